@@ -1,0 +1,64 @@
+"""Package metadata; the settings of the tools are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# torch 2.3 is the first release that works with numpy 2, and runs on Python 3.12.
+# scipy, joblib and requests are imported by escnn and lie_learn, which are installed apart (see the extra "escnn").
+INSTALL = [
+    "torch>=2.3",
+    "pyro-ppl>=1.9",
+    "numpy>=1.24",
+    "scipy>=1.10",
+    "tqdm>=4.60",
+    "safetensors>=0.4",
+    "joblib>=1.2",
+    "requests>=2.28",
+]
+
+PLOTS = ["matplotlib>=3.7"]
+DATA = ["scikit-learn>=1.3"]
+TEST = [*PLOTS, *DATA, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+DEV = [*TEST, "ruff>=0.9", "mypy>=1.13"]
+TUTORIALS = [*PLOTS, *DATA, "jupyterlab>=4", "nbconvert>=7"]
+DOCS = ["sphinx>=7", "myst-parser>=3", "furo>=2024.1.29"]
+
+EXTRAS = {
+    "plots": PLOTS,
+    "data": DATA,
+    "test": TEST,
+    "dev": DEV,
+    "tutorials": TUTORIALS,
+    "docs": DOCS,
+    "all": sorted({*DEV, *TUTORIALS, *DOCS}),
+    # Outside "all": escnn requires py3nj, which pip can only build with a Fortran compiler. Everybody else runs
+    # `pip install --no-deps escnn==1.0.11 lie-learn==0.0.2`, which needs none (pyro_gflows/actions/escnn_door.py).
+    "escnn": ["escnn==1.0.11"],
+}
+
+setup(
+    name="pyro-gflows",
+    version="0.1.0",
+    description="Normalizing flows for Pyro whose density is exactly invariant under a symmetry group",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",  # lie-learn, and so escnn, has wheels for these
+    packages=find_packages(include=["pyro_gflows", "pyro_gflows.*"]),
+    package_data={"pyro_gflows": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["pyro-gflows=pyro_gflows.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
