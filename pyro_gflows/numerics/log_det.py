@@ -1,0 +1,79 @@
+"""The protocol of the log-determinant estimators of residual maps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.numerics.jacobian import Branch, event_numel
+
+__all__ = ["LogDet", "Orbit"]
+
+#: Maps a probe with its event dimensions last to all its group images, of shape (order of the group,) + probe shape.
+Orbit = Callable[[Tensor], Tensor]
+
+
+class LogDet(ABC):
+    """Estimates log|det(I + J_f(x))| together with f(x), for the map x -> x + f(x).
+
+    A subclass writes ``estimate``; this class handles the autograd modes, so that every estimator works under
+    ``torch.no_grad()`` and ``torch.inference_mode()`` (the results are then detached), and is differentiable
+    with respect to x and to all that f has captured otherwise.
+
+    Arguments of a call:
+        f: the branch, a map of batch_shape + event_shape to the same shape, row by row. Where it also has
+            ``call_and_jacobian(x) -> (f(x), J)`` with J of shape batch_shape + (d, d), the exact estimator uses that.
+        x: the input, of shape batch_shape + event_shape.
+        event_dim: the number of event dimensions.
+        lipschitz: an upper bound of the Lipschitz constant of f in the Euclidean norm.
+        training: whether a random estimate is allowed. Without it the result is a deterministic function of x.
+        orbit: all group images of a probe (an action's ``act_all``): a deterministic estimator averages over them,
+            so that its estimate is invariant where f is equivariant. None: no averaging.
+
+    Returns:
+        f(x), and the log-det of shape batch_shape.
+    """
+
+    def __call__(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *,
+        lipschitz: float | Tensor,
+        training: bool,
+        orbit: Orbit | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if not x.is_floating_point():
+            raise TypeError(f"expected a floating point input, received {x.dtype}; convert it first")
+        event_numel(x, event_dim)
+        bound = float(lipschitz.detach()) if isinstance(lipschitz, Tensor) else float(lipschitz)
+        if torch.is_grad_enabled():
+            return self.estimate(f, x, event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=True)
+        # Leaving inference mode needs a copy of x: inference tensors can never be recorded.
+        with torch.inference_mode(False), torch.enable_grad():
+            value, log_det = self.estimate(
+                f, x.clone(), event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=False
+            )
+        return value.detach(), log_det.detach()
+
+    @abstractmethod
+    def estimate(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *,
+        lipschitz: float,
+        training: bool,
+        orbit: Orbit | None,
+        create_graph: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """f(x) and the log-det, with gradients enabled; ``create_graph``: whether the log-det is to be differentiable."""
+
+    @abstractmethod
+    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
+        """What is certified for a branch with this Lipschitz bound on events of ``dim`` entries, for a repr."""
