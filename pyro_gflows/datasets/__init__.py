@@ -1,0 +1,24 @@
+"""Exact densities, real digits and the user's own files."""
+
+from pyro_gflows.datasets.densities import DENSITIES, Checkerboard, Density, EightGaussians, Rings, density
+from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
+from pyro_gflows.datasets.files import check_data, load_array
+from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
+
+__all__ = [
+    "DENSITIES",
+    "DIGITS_SCALING",
+    "Checkerboard",
+    "Density",
+    "EightGaussians",
+    "GreyLevels",
+    "Rings",
+    "Splits",
+    "check_data",
+    "density",
+    "digits",
+    "load_array",
+    "random_splits",
+    "stratified_rows",
+]

@@ -1,0 +1,64 @@
+"""Train, validation and test parts of a data set: chosen once, disjoint, and the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Splits", "random_splits", "stratified_rows"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three disjoint parts of a data set, each of shape (rows,) + event_shape."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def stratified_rows(labels: Tensor, *, parts: Sequence[float], seed: int = 0) -> list[Tensor]:
+    """Deal row numbers into disjoint parts so that every label keeps its share.
+
+    Args:
+        labels: One integer label a row, shape (n,).
+        parts: Positive fractions that sum to one; at least one row of every label is needed in each part.
+        seed: Seed of the shuffle.
+
+    Returns:
+        One sorted tensor of row numbers a part; together they are every row exactly once.
+
+    Raises:
+        ValueError: The fractions are not positive or do not sum to one.
+
+    Example:
+        >>> [rows.tolist() for rows in stratified_rows(torch.zeros(4), parts=(0.5, 0.5))]
+        [[0, 3], [1, 2]]
+    """
+    if min(parts) <= 0 or abs(sum(parts) - 1) > 1e-9:
+        raise ValueError(f"expected positive fractions that sum to 1, got {tuple(parts)}; for example (0.8, 0.1, 0.1)")
+    generator = torch.Generator().manual_seed(seed)
+    dealt: list[list[Tensor]] = [[] for _ in parts]
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).squeeze(-1)
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        ends = [0] + [round(len(rows) * sum(parts[: k + 1])) for k in range(len(parts))]
+        for k, part in enumerate(dealt):
+            part.append(rows[ends[k] : ends[k + 1]])
+    return [torch.cat(part).sort().values for part in dealt]
+
+
+def random_splits(x: Tensor, *, seed: int = 0) -> Splits:
+    """Split rows at random: 80 % train, 10 % validation, 10 % test.
+
+    Raises:
+        ValueError: There are fewer than 10 rows, so that a part would be empty.
+    """
+    if len(x) < 10:
+        raise ValueError(f"expected at least 10 rows to split into train, validation and test, got {len(x)}")
+    one_label = torch.zeros(len(x), dtype=torch.long)
+    train, validation, test = stratified_rows(one_label, parts=(0.8, 0.1, 0.1), seed=seed)
+    return Splits(train=x[train], validation=x[validation], test=x[test])
