@@ -1,0 +1,1 @@
+"""Normalizing flows for Pyro whose densities are exactly invariant under a symmetry group."""

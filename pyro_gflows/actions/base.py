@@ -1,0 +1,153 @@
+"""GroupAction: how a group moves one event tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.groups import FiniteGroup, Group
+
+__all__ = ["GroupAction"]
+
+
+class GroupAction(ABC):
+    r"""How a group G moves one event: :math:`x \mapsto \rho(g)\,x` with orthogonal :math:`\rho(g)`.
+
+    Elements are tensors: int64 indices for finite groups, float64 defining matrices for continuous ones. An action is a
+    plain value: it compares by value, pickles, and follows the device and dtype of the tensors that it moves.
+    """
+
+    group: Group
+    event_shape: torch.Size
+
+    # -- the group ----------------------------------------------------------------------------------------------------
+    @property
+    def event_dim(self) -> int:
+        return len(self.event_shape)
+
+    @property
+    def numel(self) -> int:
+        return self.event_shape.numel()
+
+    @property
+    def is_finite(self) -> bool:
+        return self.group.is_finite
+
+    def elements(self) -> Tensor:
+        """All elements of a finite group. Raises ValueError for a continuous one."""
+        if not isinstance(self.group, FiniteGroup):
+            raise ValueError(f"{self.group} has infinitely many elements; use sample() or a finite subgroup such as D16")
+        return self.group.elements()
+
+    def generators(self) -> Tensor:
+        """Elements that generate the group (a dense subgroup of a continuous one)."""
+        return self.group.generators()
+
+    def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """Uniformly (Haar) distributed elements, with batch shape ``shape``."""
+        return self.group.sample(shape, generator)
+
+    def is_exact(self, element: Tensor) -> bool:
+        """Whether ``act(element, x)`` is the group's action to float precision (not an interpolation)."""
+        return True
+
+    # -- moving events ------------------------------------------------------------------------------------------------
+    def act(self, element: Tensor, x: Tensor) -> Tensor:
+        """rho(g) x for one element and x of shape ``batch_shape + event_shape``."""
+        return self.act_each(element, x)
+
+    @abstractmethod
+    def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
+        """rho(g_b) x_b, where the elements' batch shape broadcasts with the batch shape of x."""
+
+    def act_all(self, x: Tensor) -> Tensor:
+        """The orbit of x under a finite group, shape ``(|G|, *x.shape)``."""
+        elements = self.elements()
+        batch_rank = x.ndim - self.event_dim
+        return self.act_each(elements.reshape(-1, *[1] * batch_rank), x)
+
+    @abstractmethod
+    def matrix(self, elements: Tensor) -> Tensor:
+        """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
+
+    # -- structure ----------------------------------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def decomposition(self) -> list[Isotype]:
+        """Isotypic components of the flattened event."""
+
+    @property
+    @abstractmethod
+    def is_signed_permutation(self) -> bool:
+        """Every rho(g) permutes coordinates, up to signs."""
+
+    @property
+    @abstractmethod
+    def is_permutation(self) -> bool:
+        """Every rho(g) permutes coordinates."""
+
+    # -- related actions of the same group, on the same kind of event -------------------------------------------------
+    @abstractmethod
+    def absolute(self) -> GroupAction:
+        """The permutation action |rho| of a signed permutation action."""
+
+    @abstractmethod
+    def regular_fields(self, copies: int) -> GroupAction:
+        """``copies`` regular representations (image: regular fields on the same grid)."""
+
+    @abstractmethod
+    def trivial_fields(self, copies: int) -> GroupAction:
+        """``copies`` invariant numbers (image: scalar fields on the same grid)."""
+
+    @abstractmethod
+    def direct_sum(self, *others: GroupAction) -> GroupAction:
+        """Events side by side: concatenation along dimension ``-event_dim``."""
+
+    def copies(self, count: int) -> GroupAction:
+        """The direct sum of ``count`` copies."""
+        if count < 1:
+            raise ValueError(f"expected a positive number of copies, got {count}")
+        return self.direct_sum(*[self] * (count - 1))
+
+    def check_event(self, x: Tensor, what: str = "x") -> None:
+        """Raise ValueError or TypeError unless x is a floating tensor whose shape ends with the event shape."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}; convert it with .float()")
+        if x.shape[x.ndim - self.event_dim :] != self.event_shape or x.ndim < self.event_dim:
+            raise ValueError(
+                f"expected {what} of shape (..., {', '.join(map(str, self.event_shape))}) for {self}, "
+                f"got {tuple(x.shape)}"
+            )
+
+    # -- values -------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def _key(self) -> Any:
+        """What two equal actions share."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroupAction) and type(self) is type(other) and bool(self._key() == other._key())
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self._key()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._derived()}
+
+    @staticmethod
+    def _derived() -> tuple[str, ...]:
+        """Names of attributes that are caches, and are left out of pickles and copies."""
+        return ("decomposition", "_tables")
+
+    def _require(self, others: Sequence[GroupAction]) -> list[Self]:
+        """The others, if they are of this kind and group; else ValueError naming both."""
+        for other in others:
+            if type(other) is not type(self) or other.group != self.group:
+                raise ValueError(f"expected actions of one kind and group, got {self} and {other}")
+        return list(others)  # type: ignore[arg-type]

@@ -1,0 +1,171 @@
+"""The only door to escnn: imports it where numpy would not let it, and turns its representations into plain tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import sys
+import types
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions.irreps import evaluate_irrep
+
+__all__ = ["ESCNN_INSTALL", "RepresentationData", "escnn_group", "evaluate_continuous", "representation_data"]
+
+ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11 lie-learn==0.0.2"
+
+_COMPILED = "lie_learn.representations.SO3.irrep_bases"
+
+
+@functools.cache
+def escnn_group() -> types.ModuleType:
+    """The module ``escnn.group``, imported at the first call.
+
+    escnn needs only ``wigner_D_matrix`` of lie_learn, in the one basis that needs no change of basis. The compiled
+    module beside it is built for numpy 1; where that cannot load, a stand-in takes its place. Warnings of the import
+    (py3nj missing, which escnn itself treats as optional) stay inside.
+
+    Raises:
+        ImportError: escnn or lie_learn is not installed; says the command.
+
+    >>> escnn_group().cyclic_group(4).name
+    'C4'
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            importlib.import_module("lie_learn")
+            _stand_in_where_needed()
+            return importlib.import_module("escnn.group")
+        except ImportError as error:
+            raise ImportError(f"this needs escnn, which could not be imported ({error}): {ESCNN_INSTALL}") from error
+
+
+def _stand_in_where_needed() -> None:
+    try:
+        # numpy writes its advice about modules built for numpy 1 to stderr itself, past the warnings filters.
+        with contextlib.redirect_stderr(io.StringIO()):
+            importlib.import_module(_COMPILED)
+    except Exception:  # which error a mismatched binary raises depends on numpy's version
+        stand_in = types.ModuleType(_COMPILED)
+        stand_in.change_of_basis_matrix = _unavailable  # type: ignore[attr-defined]
+        sys.modules[_COMPILED] = stand_in
+
+
+def _unavailable(*args: Any, **kwargs: Any) -> None:
+    raise ImportError(f"{_COMPILED} is built for another numpy; build lie_learn from source for this one")
+
+
+@dataclass(frozen=True)
+class RepresentationData:
+    """An escnn representation as plain data.
+
+    A finite group fills ``table``, ``generators`` and ``matrices``; a continuous one ``irreps`` and ``change_of_basis``.
+
+    Attributes:
+        group: name, such as "C4" or "SO(3)".
+        name: the representation's name.
+        table: ``|G| x |G|`` indices, ``g_i g_j = g_table[i][j]``; element 0 is the identity.
+        generators: indices of elements that generate the group.
+        matrices: shape ``(|G|, d, d)``, float64.
+        irreps: escnn's names of the irreps, in order.
+        change_of_basis: orthogonal, shape ``(d, d)``, float64.
+    """
+
+    group: str
+    name: str
+    table: Tensor | None = None
+    generators: tuple[int, ...] = ()
+    matrices: Tensor | None = None
+    irreps: tuple[tuple[int, ...], ...] = ()
+    change_of_basis: Tensor | None = None
+
+
+def representation_data(representation: Any) -> RepresentationData:
+    """Plain data of an escnn representation, from which it can be evaluated and saved without escnn.
+
+    Raises:
+        TypeError: not an escnn representation.
+        ValueError: not orthogonal to 1e-10, or of a continuous group other than SO(2), O(2), SO(3), O(3).
+
+    >>> data = representation_data(escnn_group().cyclic_group(4).regular_representation)
+    >>> data.group, data.generators, tuple(data.matrices.shape)
+    ('C4', (1,), (4, 4, 4))
+    """
+    if not isinstance(representation, escnn_group().Representation):
+        raise TypeError(f"expected an escnn representation, got {type(representation).__name__}")
+    group = representation.group
+    if group.continuous:
+        return _continuous_data(representation)
+    elements = sorted(group.elements, key=lambda element: element != group.identity)  # stable: the identity goes first
+    index = {element: i for i, element in enumerate(elements)}
+    matrices = torch.stack([torch.as_tensor(representation(g), dtype=torch.float64) for g in elements])
+    # escnn builds permutations through a Fourier basis; the entries meant as integers become exactly so
+    matrices = torch.where((matrices - matrices.round()).abs() < 1e-12, matrices.round(), matrices)
+    _require_orthogonal(matrices, representation)
+    return RepresentationData(
+        group.name,
+        representation.name,
+        table=torch.tensor([[index[g @ h] for h in elements] for g in elements]),
+        generators=tuple(index[g] for g in group.generators),
+        matrices=matrices,
+    )
+
+
+def _continuous_data(representation: Any) -> RepresentationData:
+    group = representation.group.name
+    if group not in ("SO(2)", "O(2)", "SO(3)", "O(3)"):
+        raise ValueError(f"expected a finite group or one of SO(2), O(2), SO(3), O(3), got {group}")
+    change_of_basis = torch.tensor(representation.change_of_basis, dtype=torch.float64)
+    _require_orthogonal(change_of_basis, representation)
+    irreps = tuple(tuple(int(i) for i in irrep) for irrep in representation.irreps)
+    return RepresentationData(group, representation.name, irreps=irreps, change_of_basis=change_of_basis)
+
+
+def _require_orthogonal(matrices: Tensor, representation: Any) -> None:
+    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+    defect = (matrices @ matrices.mT - identity).abs().max().item()
+    if defect > 1e-10:
+        raise ValueError(f"expected an orthogonal representation, got {representation} with defect {defect:.1e}")
+
+
+def evaluate_continuous(
+    group: str, irreps: Sequence[Sequence[int]], change_of_basis: Tensor, elements: Tensor
+) -> Tensor:
+    r"""The matrices :math:`Q \,(\oplus_i \rho_i(g))\, Q^T` of a representation of SO(2), O(2), SO(3) or O(3).
+
+    Needs no escnn.
+
+    Args:
+        group: the group's name.
+        irreps: escnn's names of the irreps, in order.
+        change_of_basis: Q, orthogonal, shape ``(d, d)``.
+        elements: defining matrices, shape ``(..., 2, 2)`` or ``(..., 3, 3)``.
+
+    Returns:
+        Shape ``(..., d, d)``, on the elements' device and dtype.
+
+    Raises:
+        ValueError: irreps whose sizes do not sum to d, and what ``evaluate_irrep`` raises.
+    """
+    known = {irrep: evaluate_irrep(group, irrep, elements) for irrep in {tuple(irrep) for irrep in irreps}}
+    blocks = [known[tuple(irrep)] for irrep in irreps]
+    size = sum(block.shape[-1] for block in blocks)
+    if change_of_basis.shape != (size, size):
+        raise ValueError(f"expected a change of basis of shape ({size}, {size}), got {tuple(change_of_basis.shape)}")
+    direct_sum = elements.new_zeros(*elements.shape[:-2], size, size)
+    start = 0
+    for block in blocks:
+        stop = start + block.shape[-1]
+        direct_sum[..., start:stop, start:stop] = block
+        start = stop
+    basis = change_of_basis.to(elements)
+    return basis @ direct_sum @ basis.mT

@@ -1,0 +1,104 @@
+"""Objects that can be described as JSON and rebuilt from it, without unpickling anything.
+
+A class joins with ``@registered``. Its instances then remember the arguments they were built with, :func:`describe`
+turns them into plain JSON data, and :func:`build` makes an equal object (with fresh weights) from that data.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, TypeVar
+
+import torch
+
+__all__ = ["build", "describe", "registered", "registered_classes"]
+
+_CLASSES: dict[str, type] = {}
+_ARGUMENTS = "_registry_arguments"
+_T = TypeVar("_T", bound=type)
+
+
+def registered(cls: _T) -> _T:
+    """Make the constructor of ``cls`` remember its arguments, so that :func:`describe` can write them down.
+
+    Raises:
+        ValueError: another class of the same name is registered already.
+    """
+    known = _CLASSES.get(cls.__name__)
+    if known is not None and known.__qualname__ + known.__module__ != cls.__qualname__ + cls.__module__:
+        raise ValueError(f"a class named {cls.__name__!r} is registered already ({known}); choose another name")
+    initialise = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(initialise)
+
+    @functools.wraps(initialise)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialise(self, *args, **kwargs)
+        if type(self) is cls:
+            bound = signature.bind(self, *args, **kwargs)
+            # in __dict__ directly: arguments that are modules must not be registered as children a second time
+            self.__dict__[_ARGUMENTS] = _flatten(signature, bound)
+
+    cls.__init__ = wrapper  # type: ignore[misc]
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+def _flatten(signature: inspect.Signature, bound: inspect.BoundArguments) -> dict[str, Any]:
+    arguments = dict(list(bound.arguments.items())[1:])
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
+    return arguments
+
+
+def registered_classes() -> dict[str, type]:
+    """All classes that :func:`build` knows, by name."""
+    return dict(_CLASSES)
+
+
+def describe(value: Any) -> Any:
+    """Plain JSON data from which :func:`build` makes an equal object.
+
+    Raises:
+        TypeError: ``value`` is an instance of a class that is not registered.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return {"tensor": value.detach().cpu().tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: describe(item) for key, item in value.items()}}
+    if _CLASSES.get(type(value).__name__) is type(value) and _ARGUMENTS in value.__dict__:
+        arguments = {name: describe(item) for name, item in value.__dict__[_ARGUMENTS].items()}
+        return {"class": type(value).__name__, "arguments": arguments}
+    raise TypeError(
+        f"{type(value).__module__}.{type(value).__qualname__} is not registered, so it cannot be described as JSON; "
+        "decorate the class with pyro_gflows.registered, or build the flow in code and keep its weights with "
+        "flow.state_dict() and flow.load_state_dict(...)"
+    )
+
+
+def build(description: Any) -> Any:
+    """The object that :func:`describe` described, with fresh weights.
+
+    Raises:
+        ValueError: the description names an unknown class.
+    """
+    if isinstance(description, list):
+        return [build(item) for item in description]
+    if not isinstance(description, dict):
+        return description
+    if "tensor" in description:
+        return torch.tensor(description["tensor"], dtype=getattr(torch, description["dtype"]))
+    if "dict" in description:
+        return {key: build(item) for key, item in description["dict"].items()}
+    name = description.get("class")
+    if name not in _CLASSES:
+        raise ValueError(
+            f"expected one of the registered classes {sorted(_CLASSES)}, got {name!r}; import the module that "
+            "registers it first, or build the flow in code and load its weights with flow.load_state_dict(...)"
+        )
+    return _CLASSES[name](**{key: build(item) for key, item in description["arguments"].items()})

@@ -1,0 +1,190 @@
+"""EquivariantTransform: the one place where the contract with Pyro is kept."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.torch_transform import TransformModule
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.registry import registered
+from pyro_gflows.transforms.last_draw import LastDraw
+
+__all__ = ["EquivariantTransform", "Invert"]
+
+
+class EquivariantTransform(TransformModule):
+    r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x) = \rho_{out}(g)\,T(x)`.
+
+    A subclass writes ``call_and_ladj(x)`` and ``inv_call_and_ladj(y)``: value and log|det| of that very map in one pass,
+    the log-det of exactly the batch shape. All that Pyro and torch ask for is derived here.
+
+    Args:
+        action_in: how the group moves x.
+        action_out: how it moves y (as x, unless given).
+    """
+
+    bijective = True
+
+    def __init__(self, action_in: GroupAction, action_out: GroupAction | None = None) -> None:
+        super().__init__(cache_size=0)
+        if not isinstance(action_in, GroupAction):
+            raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action_in).__name__}")
+        self.action_in = action_in
+        self.action_out = action_in if action_out is None else action_out
+        if self.action_out.group != action_in.group:
+            raise ValueError(f"expected two actions of one group, got {action_in} and {self.action_out}")
+        self._last_draw = LastDraw()
+        self._inverse_ref: weakref.ref[Invert] | None = None
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------------
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(T(x), log|det dT/dx|)``."""
+        raise NotImplementedError
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``(T^{-1}(y), log|det dT^{-1}/dy|)``."""
+        raise NotImplementedError
+
+    def initialize(self, x: Tensor) -> Tensor:
+        """Set data-dependent parameters from base-side events x, and return T(x). Most transforms have none."""
+        with torch.no_grad():
+            return self.call_and_ladj(x)[0]
+
+    def initialize_inverse(self, y: Tensor) -> Tensor:
+        """As :meth:`initialize`, from data-side events y; returns T^{-1}(y)."""
+        with torch.no_grad():
+            return self.inv_call_and_ladj(y)[0]
+
+    # -- torch's Transform --------------------------------------------------------------------------------------------
+    @property
+    def domain(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.action_in.event_dim)
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.action_out.event_dim)
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        return _exchange(shape, self.action_in, self.action_out)
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        return _exchange(shape, self.action_out, self.action_in)
+
+    def _call(self, x: Tensor) -> Tensor:
+        drawn = self._last_draw.source_of(self, x)
+        if drawn is not None:
+            return drawn
+        self.action_in.check_event(x)
+        y, ladj = self.call_and_ladj(x)
+        self._last_draw.keep(self, x, y, ladj)
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        drawn = self._last_draw.source_of(self, y)
+        if drawn is not None:
+            return drawn
+        self.action_out.check_event(y, "y")
+        x, ladj = self.inv_call_and_ladj(y)
+        self._last_draw.keep(self, y, x, -ladj)
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        kept = self._last_draw.take(self, x, y)
+        return self.call_and_ladj(x)[1] if kept is None else kept
+
+    @property
+    def inv(self) -> EquivariantTransform:
+        inverse = None if self._inverse_ref is None else self._inverse_ref()
+        if inverse is None:
+            inverse = Invert(self)
+            self._inverse_ref = weakref.ref(inverse)
+        return inverse
+
+    def with_cache(self, cache_size: int = 1) -> EquivariantTransform:
+        return self  # its own cache is always on, and never stale
+
+    def clear_cache(self) -> None:
+        """Forget the last drawn value."""
+        self._last_draw.drop()
+
+    # -- nothing outlives the weights that made it --------------------------------------------------------------------
+    def train(self, mode: bool = True) -> EquivariantTransform:
+        self.clear_cache()
+        super().train(mode)
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.clear_cache()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.clear_cache()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last_draw": LastDraw(), "_inverse_ref": None, "_inv": None}
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = torch.nn.Module.__hash__
+
+    def extra_repr(self) -> str:
+        if self.action_out == self.action_in:
+            return str(self.action_in)
+        return f"{self.action_in} -> {self.action_out}"
+
+
+def _exchange(shape: Sequence[int], old: GroupAction, new: GroupAction) -> torch.Size:
+    shape = torch.Size(shape)
+    batch = len(shape) - old.event_dim
+    if batch < 0 or shape[batch:] != old.event_shape:
+        raise ValueError(f"expected a shape (..., {', '.join(map(str, old.event_shape))}) for {old}, got {tuple(shape)}")
+    return shape[:batch] + new.event_shape
+
+
+@registered
+class Invert(EquivariantTransform):
+    r"""The inverse bijection, :math:`y \mapsto T^{-1}(y)`, as a Module that owns the transform it inverts.
+
+    Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`; it is equivariant because T is.
+
+    Args:
+        transform: the transform T to invert.
+    """
+
+    def __init__(self, transform: EquivariantTransform) -> None:
+        super().__init__(transform.action_out, transform.action_in)
+        self.transform = transform
+
+    @property
+    def inv(self) -> EquivariantTransform:
+        return self.transform
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.inv_call_and_ladj(x)
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.transform.call_and_ladj(y)
+
+    def initialize(self, x: Tensor) -> Tensor:
+        return self.transform.initialize_inverse(x)
+
+    def initialize_inverse(self, y: Tensor) -> Tensor:
+        return self.transform.initialize(y)
+
+    # one memory for both directions: t(x) then t.inv(y) finds what was drawn
+    def _call(self, x: Tensor) -> Tensor:
+        return self.transform._inverse(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.transform._call(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return -self.transform.log_abs_det_jacobian(y, x)

@@ -1,0 +1,81 @@
+"""Compose: several transforms, one after the other, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pyro_gflows.registry import registered
+from pyro_gflows.transforms.base import EquivariantTransform
+
+__all__ = ["Compose"]
+
+
+@registered
+class Compose(EquivariantTransform):
+    r"""The composition :math:`T_n \circ \dots \circ T_1` (the first in the list is applied first).
+
+    Its log-det is the sum of the parts'; it is equivariant because every part is, and the actions of the chain are
+    checked to agree.
+
+    Args:
+        transforms: at least one transform; each one's ``action_in`` must be the ``action_out`` of the one before.
+
+    Raises:
+        TypeError: a part is not an EquivariantTransform.
+        ValueError: the list is empty, or two neighbours' actions differ.
+    """
+
+    def __init__(self, transforms: Sequence[EquivariantTransform]) -> None:
+        transforms = list(transforms)
+        if not transforms:
+            raise ValueError("expected at least one transform, got an empty list")
+        for position, transform in enumerate(transforms):
+            if not isinstance(transform, EquivariantTransform):
+                raise TypeError(
+                    f"transform {position}: expected an EquivariantTransform such as g_residual(action), "
+                    f"got {type(transform).__name__}"
+                )
+        for position, (first, second) in enumerate(zip(transforms[:-1], transforms[1:], strict=True)):
+            if first.action_out != second.action_in:
+                raise ValueError(
+                    f"transforms {position} and {position + 1} do not fit: the first one's events move by "
+                    f"{first.action_out}, the second one expects {second.action_in}"
+                )
+        super().__init__(transforms[0].action_in, transforms[-1].action_out)
+        self.parts = nn.ModuleList(transforms)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])
+        for part in self.parts:
+            x, ladj = part.call_and_ladj(x)
+            total = total + ladj
+        return x, total
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        total = y.new_zeros(y.shape[: y.ndim - self.action_out.event_dim])
+        for part in reversed(self.parts):
+            y, ladj = part.inv_call_and_ladj(y)
+            total = total + ladj
+        return y, total
+
+    def initialize(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part.initialize(x)
+        return x
+
+    def initialize_inverse(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            y = part.initialize_inverse(y)
+        return y
+
+    def clear_cache(self) -> None:
+        super().clear_cache()
+        for part in getattr(self, "parts", ()):
+            part.clear_cache()
+
+    def extra_repr(self) -> str:
+        return f"{len(self.parts)} transforms, {super().extra_repr()}"
+
+
