@@ -117,8 +117,11 @@ def _read_numpy(path: Path, key: str | None) -> np.ndarray:
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot read {path} as text: {error}") from error
     if lines and not any(_is_number(cell) for cell in lines[0][1]):
         lines = lines[1:]
     if not lines:
