@@ -4,8 +4,12 @@ from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
 from pyro_gflows.numerics.log_det import LogDet, Orbit
+from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix
 from pyro_gflows.numerics.newton import NewtonSolver
+from pyro_gflows.numerics.roulette import RouletteLogDet
+from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
+from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
 
 __all__ = [
     "BanachSolver",
@@ -15,10 +19,17 @@ __all__ = [
     "LogDet",
     "NewtonSolver",
     "Orbit",
+    "RouletteLogDet",
+    "SeriesLogDet",
     "Solver",
     "SolverReport",
+    "cap_norm",
+    "conv_norm_bound",
     "dense_jacobian",
     "event_numel",
+    "expm_apply",
     "implicit_root",
     "log_abs_det",
+    "low_rank_matrix",
+    "spectral_norm",
 ]

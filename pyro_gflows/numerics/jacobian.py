@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Branch", "dense_jacobian", "event_numel", "vector_jacobian_product"]
+__all__ = ["Branch", "dense_jacobian", "event_numel", "tracked", "vector_jacobian_product"]
 
 #: A map of batch_shape + event_shape to the same shape in which each batch row depends on its own input row only.
 Branch = Callable[[Tensor], Tensor]
@@ -25,6 +25,14 @@ def event_numel(x: Tensor, event_dim: int) -> int:
     if not 0 <= event_dim <= x.dim():
         raise ValueError(f"expected an input with at least event_dim={event_dim} dimensions, received {tuple(x.shape)}")
     return math.prod(x.shape[x.dim() - event_dim :])
+
+
+def tracked(x: Tensor) -> Tensor:
+    """A node of its own with the value (and the gradient) of x, with respect to which f(x) can be differentiated.
+
+    Not x itself: what f has captured may depend on x too, and is not part of the Jacobian of f.
+    """
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
 
 def vector_jacobian_product(y: Tensor, x: Tensor, vector: Tensor, *, create_graph: bool) -> Tensor:
@@ -59,8 +67,7 @@ def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) 
     values, jacobians = [], []
     for rows in x.reshape(-1, *event_shape).split(max(1, _CHUNK_ELEMENTS // (size * size))):
         copies = rows.expand(size, *rows.shape).reshape(-1, *event_shape)
-        # A leaf, or a fresh node: what f has captured may itself depend on x, and must not be differentiated.
-        copies = copies.view_as(copies) if copies.requires_grad else copies.detach().requires_grad_()
+        copies = tracked(copies)
         y = f(copies)
         if y.shape != copies.shape:
             raise ValueError(f"expected the branch to keep the shape {tuple(copies.shape)}, received {tuple(y.shape)}")

@@ -10,10 +10,28 @@ from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
 
-__all__ = ["LogDet", "Orbit"]
+__all__ = ["LogDet", "Orbit", "as_float", "require_contraction"]
 
 #: Maps a probe with its event dimensions last to all its group images, of shape (order of the group,) + probe shape.
 Orbit = Callable[[Tensor], Tensor]
+
+
+def as_float(bound: float | Tensor) -> float:
+    """A Lipschitz bound as a number."""
+    return float(bound.detach()) if isinstance(bound, Tensor) else float(bound)
+
+
+def require_contraction(lipschitz: float) -> None:
+    """Raise where the power series of log(1 + z) is not known to converge.
+
+    Raises:
+        ValueError: the bound is not in [0, 1).
+    """
+    if not 0 <= lipschitz < 1:
+        raise ValueError(
+            f"expected a Lipschitz bound in [0, 1) for the power series of the log-det, received {lipschitz}; "
+            "scale the branch down, or use ExactLogDet"
+        )
 
 
 class LogDet(ABC):
@@ -50,7 +68,7 @@ class LogDet(ABC):
         if not x.is_floating_point():
             raise TypeError(f"expected a floating point input, received {x.dtype}; convert it first")
         event_numel(x, event_dim)
-        bound = float(lipschitz.detach()) if isinstance(lipschitz, Tensor) else float(lipschitz)
+        bound = as_float(lipschitz)
         if torch.is_grad_enabled():
             return self.estimate(f, x, event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=True)
         # Leaving inference mode needs a copy of x: inference tensors can never be recorded.
@@ -72,7 +90,7 @@ class LogDet(ABC):
         orbit: Orbit | None,
         create_graph: bool,
     ) -> tuple[Tensor, Tensor]:
-        """f(x) and the log-det, with gradients enabled; ``create_graph``: whether the log-det is to be differentiable."""
+        """f(x) and the log-det, differentiable if ``create_graph``; called with gradients enabled."""
 
     @abstractmethod
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:

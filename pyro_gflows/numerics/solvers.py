@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
+from pyro_gflows.numerics.log_det import as_float
 from pyro_gflows.registry import registered
 
 __all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport"]
@@ -92,7 +93,7 @@ class Solver(ABC):
         """
         if not y.is_floating_point():
             raise TypeError(f"expected a floating point right-hand side, received {y.dtype}; convert it first")
-        bound = float(lipschitz.detach()) if isinstance(lipschitz, Tensor) else float(lipschitz)
+        bound = as_float(lipschitz)
         size = event_numel(y, event_dim)
         with torch.no_grad():
             return self._solve(f, y.detach(), (y.dim() - event_dim, size), bound)

@@ -1,0 +1,156 @@
+"""The unbiased random estimator of the log-determinant (Russian roulette)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.numerics.exact import ExactLogDet
+from pyro_gflows.numerics.jacobian import Branch, tracked, vector_jacobian_product
+from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
+from pyro_gflows.numerics.probes import random_probes
+from pyro_gflows.registry import registered
+
+__all__ = ["RouletteLogDet"]
+
+
+@registered
+class RouletteLogDet(LogDet):
+    """The power series of log|det(I + J)| cut at a random length, unbiased in value and in gradient together.
+
+    With one random probe eps for each row and a random length n + N, P(N >= m) = q^m:
+        value     sum over k <= n + N of  b_k (-1)^(k+1) / k  eps^T J^k eps,
+        gradient  that of  w^T J eps  with  w = sum over k < n + N of  b_(k+1) (-1)^k (J^T)^k eps  held fixed,
+    where b_k = 1 for k <= n and q^-(k-n) beyond. Both have the right mean, since the gradient of tr(J^k) / k is
+    tr(J^(k-1) dJ). Each row keeps its own term, so weights, masks and scales of rows act as on an exact log-det. The
+    second form needs the graph of one product, not of n + N: memory does not grow with the length.
+
+    Variance: the weighted gradient terms grow as (L / q)^m and occur with probability q^m, so the second moment is
+    finite when q > L^2, which is required. The default q = L gives a second moment and an expected length that are both
+    of the order of 1 / (1 - L), the least product of the two among powers of L. Expected cost: n + q / (1 - q)
+    products (L = 0.9: n + 9; L = 0.98: n + 49).
+
+    In evaluation, ``training=False``, it defers to ``evaluation``, so that a score is deterministic. All
+    randomness comes from torch's default generators: N from the one of the CPU, the probes from the one of x's device.
+
+    Arguments:
+        exact_terms: the number n of terms that are always summed.
+        continuation: q; None for the Lipschitz bound of the branch.
+        shared_length: one N for the whole batch (cheap), or one for each row (a batch then pays for its longest, and
+            the mean over the batch has less variance).
+        evaluation: the estimator outside training; None for ExactLogDet().
+
+    Raises:
+        ValueError: exact_terms below 1, continuation outside (0, 1); (in a training call) a Lipschitz bound outside
+            [0, 1), or continuation at most its square.
+        RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased.
+
+    Source: Chen et al., Residual Flows for Invertible Generative Modeling, arXiv 1906.02735, for the series and its
+    Neumann gradient; the tail, the weights by row and the value are chosen anew here.
+
+    >>> x = torch.zeros(4, 2, dtype=torch.float64)
+    >>> estimator = RouletteLogDet()
+    >>> value, log_det = estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
+    >>> log_det.shape, estimator
+    (torch.Size([4]), RouletteLogDet(roulette, unbiased, 4 exact terms, evaluation=ExactLogDet(exact)))
+    """
+
+    def __init__(
+        self,
+        *,
+        exact_terms: int = 4,
+        continuation: float | None = None,
+        shared_length: bool = True,
+        evaluation: LogDet | None = None,
+    ) -> None:
+        if exact_terms < 1:
+            raise ValueError(f"expected exact_terms >= 1, received {exact_terms}")
+        if continuation is not None and not 0 < continuation < 1:
+            raise ValueError(f"expected a continuation probability in (0, 1), received {continuation}")
+        self.exact_terms = exact_terms
+        self.continuation = continuation
+        self.shared_length = shared_length
+        self.evaluation = ExactLogDet() if evaluation is None else evaluation
+
+    def estimate(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *,
+        lipschitz: float,
+        training: bool,
+        orbit: Orbit | None,
+        create_graph: bool,
+    ) -> tuple[Tensor, Tensor]:
+        if not training:
+            return self.evaluation.estimate(
+                f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit, create_graph=create_graph
+            )
+        split = x.dim() - event_dim
+        weights = self._weights(x, split, self._continuation(lipschitz))
+        point = tracked(x)
+        value = f(point)
+        probe = random_probes(x)
+        power, log_det, neumann = probe, x.new_zeros(x.shape[:split]), torch.zeros_like(probe)
+        for k, weight in enumerate(weights, start=1):
+            neumann = neumann - (-1) ** k * weight.reshape(*weight.shape, *(1,) * event_dim) * power
+            power = vector_jacobian_product(value, point, power, create_graph=False)
+            log_det = log_det - (-1) ** k / k * weight * _dot(power, probe, split)
+        if create_graph and value.requires_grad:
+            surrogate = _dot(vector_jacobian_product(value, point, neumann, create_graph=True), probe, split)
+            if surrogate.requires_grad:
+                # Subtracting the value from itself is exactly zero: the surrogate gives its gradient only.
+                log_det = log_det + (surrogate - surrogate.detach())
+                log_det.register_hook(_first_order_only)
+        return value, log_det
+
+    def _continuation(self, lipschitz: float) -> float:
+        require_contraction(lipschitz)
+        if self.continuation is None:
+            return lipschitz
+        if self.continuation <= lipschitz**2:
+            raise ValueError(
+                f"expected a continuation probability above the squared Lipschitz bound {lipschitz**2:.6g}, received "
+                f"{self.continuation}: the variance would be infinite; raise it, or leave it to the bound with None"
+            )
+        return self.continuation
+
+    def _weights(self, x: Tensor, split: int, q: float) -> Tensor:
+        """b_k for k = 1, 2, ..., of shape (length,) + batch_shape, or (length,) + (1, ..., 1) for a shared length."""
+        shape = (1,) * split if self.shared_length else x.shape[:split]
+        # 1 - u lies in (0, 1], so the logarithm is finite; P(N >= m) = P(1 - u <= q^m) = q^m.
+        uniform = 1 - torch.rand(shape, dtype=torch.float64)
+        tail = torch.floor(uniform.log() / math.log(q)) if q > 0 else torch.zeros_like(uniform)
+        length = self.exact_terms + (int(tail.max()) if tail.numel() else 0)
+        beyond = (torch.arange(1, length + 1) - self.exact_terms).clamp(min=0).reshape(-1, *(1,) * split)
+        weights = torch.where(beyond <= tail, max(q, 1e-300) ** -beyond.double(), 0.0)
+        return weights.to(device=x.device, dtype=x.dtype)
+
+    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
+        q = self.continuation or as_float(lipschitz)
+        length = self.exact_terms + q / (1 - q) if q < 1 else math.inf
+        evaluation = self.evaluation.describe(lipschitz=lipschitz, dim=dim)
+        return f"roulette, unbiased, {length:.1f} terms on average; in evaluation: {evaluation}"
+
+    def __repr__(self) -> str:
+        tail = "" if self.continuation is None else f", continuation={self.continuation:g}"
+        rows = "" if self.shared_length else ", a length for each row"
+        return (
+            f"RouletteLogDet(roulette, unbiased, {self.exact_terms} exact terms{tail}{rows}, "
+            f"evaluation={self.evaluation!r})"
+        )
+
+
+def _dot(first: Tensor, second: Tensor, split: int) -> Tensor:
+    return (first * second).flatten(split).sum(-1)
+
+
+def _first_order_only(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "expected a first derivative of the roulette log-det, received create_graph=True: its second derivative is "
+            "not unbiased; call eval() on the flow, which switches to the deterministic estimator"
+        )

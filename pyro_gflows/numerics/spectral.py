@@ -1,0 +1,96 @@
+"""Exact spectral norms of matrices and upper bounds for convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["conv_norm_bound", "spectral_norm"]
+
+
+def spectral_norm(matrix: Tensor) -> Tensor:
+    """The largest singular value of real or complex matrices of shape (..., m, n), differentiable.
+
+    It is the square root of the largest eigenvalue of the smaller Gram matrix, which costs 0.3 to 0.9 of the time of
+    singular values. Squaring loses small singular values but not the largest, which keeps a relative accuracy of a
+    few eps; the matrix is scaled first, so that squaring cannot overflow. The gradient is zero at a zero matrix, and a
+    subgradient where the largest singular value is repeated. A matrix that is not finite has the norm NaN.
+
+    Raises:
+        ValueError: not a matrix, or an empty one.
+
+    >>> spectral_norm(torch.diag(torch.tensor([3.0, -4.0])))
+    tensor(4.)
+    """
+    if matrix.dim() < 2 or 0 in matrix.shape[-2:]:
+        raise ValueError(f"expected non-empty matrices of shape (..., m, n), received {tuple(matrix.shape)}")
+    real = torch.finfo(matrix.dtype)
+    scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=real.tiny)
+    scaled = matrix / scale
+    # eigvalsh raises on NaN, which would hide from the caller that the weights have diverged.
+    finite = scaled.detach().abs().sum((-2, -1)).isfinite()
+    scaled = torch.where(finite[..., None, None], scaled, torch.ones_like(scaled))
+    gram = scaled @ scaled.mH if matrix.shape[-2] <= matrix.shape[-1] else scaled.mH @ scaled
+    # The largest entry of a scaled matrix has modulus 1, so the clamp acts on zero matrices only.
+    norm = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=real.tiny).sqrt() * scale[..., 0, 0]
+    return torch.where(finite, norm, torch.full_like(norm, torch.nan))
+
+
+def conv_norm_bound(
+    weight: Tensor, size: int | Sequence[int], *, padding: Literal["zero", "circular"] = "zero"
+) -> Tensor:
+    """An upper bound of the Euclidean operator norm of a stride-1 convolution, differentiable in the weight.
+
+    The symbol of a periodic convolution at each frequency is a c_out x c_in matrix, and the norm of the convolution is
+    the largest norm of a symbol. With circular padding this is exact. A zero-padded convolution on n pixels (with
+    any amount of padding) is a part of the periodic one on n + k - 1 pixels, so the norm there is a true
+    bound, and tight: within a few percent. A real kernel has conjugate symbols at opposite frequencies, so half of
+    them suffice. No power iteration, hence no under-estimate; exact up to rounding of the dtype.
+
+    Only the largest symbol is differentiated: the gradient is that of one small matrix.
+
+    Arguments:
+        weight: the kernel, of shape (c_out, c_in, k_1, ..., k_s).
+        size: the number of pixels along each of the s spatial axes.
+        padding: "zero" or "circular".
+
+    Raises:
+        ValueError: a weight without spatial axes, sizes that do not match them, or an unknown padding.
+
+    Source: Sedghi, Gupta, Long, The Singular Values of Convolutional Layers, arXiv 1805.10408, for the periodic norm.
+
+    >>> weight = torch.full((1, 1, 3, 3), 1 / 9)
+    >>> round(float(conv_norm_bound(weight, 8, padding="circular")), 6)
+    1.0
+    """
+    spatial = weight.dim() - 2
+    if spatial < 1:
+        raise ValueError(f"expected a weight of shape (c_out, c_in, k_1, ...), received {tuple(weight.shape)}")
+    sizes = (size,) * spatial if isinstance(size, int) else tuple(size)
+    if len(sizes) != spatial or min(sizes) < 1:
+        raise ValueError(f"expected {spatial} positive sizes for a weight {tuple(weight.shape)}, received {size}")
+    if padding not in ("zero", "circular"):
+        raise ValueError(f"expected padding 'zero' or 'circular', received {padding!r}")
+    if padding == "zero":
+        sizes = tuple(n + k - 1 for n, k in zip(sizes, weight.shape[2:], strict=True))
+    else:
+        weight = _wrap(weight, sizes)
+    symbols = torch.fft.rfftn(weight, s=sizes, dim=tuple(range(2, 2 + spatial)))
+    symbols = symbols.flatten(2).permute(2, 0, 1)
+    with torch.no_grad():
+        largest = spectral_norm(symbols).argmax()
+    return spectral_norm(symbols[largest])
+
+
+def _wrap(weight: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """A kernel larger than a periodic grid, folded onto it."""
+    for axis, n in enumerate(sizes, start=2):
+        if weight.shape[axis] > n:
+            pieces = [
+                torch.nn.functional.pad(p.movedim(axis, -1), (0, n - p.shape[axis])) for p in weight.split(n, axis)
+            ]
+            weight = torch.stack(pieces).sum(0).movedim(-1, axis)
+    return weight
