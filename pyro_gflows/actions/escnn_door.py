@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.irreps import evaluate_irrep
 
-__all__ = ["ESCNN_INSTALL", "RepresentationData", "escnn_group", "evaluate_continuous", "representation_data"]
+__all__ = ["ESCNN_INSTALL", "ContinuousData", "FiniteData", "escnn_group", "evaluate_continuous", "representation_data"]
 
 ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11 lie-learn==0.0.2"
 
@@ -65,31 +65,44 @@ def _unavailable(*args: Any, **kwargs: Any) -> None:
 
 
 @dataclass(frozen=True)
-class RepresentationData:
-    """An escnn representation as plain data.
-
-    A finite group fills ``table``, ``generators`` and ``matrices``; a continuous one ``irreps`` and ``change_of_basis``.
+class FiniteData:
+    """An escnn representation of a finite group as plain data.
 
     Attributes:
-        group: name, such as "C4" or "SO(3)".
+        group: name, such as "C4".
         name: the representation's name.
         table: ``|G| x |G|`` indices, ``g_i g_j = g_table[i][j]``; element 0 is the identity.
         generators: indices of elements that generate the group.
         matrices: shape ``(|G|, d, d)``, float64.
-        irreps: escnn's names of the irreps, in order.
-        change_of_basis: orthogonal, shape ``(d, d)``, float64.
     """
 
     group: str
     name: str
-    table: Tensor | None = None
-    generators: tuple[int, ...] = ()
-    matrices: Tensor | None = None
-    irreps: tuple[tuple[int, ...], ...] = ()
-    change_of_basis: Tensor | None = None
+    table: Tensor
+    generators: tuple[int, ...]
+    matrices: Tensor
 
 
-def representation_data(representation: Any) -> RepresentationData:
+@dataclass(frozen=True)
+class ContinuousData:
+    """An escnn representation of SO(2), O(2), SO(3) or O(3) as plain data, for ``evaluate_continuous``.
+
+    Attributes:
+        group: name, such as "SO(3)".
+        name: the representation's name.
+        irreps: escnn's names of the irreps, in order.
+        change_of_basis: orthogonal, shape ``(d, d)``, float64.
+        matrices: None, as there is no table of them.
+    """
+
+    group: str
+    name: str
+    irreps: tuple[tuple[int, ...], ...]
+    change_of_basis: Tensor
+    matrices: None = None
+
+
+def representation_data(representation: Any) -> FiniteData | ContinuousData:
     """Plain data of an escnn representation, from which it can be evaluated and saved without escnn.
 
     Raises:
@@ -106,28 +119,35 @@ def representation_data(representation: Any) -> RepresentationData:
     if group.continuous:
         return _continuous_data(representation)
     elements = sorted(group.elements, key=lambda element: element != group.identity)  # stable: the identity goes first
-    index = {element: i for i, element in enumerate(elements)}
+    table, generators = _table(group, elements)
     matrices = torch.stack([torch.as_tensor(representation(g), dtype=torch.float64) for g in elements])
     # escnn builds permutations through a Fourier basis; the entries meant as integers become exactly so
     matrices = torch.where((matrices - matrices.round()).abs() < 1e-12, matrices.round(), matrices)
     _require_orthogonal(matrices, representation)
-    return RepresentationData(
-        group.name,
-        representation.name,
-        table=torch.tensor([[index[g @ h] for h in elements] for g in elements]),
-        generators=tuple(index[g] for g in group.generators),
-        matrices=matrices,
-    )
+    return FiniteData(group.name, representation.name, table, generators, matrices)
 
 
-def _continuous_data(representation: Any) -> RepresentationData:
+def _table(group: Any, elements: list[Any]) -> tuple[Tensor, tuple[int, ...]]:
+    """The multiplication table and the generators' indices, from products by generators alone: escnn's are slow."""
+    index = {element: i for i, element in enumerate(elements)}
+    by_generator = {index[g]: torch.tensor([index[g @ h] for h in elements]) for g in group.generators}
+    rows = {0: torch.arange(len(elements))}
+    frontier = [0]
+    while frontier:
+        found = {int(row[h]): row[rows[h]] for h in frontier for row in by_generator.values()}  # (g h) k = g (h k)
+        frontier = [i for i in found if i not in rows]
+        rows |= {i: found[i] for i in frontier}
+    return torch.stack([rows[i] for i in range(len(elements))]), tuple(by_generator)
+
+
+def _continuous_data(representation: Any) -> ContinuousData:
     group = representation.group.name
     if group not in ("SO(2)", "O(2)", "SO(3)", "O(3)"):
         raise ValueError(f"expected a finite group or one of SO(2), O(2), SO(3), O(3), got {group}")
     change_of_basis = torch.tensor(representation.change_of_basis, dtype=torch.float64)
     _require_orthogonal(change_of_basis, representation)
     irreps = tuple(tuple(int(i) for i in irrep) for irrep in representation.irreps)
-    return RepresentationData(group, representation.name, irreps=irreps, change_of_basis=change_of_basis)
+    return ContinuousData(group, representation.name, irreps, change_of_basis)
 
 
 def _require_orthogonal(matrices: Tensor, representation: Any) -> None:
