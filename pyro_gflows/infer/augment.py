@@ -1,0 +1,28 @@
+"""Augmentation: what a flow without the symmetry needs in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions.base import GroupAction
+
+__all__ = ["Augmentation", "random_elements"]
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def random_elements(action: GroupAction) -> Augmentation:
+    """The augmentation that moves every event of a batch by its own random group element.
+
+    Args:
+        action: How the group moves one event; elements are drawn from the Haar measure.
+    """
+
+    def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+        elements = action.sample((len(x),), generator=generator)
+        return action.act_each(elements.to(x.device), x)
+
+    return augment

@@ -1,0 +1,154 @@
+"""How a flow is trained: small frozen objects, each one decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch.nn import Parameter
+
+__all__ = ["Adam", "Constant", "FitSettings", "HeldOut", "OneCycle", "OptimizerSettings", "Schedule"]
+
+
+class OptimizerSettings(Protocol):
+    """Makes the one optimizer of a run; gradients are clipped to ``clip_norm`` over all parameters together."""
+
+    @property
+    def lr(self) -> float: ...
+
+    @property
+    def clip_norm(self) -> float | None: ...
+
+    def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer: ...
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with global gradient clipping.
+
+    Args:
+        lr: Peak learning rate; the schedule multiplies it.
+        betas: Decay rates of the two moment estimates.
+        weight_decay: L2 penalty added to the gradient.
+        clip_norm: Largest norm of the whole gradient, or None for no clipping.
+    """
+
+    lr: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip_norm: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"expected a positive learning rate, got lr={self.lr}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"expected a positive clip_norm or None, got {self.clip_norm}")
+
+    def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """One ``torch.optim.Adam`` over all parameters."""
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+class Schedule(Protocol):
+    """The factor on the learning rate when a fraction of the run (0 <= done < 1) is over.
+
+    It has no state, so that a resumed run cannot disagree with an unbroken one.
+    """
+
+    def __call__(self, done: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Always the peak learning rate."""
+
+    def __call__(self, done: float) -> float:
+        """The factor 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Rise along a cosine from ``start`` to 1 over the first ``warmup`` of the run, then fall along one to ``end``.
+
+    Example:
+        >>> schedule = OneCycle(warmup=0.25, start=0.04, end=0.0)
+        >>> [round(schedule(done), 2) for done in (0.0, 0.25, 0.625, 1.0)]
+        [0.04, 1.0, 0.5, 0.0]
+    """
+
+    warmup: float = 0.25
+    start: float = 0.04
+    end: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.warmup < 1:
+            raise ValueError(f"expected a warm-up fraction between 0 and 1, got {self.warmup}")
+
+    def __call__(self, done: float) -> float:
+        """The factor after the fraction ``done`` of the run."""
+        if done < self.warmup:
+            return _cosine(self.start, 1.0, done / self.warmup)
+        return _cosine(1.0, self.end, (done - self.warmup) / (1 - self.warmup))
+
+
+def _cosine(first: float, last: float, done: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """When to look at the held-out NLL, and when to stop because of it.
+
+    Args:
+        every: Steps between two looks.
+        patience: Stop after this many looks without a gain and return the best weights; None runs all steps and
+            returns the last weights.
+    """
+
+    every: int = 250
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or (self.patience is not None and self.patience < 1):
+            raise ValueError(f"expected every >= 1 and patience >= 1 (or None), got {self.every} and {self.patience}")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """All that decides how :func:`pyro_gflows.infer.fit` trains.
+
+    Args:
+        steps: Number of optimizer steps.
+        batch_size: Events a step (at most the number of rows of the data).
+        seed: Of the minibatches, the augmentation and everything random inside the flow while it trains.
+        optimizer: For example ``Adam(lr=3e-3)``.
+        schedule: ``OneCycle()`` or ``Constant()``.
+        ema_decay: Decay of the exponential moving average of the weights, which is then what is validated and returned;
+            None returns the weights themselves.
+        held_out: When to validate, and early stopping.
+        checkpoint_every: Steps between two checkpoints.
+
+    Example:
+        >>> FitSettings(steps=100, optimizer=Adam(lr=3e-3)).batch_size
+        512
+    """
+
+    steps: int = 2000
+    batch_size: int = 512
+    seed: int = 0
+    optimizer: OptimizerSettings = field(default_factory=Adam)
+    schedule: Schedule = field(default_factory=OneCycle)
+    ema_decay: float | None = None
+    held_out: HeldOut = field(default_factory=HeldOut)
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"expected ema_decay between 0 and 1, or None, got {self.ema_decay}")
