@@ -21,10 +21,8 @@ def log_abs_det(matrix: Tensor) -> Tensor:
     size = matrix.shape[-1]
     if matrix.dim() < 2 or matrix.shape[-2] != size:
         raise ValueError(f"expected square matrices of shape (..., d, d), received {tuple(matrix.shape)}")
-    if size > 3:
+    if not 1 <= size <= 3:
         return torch.linalg.slogdet(matrix).logabsdet
-    if size == 0:
-        return matrix.new_zeros(matrix.shape[:-2])
     if size == 1:
         return matrix[..., 0, 0].abs().log()
     if size == 2:

@@ -49,7 +49,9 @@ def implicit_root(f: Branch, y: Tensor, root: Tensor, event_dim: int) -> Tensor:
     value = f(point)
     split = y.dim() - event_dim
 
-    def adjoint(gradient: Tensor) -> Tensor:
+    def adjoint(gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:
+            return None
         if not torch.is_grad_enabled():
             return _solve_adjoint(point, value, gradient, split, size)
         # A second derivative is wanted: the Jacobian must depend on the root, and the root on y and the parameters.

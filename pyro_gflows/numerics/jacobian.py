@@ -13,7 +13,7 @@ __all__ = ["Branch", "dense_jacobian", "event_numel", "tracked", "vector_jacobia
 #: A map of batch_shape + event_shape to the same shape in which each batch row depends on its own input row only.
 Branch = Callable[[Tensor], Tensor]
 
-_CHUNK_ELEMENTS = 2**23
+_CHUNK_ELEMENTS = 2**22
 
 
 def event_numel(x: Tensor, event_dim: int) -> int:
@@ -53,8 +53,12 @@ def vector_jacobian_product(y: Tensor, x: Tensor, vector: Tensor, *, create_grap
 def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) -> tuple[Tensor, Tensor]:
     """f(x) and its Jacobian, of shape batch_shape + (d, d) with d the size of a flattened event.
 
-    All d rows of the Jacobian come from one vector-Jacobian product on d copies of the batch, in chunks of rows that
-    bound the memory. Gradients must be enabled by the caller; ``create_graph`` makes the result differentiable.
+    The d rows of the Jacobian come from one vector-Jacobian product on d copies of the batch, or from several that
+    bound the memory. The copies are a new first axis, so that f may hold tensors of the batch shape (a context).
+    Gradients must be enabled by the caller; ``create_graph`` makes the result differentiable.
+
+    Raises:
+        ValueError: f changes the shape.
 
     >>> y, jacobian = dense_jacobian(torch.sin, torch.zeros(5, 2), 1, create_graph=False)
     >>> jacobian.shape, jacobian[0].tolist()
@@ -62,18 +66,13 @@ def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) 
     """
     size = event_numel(x, event_dim)
     split = x.dim() - event_dim
-    batch_shape, event_shape = x.shape[:split], x.shape[split:]
-    basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *event_shape)
-    values, jacobians = [], []
-    for rows in x.reshape(-1, *event_shape).split(max(1, _CHUNK_ELEMENTS // (size * size))):
-        copies = rows.expand(size, *rows.shape).reshape(-1, *event_shape)
-        copies = tracked(copies)
+    basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *(1,) * split, *x.shape[split:])
+    rows = []
+    for vectors in basis.split(max(1, _CHUNK_ELEMENTS // max(1, x.numel()))):
+        copies = tracked(x.expand(len(vectors), *x.shape))
         y = f(copies)
         if y.shape != copies.shape:
             raise ValueError(f"expected the branch to keep the shape {tuple(copies.shape)}, received {tuple(y.shape)}")
-        vectors = basis.expand(size, *rows.shape).reshape(copies.shape)
-        product = vector_jacobian_product(y, copies, vectors, create_graph=create_graph)
-        jacobians.append(product.reshape(size, len(rows), size).movedim(0, 1))
-        values.append(y[: len(rows)])
-    value = torch.cat(values).reshape(x.shape)
-    return value, torch.cat(jacobians).reshape(*batch_shape, size, size)
+        product = vector_jacobian_product(y, copies, vectors.expand_as(copies), create_graph=create_graph)
+        rows.append(product.flatten(1 + split).movedim(0, -2))
+    return y[0], torch.cat(rows, -2)

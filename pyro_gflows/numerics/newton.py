@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian
-from pyro_gflows.numerics.solvers import Solver
+from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
+from pyro_gflows.numerics.solvers import Solver, row_norm
 from pyro_gflows.registry import registered
 
 __all__ = ["NewtonSolver"]
@@ -31,27 +31,25 @@ class NewtonSolver(Solver):
     (True, True)
     """
 
-    def step(self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, lipschitz: float) -> tuple[Tensor, Tensor]:
-        event_dim = x.dim() - 1
-        size = x[0].numel()
+    def step(
+        self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, Tensor]:
+        size = event_numel(x, event_dim)
         if size > _LARGEST_EVENT:
-            raise ValueError(
-                f"expected events of at most {_LARGEST_EVENT} entries, received {tuple(x.shape[1:])}; use BanachSolver"
-            )
+            shape = tuple(x.shape[x.dim() - event_dim :])
+            raise ValueError(f"expected events of at most {_LARGEST_EVENT} entries, received {shape}; use BanachSolver")
         matrix = self._jacobian(f, x, event_dim) + torch.eye(size, dtype=x.dtype, device=x.device)
-        # solve_ex reports a singular matrix per row, where solve would raise for the whole batch.
-        direction, _ = torch.linalg.solve_ex(matrix, residual.reshape(-1, size, 1))
+        # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch.
+        direction, _ = torch.linalg.solve_ex(matrix, residual.flatten(x.dim() - event_dim).unsqueeze(-1))
         newton = x + direction.reshape(x.shape)
         newton_residual = y - newton - f(newton)
-        banach = x + residual
-        promised = min(lipschitz, 1.0) * residual.flatten(1).norm(dim=1)
         # A comparison with NaN is false, so a Newton step that is not finite is refused here as well.
-        accepted = newton_residual.flatten(1).norm(dim=1) <= promised
+        accepted = row_norm(newton_residual, event_dim) <= min(lipschitz, 1.0) * row_norm(residual, event_dim)
         if accepted.all():
             return newton, newton_residual
-        mask = accepted.reshape(-1, *(1,) * event_dim)
-        moved = torch.where(mask, newton, banach)
-        return moved, torch.where(mask, newton_residual, y - banach - f(banach))
+        banach = x + residual
+        mask = accepted.reshape(accepted.shape + (1,) * event_dim)
+        return torch.where(mask, newton, banach), torch.where(mask, newton_residual, y - banach - f(banach))
 
     @staticmethod
     def _jacobian(f: Branch, x: Tensor, event_dim: int) -> Tensor:

@@ -34,6 +34,7 @@ class SeriesLogDet(LogDet):
     Raises:
         ValueError: terms or probes below 1; (in a call) a Lipschitz bound outside [0, 1).
 
+    >>> import torch
     >>> x = torch.zeros(4, 2, dtype=torch.float64)
     >>> estimator = SeriesLogDet(30, probes=None)
     >>> value, log_det = estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=False)

@@ -13,7 +13,7 @@ from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.log_det import as_float
 from pyro_gflows.registry import registered
 
-__all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport"]
+__all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "row_norm"]
 
 
 @dataclass(frozen=True)
@@ -94,55 +94,50 @@ class Solver(ABC):
         if not y.is_floating_point():
             raise TypeError(f"expected a floating point right-hand side, received {y.dtype}; convert it first")
         bound = as_float(lipschitz)
-        size = event_numel(y, event_dim)
+        event_numel(y, event_dim)
         with torch.no_grad():
-            return self._solve(f, y.detach(), (y.dim() - event_dim, size), bound)
+            return self._solve(f, y.detach(), event_dim, bound)
 
-    def _solve(self, f: Branch, y: Tensor, layout: tuple[int, int], lipschitz: float) -> tuple[Tensor, SolverReport]:
-        split, size = layout
-        batch_shape, event_shape = y.shape[:split], y.shape[split:]
-        y = y.reshape(-1, *event_shape)
+    def _solve(self, f: Branch, y: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, SolverReport]:
         if y.numel() == 0:
-            return y.reshape(*batch_shape, *event_shape), SolverReport(0.0, 0, True, 0.0)
-        tolerance = self._tolerances(y)
-        x = y
-        residual = y - x - f(x)
-        norm = _row_max(residual)
-        limit = self.max_iterations or _promised_iterations(norm, tolerance, lipschitz, size)
+            return y, SolverReport(residual=0.0, iterations=0, converged=True, error_bound=0.0)
+        tolerance = self._tolerances(y, event_dim)
+        x, residual = y, -f(y)
+        norm = row_norm(residual, event_dim, math.inf)
+        limit = self.max_iterations or _promised_iterations(row_norm(residual, event_dim), tolerance, lipschitz)
         iterations = 0
         while iterations < limit:
-            active = torch.isfinite(norm) & (norm > tolerance)
+            active = norm.isfinite() & (norm > tolerance)
             if not active.any():
                 break
-            moved, moved_residual = self.step(f, y, x, residual, lipschitz)
-            mask = active.reshape(-1, *(1,) * len(event_shape))
+            moved, moved_residual = self.step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
+            mask = active.reshape(active.shape + (1,) * event_dim)
             x = torch.where(mask, moved, x)
             residual = torch.where(mask, moved_residual, residual)
-            norm = _row_max(residual)
+            norm = row_norm(residual, event_dim, math.inf)
             iterations += 1
-        worst = float(norm.max())
-        euclidean = float(residual.flatten(1).norm(dim=1).max())
         report = SolverReport(
-            residual=worst,
+            residual=float(norm.max()),
             iterations=iterations,
             converged=bool((norm <= tolerance).all()),
-            error_bound=euclidean / (1 - lipschitz) if lipschitz < 1 else math.inf,
+            error_bound=float(row_norm(residual, event_dim).max()) / (1 - lipschitz) if lipschitz < 1 else math.inf,
         )
         if self.strict and not report.converged:
-            raise InverseDidNotConverge(
-                report, solver=type(self).__name__, tolerance=float(tolerance.min()), lipschitz=lipschitz
-            )
-        return x.reshape(*batch_shape, *event_shape), report
+            name = type(self).__name__
+            raise InverseDidNotConverge(report, solver=name, tolerance=float(tolerance.min()), lipschitz=lipschitz)
+        return x, report
 
-    def _tolerances(self, y: Tensor) -> Tensor:
-        scale = _row_max(y)
+    def _tolerances(self, y: Tensor, event_dim: int) -> Tensor:
+        scale = row_norm(y, event_dim, math.inf)
         if self.tolerance is not None:
             return torch.full_like(scale, self.tolerance)
         return torch.finfo(y.dtype).eps ** 0.8 * scale.clamp(min=1)
 
     @abstractmethod
-    def step(self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, lipschitz: float) -> tuple[Tensor, Tensor]:
-        """One step from x, whose residual is y - x - f(x): the new point and its residual; rows are the first axis."""
+    def step(
+        self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, Tensor]:
+        """One step from x, whose residual y - x - f(x) is given: the new point and its residual."""
 
     def __repr__(self) -> str:
         tolerance = "by dtype" if self.tolerance is None else f"{self.tolerance:g}"
@@ -160,21 +155,23 @@ class BanachSolver(Solver):
     (True, True)
     """
 
-    def step(self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, lipschitz: float) -> tuple[Tensor, Tensor]:
+    def step(
+        self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, Tensor]:
         moved = x + residual
         return moved, y - moved - f(moved)
 
 
-def _row_max(x: Tensor) -> Tensor:
-    return x.flatten(1).abs().amax(1)
+def row_norm(x: Tensor, event_dim: int, order: float = 2) -> Tensor:
+    """The norm of each event, of the batch shape."""
+    return torch.linalg.vector_norm(x.flatten(x.dim() - event_dim), order, dim=-1)
 
 
-def _promised_iterations(norm: Tensor, tolerance: Tensor, lipschitz: float, size: int) -> int:
+def _promised_iterations(norm: Tensor, tolerance: Tensor, lipschitz: float) -> int:
     """Steps after which L^k |r_0| is below the tolerance, doubled for rounding, within 10 and 10,000."""
-    ratio = torch.where(torch.isfinite(norm), norm / tolerance, torch.ones_like(norm)).max()
     if not lipschitz < 1:
         return 10_000
     if lipschitz <= 0:
         return 10
-    steps = math.log(max(float(ratio), 1.0) * math.sqrt(size)) / -math.log(lipschitz)
-    return min(10_000, 10 + 2 * math.ceil(steps))
+    ratio = float(torch.where(norm.isfinite(), norm / tolerance, 1).max())
+    return min(10_000, 10 + 2 * math.ceil(math.log(max(ratio, 1.0)) / -math.log(lipschitz)))
