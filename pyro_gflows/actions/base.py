@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.representations import Representation
 
 __all__ = ["GroupAction"]
 
@@ -25,6 +27,8 @@ class GroupAction(ABC):
 
     group: Group
     event_shape: torch.Size
+    fields: tuple[Representation, ...]
+    """The representations that lie side by side along dimension ``-event_dim`` (vector entries, image channels)."""
 
     # -- the group ----------------------------------------------------------------------------------------------------
     @property
@@ -91,6 +95,21 @@ class GroupAction(ABC):
     @abstractmethod
     def is_permutation(self) -> bool:
         """Every rho(g) permutes coordinates."""
+
+    @property
+    def field_sizes(self) -> list[int]:
+        """How many entries along dimension ``-event_dim`` each field takes."""
+        return [field.size for field in self.fields]
+
+    def field_decomposition(self) -> list[Isotype]:
+        """Isotypic components of the fields alone (for vectors, of the whole event)."""
+        offsets = list(itertools.accumulate(self.field_sizes, initial=0))
+        return merge([decompose(field) for field in self.fields], offsets[:-1], offsets[-1])
+
+    def invariants(self) -> Tensor:
+        """Orthonormal field vectors that every element leaves alone, shape ``(count, sum(field_sizes))``."""
+        rows = [isotype.basis.flatten(0, 1) for isotype in self.field_decomposition() if isotype.is_trivial]
+        return rows[0] if rows else torch.zeros(0, sum(self.field_sizes), dtype=torch.float64)
 
     # -- related actions of the same group, on the same kind of event -------------------------------------------------
     @abstractmethod

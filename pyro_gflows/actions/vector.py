@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.closure import generate_group
-from pyro_gflows.actions.decomposition import Isotype, decompose, merge
+from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.escnn_door import representation_data
 from pyro_gflows.actions.groups import FiniteGroup, Group, parse_group
 from pyro_gflows.actions.representations import (
@@ -54,7 +54,7 @@ class VectorAction(GroupAction):
             raise ValueError("expected at least one representation, got none")
         if len({part.group for part in parts}) > 1:
             raise ValueError(f"expected representations of one group, got {[str(part.group) for part in parts]}")
-        self.parts: tuple[Representation, ...] = tuple(parts)
+        self.fields: tuple[Representation, ...] = tuple(parts)
         self.group = parts[0].group
         self.event_shape = torch.Size([sum(part.size for part in parts)])
         self._tables: dict[Any, Tensor] = {}
@@ -115,7 +115,7 @@ class VectorAction(GroupAction):
         self.check_event(x)
         moved = []
         start = 0
-        for part, run in itertools.groupby(self.parts):
+        for part, run in itertools.groupby(self.fields):
             count = len(list(run))
             block = x[..., start : start + count * part.size].unflatten(-1, (count, part.size))
             moved.append((block @ self._matrices(part, elements, x).mT).flatten(-2))
@@ -131,7 +131,7 @@ class VectorAction(GroupAction):
         return self._tables[key][elements.to(x.device)]
 
     def matrix(self, elements: Tensor) -> Tensor:
-        blocks = [part.matrices(elements) for part in self.parts]
+        blocks = [part.matrices(elements) for part in self.fields]
         out = torch.zeros(*blocks[0].shape[:-2], self.numel, self.numel, dtype=torch.float64)
         start = 0
         for block in blocks:
@@ -143,18 +143,17 @@ class VectorAction(GroupAction):
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     def decomposition(self) -> list[Isotype]:
-        offsets = list(itertools.accumulate((part.size for part in self.parts), initial=0))[:-1]
-        return merge([decompose(part) for part in self.parts], offsets, self.numel)
+        return self.field_decomposition()
 
     def _entries_in(self, values: list[float]) -> bool:
         allowed = torch.tensor(values, dtype=torch.float64)
         return isinstance(self.group, FiniteGroup) and all(
-            bool(torch.isin(part.matrices(self.group.elements()), allowed).all()) for part in set(self.parts)
+            bool(torch.isin(part.matrices(self.group.elements()), allowed).all()) for part in set(self.fields)
         )
 
     @property
     def is_permutation(self) -> bool:
-        return self._entries_in([0.0, 1.0]) or all(isinstance(part, TrivialRepresentation) for part in self.parts)
+        return self._entries_in([0.0, 1.0]) or all(isinstance(part, TrivialRepresentation) for part in self.fields)
 
     @property
     def is_signed_permutation(self) -> bool:
@@ -169,7 +168,7 @@ class VectorAction(GroupAction):
         return VectorAction(
             [
                 MatrixRepresentation(self.group, part.matrices(elements).abs(), name=f"|{part.name}|")
-                for part in self.parts
+                for part in self.fields
             ]
         )
 
@@ -180,13 +179,13 @@ class VectorAction(GroupAction):
         return VectorAction([TrivialRepresentation(self.group)] * copies)
 
     def direct_sum(self, *others: GroupAction) -> VectorAction:
-        return VectorAction([part for action in (self, *self._require(others)) for part in action.parts])
+        return VectorAction([part for action in (self, *self._require(others)) for part in action.fields])
 
     def _key(self) -> Any:
-        return self.parts
+        return self.fields
 
     def __repr__(self) -> str:
-        runs = [(part.name, len(list(run))) for part, run in itertools.groupby(self.parts)]
+        runs = [(part.name, len(list(run))) for part, run in itertools.groupby(self.fields)]
         text = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
         return f"VectorAction({self.group} on R^{self.numel}: {text})"
 

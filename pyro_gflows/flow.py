@@ -1,0 +1,106 @@
+"""EquivariantFlow: an invariant base and equivariant transforms, checked to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.registry import build, describe, registered
+from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.compose import Compose
+
+__all__ = ["EquivariantFlow"]
+
+
+@registered
+class EquivariantFlow(nn.Module):
+    r"""A density that is exactly invariant under a group: an invariant base pushed through equivariant bijections.
+
+    .. math:: \log p(y) = \log p_{base}(T^{-1} y) + \log|\det J_{T^{-1}}(y)|, \qquad p(\rho(g) y) = p(y)
+
+    Args:
+        base: a Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
+        transforms: EquivariantTransforms, from base to data, in this order; each one's ``action_in`` must be the
+            ``action_out`` of the one before, and the first one's the base's action.
+
+    Raises:
+        TypeError, ValueError: a part that is no base or transform, or two neighbours' actions that differ.
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
+
+    Example:
+        >>> from pyro_gflows import InvariantNormal, VectorAction, g_residual
+        >>> action = VectorAction.plane("D8")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [g_residual(action) for _ in range(2)])
+        >>> flow.dist.sample((5,)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, base: Any, transforms: Sequence[EquivariantTransform]) -> None:
+        super().__init__()
+        if not isinstance(getattr(base, "action", None), GroupAction):
+            raise TypeError(
+                f"expected an invariant base such as InvariantNormal(action), got {type(base).__name__}; "
+                "wrap any distribution as Symmetrized(distribution, action)"
+            )
+        self.transform = Compose(transforms)
+        if base.action != self.transform.action_in:
+            raise ValueError(
+                f"the base and the first transform do not fit: the base is invariant under {base.action}, "
+                f"the transform expects {self.transform.action_in}"
+            )
+        self.base_module = base.module
+        self._base = base
+
+    @property
+    def base(self) -> Any:
+        """The invariant base distribution."""
+        return self._base
+
+    @property
+    def action(self) -> GroupAction:
+        """How the group moves the data."""
+        return self.transform.action_out
+
+    @property
+    def transforms(self) -> list[EquivariantTransform]:
+        """The transforms, from base to data."""
+        return list(self.transform.parts)  # type: ignore[arg-type]
+
+    @property
+    def dist(self) -> dist.TransformedDistribution:
+        """The density, as a Pyro distribution that shares the flow's parameters."""
+        return dist.TransformedDistribution(self._base, [self.transform])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``dist.log_prob(x)``: what DistributedDataParallel wraps."""
+        log_prob: Tensor = self.dist.log_prob(x)
+        return log_prob
+
+    def initialize(self, x: Tensor) -> None:
+        """Set data-dependent parameters (GActNorm) from a batch of data; call it once, before training."""
+        self.action.check_event(x)
+        self.transform.initialize_inverse(x)
+
+    def config(self) -> dict[str, Any]:
+        """Plain JSON data that :meth:`from_config` rebuilds the structure from (weights: ``state_dict``)."""
+        description: dict[str, Any] = describe(self)
+        return description
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> EquivariantFlow:
+        """The flow that :meth:`config` described, with fresh weights."""
+        flow = build(config)
+        if not isinstance(flow, EquivariantFlow):
+            raise ValueError(f"expected the description of an EquivariantFlow, got that of {type(flow).__name__}")
+        return flow
+
+    def __repr__(self) -> str:
+        lines = [f"EquivariantFlow: {self.action}", f"  base: {self._base!r}"]
+        lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transform.parts)]
+        return "\n".join(lines)

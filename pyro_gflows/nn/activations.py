@@ -1,0 +1,170 @@
+r"""Activations that commute with the field types they accept, each with its Lipschitz constant.
+
+A pointwise function commutes with permutations of coordinates; on other representations only a function of the norm of a
+whole irrep does. Every activation is a Module with ``lipschitz`` (a constant that holds for all its weights; ``inf`` where
+there is none).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.radial import safe_norm
+from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.registry import registered
+
+__all__ = ["GatedNorm", "LipSwish", "SoftThresholdNorm", "SortedPairs", "Splines"]
+
+
+class _Pointwise(nn.Module):
+    lipschitz: float = 1.0
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+        if not action.is_permutation:
+            raise ValueError(
+                f"{type(self).__name__} acts pointwise, so it needs fields that are permuted (trivial, regular, "
+                f"quotient), got {action}; on other fields use SoftThresholdNorm"
+            )
+        self.action = action
+
+    def _fields(self) -> Tensor:
+        """For each entry along dimension ``-event_dim``, the index of its field."""
+        sizes = torch.tensor(self.action.field_sizes)
+        return torch.arange(len(sizes)).repeat_interleave(sizes)
+
+    def extra_repr(self) -> str:
+        return f"Lipschitz {self.lipschitz:g}"
+
+
+@registered
+class LipSwish(_Pointwise):
+    r"""Pointwise :math:`x\,\sigma(\beta x)/1.1` with a learnable :math:`\beta > 0`; 1-Lipschitz.
+
+    Source: Residual Flows, arXiv:1906.02735.
+    """
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__(action)
+        self.raw_beta = nn.Parameter(torch.tensor(math.log(math.expm1(1.0))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(nn.functional.softplus(self.raw_beta) * x) / 1.1
+
+
+@registered
+class SortedPairs(_Pointwise):
+    """Sorts each entry of one field with that of the next, (a, b) -> (min, max); norm-preserving, 1-Lipschitz.
+
+    The first half of the fields is paired with the second half; fields that pair up must be of one type. Its slopes are
+    piecewise constant, so on its own it gives a log-det no gradient in the biases.
+
+    Source: Sorting out Lipschitz function approximation, arXiv:1811.05381.
+    """
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__(action)
+        half = len(action.fields) // 2
+        if len(action.fields) % 2 or action.fields[:half] != action.fields[half:]:
+            raise ValueError(f"SortedPairs needs an even number of equal fields, got {action}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -self.action.event_dim)
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], -self.action.event_dim)
+
+
+@registered
+class Splines(_Pointwise):
+    """One learnable function with |slope| < 1 for each field, applied to each of its entries; starts near half a softplus.
+
+    Args:
+        action: permutation fields.
+        knots: knots on each side of 0.
+        limit: where the functions become linear.
+    """
+
+    row: Tensor
+
+    def __init__(self, action: GroupAction, *, knots: int = 8, limit: float = 3.0) -> None:
+        super().__init__(action)
+        self.splines = SlopeSplines(len(action.fields), knots=knots, limit=limit)
+        fields = self._fields().reshape(-1, *[1] * (action.event_dim - 1))
+        self.register_buffer("row", fields, persistent=False)
+        with torch.no_grad():  # a smooth step: half of the slope range used, so that both signs are within reach
+            points = torch.linspace(-limit, limit, 2 * knots - 1)
+            self.splines.theta.copy_(torch.atanh(0.05 + 0.9 * torch.sigmoid(2 * points)) + self.splines.theta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, _ = self.splines(x, self.row)
+        return value
+
+
+class _IrrepWise(nn.Module):
+    """Base of activations that scale each irrep copy by a function of its norm."""
+
+    lipschitz: float
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+        if action.event_dim != 1:
+            raise ValueError(f"{type(self).__name__} needs vectors, got {action}; on images use pointwise activations")
+        self.action = action
+        isotypes = action.decomposition
+        self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
+        self._shapes = [(isotype.multiplicity, isotype.dim) for isotype in isotypes]
+        self.copies = sum(isotype.multiplicity for isotype in isotypes)
+
+    def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Multiply each irrep copy of x by its number; ``scale`` has shape batch + (copies,)."""
+        sizes = torch.tensor([d for m, d in self._shapes for _ in range(m)], device=x.device)
+        return ((x @ self.basis(x).T) * scale.repeat_interleave(sizes, -1)) @ self.basis(x)
+
+    def _norms(self, x: Tensor) -> Tensor:
+        blocks = (x @ self.basis(x).T).split([m * d for m, d in self._shapes], -1)
+        norms = [
+            safe_norm(block.unflatten(-1, shape)).squeeze(-1) for block, shape in zip(blocks, self._shapes, strict=True)
+        ]
+        return torch.cat(norms, -1)
+
+    def extra_repr(self) -> str:
+        return f"Lipschitz {self.lipschitz:g}"
+
+
+@registered
+class SoftThresholdNorm(_IrrepWise):
+    r""":math:`x \mapsto \frac{x}{|x|}\,\max(|x| - b, 0)` on each irrep copy, b > 0 learnable, smoothed; 1-Lipschitz.
+
+    The smooth maximum is :math:`\sqrt{r^2 + b^2} - b`, whose slope and ratio to r are both at most 1.
+    """
+
+    lipschitz = 1.0
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__(action)
+        self.raw_threshold = nn.Parameter(torch.linspace(-2.0, 2.0, self.copies))
+
+    def forward(self, x: Tensor) -> Tensor:
+        threshold = nn.functional.softplus(self.raw_threshold)
+        radius = self._norms(x)
+        # (sqrt(r^2 + b^2) - b) / r, in a form that does not cancel
+        return self._scaled(x, radius / ((radius.square() + threshold.square()).sqrt() + threshold))
+
+
+@registered
+class GatedNorm(_IrrepWise):
+    r""":math:`x \mapsto \sigma(a + w |x|)\, x` on each irrep copy. Not Lipschitz for free w: not for residual branches."""
+
+    lipschitz = math.inf
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__(action)
+        self.offset = nn.Parameter(torch.zeros(self.copies))
+        self.slope = nn.Parameter(torch.linspace(-1.0, 1.0, self.copies))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._scaled(x, torch.sigmoid(self.offset + self.slope * self._norms(x)))

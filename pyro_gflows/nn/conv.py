@@ -1,0 +1,162 @@
+"""EquivariantConv: all equivariant convolutions on the pixel grid, by an index gather."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyro_gflows.actions import ImageAction
+from pyro_gflows.actions.orbits import component_labels
+from pyro_gflows.registry import registered
+
+__all__ = ["EquivariantConv"]
+
+
+@registered
+class EquivariantConv(nn.Module):
+    r"""A convolution with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`: every one that there is, with stride 1.
+
+    The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs; a kernel is
+    equivariant if and only if it is constant along the orbits (with those signs). So the kernel is a gather from one
+    weight for each orbit, and equivariance holds to float precision. The bias is constant on orbits of output channels.
+
+    Args:
+        action_in: how the group moves the input; fields of (signed) permutations.
+        action_out: how it moves the output, on the same grid.
+        kernel_size: odd; the input is padded (with zeros, or periodically under translations) to keep its size.
+        bias: whether to add one.
+        mask: which output channels may see which input channels, boolean ``(C_out, C_in)``, constant on orbits.
+        zero_init: start at zero output; else at outputs of unit variance for white inputs of unit variance.
+
+    Shape:
+        input ``(..., C_in, H, W)``, output ``(..., C_out, H, W)``.
+
+    Raises:
+        TypeError: an action is not an ImageAction.
+        ValueError: an even kernel, actions on different grids, fields that are not signed permutations, or a mask of
+            another shape or that is not constant on orbits.
+
+    Example:
+        >>> conv = EquivariantConv(ImageAction("D4", size=8), ImageAction("D4", 2, size=8, fields="regular"))
+        >>> conv(torch.zeros(5, 1, 8, 8)).shape, conv.weight().shape, len(conv.orbit_weights)
+        (torch.Size([5, 16, 8, 8]), torch.Size([16, 1, 3, 3]), 18)
+    """
+
+    def __init__(
+        self,
+        action_in: ImageAction,
+        action_out: ImageAction,
+        *,
+        kernel_size: int = 3,
+        bias: bool = True,
+        mask: Tensor | None = None,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(action_in, action_out, kernel_size)
+        self.action_in, self.action_out, self.kernel_size, self.zero_init = action_in, action_out, kernel_size, zero_init
+        shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
+        out_targets, out_signs = _moves(action_out)
+        in_targets, in_signs = _moves(action_in)
+        offsets = action_in.kernel_permutations(kernel_size)[action_in.generators()]
+        pairs = out_targets[:, :, None] * shape[1] + in_targets[:, None, :]
+        targets = pairs[..., None] * kernel_size**2 + offsets[:, None, None, :]
+        signs = (out_signs[:, :, None] * in_signs[:, None, :])[..., None].expand_as(targets)
+        index, sign = _signed_orbits(targets.flatten(1), signs.flatten(1), _allowed(mask, shape, pairs))
+        self.register_buffer("_index", index, persistent=False)
+        self.register_buffer("_sign", sign.to(torch.get_default_dtype()).view(shape), persistent=False)
+        self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
+        self.orbit_biases: nn.Parameter | None = None
+        if bias:
+            index, sign = _signed_orbits(out_targets, out_signs, torch.ones(shape[0], dtype=torch.bool))
+            self.register_buffer("_bias_index", index, persistent=False)
+            self.register_buffer("_bias_sign", sign.to(torch.get_default_dtype()), persistent=False)
+            self.orbit_biases = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights afresh, or set them to zero (``zero_init``); the bias is zero."""
+        with torch.no_grad():
+            if self.orbit_biases is not None:
+                self.orbit_biases.zero_()
+            if self.zero_init:
+                self.orbit_weights.zero_()
+                return
+            # white inputs: an output channel's variance is the sum of the squares of its live kernel entries
+            fan_in = self._sign.abs().sum((1, 2, 3), keepdim=True).clamp(min=1.0).expand_as(self._sign).flatten()
+            alive = self._sign.flatten() != 0
+            scale = torch.ones_like(self.orbit_weights)
+            scale[self._index[alive]] = fan_in[alive].rsqrt().to(scale)
+            self.orbit_weights.normal_(generator=generator).mul_(scale)
+
+    def weight(self) -> Tensor:
+        """The kernel, ``(C_out, C_in, k, k)``."""
+        return _spread(self.orbit_weights, self._index, self._sign)
+
+    def bias(self) -> Tensor | None:
+        """The bias of each output channel, or None."""
+        return None if self.orbit_biases is None else _spread(self.orbit_biases, self._bias_index, self._bias_sign)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.action_in.check_event(x)
+        batch, reach = x.shape[:-3], self.kernel_size // 2
+        flat = x.reshape(-1, *self.action_in.event_shape)
+        if self.action_in.padding == "circular":
+            flat, reach = functional.pad(flat, (reach,) * 4, mode="circular"), 0
+        y = functional.conv2d(flat, self.weight(), self.bias(), padding=reach)
+        return y.reshape(batch + self.action_out.event_shape)
+
+    def extra_repr(self) -> str:
+        size = f"{self.kernel_size}x{self.kernel_size}"
+        return f"{self.action_in} -> {self.action_out}, {size}, {self.orbit_weights.numel()} weights"
+
+
+def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:
+    for action in (action_in, action_out):
+        if not isinstance(action, ImageAction):
+            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        if not action.is_signed_permutation:
+            raise ValueError(f"expected fields whose channels are permuted up to signs, got {action}")
+    if not action_in.shares_grid(action_out):
+        raise ValueError(f"expected two actions on one grid, got {action_in} and {action_out}")
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"expected an odd kernel_size, which has a centre to turn about, got {kernel_size!r}")
+    if action_in.padding == "circular" and kernel_size // 2 > min(action_in.height, action_in.width):
+        raise ValueError(f"expected a kernel_size that wraps round {action_in} at most once, got {kernel_size}")
+
+
+def _moves(action: ImageAction) -> tuple[Tensor, Tensor]:
+    """Where each generator sends each channel, and with which sign."""
+    matrices = action.channel_matrices(action.generators())
+    return matrices.abs().argmax(-2), matrices.sum(-2)
+
+
+def _allowed(mask: Tensor | None, shape: tuple[int, int, int, int], pairs: Tensor) -> Tensor:
+    """The mask on every entry of the kernel, flattened."""
+    if mask is None:
+        return torch.ones(shape, dtype=torch.bool).flatten()
+    if mask.dtype != torch.bool or mask.shape != shape[:2]:
+        raise ValueError(f"expected a boolean mask of shape {shape[:2]}, got {mask.dtype} of shape {tuple(mask.shape)}")
+    if bool((mask.flatten()[pairs] != mask).any()):
+        raise ValueError("expected a mask that is constant on the orbits of (output channel, input channel)")
+    return mask[:, :, None, None].expand(shape).flatten()
+
+
+def _signed_orbits(targets: Tensor, signs: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """For every entry its orbit's number and its sign: 0 where it must vanish (an orbit that meets itself negated)."""
+    size = targets.shape[-1]
+    # two copies of every entry, positive and negative: an element that negates exchanges the sheets
+    other = (signs < 0).long() * size
+    labels = component_labels(torch.cat([targets + other, targets + size - other], dim=-1))
+    positive, negative = labels[:size], labels[size:]
+    alive = (positive != negative) & allowed
+    index = torch.zeros(size, dtype=torch.int64)
+    index[alive] = torch.unique(torch.minimum(positive, negative)[alive], return_inverse=True)[1]
+    return index, torch.where(positive < negative, 1.0, -1.0) * alive
+
+
+def _spread(values: Tensor, index: Tensor, sign: Tensor) -> Tensor:
+    if values.numel() == 0:  # nothing is equivariant but zero
+        return values.new_zeros(sign.shape)
+    return values.gather(0, index).view(sign.shape) * sign

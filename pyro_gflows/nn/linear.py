@@ -1,0 +1,142 @@
+"""Equivariant linear maps between vectors, by Schur's lemma."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions.decomposition import intertwiner
+from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.numerics import spectral_norm
+from pyro_gflows.registry import registered
+
+__all__ = ["EquivariantLinear", "LipschitzLinear"]
+
+
+@registered
+class EquivariantLinear(nn.Module):
+    r"""Every linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W`, plus an invariant bias.
+
+    By Schur's lemma W is, for each irrep V in both actions, a small matrix over R, C or H between the copies of V: those
+    are the weights. Nothing is lost and nothing breaks the symmetry, to float64 precision.
+
+    Args:
+        action_in: how the group moves x, of shape ``batch + (n_in,)``.
+        action_out: how it moves the output.
+        bias: learn a shift along the invariant directions of the output.
+        autoregressive: None, or how the summands of the two actions are ordered: ``(labels_in, labels_out)``, one
+            integer for each summand; a copy is read only by copies with a larger or equal label.
+
+    Raises:
+        ValueError: actions on something else than vectors, or of two groups.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> EquivariantLinear(VectorAction.plane("D4"), VectorAction.regular("D4", copies=3))
+        EquivariantLinear(D4: R^2 -> R^24, 6 weights)
+    """
+
+    def __init__(
+        self,
+        action_in: GroupAction,
+        action_out: GroupAction,
+        *,
+        bias: bool = True,
+        autoregressive: tuple[list[int], list[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        if action_in.event_dim != 1 or action_out.event_dim != 1 or action_in.group != action_out.group:
+            raise ValueError(f"expected two actions of one group on vectors, got {action_in} and {action_out}")
+        self.action_in, self.action_out = action_in, action_out
+        rows_in, rows_out, self.weights, self.commutants = [], [], nn.ParameterList(), nn.ModuleList()
+        self.masks: list[Tensor | None] = []
+        for target in action_out.decomposition:
+            for source in action_in.decomposition:
+                change = intertwiner(source, target)
+                if change is None:
+                    continue
+                shape = (target.multiplicity, source.multiplicity, len(target.commutant))
+                self.weights.append(nn.Parameter(torch.randn(shape) / (shape[1] * shape[2]) ** 0.5))
+                self.commutants.append(FixedBasis(target.commutant))
+                rows_in.append((change @ source.basis).flatten(0, 1))
+                rows_out.append(target.basis.flatten(0, 1))
+                self.masks.append(_order(autoregressive, source.labels, target.labels))
+        self.basis_in = FixedBasis(torch.cat(rows_in) if rows_in else torch.zeros(0, action_in.numel))
+        self.basis_out = FixedBasis(torch.cat(rows_out) if rows_out else torch.zeros(0, action_out.numel))
+        self.invariants = FixedBasis(action_out.invariants())
+        self.bias = nn.Parameter(torch.zeros(len(self.invariants.value))) if bias else None
+
+    def blocks(self) -> list[Tensor]:
+        """The map on each isotypic component, as a matrix over the reals, ``(m_out d, m_in d)``."""
+        out = []
+        for weight, commutant, mask in zip(self.weights, self.commutants, self.masks, strict=True):
+            if mask is not None:
+                weight = weight * mask.to(weight)[..., None]
+            out.append(torch.einsum("abk,kij->aibj", weight, commutant(weight)).flatten(2).flatten(0, 1))
+        return out
+
+    def matrix(self) -> Tensor:
+        """The whole map, materialised, ``(n_out, n_in)``."""
+        blocks = self.blocks()
+        like = self.bias if not blocks and self.bias is not None else (blocks[0] if blocks else torch.zeros(()))
+        inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
+        return self.basis_out(like).T @ inner @ self.basis_in(like)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = None if self.bias is None else self.bias @ self.invariants(self.bias)
+        return nn.functional.linear(x, self.matrix().to(x), shift)
+
+    def zero_(self) -> EquivariantLinear:
+        """Make it the zero map: a network that ends in it starts as a constant."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+        return self
+
+    def extra_repr(self) -> str:
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"{self.action_in.group}: R^{self.action_in.numel} -> R^{self.action_out.numel}, {count} weights"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+@registered
+class LipschitzLinear(EquivariantLinear):
+    r"""An equivariant linear map whose norm never exceeds ``bound``.
+
+    Each isotypic block is divided by :math:`\max(1, \sigma_{max}/c)`; the components are orthogonal, so the largest block
+    norm is exactly the norm of the map.
+
+    Args:
+        action_in: how the group moves x.
+        action_out: how it moves the output.
+        bound: the constant c.
+        bias: learn a shift along the invariant directions of the output.
+    """
+
+    def __init__(
+        self, action_in: GroupAction, action_out: GroupAction, *, bound: float = 1.0, bias: bool = True
+    ) -> None:
+        super().__init__(action_in, action_out, bias=bias)
+        if not 0 < bound < float("inf"):
+            raise ValueError(f"expected a positive finite bound, got {bound}")
+        self.bound = bound
+
+    def blocks(self) -> list[Tensor]:
+        return [block / (spectral_norm(block) / self.bound).clamp_min(1.0) for block in super().blocks()]
+
+    def lipschitz_bound(self) -> Tensor:
+        """The norm of the map, as the weights are now (exact)."""
+        with torch.no_grad():
+            norms = [spectral_norm(block) for block in self.blocks()]
+        return torch.stack(norms).max() if norms else torch.zeros(())
+
+
+def _order(labels: tuple[list[int], list[int]] | None, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor | None:
+    if labels is None:
+        return None
+    into = torch.tensor([labels[1][summand] for summand in target])
+    out_of = torch.tensor([labels[0][summand] for summand in source])
+    return into[:, None] >= out_of

@@ -1,0 +1,159 @@
+"""Networks built from a pair of actions: an MLP on vectors, a CNN on images, free or with a certified bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
+from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
+from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.registry import registered
+
+__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "LipschitzNetwork", "conditioner"]
+
+_ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
+    "gated": GatedNorm,
+    "lipswish": LipSwish,
+    "soft_threshold": SoftThresholdNorm,
+    "sorted_pairs": SortedPairs,
+    "splines": Splines,
+}
+
+
+def hidden_action(action: GroupAction, width: int) -> GroupAction:
+    """``width`` hidden fields: regular ones of a finite group; else copies of the event's irreps and invariants."""
+    if action.is_finite:
+        return action.regular_fields(width)
+    return action.trivial_fields(width).direct_sum(action.copies(width))
+
+
+def _activation(name: str | None, action: GroupAction, default: str) -> nn.Module:
+    chosen = name or (default if action.is_permutation else "soft_threshold")
+    if chosen not in _ACTIVATIONS:
+        raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {chosen!r}")
+    return _ACTIVATIONS[chosen](action)
+
+
+class EquivariantNetwork(nn.Module):
+    r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
+
+    Subclasses say what a linear layer is.
+
+    Args:
+        action_in: how the group moves the input.
+        action_out: how it moves the output.
+        width: hidden fields (regular representations of a finite group).
+        depth: hidden layers.
+        activation: "lipswish", "splines", "sorted_pairs" (permutation fields), "soft_threshold", "gated" (any); by
+            default LipSwish where fields are permuted, else the soft threshold with gates.
+    """
+
+    default_activation = "lipswish"
+
+    def __init__(
+        self,
+        action_in: GroupAction,
+        action_out: GroupAction,
+        *,
+        width: int = 16,
+        depth: int = 2,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        if width < 1 or depth < 0:
+            raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
+        self.action_in, self.action_out = action_in, action_out
+        hidden = hidden_action(action_in, width)
+        chain = [action_in, *[hidden] * depth, action_out]
+        self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(chain[:-1], chain[1:], strict=True))
+        self.activations = nn.ModuleList(
+            _activation(activation, hidden, self.default_activation) for _ in range(depth)
+        )
+
+    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        """One linear layer between two actions."""
+        raise NotImplementedError
+
+    def zero_last_(self) -> EquivariantNetwork:
+        """Make the output start at zero."""
+        self.layers[-1].zero_()  # type: ignore[operator]
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
+            x = activation(layer(x))
+        out: Tensor = self.layers[-1](x)
+        return out
+
+
+@registered
+class EquivariantMLP(EquivariantNetwork):
+    """An :class:`EquivariantNetwork` on vectors, of EquivariantLinear layers."""
+
+    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        return EquivariantLinear(action_in, action_out)
+
+
+@registered
+class EquivariantCNN(EquivariantNetwork):
+    """An :class:`EquivariantNetwork` on images, of 3x3 EquivariantConv layers."""
+
+    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        return EquivariantConv(action_in, action_out)
+
+
+def conditioner(action_in: GroupAction, action_out: GroupAction, *, width: int = 16, depth: int = 2) -> nn.Module:
+    """The network for a pair of actions: an MLP on vectors, a CNN on images; its output starts at zero."""
+    network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
+    return network(action_in, action_out, width=width, depth=depth).zero_last_()
+
+
+@registered
+class LipschitzNetwork(EquivariantNetwork):
+    r"""An equivariant branch of one action whose Lipschitz constant stays below ``bound`` for every weight.
+
+    Each linear layer has norm at most :math:`c^{1/(depth + 1)}` by construction and each activation is 1-Lipschitz; the
+    bound is the product.
+
+    Args:
+        action: how the group moves input and output.
+        width: hidden fields.
+        depth: hidden layers.
+        bound: the constant c, in (0, 1).
+        activation: as for EquivariantNetwork; learnable splines by default. "gated" has no finite constant.
+    """
+
+    default_activation = "splines"
+
+    def __init__(
+        self,
+        action: GroupAction,
+        *,
+        width: int = 8,
+        depth: int = 1,
+        bound: float = 0.98,
+        activation: str | None = None,
+    ) -> None:
+        if not 0 < bound < 1:
+            raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
+        self._layer_bound = bound ** (1 / (depth + 1))
+        super().__init__(action, action, width=width, depth=depth, activation=activation)
+        self.bound = bound
+
+    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        kind = LipschitzLinear if action_in.event_dim == 1 else LipschitzConv
+        return kind(action_in, action_out, bound=self._layer_bound)
+
+    def lipschitz_bound(self) -> Tensor:
+        """An upper bound of the Lipschitz constant, as the weights are now."""
+        bound = torch.ones(())
+        for layer in self.layers:
+            bound = bound * layer.lipschitz_bound().to(bound)  # type: ignore[operator]
+        for activation in self.activations:
+            bound = bound * float(activation.lipschitz)  # type: ignore[arg-type]
+        return bound

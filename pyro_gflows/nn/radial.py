@@ -1,0 +1,92 @@
+"""Radial terms: each isotypic part of a vector, stretched along itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.registry import registered
+
+__all__ = ["IsotypicParts", "RadialTerm", "safe_norm"]
+
+
+def safe_norm(x: Tensor) -> Tensor:
+    """|x| over the last dimension (kept), at least 1e-12, with gradient 0 at the origin in place of NaN."""
+    return x.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
+
+
+class IsotypicParts(nn.Module):
+    """The orthogonal projections of a flattened event on the isotypic components of an action.
+
+    Args:
+        action: any action with a decomposition.
+    """
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+        rows = [isotype.basis.flatten(0, 1) for isotype in action.decomposition]
+        self.sizes = [len(row) for row in rows]
+        whole = torch.eye(action.numel, dtype=torch.float64)
+        self.basis = FixedBasis(whole if len(rows) == 1 else torch.cat(rows))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Coordinates of x (``batch + (d,)``) in each component."""
+        return (x,) if len(self) == 1 else (x @ self.basis(x).T).split(self.sizes, -1)
+
+    def merge(self, parts: list[Tensor]) -> Tensor:
+        """The vector with these coordinates."""
+        return parts[0] if len(self) == 1 else torch.cat(parts, -1) @ self.basis(parts[0])
+
+
+@registered
+class RadialTerm(nn.Module):
+    r"""A 1-Lipschitz function along the radius of each isotypic part, with its Jacobian in closed form.
+
+    .. math:: f(x) = \sum_i \frac{x_i}{|x_i|} g_i(|x_i|), \qquad g_i(0) = 0,\; |g_i'| < 1
+
+    Its Jacobian has the eigenvalues :math:`g_i'` (along x_i) and :math:`g_i(r)/r` (across), both below 1 in size. It
+    commutes with every orthogonal map of each part, so with the group, continuous ones included.
+
+    Args:
+        action: how the group moves vectors.
+        knots: knots of each g_i on [0, limit].
+        limit: where g_i becomes linear.
+    """
+
+    terms = 1
+
+    def __init__(self, action: GroupAction, *, knots: int = 64, limit: float = 4.0) -> None:
+        super().__init__()
+        self.action = action
+        self.parts = IsotypicParts(action)
+        self.splines = SlopeSplines(len(self.parts), knots=knots, limit=limit, odd=True, start=0.0)
+
+    def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """``weights_0 f(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
+        parts = self.parts.split(x)
+        radii = torch.cat([safe_norm(part) for part in parts], -1)
+        g, slope = self.splines(radii, torch.arange(len(parts), device=x.device))
+        ratio = g / radii
+        values, blocks = [], []
+        for index, part in enumerate(parts):
+            across, along = ratio[..., index, None], slope[..., index, None]
+            unit = part / radii[..., index, None]
+            values.append(across * part)
+            outer = unit[..., :, None] * unit[..., None, :]
+            identity = torch.eye(part.shape[-1], dtype=x.dtype, device=x.device)
+            blocks.append(across[..., None] * identity + (along - across)[..., None] * outer)
+        value = self.parts.merge(values)
+        return weights[0] * value, weights[0] * self._assemble(blocks)
+
+    def _assemble(self, blocks: list[Tensor]) -> Tensor:
+        if len(blocks) == 1:
+            return blocks[0]
+        rows = self.parts.basis(blocks[0]).split(self.parts.sizes)
+        total = [row.T @ block @ row for row, block in zip(rows, blocks, strict=True)]
+        return torch.stack(total).sum(0)

@@ -1,0 +1,86 @@
+"""Ridge terms: one function of one projection, averaged over the group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.registry import registered
+
+__all__ = ["Ridges"]
+
+
+@registered
+class Ridges(nn.Module):
+    r"""Equivariant ridge functions, each 1-Lipschitz, with their Jacobian in closed form.
+
+    .. math:: f_k(x) = \frac{1}{|G|\sqrt{\lambda(u_k)\lambda(v_k)}}
+        \sum_{g} \rho(g) v_k\; s_k(\langle \rho(g) u_k, x\rangle), \qquad |s_k'| < 1
+
+    where :math:`\lambda(u)` is the largest eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's lemma it
+    is :math:`|u|^2/d` on an irreducible event. The Jacobian is :math:`V^T \mathrm{diag}(s') U` with frames of norm
+    :math:`\sqrt{|G| \lambda}`, so no singular value exceeds 1.
+
+    Equivariance: re-indexing the sum. Where the group contains -1, only the odd part of s counts, so s is odd and half
+    of the sum suffices.
+
+    Args:
+        action: a finite group on vectors.
+        terms: how many ridge functions.
+        knots: knots of each function on [0, limit].
+        limit: where the functions become linear.
+
+    Raises:
+        ValueError: the group is infinite (use radial terms), or events are not vectors.
+    """
+
+    def __init__(self, action: GroupAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
+        super().__init__()
+        if not action.is_finite or action.event_dim != 1:
+            raise ValueError(f"ridge terms need a finite group on vectors, got {action}; use radial terms instead")
+        self.action, self.terms = action, terms
+        matrices = action.matrix(action.elements())
+        half = _modulo_sign(matrices)
+        self.matrices = FixedBasis(matrices if half is None else half)
+        (isotype, *others) = action.decomposition
+        self.irreducible = not others and isotype.multiplicity == 1
+        self.splines = SlopeSplines(terms, knots=knots, limit=limit, odd=half is not None)
+        u = torch.randn(terms, action.numel)
+        self.u = nn.Parameter(u / u.norm(dim=1, keepdim=True))
+        self.v = nn.Parameter(self.u.detach().clone())
+
+    def _frames(self, vectors: Tensor) -> Tensor:
+        """All images of each vector, scaled to a tight-as-possible frame of norm 1: shape (terms, images, d)."""
+        if self.irreducible:
+            vectors = vectors * (vectors.shape[-1] ** 0.5 / vectors.norm(dim=1, keepdim=True))
+        frames = torch.einsum("gij,kj->kgi", self.matrices(vectors), vectors)
+        count = frames.shape[1]
+        if not self.irreducible:
+            largest = torch.linalg.eigvalsh(frames.mT @ frames / count)[:, -1]
+            frames = frames / largest.sqrt()[:, None, None]
+        return frames / count**0.5
+
+    def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """``sum_k weights_k f_k(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
+        inner = self._frames(self.u)
+        outer = self._frames(self.v) * weights[:, None, None]
+        terms, images, d = inner.shape
+        row = torch.arange(terms, device=x.device).repeat_interleave(images)
+        value, slope = self.splines(x @ inner.reshape(-1, d).T, row)
+        products = (outer[..., :, None] * inner[..., None, :]).reshape(-1, d * d)
+        return value @ outer.reshape(-1, d), (slope @ products).unflatten(-1, (d, d))
+
+    def extra_repr(self) -> str:
+        return f"{self.terms} terms, {self.action}"
+
+
+def _modulo_sign(matrices: Tensor) -> Tensor | None:
+    """One of each pair M, -M; None where -1 is not in the group."""
+    same = (matrices[:, None] + matrices).abs().amax((-2, -1)) < 1e-9
+    if not same.any(1).all():
+        return None
+    partner = same.long().argmax(1)
+    return matrices[torch.arange(len(matrices)) < partner]
