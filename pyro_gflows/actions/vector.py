@@ -57,7 +57,6 @@ class VectorAction(GroupAction):
         self.fields: tuple[Representation, ...] = tuple(parts)
         self.group = parts[0].group
         self.event_shape = torch.Size([sum(part.size for part in parts)])
-        self._tables: dict[Any, Tensor] = {}
 
     # -- constructors -------------------------------------------------------------------------------------------------
     @classmethod
@@ -139,6 +138,10 @@ class VectorAction(GroupAction):
             out[..., start:stop, start:stop] = block
             start = stop
         return out
+
+    @functools.cached_property
+    def _tables(self) -> dict[Any, Tensor]:
+        return {}
 
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
