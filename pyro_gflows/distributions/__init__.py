@@ -1,0 +1,6 @@
+"""Invariant bases, as Pyro Distributions."""
+
+from pyro_gflows.distributions.normal import InvariantNormal
+from pyro_gflows.distributions.symmetrized import Symmetrized
+
+__all__ = ["InvariantNormal", "Symmetrized"]

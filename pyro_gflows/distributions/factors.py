@@ -1,0 +1,142 @@
+r"""Factors L of the covariances :math:`\Sigma = L L^T` that commute with an action.
+
+By Schur's lemma such a covariance is, in the isotypic basis, a positive Hermitian m x m matrix over R, C or H for each
+irrep (m its multiplicity), times the identity of the irrep. Every one has exactly one Cholesky factor with a positive
+real diagonal over the same division algebra, so the factors below reach all of them, each once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.basis import FixedBasis
+
+__all__ = ["FACTORS", "FullFactor", "InvariantMean", "IsotropicFactor", "IsotypicFactor"]
+
+
+class IsotropicFactor(nn.Module):
+    """L = 1: nothing is computed from the action, so events may be large."""
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+
+    def forward(self, z: Tensor) -> Tensor:
+        """L z, shape (..., numel)."""
+        return z
+
+    def solve(self, x: Tensor) -> Tensor:
+        """L^{-1} x, shape (..., numel)."""
+        return x
+
+    def log_det(self) -> Tensor:
+        """log|det L|."""
+        return torch.zeros(())
+
+
+class IsotypicFactor(nn.Module):
+    r""":math:`L = Q^T \mathrm{diag}(e^{s_i})`: one scale for each isotypic component, Q the isotypic basis."""
+
+    component: Tensor
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+        self.basis = FixedBasis(_basis(action))
+        sizes = torch.tensor([isotype.multiplicity * isotype.dim for isotype in action.decomposition])
+        self.register_buffer("component", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        self.log_scale = nn.Parameter(torch.zeros(len(sizes)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z * self._log_scales(z).exp()) @ self.basis(z)
+
+    def solve(self, x: Tensor) -> Tensor:
+        return (x @ self.basis(x).T) * (-self._log_scales(x)).exp()
+
+    def log_det(self) -> Tensor:
+        return self.log_scale[self.component].sum()
+
+    def _log_scales(self, like: Tensor) -> Tensor:
+        return self.log_scale.to(like)[self.component]
+
+
+class FullFactor(nn.Module):
+    r""":math:`L = Q^T \bigoplus_i T_i` with :math:`T_i = \sum_e W_e \otimes J_e`, the general invariant factor.
+
+    The :math:`J_e` span the maps that commute with the i-th irrep (1, 2 or 4 of them, the identity first), and the
+    :math:`W_e` are m x m: strictly lower triangular, but for the positive diagonal of :math:`W_0`. So every
+    :math:`T_i` is a lower triangular real matrix that commutes with the group.
+    """
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+        self.basis = FixedBasis(_basis(action))
+        self.dims = [isotype.dim for isotype in action.decomposition]
+        self.multiplicities = [isotype.multiplicity for isotype in action.decomposition]
+        self.log_diagonal = nn.Parameter(torch.zeros(sum(self.multiplicities)))
+        self.below = nn.ParameterDict()
+        self.commutants = nn.ModuleDict()
+        for i, isotype in enumerate(action.decomposition):
+            if (m := isotype.multiplicity) > 1:
+                self.commutants[str(i)] = FixedBasis(isotype.commutant)
+                self.below[str(i)] = nn.Parameter(torch.zeros(len(isotype.commutant), m * (m - 1) // 2))
+
+    def forward(self, z: Tensor) -> Tensor:
+        parts = zip(self._split(z), self._triangles(z), strict=True)
+        return torch.cat([part @ triangle.T for part, triangle in parts], -1) @ self.basis(z)
+
+    def solve(self, x: Tensor) -> Tensor:
+        # one row an event: a batched triangular solve would copy the triangle for every batch row
+        parts = zip(self._split(x.reshape(-1, x.shape[-1]) @ self.basis(x).T), self._triangles(x), strict=True)
+        solved = [torch.linalg.solve_triangular(triangle.T, part, upper=True, left=False) for part, triangle in parts]
+        return torch.cat(solved, -1).reshape(x.shape)
+
+    def log_det(self) -> Tensor:
+        parts = zip(self.dims, self.log_diagonal.split(self.multiplicities), strict=True)
+        return torch.stack([d * part.sum() for d, part in parts]).sum()
+
+    def _split(self, coordinates: Tensor) -> tuple[Tensor, ...]:
+        return coordinates.split([m * d for m, d in zip(self.multiplicities, self.dims, strict=True)], -1)
+
+    def _triangles(self, like: Tensor) -> list[Tensor]:
+        """The matrices T_i, each of shape (m d, m d)."""
+        triangles = []
+        for i, log_diagonal in enumerate(self.log_diagonal.to(like).split(self.multiplicities)):
+            m, d = self.multiplicities[i], self.dims[i]
+            triangle = torch.diag(log_diagonal.exp().repeat_interleave(d))
+            if m > 1:
+                below, commutant = self.below[str(i)].to(like), self.commutants[str(i)](like)
+                weights = below.new_zeros(len(below), m, m)
+                row, column = torch.tril_indices(m, m, -1, device=like.device)
+                weights[:, row, column] = below
+                triangle = triangle + torch.einsum("eab,eij->aibj", weights, commutant).reshape(m * d, m * d)
+            triangles.append(triangle)
+        return triangles
+
+
+class InvariantMean(nn.Module):
+    """A learnable mean on the trivial component, the only vectors that the group leaves alone."""
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__()
+        trivial = [isotype for isotype in action.decomposition if isotype.is_trivial]
+        if not trivial:
+            raise ValueError(
+                f"{action} has no trivial component, so every invariant density has mean 0; use mean=False"
+            )
+        self.basis = FixedBasis(trivial[0].basis.flatten(0, 1))
+        self.coordinates = nn.Parameter(torch.zeros(trivial[0].multiplicity))
+
+    def forward(self, like: Tensor) -> Tensor:
+        """The mean, shape (numel,), in the dtype of ``like``."""
+        return self.coordinates.to(like) @ self.basis(like)
+
+
+def _basis(action: GroupAction) -> Tensor:
+    """All isotypic bases under one another: an orthogonal matrix of shape (numel, numel)."""
+    return torch.cat([isotype.basis.flatten(0, 1) for isotype in action.decomposition])
+
+
+FACTORS: dict[str, Any] = {"full": FullFactor, "isotropic": IsotropicFactor, "isotypic": IsotypicFactor}
