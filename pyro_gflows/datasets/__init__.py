@@ -1,5 +1,6 @@
 """Exact densities, real digits and the user's own files."""
 
+from pyro_gflows.datasets.data_set import DataSet, load_data
 from pyro_gflows.datasets.densities import DENSITIES, Checkerboard, Density, EightGaussians, Rings, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.files import check_data, load_array
@@ -10,6 +11,7 @@ __all__ = [
     "DENSITIES",
     "DIGITS_SCALING",
     "Checkerboard",
+    "DataSet",
     "Density",
     "EightGaussians",
     "GreyLevels",
@@ -19,6 +21,7 @@ __all__ = [
     "density",
     "digits",
     "load_array",
+    "load_data",
     "random_splits",
     "stratified_rows",
 ]

@@ -17,6 +17,7 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 class Batches(Protocol):
     """An endless stream of minibatches; ``state`` and ``restore`` carry its position through a checkpoint."""
 
+    batch_size: int
     generator: torch.Generator
 
     def next(self) -> Tensor: ...

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,8 +145,8 @@ def _run(
                 raise FitDiverged(f"{error}{kept}") from None
             bar.update()
             if show and now.step % 10 == 0:
-                rate = bar.format_dict["rate"] or math.nan
-                bar.set_postfix_str(f"nll {loss:.3f}, {rate * settings.batch_size:,.0f} events/s", refresh=False)
+                rate = trainer.batch_size * now.step / now.seconds
+                bar.set_postfix_str(f"nll {loss:.3f}, {rate:,.0f} events/s", refresh=False)
             last = now.step == settings.steps or trainer.out_of_patience or interrupt.requested
             if last or now.step % settings.checkpoint_every == 0:
                 good = trainer.snapshot(identity)
@@ -165,10 +163,5 @@ def _identity(flow: EquivariantFlow, data: Tensor | Sampler, settings: FitSettin
     except TypeError:
         # A user's own unregistered class cannot be described; names and shapes of its weights still tell flows apart.
         structure = {name: list(tensor.shape) for name, tensor in flow.state_dict().items()}
-    plain = {
-        f.name: repr(getattr(settings, f.name))
-        if dataclasses.is_dataclass(getattr(settings, f.name))
-        else getattr(settings, f.name)
-        for f in dataclasses.fields(settings)
-    }
-    return json.loads(json.dumps({"settings": plain, "flow": structure, "data": fingerprint(data)}))
+    plain = {field.name: repr(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    return {"settings": plain, "flow": structure, "data": fingerprint(data)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,8 @@ def save(flow: EquivariantFlow, folder: str | Path) -> None:
         ValueError: The folder is not writable.
         TypeError: A class of the flow is not registered, so that it has no description.
     """
-    structure = flow.config()
+    # Refused before anything is written, so that the old model stays whole.
+    structure = json.loads(json.dumps(flow.config()))
     folder = check_writable(folder)
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
     write_tensors(folder / _WEIGHTS, flow.state_dict(), {"format": _FORMAT})

@@ -84,11 +84,15 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = self.settings.optimizer.lr * self.settings.schedule(now.step / self.settings.steps)
         x = self._next()
+        if not x.isfinite().all():
+            raise FitDiverged(f"the batch of step {now.step} holds NaN or infinity: check the sampler or augmentation")
         self.flow.train()
         optimizer.zero_grad()
-        loss = self._loss(self._model, _no_guide, x) / len(x)
-        value = float(loss)
-        self._check(value, x)
+        # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
+        with pyro.validation_enabled(False):
+            loss = self._loss(self._model, _no_guide, x) / len(x)
+        value = loss.item()
+        self._check(value)
         loss.backward()
         clip = self.settings.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
@@ -106,6 +110,11 @@ class Trainer:
             self._look(self._validation)
         now.seconds += time.perf_counter() - began
         return value
+
+    @property
+    def batch_size(self) -> int:
+        """Events a step."""
+        return self._batches.batch_size
 
     @property
     def out_of_patience(self) -> bool:
@@ -179,10 +188,8 @@ class Trainer:
         cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {"cpu": torch.get_rng_state(), **cuda}
 
-    def _check(self, loss: float, x: Tensor) -> None:
+    def _check(self, loss: float) -> None:
         now = self.progress
-        if not x.isfinite().all():
-            raise FitDiverged(f"the batch of step {now.step} holds NaN or infinity: check the sampler or augmentation")
         if not math.isfinite(loss):
             raise FitDiverged(self._advice(f"the loss is {loss} at step {now.step}"))
         now.first_loss = loss if now.first_loss is None else now.first_loss

@@ -1,0 +1,92 @@
+"""A data set as a command names it: a known density, the digits, or the user's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.datasets.densities import DENSITIES, Density, density
+from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
+from pyro_gflows.datasets.files import load_array
+from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.splits import random_splits
+
+__all__ = ["DataSet", "load_data"]
+
+_FILES = (".npy", ".npz", ".csv")
+_TEST_POINTS = 200_000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Events to train on and disjoint events to report on.
+
+    Attributes:
+        name: As the user wrote it.
+        train: Rows of events, or a sampler that draws fresh ones.
+        validation: Held-out rows for early stopping, or None where fresh draws make it needless.
+        test: Held-out rows for the reported figures.
+        symmetry: The group that the data are known to have, or None.
+        target: The exact density, where there is one.
+        scaling: How grey levels became real numbers, for images.
+        augment: Fresh dequantisation noise, for images.
+    """
+
+    name: str
+    train: Tensor | Density
+    validation: Tensor | None
+    test: Tensor
+    symmetry: str | None = None
+    target: Density | None = None
+    scaling: GreyLevels | None = None
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of one event."""
+        return self.test.shape[1:]
+
+
+def load_data(name: str, *, seed: int = 0) -> DataSet:
+    """Find a data set by name, or read it from a file.
+
+    Args:
+        name: ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, or the path of a ``.npy``, ``.npz`` or ``.csv``
+            file with one event a row (split 80/10/10 at random).
+        seed: Of the test points of a density, the turns and noise of the digits, or the split of a file.
+
+    Raises:
+        ValueError, TypeError: An unknown name, or a file that cannot be used; the message says why.
+        ImportError: ``digits`` without scikit-learn.
+
+    Example:
+        >>> load_data("rings").test.shape
+        torch.Size([200000, 2])
+    """
+    if name in DENSITIES:
+        target = density(name)
+        # Another stream than the one that training draws from (its generator starts from the plain seed).
+        test = target.sample(_TEST_POINTS, torch.Generator().manual_seed(seed + 2**32))
+        return DataSet(name, target, None, test, symmetry=target.symmetry, target=target)
+    if name == "digits":
+        parts = digits(seed=seed)
+        return DataSet(
+            name,
+            parts.train,
+            parts.validation,
+            parts.test,
+            symmetry="C4",
+            scaling=DIGITS_SCALING,
+            augment=DIGITS_SCALING.redequantise,
+        )
+    if Path(name).suffix in _FILES:
+        parts = random_splits(load_array(name), seed=seed)
+        return DataSet(name, parts.train, parts.validation, parts.test)
+    raise ValueError(
+        f"unknown data {name!r}: expected one of {[*sorted(DENSITIES), 'digits']}, or the path of a "
+        f"{', '.join(_FILES)} file with one event a row"
+    )
