@@ -28,16 +28,14 @@ print(pathlib.Path(spec.origin).parent.parent)' 2>/dev/null
 
 # Debian keeps ensurepip in a package of its own: without it, pip is lent by the system's Python.
 make_venv() {
-    python=$1
-    shift
     rm -rf .venv
-    "$python" -m venv "$@" .venv >/dev/null 2>&1 && return
+    "$1" -m venv .venv >/dev/null 2>&1 && return
     rm -rf .venv
-    lender=$("$python" -c 'import pathlib, pip; print(pathlib.Path(pip.__file__).parent.parent)' 2>/dev/null) &&
-        "$python" -m venv --without-pip "$@" .venv &&
+    lender=$("$1" -c 'import pathlib, pip; print(pathlib.Path(pip.__file__).parent.parent)' 2>/dev/null) &&
+        "$1" -m venv --without-pip .venv &&
         PYTHONPATH=$lender .venv/bin/python -m pip install --quiet --ignore-installed pip && return
     rm -rf .venv
-    say "$python can make no virtual environment: install its venv module (on Debian and Ubuntu: apt install python3-venv)"
+    say "$1 can make no virtual environment: install its venv module (on Debian and Ubuntu: apt install python3-venv)"
     return 1
 }
 
@@ -50,17 +48,14 @@ install() {
 fill_venv() {
     python=$(find_python) || return 1
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-        if torch=$(torch_folder "$python"); then
-            say "making .venv with the torch of $python"
-            make_venv "$python" --system-site-packages || return 1
-            # where that Python is itself a virtual environment, .venv sees only the Python below it
-            if [ "$(torch_folder .venv/bin/python)" != "$torch" ]; then
-                echo "$torch" >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch_kept.pth"
-            fi
-        else
-            say "making .venv with $python"
-            make_venv "$python" || return 1
-        fi
+        say "making .venv with $python"
+        make_venv "$python" || return 1
+    fi
+    # A path file lets .venv see the torch of this Python, be it a system, a conda or a virtual environment's one.
+    kept=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch_kept.pth
+    if ! torch_folder .venv/bin/python >/dev/null && torch=$(torch_folder "$python"); then
+        say "keeping the torch in $torch"
+        echo "$torch" >"$kept"
     fi
     say "installing what is needed into .venv (some minutes, the first time only)"
     cp requirements/tested.txt .venv/constraints.txt
