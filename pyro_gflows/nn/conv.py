@@ -43,6 +43,11 @@ class EquivariantConv(nn.Module):
         (torch.Size([5, 16, 8, 8]), torch.Size([16, 1, 3, 3]), 18)
     """
 
+    _index: Tensor
+    _sign: Tensor
+    _bias_index: Tensor
+    _bias_sign: Tensor
+
     def __init__(
         self,
         action_in: ImageAction,
@@ -55,7 +60,12 @@ class EquivariantConv(nn.Module):
     ) -> None:
         super().__init__()
         _check(action_in, action_out, kernel_size)
-        self.action_in, self.action_out, self.kernel_size, self.zero_init = action_in, action_out, kernel_size, zero_init
+        self.action_in, self.action_out, self.kernel_size, self.zero_init = (
+            action_in,
+            action_out,
+            kernel_size,
+            zero_init,
+        )
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
         out_targets, out_signs = _moves(action_out)
         in_targets, in_signs = _moves(action_in)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions import ImageAction
+from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.nn.conv import EquivariantConv
-from pyro_gflows.numerics import conv_norm_bound
+from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzConv"]
@@ -17,10 +20,11 @@ __all__ = ["LipschitzConv"]
 class LipschitzConv(EquivariantConv):
     r"""An equivariant convolution with Lipschitz constant at most ``bound``, whatever its free weights are.
 
-    The kernel is :math:`\min(1, b / N(w))\,w`, where w is the free equivariant kernel, b the bound and N(w) an upper bound
-    of the norm of the convolution: the largest singular value of its symbol over all frequencies of the enlarged grid
-    (under periodic padding, of the grid itself, where that is the norm). N is computed anew from the weights at each
-    call, so no step of an optimizer can break the bound.
+    The kernel is :math:`\min(1, b / N(w))\,w`, where w is the free equivariant kernel, b the bound and N(w) an upper
+    bound of the norm of the convolution: the largest singular value of its symbol over all frequencies of the periodic
+    grid of n + k - 1 pixels, of which a zero-padded convolution is a part (with periodic padding of the grid itself,
+    where that is the norm). Frequencies in one orbit of the group share their singular values, so one of each is
+    enough. N is computed anew from the weights at each call: no step of an optimizer can break the bound.
 
     Args:
         action_in: how the group moves the input.
@@ -41,6 +45,8 @@ class LipschitzConv(EquivariantConv):
         True
     """
 
+    _frequencies: Tensor
+
     def __init__(
         self,
         action_in: ImageAction,
@@ -54,6 +60,7 @@ class LipschitzConv(EquivariantConv):
             raise ValueError(f"expected a positive finite bound, got {bound}")
         super().__init__(action_in, action_out, kernel_size=kernel_size, bias=bias)
         self.bound = bound
+        self.register_buffer("_frequencies", _frequencies(action_in, self._periods()), persistent=False)
 
     def weight(self) -> Tensor:
         """The kernel, scaled."""
@@ -66,10 +73,40 @@ class LipschitzConv(EquivariantConv):
         """An upper bound of the Lipschitz constant of this layer with its present weights, a 0-dim tensor."""
         return self._norm(self.weight())
 
+    def _periods(self) -> tuple[int, int]:
+        enlarged = 0 if self.action_in.padding == "circular" else self.kernel_size - 1
+        return self.action_in.height + enlarged, self.action_in.width + enlarged
+
     def _norm(self, kernel: Tensor) -> Tensor:
-        size = (self.action_in.height, self.action_in.width)
-        padding = "circular" if self.action_in.padding == "circular" else "zero"
-        return conv_norm_bound(kernel, size, padding=padding)
+        with torch.no_grad():
+            largest = spectral_norm(self._symbols(kernel, self._frequencies)).argmax()
+        return spectral_norm(self._symbols(kernel, self._frequencies[largest]))
+
+    def _symbols(self, kernel: Tensor, frequencies: Tensor) -> Tensor:
+        """The Fourier transform of the kernel, complex ``(..., C_out, C_in)`` for frequencies ``(..., 2)``."""
+        offsets = torch.arange(self.kernel_size, device=kernel.device)
+        height, width = self._periods()
+        rows = (frequencies[..., :1] * offsets % height).double() / height
+        columns = (frequencies[..., 1:] * offsets % width).double() / width
+        turns = 2 * math.pi * (rows[..., :, None] + columns[..., None, :])
+        real = torch.einsum("oiuv,...uv->...oi", kernel, turns.cos().to(kernel))
+        return torch.complex(real, torch.einsum("oiuv,...uv->...oi", kernel, turns.sin().to(kernel)))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, Lipschitz constant <= {self.bound}"
+
+
+def _frequencies(action: ImageAction, periods: tuple[int, int]) -> Tensor:
+    """One frequency for each orbit of the group and of the sign (a kernel is real), as rows (row, column)."""
+    height, width = periods
+    rows, columns = (torch.arange(-(period // 2), period // 2 + 1) for period in periods)
+    # on centred whole numbers the group acts as on offsets; at an even period the two ends are one frequency
+    name = ((rows % height)[:, None] * width + columns % width).flatten()
+    moves = [torch.arange(len(name)).flip(0)[None]]
+    if action.padding == "zero":
+        moves.append(action.grid_permutations(len(rows), len(columns))[action.generators()])
+    place = torch.empty(height * width, dtype=torch.int64)
+    place[name] = torch.arange(len(name))
+    orbits = connected_components(name[torch.cat(moves)[:, place]])
+    first = torch.stack([orbit[0] for orbit in orbits])
+    return torch.stack([first // width, first % width], -1)
