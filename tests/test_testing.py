@@ -1,0 +1,215 @@
+"""The public checks pass what is right, and each fails what it exists to catch."""
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from torch.distributions import constraints
+from torch.distributions.transforms import ExpTransform, Transform
+
+from pyro_gflows.actions import VectorAction
+from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.testing import (
+    assert_bijective,
+    assert_equivariant,
+    assert_invariant,
+    assert_log_det,
+    equivariance_error,
+    randomize_,
+)
+
+ACTION = VectorAction.plane("D4")
+
+
+def points(*shape):
+    return torch.randn(*shape, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+class Swirl(dist.torch_transform.TransformModule):
+    """A user's own transform: turns x by an angle that depends on |x|, and scales it. Each flag breaks one property."""
+
+    bijective = True
+    domain = codomain = constraints.real_vector
+
+    def __init__(self, *, stretch=1.0, wrong_log_det=0.0, wrong_inverse=0.0, wrong_shape=False, cache_size=0):
+        super().__init__(cache_size=cache_size)
+        self.scale = torch.tensor([math.exp(0.3), stretch * math.exp(0.3)], dtype=torch.float64)
+        self.wrong_log_det, self.wrong_inverse, self.wrong_shape = wrong_log_det, wrong_inverse, wrong_shape
+
+    @staticmethod
+    def turn(x, sign):
+        angle = sign * x.norm(dim=-1)
+        c, s = angle.cos(), angle.sin()
+        return torch.stack([c * x[..., 0] - s * x[..., 1], s * x[..., 0] + c * x[..., 1]], -1)
+
+    def _call(self, x):
+        return self.turn(x, 1.0) * self.scale
+
+    def _inverse(self, y):
+        return self.turn(y / self.scale, -1.0) + self.wrong_inverse
+
+    def log_abs_det_jacobian(self, x, y):
+        ladj = (self.scale.log().sum() + self.wrong_log_det).expand(x.shape[:-1])
+        return ladj[..., None] if self.wrong_shape else ladj
+
+
+TURNS = VectorAction.plane("C4")
+
+
+def test_a_right_transform_passes_every_check():
+    transform = Swirl()
+    x = points(3, 4)
+    assert_equivariant(transform, TURNS, TURNS, x)
+    assert_equivariant(transform.inv, TURNS, TURNS, x)
+    assert_bijective(transform, x)
+    assert_log_det(transform, x)
+    assert_log_det(transform.inv, x)
+
+
+def test_float32_has_its_own_tolerance():
+    transform = Swirl()
+    transform.scale = transform.scale.float()
+    x = points(5).float()
+    assert_equivariant(transform, TURNS, TURNS, x)
+    assert_bijective(transform, x)
+    assert_log_det(transform, x)
+
+
+def test_elementwise_and_constrained_transforms_of_torch():
+    x = points(4)
+    assert_bijective(ExpTransform(), x)
+    assert_log_det(ExpTransform(), x)
+    assert_log_det(torch.distributions.transforms.IndependentTransform(ExpTransform(), 1), x)
+
+
+def test_a_map_that_is_not_equivariant_is_caught_with_its_worst_element():
+    with pytest.raises(
+        AssertionError, match=r"not equivariant: error .* at group element [13], sample \[\d\].*float64"
+    ):
+        assert_equivariant(Swirl(stretch=1.01), TURNS, TURNS, points(5))
+    # a swirl turns to the left: no mirror leaves it alone, and every turn does
+    report = equivariance_error(Swirl(), ACTION, ACTION, points(5))
+    assert report.errors.shape == (8, 5) and report.error == report.errors.max()
+    assert (report.errors[:4] < 1e-12).all() and (report.errors[4:] > 1e-3).all()
+    assert report.element >= 4 and report.errors[int(report.element), report.index[0]] == report.error
+
+
+def test_an_error_in_a_single_sample_is_caught():
+    def function(x):
+        return torch.where((x - x_bad).abs().amax(-1, keepdim=True) < 1e-9, x + 1e-6, x)
+
+    x = points(100)
+    x_bad = x[57].clone()
+    with pytest.raises(AssertionError, match=r"sample \[57\]"):
+        assert_equivariant(function, ACTION, ACTION, x)
+
+
+def test_an_inverse_that_is_not_equivariant_is_caught():
+    with pytest.raises(AssertionError, match="the inverse is not equivariant"):
+        assert_equivariant(Swirl(wrong_inverse=0.1), TURNS, TURNS, points(5))
+
+
+def test_a_log_det_that_is_not_invariant_is_caught():
+    class Leaning(Swirl):
+        def log_abs_det_jacobian(self, x, y):
+            return super().log_abs_det_jacobian(x, y) + 1e-6 * x[..., 0]
+
+    with pytest.raises(AssertionError, match="log-det is not invariant"):
+        assert_equivariant(Leaning(), TURNS, TURNS, points(5))
+
+
+def test_a_wrong_log_det_is_caught_in_both_directions():
+    with pytest.raises(AssertionError, match="the log-det is not autograd's"):
+        assert_log_det(Swirl(wrong_log_det=1e-6), points(3))
+
+    class OneSided(Swirl):
+        """Right forwards, wrong where the inverse is asked (evaluated at y in place of x)."""
+
+        def log_abs_det_jacobian(self, x, y):
+            return super().log_abs_det_jacobian(x, y) + (1e-3 if self.inverted else 0.0)
+
+        inverted = False
+
+        @property
+        def inv(self):
+            inverse = super().inv
+            self.inverted = True
+            return inverse
+
+    with pytest.raises(AssertionError, match="the log-det of the inverse is not autograd's"):
+        assert_log_det(OneSided(), points(3))
+
+
+def test_a_log_det_of_the_wrong_shape_is_caught_where_batch_equals_event():
+    with pytest.raises(AssertionError, match=r"expected the batch shape \(2,\), got \(2, 1\)"):
+        assert_log_det(Swirl(wrong_shape=True), points(2))
+    with pytest.raises(AssertionError, match=r"expected the batch shape"):
+        assert_invariant(lambda x: x.square(), ACTION, points(2))
+
+
+def test_a_wrong_inverse_is_caught_behind_a_cache():
+    """The cache of torch answers inverse(forward(x)) with x itself; clones do not let it."""
+    transform = Swirl(wrong_inverse=1e-4, cache_size=1)
+    x = points(3)
+    assert torch.equal(transform.inv(transform(x)), x)
+    with pytest.raises(AssertionError, match=r"inverse\(forward\(x\)\) is not x"):
+        assert_bijective(transform, x)
+
+
+def test_a_map_that_is_onto_only_a_part_is_caught():
+    class Squash(Transform):
+        bijective = True
+        domain = codomain = constraints.real_vector
+
+        def _call(self, x):
+            return x.tanh()
+
+        def _inverse(self, y):
+            return y.clamp(-0.99, 0.99).atanh()
+
+    with pytest.raises(AssertionError, match=r"forward\(inverse\(y\)\) is not y"):
+        assert_bijective(Squash(), 0.5 * points(20).tanh(), y=2 * points(20))
+
+
+def test_nan_and_wrong_shapes_fail():
+    with pytest.raises(AssertionError, match=r"not equivariant: error inf"):
+        assert_equivariant(lambda x: x * float("nan"), ACTION, ACTION, points(3))
+    with pytest.raises(ValueError, match=r"expected f\(x\) of shape"):
+        assert_equivariant(lambda x: x[..., :1], ACTION, ACTION, points(3))
+    with pytest.raises(ValueError, match="expected x of shape"):
+        assert_equivariant(Swirl(), ACTION, ACTION, torch.zeros(3))
+
+
+def test_invariance_is_tested_on_the_logarithm():
+    """Both densities underflow to 0: only their logarithms tell them apart."""
+    action = VectorAction.regular("C4", copies=250)
+    x = 5 * torch.randn(3, 1000, dtype=torch.float64)
+    scale = torch.linspace(1.0, 1.001, 1000, dtype=torch.float64)
+    lopsided = dist.Normal(torch.zeros(1000, dtype=torch.float64), scale).to_event(1)
+    assert (lopsided.log_prob(x).exp() == 0).all()
+    with pytest.raises(AssertionError, match="log-prob is not invariant"):
+        assert_invariant(lopsided, action, x)
+    assert_invariant(InvariantNormal(action), action, x)
+
+
+def test_continuous_groups_get_their_generators_and_random_elements():
+    action = VectorAction.plane("O(2)")
+    assert equivariance_error(lambda x: 2 * x, action, action, points(3)).errors.shape == (2 + 16, 3)
+    assert_invariant(lambda x: x.norm(dim=-1), action, points(3))
+    with pytest.raises(AssertionError, match="log-prob is not invariant"):  # invariant under D4, not under O(2)
+        assert_invariant(lambda x: x.pow(4).sum(-1), action, points(3))
+    only = VectorAction.plane("D4").matrix(ACTION.elements())
+    assert_invariant(lambda x: x.pow(4).sum(-1), action, points(3), elements=only)
+
+
+def test_randomize_moves_every_parameter_reproducibly():
+    first, second = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    before = [parameter.clone() for parameter in first.parameters()]
+    assert randomize_(first, generator=torch.Generator().manual_seed(0)) is first
+    randomize_(second.double(), generator=torch.Generator().manual_seed(0))
+    for old, new, twin in zip(before, first.parameters(), second.parameters(), strict=True):
+        assert (old != new).all()
+        torch.testing.assert_close(new.double(), twin, rtol=1e-6, atol=1e-6)
