@@ -71,6 +71,8 @@ def describe(value: Any) -> Any:
         return {"tensor": value.detach().cpu().tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: describe(item) for key, item in value.items()}}
+    if isinstance(value, type) and _CLASSES.get(value.__name__) is value:
+        return {"type": value.__name__}
     if _CLASSES.get(type(value).__name__) is type(value) and _ARGUMENTS in value.__dict__:
         arguments = {name: describe(item) for name, item in value.__dict__[_ARGUMENTS].items()}
         return {"class": type(value).__name__, "arguments": arguments}
@@ -95,10 +97,12 @@ def build(description: Any) -> Any:
         return torch.tensor(description["tensor"], dtype=getattr(torch, description["dtype"]))
     if "dict" in description:
         return {key: build(item) for key, item in description["dict"].items()}
-    name = description.get("class")
+    name = description.get("class", description.get("type"))
     if name not in _CLASSES:
         raise ValueError(
             f"expected one of the registered classes {sorted(_CLASSES)}, got {name!r}; import the module that "
             "registers it first, or build the flow in code and load its weights with flow.load_state_dict(...)"
         )
+    if "type" in description:
+        return _CLASSES[name]
     return _CLASSES[name](**{key: build(item) for key, item in description["arguments"].items()})

@@ -1,0 +1,42 @@
+"""Equivariant networks: linear maps, convolutions, activations and residual branches with certified bounds."""
+
+from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
+from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
+from pyro_gflows.nn.branch import LipschitzSum
+from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
+from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.networks import (
+    EquivariantCNN,
+    EquivariantMLP,
+    EquivariantNetwork,
+    LipschitzNetwork,
+    conditioner,
+    lipschitz_branch,
+)
+from pyro_gflows.nn.radial import RadialTerm
+from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.splines import SlopeSplines
+
+__all__ = [
+    "AutoregressiveNetwork",
+    "EquivariantCNN",
+    "EquivariantConv",
+    "EquivariantLinear",
+    "EquivariantMLP",
+    "EquivariantNetwork",
+    "GatedNorm",
+    "LipSwish",
+    "LipschitzConv",
+    "LipschitzLinear",
+    "LipschitzNetwork",
+    "LipschitzSum",
+    "RadialTerm",
+    "Ridges",
+    "SlopeSplines",
+    "SoftThresholdNorm",
+    "SortedPairs",
+    "Splines",
+    "conditioner",
+    "lipschitz_branch",
+]

@@ -157,14 +157,21 @@ class SoftThresholdNorm(_IrrepWise):
 
 @registered
 class GatedNorm(_IrrepWise):
-    r""":math:`x \mapsto \sigma(a + w |x|)\, x` on each irrep copy. Not Lipschitz for free w: not for residual branches."""
+    r""":math:`x_a \mapsto \sigma(b_a + \sum_c w_{ac} |x_c|)\, x_a` on each irrep copy a; invariants also gain
+    :math:`\sum_c v_{ac} |x_c|`, which is how a network makes invariant numbers from vectors.
+
+    Not Lipschitz for free weights, so not for residual branches.
+    """
 
     lipschitz = math.inf
 
     def __init__(self, action: GroupAction) -> None:
         super().__init__(action)
-        self.offset = nn.Parameter(torch.zeros(self.copies))
-        self.slope = nn.Parameter(torch.linspace(-1.0, 1.0, self.copies))
+        invariant = [m for (m, _), isotype in zip(self._shapes, action.decomposition, strict=True) if isotype.is_trivial]
+        self.gate = nn.Linear(self.copies, self.copies)
+        self.feed = nn.Linear(self.copies, sum(invariant), bias=False)
+        self.invariants = FixedBasis(action.invariants())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._scaled(x, torch.sigmoid(self.offset + self.slope * self._norms(x)))
+        norms = self._norms(x)
+        return self._scaled(x, torch.sigmoid(self.gate(norms))) + self.feed(norms) @ self.invariants(x)

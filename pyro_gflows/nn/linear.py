@@ -87,13 +87,6 @@ class EquivariantLinear(nn.Module):
         shift = None if self.bias is None else self.bias @ self.invariants(self.bias)
         return nn.functional.linear(x, self.matrix().to(x), shift)
 
-    def zero_(self) -> EquivariantLinear:
-        """Make it the zero map: a network that ends in it starts as a constant."""
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.zero_()
-        return self
-
     def extra_repr(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())
         return f"{self.action_in.group}: R^{self.action_in.numel} -> R^{self.action_out.numel}, {count} weights"

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
+from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.radial import RadialTerm
+from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "LipschitzNetwork", "conditioner"]
+__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "LipschitzNetwork", "conditioner", "hidden_action", "lipschitz_branch"]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
     "gated": GatedNorm,
@@ -32,8 +35,9 @@ def hidden_action(action: GroupAction, width: int) -> GroupAction:
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
 
-def _activation(name: str | None, action: GroupAction, default: str) -> nn.Module:
-    chosen = name or (default if action.is_permutation else "soft_threshold")
+def _activation(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> nn.Module:
+    """The named activation, or the default for permuted fields or for any."""
+    chosen = name or defaults[0 if action.is_permutation else 1]
     if chosen not in _ACTIVATIONS:
         raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {chosen!r}")
     return _ACTIVATIONS[chosen](action)
@@ -50,10 +54,10 @@ class EquivariantNetwork(nn.Module):
         width: hidden fields (regular representations of a finite group).
         depth: hidden layers.
         activation: "lipswish", "splines", "sorted_pairs" (permutation fields), "soft_threshold", "gated" (any); by
-            default LipSwish where fields are permuted, else the soft threshold with gates.
+            default LipSwish where fields are permuted, else gates.
     """
 
-    default_activation = "lipswish"
+    default_activations = ("lipswish", "gated")
 
     def __init__(
         self,
@@ -68,20 +72,26 @@ class EquivariantNetwork(nn.Module):
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
         self.action_in, self.action_out = action_in, action_out
-        hidden = hidden_action(action_in, width)
+        hidden = self.hidden(action_in, width)
         chain = [action_in, *[hidden] * depth, action_out]
         self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(chain[:-1], chain[1:], strict=True))
         self.activations = nn.ModuleList(
-            _activation(activation, hidden, self.default_activation) for _ in range(depth)
+            _activation(activation, hidden, self.default_activations) for _ in range(depth)
         )
+
+    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+        """How the group moves the hidden layers."""
+        return hidden_action(action, width)
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         """One linear layer between two actions."""
         raise NotImplementedError
 
-    def zero_last_(self) -> EquivariantNetwork:
-        """Make the output start at zero."""
-        self.layers[-1].zero_()  # type: ignore[operator]
+    def scale_last_(self, factor: float) -> EquivariantNetwork:
+        """Scale the weights of the last layer; 0 makes the output start at zero."""
+        with torch.no_grad():
+            for parameter in self.layers[-1].parameters():
+                parameter.mul_(factor)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,10 +117,12 @@ class EquivariantCNN(EquivariantNetwork):
         return EquivariantConv(action_in, action_out)
 
 
-def conditioner(action_in: GroupAction, action_out: GroupAction, *, width: int = 16, depth: int = 2) -> nn.Module:
-    """The network for a pair of actions: an MLP on vectors, a CNN on images; its output starts at zero."""
+def conditioner(
+    action_in: GroupAction, action_out: GroupAction, *, width: int = 16, depth: int = 2, start: float = 0.0
+) -> EquivariantNetwork:
+    """The network for a pair of actions: an MLP on vectors, a CNN on images; ``start`` scales its last layer."""
     network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
-    return network(action_in, action_out, width=width, depth=depth).zero_last_()
+    return network(action_in, action_out, width=width, depth=depth).scale_last_(start)
 
 
 @registered
@@ -125,10 +137,11 @@ class LipschitzNetwork(EquivariantNetwork):
         width: hidden fields.
         depth: hidden layers.
         bound: the constant c, in (0, 1).
-        activation: as for EquivariantNetwork; learnable splines by default. "gated" has no finite constant.
+        activation: as for EquivariantNetwork; by default learnable splines where fields are permuted, else the soft
+            threshold. "gated" has no finite constant, so the bound is infinite.
     """
 
-    default_activation = "splines"
+    default_activations = ("splines", "soft_threshold")
 
     def __init__(
         self,
@@ -157,3 +170,16 @@ class LipschitzNetwork(EquivariantNetwork):
         for activation in self.activations:
             bound = bound * float(activation.lipschitz)  # type: ignore[arg-type]
         return bound
+
+
+def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:
+    """A residual branch for an action, with Lipschitz constant below ``bound``.
+
+    Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial terms,
+    which are all there is on one irreducible vector under O(n); otherwise, and on images, a LipschitzNetwork.
+    """
+    if action.event_dim == 1 and action.is_finite:
+        return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)
+    if action.event_dim == 1 and [isotype.multiplicity for isotype in action.decomposition] == [1]:
+        return LipschitzSum([RadialTerm(action)], bound=bound)
+    return LipschitzNetwork(action, bound=bound)

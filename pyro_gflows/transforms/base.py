@@ -134,6 +134,7 @@ class EquivariantTransform(TransformModule):
         return self is other
 
     __hash__ = torch.nn.Module.__hash__
+    __repr__ = torch.nn.Module.__repr__  # torch's Transform would print the class name alone
 
     def extra_repr(self) -> str:
         if self.action_out == self.action_in:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.numerics import BanachSolver, ExactLogDet, LogDet, NewtonSolver, Solver, implicit_root
+from pyro_gflows.nn import lipschitz_branch
+from pyro_gflows.numerics import BanachSolver, ExactLogDet, LogDet, NewtonSolver, RouletteLogDet, Solver, implicit_root
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
-__all__ = ["GResidual"]
+__all__ = ["GResidual", "g_residual"]
 
 
 @registered
@@ -92,3 +93,38 @@ class GResidual(OneWayTransform):
     def extra_repr(self) -> str:
         estimator = self.log_det.describe(lipschitz=self.lipschitz_bound(), dim=self.action_in.numel)
         return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
+
+
+_EXACT_UP_TO = 16
+
+
+def g_residual(
+    action: GroupAction,
+    *,
+    branch: nn.Module | None = None,
+    bound: float = 0.99,
+    log_det: LogDet | None = None,
+    solver: Solver | None = None,
+    fast: Fast = "score",
+) -> GResidual:
+    """A residual layer with the branch that suits the action.
+
+    Args:
+        action: how the group moves events.
+        branch: an equivariant contraction; by default ``nn.lipschitz_branch(action, bound=bound)``.
+        bound: Lipschitz bound of the default branch.
+        log_det: exact for branches with a closed-form Jacobian and for events of at most 16 numbers; else the unbiased
+            roulette in training and the exact one in evaluation.
+        solver: Newton for events of at most 3 numbers, else the Banach iteration.
+        fast: "score" (density estimation) or "sample" (guides).
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> g_residual(VectorAction.plane("D8"), fast="sample").fast
+        'sample'
+    """
+    chosen = lipschitz_branch(action, bound=bound) if branch is None else branch
+    if log_det is None:
+        exact = hasattr(chosen, "call_and_jacobian") or action.numel <= _EXACT_UP_TO
+        log_det = ExactLogDet() if exact else RouletteLogDet()
+    return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)

@@ -1,0 +1,71 @@
+"""Networks whose outputs for block j depend on the blocks before j only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.linear import EquivariantLinear
+from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
+from pyro_gflows.registry import registered
+
+__all__ = ["AutoregressiveNetwork"]
+
+
+def _side_by_side(actions: Sequence[GroupAction]) -> tuple[GroupAction, list[int]]:
+    """The direct sum, and for each of its fields the index of the action it came from."""
+    labels = [index for index, action in enumerate(actions) for _ in action.fields]
+    return actions[0].direct_sum(*actions[1:]), labels
+
+
+@registered
+class AutoregressiveNetwork(EquivariantNetwork):
+    r"""An equivariant network from k blocks to k blocks of parameters, the j-th a function of the blocks before j.
+
+    Every field carries a label; a weight between two fields is kept only where it looks back. On vectors the masks act on
+    the multiplicities of each irrep, on images on pairs of fields, so they commute with the group. The first block's
+    parameters are constants.
+
+    Args:
+        blocks: how the group moves each block of the input.
+        outputs: how it moves each block's parameters.
+        width: hidden fields for each block.
+        depth: hidden layers.
+
+    Source: MADE, arXiv:1502.03509.
+    """
+
+    def __init__(
+        self, blocks: Sequence[GroupAction], outputs: Sequence[GroupAction], *, width: int = 8, depth: int = 2
+    ) -> None:
+        if len(blocks) < 2 or len(blocks) != len(outputs):
+            raise ValueError(f"expected k >= 2 blocks and as many outputs, got {len(blocks)} and {len(outputs)}")
+        event, into = _side_by_side(blocks)
+        params, out_of = _side_by_side(outputs)
+        hidden, between = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1))
+        # outputs look strictly back: what block j gets may read hidden fields labelled at most j - 1
+        labels = [into, *[between] * depth, [label - 1 for label in out_of]]
+        self._labels = iter(list(zip(labels[:-1], labels[1:], strict=True)))
+        self._hidden = hidden
+        super().__init__(event, params, width=width, depth=depth)
+        del self._labels, self._hidden
+        self.sizes = [sum(output.field_sizes) for output in outputs]
+
+    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+        return self._hidden
+
+    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        labels_in, labels_out = next(self._labels)
+        if action_in.event_dim == 1:
+            return EquivariantLinear(action_in, action_out, autoregressive=(labels_in, labels_out))
+        rows = torch.tensor(labels_out).repeat_interleave(torch.tensor(action_out.field_sizes))
+        columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
+        return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """The parameters of each block."""
+        return super().forward(x).split(self.sizes, -self.action_in.event_dim)

@@ -1,0 +1,184 @@
+"""Transformers: the element maps of coupling and autoregressive layers, with parameters from a conditioner.
+
+The rule behind all of them: :math:`x \\mapsto A(c)\\,x + t(c)` commutes with the group when
+:math:`A(g c) = \\rho(g) A(c) \\rho(g)^T` and :math:`t(g c) = \\rho(g) t(c)`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
+from pyro_gflows.registry import registered
+
+__all__ = ["ElementwiseAffine", "IrrepScale", "MatrixExponential", "Transformer", "default_transformer"]
+
+
+class Transformer(nn.Module):
+    """A bijection of one part of an event, with parameters that themselves carry an action.
+
+    Args:
+        action: how the group moves the part.
+        cap: bound of the log-scales (smooth, by tanh).
+    """
+
+    params_action: GroupAction
+    """How the group moves the parameters that ``forward`` and ``inverse`` take."""
+
+    start: float = 0.0
+    """The factor on a fresh conditioner's last layer; 0 starts as the identity."""
+
+    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+        super().__init__()
+        if not 0 < cap < float("inf"):
+            raise ValueError(f"expected a positive finite cap of the log-scales, got {cap}")
+        self.action, self.cap = action, cap
+
+    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The image of x and the log-det; ``belongs`` masks the entries of x that are really part of the event."""
+        raise NotImplementedError
+
+    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The preimage of y and the log-det of the inverse."""
+        raise NotImplementedError
+
+    def _capped(self, raw: Tensor) -> Tensor:
+        return self.cap * torch.tanh(raw / self.cap)
+
+    def _halves(self, params: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        dim = -self.action.event_dim
+        head, tail = params.split([first, params.shape[dim] - first], dim)
+        return head, tail
+
+    def extra_repr(self) -> str:
+        return f"log-scales within {self.cap:g}"
+
+
+class _Affine(Transformer):
+    """Transformers of the form A x + t with a log-scale for every coordinate of some basis."""
+
+    def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _to_basis(self, x: Tensor) -> Tensor:
+        return x
+
+    def _from_basis(self, x: Tensor) -> Tensor:
+        return x
+
+    def _ladj(self, log_scale: Tensor) -> Tensor:
+        return log_scale.flatten(log_scale.ndim - self.action.event_dim).sum(-1)
+
+    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(params, belongs)
+        return self._from_basis(self._to_basis(x) * log_scale.exp()) + shift, self._ladj(log_scale)
+
+    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(params, belongs)
+        return self._from_basis(self._to_basis(y - shift) * (-log_scale).exp()), -self._ladj(log_scale)
+
+
+@registered
+class ElementwiseAffine(_Affine):
+    r""":math:`y_i = e^{s_i} x_i + t_i`, where the group permutes coordinates up to signs.
+
+    s moves by :math:`|\rho|` (a sign does not change a scale), t by :math:`\rho`. Log-det :math:`\sum_i s_i`.
+
+    Raises:
+        ValueError: the action is not a signed permutation; IrrepScale and MatrixExponential work there.
+    """
+
+    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+        super().__init__(action, cap=cap)
+        if not action.is_signed_permutation:
+            raise ValueError(
+                f"an element-wise scale commutes with (signed) permutations only, got {action}; use IrrepScale or "
+                "MatrixExponential"
+            )
+        self.params_action = action.absolute().direct_sum(action)
+
+    def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw, shift = self._halves(params, sum(self.action.field_sizes))
+        log_scale = self._capped(raw)
+        return (log_scale, shift) if belongs is None else (log_scale * belongs, shift * belongs)
+
+
+@registered
+class IrrepScale(_Affine):
+    r"""One invariant scale for each irrep copy: :math:`y = \sum_a e^{s_a} P_a x + t`; any group, continuous included.
+
+    P_a projects on the a-th irreducible copy (images: of the fields, at each pixel). A number commutes with everything, so
+    s is invariant (images: scalar fields) and t moves by rho. Log-det :math:`\sum_a d_a s_a`.
+    """
+
+    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+        super().__init__(action, cap=cap)
+        isotypes = action.field_decomposition()
+        dims = torch.tensor([isotype.dim for isotype in isotypes for _ in range(isotype.multiplicity)])
+        self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
+        self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
+        self.copies = len(dims)
+        self.params_action = action.trivial_fields(len(dims)).direct_sum(action)
+
+    copy: Tensor
+
+    def _rotated(self, matrix: Tensor, x: Tensor) -> Tensor:
+        if self.action.event_dim == 1:
+            return x @ matrix.T
+        return torch.einsum("ij,...jhw->...ihw", matrix, x)
+
+    def _to_basis(self, x: Tensor) -> Tensor:
+        return self._rotated(self.basis(x), x)
+
+    def _from_basis(self, x: Tensor) -> Tensor:
+        return self._rotated(self.basis(x).T, x)
+
+    def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw, shift = self._halves(params, self.copies)
+        log_scale = self._capped(raw).index_select(-self.action.event_dim, self.copy)
+        return (log_scale, shift) if belongs is None else (log_scale * belongs, shift * belongs)
+
+
+@registered
+class MatrixExponential(Transformer):
+    r""":math:`y = \exp(S)\,x + t` with :math:`S = \sum_i a_i u_i v_i^T`, invariant a_i and equivariant u_i, v_i.
+
+    :math:`S(g c) = \rho(g) S(c) \rho(g)^T`, so exp(S) commutes; log-det tr S. The norm of S is capped smoothly.
+
+    Args:
+        action: how the group moves vectors.
+        rank: the number of terms.
+        cap: bound of the norm of S.
+    """
+
+    start = 0.3  # at 0 the product of a, u and v has no gradient at all
+
+    def __init__(self, action: GroupAction, *, rank: int = 2, cap: float = 3.0) -> None:
+        super().__init__(action, cap=cap)
+        if action.event_dim != 1:
+            raise ValueError(f"MatrixExponential works on vectors, got {action}")
+        self.rank = rank
+        self.params_action = action.trivial_fields(rank).direct_sum(action.copies(2 * rank + 1))
+
+    def _matrix_and_shift(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        coefficients, vectors = self._halves(params, self.rank)
+        columns = vectors.unflatten(-1, (2 * self.rank + 1, self.action.numel)).mT
+        left, right, shift = columns.split([self.rank, self.rank, 1], -1)
+        return cap_norm(low_rank_matrix(left, coefficients, right), self.cap), shift.squeeze(-1)
+
+    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        matrix, shift = self._matrix_and_shift(params)
+        image, ladj = expm_apply(matrix, x)
+        return image + shift, ladj
+
+    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        matrix, shift = self._matrix_and_shift(params)
+        return expm_apply(matrix, y - shift, inverse=True)
+
+
+def default_transformer(action: GroupAction) -> Transformer:
+    """Element-wise where the group permutes coordinates up to signs, else one scale for each irrep copy."""
+    return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)
