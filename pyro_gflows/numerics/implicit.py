@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel, vector_jacobian_product
+from pyro_gflows.numerics.solvers import row_norm
 
 __all__ = ["implicit_root"]
 
@@ -18,7 +19,8 @@ def implicit_root(f: Branch, y: Tensor, root: Tensor, event_dim: int) -> Tensor:
 
     For x + f(x) = y: dx = (I + J)^-1 (dy - df), so a gradient g at the root becomes v with v + J^T v = g, solved
     densely for at most 3 entries and otherwise by v <- g - J^T v, and v is what y - f(root) receives. Memory does not
-    grow with the iterations that found the root. Under ``torch.no_grad()`` the root is returned as it is.
+    grow with the iterations that found the root. First and second derivatives are right; third ones are not. Under
+    ``torch.no_grad()`` the root is returned as it is.
 
     Arguments:
         f: the branch, a contraction of batch_shape + event_shape to the same shape, row by row.
@@ -37,58 +39,80 @@ def implicit_root(f: Branch, y: Tensor, root: Tensor, event_dim: int) -> Tensor:
     """
     if y.shape != root.shape:
         raise ValueError(f"expected a root of the shape {tuple(y.shape)} of y, received {tuple(root.shape)}")
-    size = event_numel(y, event_dim)
+    event_numel(y, event_dim)
     if not torch.is_grad_enabled():
         return root
     root = root.detach()
-    attached = y - f(root)
-    if not attached.requires_grad:
+    first = y - f(root)
+    if not first.requires_grad:
         return root
-    # Evaluated now and not in the hook: by then f may hold other parameters (torch.func.functional_call).
-    point = root.clone().requires_grad_()
-    value = f(point)
-    split = y.dim() - event_dim
+    # Two Newton steps from the root. The first has the right first derivative; the second starts from there, has no
+    # first-order error left, and so has the right second derivative. The first solves with the Jacobian at a leaf: its
+    # hook must not hold the graph that holds the hook, for such a cycle is never freed.
+    leaf = root.clone().requires_grad_()
+    first_adjoint = _Adjoint(f(leaf), leaf, event_dim)
+    first.register_hook(first_adjoint)
+    point = _with_gradient_of(root, first)
+    second_adjoint = _Adjoint(f(point), point, event_dim, before=first_adjoint)
+    second = y - point - second_adjoint.value
+    second.register_hook(second_adjoint)
+    return _with_gradient_of(point, second)
 
-    def adjoint(gradient: Tensor | None) -> Tensor | None:
-        if gradient is None:
+
+def _with_gradient_of(value: Tensor, source: Tensor) -> Tensor:
+    """``value``, to the last bit, plus the gradient of ``source``."""
+    return value + (source - source.detach())
+
+
+class _Adjoint:
+    """gradient -> v with v + J^T v = gradient, where J is the Jacobian of value with respect to x; differentiable."""
+
+    def __init__(self, value: Tensor, x: Tensor, event_dim: int, *, before: _Adjoint | None = None) -> None:
+        self.value = value
+        self.x = x
+        self.event_dim = event_dim
+        self.before = before
+        self.remainder: Tensor | None = None
+
+    def __call__(self, gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:  # autograd's way to say zero
             return None
-        if not torch.is_grad_enabled():
-            return _solve_adjoint(point, value, gradient, split, size)
-        # A second derivative is wanted: the Jacobian must depend on the root, and the root on y and the parameters.
-        again = implicit_root(f, y, root, event_dim)
-        return _solve_adjoint(again, f(again), gradient, split, size)
-
-    # Subtracting the value from itself is exactly zero: the root's value does not depend on the autograd mode.
-    attached.register_hook(adjoint)
-    return root + (attached - attached.detach())
-
-
-def _solve_adjoint(x: Tensor, value: Tensor, gradient: Tensor, split: int, size: int) -> Tensor:
-    """v with v + J^T v = gradient, where J is the Jacobian of value with respect to x; differentiable on demand."""
-    create_graph = torch.is_grad_enabled()
-
-    def transposed(vector: Tensor) -> Tensor:
-        return vector_jacobian_product(value, x, vector, create_graph=create_graph)
-
-    if size <= _DENSE_EVENT:
-        basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[split:])
-        rows = [transposed(vector.expand_as(x)).reshape(*x.shape[:split], size) for vector in basis]
-        matrix = torch.stack(rows, -1) + torch.eye(size, dtype=x.dtype, device=x.device)
-        return torch.linalg.solve(matrix, gradient.reshape(*x.shape[:split], size, 1)).reshape(x.shape)
-    if gradient.numel() == 0:
-        return gradient
-    solution = gradient
-    scale = _row_max(gradient, split)
-    for _ in range(_MAX_ITERATIONS):
-        previous, solution = solution, gradient - transposed(solution)
-        change = _row_max((solution - previous).detach(), split)
-        if not torch.isfinite(change).all() or (change <= torch.finfo(x.dtype).eps ** 0.8 * scale).all():
+        norm = row_norm(gradient.detach(), self.event_dim)
+        create_graph = torch.is_grad_enabled()
+        # In a first derivative the two paths to the first step cancel, and what rounding left needs no solution.
+        if not create_graph and self.remainder is not None and (norm <= self.remainder).all():
+            return gradient
+        tolerance = torch.finfo(gradient.dtype).eps ** 0.8 * norm
+        solution = self._solve(gradient.detach(), tolerance)
+        if self.before is not None:
+            self.before.remainder = 2 * tolerance
+        if not create_graph:
             return solution
-    raise RuntimeError(
-        f"the adjoint iteration of implicit_root did not converge in {_MAX_ITERATIONS} steps (last change "
-        f"{float(change.max()):.3g}): the branch is not a contraction at the root; check its Lipschitz bound"
-    )
+        # v + J^T v = gradient is again an equation of this kind, with the contraction J^T for a branch.
+        return implicit_root(self._transposed, gradient, solution, self.event_dim)
 
+    def _transposed(self, vector: Tensor) -> Tensor:
+        return vector_jacobian_product(self.value, self.x, vector, create_graph=torch.is_grad_enabled())
 
-def _row_max(x: Tensor, split: int) -> Tensor:
-    return x.detach().abs().flatten(split).amax(-1)
+    @torch.no_grad()
+    def _solve(self, gradient: Tensor, tolerance: Tensor) -> Tensor:
+        split = gradient.dim() - self.event_dim
+        size = event_numel(gradient, self.event_dim)
+        if size <= _DENSE_EVENT:
+            identity = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
+            basis = identity.reshape(size, *gradient.shape[split:])
+            rows = [self._transposed(vector.expand_as(gradient)).flatten(split) for vector in basis]
+            matrix = torch.stack(rows, -1) + identity
+            return torch.linalg.solve(matrix, gradient.flatten(split).unsqueeze(-1)).reshape(gradient.shape)
+        solution = gradient
+        for _ in range(_MAX_ITERATIONS):
+            change = gradient - self._transposed(solution) - solution
+            solution = solution + change
+            norm = row_norm(change, self.event_dim)
+            # Rows that are not finite have lost their gradient already; they must not keep the others waiting.
+            if not (norm.isfinite() & (norm > tolerance)).any():
+                return solution
+        raise RuntimeError(
+            f"the adjoint iteration of implicit_root did not converge in {_MAX_ITERATIONS} steps (last change "
+            f"{float(norm.max()):.3g}): the branch is not a contraction at the root; check its Lipschitz bound"
+        )

@@ -131,7 +131,8 @@ class Solver(ABC):
         scale = row_norm(y, event_dim, math.inf)
         if self.tolerance is not None:
             return torch.full_like(scale, self.tolerance)
-        return torch.finfo(y.dtype).eps ** 0.8 * scale.clamp(min=1)
+        # An infinite row must not make its own tolerance infinite.
+        return torch.finfo(y.dtype).eps ** 0.8 * torch.where(scale.isfinite(), scale.clamp(min=1), 1)
 
     @abstractmethod
     def step(

@@ -47,8 +47,10 @@ def conv_norm_bound(
     The symbol of a periodic convolution at each frequency is a c_out x c_in matrix, and the norm of the convolution is
     the largest norm of a symbol. With circular padding this is exact. A zero-padded convolution on n pixels (with
     any amount of padding) is a part of the periodic one on n + k - 1 pixels, so the norm there is a true
-    bound, and tight: within a few percent. A real kernel has conjugate symbols at opposite frequencies, so half of
-    them suffice. No power iteration, hence no under-estimate; exact up to rounding of the dtype.
+    bound. It is tight where the image is large for the kernel: for random 3 x 3 kernels at most 2 percent above the
+    norm at n = 16, 7 at n = 8 and 27 at n = 4; for 5 x 5, 7, 25 and 90 percent. A real kernel has conjugate symbols
+    at opposite frequencies, so half of them suffice. No power iteration, hence no under-estimate;
+    exact up to rounding of the dtype.
 
     Only the largest symbol is differentiated: the gradient is that of one small matrix.
 

@@ -1,0 +1,114 @@
+"""Spectral norms against singular values; convolution bounds against the materialised convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_gflows.numerics import conv_norm_bound, spectral_norm
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 5), (5, 3), (4, 8, 8), (2, 3, 1, 7), (6, 64, 16)])
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_spectral_norm_is_the_largest_singular_value(shape, scale):
+    matrix = scale * normal(*shape)
+    torch.testing.assert_close(spectral_norm(matrix), torch.linalg.svdvals(matrix)[..., 0], rtol=1e-14, atol=0)
+
+
+def test_spectral_norm_gradient():
+    matrix = normal(3, 4, 6).requires_grad_()
+    ours = torch.autograd.grad(spectral_norm(matrix).sum(), matrix)
+    theirs = torch.autograd.grad(torch.linalg.matrix_norm(matrix, 2).sum(), matrix)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
+
+
+def test_spectral_norm_of_orthogonal_zero_and_nan_matrices():
+    matrix = torch.stack([torch.eye(3), torch.zeros(3, 3), torch.full((3, 3), torch.nan)]).double().requires_grad_()
+    norm = spectral_norm(matrix)
+    assert norm[:2].tolist() == pytest.approx([1.0, 0.0], abs=1e-15)
+    assert norm[2].isnan()
+    (gradient,) = torch.autograd.grad(norm[:2].sum(), matrix)
+    assert gradient[:2].isfinite().all()
+    assert torch.trace(gradient[0]) == pytest.approx(1.0)  # the norm is homogeneous
+
+
+def materialised(weight: Tensor, size: int, padding: str) -> Tensor:
+    c_in, kernel = weight.shape[1], weight.shape[-1]
+    basis = torch.eye(c_in * size**2, dtype=weight.dtype).reshape(-1, c_in, size, size)
+    if padding == "circular":
+        before, after = kernel // 2, (kernel - 1) // 2
+        while before or after:  # pad accepts at most one period at a time
+            step = min(before, size), min(after, size)
+            basis = torch.nn.functional.pad(basis, (step[0], step[1], step[0], step[1]), mode="circular")
+            before, after = before - step[0], after - step[1]
+        return torch.nn.functional.conv2d(basis, weight).flatten(1).mT
+    return torch.nn.functional.conv2d(basis, weight, padding=kernel // 2).flatten(1).mT
+
+
+# The bound is the tighter the larger the image is for the kernel.
+LOOSENESS = {(1, 5): 1.0 + 1e-13, (1, 8): 1.0 + 1e-13, (3, 5): 1.25, (3, 8): 1.1, (5, 5): 1.6, (5, 8): 1.3}
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize(("kernel", "size"), LOOSENESS)
+def test_zero_padding_bound_is_true_and_tight(channels, kernel, size):
+    for seed in range(4):
+        weight = normal(*channels, kernel, kernel, seed=seed)
+        norm = float(torch.linalg.matrix_norm(materialised(weight, size, "zero"), 2))
+        bound = float(conv_norm_bound(weight, size))
+        assert norm <= bound * (1 + 1e-13)
+        assert bound <= norm * LOOSENESS[kernel, size]
+
+
+def test_zero_padding_bound_is_within_a_few_percent_on_images():
+    weight = normal(3, 3, 3, 3)
+    norm = float(torch.linalg.matrix_norm(materialised(weight, 16, "zero"), 2))
+    assert norm <= float(conv_norm_bound(weight, 16)) <= 1.03 * norm
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [4, 5])
+def test_circular_norm_is_exact(kernel, size):
+    weight = normal(3, 2, kernel, kernel)
+    if kernel == 2:
+        weight = torch.nn.functional.pad(weight, (0, 1, 0, 1))
+    if kernel == 5 and size == 4:  # a kernel larger than the grid wraps around it
+        assert weight.shape[-1] > size
+    norm = torch.linalg.matrix_norm(materialised(weight, size, "circular"), 2)
+    torch.testing.assert_close(conv_norm_bound(weight, size, padding="circular"), norm, rtol=1e-13, atol=0)
+
+
+def test_one_and_three_spatial_axes_and_unequal_sizes():
+    bound = conv_norm_bound(normal(2, 2, 3), 6)
+    torch.testing.assert_close(bound, conv_norm_bound(normal(2, 2, 3).unsqueeze(-1), (6, 1)))
+    torch.testing.assert_close(bound, conv_norm_bound(normal(2, 2, 3).reshape(2, 2, 1, 3, 1), (1, 6, 1)))
+
+
+def test_bound_is_differentiable():
+    weight = normal(2, 3, 3, 3).requires_grad_()
+    for padding in ("zero", "circular"):
+        assert torch.autograd.gradcheck(lambda w, p=padding: conv_norm_bound(w, 6, padding=p), weight)
+    zero = torch.zeros(2, 3, 3, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(conv_norm_bound(zero, 6), zero)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: spectral_norm(torch.ones(3)),
+        lambda: spectral_norm(torch.ones(3, 0)),
+        lambda: conv_norm_bound(torch.ones(3, 3), 4),
+        lambda: conv_norm_bound(torch.ones(3, 3, 3, 3), (4,)),
+        lambda: conv_norm_bound(torch.ones(3, 3, 3, 3), 0),
+        lambda: conv_norm_bound(torch.ones(3, 3, 3, 3), 4, padding="reflect"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_arguments_raise(call):
+    with pytest.raises(ValueError, match=r"expected .* received"):
+        call()
