@@ -34,7 +34,7 @@ def escnn_group() -> types.ModuleType:
     (py3nj missing, which escnn itself treats as optional) stay inside.
 
     Raises:
-        ImportError: escnn or lie_learn is not installed; says the command.
+        ImportError: escnn or lie_learn is not installed (says the command), or its folder is not writable at first use.
 
     >>> escnn_group().cyclic_group(4).name
     'C4'
@@ -47,6 +47,9 @@ def escnn_group() -> types.ModuleType:
             return importlib.import_module("escnn.group")
         except ImportError as error:
             raise ImportError(f"this needs escnn, which could not be imported ({error}): {ESCNN_INSTALL}") from error
+        except PermissionError as error:
+            # escnn makes a cache folder beside its code when it is first imported
+            raise ImportError(f"import escnn once as a user who may write to its folder: {error}") from error
 
 
 def _stand_in_where_needed() -> None:

@@ -86,6 +86,15 @@ def test_without_escnn_the_error_is_the_command(monkeypatch, missing):
     assert ESCNN_INSTALL == "pip install --no-deps escnn==1.0.11 lie-learn==0.0.2"
 
 
+def test_a_folder_that_escnn_cannot_write_to_is_named(monkeypatch):
+    def refuse(name):
+        raise PermissionError(13, "Permission denied", "escnn/group/_cache")
+
+    monkeypatch.setattr("importlib.import_module", refuse)
+    with pytest.raises(ImportError, match="may write to its folder.*_cache"):
+        escnn_group.__wrapped__()
+
+
 def test_finite_groups_multiply_by_their_table(groups):
     for group in finite_groups(groups):
         data = representation_data(group.trivial_representation)
