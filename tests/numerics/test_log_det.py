@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
@@ -93,12 +94,23 @@ def test_exact_uses_the_branch_jacobian():
         assert not run(ExactLogDet(), f, x, 3)[1].requires_grad
 
 
-def test_what_the_branch_has_captured_is_not_differentiated():
-    x = points((4,), (2,)).requires_grad_()
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_a_captured_context_of_the_batch_is_not_differentiated(name):
+    x = points((4, 3), (2,)).requires_grad_()
     context = x.square()
-    for estimator in (ExactLogDet(), SeriesLogDet(60, probes=None)):
-        _, log_det = run(estimator, lambda z, c=context: 0.3 * z + c, x, 1)
-        torch.testing.assert_close(log_det, torch.full((4,), 2 * 0.26236426446749106, dtype=torch.float64))
+    _, log_det = run(DETERMINISTIC[name], lambda z: 0.3 * z + context, x, 1)
+    torch.testing.assert_close(log_det, torch.full_like(log_det, 2 * math.log(1.3)), rtol=0, atol=1e-5)
+
+
+def test_log_dets_follow_the_device(device):
+    f, x = Branch((5,)), points((6,), (5,))
+    for name, estimator in DETERMINISTIC.items():
+        _, expected = run(estimator, f.cpu(), x, 1)
+        _, log_det = run(estimator, f.to(device), x.to(device), 1)
+        assert log_det.device.type == device.type
+        torch.testing.assert_close(log_det.cpu(), expected, rtol=0, atol=1e-12, msg=name)
+    value, log_det = run(RouletteLogDet(), f, x.to(device), 1, training=True)
+    assert log_det.device.type == value.device.type == device.type
 
 
 def test_a_branch_that_ignores_x_has_log_det_zero():

@@ -65,7 +65,7 @@ def test_value_and_gradient_are_unbiased(lipschitz):
 def test_a_shared_length_is_unbiased_over_calls():
     torch.manual_seed(0)
     values, gradients = [], []
-    for _ in range(600):
+    for _ in range(400):
         f = SineRows(0.9, 8)
         _, log_det = RouletteLogDet()(f, POINT.expand(8, 3), 1, lipschitz=0.9, training=True)
         gradients.append((f.gradients(log_det.mean()) @ projections()).sum(0))

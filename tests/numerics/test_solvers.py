@@ -131,6 +131,16 @@ def test_nan_does_not_loop(name, bad):
     torch.testing.assert_close(root[:3], good, rtol=0, atol=1e-14)
 
 
+def test_roots_and_gradients_follow_the_device(device):
+    f = Branch((2,)).to(device)
+    y = points((5,), (2,)).to(device).requires_grad_()
+    for solver in SOLVERS.values():
+        root, _ = solver(f, y, 1, lipschitz=0.8)
+        attached = implicit_root(f, y, root, 1)
+        (gradient,) = torch.autograd.grad(attached.sum(), y)
+        assert root.device.type == gradient.device.type == device.type
+
+
 def test_float32_converges():
     f = Branch((3,), lipschitz=0.98).float()
     x = points((500,), (3,)).float()
