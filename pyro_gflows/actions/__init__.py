@@ -6,6 +6,10 @@ from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.grid import TranslationGroup
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group, parse_group
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
+from pyro_gflows.actions.irrep_basis import SubRepresentation
+from pyro_gflows.actions.irrep_split import IrrepSplit
+from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split
 from pyro_gflows.actions.representations import (
     DefiningRepresentation,
     MatrixRepresentation,
@@ -14,6 +18,7 @@ from pyro_gflows.actions.representations import (
     Representation,
     TrivialRepresentation,
 )
+from pyro_gflows.actions.splits import Split
 from pyro_gflows.actions.vector import VectorAction
 
 __all__ = [
@@ -21,7 +26,9 @@ __all__ = [
     "O3",
     "SO2",
     "SO3",
+    "ChannelSplit",
     "ContinuousGroup",
+    "CoordinateSplit",
     "CyclicGroup",
     "DefiningRepresentation",
     "DihedralGroup",
@@ -29,13 +36,18 @@ __all__ = [
     "Group",
     "GroupAction",
     "ImageAction",
+    "IrrepSplit",
     "Isotype",
+    "MaskSplit",
     "MatrixRepresentation",
     "QuotientRepresentation",
     "RegularRepresentation",
     "Representation",
+    "Split",
+    "SubRepresentation",
     "TranslationGroup",
     "TrivialRepresentation",
     "VectorAction",
+    "checkerboard_split",
     "parse_group",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.sparse import coo_array, csgraph
@@ -15,7 +17,9 @@ from pyro_gflows.actions.representations import (
     TrivialRepresentation,
 )
 
-__all__ = ["component_labels", "connected_components", "orbit_fields"]
+__all__ = ["component_labels", "connected_components", "invariant_sets", "orbit_fields"]
+
+_ZERO = 1e-10
 
 
 def component_labels(targets: Tensor) -> Tensor:
@@ -42,6 +46,25 @@ def connected_components(targets: Tensor) -> list[Tensor]:
     order = torch.argsort(labels, stable=True)
     orbits = torch.split(order, torch.bincount(labels).tolist())
     return sorted(orbits, key=lambda orbit: int(orbit[0]))
+
+
+def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list[list[int]]:
+    """The smallest sets of coordinates that the fields, side by side, map to themselves (orbits, for permutations).
+
+    Example:
+        >>> group = FiniteGroup("Z2", [[0, 1], [1, 0]], [1])
+        >>> invariant_sets([RegularRepresentation(group), TrivialRepresentation(group)], group.generators())
+        [[0, 1], [2]]
+    """
+    found: list[list[int]] = []
+    start = 0
+    for field in fields:
+        mixed = (field.matrices(generators).abs() > _ZERO).any(0)
+        count, labels = csgraph.connected_components(mixed.numpy(), directed=False)
+        sets = [(np.flatnonzero(labels == label) + start).tolist() for label in range(count)]
+        found += sorted(sets, key=min)
+        start += field.size
+    return found
 
 
 def orbit_fields(group: FiniteGroup, targets: Tensor) -> tuple[Tensor, list[Representation]]:

@@ -60,12 +60,8 @@ class EquivariantConv(nn.Module):
     ) -> None:
         super().__init__()
         _check(action_in, action_out, kernel_size)
-        self.action_in, self.action_out, self.kernel_size, self.zero_init = (
-            action_in,
-            action_out,
-            kernel_size,
-            zero_init,
-        )
+        self.action_in, self.action_out = action_in, action_out
+        self.kernel_size, self.zero_init = kernel_size, zero_init
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
         out_targets, out_signs = _moves(action_out)
         in_targets, in_signs = _moves(action_in)
