@@ -1,0 +1,87 @@
+"""The command ``pyro-gflows``: arguments in, exit code out; the work is done elsewhere.
+
+Exit codes: 0 done; 1 a check failed; 2 bad input or diverged training (one line on stderr); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pyro_gflows.cli.commands import check, fit, sample, score
+from pyro_gflows.cli.demo import demo
+from pyro_gflows.infer import FitDiverged
+from pyro_gflows.numerics import InverseDidNotConverge
+from pyro_gflows.presets import FAMILIES, PRESETS
+
+__all__ = ["main"]
+
+_DATA = "8gaussians, rings, checkerboard, digits, or a .npy, .npz or .csv file with one event a row"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pyro-gflows", description="Flows whose density is exactly invariant under a symmetry group.")
+    parser.add_argument("--traceback", action="store_true", help="show the whole Python error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("fit", help="fit a flow and write model, metrics and pictures")
+    command.set_defaults(run=fit)
+    command.add_argument("data", metavar="DATA", help=_DATA)
+    command.add_argument("--out", required=True, metavar="DIR", help="folder for everything that is written")
+    command.add_argument("--group", help="C4, D8, SO(2), O(2), ...; C1 is no symmetry (default: the data's)")
+    command.add_argument("--flow", choices=sorted(FAMILIES), help="kind of layers (default: the data's preset)")
+    command.add_argument("--preset", choices=sorted(PRESETS), help="a named recipe (default: the data's)")
+    command.add_argument("--steps", type=int, help="optimizer steps")
+    command.add_argument("--batch-size", type=int, help="events a step")
+    command.add_argument("--lr", type=float, help="peak learning rate")
+    command.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: 0)")
+    command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    command = commands.add_parser("sample", help="draw from a fitted flow")
+    command.set_defaults(run=sample)
+    command.add_argument("model", metavar="MODEL", help="folder that fit wrote")
+    command.add_argument("-n", "--number", type=int, default=1000, help="how many (default: 1000)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", required=True, metavar="FILE", help="a .npy file")
+
+    command = commands.add_parser("score", help="log-densities of data under a fitted flow")
+    command.set_defaults(run=score)
+    command.add_argument("model", metavar="MODEL", help="folder that fit wrote")
+    command.add_argument("data", metavar="DATA", help=f"{_DATA} (the held-out part of a named set, all rows of a file)")
+    command.add_argument("--seed", type=int, default=0, help="of a named data set; the one given to fit")
+    command.add_argument("--out", metavar="FILE", help="also write the log-density of every row to a .npy file")
+
+    command = commands.add_parser("check", help="test equivariance, inverses and log-dets of a fitted flow, in float64")
+    command.set_defaults(run=check)
+    command.add_argument("model", metavar="MODEL", help="folder that fit wrote")
+    command.add_argument("--seed", type=int, default=0)
+
+    command = commands.add_parser("demo", help="equivariant flows beside the same code without the symmetry")
+    command.set_defaults(run=demo)
+    command.add_argument("--out", default="demo", metavar="DIR", help="folder for everything (default: demo)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--workers", type=int, default=2, help="fits at a time, one thread each (default: 2)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt as error:
+        print(f"pyro-gflows: interrupted {error}; the same command with --resume goes on".strip(), file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, ImportError, OSError, FitDiverged, InverseDidNotConverge) as error:
+        if arguments.traceback:
+            raise
+        print(f"pyro-gflows: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2

@@ -1,0 +1,93 @@
+"""``demo``: shortened fits of flows with the symmetry beside the same code without it; one table, one figure."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_gflows import plots
+from pyro_gflows.datasets import DataSet, load_data
+from pyro_gflows.experiments import draw, run
+from pyro_gflows.infer import load, log_probs
+from pyro_gflows.infer.storage import check_writable
+from pyro_gflows.presets import DEMO, Preset
+
+__all__ = ["demo"]
+
+_COLUMNS = ("data", "flow", "group", "parameters", "seconds", "gap (nats)", "bits/dim, group mean", "invariance error")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Fit every shortened preset, print the table, write the figure."""
+    if arguments.workers < 1:
+        raise ValueError(f"expected at least one worker, got {arguments.workers}")
+    began = time.perf_counter()
+    folder = check_writable(arguments.out)
+    print(f"{len(DEMO)} shortened fits, {arguments.workers} at a time; the full presets are those of `pyro-gflows fit`")
+    # Fresh interpreters: a fork of a process with torch's thread pools can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
+        futures = [pool.submit(_fit, preset, arguments.seed, folder / preset.name) for preset in DEMO]
+        rows = []
+        for future in futures:
+            rows.append(future.result())
+            print(f"  {rows[-1]['preset']}: done in {rows[-1]['seconds']:.0f} s", flush=True)
+    print(_table(rows))
+    _figure(DEMO, folder, seed=arguments.seed)
+    print(f"figure: {folder / 'demo.png'}; total {time.perf_counter() - began:.0f} s")
+    return 0
+
+
+def _fit(preset: Preset, seed: int, folder: Path) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    data = load_data(preset.data, seed=seed)
+    return run(preset.seeded(seed), data, folder, progress=False).metrics
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [_COLUMNS]
+    for row in rows:
+        gap = f"{row['gap']:.4f}" if "gap" in row else "-"
+        bits = f"{row['group_bits_per_dim']:.4f}" if "group_bits_per_dim" in row else "-"
+        counts = (str(row["parameters"]), f"{row['seconds']:.0f}")
+        error = f"{row['invariance_error']:.1e} ({row['invariance_group']})"
+        cells.append((row["data"], row["flow"], row["group"], *counts, gap, bits, error))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _figure(presets: Sequence[Preset], folder: Path, *, seed: int) -> None:
+    """One row for each data set and family: the truth, then each group's flow."""
+    lines: dict[tuple[str, str], list[Preset]] = {}
+    for preset in presets:
+        lines.setdefault((preset.data, preset.flow), []).append(preset)
+    columns = 1 + max(map(len, lines.values()))
+    figure, axes = plots.new_figure(columns, rows=len(lines), size=3.2)
+    sets: dict[str, DataSet] = {}
+    for panels, ((name, family), line) in zip(axes, lines.items(), strict=True):
+        data = sets.setdefault(name, load_data(name, seed=seed))
+        _draw_truth(panels[0], data)
+        for panel, preset in zip(panels[1:], line, strict=False):
+            title = f"{family}, {preset.group} (shortened)"
+            flow = load(folder / preset.name)
+            if data.scaling is None:
+                reach = 1.2 * float(data.test[:2000].abs().max())
+                plots.draw_density(panel, lambda x, flow=flow: log_probs(flow, x), reach=reach, title=title)
+            else:
+                plots.draw_images(panel, data.scaling.to_unit(draw(flow, 64, seed=seed)), title=title)
+    figure.savefig(folder / "demo.png", dpi=110)
+
+
+def _draw_truth(panel: Any, data: DataSet) -> None:
+    if data.target is not None:
+        reach = 1.2 * float(data.test[:2000].abs().max())
+        plots.draw_density(panel, data.target.log_prob, reach=reach, title=f"{data.name}, exact")
+    elif data.scaling is not None:
+        plots.draw_images(panel, data.scaling.to_unit(data.test[:64]), title=f"{data.name}, held out")

@@ -1,0 +1,143 @@
+"""One fit from data to files: model, metrics and pictures in one folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_gflows import plots
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.datasets import DataSet
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer import FitResult, fit, gap, group_bits_per_dim, invariance_error, log_probs, nll, save
+from pyro_gflows.infer.storage import check_writable, write_json
+from pyro_gflows.presets import Preset, build_action, build_flow
+
+__all__ = ["Outcome", "draw", "measure", "run", "write_pictures"]
+
+_INVARIANCE_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained flow and the figures that ``metrics.json`` holds."""
+
+    flow: EquivariantFlow
+    result: FitResult
+    metrics: dict[str, Any]
+
+
+def run(
+    preset: Preset,
+    data: DataSet,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
+
+    Args:
+        preset: What to build and how to train it; its seed also starts the weights.
+        data: Training and held-out events.
+        folder: Made if needed.
+        resume: Go on from the folder's checkpoint.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError, TypeError: The recipe does not fit the data, or the folder is not writable; before any training.
+    """
+    folder = check_writable(folder)
+    seed = preset.settings.seed
+    action = build_action(preset.group, data.event_shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        flow = build_flow(preset.flow, action, size=preset.size)
+    result = fit(
+        flow,
+        data.train,
+        settings=preset.settings,
+        validation=data.validation,
+        augment=data.augment,
+        folder=folder,
+        resume=resume,
+        progress=progress,
+    )
+    save(flow, folder)
+    about = {
+        "data": data.name,
+        "group": preset.group,
+        "flow": preset.flow,
+        "preset": preset.name,
+        "shortened": preset.shortened,
+        "seed": seed,
+        "steps": result.steps,
+        "parameters": sum(p.numel() for p in flow.parameters() if p.requires_grad),
+        "seconds": round(result.seconds, 2),
+    }
+    metrics = {**about, **measure(flow, data, group=preset.group, seed=seed)}
+    write_json(folder / "metrics.json", metrics)
+    return Outcome(flow, result, metrics)
+
+
+def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) -> Mapping[str, Any]:
+    """Held-out figures of a flow.
+
+    Invariance and group averages are over the flow's own group; for a flow without one ("C1"), over the group that the
+    data are known to have. The invariance error is measured on a float64 copy: the structure's, not the rounding's.
+    """
+    like = next(flow.parameters())
+    test = data.test.to(like)
+    figures: dict[str, Any] = {"nll": nll(flow, test)}
+    if data.target is not None:
+        generator = torch.Generator().manual_seed(seed + 2**33)
+        figures["floor"] = data.target.floor
+        figures["gap"], figures["gap_standard_error"] = gap(flow, data.target, generator=generator)
+    measured = _measured_action(flow, data, group)
+    if data.scaling is not None:
+        figures["bits_per_dim"] = data.scaling.bits_per_dim(figures["nll"], pixels=flow.action.numel)
+        if measured.is_finite:
+            figures["group_bits_per_dim"] = group_bits_per_dim(flow, test, measured, scaling=data.scaling)
+    rows = test[:_INVARIANCE_ROWS].double()
+    generator = torch.Generator().manual_seed(seed)
+    figures["invariance_error"] = invariance_error(copy.deepcopy(flow).double(), rows, measured, generator=generator)
+    figures["invariance_group"] = str(measured.group)
+    return figures
+
+
+def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> GroupAction:
+    if group != "C1" or data.symmetry is None:
+        return flow.action
+    return build_action(data.symmetry, data.event_shape)
+
+
+def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
+    """Samples of a flow, shape (n,) + event_shape; the caller's random state is left as it was."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        return flow.dist.sample((n,))
+
+
+def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
+    """Write ``density.png``, ``samples.png`` and ``loss.png``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    folder, flow = Path(folder), outcome.flow
+    samples = draw(flow, 2000 if len(data.event_shape) == 1 else 64)
+    test = data.test[: len(samples)].to(samples)
+    if tuple(data.event_shape) == (2,):
+        reach = 1.2 * float(test.abs().max())
+        plots.plot_density(flow, folder / "density.png", reach=reach, target=data.target)
+    else:
+        plots.plot_log_probs(log_probs(flow, samples), log_probs(flow, test), folder / "density.png")
+    plots.plot_samples(samples, test, folder / "samples.png", scaling=data.scaling)
+    floor = None if data.target is None else data.target.floor
+    plots.plot_loss(outcome.result.train_curve, outcome.result.held_out_curve, folder / "loss.png", floor=floor)
