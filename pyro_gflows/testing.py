@@ -90,7 +90,7 @@ def equivariance_error(
         y = function(x.clone())
         action_out.check_event(y, "f(x)")
         expected = torch.stack([action_out.act(element, y) for element in elements])
-        received = torch.stack([function(action_in.act(element, x).clone()) for element in elements])
+        received = _at_images(function, action_in, elements, x)
     return _report(expected, received, elements, action_out.event_dim)
 
 
@@ -161,7 +161,7 @@ def assert_invariant(
         batch_shape = x.shape[: x.ndim - action.event_dim]
         if value.shape != batch_shape:
             raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(value.shape)}")
-        received = torch.stack([function(action.act(element, x).clone()) for element in elements])
+        received = _at_images(function, action, elements, x)
     report = _report(value.expand_as(received), received, elements, event_dim=0)
     _check(report, _tolerance("symmetry", x) if tol is None else tol, f"{what} is not invariant")
 
@@ -237,6 +237,15 @@ def _default_elements(action: GroupAction) -> Tensor:
     if action.is_finite and len(action.elements()) <= _ALL_ELEMENTS_UP_TO:
         return action.elements()
     return torch.cat([action.generators(), action.sample((16,), torch.Generator().manual_seed(0))])
+
+
+def _at_images(function: Callable[[Tensor], Tensor], action: GroupAction, elements: Tensor, x: Tensor) -> Tensor:
+    """f at the images of x under each element, stacked."""
+    images = torch.stack([action.act(element, x) for element in elements])
+    if x.ndim == action.event_dim:
+        return torch.stack([function(image.clone()) for image in images])
+    # one call for all, of the same batch rank as x: a layer may take no other
+    return function(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 def _tolerance(kind: str, x: Tensor) -> float:

@@ -1,0 +1,139 @@
+"""The one table of named constructors: every generic test runs over all of them, so a new transform is one new row."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions import ImageAction, MatrixRepresentation, TrivialRepresentation, VectorAction
+from pyro_gflows.actions.groups import DihedralGroup
+from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
+from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
+from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms.actnorm import GActNorm
+from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.residual import GResidual
+
+__all__ = ["CONSTRUCTORS", "RANDOM_IN_TRAINING", "events", "make", "make_flow", "training_steps"]
+
+QUATERNIONS = [
+    [[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]],
+    [[0, 0, -1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, -1, 0, 0]],
+]
+SIGN_FLIPS = [torch.diag(torch.tensor([-1.0, 1.0, 1.0])), torch.diag(torch.tensor([1.0, -1.0, -1.0]))]
+
+
+def interleaved() -> VectorAction:
+    """A plane, a number and a plane again: fields that repeat without being neighbours."""
+    group = DihedralGroup(3)
+    plane = MatrixRepresentation(group, group.plane())
+    return VectorAction([plane, TrivialRepresentation(group), plane])
+
+
+def ridges(action: VectorAction) -> LipschitzSum:
+    return LipschitzSum([Ridges(action, 3, knots=8), RadialTerm(action, knots=8)])
+
+
+def network(action: VectorAction | ImageAction, *, bound: float = 0.6) -> LipschitzNetwork:
+    return LipschitzNetwork(action, width=2, depth=1, bound=bound)
+
+
+def estimated(action: VectorAction | ImageAction) -> GResidual:
+    return GResidual(action, network(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
+
+
+CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
+    "residual, ridges, plane D8": lambda: GResidual(VectorAction.plane("D8"), ridges(VectorAction.plane("D8"))),
+    "residual, for sampling, plane C3": lambda: GResidual(
+        VectorAction.plane("C3"), ridges(VectorAction.plane("C3")), fast="sample"
+    ),
+    "residual, radial, O(2)": lambda: GResidual(
+        VectorAction.plane("O(2)"), LipschitzSum([RadialTerm(VectorAction.plane("O(2)"), knots=8)])
+    ),
+    "residual, network, regular C4": lambda: GResidual(VectorAction.regular("C4"), network(VectorAction.regular("C4"))),
+    "residual, network, two vectors SO(3)": lambda: GResidual(
+        VectorAction.space("SO(3)", copies=2), network(VectorAction.space("SO(3)", copies=2))
+    ),
+    "residual, network, quaternions": lambda: GResidual(
+        VectorAction.from_generators(QUATERNIONS), network(VectorAction.from_generators(QUATERNIONS))
+    ),
+    "residual, network, interleaved fields": lambda: GResidual(interleaved(), network(interleaved())),
+    "residual, network, no symmetry": lambda: GResidual(
+        VectorAction.trivial("C1", copies=3), network(VectorAction.trivial("C1", copies=3))
+    ),
+    "residual, network, image C4": lambda: GResidual(
+        ImageAction("C4", 1, size=4), network(ImageAction("C4", 1, size=4))
+    ),
+    "residual, network, shifts": lambda: GResidual(
+        ImageAction.translations(1, size=3), network(ImageAction.translations(1, size=3))
+    ),
+    "residual, estimated, regular C4": lambda: estimated(VectorAction.regular("C4")),
+    "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),
+    "actnorm, sign flips": lambda: GActNorm(VectorAction.from_generators(SIGN_FLIPS)),
+    "actnorm, image D4, regular": lambda: GActNorm(ImageAction("D4", 1, size=2, fields="regular")),
+    "inverted, plane D8": lambda: CONSTRUCTORS["residual, ridges, plane D8"]().inv,
+    "composed, regular C4": lambda: Compose(
+        [
+            GActNorm(VectorAction.regular("C4")),
+            CONSTRUCTORS["residual, network, regular C4"]().inv,
+            Compose([CONSTRUCTORS["residual, network, regular C4"](), GActNorm(VectorAction.regular("C4"))]),
+        ]
+    ),
+}
+
+# whose log-det is random while they train, and an estimate afterwards
+RANDOM_IN_TRAINING = {name for name in CONSTRUCTORS if "estimated" in name}
+
+
+def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> EquivariantTransform:
+    """The transform of that name with random, non-trivial weights, in ``eval()``."""
+    torch.manual_seed(0)
+    transform = CONSTRUCTORS[name]().to(dtype)
+    randomize_(transform, scale=scale, generator=torch.Generator().manual_seed(1))
+    return transform.eval()
+
+
+def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
+    """A flow of that one transform on a learnable base, in ``eval()``; also after 20 training steps."""
+    transform = make(name, dtype=dtype)
+    flow = EquivariantFlow(InvariantNormal(transform.action_in, covariance="isotypic"), [transform]).to(dtype)
+    randomize_(flow.base.module, generator=torch.Generator().manual_seed(2))
+    if trained:
+        flow.load_state_dict(_trained_state(name))
+    return flow.to(dtype).eval()
+
+
+@functools.cache
+def _trained_state(name: str) -> dict[str, Tensor]:
+    flow = make_flow(name)
+    training_steps(flow, 20)
+    return copy.deepcopy(flow.state_dict())
+
+
+def training_steps(flow: EquivariantFlow, steps: int, *, lr: float = 1e-2) -> None:
+    """Maximum likelihood on fixed data that are not symmetric themselves."""
+    flow.train()
+    parameter = next(flow.parameters())
+    x = (events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-flow(x).mean()).backward()
+        optimizer.step()
+    flow.eval()
+
+
+def events(
+    source: EquivariantFlow | EquivariantTransform, *batch: int, dtype: torch.dtype = torch.float64, seed: int = 3
+) -> Tensor:
+    """Random events of a flow's data, or of a transform's domain, of the given batch shape."""
+    action = source.action if isinstance(source, EquivariantFlow) else source.action_in
+    generator = torch.Generator().manual_seed(seed)
+    return 1.3 * torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64).to(dtype)

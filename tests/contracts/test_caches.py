@@ -1,0 +1,127 @@
+"""Nothing that was computed with old weights is ever given out (contracts 1, 2, 3)."""
+
+import copy
+
+import pytest
+import torch
+from pyro.optim.clipped_adam import ClippedAdam
+
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.transforms.compose import Compose
+from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make, make_flow
+
+
+def _optimizer_step(flow, kind, **settings):
+    optimizer = kind(flow.parameters(), lr=0.05, **settings)
+    generator = torch.Generator().manual_seed(7)
+    for parameter in flow.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    optimizer.step()
+
+
+def _write_data(flow):
+    for parameter in flow.parameters():
+        parameter.data += 0.05
+
+
+def _write_in_inference_mode(flow):
+    with torch.inference_mode():
+        for parameter in flow.parameters():
+            parameter.add_(0.05)
+
+
+CHANGES = {
+    "Adam": lambda flow: _optimizer_step(flow, torch.optim.Adam),
+    "fused Adam": lambda flow: _optimizer_step(flow, torch.optim.Adam, fused=True),
+    "ClippedAdam": lambda flow: _optimizer_step(flow, ClippedAdam),
+    ".data": _write_data,
+    "inference mode": _write_in_inference_mode,
+}
+
+
+def afresh(flow, x):
+    """The log-prob that an object without memory gives."""
+    with torch.no_grad():
+        return copy.deepcopy(flow)(x.clone())
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_sample_step_score(name, change):
+    flow = make_flow(name)
+    with torch.no_grad():
+        y = flow.dist.rsample((3,))
+    CHANGES[change](flow)
+    torch.testing.assert_close(flow.dist.log_prob(y).detach(), afresh(flow, y), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_score_step_score(name, change):
+    flow = make_flow(name)
+    x = events(flow, 3)
+    distribution = flow.dist
+    before = distribution.log_prob(x).detach()
+    CHANGES[change](flow)
+    after = distribution.log_prob(x).detach()
+    torch.testing.assert_close(after, afresh(flow, x), rtol=1e-9, atol=1e-9)
+    assert (after != before).all()
+
+
+def test_inference_tensors(flow):
+    """Drawn and scored in inference mode, where tensors keep no version."""
+    with torch.inference_mode():
+        y = flow.dist.sample((3,))
+        first = flow.dist.log_prob(y).clone()
+        _write_data(flow)
+        second = flow.dist.log_prob(y).clone()
+    torch.testing.assert_close(second, afresh(flow, y), rtol=1e-9, atol=1e-9)
+    assert (first != second).all()
+
+
+def test_functional_call(flow):
+    """Weights that are swapped in for one call are used, and nothing of them stays."""
+    y = flow.dist.sample((3,))
+    other = {key: value + 0.05 for key, value in flow.named_parameters()}
+    swapped = torch.func.functional_call(flow, other, (y,)).detach()
+    back = flow(y).detach()
+    torch.testing.assert_close(back, afresh(flow, y), rtol=1e-9, atol=1e-9)
+    _write_data(flow)
+    torch.testing.assert_close(swapped, afresh(flow, y), rtol=1e-9, atol=1e-9)
+
+
+def test_sample_then_score_is_right(flow):
+    """What the one memory is for: the score of the last draw, without inverting."""
+    y = flow.dist.rsample((3,))
+    torch.testing.assert_close(flow.dist.log_prob(y).detach(), afresh(flow, y), rtol=1e-7, atol=1e-7)
+
+
+def test_three_steps_on_one_tensor_through_a_composition(name):
+    """Contract 2: a graph that was kept would be differentiated twice."""
+    transform = make(name)
+    flow = EquivariantFlow(
+        make_flow(name).base, [Compose([transform, make(name).inv]), Compose([Compose([make(name)])])]
+    ).train()
+    x = events(flow, 3)
+    distribution = flow.dist
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (-distribution.log_prob(x).mean()).backward()
+        optimizer.step()
+    flow.eval()
+    torch.testing.assert_close(distribution.log_prob(x).detach(), afresh(flow, x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in CONSTRUCTORS if name not in RANDOM_IN_TRAINING])
+def test_a_value_drawn_without_gradient_is_scored_with_one(name):
+    """Contract 3."""
+    flow = make_flow(name)
+    y = flow.dist.sample((3,))
+    log_prob = flow.dist.log_prob(y)
+    assert log_prob.requires_grad
+    twin = make_flow(name)
+    gradient = torch.autograd.grad(log_prob.sum(), list(flow.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(twin(y.clone()).sum(), list(twin.parameters()), allow_unused=True)
+    for one, other in zip(gradient, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

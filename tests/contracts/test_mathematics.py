@@ -1,0 +1,82 @@
+"""The map, its inverse, its log-det and its symmetry, before and after training (contracts 22, 23, 29, 33, 39)."""
+
+import pytest
+import torch
+
+from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
+from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make, make_flow
+
+EXACT = [name for name in CONSTRUCTORS if name not in RANDOM_IN_TRAINING]
+
+
+def test_equivariance_and_invariance(flow_before_and_after):
+    """Log-probs, not probabilities; random weights; before and after training (contracts 23, 33, 39)."""
+    flow = flow_before_and_after
+    transform = flow.transform
+    assert_equivariant(transform, transform.action_in, transform.action_out, events(transform, 3), tol=1e-10)
+    assert_invariant(flow, flow.action, events(flow, 3), tol=1e-10)
+
+
+def test_round_trip(flow_before_and_after):
+    assert_bijective(flow_before_and_after.transform, events(flow_before_and_after.transform, 4), tol=1e-8)
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["random weights", "trained"])
+@pytest.mark.parametrize("name", EXACT)
+def test_log_det_against_autograd(name, trained):
+    """Both directions, against dense Jacobians (contract 22)."""
+    transform = make_flow(name, trained=trained).transform
+    assert_log_det(transform, events(transform, 1 if transform.action_in.numel > 4 else 2), tol=1e-8)
+
+
+def test_float32(name):
+    transform = make(name, dtype=torch.float32)
+    x = events(transform, 3, dtype=torch.float32)
+    assert_equivariant(transform, transform.action_in, transform.action_out, x, tol=1e-4)
+    assert_bijective(transform, x, tol=1e-4)
+    if name in EXACT and transform.action_in.numel <= 4:
+        assert_log_det(transform, x[:1], tol=1e-4)
+    flow = make_flow(name, dtype=torch.float32)
+    assert_invariant(flow, flow.action, events(flow, 3, dtype=torch.float32), tol=1e-4)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_gradient_of_the_log_prob_against_finite_differences(name):
+    """A log-det that is detached, or taken at the wrong point, has a right value and a wrong gradient (contract 22)."""
+    flow = make_flow(name)
+    for module, x in ((flow, events(flow, 2)), (_BaseSide(flow), events(flow.transform, 2))):
+        weights = torch.tensor([1.0, -0.4], dtype=torch.float64)
+        parameters = list(flow.parameters())
+        generator = torch.Generator().manual_seed(5)
+        direction = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+        gradient = torch.autograd.grad((module(x) * weights).sum(), parameters, allow_unused=True)
+        slope = sum((g * v).sum().item() for g, v in zip(gradient, direction, strict=True) if g is not None)
+        values = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                for parameter, v in zip(parameters, direction, strict=True):
+                    parameter.add_(v, alpha=step)
+                values.append((module(x) * weights).sum().item())
+                for parameter, v in zip(parameters, direction, strict=True):
+                    parameter.add_(v, alpha=-step)
+        assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5, abs=1e-6)
+
+
+class _BaseSide(torch.nn.Module):
+    """The log-det of base to data, plus the map itself: what a guide differentiates."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x):
+        y, ladj = self.flow.transform.call_and_ladj(x)
+        return ladj + y.flatten(x.ndim - self.flow.base.action.event_dim).sin().sum(-1)
+
+
+def test_visits_to_low_precision_cost_no_symmetry(name):
+    """Bases that a module rests on do not come back from ``.float()`` or ``.half()`` as float32 (contracts 9, 29)."""
+    flow = make_flow(name).half().double()
+    assert_invariant(flow, flow.action, events(flow, 2), tol=1e-10)
+    built_in_float32 = make_flow(name, dtype=torch.float32).double()
+    assert_invariant(built_in_float32, built_in_float32.action, events(flow, 2), tol=1e-10)
