@@ -2,7 +2,7 @@ r"""Activations that commute with the field types they accept, each with its Lip
 
 A pointwise function commutes with permutations of coordinates; on other representations only a function of the norm of a
 whole irrep does. Every activation is a Module with ``lipschitz`` (a constant that holds for all its weights; ``inf`` where
-there is none).
+there is none); smooth pointwise ones also give ``value_and_slope(x)``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class LipSwish(_Pointwise):
         super().__init__(action)
         self.raw_beta = nn.Parameter(torch.tensor(math.log(math.expm1(1.0))))
 
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        beta = nn.functional.softplus(self.raw_beta)
+        gate = torch.sigmoid(beta * x)
+        return x * gate / 1.1, gate * (1 + beta * x * (1 - gate)) / 1.1
+
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(nn.functional.softplus(self.raw_beta) * x) / 1.1
 
@@ -99,9 +104,12 @@ class Splines(_Pointwise):
             points = torch.linspace(-limit, limit, 2 * knots - 1)
             self.splines.theta.copy_(torch.atanh(0.05 + 0.9 * torch.sigmoid(2 * points)) + self.splines.theta)
 
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = self.splines(x, self.row)
+        return value, slope
+
     def forward(self, x: Tensor) -> Tensor:
-        value, _ = self.splines(x, self.row)
-        return value
+        return self.value_and_slope(x)[0]
 
 
 class _IrrepWise(nn.Module):

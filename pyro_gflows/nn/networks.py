@@ -11,10 +11,12 @@ from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.jacobian import sandwich_jacobian
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.numerics import dense_jacobian
 from pyro_gflows.registry import registered
 
 __all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "LipschitzNetwork", "conditioner", "hidden_action", "lipschitz_branch"]
@@ -170,6 +172,21 @@ class LipschitzNetwork(EquivariantNetwork):
         for activation in self.activations:
             bound = bound * float(activation.lipschitz)  # type: ignore[arg-type]
         return bound
+
+    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""
+        closed = len(self.activations) == 1 and hasattr(self.activations[0], "value_and_slope")
+        if not closed or getattr(self.action_in, "padding", "zero") != "zero":
+            differentiable = torch.is_grad_enabled()
+            with torch.enable_grad():
+                return dense_jacobian(self, x, self.action_in.event_dim, create_graph=differentiable)
+        first, last = self.layers
+        value, slope = self.activations[0].value_and_slope(first(x))  # type: ignore[operator]
+        if self.action_in.event_dim == 1:
+            jacobian = (last.matrix() * slope[..., None, :]) @ first.matrix()  # type: ignore[operator]
+        else:
+            jacobian = sandwich_jacobian(last.weight(), slope, first.weight())  # type: ignore[operator]
+        return last(value), jacobian
 
 
 def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:

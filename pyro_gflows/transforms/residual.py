@@ -95,7 +95,7 @@ class GResidual(OneWayTransform):
         return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
 
 
-_EXACT_UP_TO = 16
+_EXACT_UP_TO = 64
 
 
 def g_residual(
@@ -113,8 +113,8 @@ def g_residual(
         action: how the group moves events.
         branch: an equivariant contraction; by default ``nn.lipschitz_branch(action, bound=bound)``.
         bound: Lipschitz bound of the default branch.
-        log_det: exact for branches with a closed-form Jacobian and for events of at most 16 numbers; else the unbiased
-            roulette in training and the exact one in evaluation.
+        log_det: exact for events of at most 64 numbers; else the unbiased roulette in training and the exact one in
+            evaluation.
         solver: Newton for events of at most 3 numbers, else the Banach iteration.
         fast: "score" (density estimation) or "sample" (guides).
 
@@ -125,6 +125,5 @@ def g_residual(
     """
     chosen = lipschitz_branch(action, bound=bound) if branch is None else branch
     if log_det is None:
-        exact = hasattr(chosen, "call_and_jacobian") or action.numel <= _EXACT_UP_TO
-        log_det = ExactLogDet() if exact else RouletteLogDet()
+        log_det = ExactLogDet() if action.numel <= _EXACT_UP_TO else RouletteLogDet()
     return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)

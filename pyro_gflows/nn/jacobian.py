@@ -1,0 +1,62 @@
+"""The Jacobian of a shallow convolutional branch, in closed form."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+__all__ = ["sandwich_jacobian"]
+
+
+def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor) -> Tensor:
+    r"""The matrix of conv(outer) diag(slope) conv(inner) on zero-padded images, for each row of the batch.
+
+    A pixel r of the hidden image couples a k x k patch of inputs to a k x k patch of outputs by
+    :math:`\sum_c W_2[o, c, a]\, s_c(r)\, W_1[c, i, b]`: one small product for each pixel, then a scatter. It costs
+    ``H W C O I k^4``, where dense matrices would cost ``(H W)^3 C O I``.
+
+    Args:
+        outer: the second kernel, ``(O, C, k, k)``.
+        slope: the activation's slope, ``batch + (C, H, W)``.
+        inner: the first kernel, ``(C, I, k, k)``.
+
+    Returns:
+        ``batch + (O H W, I H W)``.
+    """
+    channels_out, hidden, size, _ = outer.shape
+    channels_in = inner.shape[1]
+    height, width = slope.shape[-2:]
+    pairs = torch.einsum("ocx,ciy->coxiy", outer.flatten(2), inner.flatten(2)).reshape(hidden, -1)
+    batch = slope.shape[:-3]
+    coupling = slope.reshape(-1, hidden, height * width).mT @ pairs
+    target, kept = _places(height, width, size, channels_out, channels_in)
+    flat = slope.new_zeros(len(coupling), channels_out * channels_in * (height * width) ** 2)
+    flat = flat.index_add(1, target.to(slope.device), coupling.flatten(1)[:, kept.to(slope.device)])
+    return flat.reshape(*batch, channels_out * height * width, channels_in * height * width)
+
+
+@functools.lru_cache(maxsize=16)
+def _places(height: int, width: int, size: int, channels_out: int, channels_in: int) -> tuple[Tensor, Tensor]:
+    """For each kept (pixel; o, a, i, b): its place in the matrix; an output at r - a is reached through offset a."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    offsets = torch.arange(size * size)
+    shift_row, shift_column = offsets // size - size // 2, offsets % size - size // 2
+
+    def reached(sign: int) -> tuple[Tensor, Tensor]:
+        row = rows.reshape(-1, 1) + sign * shift_row
+        column = columns.reshape(-1, 1) + sign * shift_column
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return row * width + column, inside
+
+    output, output_inside = reached(-1)
+    source, source_inside = reached(1)
+    pixels = height * width
+    out_place = (torch.arange(channels_out)[:, None] * pixels + output[:, None, :])[:, :, :, None, None]
+    in_place = (torch.arange(channels_in)[:, None] * pixels + source[:, None, :])[:, None, None, :, :]
+    place = (out_place * (channels_in * pixels) + in_place).reshape(-1)
+    inside = output_inside[:, None, :, None, None] & source_inside[:, None, None, None, :]
+    inside = inside.expand(-1, channels_out, -1, channels_in, -1).reshape(-1)
+    kept = torch.nonzero(inside).flatten()
+    return place[kept], kept
