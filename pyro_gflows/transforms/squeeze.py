@@ -1,0 +1,100 @@
+"""GSqueeze: pixels become channels, on a coarser grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions import ImageAction, MatrixRepresentation, Representation, TranslationGroup
+from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.orbits import orbit_fields
+from pyro_gflows.actions.representations import permutation_matrices
+from pyro_gflows.registry import registered
+from pyro_gflows.transforms.base import EquivariantTransform
+
+__all__ = ["GSqueeze"]
+
+
+@registered
+class GSqueeze(EquivariantTransform):
+    r"""Every ``factor x factor`` block of pixels becomes the channels of one pixel, (C, H, W) to (f^2 C, H/f, W/f).
+
+    The map permutes the entries, so its log-det is 0. A turn or mirror of the picture moves the blocks, and the pixels
+    within every block in one and the same way: it permutes the new channels. They are ordered by their orbits, and
+    ``action_out`` types each orbit as the trivial, regular or quotient field that it is (a field that is no permutation
+    becomes its product with the permutation of the pixels in a block).
+
+    Args:
+        action: how the group moves x, shape (C, H, W).
+        factor: the side f of a block.
+
+    Raises:
+        TypeError: not an ImageAction.
+        ValueError: the factor does not divide the grid, or (under translations) not the step of the shifts.
+
+    Example:
+        >>> squeeze = GSqueeze(ImageAction("D4", size=8))
+        >>> squeeze.action_out
+        ImageAction(D4 on 4 x 4 x 4: quotient by [0, 7])
+        >>> GSqueeze(squeeze.action_out).action_out
+        ImageAction(D4 on 16 x 2 x 2: quotient by [0, 7] + regular + quotient by [0, 7])
+    """
+
+    _order: Tensor
+
+    def __init__(self, action: ImageAction, factor: int = 2) -> None:
+        if not isinstance(action, ImageAction):
+            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        if not isinstance(factor, int) or factor < 1 or action.height % factor or action.width % factor:
+            raise ValueError(
+                f"expected a factor that divides {action.height} and {action.width}, got {factor!r}; "
+                "pad the images, or choose another factor"
+            )
+        order, squeezed = _squeezed(action, factor)
+        super().__init__(action, squeezed)
+        self.factor = factor
+        self.register_buffer("_order", order, persistent=False)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        f = self.factor
+        blocks = x.unflatten(-1, (x.shape[-1] // f, f)).unflatten(-3, (x.shape[-2] // f, f))
+        channels = blocks.movedim((-3, -1), (-4, -3)).flatten(-5, -3)  # torch's pixel_unshuffle fails on empty batches
+        return channels.index_select(-3, self._order), x.new_zeros(x.shape[:-3])
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        f = self.factor
+        blocks = y.index_select(-3, self._order.argsort()).unflatten(-3, (self.action_in.event_shape[0], f, f))
+        x = blocks.movedim((-4, -3), (-3, -1)).flatten(-4, -3).flatten(-2)
+        return x, y.new_zeros(y.shape[:-3])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, exact log-det 0"
+
+
+def _squeezed(action: ImageAction, factor: int) -> tuple[Tensor, ImageAction]:
+    """The order of the new channels (c, a, b), and how they move."""
+    size, group = (action.height // factor, action.width // factor), action.group
+    if isinstance(group, TranslationGroup):
+        if group.step % factor:
+            raise ValueError(
+                f"expected translations by multiples of {factor} pixels, which move whole blocks, got step "
+                f"{group.step}; use ImageAction.translations(..., step={factor})"
+            )
+        channels = action.channels * factor**2
+        return torch.arange(channels), ImageAction.translations(channels, size=size, step=group.step // factor)
+    assert isinstance(group, FiniteGroup)
+    pixels = permutation_matrices(action.grid_permutations(factor, factor))
+    order: list[Tensor] = []
+    fields: list[Representation] = []
+    start = 0
+    for field in action.fields:
+        product = torch.einsum("gcd,gpq->gcpdq", field.matrices(action.elements()), pixels).flatten(1, 2).flatten(2)
+        if bool(((product == 0.0) | (product == 1.0)).all()):
+            own, found = orbit_fields(group, product.argmax(-2))
+        else:
+            own = torch.arange(product.shape[-1])
+            found = [MatrixRepresentation(group, product, name=f"{field.name} on {factor}x{factor} pixels")]
+        order.append(own + start)
+        fields += found
+        start += product.shape[-1]
+    return torch.cat(order), ImageAction(group, size=size, fields=fields)
