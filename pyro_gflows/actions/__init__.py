@@ -3,6 +3,7 @@
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.default_split import default_split
 from pyro_gflows.actions.grid import TranslationGroup
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group, parse_group
 from pyro_gflows.actions.image import ImageAction
@@ -49,5 +50,6 @@ __all__ = [
     "TrivialRepresentation",
     "VectorAction",
     "checkerboard_split",
+    "default_split",
     "parse_group",
 ]

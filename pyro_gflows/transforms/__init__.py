@@ -1,20 +1,36 @@
 """Equivariant bijections, as Pyro TransformModules."""
 
 from pyro_gflows.transforms.actnorm import GActNorm
+from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import EquivariantTransform, Invert
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.one_way import OneWayTransform
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.residual import GResidual, g_residual
+from pyro_gflows.transforms.split import GSplit
+from pyro_gflows.transforms.squeeze import GSqueeze
+from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, MatrixExponential, Transformer
 
 __all__ = [
     "Compose",
+    "ElementwiseAffine",
     "EquivariantTransform",
     "GActNorm",
+    "GAutoregressive",
+    "GCoupling",
+    "GInverseAutoregressive",
     "GRadial",
     "GResidual",
+    "GSplit",
+    "GSqueeze",
     "Invert",
+    "IrrepScale",
+    "MatrixExponential",
     "OneWayTransform",
+    "Transformer",
+    "g_autoregressive",
+    "g_coupling",
     "g_radial",
     "g_residual",
 ]
