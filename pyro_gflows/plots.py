@@ -14,7 +14,16 @@ from pyro_gflows.infer.evaluate import log_probs
 if TYPE_CHECKING:
     from pyro_gflows.datasets import Density, GreyLevels
 
-__all__ = ["draw_density", "draw_images", "new_figure", "plot_density", "plot_log_probs", "plot_loss", "plot_samples"]
+__all__ = [
+    "draw_density",
+    "draw_images",
+    "new_figure",
+    "plot_density",
+    "plot_log_probs",
+    "plot_loss",
+    "plot_samples",
+    "save_figure",
+]
 
 _FLOOR = 12.0  # nats below the maximum at which the colour scale of a log-density ends
 
@@ -33,6 +42,11 @@ def new_figure(columns: int, *, rows: int = 1, size: float = 4.0) -> tuple[Any, 
         ) from error
     figure = Figure(figsize=(size * columns, size * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure, with nothing cut off."""
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", points: int = 200) -> None:
@@ -79,7 +93,7 @@ def plot_density(flow: nn.Module, path: str | Path, *, reach: float, target: Den
     draw_density(axes[0, 0], lambda x: log_probs(flow, x.to(like)), reach=reach, title="flow, log-density")
     if target is not None:
         draw_density(axes[0, 1], target.log_prob, reach=reach, title=f"{target.name}, log-density")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_log_probs(model: Tensor, data: Tensor, path: str | Path) -> None:
@@ -89,7 +103,7 @@ def plot_log_probs(model: Tensor, data: Tensor, path: str | Path) -> None:
         axes[0, 0].hist(values.detach().double().cpu().numpy(), bins=60, density=True, histtype="step", label=label)
     axes[0, 0].set_xlabel("log-density (nats)")
     axes[0, 0].legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: GreyLevels | None = None) -> None:
@@ -115,7 +129,7 @@ def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: Gr
             panel.plot(first[:5000, 0].numpy(), second[:5000].numpy(), ".", markersize=1)
             reach = float(data.flatten(1)[:, :2].abs().max()) * 1.1
             panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_loss(
@@ -134,4 +148,4 @@ def plot_loss(
         axes[0, 0].axhline(floor, linestyle="--", color="black", label="floor")
     axes[0, 0].set(xlabel="step", ylabel="NLL (nats)")
     axes[0, 0].legend()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -82,7 +82,7 @@ def _figure(presets: Sequence[Preset], folder: Path, *, seed: int) -> None:
                 plots.draw_density(panel, lambda x, flow=flow: log_probs(flow, x), reach=reach, title=title)
             else:
                 plots.draw_images(panel, data.scaling.to_unit(draw(flow, 64, seed=seed)), title=title)
-    figure.savefig(folder / "demo.png", dpi=110)
+    plots.save_figure(figure, folder / "demo.png")
 
 
 def _draw_truth(panel: Any, data: DataSet) -> None:

@@ -19,6 +19,8 @@ __all__ = ["DataSet", "load_data"]
 
 _FILES = (".npy", ".npz", ".csv")
 _TEST_POINTS = 200_000
+# Training draws from the plain seed; torch's CPU generator looks only at the low 32 bits, so the offset is in them.
+_TEST_STREAM = 1_000_000_007
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,7 @@ def load_data(name: str, *, seed: int = 0) -> DataSet:
     """
     if name in DENSITIES:
         target = density(name)
-        # Another stream than the one that training draws from (its generator starts from the plain seed).
-        test = target.sample(_TEST_POINTS, torch.Generator().manual_seed(seed + 2**32))
+        test = target.sample(_TEST_POINTS, torch.Generator().manual_seed(seed + _TEST_STREAM))
         return DataSet(name, target, None, test, symmetry=target.symmetry, target=target)
     if name == "digits":
         parts = digits(seed=seed)

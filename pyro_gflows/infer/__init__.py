@@ -7,6 +7,7 @@ from pyro_gflows.infer.evaluate import (
     group_log_probs,
     invariance_error,
     log_probs,
+    mean_and_error,
     nll,
     symmetrized_nll,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "invariance_error",
     "load",
     "log_probs",
+    "mean_and_error",
     "nll",
     "random_elements",
     "save",

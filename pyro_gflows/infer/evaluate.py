@@ -15,7 +15,16 @@ from pyro_gflows.actions.base import GroupAction
 if TYPE_CHECKING:
     from pyro_gflows.datasets import Density, GreyLevels
 
-__all__ = ["gap", "group_bits_per_dim", "group_log_probs", "invariance_error", "log_probs", "nll", "symmetrized_nll"]
+__all__ = [
+    "gap",
+    "group_bits_per_dim",
+    "group_log_probs",
+    "invariance_error",
+    "log_probs",
+    "mean_and_error",
+    "nll",
+    "symmetrized_nll",
+]
 
 
 @contextlib.contextmanager
@@ -53,8 +62,12 @@ def gap(flow: nn.Module, target: Density, *, n: int = 200_000, generator: torch.
     """
     like = next(flow.parameters())
     x = target.sample(n, generator).to(like)
-    difference = target.log_prob(x.double()) - log_probs(flow, x).double()
-    return float(difference.mean()), float(difference.std()) / math.sqrt(n)
+    return mean_and_error(target.log_prob(x.double()) - log_probs(flow, x).double())
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean of independent values, shape (n,), and its standard error."""
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def group_log_probs(flow: nn.Module, x: Tensor, action: GroupAction, *, batch_size: int = 4096) -> Tensor:

@@ -1,0 +1,59 @@
+import sys
+
+import pytest
+import torch
+
+from pyro_gflows import plots
+from pyro_gflows.datasets import GreyLevels, density
+from tests.infer.flows import points, small_flow
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def path(tmp_path):
+    pytest.importorskip("matplotlib")
+    return tmp_path / "picture.png"
+
+
+def test_densities_with_and_without_the_truth(path):
+    flow = small_flow()
+    flow.initialize(points())
+    for target in (None, density("8gaussians")):
+        plots.plot_density(flow, path, reach=4.0, target=target)
+        assert path.read_bytes().startswith(PNG)
+
+
+def test_the_density_of_a_picture_is_where_it_should_be():
+    pytest.importorskip("matplotlib")
+    _, axes = plots.new_figure(1)
+    plots.draw_density(axes[0, 0], lambda x: -(x - torch.tensor([1.0, -1.0])).square().sum(-1), reach=2.0, points=41)
+    (image,) = axes[0, 0].get_images()
+    row, column = divmod(int(image.get_array().argmax()), 41)
+    assert (row, column) == (10, 30)  # y = -1 is a quarter up from the bottom, x = 1 three quarters to the right
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (5,), (1, 8, 8), (3, 4, 4), (2, 4, 4)])
+def test_samples_of_any_event_shape(path, shape):
+    x = torch.rand(70, *shape, generator=torch.Generator().manual_seed(0))
+    plots.plot_samples(x, x, path, scaling=GreyLevels(17) if len(shape) == 3 else None)
+    assert path.read_bytes().startswith(PNG)
+
+
+def test_losses_and_log_probs(path):
+    plots.plot_loss([(1, 3.0), (2, 2.0)], [], path, floor=1.5)
+    assert path.read_bytes().startswith(PNG)
+    plots.plot_log_probs(torch.randn(100), torch.randn(100), path)
+    assert path.read_bytes().startswith(PNG)
+
+
+def test_pyplot_is_not_touched(path):
+    sys.modules.pop("matplotlib.pyplot", None)
+    plots.plot_loss([(1, 3.0)], [(1, 3.0)], path)
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'pyro-gflows\[plots\]'"):
+        plots.new_figure(1)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from pyro_gflows.datasets import load_data
+from pyro_gflows.presets import DEMO, FAMILIES, PRESETS, build_action, build_flow, preset_for
+
+
+@pytest.mark.parametrize(
+    ("group", "shape"),
+    [("D8", (2,)), ("C4", (6,)), ("SO(2)", (2,)), ("O(3)", (3,)), ("C1", (5,)), ("D4", (1, 8, 8)), ("C1", (3, 4, 4))],
+)
+def test_actions_fit_the_events(group, shape):
+    assert build_action(group, shape).event_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("group", "shape", "message"),
+    [
+        ("D8", (3,), "vectors of 2 numbers, got events of 3"),
+        ("SO(3)", (4,), "vectors of 3 numbers, got events of 4"),
+        ("D8", (1, 8, 8), "D8"),
+        ("C4", (1, 8, 6), "C4"),
+        ("C4", (8, 8), "expected events of shape"),
+    ],
+)
+def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
+    with pytest.raises(ValueError, match=message):
+        build_action(group, shape)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_scores_and_samples(name):
+    preset = PRESETS[name]
+    shape = (1, 8, 8) if preset.data == "digits" else (2,)
+    flow = build_flow(preset.flow, build_action(preset.group, shape), size=preset.size)
+    assert flow(torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))).shape == (3,)
+
+
+def test_the_densities_presets_stay_within_their_budget():
+    for name in ("8gaussians", "rings", "rings-radial"):
+        preset = PRESETS[name]
+        flow = build_flow(preset.flow, build_action(preset.group, (2,)), size=preset.size)
+        assert sum(p.numel() for p in flow.parameters()) <= 2000
+
+
+@pytest.mark.parametrize("data", ["8gaussians", "rings", "checkerboard", "digits"])
+def test_known_data_have_a_preset_of_their_own_symmetry(data):
+    preset = preset_for(data)
+    assert preset.data == data and not preset.shortened
+    assert preset.group == load_data(data).symmetry
+
+
+def test_another_family_and_own_files_get_defaults():
+    assert preset_for("8gaussians", flow="radial").flow == "radial"
+    assert preset_for("mine.npy").name == "own"
+    with pytest.raises(ValueError, match="unknown flow 'spline'"):
+        build_flow("spline", build_action("C4", (2,)))
+    assert set(FAMILIES) >= {"residual", "coupling", "radial"}
+
+
+def test_the_demo_is_labelled_as_shortened_and_pairs_every_flow_with_its_plain_twin():
+    assert all(preset.shortened and preset.name.endswith("-short") for preset in DEMO)
+    for preset in DEMO:
+        assert preset.settings.steps < PRESETS[preset_for(preset.data, flow=preset.flow).name].settings.steps
+        twins = {other.group for other in DEMO if (other.data, other.flow) == (preset.data, preset.flow)}
+        assert "C1" in twins and len(twins) > 1
