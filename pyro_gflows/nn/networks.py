@@ -19,7 +19,15 @@ from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.numerics import dense_jacobian
 from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "LipschitzNetwork", "conditioner", "hidden_action", "lipschitz_branch"]
+__all__ = [
+    "EquivariantCNN",
+    "EquivariantMLP",
+    "EquivariantNetwork",
+    "LipschitzNetwork",
+    "conditioner",
+    "hidden_action",
+    "lipschitz_branch",
+]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
     "gated": GatedNorm,
@@ -144,6 +152,10 @@ class LipschitzNetwork(EquivariantNetwork):
     """
 
     default_activations = ("splines", "soft_threshold")
+
+    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+        # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
+        return action.regular_fields(width) if action.is_finite else action.copies(width)
 
     def __init__(
         self,
