@@ -9,17 +9,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import ImageAction, MatrixRepresentation, TrivialRepresentation, VectorAction
+from pyro_gflows.actions import (
+    CoordinateSplit,
+    ImageAction,
+    IrrepSplit,
+    MatrixRepresentation,
+    TrivialRepresentation,
+    VectorAction,
+    checkerboard_split,
+)
 from pyro_gflows.actions.groups import DihedralGroup
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
-from pyro_gflows.transforms.actnorm import GActNorm
-from pyro_gflows.transforms.base import EquivariantTransform
-from pyro_gflows.transforms.compose import Compose
-from pyro_gflows.transforms.residual import GResidual
+from pyro_gflows.transforms import (
+    Compose,
+    EquivariantTransform,
+    GActNorm,
+    GCoupling,
+    GInverseAutoregressive,
+    GRadial,
+    GResidual,
+    GSplit,
+    GSqueeze,
+    MatrixExponential,
+    g_autoregressive,
+    g_coupling,
+)
 
 __all__ = ["CONSTRUCTORS", "RANDOM_IN_TRAINING", "events", "make", "make_flow", "training_steps"]
 
@@ -78,6 +96,40 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),
     "actnorm, sign flips": lambda: GActNorm(VectorAction.from_generators(SIGN_FLIPS)),
     "actnorm, image D4, regular": lambda: GActNorm(ImageAction("D4", 1, size=2, fields="regular")),
+    "radial, O(2)": lambda: GRadial(VectorAction.plane("O(2)"), bins=6),
+    "radial, trivial and sign of C2": lambda: GRadial(VectorAction.regular("C2"), bins=6),
+    "coupling, regular C4": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), width=2, depth=1),
+    "coupling, sign flips": lambda: g_coupling(VectorAction.from_generators(SIGN_FLIPS), width=2, depth=1),
+    "coupling, irrep scales, SO(3)": lambda: GCoupling(
+        CoordinateSplit(VectorAction.space("SO(3)", copies=2)), width=2, depth=1
+    ),
+    "coupling, irrep scales, plane D5": lambda: GCoupling(
+        IrrepSplit(VectorAction.plane("D5", copies=2)), moved=0, width=2, depth=1
+    ),
+    "coupling, matrix exponential, O(2)": lambda: g_coupling(
+        VectorAction.plane("O(2)", copies=2), transformer=MatrixExponential, width=2, depth=1
+    ),
+    "coupling, checkerboard, image D4": lambda: g_coupling(
+        ImageAction("D4", 1, size=4), split=checkerboard_split(ImageAction("D4", 1, size=4)), width=1, depth=1
+    ),
+    "coupling, channels, image C4": lambda: g_coupling(ImageAction("C4", 2, size=3), width=1, depth=1),
+    "autoregressive, regular C3": lambda: g_autoregressive(VectorAction.regular("C3", copies=3), width=2, depth=1),
+    "autoregressive, plane C5": lambda: g_autoregressive(VectorAction.plane("C5", copies=3), width=2, depth=1),
+    "inverse autoregressive, sign flips": lambda: GInverseAutoregressive(
+        CoordinateSplit(VectorAction.from_generators(SIGN_FLIPS), [[0], [1], [2]]), width=2, depth=1
+    ),
+    "inverse autoregressive, SO(3)": lambda: g_autoregressive(
+        VectorAction.space("SO(3)", copies=2), width=2, depth=1, fast="sample"
+    ),
+    "squeeze and coupling, image D4": lambda: Compose(
+        [
+            squeeze := GSqueeze(ImageAction("D4", 1, size=4)),
+            GCoupling(IrrepSplit(squeeze.action_out), width=1, depth=1),
+        ]
+    ),
+    "split, inner radial, plane D3": lambda: GSplit(
+        CoordinateSplit(VectorAction.plane("D3", copies=2)), GRadial(VectorAction.plane("D3"), bins=6), width=2, depth=1
+    ),
     "inverted, plane D8": lambda: CONSTRUCTORS["residual, ridges, plane D8"]().inv,
     "composed, regular C4": lambda: Compose(
         [

@@ -7,7 +7,7 @@ import torch
 from pyro.optim.clipped_adam import ClippedAdam
 
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms import Compose
 from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make, make_flow
 
 

@@ -1,0 +1,87 @@
+"""Certified contractions, and inverses that say when they fail (contracts 20, 21, 35, 36, 45)."""
+
+import pytest
+import torch
+
+from pyro_gflows.numerics import BanachSolver, ExactLogDet, InverseDidNotConverge
+from pyro_gflows.transforms import GResidual
+from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make, make_flow, training_steps
+
+RESIDUAL = [name for name in CONSTRUCTORS if isinstance(CONSTRUCTORS[name](), GResidual)]
+
+
+def spectral_norms(layer, x):
+    """The spectral norm of the branch's Jacobian at each point."""
+    jacobians = [torch.autograd.functional.jacobian(lambda v: layer.branch(v[None])[0], point) for point in x]
+    flat = torch.stack(jacobians).reshape(len(x), layer.action_in.numel, layer.action_in.numel)
+    return torch.linalg.matrix_norm(flat, 2)
+
+
+@pytest.mark.parametrize("scale", [0.3, 10.0])
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_the_bound_holds_at_every_weight(name, scale):
+    """However large the weights, by construction (contract 20); a true bound (contracts 35, 36)."""
+    layer = make(name, scale=scale)
+    bound = layer.lipschitz_bound()
+    assert bound < 1
+    assert (spectral_norms(layer, events(layer, 4)) <= bound + 1e-12).all()
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_the_bound_holds_after_training_hard(name):
+    """Contract 20: nobody has to call anything between steps."""
+    flow = make_flow(name)
+    training_steps(flow, 10, lr=0.5)
+    (layer,) = flow.transforms
+    assert layer.lipschitz_bound() < 1
+    assert (spectral_norms(layer, events(layer, 3)) <= layer.lipschitz_bound() + 1e-12).all()
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_an_inverse_that_does_not_converge_raises(name):
+    """With its figures (contract 21)."""
+    layer = make(name)
+    layer.solver = BanachSolver(max_iterations=1, tolerance=1e-14)
+    x = events(layer, 3)
+    costly = layer if layer.fast == "score" else layer.inv
+    with pytest.raises(InverseDidNotConverge, match=r"residual .*iteration"):
+        costly(x)
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_the_solvers_tolerance_is_in_the_unit_of_the_data(name):
+    """Contract 21: 1e-5 means 1e-5."""
+    layer = make(name)
+    layer.solver = BanachSolver(tolerance=1e-5)
+    x = 100 * events(layer, 3)
+    costly, cheap = (layer.call_and_ladj, layer.inv_call_and_ladj)
+    if layer.fast == "sample":
+        costly, cheap = cheap, costly
+    with torch.no_grad():
+        assert (cheap(costly(x)[0])[0] - x).abs().max() <= 1.01e-5
+
+
+@pytest.mark.parametrize("name", [name for name in RESIDUAL if name not in RANDOM_IN_TRAINING])
+def test_the_log_det_has_a_gradient_in_every_parameter_that_shapes_the_slope(name):
+    """Contract 45: of the biases too, all but the last layer's, which no Jacobian can see."""
+    layer = make(name).train()
+    ladj = (layer.inv_call_and_ladj if layer.fast == "score" else layer.call_and_ladj)(2 * events(layer, 40))[1]
+    named = dict(layer.named_parameters())
+    gradients = torch.autograd.grad(ladj.sum(), list(named.values()), allow_unused=True)
+    without = [key for key, g in zip(named, gradients, strict=True) if g is None or not (g != 0).any()]
+    assert len(without) <= 1, without
+
+
+def test_a_branch_without_a_bound_is_refused():
+    layer = make(RESIDUAL[0])
+
+    class Wild(torch.nn.Module):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="lipschitz_bound"):
+        GResidual(layer.action_in, Wild(), log_det=ExactLogDet())
+    wild = Wild()
+    wild.lipschitz_bound = lambda: torch.tensor(1.0)
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        GResidual(layer.action_in, wild)

@@ -1,0 +1,169 @@
+"""Parameters, buffers, copies and checkpoints (contracts 4, 9, 11, 12, 16, 28, 30, 34, 44)."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.registry import build, describe
+from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import Compose, Invert
+from tests.constructors import CONSTRUCTORS, events, make, make_flow
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_every_way_of_composing_keeps_every_parameter(transform):
+    """Contract 4: inverses, compositions and flows are modules that own their parts."""
+    number = count(transform)
+    assert number > 0
+    for inverse in (transform.inv, Invert(transform), Compose([transform]).inv, Compose([transform.inv])):
+        assert count(inverse) == number
+        assert inverse.state_dict().keys() and len(set(inverse.state_dict())) == len(transform.state_dict())
+    assert count(Compose([transform, transform.inv])) == number  # shared, and counted once
+    base = make_flow_base(transform)
+    assert count(EquivariantFlow(base, [transform])) == number + count(base.module)
+    assert count(EquivariantFlow(base, [transform, transform.inv.inv.inv])) == number + count(base.module)
+
+
+def make_flow_base(transform):
+    return InvariantNormal(transform.action_in, covariance="isotypic")
+
+
+def test_state_dict_round_trip_is_strict_and_exact(name):
+    """The weights and every basis they rest on are in the checkpoint (contracts 9, 28, 30, 34)."""
+    flow, other = make_flow(name), make_flow(name)
+    with torch.no_grad():
+        for tensor in other.state_dict().values():  # another machine: other weights, other bases
+            if tensor.is_floating_point():
+                tensor.add_(0.1)
+    other.load_state_dict(flow.state_dict(), strict=True)
+    x = events(flow, 3)
+    assert torch.equal(other(x), flow(x))
+    assert torch.equal(other.transform(x_of(other)), flow.transform(x_of(flow)))
+
+
+def x_of(flow):
+    return events(flow.transform, 2)
+
+
+def test_checkpoint_of_a_model_never_evaluated_loads_into_one_in_eval(name):
+    """Contract 28."""
+    torch.manual_seed(1)
+    fresh = CONSTRUCTORS[name]().double().train()
+    model = make(name).eval()
+    x = events(model, 2)
+    model(x)
+    model.load_state_dict(fresh.state_dict())
+    torch.testing.assert_close(model(x), fresh.eval()(x), rtol=1e-12, atol=1e-12)
+
+
+def test_weights_changed_in_eval_are_used(transform):
+    """Contract 28: no filter is cached."""
+    x = events(transform, 2)
+    before = transform(x.clone())
+    randomize_(transform, scale=0.2)
+    after = transform(x.clone())
+    assert (before != after).any()
+    twin = copy.deepcopy(transform).train()
+    torch.testing.assert_close(twin(x.clone()), after, rtol=1e-10, atol=1e-10)
+
+
+def test_functional_call_uses_the_given_weights(name):
+    """Contract 28."""
+    flow, other = make_flow(name), make_flow(name)
+    randomize_(other, scale=0.2)
+    x = events(flow, 2)
+    swapped = torch.func.functional_call(flow, dict(other.named_parameters()), (x,))
+    torch.testing.assert_close(swapped, other(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))], ids=["copy", "pickle"]
+)
+def test_copies_after_a_forward_pass_with_gradient(flow, duplicate):
+    """Contract 11: copies work, agree, share nothing, and carry no cache."""
+    bare = len(pickle.dumps(flow))
+    x = events(flow, 200)
+    y = flow.dist.rsample((200,))
+    flow(x).sum().backward()
+    flow.zero_grad()
+    twin = duplicate(flow)
+    assert len(pickle.dumps(flow)) < bare + 2_000
+    assert torch.equal(twin(x[:3]), flow(x[:3]))
+    assert y.requires_grad
+    randomize_(twin)
+    assert (twin(x[:3]) != flow(x[:3])).all()
+
+
+def test_torch_save_of_the_whole_module(flow, tmp_path):
+    """Contract 28: nothing local is inside."""
+    torch.save(flow, tmp_path / "flow.pt")
+    x = events(flow, 2)
+    assert torch.equal(torch.load(tmp_path / "flow.pt", weights_only=False)(x), flow(x))
+
+
+def test_description_rebuilds_the_structure(flow):
+    rebuilt = EquivariantFlow.from_config(flow.config()).double().eval()
+    rebuilt.load_state_dict(flow.state_dict())
+    x = events(flow, 3)
+    assert torch.equal(rebuilt(x), flow(x))
+    assert describe(build(describe(flow.transform))) == describe(flow.transform)
+
+
+def test_buffers_left_out_of_checkpoints_are_the_same_in_every_build(name):
+    """Contract 30: what is not stored is computed from the configuration alone."""
+    first, second = CONSTRUCTORS[name](), CONSTRUCTORS[name]()
+    stored = first.state_dict().keys()
+    others = dict(second.named_buffers())
+    for key, buffer in first.named_buffers():
+        if key not in stored:
+            assert torch.equal(buffer, others[key]), key
+
+
+def test_no_tensor_is_left_behind(flow, device):
+    """Contract 9: everything a module computes with follows ``.to``; nothing is a plain attribute."""
+    x = events(flow, 2)
+    flow = flow.to(device)
+    assert flow(x.to(device)).device.type == flow.dist.sample().device.type == device.type
+    wide = flow.float()
+    assert wide(x.to(device, torch.float32)).dtype == wide.dist.sample().dtype == torch.float32
+    back = flow.double()
+    assert back(x.to(device)).dtype == back.dist.sample().dtype == torch.float64
+
+
+def test_forward_is_log_prob_and_hooks_see_it(flow):
+    """Contract 12: wrapping the flow, as DistributedDataParallel does, reaches its computation."""
+    seen = []
+    flow.register_forward_hook(lambda module, arguments, output: seen.append(output))
+    x = events(flow, 3)
+    assert torch.equal(flow(x), flow.dist.log_prob(x))
+    assert len(seen) == 1
+
+
+def test_forward_never_changes_the_state(flow):
+    """Contract 44: data-dependent starts are explicit."""
+    before = copy.deepcopy(flow.state_dict())
+    flow.train()
+    flow(events(flow, 5))
+    flow.dist.sample((5,))
+    for key, value in flow.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    flow.initialize(5 * events(flow, 50))
+    assert flow(events(flow, 3)).isfinite().all()
+
+
+def test_built_while_the_default_dtype_is_float64(name):
+    """Contract 16."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        transform = CONSTRUCTORS[name]()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in transform.parameters()} == {torch.float64}
+    assert transform(events(transform, 2)).dtype == torch.float64
