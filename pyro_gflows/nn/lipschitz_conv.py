@@ -63,11 +63,13 @@ class LipschitzConv(EquivariantConv):
         super().__init__(action_in, action_out, kernel_size=kernel_size, bias=bias)
         self.bound = bound
         self.register_buffer("_frequencies", _frequencies(action_in, self._periods()), persistent=False)
-        self._has_half_turn = _half_turn(action_out) is not None
-        if self._has_half_turn:
-            matrix = action_out.channel_matrices(_half_turn(action_out))
+        half_turn = _half_turn(action_out)
+        self._has_half_turn = half_turn is not None
+        if half_turn is not None:
+            matrix = action_out.channel_matrices(half_turn)
+            sign = matrix.sum(-1, keepdim=True).to(torch.get_default_dtype())
             self.register_buffer("_half_turn_source", matrix.abs().argmax(-1), persistent=False)
-            self.register_buffer("_half_turn_sign", matrix.sum(-1, keepdim=True).float(), persistent=False)
+            self.register_buffer("_half_turn_sign", sign, persistent=False)
 
     def weight(self) -> Tensor:
         """The kernel, scaled."""
@@ -90,11 +92,11 @@ class LipschitzConv(EquivariantConv):
         return spectral_norm(self._symbols(kernel, self._frequencies[largest]))
 
     def _symbols(self, kernel: Tensor, frequencies: Tensor) -> Tensor:
-        """The Fourier transform of the kernel, ``(..., C_out, C_in)`` for frequencies ``(..., 2)``, up to unitary maps.
+        r"""The symbols of the kernel at frequencies ``(..., 2)``, shape ``(..., C_out, C_in)``, up to unitary maps.
 
-        A real kernel that the half-turn P preserves has the symbol :math:`\\bar S = P S P`. Then :math:`U S U^*` with the
-        unitary :math:`U = (e^{i \\pi/4} + e^{-i \\pi/4} P) / \\sqrt{2}` is the real matrix :math:`\\Re S + P\\,\\Im S`, whose
-        singular values cost a third of a complex one's.
+        A real kernel that the half-turn preserves has symbols with :math:`\bar S = P S P'`, where P and P' are its
+        matrices on the channels. Unitary :math:`U = (e^{i \pi/4} + e^{-i \pi/4} P) / \sqrt{2}`, and U' likewise, then
+        give the real matrix :math:`U S U'^* = \Re S + P\,\Im S`, whose singular values cost half as much or less.
         """
         offsets = torch.arange(self.kernel_size, device=kernel.device) - self.kernel_size // 2
         height, width = self._periods()

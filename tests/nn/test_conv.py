@@ -171,6 +171,16 @@ def test_lipschitz_bound_holds_and_is_the_symbols_norm(
     assert error <= 1e-12 * y.abs().max()
 
 
+def test_works_under_function_transforms() -> None:
+    for action in [regular("D4", 4, 1), ImageAction.translations(2, size=4)]:
+        conv = LipschitzConv(action, action).double()
+        x = images(action, 3)
+        jacobian = torch.func.vmap(torch.func.jacrev(conv))(x)
+        assert torch.allclose(torch.func.vmap(torch.func.jacfwd(conv))(x), jacobian, atol=1e-12)
+        moved = {name: value + 1.0 for name, value in conv.named_parameters()}
+        assert not torch.equal(torch.func.functional_call(conv, moved, (x,)), conv(x))
+
+
 def test_lipschitz_bound_survives_training() -> None:
     action = regular("D4", 5)
     conv = LipschitzConv(action, action)
