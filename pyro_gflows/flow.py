@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction

@@ -46,7 +46,9 @@ class GroupAction(ABC):
     def elements(self) -> Tensor:
         """All elements of a finite group. Raises ValueError for a continuous one."""
         if not isinstance(self.group, FiniteGroup):
-            raise ValueError(f"{self.group} has infinitely many elements; use sample() or a finite subgroup such as D16")
+            raise ValueError(
+                f"{self.group} has infinitely many elements; use sample() or a finite subgroup such as D16"
+            )
         return self.group.elements()
 
     def generators(self) -> Tensor:

@@ -1,9 +1,9 @@
 r"""Isotypic decomposition of a representation, computed from its matrices.
 
-By Schur's lemma a representation is :math:`\bigoplus_i \mathbb{R}^{m_i} \otimes V_i` and every map that commutes with the
-group is a small matrix on each multiplicity space. The irreducible subspaces are the eigenspaces of a random symmetric
-matrix after averaging over the group; the average is exact (all elements, or a quadrature that integrates every
-polynomial that occurs), so the bases are good to float64 precision.
+By Schur's lemma a representation is :math:`\bigoplus_i \mathbb{R}^{m_i} \otimes V_i` and every map that commutes with
+the group is a small matrix on each multiplicity space. The irreducible subspaces are the eigenspaces of a random
+symmetric matrix after averaging over the group; the average is exact (all elements, or a quadrature that integrates
+every polynomial that occurs), so the bases are good to float64 precision.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Isotype:
     r"""One irreducible representation V, and where it sits in the event.
 
     Attributes:
-        basis: shape ``(m, d, D)``; row (a, i) is the i-th basis vector of the a-th copy, all rows orthonormal, and every
-            copy carries the same matrices.
+        basis: shape ``(m, d, D)``; row (a, i) is the i-th basis vector of the a-th copy, all rows orthonormal, and
+            every copy carries the same matrices.
         commutant: shape ``(1 | 2 | 4, d, d)``; an orthogonal basis of the maps that commute with V (the identity
             first): the type of V is real, complex or quaternionic.
         representation: where ``V`` was first found, with the rows that carry it.
@@ -93,7 +93,9 @@ def _commutant(representation: Representation, rows: Tensor) -> Tensor:
     for _ in range(3 if d > 1 else 0):
         seed = torch.randn(d, d, generator=generator, dtype=torch.float64)
         middle = rows.T @ (seed - seed.T) @ rows
-        averaged = rows @ _average(representation.group, 2 * representation.band, representation, middle, representation)
+        averaged = rows @ _average(
+            representation.group, 2 * representation.band, representation, middle, representation
+        )
         unit = averaged @ rows.T
         for known in found:
             unit = unit - known * (unit * known).sum() / d
@@ -131,7 +133,11 @@ def decompose(representation: Representation) -> list[Isotype]:
     """The isotypic components of one representation, the trivial one first, then by dimension."""
     singles = [
         Isotype(
-            rows[None], _commutant(representation, rows), (representation, rows), (0,), _is_trivial(representation, rows)
+            rows[None],
+            _commutant(representation, rows),
+            (representation, rows),
+            (0,),
+            _is_trivial(representation, rows),
         )
         for rows in _eigenspaces(representation)
     ]

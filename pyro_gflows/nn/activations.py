@@ -1,8 +1,8 @@
 r"""Activations that commute with the field types they accept, each with its Lipschitz constant.
 
-A pointwise function commutes with permutations of coordinates; on other representations only a function of the norm of a
-whole irrep does. Every activation is a Module with ``lipschitz`` (a constant that holds for all its weights; ``inf`` where
-there is none); smooth pointwise ones also give ``value_and_slope(x)``.
+A pointwise function commutes with permutations of coordinates; on other representations only a function of the norm of
+a whole irrep does. Every activation is a Module with ``lipschitz`` (a constant that holds for all its weights; ``inf``
+where there is none); smooth pointwise ones also give ``value_and_slope(x)``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SortedPairs(_Pointwise):
 
 @registered
 class Splines(_Pointwise):
-    """One learnable function with |slope| < 1 for each field, applied to each of its entries; starts near half a softplus.
+    """One learnable function with |slope| < 1 for each field, applied to each of its entries; it starts as a soft step.
 
     Args:
         action: permutation fields.
@@ -175,7 +175,9 @@ class GatedNorm(_IrrepWise):
 
     def __init__(self, action: GroupAction) -> None:
         super().__init__(action)
-        invariant = [m for (m, _), isotype in zip(self._shapes, action.decomposition, strict=True) if isotype.is_trivial]
+        invariant = [
+            m for (m, _), isotype in zip(self._shapes, action.decomposition, strict=True) if isotype.is_trivial
+        ]
         self.gate = nn.Linear(self.copies, self.copies)
         self.feed = nn.Linear(self.copies, sum(invariant), bias=False)
         self.invariants = FixedBasis(action.invariants())

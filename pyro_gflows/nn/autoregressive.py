@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -26,8 +27,8 @@ def _side_by_side(actions: Sequence[GroupAction]) -> tuple[GroupAction, list[int
 class AutoregressiveNetwork(EquivariantNetwork):
     r"""An equivariant network from k blocks to k blocks of parameters, the j-th a function of the blocks before j.
 
-    Every field carries a label; a weight between two fields is kept only where it looks back. On vectors the masks act on
-    the multiplicities of each irrep, on images on pairs of fields, so they commute with the group. The first block's
+    Every field carries a label; a weight between two fields is kept only where it looks back. On vectors the masks act
+    on the multiplicities of each irrep, on images on pairs of fields, so they commute with the group. The first block's
     parameters are constants.
 
     Args:
@@ -49,7 +50,7 @@ class AutoregressiveNetwork(EquivariantNetwork):
         hidden, between = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1))
         # outputs look strictly back: what block j gets may read hidden fields labelled at most j - 1
         labels = [into, *[between] * depth, [label - 1 for label in out_of]]
-        self._labels = iter(list(zip(labels[:-1], labels[1:], strict=True)))
+        self._labels = iter(list(itertools.pairwise(labels)))
         self._hidden = hidden
         super().__init__(event, params, width=width, depth=depth)
         del self._labels, self._hidden

@@ -14,8 +14,8 @@ __all__ = ["FixedBasis"]
 class FixedBasis(nn.Module):
     """A constant float64 tensor that follows the device, and is saved with the weights, but never loses precision.
 
-    A buffer that went through ``.float()`` stays at 1e-7 after ``.double()``, and so would every equivariance that rests
-    on it. And weights mean something only in the basis they were trained in, which another machine may compute
+    A buffer that went through ``.float()`` stays at 1e-7 after ``.double()``, and so would every equivariance that
+    rests on it. And weights mean something only in the basis they were trained in, which another machine may compute
     differently: so the basis belongs to the checkpoint.
 
     Args:

@@ -18,8 +18,8 @@ __all__ = ["EquivariantLinear", "LipschitzLinear"]
 class EquivariantLinear(nn.Module):
     r"""Every linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W`, plus an invariant bias.
 
-    By Schur's lemma W is, for each irrep V in both actions, a small matrix over R, C or H between the copies of V: those
-    are the weights. Nothing is lost and nothing breaks the symmetry, to float64 precision.
+    By Schur's lemma W is, for each irrep V in both actions, a small matrix over R, C or H between the copies of V:
+    those are the weights. Nothing is lost and nothing breaks the symmetry, to float64 precision.
 
     Args:
         action_in: how the group moves x, of shape ``batch + (n_in,)``.
@@ -99,8 +99,8 @@ class EquivariantLinear(nn.Module):
 class LipschitzLinear(EquivariantLinear):
     r"""An equivariant linear map whose norm never exceeds ``bound``.
 
-    Each isotypic block is divided by :math:`\max(1, \sigma_{max}/c)`; the components are orthogonal, so the largest block
-    norm is exactly the norm of the map.
+    Each isotypic block is divided by :math:`\max(1, \sigma_{max}/c)`; the components are orthogonal, so the largest
+    block norm is exactly the norm of the map.
 
     Args:
         action_in: how the group moves x.
@@ -127,7 +127,9 @@ class LipschitzLinear(EquivariantLinear):
         return torch.stack(norms).max() if norms else torch.zeros(())
 
 
-def _order(labels: tuple[list[int], list[int]] | None, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor | None:
+def _order(
+    labels: tuple[list[int], list[int]] | None, source: tuple[int, ...], target: tuple[int, ...]
+) -> Tensor | None:
     if labels is None:
         return None
     into = torch.tensor([labels[1][summand] for summand in target])

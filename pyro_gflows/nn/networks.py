@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -84,7 +85,7 @@ class EquivariantNetwork(nn.Module):
         self.action_in, self.action_out = action_in, action_out
         hidden = self.hidden(action_in, width)
         chain = [action_in, *[hidden] * depth, action_out]
-        self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(chain[:-1], chain[1:], strict=True))
+        self.layers = nn.ModuleList(self.layer(a, b) for a, b in itertools.pairwise(chain))
         self.activations = nn.ModuleList(
             _activation(activation, hidden, self.default_activations) for _ in range(depth)
         )
@@ -204,8 +205,8 @@ class LipschitzNetwork(EquivariantNetwork):
 def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:
     """A residual branch for an action, with Lipschitz constant below ``bound``.
 
-    Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial terms,
-    which are all there is on one irreducible vector under O(n); otherwise, and on images, a LipschitzNetwork.
+    Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial
+    terms, which are all there is on one irreducible vector under O(n); otherwise, and on images, a LipschitzNetwork.
     """
     if action.event_dim == 1 and action.is_finite:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)

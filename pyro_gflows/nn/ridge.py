@@ -20,9 +20,9 @@ class Ridges(nn.Module):
     .. math:: f_k(x) = \frac{1}{|G|\sqrt{\lambda(u_k)\lambda(v_k)}}
         \sum_{g} \rho(g) v_k\; s_k(\langle \rho(g) u_k, x\rangle), \qquad |s_k'| < 1
 
-    where :math:`\lambda(u)` is the largest eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's lemma it
-    is :math:`|u|^2/d` on an irreducible event. The Jacobian is :math:`V^T \mathrm{diag}(s') U` with frames of norm
-    :math:`\sqrt{|G| \lambda}`, so no singular value exceeds 1.
+    where :math:`\lambda(u)` is the largest eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's
+    lemma it is :math:`|u|^2/d` on an irreducible event. The Jacobian is :math:`V^T \mathrm{diag}(s') U` with frames U
+    and V scaled to norm 1, so no singular value exceeds 1.
 
     Equivariance: re-indexing the sum. Where the group contains -1, only the odd part of s counts, so s is odd and half
     of the sum suffices.

@@ -13,26 +13,31 @@ __all__ = ["SlopeSplines", "integrate_slopes"]
 
 
 def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: float) -> tuple[Tensor, Tensor]:
-    r"""The integral from 0 of a piecewise-linear slope, and that slope, at t >= 0.
+    r"""The integral from 0 of a piecewise-linear slope, and that slope.
 
     Args:
-        t: non-negative points, any shape.
-        slopes: values at the knots ``0, spacing, 2 spacing, ...``; shape ``(functions, knots)``; constant beyond the last.
+        t: points, any shape.
+        slopes: values at the 2 n - 1 knots ``-(n - 1) spacing, ..., 0, ..., (n - 1) spacing``; shape
+            ``(functions, 2 n - 1)``; constant outside.
         row: which function each point belongs to; integers that broadcast with t.
         spacing: distance between knots.
     """
     functions, knots = slopes.shape
+    n = (knots + 1) // 2
+    # one more knot on the left: beyond either end the function is then one more piece without bend
+    slopes = torch.cat([slopes[:, :1], slopes], 1)
     bend = torch.cat([slopes.diff(dim=1), slopes.new_zeros(functions, 1)], 1)
-    area = (slopes[:, :-1] + 0.5 * bend[:, :-1]).cumsum(1)
-    area = torch.cat([slopes.new_zeros(functions, 1), area], 1)
-    scaled = t / spacing
-    knot = scaled.detach().to(torch.int64).clamp_(0, knots - 1)
-    offset = scaled - knot
-    # one look-up of three numbers: its backward is the only scatter
-    table = torch.stack([area, slopes, bend], -1).reshape(-1, 3)
-    at = table.index_select(0, (knot + torch.as_tensor(row, device=t.device) * knots).reshape(-1))
-    area_at, slope_at, bend_at = at.reshape(*t.shape, 3).unbind(-1)
-    return spacing * (area_at + offset * (slope_at + 0.5 * bend_at * offset)), slope_at + bend_at * offset
+    pieces = (slopes[:, :-1] + 0.5 * bend[:, :-1]).cumsum(1)
+    area = torch.cat([slopes.new_zeros(functions, 1), pieces], 1)
+    area = area - area[:, n, None]
+    # rows of contiguous numbers from one look-up: its backward is the only scatter
+    table = torch.stack([area * spacing, slopes, bend / spacing]).flatten(1)
+    knot = (t.detach() / spacing).floor_().clamp_(-n, n - 1)
+    offset = torch.sub(t, knot, alpha=spacing)
+    place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
+    area, start, bend = table.index_select(1, place.flatten()).unflatten(1, t.shape).unbind(0)
+    rise = bend * offset
+    return torch.addcmul(area, offset, torch.add(start, rise, alpha=0.5)), start + rise
 
 
 class SlopeSplines(nn.Module):
@@ -56,13 +61,9 @@ class SlopeSplines(nn.Module):
     def forward(self, t: Tensor, row: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         """``(s(t), s'(t))``; ``row`` says which function of the bank, broadcasting with t."""
         slopes = torch.tanh(self.theta)
-        spacing = self.limit / (self.knots - 1)
-        if not self.odd:
-            # one function of |t| for each sign: the two halves share the knot at 0
-            slopes = torch.cat([slopes[:, self.knots - 1 :], slopes[:, : self.knots].flip(1)])
-            row = torch.as_tensor(row, device=t.device) + self.count * (t.detach() < 0)
-        value, slope = integrate_slopes(t.abs(), slopes, row, spacing=spacing)
-        return t.detach().sign() * value, slope
+        if self.odd:  # then the slope is even
+            slopes = torch.cat([slopes.flip(1), slopes[:, 1:]], 1)
+        return integrate_slopes(t, slopes, row, spacing=self.limit / (self.knots - 1))
 
     def extra_repr(self) -> str:
         return f"{self.count} {'odd ' if self.odd else ''}functions, {self.knots} knots on [0, {self.limit:g}], |slope| < 1"

@@ -19,10 +19,10 @@ class GActNorm(EquivariantTransform):
 
     .. math:: y = e^{a_i}\,(x_i + b), \qquad \log|\det J| = \sum_i n_i a_i
 
-    with one a_i for each summand i of the action (for images: each field, on all pixels; n_i is its share of the event)
-    and b in the span of the invariant field vectors. Equivariant because a number commutes with every representation and
-    b is fixed by it. ``initialize`` sets both so that data come out with unit scale and, along the invariant directions,
-    zero mean; a forward call never changes them.
+    with one a_i for each field i of the action (for images on all pixels; n_i is the field's share of the event) and b
+    in the span of the invariant field vectors. Bijective because no scale is 0; equivariant because a number commutes
+    with every representation and b is fixed by it. ``initialize`` sets both so that data come out with unit scale and,
+    along the invariant directions, zero mean; a forward call never changes them.
 
     Args:
         action: how the group moves events.

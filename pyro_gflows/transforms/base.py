@@ -21,8 +21,8 @@ __all__ = ["EquivariantTransform", "Invert"]
 class EquivariantTransform(TransformModule):
     r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x) = \rho_{out}(g)\,T(x)`.
 
-    A subclass writes ``call_and_ladj(x)`` and ``inv_call_and_ladj(y)``: value and log|det| of that very map in one pass,
-    the log-det of exactly the batch shape. All that Pyro and torch ask for is derived here.
+    A subclass writes ``call_and_ladj(x)`` and ``inv_call_and_ladj(y)``: value and log|det| of that very map in one
+    pass, the log-det of exactly the batch shape. All that Pyro and torch ask for is derived here.
 
     Args:
         action_in: how the group moves x.
@@ -146,7 +146,9 @@ def _exchange(shape: Sequence[int], old: GroupAction, new: GroupAction) -> torch
     shape = torch.Size(shape)
     batch = len(shape) - old.event_dim
     if batch < 0 or shape[batch:] != old.event_shape:
-        raise ValueError(f"expected a shape (..., {', '.join(map(str, old.event_shape))}) for {old}, got {tuple(shape)}")
+        raise ValueError(
+            f"expected a shape (..., {', '.join(map(str, old.event_shape))}) for {old}, got {tuple(shape)}"
+        )
     return shape[:batch] + new.event_shape
 
 

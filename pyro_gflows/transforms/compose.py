@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class Compose(EquivariantTransform):
                     f"transform {position}: expected an EquivariantTransform such as g_residual(action), "
                     f"got {type(transform).__name__}"
                 )
-        for position, (first, second) in enumerate(zip(transforms[:-1], transforms[1:], strict=True)):
+        for position, (first, second) in enumerate(itertools.pairwise(transforms)):
             if first.action_out != second.action_in:
                 raise ValueError(
                     f"transforms {position} and {position + 1} do not fit: the first one's events move by "
@@ -77,5 +78,3 @@ class Compose(EquivariantTransform):
 
     def extra_repr(self) -> str:
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
-
-

@@ -68,4 +68,9 @@ class LastDraw:
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    # not module.parameters(): it makes names and looks for duplicates, which costs more than small layers themselves
+    own = [*module._parameters.values(), *module._buffers.values()]
+    tensors = [tensor for tensor in own if tensor is not None]
+    for child in module.children():
+        tensors += _weights(child)
+    return tensors

@@ -26,8 +26,8 @@ class GRadial(EquivariantTransform):
         \log|\det J| = \sum_i \log R_i'(r_i) + (d_i - 1) \log\frac{R_i(r_i)}{r_i}
 
     Bijective because R is increasing with R(0) = 0 and a linear tail, both directions in closed form; it commutes with
-    every orthogonal map of each part, so with the group, continuous ones included. It never mixes directions: on its own it
-    models radial structure only.
+    every orthogonal map of each part, so with the group, continuous ones included. It never mixes directions: on its
+    own it models radial structure only.
 
     Args:
         action: how the group moves vectors.

@@ -20,13 +20,13 @@ class GResidual(OneWayTransform):
 
     .. math:: y = x + f(x), \qquad \log|\det J| = \log|\det(I + J_f(x))|
 
-    Bijective because Lip(f) < 1 (Banach's fixed-point theorem); equivariant because f is. The inverse is a root, found by
-    ``solver``, with gradients by the implicit function theorem.
+    Bijective because Lip(f) < 1 (Banach's fixed-point theorem); equivariant because f is. The inverse is a root, found
+    by ``solver``, with gradients by the implicit function theorem.
 
     Args:
         action: how the group moves events.
-        branch: f, an equivariant module with ``lipschitz_bound()``; where it has ``call_and_jacobian``, an exact log-det
-            uses that.
+        branch: f, an equivariant module with ``lipschitz_bound()``; an exact log-det uses its ``call_and_jacobian``
+            where it has one.
         log_det: an estimator; exact by default.
         solver: how to invert; Newton for events of at most 3 numbers, else the Banach iteration.
         fast: which direction evaluates f once ("score" or "sample").

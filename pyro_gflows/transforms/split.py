@@ -21,8 +21,8 @@ class GSplit(EquivariantTransform):
         \log|\det J| = \log|\det J_T(x_1)| + \log|\det A(y_1)|
 
     This is a multi-scale flow with one base and no special case: the second part leaves the flow early, with a
-    conditional Gaussian given the first; a squeeze inside T ends with its own inverse. Bijective and equivariant as T and
-    A are.
+    conditional Gaussian given the first; a squeeze inside T ends with its own inverse. Bijective and equivariant as T
+    and A are.
 
     Args:
         split: how the event falls into two invariant parts.

@@ -110,8 +110,8 @@ class ElementwiseAffine(_Affine):
 class IrrepScale(_Affine):
     r"""One invariant scale for each irrep copy: :math:`y = \sum_a e^{s_a} P_a x + t`; any group, continuous included.
 
-    P_a projects on the a-th irreducible copy (images: of the fields, at each pixel). A number commutes with everything, so
-    s is invariant (images: scalar fields) and t moves by rho. Log-det :math:`\sum_a d_a s_a`.
+    P_a projects on the a-th irreducible copy (images: of the fields, at each pixel). A number commutes with everything,
+    so s is invariant (images: scalar fields) and t moves by rho. Log-det :math:`\sum_a d_a s_a`.
     """
 
     def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
