@@ -28,7 +28,8 @@ class EquivariantFlow(nn.Module):
             ``action_out`` of the one before, and the first one's the base's action.
 
     Raises:
-        TypeError, ValueError: a part that is no base or transform, or two neighbours' actions that differ.
+        TypeError: the base is not an invariant one, or a transform not an EquivariantTransform.
+        ValueError: no transform, or two neighbours' actions that differ.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
 
@@ -69,7 +70,7 @@ class EquivariantFlow(nn.Module):
     @property
     def transforms(self) -> list[EquivariantTransform]:
         """The transforms, from base to data."""
-        return list(self.transform.parts)  # type: ignore[arg-type]
+        return self.transform.transforms
 
     @property
     def dist(self) -> dist.TransformedDistribution:
@@ -88,8 +89,7 @@ class EquivariantFlow(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Plain JSON data that :meth:`from_config` rebuilds the structure from (weights: ``state_dict``)."""
-        description: dict[str, Any] = describe(self)
-        return description
+        return dict(describe(self))
 
     @staticmethod
     def from_config(config: dict[str, Any]) -> EquivariantFlow:
@@ -101,5 +101,5 @@ class EquivariantFlow(nn.Module):
 
     def __repr__(self) -> str:
         lines = [f"EquivariantFlow: {self.action}", f"  base: {self._base!r}"]
-        lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transform.parts)]
+        lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transforms)]
         return "\n".join(lines)

@@ -30,19 +30,22 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str) -> tupl
     if len({step.shape for step in steps}) > 1:
         raise ValueError(f"expected generators of one size, got {[len(step) for step in steps]}")
     found = torch.eye(len(steps[0]), dtype=torch.float64)[None]
-    frontier = found
-    while len(frontier):
-        fresh: list[Tensor] = []
-        for candidate in torch.cat([step @ frontier for step in steps]):
-            known = torch.cat([found, torch.stack(fresh)]) if fresh else found
-            if _distance(known, candidate).min() > _SAME:
-                fresh.append(candidate)
-            if len(found) + len(fresh) > max_order:
-                raise ValueError(_too_large(known, candidate, max_order))
-        frontier = torch.stack(fresh) if fresh else found[:0]
-        found = torch.cat([found, frontier])
-    table = torch.stack([_index(found, element @ found) for element in found])
-    generator_indices = _index(found, torch.stack(steps)).tolist()
+    origins: list[tuple[int, int]] = []  # of each element but the first: the step and the element that it came from
+    parent = 0
+    while parent < len(found):
+        for index, step in enumerate(steps):
+            candidate = step @ found[parent]
+            if _distance(found, candidate).min() > _SAME:
+                if len(found) == max_order:
+                    raise ValueError(_too_large(found, candidate, max_order))
+                found = torch.cat([found, candidate[None]])
+                origins.append((index, parent))
+        parent += 1
+    by_step = [_index(found, step @ found) for step in steps]
+    rows = [torch.arange(len(found))]
+    for index, parent in origins:
+        rows.append(by_step[index][rows[parent]])  # (s p) h = s (p h)
+    table = torch.stack(rows)
     for _ in range(2):  # averaging makes a nearly multiplicative map multiplicative, quadratically fast
         averaged = torch.stack([(found[row] @ found.mT).mean(0) for row in table])
         u, _, vh = torch.linalg.svd(averaged)
@@ -50,7 +53,7 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str) -> tupl
     whole = found.round()
     if (found - whole).abs().max() < 1e-9:  # signed permutations: exact
         found = whole + 0.0
-    return FiniteGroup(name, table.tolist(), generator_indices), found
+    return FiniteGroup(name, table, [int(row[0]) for row in by_step]), found
 
 
 def _distance(matrices: Tensor, matrix: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class TranslationGroup(FiniteGroup):
         a, b = index // right, index % right
         table = (a[:, None] + a) % down * right + (b[:, None] + b) % right
         generators = [right] * (down > 1) + [1] * (right > 1)
-        super().__init__(f"Z{down}xZ{right}", table, generators)  # type: ignore[arg-type]
+        super().__init__(f"Z{down}xZ{right}", table, generators)
 
     def _key(self) -> Any:  # the table is large, and these two numbers determine it
         return ("translations", self.shifts)

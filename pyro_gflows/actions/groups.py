@@ -71,7 +71,7 @@ class FiniteGroup(Group):
 
     is_finite = True
 
-    def __init__(self, name: str, table: Sequence[Sequence[int]], generators: Sequence[int]) -> None:
+    def __init__(self, name: str, table: Sequence[Sequence[int]] | Tensor, generators: Sequence[int]) -> None:
         self.name = name
         self.table = torch.as_tensor(table, dtype=torch.int64)
         self.order = len(self.table)
@@ -131,9 +131,9 @@ class CyclicGroup(_Planar):
     """
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.n = _positive(n)
         index = torch.arange(n)
-        super().__init__(f"C{n}", ((index[:, None] + index) % n).tolist(), [1] if n > 1 else [])
+        super().__init__(f"C{n}", (index[:, None] + index) % n, [1] if n > 1 else [])
 
     def plane(self) -> Tensor:
         return _rotations(self.n)
@@ -149,15 +149,21 @@ class DihedralGroup(_Planar):
     """
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.n = _positive(n)
         turn, flip = torch.arange(2 * n) % n, torch.arange(2 * n) // n
         sign = 1 - 2 * flip
         table = (turn[:, None] + sign[:, None] * turn) % n + n * ((flip[:, None] + flip) % 2)
-        super().__init__(f"D{n}", table.tolist(), [1, n] if n > 1 else [1])
+        super().__init__(f"D{n}", table, [1, n] if n > 1 else [1])
 
     def plane(self) -> Tensor:
         rotations = _rotations(self.n)
         return torch.cat([rotations, rotations * torch.tensor([1.0, -1.0], dtype=torch.float64)])
+
+
+def _positive(n: int) -> int:
+    if n < 1:
+        raise ValueError(f"expected a positive number of turns, got {n}")
+    return n
 
 
 @functools.cache
@@ -176,6 +182,7 @@ def parse_group(name: str | Group) -> Group:
     """A group from the name that people write: "C4", "D8", "SO(2)", "O(2)", "SO(3)", "O(3)".
 
     Raises:
+        TypeError: neither a group nor a name.
         ValueError: the name is none of these.
 
     Example:

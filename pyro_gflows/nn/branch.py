@@ -18,15 +18,34 @@ class LipschitzSum(nn.Module):
 
     .. math:: f(x) = c\,\frac{\tanh S}{S} \sum_k p_k f_k(x), \qquad S = \sum_k |p_k|
 
+    Its Lipschitz constant is at most :math:`c \tanh S < c`; it is equivariant because every term is.
+
     Args:
-        parts: modules such as Ridges or RadialTerm: ``terms`` functions each, all 1-Lipschitz, with
+        parts: modules such as Ridges or RadialTerm: ``terms`` functions each, all 1-Lipschitz, of one ``action``, with
             ``call_and_jacobian(x, weights)``.
         bound: the constant c, in (0, 1).
+
+    Raises:
+        ValueError: no part, parts of different actions, or a bound outside (0, 1).
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.nn import RadialTerm, Ridges
+        >>> action = VectorAction.plane("D8")
+        >>> branch = LipschitzSum([Ridges(action), RadialTerm(action)])
+        >>> value, jacobian = branch.call_and_jacobian(torch.zeros(5, 2))
+        >>> value.shape, jacobian.shape
+        (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
     def __init__(self, parts: Sequence[nn.Module], *, bound: float = 0.99) -> None:
         super().__init__()
+        if not 0 < bound < 1:
+            raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
+        if not parts or any(part.action != parts[0].action for part in parts):
+            raise ValueError(f"expected parts of one action, got {[str(part.action) for part in parts]}")
         self.parts = nn.ModuleList(parts)
+        self.action = parts[0].action
         self.bound = bound
         self.counts = [int(part.terms) for part in parts]  # type: ignore[arg-type]
         self.p = nn.Parameter(torch.cat([torch.full((count,), 1.0 / count) for count in self.counts]))
@@ -40,9 +59,9 @@ class LipschitzSum(nn.Module):
         return self._weights().detach().abs().sum()
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian."""
+        """f(x) and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         outputs = [
-            part.call_and_jacobian(x, weights)
+            part.call_and_jacobian(x, weights)  # type: ignore[operator]
             for part, weights in zip(self.parts, self._weights().split(self.counts), strict=True)
         ]
         values, jacobians = zip(*outputs, strict=True)

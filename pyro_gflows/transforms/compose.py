@@ -26,6 +26,13 @@ class Compose(EquivariantTransform):
     Raises:
         TypeError: a part is not an EquivariantTransform.
         ValueError: the list is empty, or two neighbours' actions differ.
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows import GActNorm, GRadial, VectorAction
+        >>> action = VectorAction.plane("O(2)")
+        >>> Compose([GActNorm(action), GRadial(action)])(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(self, transforms: Sequence[EquivariantTransform]) -> None:
@@ -47,33 +54,38 @@ class Compose(EquivariantTransform):
         super().__init__(transforms[0].action_in, transforms[-1].action_out)
         self.parts = nn.ModuleList(transforms)
 
+    @property
+    def transforms(self) -> list[EquivariantTransform]:
+        """The transforms, in the order in which they are applied."""
+        return list(self.parts)  # type: ignore[arg-type]
+
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])
-        for part in self.parts:
+        for part in self.transforms:
             x, ladj = part.call_and_ladj(x)
             total = total + ladj
         return x, total
 
     def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         total = y.new_zeros(y.shape[: y.ndim - self.action_out.event_dim])
-        for part in reversed(self.parts):
+        for part in reversed(self.transforms):
             y, ladj = part.inv_call_and_ladj(y)
             total = total + ladj
         return y, total
 
     def initialize(self, x: Tensor) -> Tensor:
-        for part in self.parts:
+        for part in self.transforms:
             x = part.initialize(x)
         return x
 
     def initialize_inverse(self, y: Tensor) -> Tensor:
-        for part in reversed(self.parts):
+        for part in reversed(self.transforms):
             y = part.initialize_inverse(y)
         return y
 
     def clear_cache(self) -> None:
         super().clear_cache()
-        for part in getattr(self, "parts", ()):
+        for part in self.transforms:
             part.clear_cache()
 
     def extra_repr(self) -> str:
