@@ -15,7 +15,18 @@ from pyro_gflows import plots
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.datasets import DataSet
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import FitResult, fit, group_bits_per_dim, invariance_error, log_probs, mean_and_error, save
+from pyro_gflows.infer import (
+    FitResult,
+    fit,
+    group_bits_per_dim,
+    invariance_error,
+    log_probs,
+    mean_and_error,
+    random_elements,
+    save,
+    symmetrized_nll,
+)
+from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.storage import check_writable, write_json
 from pyro_gflows.presets import Preset, build_action, build_flow
 
@@ -64,7 +75,7 @@ def run(
         data.train,
         settings=preset.settings,
         validation=data.validation,
-        augment=data.augment,
+        augment=_augmentation(preset, data),
         folder=folder,
         resume=resume,
         progress=progress,
@@ -76,6 +87,7 @@ def run(
         "flow": preset.flow,
         "preset": preset.name,
         "shortened": preset.shortened,
+        "augment": preset.augment,
         "seed": seed,
         "steps": result.steps,
         "parameters": sum(p.numel() for p in flow.parameters() if p.requires_grad),
@@ -84,6 +96,13 @@ def run(
     metrics = {**about, **measure(flow, data, group=preset.group, seed=seed)}
     write_json(folder / "metrics.json", metrics)
     return Outcome(flow, result, metrics)
+
+
+def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
+    if not preset.augment:
+        return data.augment
+    move, refresh = random_elements(build_action(preset.augment, data.event_shape)), data.augment
+    return move if refresh is None else lambda x, generator: move(refresh(x, generator), generator)
 
 
 def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) -> Mapping[str, Any]:
@@ -105,6 +124,8 @@ def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) 
         figures["bits_per_dim"] = data.scaling.bits_per_dim(figures["nll"], pixels=flow.action.numel)
         if measured.is_finite:
             figures["group_bits_per_dim"] = group_bits_per_dim(flow, test, measured, scaling=data.scaling)
+            symmetrized = symmetrized_nll(flow, test, measured)
+            figures["symmetrized_bits_per_dim"] = data.scaling.bits_per_dim(symmetrized, pixels=flow.action.numel)
     rows = test[:_INVARIANCE_ROWS].double()
     generator = torch.Generator().manual_seed(seed)
     figures["invariance_error"] = invariance_error(copy.deepcopy(flow).double(), rows, measured, generator=generator)

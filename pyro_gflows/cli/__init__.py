@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pyro_gflows.cli.commands import check, fit, sample, score
-from pyro_gflows.cli.demo import demo
+from pyro_gflows.cli.comparison import demo
 from pyro_gflows.infer import FitDiverged
 from pyro_gflows.numerics import InverseDidNotConverge
 from pyro_gflows.presets import FAMILIES, PRESETS
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--group", help="C4, D8, SO(2), O(2), ...; C1 is no symmetry (default: the data's)")
     command.add_argument("--flow", choices=sorted(FAMILIES), help="kind of layers (default: the data's preset)")
     command.add_argument("--preset", choices=sorted(PRESETS), help="a named recipe (default: the data's)")
+    command.add_argument("--augment", metavar="GROUP", help="move every training event by a random element of it")
     command.add_argument("--steps", type=int, help="optimizer steps")
     command.add_argument("--batch-size", type=int, help="events a step")
     command.add_argument("--lr", type=float, help="peak learning rate")

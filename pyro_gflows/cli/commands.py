@@ -49,7 +49,8 @@ def _preset(arguments: argparse.Namespace) -> Preset:
     if arguments.lr is not None:
         changes["optimizer"] = Adam(lr=arguments.lr)
     settings = dataclasses.replace(preset.settings, **changes)
-    return preset.change(group=arguments.group or preset.group, settings=settings)
+    group, augment = arguments.group or preset.group, arguments.augment or preset.augment
+    return preset.change(group=group, augment=augment, settings=settings)
 
 
 def sample(arguments: argparse.Namespace) -> int:

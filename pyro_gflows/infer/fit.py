@@ -110,7 +110,7 @@ def fit(
     with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope(), DeferredInterrupt() as interrupt:
         torch.manual_seed(settings.seed)
         trainer = Trainer(flow, data, settings=settings, augment=augment, validation=validation)
-        identity = _identity(flow, data, settings)
+        identity = _identity(flow, data, settings, validation)
         if resume and place is not None:
             trainer.restore(read_checkpoint(place, identity))
         else:
@@ -157,11 +157,14 @@ def _run(
     return now.step < settings.steps
 
 
-def _identity(flow: EquivariantFlow, data: Tensor | Sampler, settings: FitSettings) -> dict[str, Any]:
+def _identity(
+    flow: EquivariantFlow, data: Tensor | Sampler, settings: FitSettings, validation: Tensor | None
+) -> dict[str, Any]:
     try:
         structure = flow.config()
     except TypeError:
         # A user's own unregistered class cannot be described; names and shapes of its weights still tell flows apart.
         structure = {name: list(tensor.shape) for name, tensor in flow.state_dict().items()}
     plain = {field.name: repr(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-    return {"settings": plain, "flow": structure, "data": fingerprint(data)}
+    held_out = None if validation is None else fingerprint(validation)
+    return {"settings": plain, "flow": structure, "data": fingerprint(data), "validation": held_out}

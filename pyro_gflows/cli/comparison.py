@@ -21,7 +21,17 @@ from pyro_gflows.presets import DEMO, Preset
 
 __all__ = ["demo"]
 
-_COLUMNS = ("data", "flow", "group", "parameters", "seconds", "gap (nats)", "bits/dim, group mean", "invariance error")
+_COLUMNS = (
+    "data",
+    "flow",
+    "group",
+    "parameters",
+    "seconds",
+    "gap (nats)",
+    "bits/dim (group mean)",
+    "bits/dim (symmetrized)",
+    "invariance error",
+)
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -54,11 +64,12 @@ def _fit(preset: Preset, seed: int, folder: Path) -> dict[str, Any]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [_COLUMNS]
     for row in rows:
-        gap = f"{row['gap']:.4f}" if "gap" in row else "-"
-        bits = f"{row['group_bits_per_dim']:.4f}" if "group_bits_per_dim" in row else "-"
+        gap = f"{row['gap']:.4f} +- {row['gap_standard_error']:.4f}" if "gap" in row else "-"
+        group = row["group"] + (f" (data augmented by {row['augment']})" if row["augment"] else "")
+        bits = [f"{row[key]:.4f}" if key in row else "-" for key in ("group_bits_per_dim", "symmetrized_bits_per_dim")]
         counts = (str(row["parameters"]), f"{row['seconds']:.0f}")
         error = f"{row['invariance_error']:.1e} ({row['invariance_group']})"
-        cells.append((row["data"], row["flow"], row["group"], *counts, gap, bits, error))
+        cells.append((row["data"], row["flow"], group, *counts, gap, *bits, error))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
