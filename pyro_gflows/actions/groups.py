@@ -81,6 +81,7 @@ class FiniteGroup(Group):
         if not torch.equal(self.table.sort(dim=1).values, index.expand(self.order, -1)):
             raise ValueError(f"group {name!r}: every row of the multiplication table must be a permutation")
         self._generators = torch.as_tensor(list(generators), dtype=torch.int64)
+        self._table_bytes = self.table.numpy().tobytes()
         self.inverse = (self.table == 0).long().argmax(dim=1)
 
     def elements(self) -> Tensor:
@@ -110,7 +111,7 @@ class FiniteGroup(Group):
         return coset[self.table[:, representatives]]
 
     def _key(self) -> Any:
-        return tuple(map(tuple, self.table.tolist()))
+        return self._table_bytes
 
 
 class _Planar(FiniteGroup):

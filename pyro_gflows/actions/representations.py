@@ -101,6 +101,9 @@ class DefiningRepresentation(Representation):
     def matrices(self, elements: Tensor) -> Tensor:
         return self.group.plane()[elements] if isinstance(self.group, _Planar) else elements
 
+    def _key(self) -> Any:
+        return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways
+
     def _key(self) -> Any:  # C2 and D1 are one group by their tables, and act on the plane in two ways
         return (*super()._key(), self.group.name)
 
