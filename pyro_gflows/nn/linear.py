@@ -54,14 +54,15 @@ class EquivariantLinear(nn.Module):
         for target in action_out.decomposition:
             for source in action_in.decomposition:
                 change = intertwiner(source, target)
-                if change is None:
+                mask = _order(autoregressive, source.labels, target.labels)
+                if change is None or (mask is not None and not mask.any()):
                     continue
                 shape = (target.multiplicity, source.multiplicity, len(target.commutant))
                 self.weights.append(nn.Parameter(torch.randn(shape) / (shape[1] * shape[2]) ** 0.5))
                 self.commutants.append(FixedBasis(target.commutant))
                 rows_in.append((change @ source.basis).flatten(0, 1))
                 rows_out.append(target.basis.flatten(0, 1))
-                self.masks.append(_order(autoregressive, source.labels, target.labels))
+                self.masks.append(mask)
         self.basis_in = FixedBasis(torch.cat(rows_in) if rows_in else torch.zeros(0, action_in.numel))
         self.basis_out = FixedBasis(torch.cat(rows_out) if rows_out else torch.zeros(0, action_out.numel))
         self.invariants = FixedBasis(action_out.invariants())
