@@ -104,9 +104,6 @@ class DefiningRepresentation(Representation):
     def _key(self) -> Any:
         return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways
 
-    def _key(self) -> Any:  # C2 and D1 are one group by their tables, and act on the plane in two ways
-        return (*super()._key(), self.group.name)
-
 
 def _finite(group: Group | str, what: str) -> FiniteGroup:
     parsed = parse_group(group)

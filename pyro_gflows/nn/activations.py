@@ -8,6 +8,7 @@ where there is none); smooth pointwise ones also give ``value_and_slope(x)``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -169,11 +170,16 @@ class GatedNorm(_IrrepWise):
     :math:`\sum_c v_{ac} |x_c|`, which is how a network makes invariant numbers from vectors.
 
     Not Lipschitz for free weights, so not for residual branches.
+
+    Args:
+        action: vectors, of any representation.
+        labels: None, or one integer for each field: a copy then reads only copies of a smaller or equal label.
     """
 
     lipschitz = math.inf
+    looks_back: Tensor | None
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: GroupAction, *, labels: Sequence[int] | None = None) -> None:
         super().__init__(action)
         invariant = [
             m for (m, _), isotype in zip(self._shapes, action.decomposition, strict=True) if isotype.is_trivial
@@ -181,7 +187,16 @@ class GatedNorm(_IrrepWise):
         self.gate = nn.Linear(self.copies, self.copies)
         self.feed = nn.Linear(self.copies, sum(invariant), bias=False)
         self.invariants = FixedBasis(action.invariants())
+        mask = None
+        if labels is not None:
+            order = torch.tensor([labels[field] for isotype in action.decomposition for field in isotype.labels])
+            mask = order[:, None] >= order
+        self.register_buffer("looks_back", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         norms = self._norms(x)
-        return self._scaled(x, torch.sigmoid(self.gate(norms))) + self.feed(norms) @ self.invariants(x)
+        gate, feed = self.gate.weight, self.feed.weight
+        if self.looks_back is not None:  # the invariants are the first copies
+            gate, feed = gate * self.looks_back, feed * self.looks_back[: len(feed)]
+        gates = torch.sigmoid(nn.functional.linear(norms, gate, self.gate.bias))
+        return self._scaled(x, gates) + nn.functional.linear(norms, feed) @ self.invariants(x)

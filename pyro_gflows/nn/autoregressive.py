@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.activations import GatedNorm
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
@@ -37,7 +38,17 @@ class AutoregressiveNetwork(EquivariantNetwork):
         width: hidden fields for each block.
         depth: hidden layers.
 
+    Raises:
+        ValueError: fewer than two blocks, or another number of outputs.
+
     Source: MADE, arXiv:1502.03509.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> block = VectorAction.regular("C4")
+        >>> first, second = AutoregressiveNetwork([block, block], [block, block])(torch.zeros(5, 8))
+        >>> second.shape
+        torch.Size([5, 4])
     """
 
     def __init__(
@@ -47,13 +58,12 @@ class AutoregressiveNetwork(EquivariantNetwork):
             raise ValueError(f"expected k >= 2 blocks and as many outputs, got {len(blocks)} and {len(outputs)}")
         event, into = _side_by_side(blocks)
         params, out_of = _side_by_side(outputs)
-        hidden, between = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1))
+        self._hidden, self._hidden_labels = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1))
         # outputs look strictly back: what block j gets may read hidden fields labelled at most j - 1
-        labels = [into, *[between] * depth, [label - 1 for label in out_of]]
-        self._labels = iter(list(itertools.pairwise(labels)))
-        self._hidden = hidden
+        labels = [into, *[self._hidden_labels] * depth, [label - 1 for label in out_of]]
+        self._labels = itertools.pairwise(labels)
         super().__init__(event, params, width=width, depth=depth)
-        del self._labels, self._hidden
+        del self._labels, self._hidden, self._hidden_labels  # the hooks below have used them
         self.sizes = [sum(output.field_sizes) for output in outputs]
 
     def hidden(self, action: GroupAction, width: int) -> GroupAction:
@@ -65,7 +75,11 @@ class AutoregressiveNetwork(EquivariantNetwork):
             return EquivariantLinear(action_in, action_out, autoregressive=(labels_in, labels_out))
         rows = torch.tensor(labels_out).repeat_interleave(torch.tensor(action_out.field_sizes))
         columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
-        return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)
+        return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)  # type: ignore[arg-type]
+
+    def activation(self, kind: str, action: GroupAction) -> nn.Module:
+        # gates read other fields, so they must look back too
+        return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """The parameters of each block."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -46,14 +47,6 @@ def hidden_action(action: GroupAction, width: int) -> GroupAction:
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
 
-def _activation(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> nn.Module:
-    """The named activation, or the default for permuted fields or for any."""
-    chosen = name or defaults[0 if action.is_permutation else 1]
-    if chosen not in _ACTIVATIONS:
-        raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {chosen!r}")
-    return _ACTIVATIONS[chosen](action)
-
-
 class EquivariantNetwork(nn.Module):
     r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
 
@@ -86,9 +79,10 @@ class EquivariantNetwork(nn.Module):
         hidden = self.hidden(action_in, width)
         chain = [action_in, *[hidden] * depth, action_out]
         self.layers = nn.ModuleList(self.layer(a, b) for a, b in itertools.pairwise(chain))
-        self.activations = nn.ModuleList(
-            _activation(activation, hidden, self.default_activations) for _ in range(depth)
-        )
+        kind = activation or self.default_activations[0 if hidden.is_permutation else 1]
+        if kind not in _ACTIVATIONS:
+            raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {activation!r}")
+        self.activations = nn.ModuleList(self.activation(kind, hidden) for _ in range(depth))
 
     def hidden(self, action: GroupAction, width: int) -> GroupAction:
         """How the group moves the hidden layers."""
@@ -97,6 +91,10 @@ class EquivariantNetwork(nn.Module):
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         """One linear layer between two actions."""
         raise NotImplementedError
+
+    def activation(self, kind: str, action: GroupAction) -> nn.Module:
+        """One activation of the hidden fields."""
+        return _ACTIVATIONS[kind](action)
 
     def scale_last_(self, factor: float) -> EquivariantNetwork:
         """Scale the weights of the last layer; 0 makes the output start at zero."""
@@ -125,7 +123,7 @@ class EquivariantCNN(EquivariantNetwork):
     """An :class:`EquivariantNetwork` on images, of 3x3 EquivariantConv layers."""
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
-        return EquivariantConv(action_in, action_out)
+        return EquivariantConv(action_in, action_out)  # type: ignore[arg-type]  # it checks
 
 
 def conditioner(
@@ -154,10 +152,6 @@ class LipschitzNetwork(EquivariantNetwork):
 
     default_activations = ("splines", "soft_threshold")
 
-    def hidden(self, action: GroupAction, width: int) -> GroupAction:
-        # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
-        return action.regular_fields(width) if action.is_finite else action.copies(width)
-
     def __init__(
         self,
         action: GroupAction,
@@ -171,20 +165,21 @@ class LipschitzNetwork(EquivariantNetwork):
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         self._layer_bound = bound ** (1 / (depth + 1))
         super().__init__(action, action, width=width, depth=depth, activation=activation)
-        self.bound = bound
+        self.action, self.bound = action, bound
+
+    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+        # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
+        return action.regular_fields(width) if action.is_finite else action.copies(width)
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         kind = LipschitzLinear if action_in.event_dim == 1 else LipschitzConv
-        return kind(action_in, action_out, bound=self._layer_bound)
+        return kind(action_in, action_out, bound=self._layer_bound)  # type: ignore[arg-type]
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
-        bound = torch.ones(())
-        for layer in self.layers:
-            bound = bound * layer.lipschitz_bound().to(bound)  # type: ignore[operator]
-        for activation in self.activations:
-            bound = bound * float(activation.lipschitz)  # type: ignore[arg-type]
-        return bound
+        bounds = [layer.lipschitz_bound() for layer in self.layers]  # type: ignore[operator]
+        constants = [float(activation.lipschitz) for activation in self.activations]  # type: ignore[arg-type]
+        return torch.stack(bounds).prod() * math.prod(constants)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""

@@ -65,10 +65,10 @@ class Ridges(nn.Module):
 
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """``sum_k weights_k f_k(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
-        inner = self._frames(self.u)
-        outer = self._frames(self.v) * weights[:, None, None]
+        inner, outer = self._frames(torch.cat([self.u, self.v])).split(self.terms)
+        outer = outer * weights[:, None, None]
         terms, images, d = inner.shape
-        row = torch.arange(terms, device=x.device).repeat_interleave(images)
+        row = torch.arange(terms * images, device=x.device) // images
         value, slope = self.splines(x @ inner.reshape(-1, d).T, row)
         products = (outer[..., :, None] * inner[..., None, :]).reshape(-1, d * d)
         return value @ outer.reshape(-1, d), (slope @ products).unflatten(-1, (d, d))

@@ -32,7 +32,7 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     area = area - area[:, n, None]
     # rows of contiguous numbers from one look-up: its backward is the only scatter
     table = torch.stack([area * spacing, slopes, bend / spacing]).flatten(1)
-    knot = (t.detach() / spacing).floor_().clamp_(-n, n - 1)
+    knot = (t.detach() / spacing).floor_().clamp_(-n, n - 1).nan_to_num_()  # NaN goes through by the offset alone
     offset = torch.sub(t, knot, alpha=spacing)
     place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
     area, start, bend = table.index_select(1, place.flatten()).unflatten(1, t.shape).unbind(0)
@@ -51,7 +51,9 @@ class SlopeSplines(nn.Module):
         start: standard deviation of the slope parameters at the start; 0 gives s = 0.
     """
 
-    def __init__(self, count: int, *, knots: int = 16, limit: float = 4.0, odd: bool = False, start: float = 0.1) -> None:
+    def __init__(
+        self, count: int, *, knots: int = 16, limit: float = 4.0, odd: bool = False, start: float = 0.1
+    ) -> None:
         super().__init__()
         if count < 1 or knots < 2 or limit <= 0:
             raise ValueError(f"expected count >= 1, knots >= 2, limit > 0, got {count}, {knots}, {limit}")
@@ -66,4 +68,5 @@ class SlopeSplines(nn.Module):
         return integrate_slopes(t, slopes, row, spacing=self.limit / (self.knots - 1))
 
     def extra_repr(self) -> str:
-        return f"{self.count} {'odd ' if self.odd else ''}functions, {self.knots} knots on [0, {self.limit:g}], |slope| < 1"
+        kind = "odd functions" if self.odd else "functions"
+        return f"{self.count} {kind}, {self.knots} knots on [0, {self.limit:g}], |slope| < 1"

@@ -59,10 +59,11 @@ class GAutoregressive(OneWayTransform):
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
         make = default_transformer if transformer is None else transformer
-        self.transformers = nn.ModuleList(make(part) for part in split.parts)
-        outputs = [element.params_action for element in self.transformers]
+        elements = [make(part) for part in split.parts]
+        self.transformers = nn.ModuleList(elements)
+        outputs = [element.params_action for element in elements]
         self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth)
-        self.network.scale_last_(max(float(element.start) for element in self.transformers))
+        self.network.scale_last_(max(element.start for element in elements))
 
     def cheap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         parts = self.split.split(x)
