@@ -93,7 +93,8 @@ def run(
         "parameters": sum(p.numel() for p in flow.parameters() if p.requires_grad),
         "seconds": round(result.seconds, 2),
     }
-    metrics = {**about, **measure(flow, data, group=preset.group, seed=seed)}
+    measured = preset.group if preset.group != "C1" else preset.augment or preset.group
+    metrics = {**about, **measure(flow, data, group=measured, seed=seed)}
     write_json(folder / "metrics.json", metrics)
     return Outcome(flow, result, metrics)
 
@@ -108,8 +109,7 @@ def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
 def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) -> Mapping[str, Any]:
     """Held-out figures of a flow.
 
-    Invariance and group averages are over the flow's own group; for a flow without one ("C1"), over the group that the
-    data are known to have. The invariance error is measured on a float64 copy: the structure's, not the rounding's.
+    Invariance and group averages are over ``group``; for "C1", over the group that the data are known to have. The invariance error is measured on a float64 copy: the structure's, not the rounding's.
     """
     like = next(flow.parameters())
     test = data.test.to(like)
@@ -134,9 +134,9 @@ def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) 
 
 
 def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> GroupAction:
-    if group != "C1" or data.symmetry is None:
+    if group == str(flow.action.group) and (group != "C1" or data.symmetry is None):
         return flow.action
-    return build_action(data.symmetry, data.event_shape)
+    return build_action(data.symmetry if group == "C1" and data.symmetry else group, data.event_shape)
 
 
 def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:

@@ -12,7 +12,9 @@ import torch
 from pyro_gflows.actions import GroupAction, ImageAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import Adam, FitSettings, HeldOut
+from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
+from pyro_gflows.nn import LipschitzSum, Ridges
+from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_radial, g_residual
 
 __all__ = ["DEMO", "FAMILIES", "PRESETS", "Preset", "build_action", "build_flow", "preset_for"]
@@ -48,10 +50,12 @@ def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
     return make(group, copies=shape[0] // size)
 
 
-def _residual(action: GroupAction, *, blocks: int = 10) -> list[EquivariantTransform]:
+def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None) -> list[EquivariantTransform]:
+    """``width``: hidden fields of a LipschitzNetwork branch; None takes the action's default branch."""
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
-        layers += [GActNorm(action), g_residual(action)]
+        branch = None if width is None else LipschitzNetwork(action, width=width)
+        layers += [GActNorm(action), g_residual(action, branch=branch)]
     return [*layers, GActNorm(action)]
 
 
@@ -64,7 +68,17 @@ def _coupling(action: GroupAction, *, blocks: int = 8, width: int = 16) -> list[
     return [*layers, GActNorm(action)]
 
 
-def _radial(action: GroupAction, *, blocks: int = 1, bins: int = 64) -> list[EquivariantTransform]:
+def _ridges(
+    action: GroupAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
+) -> list[EquivariantTransform]:
+    layers: list[EquivariantTransform] = []
+    for _ in range(blocks):
+        branch = LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
+        layers += [GActNorm(action), g_residual(action, branch=branch)]
+    return [*layers, GActNorm(action)]
+
+
+def _radial(action: GroupAction, *, blocks: int = 2, bins: int = 32) -> list[EquivariantTransform]:
     return [*(g_radial(action, bins=bins) for _ in range(blocks)), GActNorm(action)]
 
 
@@ -72,14 +86,15 @@ FAMILIES: Mapping[str, Callable[..., list[EquivariantTransform]]] = {
     "coupling": _coupling,
     "radial": _radial,
     "residual": _residual,
+    "ridges": _ridges,
 }
 
 
-def build_flow(family: str, action: GroupAction, *, size: Mapping[str, int] | None = None) -> EquivariantFlow:
+def build_flow(family: str, action: GroupAction, *, size: Mapping[str, float] | None = None) -> EquivariantFlow:
     """A flow of one family over the isotropic invariant normal distribution.
 
     Args:
-        family: "residual", "coupling" or "radial".
+        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial".
         action: How the group moves events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 
@@ -110,7 +125,7 @@ class Preset:
     data: str
     group: str
     flow: str
-    size: Mapping[str, int] = field(default_factory=dict)
+    size: Mapping[str, float] = field(default_factory=dict)
     settings: FitSettings = field(default_factory=FitSettings)
     augment: str = ""
     shortened: bool = False
@@ -124,10 +139,19 @@ class Preset:
         return self.change(settings=dataclasses.replace(self.settings, seed=seed))
 
 
+def _plane(steps: int, *, batch_size: int = 512, lr: float = 2e-2) -> FitSettings:
+    """Densities give fresh points for ever: a high rate, a short warm-up, and no averaging."""
+    schedule = OneCycle(warmup=0.1, end=0.0)
+    return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=lr), schedule=schedule)
+
+
+_RINGS_RIDGES = {"blocks": 12, "terms": 2, "knots": 64, "limit": 3.0}
+
 _ALL = [
-    Preset("8gaussians", "8gaussians", "D8", "residual", {"blocks": 10}, FitSettings(steps=4000)),
-    Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, FitSettings(steps=3000)),
-    Preset("rings-radial", "rings", "O(2)", "radial", {}, FitSettings(steps=3000)),
+    Preset("8gaussians", "8gaussians", "D8", "ridges", {"blocks": 10, "terms": 4, "knots": 16}, _plane(2000)),
+    Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, _plane(2000)),
+    Preset("rings-radial", "rings", "O(2)", "radial", {}, _plane(2000, batch_size=1024, lr=5e-2)),
+    Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1500)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
     Preset(
         "digits-coupling",
@@ -149,7 +173,7 @@ _ALL = [
 ]
 
 
-def _shortened(preset: Preset, group: str, *, steps: int, size: Mapping[str, int], augment: str = "") -> Preset:
+def _shortened(preset: Preset, group: str, *, steps: int, size: Mapping[str, float], augment: str = "") -> Preset:
     settings = dataclasses.replace(preset.settings, steps=steps)
     name = f"{preset.name}-{group}-short"
     return preset.change(name=name, group=group, size=size, settings=settings, augment=augment, shortened=True)

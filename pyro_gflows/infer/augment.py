@@ -22,7 +22,6 @@ def random_elements(action: GroupAction) -> Augmentation:
     """
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-        elements = action.sample((len(x),), generator=generator)
-        return action.act_each(elements.to(x.device), x)
+        return action.act_each(action.sample((len(x),), generator=generator), x)
 
     return augment

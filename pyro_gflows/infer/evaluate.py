@@ -38,7 +38,7 @@ def _evaluating(flow: nn.Module) -> Iterator[None]:
         flow.train(training)
 
 
-def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 4096) -> Tensor:
+def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
     """Log-densities in nats of the rows of x, shape (rows,), in evaluation mode and without gradients.
 
     Args:
@@ -50,7 +50,7 @@ def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 4096) -> Tensor:
         return torch.cat([flow(part) for part in x.split(batch_size)])
 
 
-def nll(flow: nn.Module, x: Tensor, *, batch_size: int = 4096) -> float:
+def nll(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> float:
     """Mean negative log-density in nats, accumulated in float64."""
     return -float(log_probs(flow, x, batch_size=batch_size).double().mean())
 
@@ -70,7 +70,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
-def group_log_probs(flow: nn.Module, x: Tensor, action: GroupAction, *, batch_size: int = 4096) -> Tensor:
+def group_log_probs(flow: nn.Module, x: Tensor, action: GroupAction, *, batch_size: int = 1024) -> Tensor:
     """Log-densities log p(g x) for every element g of a finite group and every row, shape (|G|, rows).
 
     Raises:

@@ -7,7 +7,21 @@ import pytest
 import torch
 
 from pyro_gflows.datasets import density
-from pyro_gflows.infer import Adam, Constant, FitDiverged, FitSettings, HeldOut, OneCycle, fit, nll, random_elements
+from pyro_gflows.infer import (
+    Adam,
+    Constant,
+    FitDiverged,
+    FitSettings,
+    HeldOut,
+    OneCycle,
+    fit,
+    invariance_error,
+    load,
+    log_probs,
+    nll,
+    random_elements,
+    save,
+)
 from pyro_gflows.infer.checkpoint import CHECKPOINT
 from pyro_gflows.infer.storage import read_tensors
 from tests.infer.flows import points, small_flow
@@ -101,6 +115,20 @@ def test_augmentation_moves_every_event_by_its_own_element():
     images = {tuple(row) for row in moved.round(decimals=9).tolist()}
     assert len(images) == 8
     assert run(flow, points(), augment=random_elements(flow.action))[1].steps == 20
+
+
+def test_runs_resumes_and_scores_on_any_device(device, tmp_path):
+    flow = small_flow().to(device)
+    settings = FitSettings(steps=8, batch_size=64, ema_decay=0.9, held_out=HeldOut(every=2, patience=9))
+    for resume in (False, True):
+        _, result = run(flow, settings=settings, validation=points(seed=1), folder=tmp_path, resume=resume)
+    assert result.held_out_nll is not None and result.steps == 8
+    x = points(20, seed=2).to(device)
+    assert log_probs(flow, x).device.type == device.type
+    assert invariance_error(flow, x, flow.action) < 1e-10
+    save(flow, tmp_path)
+    for place in ("cpu", device):
+        assert torch.allclose(log_probs(load(tmp_path, device=place), x.to(place)).to(device), log_probs(flow, x))
 
 
 def poisoned(at, value):
