@@ -19,6 +19,7 @@ from pyro_gflows.actions import (
     checkerboard_split,
 )
 from pyro_gflows.actions.groups import DihedralGroup
+from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
@@ -39,7 +40,7 @@ from pyro_gflows.transforms import (
     g_coupling,
 )
 
-__all__ = ["CONSTRUCTORS", "RANDOM_IN_TRAINING", "events", "make", "make_flow", "training_steps"]
+__all__ = ["CONSTRUCTORS", "PIECEWISE_LINEAR", "RANDOM_IN_TRAINING", "events", "make", "make_flow", "training_steps"]
 
 QUATERNIONS = [
     [[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]],
@@ -53,6 +54,11 @@ def interleaved() -> VectorAction:
     group = DihedralGroup(3)
     plane = MatrixRepresentation(group, group.plane())
     return VectorAction([plane, TrivialRepresentation(group), plane])
+
+
+def frequencies() -> VectorAction:
+    """Two different planes that SO(2) turns, at once and twice as fast, as escnn writes them."""
+    return VectorAction([EscnnRepresentation("SO(2)", [(1,), (2,)], torch.eye(4, dtype=torch.float64))])
 
 
 def ridges(action: VectorAction) -> LipschitzSum:
@@ -92,6 +98,10 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "residual, network, shifts": lambda: GResidual(
         ImageAction.translations(1, size=3), network(ImageAction.translations(1, size=3))
     ),
+    "residual, sorted pairs, regular C4": lambda: GResidual(
+        VectorAction.regular("C4"),
+        LipschitzNetwork(VectorAction.regular("C4"), width=2, depth=1, bound=0.6, activation="sorted_pairs"),
+    ),
     "residual, estimated, regular C4": lambda: estimated(VectorAction.regular("C4")),
     "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),
     "actnorm, sign flips": lambda: GActNorm(VectorAction.from_generators(SIGN_FLIPS)),
@@ -102,6 +112,10 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "coupling, sign flips": lambda: g_coupling(VectorAction.from_generators(SIGN_FLIPS), width=2, depth=1),
     "coupling, irrep scales, SO(3)": lambda: GCoupling(
         CoordinateSplit(VectorAction.space("SO(3)", copies=2)), width=2, depth=1
+    ),
+    "coupling, frequencies 1 and 2 of SO(2)": lambda: g_coupling(frequencies(), width=2, depth=1),
+    "coupling, irreps, O(3)": lambda: GCoupling(
+        IrrepSplit(VectorAction.space("O(3)", copies=2)), moved=0, width=2, depth=1
     ),
     "coupling, irrep scales, plane D5": lambda: GCoupling(
         IrrepSplit(VectorAction.plane("D5", copies=2)), moved=0, width=2, depth=1
@@ -139,6 +153,9 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
         ]
     ),
 }
+
+# whose slopes are piecewise constant, so that the log-det has no gradient in what only moves the kinks
+PIECEWISE_LINEAR = {name for name in CONSTRUCTORS if "sorted pairs" in name}
 
 # whose log-det is random while they train, and an estimate afterwards
 RANDOM_IN_TRAINING = {name for name in CONSTRUCTORS if "estimated" in name}

@@ -3,9 +3,19 @@
 import pytest
 import torch
 
+from pyro_gflows.actions import VectorAction
+from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, InverseDidNotConverge
 from pyro_gflows.transforms import GResidual
-from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make, make_flow, training_steps
+from tests.constructors import (
+    CONSTRUCTORS,
+    PIECEWISE_LINEAR,
+    RANDOM_IN_TRAINING,
+    events,
+    make,
+    make_flow,
+    training_steps,
+)
 
 RESIDUAL = [name for name in CONSTRUCTORS if isinstance(CONSTRUCTORS[name](), GResidual)]
 
@@ -61,7 +71,7 @@ def test_the_solvers_tolerance_is_in_the_unit_of_the_data(name):
         assert (cheap(costly(x)[0])[0] - x).abs().max() <= 1.01e-5
 
 
-@pytest.mark.parametrize("name", [name for name in RESIDUAL if name not in RANDOM_IN_TRAINING])
+@pytest.mark.parametrize("name", [name for name in RESIDUAL if name not in RANDOM_IN_TRAINING | PIECEWISE_LINEAR])
 def test_the_log_det_has_a_gradient_in_every_parameter_that_shapes_the_slope(name):
     """Contract 45: of the biases too, all but the last layer's, which no Jacobian can see."""
     layer = make(name).train()
@@ -70,6 +80,13 @@ def test_the_log_det_has_a_gradient_in_every_parameter_that_shapes_the_slope(nam
     gradients = torch.autograd.grad(ladj.sum(), list(named.values()), allow_unused=True)
     without = [key for key, g in zip(named, gradients, strict=True) if g is None or not (g != 0).any()]
     assert len(without) <= 1, without
+
+
+def test_an_activation_without_a_bound_is_refused():
+    """Contract 35: gates are unbounded, so no residual branch may hold one."""
+    action = VectorAction.plane("D4")
+    with pytest.raises(ValueError, match="below 1, got inf.*gated"):
+        GResidual(action, LipschitzNetwork(action, width=2, activation="gated"))
 
 
 def test_a_branch_without_a_bound_is_refused():
