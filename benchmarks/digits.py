@@ -2,7 +2,7 @@
 
     python -m benchmarks.digits --seeds 5 --workers 2
 
-Each flow under G in {C4, D4} has a plain twin (C1) with as many parameters (within 6 %), the same steps and batch, shown
+Each flow under G in {C4, D4} has a plain twin (C1) with as many parameters (within 5 %), the same steps and batch, shown
 a random element of G with every image. Both are scored on the same test images in every pose of G; the twin also
 symmetrised at test time, -log mean_g p(g x). A row is the paired difference over seeds with its standard error. Every
 finished fit is one line of ``benchmarks/results/digits.jsonl`` and is not run again.
@@ -35,7 +35,7 @@ def presets(steps: int) -> list[Preset]:
     residual = FitSettings(steps=steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0))
     coupling = FitSettings(steps=steps, batch_size=128, optimizer=Adam(lr=4e-3, clip_norm=50.0))
     # as many parameters: a regular field of G has |G| channels, and a plain channel as many weights as a field has
-    widths = {"residual": {"C4": (8, 8), "D4": (8, 8)}, "coupling": {"C4": (8, 16), "D4": (6, 17)}}
+    widths = {"residual": {"C4": (8, 8), "D4": (8, 8)}, "coupling": {"C4": (8, 15), "D4": (6, 16)}}
     out = []
     for family, settings in (("residual", residual), ("coupling", coupling)):
         for group, (width, plain) in widths[family].items():
