@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt as error:
-        print(f"pyro-gflows: interrupted {error}; the same command with --resume goes on".strip(), file=sys.stderr)
+        hint = "; the same command with --resume goes on" if arguments.command == "fit" else ""
+        print(f"pyro-gflows: interrupted {error}{hint}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, OSError, FitDiverged, InverseDidNotConverge) as error:
         if arguments.traceback:

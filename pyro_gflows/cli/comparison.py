@@ -46,9 +46,14 @@ def demo(arguments: argparse.Namespace) -> int:
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
         futures = [pool.submit(_fit, preset, arguments.seed, folder / preset.name) for preset in DEMO]
         rows = []
-        for future in futures:
-            rows.append(future.result())
-            print(f"  {rows[-1]['preset']}: done in {rows[-1]['seconds']:.0f} s", flush=True)
+        try:
+            for future in futures:
+                rows.append(future.result())
+                print(f"  {rows[-1]['preset']}: done in {rows[-1]['seconds']:.0f} s", flush=True)
+        except BaseException:
+            # Ctrl-C reaches the running fits too; without this the pool would go on to the waiting ones.
+            pool.shutdown(cancel_futures=True)
+            raise
     print(_table(rows))
     _figure(DEMO, folder, seed=arguments.seed)
     print(f"figure: {folder / 'demo.png'}; total {time.perf_counter() - began:.0f} s")
