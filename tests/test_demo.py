@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -31,3 +32,10 @@ def test_the_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch, capsy
     plain = json.loads((tmp_path / "digits-C1" / "metrics.json").read_text())
     assert plain["invariance_group"] == "C4" and plain["augment"] == "C4"
     assert plain["symmetrized_bits_per_dim"] <= plain["group_bits_per_dim"]
+
+
+def test_what_is_missing_is_reported_before_the_fits(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+    assert "pyro-gflows[plots]" in capsys.readouterr().err
+    assert list((tmp_path / "demo").iterdir()) == []

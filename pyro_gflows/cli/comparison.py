@@ -40,6 +40,9 @@ def demo(arguments: argparse.Namespace) -> int:
         raise ValueError(f"expected at least one worker, got {arguments.workers}")
     began = time.perf_counter()
     folder = check_writable(arguments.out)
+    # What is missing (scikit-learn, matplotlib) is reported now and not after the fits.
+    sets = {preset.data: load_data(preset.data, seed=arguments.seed) for preset in DEMO}
+    plots.new_figure(1)
     print(f"{len(DEMO)} shortened fits, {arguments.workers} at a time; the full presets are those of `pyro-gflows fit`")
     # Fresh interpreters: a fork of a process with torch's thread pools can hang.
     context = multiprocessing.get_context("spawn")
@@ -55,7 +58,7 @@ def demo(arguments: argparse.Namespace) -> int:
             pool.shutdown(cancel_futures=True)
             raise
     print(_table(rows))
-    _figure(DEMO, folder, seed=arguments.seed)
+    _figure(DEMO, sets, folder, seed=arguments.seed)
     print(f"figure: {folder / 'demo.png'}; total {time.perf_counter() - began:.0f} s")
     return 0
 
@@ -79,16 +82,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def _figure(presets: Sequence[Preset], folder: Path, *, seed: int) -> None:
+def _figure(presets: Sequence[Preset], sets: Mapping[str, DataSet], folder: Path, *, seed: int) -> None:
     """One row for each data set and family: the truth, then each group's flow."""
     lines: dict[tuple[str, str], list[Preset]] = {}
     for preset in presets:
         lines.setdefault((preset.data, preset.flow), []).append(preset)
     columns = 1 + max(map(len, lines.values()))
     figure, axes = plots.new_figure(columns, rows=len(lines), size=3.2)
-    sets: dict[str, DataSet] = {}
     for panels, ((name, family), line) in zip(axes, lines.items(), strict=True):
-        data = sets.setdefault(name, load_data(name, seed=seed))
+        data = sets[name]
         _draw_truth(panels[0], data)
         for panel, preset in zip(panels[1:], line, strict=False):
             title = f"{family}, {preset.group} (shortened)"
