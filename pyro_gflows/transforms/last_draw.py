@@ -33,7 +33,8 @@ class LastDraw:
     def keep(self, module: nn.Module, source: Tensor, product: Tensor, ladj: Tensor) -> None:
         """Remember that ``module`` made ``product`` from ``source``; ``ladj`` is the forward log-det there."""
         self._product, self._source, self._ladj = weakref.ref(product, self.drop), source, ladj
-        self._weights = [(weakref.ref(tensor), tensor.detach().clone()) for tensor in _weights(module)]
+        with torch.no_grad():  # cheaper than to detach each
+            self._weights = [(weakref.ref(tensor), tensor.clone()) for tensor in _weights(module)]
 
     def source_of(self, module: nn.Module, product: Tensor) -> Tensor | None:
         """What this very tensor was made from, if it was made last and nothing has changed since."""
