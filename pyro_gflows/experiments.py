@@ -109,7 +109,8 @@ def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
 def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) -> Mapping[str, Any]:
     """Held-out figures of a flow.
 
-    Invariance and group averages are over ``group``; for "C1", over the group that the data are known to have. The invariance error is measured on a float64 copy: the structure's, not the rounding's.
+    Invariance and group averages are over ``group``; for "C1", over the group that the data are known to have. The
+    invariance error is measured on a float64 copy: the structure's, not the rounding's.
     """
     like = next(flow.parameters())
     test = data.test.to(like)

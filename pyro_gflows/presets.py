@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from pyro_gflows.actions import GroupAction, ImageAction, VectorAction
+from pyro_gflows.actions import ContinuousGroup, GroupAction, ImageAction, VectorAction, parse_group
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
-from pyro_gflows.nn import LipschitzSum, Ridges
-from pyro_gflows.nn import LipschitzNetwork
-from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_radial, g_residual
+from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, Ridges
+from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_radial, g_residual
 
 __all__ = ["DEMO", "FAMILIES", "PRESETS", "Preset", "build_action", "build_flow", "preset_for"]
 
@@ -42,12 +41,12 @@ def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
         raise ValueError(f"expected events of shape (d,) or (channels, n, n), got {shape}")
     if group == "C1":
         return VectorAction.from_generators([torch.eye(shape[0], dtype=torch.float64)])
-    spatial = "3" in group
-    size = 3 if spatial else 2
+    parsed = parse_group(group)
+    size = parsed.dimension if isinstance(parsed, ContinuousGroup) else 2
     if shape[0] % size:
         raise ValueError(f"{group} turns vectors of {size} numbers, got events of {shape[0]}; choose another --group")
-    make = VectorAction.space if spatial else VectorAction.plane
-    return make(group, copies=shape[0] // size)
+    make = VectorAction.space if size == 3 else VectorAction.plane
+    return make(parsed, copies=shape[0] // size)
 
 
 def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None) -> list[EquivariantTransform]:
@@ -60,8 +59,6 @@ def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None
 
 
 def _coupling(action: GroupAction, *, blocks: int = 8, width: int = 16) -> list[EquivariantTransform]:
-    from pyro_gflows.transforms.coupling import g_coupling
-
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
         layers += [GActNorm(action), g_coupling(action, width=width)]
@@ -148,10 +145,10 @@ def _plane(steps: int, *, batch_size: int = 512, lr: float = 2e-2) -> FitSetting
 _RINGS_RIDGES = {"blocks": 12, "terms": 2, "knots": 64, "limit": 3.0}
 
 _ALL = [
-    Preset("8gaussians", "8gaussians", "D8", "ridges", {"blocks": 10, "terms": 4, "knots": 16}, _plane(2000)),
-    Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, _plane(2000)),
-    Preset("rings-radial", "rings", "O(2)", "radial", {}, _plane(2000, batch_size=1024, lr=5e-2)),
-    Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1500)),
+    Preset("8gaussians", "8gaussians", "D8", "ridges", {"blocks": 10, "terms": 4, "knots": 16}, _plane(1500)),
+    Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, _plane(1500)),
+    Preset("rings-radial", "rings", "O(2)", "radial", {}, _plane(1500, batch_size=1024, lr=5e-2)),
+    Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
     Preset(
         "digits-coupling",

@@ -7,7 +7,18 @@ from pyro_gflows.presets import DEMO, FAMILIES, PRESETS, build_action, build_flo
 
 @pytest.mark.parametrize(
     ("group", "shape"),
-    [("D8", (2,)), ("C4", (6,)), ("SO(2)", (2,)), ("O(3)", (3,)), ("C1", (5,)), ("D4", (1, 8, 8)), ("C1", (3, 4, 4))],
+    [
+        ("D8", (2,)),
+        ("C3", (2,)),
+        ("D13", (4,)),
+        ("o(3)", (3,)),
+        ("C4", (6,)),
+        ("SO(2)", (2,)),
+        ("O(3)", (3,)),
+        ("C1", (5,)),
+        ("D4", (1, 8, 8)),
+        ("C1", (3, 4, 4)),
+    ],
 )
 def test_actions_fit_the_events(group, shape):
     assert build_action(group, shape).event_shape == shape
