@@ -4,6 +4,7 @@ from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, S
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.networks import (
@@ -26,6 +27,7 @@ __all__ = [
     "EquivariantMLP",
     "EquivariantNetwork",
     "GatedNorm",
+    "KernelLayer",
     "LipSwish",
     "LipschitzConv",
     "LipschitzLinear",
@@ -38,5 +40,6 @@ __all__ = [
     "SortedPairs",
     "Splines",
     "conditioner",
+    "kernels_once",
     "lipschitz_branch",
 ]

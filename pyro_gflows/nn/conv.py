@@ -8,13 +8,14 @@ from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.orbits import component_labels
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.registry import registered
 
 __all__ = ["EquivariantConv"]
 
 
 @registered
-class EquivariantConv(nn.Module):
+class EquivariantConv(KernelLayer):
     r"""A convolution with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`: every one that there is, with stride 1.
 
     The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs; a kernel is
@@ -97,8 +98,11 @@ class EquivariantConv(nn.Module):
             self.orbit_weights.normal_(generator=generator).mul_(scale)
 
     def weight(self) -> Tensor:
-        """The kernel, ``(C_out, C_in, k, k)``."""
+        """The weights at every place of the kernel, ``(C_out, C_in, k, k)``."""
         return _spread(self.orbit_weights, self._index, self._sign)
+
+    def _make_kernel(self) -> Tensor:
+        return self.weight()
 
     def bias(self) -> Tensor | None:
         """The bias of each output channel, or None."""
@@ -110,7 +114,7 @@ class EquivariantConv(nn.Module):
         flat = x.reshape(-1, *self.action_in.event_shape)
         if self.action_in.padding == "circular":
             flat, reach = functional.pad(flat, (reach,) * 4, mode="circular"), 0
-        y = functional.conv2d(flat, self.weight(), self.bias(), padding=reach)
+        y = functional.conv2d(flat, self.kernel(), self.bias(), padding=reach)
         return y.reshape(batch + self.action_out.event_shape)
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.actions.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.registry import registered
 
@@ -15,7 +16,7 @@ __all__ = ["EquivariantLinear", "LipschitzLinear"]
 
 
 @registered
-class EquivariantLinear(nn.Module):
+class EquivariantLinear(KernelLayer):
     r"""Every linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W`, plus an invariant bias.
 
     By Schur's lemma W is, for each irrep V in both actions, a small matrix over R, C or H between the copies of V:
@@ -84,9 +85,12 @@ class EquivariantLinear(nn.Module):
         inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
         return self.basis_out(like).T @ inner @ self.basis_in(like)
 
+    def _make_kernel(self) -> Tensor:
+        return self.matrix()
+
     def forward(self, x: Tensor) -> Tensor:
         shift = None if self.bias is None else self.bias @ self.invariants(self.bias)
-        return nn.functional.linear(x, self.matrix().to(x), shift)
+        return nn.functional.linear(x, self.kernel().to(x), shift)
 
     def extra_repr(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())

@@ -14,6 +14,7 @@ from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, S
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.jacobian import sandwich_jacobian
+from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.radial import RadialTerm
@@ -189,11 +190,15 @@ class LipschitzNetwork(EquivariantNetwork):
             with torch.enable_grad():
                 return dense_jacobian(self, x, self.action_in.event_dim, create_graph=differentiable)
         first, last = self.layers
+        with kernels_once(self):
+            return self._closed_form(x, first, last)
+
+    def _closed_form(self, x: Tensor, first: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor]:
         value, slope = self.activations[0].value_and_slope(first(x))  # type: ignore[operator]
         if self.action_in.event_dim == 1:
-            jacobian = (last.matrix() * slope[..., None, :]) @ first.matrix()  # type: ignore[operator]
+            jacobian = (last.kernel() * slope[..., None, :]) @ first.kernel()  # type: ignore[operator]
         else:
-            jacobian = sandwich_jacobian(last.weight(), slope, first.weight())  # type: ignore[operator]
+            jacobian = sandwich_jacobian(last.kernel(), slope, first.kernel())  # type: ignore[operator]
         return last(value), jacobian
 
 

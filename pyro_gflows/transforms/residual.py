@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.nn import lipschitz_branch
+from pyro_gflows.nn import kernels_once, lipschitz_branch
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, LogDet, NewtonSolver, RouletteLogDet, Solver, implicit_root
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
@@ -74,19 +74,25 @@ class GResidual(OneWayTransform):
         bound: Tensor = self.branch.lipschitz_bound()  # type: ignore[operator]
         return torch.as_tensor(bound).detach()
 
+    def _promised_bound(self) -> float | Tensor:
+        """A bound for solvers and estimators: what the branch promises for all weights, where it says so, costs nothing."""
+        promised = getattr(self.branch, "bound", None)
+        return promised if isinstance(promised, float) and promised < 1 else self.lipschitz_bound()
+
     def cheap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         value, ladj = self.log_det(
             self.branch,
             x,
             self.action_in.event_dim,
-            lipschitz=self.lipschitz_bound(),
+            lipschitz=self._promised_bound(),
             training=self.training,
             orbit=self.action_in.act_all if self.action_in.is_finite else None,
         )
         return x + value, ladj
 
     def costly(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        root, _ = self.solver(self.branch, y, self.action_in.event_dim, lipschitz=self.lipschitz_bound())
+        with torch.no_grad(), kernels_once(self.branch):
+            root, _ = self.solver(self.branch, y, self.action_in.event_dim, lipschitz=self._promised_bound())
         x = implicit_root(self.branch, y, root, self.action_in.event_dim)
         return x, -self.cheap(x)[1]
 
