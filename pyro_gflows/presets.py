@@ -142,12 +142,13 @@ def _plane(steps: int, *, batch_size: int = 512, lr: float = 2e-2) -> FitSetting
     return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=lr), schedule=schedule)
 
 
+_RINGS_RADIAL = {"blocks": 2, "bins": 32}
 _RINGS_RIDGES = {"blocks": 12, "terms": 2, "knots": 64, "limit": 3.0}
 
 _ALL = [
     Preset("8gaussians", "8gaussians", "D8", "ridges", {"blocks": 10, "terms": 4, "knots": 16}, _plane(1500)),
     Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, _plane(1500)),
-    Preset("rings-radial", "rings", "O(2)", "radial", {}, _plane(1500, batch_size=1024, lr=5e-2)),
+    Preset("rings-radial", "rings", "O(2)", "radial", _RINGS_RADIAL, _plane(1500, batch_size=1024, lr=5e-2)),
     Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
     Preset(
