@@ -14,15 +14,13 @@ def test_the_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch, capsy
     short = FitSettings(steps=2, batch_size=32)
     tiny = [
         Preset("rings-O(2)", "rings", "O(2)", "radial", {}, short, shortened=True),
-        Preset("rings-C1", "rings", "C1", "radial", {}, short, shortened=True),
-        Preset("digits-C4", "digits", "C4", "coupling", {"blocks": 1, "width": 2}, short, shortened=True),
         Preset("digits-C1", "digits", "C1", "coupling", {"blocks": 1, "width": 4}, short, augment="C4", shortened=True),
     ]
     monkeypatch.setattr(comparison, "DEMO", tiny)
     assert main(["demo", "--out", str(tmp_path), "--seed", "1"]) == 0
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("rings ", "digits "))]
-    assert len(table) == 4
+    assert len(table) == 2
     for preset, line in zip(tiny, table, strict=True):
         metrics = json.loads((tmp_path / preset.name / "metrics.json").read_text())
         assert metrics["seed"] == 1 and metrics["shortened"]

@@ -58,7 +58,7 @@ def demo(arguments: argparse.Namespace) -> int:
             pool.shutdown(cancel_futures=True)
             raise
     print(_table(rows))
-    _figure(DEMO, sets, folder, seed=arguments.seed)
+    _figure(rows, sets, folder, seed=arguments.seed)
     print(f"figure: {folder / 'demo.png'}; total {time.perf_counter() - began:.0f} s")
     return 0
 
@@ -82,30 +82,37 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def _figure(presets: Sequence[Preset], sets: Mapping[str, DataSet], folder: Path, *, seed: int) -> None:
-    """One row for each data set and family: the truth, then each group's flow."""
-    lines: dict[tuple[str, str], list[Preset]] = {}
-    for preset in presets:
-        lines.setdefault((preset.data, preset.flow), []).append(preset)
+def _figure(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, DataSet], folder: Path, *, seed: int) -> None:
+    """One line for each data set and family: the truth, then each group's flow."""
+    lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault((row["data"], row["flow"]), []).append(row)
     columns = 1 + max(map(len, lines.values()))
     figure, axes = plots.new_figure(columns, rows=len(lines), size=3.2)
-    for panels, ((name, family), line) in zip(axes, lines.items(), strict=True):
-        data = sets[name]
-        _draw_truth(panels[0], data)
-        for panel, preset in zip(panels[1:], line, strict=False):
-            title = f"{family}, {preset.group} (shortened)"
-            flow = load(folder / preset.name)
-            if data.scaling is None:
-                reach = 1.2 * float(data.test[:2000].abs().max())
-                plots.draw_density(panel, lambda x, flow=flow: log_probs(flow, x), reach=reach, title=title)
-            else:
-                plots.draw_images(panel, data.scaling.to_unit(draw(flow, 64, seed=seed)), title=title)
+    for panels, ((name, _), line) in zip(axes, lines.items(), strict=True):
+        _draw_truth(panels[0], sets[name])
+        for panel, row in zip(panels[1:], line, strict=False):
+            _draw_flow(panel, row, sets[name], folder, seed=seed)
     plots.save_figure(figure, folder / "demo.png")
+
+
+def _draw_flow(panel: Any, row: Mapping[str, Any], data: DataSet, folder: Path, *, seed: int) -> None:
+    flow = load(folder / row["preset"])
+    title = f"{row['flow']}, {row['group']} (shortened)\n"
+    if data.scaling is None:
+        title += f"gap {row['gap']:.4f} nats"
+        plots.draw_density(panel, lambda x: log_probs(flow, x), reach=_reach(data), title=title)
+    else:
+        title += f"{row['group_bits_per_dim']:.3f} bits/dim"
+        plots.draw_images(panel, data.scaling.to_unit(draw(flow, 64, seed=seed)), title=title)
 
 
 def _draw_truth(panel: Any, data: DataSet) -> None:
     if data.target is not None:
-        reach = 1.2 * float(data.test[:2000].abs().max())
-        plots.draw_density(panel, data.target.log_prob, reach=reach, title=f"{data.name}, exact")
+        plots.draw_density(panel, data.target.log_prob, reach=_reach(data), title=f"{data.name}, exact")
     elif data.scaling is not None:
         plots.draw_images(panel, data.scaling.to_unit(data.test[:64]), title=f"{data.name}, held out")
+
+
+def _reach(data: DataSet) -> float:
+    return 1.2 * float(data.test[:2000].abs().max())
