@@ -35,7 +35,7 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     knot = (t.detach() / spacing).floor_().clamp_(-n, n - 1).nan_to_num_()  # NaN goes through by the offset alone
     offset = torch.sub(t, knot, alpha=spacing)
     place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
-    area, start, bend = table.index_select(1, place.flatten()).unflatten(1, t.shape).unbind(0)
+    area, start, bend = table.index_select(1, place.flatten()).reshape(3, *place.shape).unbind(0)
     rise = bend * offset
     return torch.addcmul(area, offset, torch.add(start, rise, alpha=0.5)), start + rise
 
