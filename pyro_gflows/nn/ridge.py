@@ -17,15 +17,16 @@ __all__ = ["Ridges"]
 class Ridges(nn.Module):
     r"""Equivariant ridge functions, each 1-Lipschitz, with their Jacobian in closed form.
 
-    .. math:: f_k(x) = \frac{1}{|G|\sqrt{\lambda(u_k)\lambda(v_k)}}
-        \sum_{g} \rho(g) v_k\; s_k(\langle \rho(g) u_k, x\rangle), \qquad |s_k'| < 1
+    .. math:: f_k(x) = \frac{1}{n \sqrt{\lambda(u_k) \lambda(v_k)}}
+        \sum_g \rho(g) v_k\; s_k(\langle \rho(g) u_k, x\rangle), \qquad |u_k| = 1,\; |s_k'| < 1
 
-    where :math:`\lambda(u)` is the largest eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's
-    lemma it is :math:`|u|^2/d` on an irreducible event. The Jacobian is :math:`V^T \mathrm{diag}(s') U` with frames U
-    and V scaled to norm 1, so no singular value exceeds 1.
+    over the n elements g (u_k is divided by its length, so that the knots of s_k are in units of x), where
+    :math:`\lambda(u)` is the largest eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's lemma it
+    is :math:`|u|^2/d` on an irreducible event. The Jacobian is :math:`V^T \mathrm{diag}(s') U` with frames U and V
+    scaled to norm 1, so no singular value exceeds 1.
 
-    Equivariance: re-indexing the sum. Where the group contains -1, only the odd part of s counts, so s is odd and half
-    of the sum suffices.
+    Equivariance: re-indexing the sum. Where the group contains -1, only the odd part of s counts, so s is odd and the
+    sum takes one of each pair g, -g.
 
     Args:
         action: a finite group on vectors.
@@ -35,6 +36,13 @@ class Ridges(nn.Module):
 
     Raises:
         ValueError: the group is infinite (use radial terms), or events are not vectors.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> ridges = Ridges(VectorAction.plane("D8"), 2)
+        >>> value, jacobian = ridges.call_and_jacobian(torch.zeros(5, 2), torch.tensor([0.5, 0.5]))
+        >>> value.shape, jacobian.shape
+        (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
     def __init__(self, action: GroupAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
@@ -66,7 +74,9 @@ class Ridges(nn.Module):
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """``sum_k weights_k f_k(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         inner, outer = self._frames(torch.cat([self.u, self.v])).split(self.terms)
-        outer = outer * weights[:, None, None]
+        # unit vectors inside s, so that its knots are in units of x; their length goes outside
+        length = inner[:, :1].norm(dim=-1, keepdim=True)
+        inner, outer = inner / length, outer * (length * weights[:, None, None])
         terms, images, d = inner.shape
         row = torch.arange(terms * images, device=x.device) // images
         value, slope = self.splines(x @ inner.reshape(-1, d).T, row)
