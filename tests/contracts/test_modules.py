@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from pyro_gflows.actions.decomposition import decompose
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.registry import build, describe
@@ -114,6 +115,27 @@ def test_description_rebuilds_the_structure(flow):
     x = events(flow, 3)
     assert torch.equal(rebuilt(x), flow(x))
     assert describe(build(describe(flow.transform))) == describe(flow.transform)
+
+
+def test_a_checkpoint_means_the_same_on_another_machine(flow, monkeypatch):
+    """Where eigenvectors come out with other signs: the bases are in the checkpoint (contract 30)."""
+    eigh = torch.linalg.eigh
+
+    def other_signs(matrix, *arguments):
+        values, vectors = eigh(matrix, *arguments)
+        signs = torch.ones_like(values)
+        signs[..., ::2] = -1.0
+        return values, vectors * signs[..., None, :]
+
+    decompose.cache_clear()
+    monkeypatch.setattr(torch.linalg, "eigh", other_signs)
+    try:
+        other = EquivariantFlow.from_config(flow.config()).double().eval()
+        other.load_state_dict(flow.state_dict())
+        x = events(flow, 3)
+        torch.testing.assert_close(other(x), flow(x), rtol=1e-9, atol=1e-9)
+    finally:
+        decompose.cache_clear()
 
 
 def test_buffers_left_out_of_checkpoints_are_the_same_in_every_build(name):
