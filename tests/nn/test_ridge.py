@@ -58,7 +58,8 @@ def test_is_the_sum_of_its_docstring():
         images = torch.stack([matrix @ vector for matrix in rho])
         largest = torch.linalg.eigvalsh(images.T @ images / len(rho))[-1]
         frames.append(images / (len(rho) * largest).sqrt())
-    expected = ridges.splines(x @ frames[0].T, 0)[0] @ frames[1]
+    length = frames[0][0].norm()  # the argument of s is the projection on a unit vector
+    expected = ridges.splines(x @ frames[0].T / length, 0)[0] @ frames[1] * length
     torch.testing.assert_close(one_term(ridges, 0, x)[0], expected, rtol=0, atol=1e-12)
 
 
