@@ -128,7 +128,7 @@ def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
     cpu_seconds = time.process_time() - began
     generator = torch.Generator().manual_seed(seed + 2**33)
     mean, error = gap(flow, target, n=points, generator=generator)
-    action = build_action(target.symmetry, (2,))
+    action = build_action(target.symmetry if row.symmetry else row.group, (2,))
     rows = target.sample(INVARIANCE_ROWS, generator).double()
     figures = {
         "name": row.name,
