@@ -35,7 +35,7 @@ class EquivariantLinear(KernelLayer):
     Example:
         >>> from pyro_gflows import VectorAction
         >>> EquivariantLinear(VectorAction.plane("D4"), VectorAction.regular("D4", copies=3))
-        EquivariantLinear(D4: R^2 -> R^24, 6 weights)
+        EquivariantLinear(D4: R^2 -> R^24, 9 weights)
     """
 
     def __init__(

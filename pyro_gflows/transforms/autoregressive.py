@@ -59,7 +59,7 @@ class GAutoregressive(OneWayTransform):
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
         make = default_transformer if transformer is None else transformer
-        elements = [make(part) for part in split.parts]
+        elements = [make(part).require(part) for part in split.parts]
         self.transformers = nn.ModuleList(elements)
         outputs = [element.params_action for element in elements]
         self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth)
@@ -92,7 +92,12 @@ class GAutoregressive(OneWayTransform):
 
 @registered
 class GInverseAutoregressive(GAutoregressive):
-    """The inverse autoregressive flow: :class:`GAutoregressive` with one-pass sampling, for guides and posteriors."""
+    """The inverse autoregressive flow: :class:`GAutoregressive` with one-pass sampling, for guides and posteriors.
+
+    Map, log-det, equivariance and arguments are those of :class:`GAutoregressive`, with ``fast="sample"``.
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; IAF, arXiv:1606.04934.
+    """
 
     def __init__(
         self,

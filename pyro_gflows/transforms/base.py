@@ -27,6 +27,20 @@ class EquivariantTransform(TransformModule):
     Args:
         action_in: how the group moves x.
         action_out: how it moves y (as x, unless given).
+
+    Raises:
+        TypeError: ``action_in`` is not a GroupAction.
+        ValueError: two actions of different groups.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class Double(EquivariantTransform):
+        ...     def call_and_ladj(self, x):
+        ...         return 2 * x, torch.full(x.shape[:-1], x.shape[-1] * torch.tensor(2.0).log())
+        ...     def inv_call_and_ladj(self, y):
+        ...         return y / 2, -self.call_and_ladj(y)[1]
+        >>> Double(VectorAction.plane("D4")).inv(torch.ones(2))
+        tensor([0.5000, 0.5000])
     """
 
     bijective = True
@@ -160,6 +174,12 @@ class Invert(EquivariantTransform):
 
     Args:
         transform: the transform T to invert.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_residual
+        >>> layer = g_residual(VectorAction.plane("D8"))
+        >>> layer.inv.inv is layer
+        True
     """
 
     def __init__(self, transform: EquivariantTransform) -> None:

@@ -34,7 +34,7 @@ class GCoupling(EquivariantTransform):
             equivariant network of ``width`` regular fields and ``depth`` hidden layers, zero at the start.
 
     Raises:
-        ValueError: no such part.
+        ValueError: no such part, or a transformer of another one.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803.
 
@@ -62,8 +62,9 @@ class GCoupling(EquivariantTransform):
         if not 0 <= moved < len(split.parts):
             raise ValueError(f"expected moved in 0..{len(split.parts) - 1} for {split}, got {moved}")
         self.split, self.moved = split, moved
-        self.transformer = default_transformer(split.parts[moved]) if transformer is None else transformer
-        mask = split.restrict(moved, torch.ones(split.parts[moved].event_shape))
+        part = split.parts[moved]
+        self.transformer = default_transformer(part) if transformer is None else transformer.require(part)
+        mask = split.restrict(moved, torch.ones(part.event_shape))
         self.register_buffer("belongs", None if mask.all() else mask, persistent=False)
         first, *rest = [part for index, part in enumerate(split.parts) if index != moved]
         context = first.direct_sum(*rest)
@@ -94,7 +95,7 @@ def g_coupling(
     action: GroupAction,
     *,
     split: Split | None = None,
-    transformer: Callable[[GroupAction], Transformer] = default_transformer,
+    transformer: Callable[[GroupAction], Transformer] | None = None,
     width: int = 16,
     depth: int = 2,
 ) -> Compose:
@@ -103,7 +104,8 @@ def g_coupling(
     Args:
         action: how the group moves events.
         split: how the event falls into parts; by default the first kind that the action allows (``default_split``).
-        transformer: makes the element map from a part's action: ElementwiseAffine, IrrepScale, MatrixExponential.
+        transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixExponential); by
+            default ElementwiseAffine where possible, else IrrepScale.
         width: hidden fields of the conditioners.
         depth: hidden layers of the conditioners.
 
@@ -118,9 +120,10 @@ def g_coupling(
     chosen = default_split(action) if split is None else split
     if chosen.action != action:
         raise ValueError(f"expected a split of {action}, got one of {chosen.action}")
+    make = default_transformer if transformer is None else transformer
     return Compose(
         [
-            GCoupling(chosen, moved=moved, transformer=transformer(chosen.parts[moved]), width=width, depth=depth)
+            GCoupling(chosen, moved=moved, transformer=make(chosen.parts[moved]), width=width, depth=depth)
             for moved in reversed(range(len(chosen.parts)))
         ]
     )

@@ -33,7 +33,7 @@ class GResidual(OneWayTransform):
 
     Raises:
         TypeError: the branch has no ``lipschitz_bound``.
-        ValueError: its bound is 1 or more, or not finite.
+        ValueError: its bound is 1 or more, or not finite; or the branch is made for another action.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
 
@@ -59,6 +59,8 @@ class GResidual(OneWayTransform):
                 f"expected a branch with a lipschitz_bound() method, got {type(branch).__name__}; build it from "
                 "pyro_gflows.nn, or give your module a method that returns an upper bound"
             )
+        if getattr(branch, "action", action) != action:
+            raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if action.numel <= 3 else BanachSolver()) if solver is None else solver
@@ -75,7 +77,7 @@ class GResidual(OneWayTransform):
         return torch.as_tensor(bound).detach()
 
     def _promised_bound(self) -> float | Tensor:
-        """A bound for solvers and estimators: what the branch promises for all weights, where it says so, costs nothing."""
+        """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
         promised = getattr(self.branch, "bound", None)
         return promised if isinstance(promised, float) and promised < 1 else self.lipschitz_bound()
 

@@ -32,9 +32,16 @@ class GSplit(EquivariantTransform):
         depth: its hidden layers.
 
     Raises:
-        ValueError: not two parts, or ``inner`` is a transform of another action.
+        ValueError: not two parts, or ``inner`` or ``transformer`` is made for another action.
 
     Source: RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows import CoordinateSplit, GActNorm, VectorAction
+        >>> split = CoordinateSplit(VectorAction.regular("C4", copies=2))
+        >>> GSplit(split, GActNorm(split.parts[0]))(torch.zeros(3, 8)).shape
+        torch.Size([3, 8])
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class GSplit(EquivariantTransform):
         if inner.action_in != first or inner.action_out != first:
             raise ValueError(f"expected an inner transform of {first}, got {inner.action_in} -> {inner.action_out}")
         self.split, self.inner = split, inner
-        self.transformer = default_transformer(second) if transformer is None else transformer
+        self.transformer = default_transformer(second) if transformer is None else transformer.require(second)
         self.network: nn.Module = conditioner(
             first, self.transformer.params_action, width=width, depth=depth, start=self.transformer.start
         )

@@ -45,6 +45,12 @@ class Transformer(nn.Module):
         """The preimage of y and the log-det of the inverse."""
         raise NotImplementedError
 
+    def require(self, action: GroupAction) -> Transformer:
+        """This transformer; ValueError unless it is made for that action."""
+        if self.action != action:
+            raise ValueError(f"expected a transformer of {action}, got one of {self.action}")
+        return self
+
     def _capped(self, raw: Tensor) -> Tensor:
         return self.cap * torch.tanh(raw / self.cap)
 
@@ -87,6 +93,10 @@ class ElementwiseAffine(_Affine):
 
     s moves by :math:`|\rho|` (a sign does not change a scale), t by :math:`\rho`. Log-det :math:`\sum_i s_i`.
 
+    Args:
+        action: how the group moves the part.
+        cap: bound of \|s\|, smooth.
+
     Raises:
         ValueError: the action is not a signed permutation; IrrepScale and MatrixExponential work there.
     """
@@ -112,7 +122,13 @@ class IrrepScale(_Affine):
 
     P_a projects on the a-th irreducible copy (images: of the fields, at each pixel). A number commutes with everything,
     so s is invariant (images: scalar fields) and t moves by rho. Log-det :math:`\sum_a d_a s_a`.
+
+    Args:
+        action: how the group moves the part.
+        cap: bound of \|s\|, smooth.
     """
+
+    copy: Tensor
 
     def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
         super().__init__(action, cap=cap)
@@ -122,8 +138,6 @@ class IrrepScale(_Affine):
         self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
         self.copies = len(dims)
         self.params_action = action.trivial_fields(len(dims)).direct_sum(action)
-
-    copy: Tensor
 
     def _rotated(self, matrix: Tensor, x: Tensor) -> Tensor:
         if self.action.event_dim == 1:
@@ -152,6 +166,9 @@ class MatrixExponential(Transformer):
         action: how the group moves vectors.
         rank: the number of terms.
         cap: bound of the norm of S.
+
+    Raises:
+        ValueError: events are not vectors.
     """
 
     start = 0.3  # at 0 the product of a, u and v has no gradient at all
