@@ -1,0 +1,121 @@
+"""Coupling layers: what moves, what does not, and the log-det of what moved."""
+
+import pytest
+import torch
+
+from pyro_gflows import CoordinateSplit, GCoupling, ImageAction, IrrepSplit, VectorAction, g_coupling
+from pyro_gflows.actions import checkerboard_split
+from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import IrrepScale, MatrixExponential
+from tests.transforms.cases import assert_layer
+
+IMAGE = ImageAction("D4", 2, size=4)
+CASES = {
+    "coordinates": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2))),
+    "first part moves": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), moved=0),
+    "irreps": lambda: GCoupling(IrrepSplit(VectorAction.regular("D3"))),
+    "SO(3)": lambda: GCoupling(CoordinateSplit(VectorAction.space("SO(3)", copies=2))),
+    "SO(3), matrix": lambda: GCoupling(
+        CoordinateSplit(VectorAction.space("SO(3)", copies=2)),
+        transformer=MatrixExponential(VectorAction.space("SO(3)")),
+    ),
+    "mask": lambda: GCoupling(checkerboard_split(IMAGE), width=2),
+    "mask, irrep scales": lambda: GCoupling(
+        checkerboard_split(ImageAction("C4", 1, size=4, fields="regular")),
+        transformer=IrrepScale(ImageAction("C4", 1, size=4, fields="regular")),
+        width=2,
+    ),
+    "both parts in turn": lambda: g_coupling(VectorAction.regular("C4", copies=2)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_is_an_equivariant_bijection_with_its_log_det(name):
+    torch.manual_seed(1)
+    layer = randomize_(CASES[name]().double())
+    x = torch.randn(4, *layer.action_in.event_shape, dtype=torch.float64)
+    assert_layer(layer, x)
+    assert layer.call_and_ladj(x)[1].abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_mask_leaves_the_other_colour_untouched(moved):
+    split = checkerboard_split(IMAGE)
+    layer = randomize_(GCoupling(split, moved=moved, width=2).double())
+    x = torch.randn(3, *IMAGE.event_shape, dtype=torch.float64)
+    y, _ = layer.call_and_ladj(x)
+    mask = split.restrict(moved, torch.ones(IMAGE.event_shape)).bool()
+    assert torch.equal(y[:, ~mask], x[:, ~mask])
+    assert (y[:, mask] != x[:, mask]).all()
+
+
+def test_the_log_det_counts_moved_entries_only():
+    split = checkerboard_split(IMAGE)
+    layer = GCoupling(split, width=2).double()
+    last = layer.network.layers[-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.zero_()
+        last.orbit_biases.fill_(0.5)
+    x = torch.zeros(1, *IMAGE.event_shape, dtype=torch.float64)
+    log_scale = 3 * torch.tanh(torch.tensor(0.5, dtype=torch.float64) / 3)
+    count = int(layer.belongs.sum())
+    assert 0 < count < IMAGE.numel
+    torch.testing.assert_close(layer.call_and_ladj(x)[1], (count * log_scale)[None])
+
+
+def test_the_conditioner_reads_the_other_parts_only():
+    layer = randomize_(CASES["coordinates"]().double())
+    x = torch.randn(8, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: layer.call_and_ladj(x)[0], x)
+    assert torch.equal(jacobian[:4], torch.eye(8, dtype=torch.float64)[:4])
+    own = jacobian[4:, 4:]
+    assert (own - torch.diag(own.diagonal())).abs().max() == 0
+    assert jacobian[4:, :4].abs().max() > 0
+
+
+def test_starts_as_the_identity():
+    x = torch.randn(3, 8)
+    y, ladj = g_coupling(VectorAction.regular("C4", copies=2)).call_and_ladj(x)
+    assert torch.equal(y, x)
+    assert ladj.abs().max() == 0
+
+
+def test_every_part_moves_once_in_a_step():
+    layer = randomize_(g_coupling(VectorAction.plane("C3", copies=3), transformer=MatrixExponential).double())
+    x = torch.randn(6, dtype=torch.float64)
+    assert ((layer(x) - x).abs() > 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: g_coupling(VectorAction.plane("D8")),
+            ValueError,
+            "(?s)(GResidual|g_residual).*(GRadial|g_radial)",
+        ),
+        (
+            lambda: g_coupling(
+                VectorAction.plane("C4", copies=2), split=CoordinateSplit(VectorAction.regular("C4").copies(2))
+            ),
+            ValueError,
+            "expected a split of .*defining.* got one of .*regular",
+        ),
+        (
+            lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), moved=2),
+            ValueError,
+            r"moved in 0..1 for CoordinateSplit.* got 2",
+        ),
+        (
+            lambda: GCoupling(
+                CoordinateSplit(VectorAction.regular("C4", copies=2)), transformer=IrrepScale(VectorAction.plane("C4"))
+            ),
+            ValueError,
+            "expected a transformer of .*regular.* got one of .*defining",
+        ),
+    ],
+)
+def test_what_cannot_be_coupled_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

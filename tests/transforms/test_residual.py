@@ -1,0 +1,93 @@
+"""Residual layers: which branches are taken, and what the two directions compute."""
+
+import pytest
+import torch
+from torch import nn
+
+from pyro_gflows import GResidual, ImageAction, VectorAction, g_residual
+from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
+from pyro_gflows.numerics import BanachSolver, ExactLogDet, NewtonSolver, RouletteLogDet
+from pyro_gflows.testing import randomize_
+from tests.transforms.cases import assert_layer
+
+CASES = {
+    "plane D8": lambda fast: g_residual(VectorAction.plane("D8"), fast=fast),
+    "O(2)": lambda fast: g_residual(VectorAction.plane("O(2)"), fast=fast),
+    "two vectors SO(3)": lambda fast: g_residual(VectorAction.space("SO(3)", copies=2), bound=0.7, fast=fast),
+    "regular C4": lambda fast: g_residual(VectorAction.regular("C4"), bound=0.7, fast=fast),
+    "image": lambda fast: g_residual(ImageAction("D2", 1, size=3), bound=0.7, fast=fast),
+}
+
+
+@pytest.mark.parametrize("fast", ["score", "sample"])
+@pytest.mark.parametrize("name", CASES)
+def test_is_an_equivariant_bijection_with_its_log_det(name, fast):
+    torch.manual_seed(1)
+    layer = randomize_(CASES[name](fast).double(), scale=0.5).eval()
+    x = torch.randn(4, *layer.action_in.event_shape, dtype=torch.float64)
+    assert_layer(layer, x, tol=1e-8)
+    f = layer.branch
+    data, base = (x, layer.inv_call_and_ladj(x)[0]) if fast == "score" else (layer.call_and_ladj(x)[0], x)
+    expected = data + f(data) - base if fast == "score" else base + f(base) - data
+    assert expected.abs().max() < 1e-12
+
+
+class Shrink(nn.Module):
+    """A user's own branch, with a bound and nothing else."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x):
+        return self.factor * x
+
+    def lipschitz_bound(self):
+        return self.factor.abs()
+
+
+def test_takes_a_users_branch():
+    layer = GResidual(VectorAction.space("O(3)"), Shrink(0.5), fast="sample").double()
+    assert_layer(layer, torch.randn(4, 3, dtype=torch.float64), tol=1e-8)
+    assert layer.lipschitz_bound() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda a: GResidual(a, nn.Linear(2, 2)), TypeError, r"lipschitz_bound\(\) method, got Linear"),
+        (lambda a: GResidual(a, Shrink(1.0)), ValueError, "Lipschitz bound below 1, got 1;"),
+        (lambda a: GResidual(a, Shrink(float("nan"))), ValueError, "Lipschitz bound below 1, got nan"),
+        (
+            lambda a: GResidual(a, LipschitzNetwork(a, activation="gated")),
+            ValueError,
+            "bound below 1, got inf; an unbounded activation",
+        ),
+        (
+            lambda a: GResidual(a, LipschitzSum([RadialTerm(VectorAction.plane("C3"))])),
+            ValueError,
+            "expected a branch for .*C4.* got one for .*C3",
+        ),
+        (lambda a: g_residual(a, bound=1.5), ValueError, r"bound in \(0, 1\), got 1.5"),
+        (lambda a: g_residual(a, fast="yes"), ValueError, "expected fast='score'"),
+    ],
+)
+def test_bad_branches_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make(VectorAction.plane("C4"))
+
+
+def test_defaults_follow_the_size_of_the_event():
+    small, large = g_residual(VectorAction.plane("D4")), g_residual(ImageAction("C4", 1, size=9))
+    assert isinstance(small.log_det, ExactLogDet)
+    assert isinstance(small.solver, NewtonSolver)
+    assert isinstance(large.log_det, RouletteLogDet)
+    assert isinstance(large.solver, BanachSolver)
+
+
+def test_repr_says_what_is_certified():
+    action = VectorAction.plane("D4")
+    layer = GResidual(action, LipschitzSum([Ridges(action, 1)]), fast="sample")
+    assert "fast='sample'" in repr(layer)
+    assert "Lipschitz bound 0.7" in repr(layer)
+    assert "log-det exact" in repr(layer)
