@@ -87,16 +87,19 @@ def build(description: Any) -> Any:
     """The object that :func:`describe` described, with fresh weights.
 
     Raises:
-        ValueError: the description names an unknown class.
+        ValueError: the description names an unknown class, or is not one that :func:`describe` wrote.
     """
     if isinstance(description, list):
         return [build(item) for item in description]
     if not isinstance(description, dict):
         return description
     if "tensor" in description:
-        return torch.tensor(description["tensor"], dtype=getattr(torch, description["dtype"]))
+        dtype = getattr(torch, str(description.get("dtype")), None)
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"damaged description: expected the dtype of a tensor, got {description.get('dtype')!r}")
+        return torch.tensor(description["tensor"], dtype=dtype)
     if "dict" in description:
-        return {key: build(item) for key, item in description["dict"].items()}
+        return _build_each(description["dict"])
     name = description.get("class", description.get("type"))
     if name not in _CLASSES:
         raise ValueError(
@@ -105,4 +108,10 @@ def build(description: Any) -> Any:
         )
     if "type" in description:
         return _CLASSES[name]
-    return _CLASSES[name](**{key: build(item) for key, item in description["arguments"].items()})
+    return _CLASSES[name](**_build_each(description.get("arguments")))
+
+
+def _build_each(items: Any) -> dict[str, Any]:
+    if not isinstance(items, dict):
+        raise ValueError(f"damaged description: expected names and values, got {items!r}")
+    return {name: build(item) for name, item in items.items()}
