@@ -24,7 +24,7 @@ class KernelLayer(nn.Module):
         """The kernel: computed anew at every call, but for calls inside ``kernels_once``."""
         if not self._keeps:
             return self._make_kernel()
-        if self._kept is None:
+        if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
             self._kept = self._make_kernel()
         return self._kept
 
@@ -33,9 +33,9 @@ class KernelLayer(nn.Module):
 def kernels_once(module: nn.Module) -> Iterator[None]:
     """Inside, every KernelLayer of ``module`` computes its kernel at most once.
 
-    For evaluations of one branch at one moment (a value and its Jacobian, the steps of a solver): a kernel with a certified
-    norm costs more than its use. Nothing is kept afterwards, so no weight can go stale; in inference mode, whose tensors
-    autograd refuses, nothing is kept at all.
+    For evaluations of one branch at one moment (a value and its Jacobian, the steps of a solver): a kernel with a
+    certified norm costs more than its use. Nothing is kept afterwards, so no weight can go stale; in inference mode,
+    whose tensors autograd refuses, nothing is kept at all.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KernelLayer) and not layer._keeps]
     if torch.is_inference_mode_enabled():
