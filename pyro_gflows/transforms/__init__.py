@@ -6,6 +6,7 @@ from pyro_gflows.transforms.base import EquivariantTransform, Invert
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.one_way import OneWayTransform
+from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.split import GSplit
@@ -20,6 +21,7 @@ __all__ = [
     "GAutoregressive",
     "GCoupling",
     "GInverseAutoregressive",
+    "GOrbitNorm",
     "GRadial",
     "GResidual",
     "GSplit",
