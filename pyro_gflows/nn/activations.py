@@ -47,7 +47,15 @@ class _Pointwise(nn.Module):
 class LipSwish(_Pointwise):
     r"""Pointwise :math:`x\,\sigma(\beta x)/1.1` with a learnable :math:`\beta > 0`; 1-Lipschitz.
 
+    Args:
+        action: permutation fields.
+
     Source: Residual Flows, arXiv:1906.02735.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> LipSwish(VectorAction.regular("C4"))(torch.zeros(5, 4)).shape
+        torch.Size([5, 4])
     """
 
     def __init__(self, action: GroupAction) -> None:
@@ -70,7 +78,15 @@ class SortedPairs(_Pointwise):
     The first half of the fields is paired with the second half; fields that pair up must be of one type. Its slopes are
     piecewise constant, so on its own it gives a log-det no gradient in the biases.
 
+    Args:
+        action: an even number of permutation fields, the second half of the types of the first.
+
     Source: Sorting out Lipschitz function approximation, arXiv:1811.05381.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> SortedPairs(VectorAction.trivial("C1", copies=4))(torch.tensor([3.0, 1.0, 2.0, 5.0]))
+        tensor([2., 1., 3., 5.])
     """
 
     def __init__(self, action: GroupAction) -> None:
@@ -92,6 +108,12 @@ class Splines(_Pointwise):
         action: permutation fields.
         knots: knots on each side of 0.
         limit: where the functions become linear.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> value, slope = Splines(VectorAction.regular("C4")).value_and_slope(torch.zeros(5, 4))
+        >>> value.shape, bool((slope.abs() < 1).all())
+        (torch.Size([5, 4]), True)
     """
 
     row: Tensor
@@ -146,9 +168,19 @@ class _IrrepWise(nn.Module):
 
 @registered
 class SoftThresholdNorm(_IrrepWise):
-    r""":math:`x \mapsto \frac{x}{|x|}\,\max(|x| - b, 0)` on each irrep copy, b > 0 learnable, smoothed; 1-Lipschitz.
+    r"""The soft threshold of each irrep copy's norm r = \|x\|, smoothed; 1-Lipschitz.
 
-    The smooth maximum is :math:`\sqrt{r^2 + b^2} - b`, whose slope and ratio to r are both at most 1.
+    .. math:: x \mapsto \frac{x}{r} \left(\sqrt{r^2 + b^2} - b\right), \qquad b > 0 \text{ learnable}
+
+    The new norm's slope in r and its ratio to r are both at most 1; b is where small vectors begin to vanish.
+
+    Args:
+        action: vectors, of any representation.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> SoftThresholdNorm(VectorAction.space("SO(3)"))(torch.zeros(5, 3)).shape
+        torch.Size([5, 3])
     """
 
     lipschitz = 1.0
@@ -174,6 +206,11 @@ class GatedNorm(_IrrepWise):
     Args:
         action: vectors, of any representation.
         labels: None, or one integer for each field: a copy then reads only copies of a smaller or equal label.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> GatedNorm(VectorAction.space("SO(3)"))(torch.zeros(5, 3)).shape
+        torch.Size([5, 3])
     """
 
     lipschitz = math.inf
@@ -181,12 +218,10 @@ class GatedNorm(_IrrepWise):
 
     def __init__(self, action: GroupAction, *, labels: Sequence[int] | None = None) -> None:
         super().__init__(action)
-        invariant = [
-            m for (m, _), isotype in zip(self._shapes, action.decomposition, strict=True) if isotype.is_trivial
-        ]
+        invariants = action.invariants()
         self.gate = nn.Linear(self.copies, self.copies)
-        self.feed = nn.Linear(self.copies, sum(invariant), bias=False)
-        self.invariants = FixedBasis(action.invariants())
+        self.feed = nn.Parameter(torch.randn(len(invariants), self.copies) / (3 * self.copies) ** 0.5)
+        self.invariants = FixedBasis(invariants)
         mask = None
         if labels is not None:
             order = torch.tensor([labels[field] for isotype in action.decomposition for field in isotype.labels])
@@ -195,7 +230,7 @@ class GatedNorm(_IrrepWise):
 
     def forward(self, x: Tensor) -> Tensor:
         norms = self._norms(x)
-        gate, feed = self.gate.weight, self.feed.weight
+        gate, feed = self.gate.weight, self.feed
         if self.looks_back is not None:  # the invariants are the first copies
             gate, feed = gate * self.looks_back, feed * self.looks_back[: len(feed)]
         gates = torch.sigmoid(nn.functional.linear(norms, gate, self.gate.bias))

@@ -112,6 +112,15 @@ class LipschitzLinear(EquivariantLinear):
         action_out: how it moves the output.
         bound: the constant c.
         bias: learn a shift along the invariant directions of the output.
+
+    Raises:
+        ValueError: as EquivariantLinear; or a bound that is not positive and finite.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.regular("C4", copies=4)
+        >>> bool(LipschitzLinear(action, action, bound=0.9).lipschitz_bound() <= 0.9 + 1e-6)
+        True
     """
 
     def __init__(

@@ -113,7 +113,14 @@ class EquivariantNetwork(nn.Module):
 
 @registered
 class EquivariantMLP(EquivariantNetwork):
-    """An :class:`EquivariantNetwork` on vectors, of EquivariantLinear layers."""
+    """An :class:`EquivariantNetwork` on vectors, of EquivariantLinear layers.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> EquivariantMLP(action, action.trivial_fields(3))(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+    """
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         return EquivariantLinear(action_in, action_out)
@@ -121,7 +128,14 @@ class EquivariantMLP(EquivariantNetwork):
 
 @registered
 class EquivariantCNN(EquivariantNetwork):
-    """An :class:`EquivariantNetwork` on images, of 3x3 EquivariantConv layers."""
+    """An :class:`EquivariantNetwork` on images, of 3x3 EquivariantConv layers.
+
+    Example:
+        >>> from pyro_gflows import ImageAction
+        >>> action = ImageAction("D4", size=8)
+        >>> EquivariantCNN(action, action.copies(2), width=2)(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 2, 8, 8])
+    """
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         return EquivariantConv(action_in, action_out)  # type: ignore[arg-type]  # it checks
@@ -149,6 +163,15 @@ class LipschitzNetwork(EquivariantNetwork):
         bound: the constant c, in (0, 1).
         activation: as for EquivariantNetwork; by default learnable splines where fields are permuted, else the soft
             threshold. "gated" has no finite constant, so the bound is infinite.
+
+    Raises:
+        ValueError: a bound outside (0, 1), or an unknown activation.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> branch = LipschitzNetwork(VectorAction.regular("C4"), bound=0.9)
+        >>> bool(branch.lipschitz_bound() <= 0.9 + 1e-6)
+        True
     """
 
     default_activations = ("splines", "soft_threshold")
@@ -207,6 +230,11 @@ def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:
 
     Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial
     terms, which are all there is on one irreducible vector under O(n); otherwise, and on images, a LipschitzNetwork.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> type(lipschitz_branch(VectorAction.plane("D8"))).__name__
+        'LipschitzSum'
     """
     if action.event_dim == 1 and action.is_finite:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)

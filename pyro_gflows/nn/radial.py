@@ -57,6 +57,13 @@ class RadialTerm(nn.Module):
         action: how the group moves vectors.
         knots: knots of each g_i on [0, limit].
         limit: where g_i becomes linear.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> term = RadialTerm(VectorAction.plane("O(2)"))
+        >>> value, jacobian = term.call_and_jacobian(torch.zeros(5, 2), torch.ones(1))
+        >>> value.shape, jacobian.shape
+        (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
     terms = 1

@@ -49,6 +49,14 @@ class SlopeSplines(nn.Module):
         limit: where the linear tails begin.
         odd: make every function odd, s(-t) = -s(t).
         start: standard deviation of the slope parameters at the start; 0 gives s = 0.
+
+    Raises:
+        ValueError: fewer than 1 function or 2 knots, or a limit that is not positive.
+
+    Example:
+        >>> value, slope = SlopeSplines(3)(torch.zeros(5, 3), torch.arange(3))
+        >>> value.abs().max().item(), bool((slope.abs() < 1).all())
+        (0.0, True)
     """
 
     def __init__(

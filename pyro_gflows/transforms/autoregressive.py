@@ -123,6 +123,14 @@ def g_autoregressive(
 
     With ``fast="sample"`` it is the inverse autoregressive flow of variational guides.
 
+    Args:
+        action: how the group moves events.
+        split: how the event falls into blocks; by default ``default_split(action)``.
+        transformer: as for :class:`GAutoregressive`; so are ``width``, ``depth`` and ``fast``.
+
+    Raises:
+        ValueError: the event cannot be split, or the split is one of another action.
+
     Example:
         >>> from pyro_gflows import VectorAction
         >>> g_autoregressive(VectorAction.regular("C4", copies=2), fast="sample").fast

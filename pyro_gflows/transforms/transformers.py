@@ -99,6 +99,11 @@ class ElementwiseAffine(_Affine):
 
     Raises:
         ValueError: the action is not a signed permutation; IrrepScale and MatrixExponential work there.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> ElementwiseAffine(VectorAction.regular("C4")).params_action
+        VectorAction(C4 on R^8: 2 x regular)
     """
 
     def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
@@ -126,6 +131,11 @@ class IrrepScale(_Affine):
     Args:
         action: how the group moves the part.
         cap: bound of \|s\|, smooth.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> IrrepScale(VectorAction.space("SO(3)")).params_action
+        VectorAction(SO(3) on R^4: trivial + defining)
     """
 
     copy: Tensor
@@ -169,6 +179,11 @@ class MatrixExponential(Transformer):
 
     Raises:
         ValueError: events are not vectors.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> MatrixExponential(VectorAction.space("SO(3)"), rank=1).params_action
+        VectorAction(SO(3) on R^10: trivial + 3 x defining)
     """
 
     start = 0.3  # at 0 the product of a, u and v has no gradient at all
