@@ -1,6 +1,6 @@
 """Equivariant networks: linear maps, convolutions, activations and residual branches with certified bounds."""
 
-from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
+from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
@@ -15,6 +15,7 @@ from pyro_gflows.nn.networks import (
     conditioner,
     lipschitz_branch,
 )
+from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.nn.splines import SlopeSplines

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.nn.activations import GatedNorm
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
+from pyro_gflows.nn.norm_activations import GatedNorm
 from pyro_gflows.registry import registered
 
 __all__ = ["AutoregressiveNetwork"]

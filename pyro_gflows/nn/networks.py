@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.nn.activations import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
+from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.jacobian import sandwich_jacobian
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.numerics import dense_jacobian

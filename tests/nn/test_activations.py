@@ -18,7 +18,10 @@ CASES = {
     f"{kind.__name__}, {name}": (kind, action)
     for kinds, actions in [
         ((LipSwish, SortedPairs, Splines), {"regular": REGULAR, "image": IMAGE}),
-        ((SoftThresholdNorm, GatedNorm), {"regular": REGULAR, "mixed": MIXED, "space": SPACE}),
+        (
+            (SoftThresholdNorm, GatedNorm),
+            {"regular": REGULAR, "mixed": MIXED, "space": SPACE, "no invariant": VectorAction.plane("C3")},
+        ),
     ]
     for kind in kinds
     for name, action in actions.items()
