@@ -23,7 +23,11 @@ def default_split(action: GroupAction) -> Split:
         >>> type(default_split(ImageAction("D4", size=8))).__name__
         'MaskSplit'
     """
-    kinds = [ChannelSplit, checkerboard_split, IrrepSplit] if isinstance(action, ImageAction) else [CoordinateSplit, IrrepSplit]
+    kinds = (
+        [ChannelSplit, checkerboard_split, IrrepSplit]
+        if isinstance(action, ImageAction)
+        else [CoordinateSplit, IrrepSplit]
+    )
     reasons = []
     for kind in kinds:
         try:
