@@ -24,7 +24,7 @@ import torch
 
 from pyro_gflows.datasets import load_data
 from pyro_gflows.experiments import run
-from pyro_gflows.infer import Adam, FitSettings
+from pyro_gflows.infer import Adam, FitSettings, OneCycle
 from pyro_gflows.presets import Preset
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,16 +32,18 @@ RESULTS = Path(__file__).parent / "results"
 
 def presets(steps: int) -> list[Preset]:
     """Each equivariant flow and its plain twin."""
-    residual = FitSettings(steps=steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0))
-    coupling = FitSettings(steps=steps, batch_size=128, optimizer=Adam(lr=4e-3, clip_norm=50.0))
+    schedule = OneCycle(warmup=0.1)
+    residual = FitSettings(steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0), schedule=schedule)
+    coupling = FitSettings(steps, batch_size=128, optimizer=Adam(lr=4e-3, clip_norm=50.0), schedule=schedule)
+    blocks = {"residual": 8, "coupling": 6}
     # as many parameters: a regular field of G has |G| channels, and a plain channel as many weights as a field has
-    widths = {"residual": {"C4": (8, 8), "D4": (8, 8)}, "coupling": {"C4": (8, 15), "D4": (6, 16)}}
+    widths = {"residual": {"C4": (4, 4), "D4": (4, 4)}, "coupling": {"C4": (8, 15), "D4": (6, 16)}}
     out = []
     for family, settings in (("residual", residual), ("coupling", coupling)):
         for group, (width, plain) in widths[family].items():
-            size = {"blocks": 6, "width": width}
+            size = {"blocks": blocks[family], "width": width}
             out.append(Preset(f"{family}-{group}", "digits", group, family, size, settings, augment=group))
-            twin = {"blocks": 6, "width": plain}
+            twin = {"blocks": blocks[family], "width": plain}
             out.append(Preset(f"{family}-{group}-plain", "digits", "C1", family, twin, settings, augment=group))
     return out
 
@@ -92,7 +94,7 @@ def paired(differences: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="run only presets whose name contains this")
     parser.add_argument("--out", type=Path, default=RESULTS / "digits.jsonl")
