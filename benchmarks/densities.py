@@ -166,7 +166,8 @@ def _symmetrized_gap(
 def recipe(row: Row, *, quick: bool) -> str:
     """Changes when the flow, its training or the measurement does."""
     size = " ".join(f"{key}={value:g}" for key, value in row.size.items())
-    return f"{row.group} {row.flow} {size}; {row.settings}; {row.symmetry}; {POINTS} points of stream {TEST_STREAM}{' quick' * quick}"
+    points = f"{POINTS} points of stream {TEST_STREAM}{' quick' * quick}"
+    return f"{row.group} {row.flow} {size}; {row.settings}; {row.symmetry}; {points}"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
