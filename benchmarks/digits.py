@@ -2,8 +2,8 @@
 
     python -m benchmarks.digits --seeds 5 --workers 2
 
-Each flow under G in {C4, D4} has a plain twin (C1) with as many parameters (within 5 %), the same steps and batch, shown
-a random element of G with every image. Both are scored on the same test images in every pose of G; the twin also
+Each flow under G in {C4, D4} has a plain twin (C1) with as many parameters (within 5 %), the same steps and batch,
+shown a random element of G with every image. Both are scored on the same test images in every pose of G; the twin also
 symmetrised at test time, -log mean_g p(g x). A row is the paired difference over seeds with its standard error. Every
 finished fit is one line of ``benchmarks/results/digits.jsonl`` and is not run again.
 """

@@ -7,13 +7,12 @@ from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import (
     EquivariantCNN,
     EquivariantMLP,
     EquivariantNetwork,
-    LipschitzNetwork,
     conditioner,
-    lipschitz_branch,
 )
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.radial import RadialTerm

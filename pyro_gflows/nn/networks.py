@@ -1,9 +1,8 @@
-"""Networks built from a pair of actions: an MLP on vectors, a CNN on images, free or with a certified bound."""
+"""Networks built from a pair of actions: an MLP on vectors, a CNN on images."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,26 +10,17 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
-from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.conv import EquivariantConv
-from pyro_gflows.nn.jacobian import sandwich_jacobian
-from pyro_gflows.nn.kernel import kernels_once
-from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
-from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
-from pyro_gflows.nn.radial import RadialTerm
-from pyro_gflows.nn.ridge import Ridges
-from pyro_gflows.numerics import dense_jacobian
 from pyro_gflows.registry import registered
 
 __all__ = [
     "EquivariantCNN",
     "EquivariantMLP",
     "EquivariantNetwork",
-    "LipschitzNetwork",
     "conditioner",
     "hidden_action",
-    "lipschitz_branch",
 ]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
@@ -148,97 +138,3 @@ def conditioner(
     """The network for a pair of actions: an MLP on vectors, a CNN on images; ``start`` scales its last layer."""
     network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
     return network(action_in, action_out, width=width, depth=depth).scale_last_(start)
-
-
-@registered
-class LipschitzNetwork(EquivariantNetwork):
-    r"""An equivariant branch of one action whose Lipschitz constant stays below ``bound`` for every weight.
-
-    Each linear layer has norm at most :math:`c^{1/(depth + 1)}` by construction and each activation is 1-Lipschitz; the
-    bound is the product.
-
-    Args:
-        action: how the group moves input and output.
-        width: hidden fields.
-        depth: hidden layers.
-        bound: the constant c, in (0, 1).
-        activation: as for EquivariantNetwork; by default learnable splines where fields are permuted, else the soft
-            threshold. "gated" has no finite constant, so the bound is infinite.
-
-    Raises:
-        ValueError: a bound outside (0, 1), or an unknown activation.
-
-    Example:
-        >>> from pyro_gflows import VectorAction
-        >>> branch = LipschitzNetwork(VectorAction.regular("C4"), bound=0.9)
-        >>> bool(branch.lipschitz_bound() <= 0.9 + 1e-6)
-        True
-    """
-
-    default_activations = ("splines", "soft_threshold")
-
-    def __init__(
-        self,
-        action: GroupAction,
-        *,
-        width: int = 8,
-        depth: int = 1,
-        bound: float = 0.98,
-        activation: str | None = None,
-    ) -> None:
-        if not 0 < bound < 1:
-            raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
-        self._layer_bound = bound ** (1 / (depth + 1))
-        super().__init__(action, action, width=width, depth=depth, activation=activation)
-        self.action, self.bound = action, bound
-
-    def hidden(self, action: GroupAction, width: int) -> GroupAction:
-        # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
-        return action.regular_fields(width) if action.is_finite else action.copies(width)
-
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
-        kind = LipschitzLinear if action_in.event_dim == 1 else LipschitzConv
-        return kind(action_in, action_out, bound=self._layer_bound)  # type: ignore[arg-type]
-
-    def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant, as the weights are now."""
-        bounds = [layer.lipschitz_bound() for layer in self.layers]  # type: ignore[operator]
-        constants = [float(activation.lipschitz) for activation in self.activations]  # type: ignore[arg-type]
-        return torch.stack(bounds).prod() * math.prod(constants)
-
-    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""
-        closed = len(self.activations) == 1 and hasattr(self.activations[0], "value_and_slope")
-        if not closed or getattr(self.action_in, "padding", "zero") != "zero":
-            differentiable = torch.is_grad_enabled()
-            with torch.enable_grad():
-                return dense_jacobian(self, x, self.action_in.event_dim, create_graph=differentiable)
-        first, last = self.layers
-        with kernels_once(self):
-            return self._closed_form(x, first, last)
-
-    def _closed_form(self, x: Tensor, first: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor]:
-        value, slope = self.activations[0].value_and_slope(first(x))  # type: ignore[operator]
-        if self.action_in.event_dim == 1:
-            jacobian = (last.kernel() * slope[..., None, :]) @ first.kernel()  # type: ignore[operator]
-        else:
-            jacobian = sandwich_jacobian(last.kernel(), slope, first.kernel())  # type: ignore[operator]
-        return last(value), jacobian
-
-
-def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:
-    """A residual branch for an action, with Lipschitz constant below ``bound``.
-
-    Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial
-    terms, which are all there is on one irreducible vector under O(n); otherwise, and on images, a LipschitzNetwork.
-
-    Example:
-        >>> from pyro_gflows import VectorAction
-        >>> type(lipschitz_branch(VectorAction.plane("D8"))).__name__
-        'LipschitzSum'
-    """
-    if action.event_dim == 1 and action.is_finite:
-        return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)
-    if action.event_dim == 1 and [isotype.multiplicity for isotype in action.decomposition] == [1]:
-        return LipschitzSum([RadialTerm(action)], bound=bound)
-    return LipschitzNetwork(action, bound=bound)

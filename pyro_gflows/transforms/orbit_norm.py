@@ -19,9 +19,9 @@ class GOrbitNorm(EquivariantTransform):
 
     .. math:: y_i = e^{a_{o(i)}} x_i + b_{o(i)}, \qquad \log|\det J| = \sum_i a_{o(i)}
 
-    with o(i) the orbit of coordinate i: for images, a ring of equivalent pixels of a channel, so that a dark border and a
-    bright centre both come out at unit scale. Bijective because :math:`e^a > 0`; equivariant because the numbers are
-    constant on orbits. ``initialize`` standardises each orbit; a forward call never changes the numbers.
+    with o(i) the orbit of coordinate i: for images, a ring of equivalent pixels of a channel. Bijective because
+    :math:`e^a > 0`; equivariant because the numbers are constant on orbits. ``initialize`` standardises each orbit; a
+    forward call never changes the numbers.
 
     Args:
         action: how the group permutes coordinates; events of shape ``action.event_shape``.
