@@ -14,6 +14,7 @@ from pyro_gflows.actions import (
     ImageAction,
     IrrepSplit,
     MatrixRepresentation,
+    ProductGroup,
     TrivialRepresentation,
     VectorAction,
     checkerboard_split,
@@ -60,6 +61,12 @@ def interleaved() -> VectorAction:
 def frequencies() -> VectorAction:
     """Two different planes that SO(2) turns, at once and twice as fast, as escnn writes them."""
     return VectorAction([EscnnRepresentation("SO(2)", [(1,), (2,)], torch.eye(4, dtype=torch.float64))])
+
+
+def rows_and_signs() -> VectorAction:
+    """Three rows that are permuted, and a number that changes sign, each as it likes."""
+    group = ProductGroup(["S3", "C2"])
+    return group.lift(VectorAction.rows("S3"), 0).direct_sum(group.lift(VectorAction.signs(1), 1))
 
 
 def ridges(action: VectorAction) -> LipschitzSum:
@@ -112,6 +119,8 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "radial, trivial and sign of C2": lambda: GRadial(VectorAction.regular("C2"), bins=6),
     "coupling, regular C4": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), width=2, depth=1),
     "coupling, sign flips": lambda: g_coupling(VectorAction.from_generators(SIGN_FLIPS), width=2, depth=1),
+    "coupling, rows of S3": lambda: g_coupling(VectorAction.rows("S3", features=2), width=2, depth=1),
+    "coupling, rows and signs": lambda: g_coupling(rows_and_signs(), width=2, depth=1),
     "coupling, irrep scales, SO(3)": lambda: GCoupling(
         CoordinateSplit(VectorAction.space("SO(3)", copies=2)), width=2, depth=1
     ),

@@ -11,15 +11,18 @@ from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_basis import SubRepresentation
 from pyro_gflows.actions.irrep_split import IrrepSplit
 from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split
+from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.representations import (
     DefiningRepresentation,
     MatrixRepresentation,
     QuotientRepresentation,
     RegularRepresentation,
     Representation,
+    RowsRepresentation,
     TrivialRepresentation,
 )
 from pyro_gflows.actions.splits import Split
+from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.actions.vector import VectorAction
 
 __all__ = [
@@ -41,11 +44,14 @@ __all__ = [
     "Isotype",
     "MaskSplit",
     "MatrixRepresentation",
+    "ProductGroup",
     "QuotientRepresentation",
     "RegularRepresentation",
     "Representation",
+    "RowsRepresentation",
     "Split",
     "SubRepresentation",
+    "SymmetricGroup",
     "TranslationGroup",
     "TrivialRepresentation",
     "VectorAction",

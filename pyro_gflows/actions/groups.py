@@ -180,7 +180,7 @@ def _rotations(n: int) -> Tensor:
 
 
 def parse_group(name: str | Group) -> Group:
-    """A group from the name that people write: "C4", "D8", "SO(2)", "O(2)", "SO(3)", "O(3)".
+    """A group from the name that people write: "C4", "D8", "S3", "S3 x C2", "SO(2)", "O(2)", "SO(3)", "O(3)".
 
     Raises:
         TypeError: neither a group nor a name.
@@ -191,16 +191,23 @@ def parse_group(name: str | Group) -> Group:
         16
     """
     from pyro_gflows.actions.continuous import CONTINUOUS_GROUPS
+    from pyro_gflows.actions.products import ProductGroup
+    from pyro_gflows.actions.symmetric import SymmetricGroup
 
     if isinstance(name, Group):
         return name
     if not isinstance(name, str):
         raise TypeError(f"expected a group or its name such as 'D4', got {type(name).__name__}")
     text = name.strip().upper().replace("_", "")
-    match = re.fullmatch(r"([CD])\(?(\d+)\)?", text)
+    factors = re.split(r"\s+X\s+", text)
+    if len(factors) > 1:
+        return ProductGroup(factors)
+    match = re.fullmatch(r"([CDS])\(?(\d+)\)?", text)
     if match and int(match[2]) > 0:
-        return (CyclicGroup if match[1] == "C" else DihedralGroup)(int(match[2]))
+        return {"C": CyclicGroup, "D": DihedralGroup, "S": SymmetricGroup}[match[1]](int(match[2]))
     compact = text.replace("(", "").replace(")", "")
     if compact in CONTINUOUS_GROUPS:
         return CONTINUOUS_GROUPS[compact]()
-    raise ValueError(f"expected a group such as 'C4', 'D8', 'SO(2)', 'O(2)', 'SO(3)' or 'O(3)', got {name!r}")
+    raise ValueError(
+        f"expected a group such as 'C4', 'D8', 'S3', 'S3 x C2', 'SO(2)', 'O(2)', 'SO(3)' or 'O(3)', got {name!r}"
+    )

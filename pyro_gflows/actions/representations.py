@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_gflows.actions.continuous import ContinuousGroup
 from pyro_gflows.actions.escnn_door import evaluate_continuous
 from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar, parse_group
+from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.registry import registered
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "QuotientRepresentation",
     "RegularRepresentation",
     "Representation",
+    "RowsRepresentation",
     "TrivialRepresentation",
     "permutation_matrices",
 ]
@@ -133,6 +135,23 @@ class QuotientRepresentation(_Tabulated):
         self.table = permutation_matrices(self.group.coset_action(subgroup))
         self.size = self.table.shape[-1]
         self.name = f"quotient by {sorted(int(index) for index in subgroup)}"
+
+
+@registered
+class RowsRepresentation(_Tabulated):
+    """S_n permuting the rows of an n x ``features`` matrix, flattened row by row."""
+
+    def __init__(self, group: Group | str, features: int = 1) -> None:
+        parsed = parse_group(group)
+        if not isinstance(parsed, SymmetricGroup):
+            raise ValueError(f"rows are permuted by a symmetric group such as 'S3', got {parsed}")
+        if features < 1:
+            raise ValueError(f"expected a positive number of features, got {features}")
+        self.group = parsed
+        permutations = permutation_matrices(parsed.permutations()).contiguous()
+        self.table = torch.kron(permutations, torch.eye(features, dtype=torch.float64))
+        self.size = self.table.shape[-1]
+        self.name = "rows" if features == 1 else f"rows of {features}"
 
 
 @registered

@@ -22,6 +22,7 @@ from pyro_gflows.actions.representations import (
     QuotientRepresentation,
     RegularRepresentation,
     Representation,
+    RowsRepresentation,
     TrivialRepresentation,
 )
 from pyro_gflows.registry import registered
@@ -90,6 +91,39 @@ class VectorAction(GroupAction):
     def trivial(cls, group: Group | str, *, copies: int = 1) -> VectorAction:
         """``copies`` numbers that the group leaves alone; with group "C1", no symmetry at all."""
         return cls([TrivialRepresentation(group)] * copies)
+
+    @classmethod
+    def rows(cls, group: Group | str, *, features: int = 1) -> VectorAction:
+        """S_n permuting the rows of an n x ``features`` matrix, flattened row by row.
+
+        The columns of a D x n matrix move by ``rows("Sn").copies(D)``.
+
+        Example:
+            >>> VectorAction.rows("S3", features=2).act(torch.tensor(3), torch.arange(6.0)).tolist()
+            [4.0, 5.0, 0.0, 1.0, 2.0, 3.0]
+        """
+        return cls([RowsRepresentation(group, features)])
+
+    @classmethod
+    def signs(cls, count: int, *, copies: int = 1) -> VectorAction:
+        """``count`` numbers, each with a sign flip of its own: the group has 2^count elements.
+
+        With ``copies``, the columns of a ``copies`` x ``count`` matrix (flattened row by row) change sign.
+
+        Example:
+            >>> VectorAction.signs(2).act_all(torch.tensor([1.0, 2.0])).tolist()
+            [[1.0, 2.0], [1.0, -2.0], [-1.0, 2.0], [-1.0, -2.0]]
+        """
+        from pyro_gflows.actions.products import ProductGroup
+
+        if count < 1:
+            raise ValueError(f"expected a positive number of signs, got {count}")
+        group = ProductGroup(["C2"] * count)
+        flips = [1.0 - 2.0 * group.project(group.elements(), index).double() for index in range(count)]
+        fields = [
+            MatrixRepresentation(group, flip[:, None, None], name=f"sign {index}") for index, flip in enumerate(flips)
+        ]
+        return cls(fields * copies)
 
     @classmethod
     def from_generators(

@@ -32,9 +32,12 @@ _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
 }
 
 
+_REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is large
+
+
 def hidden_action(action: GroupAction, width: int) -> GroupAction:
-    """``width`` hidden fields: regular ones of a finite group; else copies of the event's irreps and invariants."""
-    if action.is_finite:
+    """``width`` hidden fields: regular ones of a small finite group; else copies of the event and invariants."""
+    if action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO):
         return action.regular_fields(width)
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
