@@ -21,6 +21,7 @@ from pyro_gflows.actions.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
+from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits import Split
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.actions.vector import VectorAction
@@ -49,6 +50,7 @@ __all__ = [
     "RegularRepresentation",
     "Representation",
     "RowsRepresentation",
+    "SitesAction",
     "Split",
     "SubRepresentation",
     "SymmetricGroup",

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.actions.representations import permutation_matrices
 
-__all__ = ["generate_group"]
+__all__ = ["as_matrix", "generate_group"]
 
 _SAME = 1e-7
 
@@ -26,7 +26,7 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str) -> tupl
     """
     if len(generators) == 0:
         raise ValueError("expected at least one generator, got none; for no symmetry use VectorAction.trivial('C1')")
-    steps = [_as_matrix(generator, index) for index, generator in enumerate(generators)]
+    steps = [as_matrix(generator, f"generator {index}") for index, generator in enumerate(generators)]
     if len({step.shape for step in steps}) > 1:
         raise ValueError(f"expected generators of one size, got {[len(step) for step in steps]}")
     found = torch.eye(len(steps[0]), dtype=torch.float64)[None]
@@ -64,22 +64,23 @@ def _index(found: Tensor, matrices: Tensor) -> Tensor:
     return torch.stack([_distance(found, matrix).argmin() for matrix in matrices])
 
 
-def _as_matrix(generator: Any, index: int) -> Tensor:
+def as_matrix(generator: Any, what: str) -> Tensor:
+    """A generator as an orthogonal matrix in float64; ``what`` names it in errors."""
     # through numpy, whose default is float64: torch would read a list of Python floats as float32
     given = generator if isinstance(generator, Tensor) else torch.from_numpy(np.array(generator))
     if given.ndim == 1 and not given.is_floating_point():
         if not torch.equal(given.sort().values, torch.arange(len(given))):
-            raise ValueError(f"generator {index}: expected a permutation of 0..{len(given) - 1}, got {given.tolist()}")
+            raise ValueError(f"{what}: expected a permutation of 0..{len(given) - 1}, got {given.tolist()}")
         return permutation_matrices(given.long())
     if given.ndim != 2 or given.shape[0] != given.shape[1]:
         raise ValueError(
-            f"generator {index}: expected a square matrix or a permutation (integers), got shape {tuple(given.shape)}"
+            f"{what}: expected a square matrix or a permutation (integers), got shape {tuple(given.shape)}"
         )
     matrix = given.double()
     defect = (matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)).abs().max().item()
     if not defect <= 1e-12:
         raise ValueError(
-            f"generator {index} is not orthogonal: |M M^T - 1| is {defect:.1e}, expected at most 1e-12; give it in "
+            f"{what} is not orthogonal: |M M^T - 1| is {defect:.1e}, expected at most 1e-12; give it in "
             "float64, or as a permutation, which is exact"
         )
     return matrix
@@ -87,8 +88,14 @@ def _as_matrix(generator: Any, index: int) -> Tensor:
 
 def _too_large(known: Tensor, candidate: Tensor, max_order: int) -> str:
     gap = _distance(known, candidate).min().item()
+    # distinct elements of a finite group of this size are rarely nearer to each other
+    cause = (
+        "the group is infinite, or the matrices are not exact (give them in float64 from closed forms, or as "
+        "permutations)"
+        if gap < 0.1
+        else "the group is larger than expected (raise max_order), or infinite"
+    )
     return (
         f"the generators give more than max_order={max_order} elements, and the last one differs from its nearest "
-        f"neighbour by only {gap:.1e}: the group is infinite, larger than expected (raise max_order), or the matrices "
-        "are not exact (give them in float64 from closed forms, or as permutations)"
+        f"neighbour by {gap:.1e}: {cause}"
     )

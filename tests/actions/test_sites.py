@@ -1,0 +1,91 @@
+"""SitesAction: one group on several sites, packed into one vector, and what bad input gets."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.registry import build, describe
+
+ROWS = VectorAction.rows("S3")
+FLIP = {"loadings": [[-1, 0], [0, 1]], "scores": [[-1, 0], [0, 1]]}
+SWAP = {"loadings": [1, 0], "scores": [1, 0]}
+
+ACTIONS = {
+    "rows": SitesAction("S3", {"weights": ROWS, "means": VectorAction.rows("S3", features=2)}),
+    "signs": SitesAction(VectorAction.signs(2).group, {"loadings": VectorAction.signs(2, copies=3)}),
+    "turns": SitesAction("SO(2)", {"loadings": VectorAction.plane("SO(2)", copies=3)}),
+    "generators": SitesAction.from_generators([SWAP, FLIP]),
+}
+
+
+@pytest.fixture(params=ACTIONS)
+def action(request):
+    return ACTIONS[request.param]
+
+
+def values_of(action, *batch):
+    return {name: torch.randn(*batch, part.numel, dtype=torch.float64) for name, part in action.sites.items()}
+
+
+def test_the_packed_vector_moves_as_the_sites_do(action):
+    values = values_of(action, 5)
+    vector = torch.cat(list(values.values()), -1)
+    for element in action.sample((4,), torch.Generator().manual_seed(0)):
+        moved = action.act(element, values)
+        torch.testing.assert_close(action.vector_action.act(element, vector), torch.cat(list(moved.values()), -1))
+
+
+def test_is_a_value(action):
+    for twin in (copy.deepcopy(action), pickle.loads(pickle.dumps(action)), build(describe(action))):
+        assert twin == action and hash(twin) == hash(action) and repr(twin) == repr(action)
+    assert action != SitesAction("C3", {"x": VectorAction.regular("C3")})
+
+
+def test_other_sites_are_left_alone_in_any_order():
+    action = ACTIONS["rows"]
+    packed = action.packed({"noise": 2, "means": 6, "weights": 3})
+    x = torch.randn(11)
+    moved = packed.act(torch.tensor(4), x)
+    assert torch.equal(moved[:2], x[:2])
+    torch.testing.assert_close(moved[8:], ROWS.act(torch.tensor(4), x[8:]))
+
+
+def test_values_of_any_shape_move_row_by_row():
+    action = ACTIONS["rows"]
+    means = torch.randn(7, 4, 3, 2)
+    moved = action.act(torch.tensor(3), {"means": means})["means"]
+    torch.testing.assert_close(moved[..., [1, 2, 0], :], means)
+    each = action.move("means", torch.arange(6)[:, None, None], means)
+    assert each.shape == (6, 7, 4, 3, 2)
+    torch.testing.assert_close(each[3], moved)
+
+
+def test_joint_generators_move_all_sites_together():
+    action = ACTIONS["generators"]
+    assert action.group.order == 8
+    for element in action.elements():
+        moved = action.act(element, {"loadings": torch.eye(2), "scores": torch.eye(2)})
+        assert torch.equal(moved["loadings"], moved["scores"])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: SitesAction("S3", {}), ValueError, "at least one site that the group moves, got none"),
+        (lambda: SitesAction("S3", {"x": "rows"}), TypeError, "site 'x': expected a VectorAction .* got str"),
+        (lambda: SitesAction("C3", {"x": ROWS}), ValueError, "site 'x': expected an action of C3"),
+        (lambda: ACTIONS["rows"].packed({"weights": 3}), ValueError, r"got an action on \['means'\]; check the names"),
+        (lambda: ACTIONS["signs"].packed({"loadings": 5}), ValueError, "site 'loadings' has 5 numbers"),
+        (lambda: ACTIONS["rows"].flatten("means", torch.zeros(4)), ValueError, "site 'means': expected 6 numbers"),
+        (lambda: SitesAction.from_generators([SWAP, {"scores": [0, 2, 1]}]), ValueError, "generators of one size"),
+        (lambda: SitesAction.from_generators([{"a": [[2.0]]}]), ValueError, "generator 0, site 'a' is not orthogonal"),
+        (lambda: SitesAction.from_generators([]), ValueError, "at least one generator, got none"),
+        (lambda: ACTIONS["turns"].elements(), ValueError, "infinitely many elements"),
+    ],
+)
+def test_bad_input_says_what_was_expected(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
