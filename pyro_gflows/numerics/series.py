@@ -51,6 +51,22 @@ class SeriesLogDet(LogDet):
         self.probes = probes
         self.seed = seed
 
+    @classmethod
+    def within(cls, error: float, *, lipschitz: float | Tensor, probes: int | None = 4) -> SeriesLogDet:
+        """The shortest series whose truncation error is at most ``error`` nats for each number of the event.
+
+        >>> SeriesLogDet.within(1e-3, lipschitz=0.9).terms
+        49
+        """
+        bound = as_float(lipschitz)
+        require_contraction(bound)
+        if not error > 0:
+            raise ValueError(f"expected a positive error, received {error}")
+        terms = 1
+        while cls(terms).truncation_error(lipschitz=bound, dim=1) > error:
+            terms += 1
+        return cls(terms, probes=probes)
+
     def truncation_error(self, *, lipschitz: float | Tensor, dim: int) -> float:
         """The bound d sum_{k>n} L^k / k on the error of cutting the series; inf where L >= 1.
 
@@ -105,9 +121,13 @@ class SeriesLogDet(LogDet):
 
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
         error = f"error <= {self.truncation_error(lipschitz=lipschitz, dim=dim):.2g}"
-        spread = "" if self.probes is None else f" + spread of {self.probes} fixed probes"
+        spread = "" if self.probes is None else f" + spread of {self._traces()}"
         return f"series, {self.terms} terms, {error}{spread}"
 
     def __repr__(self) -> str:
-        traces = "exact traces" if self.probes is None else f"{self.probes} fixed probes"
-        return f"SeriesLogDet(series, {self.terms} terms, error <= d sum_(k>{self.terms}) L^k/k, {traces})"
+        return f"SeriesLogDet(series, {self.terms} terms, error <= d sum_(k>{self.terms}) L^k/k, {self._traces()})"
+
+    def _traces(self) -> str:
+        if self.probes is None:
+            return "exact traces"
+        return "1 fixed probe" if self.probes == 1 else f"{self.probes} fixed probes"

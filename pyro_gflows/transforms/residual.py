@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, kernels_once, lipschitz_branch
-from pyro_gflows.numerics import BanachSolver, ExactLogDet, LogDet, NewtonSolver, RouletteLogDet, Solver, implicit_root
+from pyro_gflows.numerics import (
+    BanachSolver,
+    ExactLogDet,
+    LogDet,
+    NewtonSolver,
+    RouletteLogDet,
+    SeriesLogDet,
+    Solver,
+    implicit_root,
+)
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
@@ -54,39 +63,23 @@ class GResidual(OneWayTransform):
         fast: Fast = "score",
     ) -> None:
         super().__init__(action, fast=fast)
-        if not hasattr(branch, "lipschitz_bound"):
-            raise TypeError(
-                f"expected a branch with a lipschitz_bound() method, got {type(branch).__name__}; build it from "
-                "pyro_gflows.nn, or give your module a method that returns an upper bound"
-            )
+        _check_bound(branch)
         if getattr(branch, "action", action) != action:
             raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if action.numel <= 3 else BanachSolver()) if solver is None else solver
-        bound = float(self.lipschitz_bound())
-        if not bound < 1:
-            raise ValueError(
-                f"expected a branch with a Lipschitz bound below 1, got {bound:g}; an unbounded activation (gated) or "
-                "an unbounded layer is in it: use the Lipschitz layers and activations of pyro_gflows.nn"
-            )
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of Lip(f), as the weights are now."""
-        bound: Tensor = self.branch.lipschitz_bound()  # type: ignore[operator]
-        return torch.as_tensor(bound).detach()
-
-    def _promised_bound(self) -> float | Tensor:
-        """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
-        known = isinstance(self.branch, LipschitzSum | LipschitzNetwork)
-        return self.branch.bound if known else self.lipschitz_bound()  # type: ignore[return-value]
+        return _bound_now(self.branch)
 
     def cheap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         value, ladj = self.log_det(
             self.branch,
             x,
             self.action_in.event_dim,
-            lipschitz=self._promised_bound(),
+            lipschitz=_promised_bound(self.branch),
             training=self.training,
             orbit=self.action_in.act_all if self.action_in.is_finite else None,
         )
@@ -94,7 +87,7 @@ class GResidual(OneWayTransform):
 
     def costly(self, y: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), kernels_once(self.branch):
-            root, _ = self.solver(self.branch, y, self.action_in.event_dim, lipschitz=self._promised_bound())
+            root, _ = self.solver(self.branch, y, self.action_in.event_dim, lipschitz=_promised_bound(self.branch))
         x = implicit_root(self.branch, y, root, self.action_in.event_dim)
         return x, -self.cheap(x)[1]
 
@@ -103,7 +96,45 @@ class GResidual(OneWayTransform):
         return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
 
 
+def _bound_now(branch: nn.Module) -> Tensor:
+    return torch.as_tensor(branch.lipschitz_bound()).detach()  # type: ignore[operator]
+
+
+def _promised_bound(branch: nn.Module) -> float | Tensor:
+    """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
+    known = isinstance(branch, LipschitzSum | LipschitzNetwork)
+    return branch.bound if known else _bound_now(branch)  # type: ignore[return-value]
+
+
+def _check_bound(branch: nn.Module) -> None:
+    if not hasattr(branch, "lipschitz_bound"):
+        raise TypeError(
+            f"expected a branch with a lipschitz_bound() method, got {type(branch).__name__}; build it from "
+            "pyro_gflows.nn, or give your module a method that returns an upper bound"
+        )
+    bound = float(_bound_now(branch))
+    if not bound < 1:
+        raise ValueError(
+            f"expected a branch with a Lipschitz bound below 1, got {bound:g}; an unbounded activation (gated) or "
+            "an unbounded layer is in it: use the Lipschitz layers and activations of pyro_gflows.nn"
+        )
+
+
+# Numbers in an event up to which the log-det is exact in training too, and up to which it is exact in evaluation: that
+# takes a dense Jacobian for each row.
 _EXACT_UP_TO = 64
+_DENSE_UP_TO = 1000
+
+_TRUNCATION = 1e-3  # nats for each number
+
+
+def _default_log_det(action: GroupAction, branch: nn.Module) -> LogDet:
+    if action.numel <= _EXACT_UP_TO:
+        return ExactLogDet()
+    if action.numel <= _DENSE_UP_TO:
+        return RouletteLogDet()
+    _check_bound(branch)
+    return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=_promised_bound(branch), probes=1))
 
 
 def g_residual(
@@ -117,21 +148,35 @@ def g_residual(
 ) -> GResidual:
     """A residual layer with the branch that suits the action.
 
+    The default log-det follows the size of the event. At most 64 numbers: exact. More: the unbiased roulette in
+    training, and in evaluation the exact one up to 1,000 numbers; above, where its dense Jacobian would be too large,
+    the power series, cut where the bound leaves at most 0.001 nats for each number, of a fixed probe and all its group
+    images: an estimate, but deterministic and exactly invariant. Its cost grows as 1 / (1 - bound): 49 terms at 0.9,
+    509 at 0.99. ``repr`` says which is in use, with its error; ``log_det`` takes another, such as
+    ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=8))``.
+
     Args:
         action: how the group moves events.
         branch: an equivariant contraction; by default ``nn.lipschitz_branch(action, bound=bound)``.
         bound: Lipschitz bound of the default branch.
-        log_det: exact for events of at most 64 numbers; else the unbiased roulette in training and the exact one in
-            evaluation.
+        log_det: an estimator; by default as above.
         solver: Newton for events of at most 3 numbers, else the Banach iteration.
         fast: "score" (density estimation) or "sample" (guides).
 
+    Raises:
+        TypeError: ``action`` is not a GroupAction, or the branch has no ``lipschitz_bound``.
+        ValueError: a bound of 1 or more, or a branch made for another action.
+
     Example:
-        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows import ImageAction, VectorAction
         >>> g_residual(VectorAction.plane("D8"), fast="sample").fast
         'sample'
+        >>> g_residual(ImageAction("D4", channels=3, size=32), bound=0.9).log_det.evaluation
+        SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 1 fixed probe)
     """
+    if not isinstance(action, GroupAction):
+        raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
     chosen = lipschitz_branch(action, bound=bound) if branch is None else branch
     if log_det is None:
-        log_det = ExactLogDet() if action.numel <= _EXACT_UP_TO else RouletteLogDet()
+        log_det = _default_log_det(action, chosen)
     return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)

@@ -6,8 +6,9 @@ from torch import nn
 
 from pyro_gflows import GResidual, ImageAction, VectorAction, g_residual
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
-from pyro_gflows.numerics import BanachSolver, ExactLogDet, NewtonSolver, RouletteLogDet
-from pyro_gflows.testing import randomize_
+from pyro_gflows.numerics import BanachSolver, ExactLogDet, NewtonSolver, RouletteLogDet, SeriesLogDet
+from pyro_gflows.testing import assert_invariant, randomize_
+from pyro_gflows.transforms import residual
 from tests.transforms.cases import assert_layer
 
 CASES = {
@@ -68,6 +69,7 @@ def test_takes_a_users_branch():
             ValueError,
             "expected a branch for .*C4.* got one for .*C3",
         ),
+        (lambda a: g_residual("C4"), TypeError, r"GroupAction such as VectorAction.plane\('D4'\), got str"),
         (lambda a: g_residual(a, bound=1.5), ValueError, r"bound in \(0, 1\), got 1.5"),
         (lambda a: g_residual(a, fast="yes"), ValueError, "expected fast='score'"),
     ],
@@ -83,6 +85,32 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(small.solver, NewtonSolver)
     assert isinstance(large.log_det, RouletteLogDet)
     assert isinstance(large.solver, BanachSolver)
+
+
+def test_large_events_never_need_a_dense_jacobian(monkeypatch):
+    """The threshold is lowered, so that the exact log-det of the same layer is at hand to compare with."""
+    action = ImageAction("D4", 2, size=6)
+    assert isinstance(g_residual(action).log_det.evaluation, ExactLogDet)
+    monkeypatch.setattr(residual, "_DENSE_UP_TO", 70)
+    torch.manual_seed(0)
+    layer = randomize_(g_residual(action, bound=0.8).double(), scale=0.5)
+    evaluation = layer.log_det.evaluation
+    assert isinstance(evaluation, SeriesLogDet)
+    assert evaluation.truncation_error(lipschitz=0.8, dim=1) <= 1e-3
+    assert f"in evaluation: series, {evaluation.terms} terms, error <= 0.0" in repr(layer)
+    x = torch.randn(3, *action.event_shape, dtype=torch.float64)
+    with monkeypatch.context() as patch:
+        for module in ("exact", "series"):
+            patch.setattr(f"pyro_gflows.numerics.{module}.dense_jacobian", None)
+        patch.setattr(LipschitzNetwork, "call_and_jacobian", None)
+        sum(part.sum() for part in layer.train().inv_call_and_ladj(x)).backward()
+        assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
+        layer.eval()
+        estimate = layer.inv_call_and_ladj(x)[1].detach()
+        assert torch.equal(layer.inv_call_and_ladj(x)[1], estimate)
+        assert_invariant(lambda x: layer.inv_call_and_ladj(x)[1], action, x)
+    exact = ExactLogDet()(layer.branch, x, 3, lipschitz=0.8, training=False)[1]
+    assert (estimate - exact).abs().max() < 0.01 * action.numel
 
 
 def test_repr_says_what_is_certified():
