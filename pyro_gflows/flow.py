@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.registry import build, describe, registered
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.base import EquivariantTransform, forget_param_store
 from pyro_gflows.transforms.compose import Compose
 
 __all__ = ["EquivariantFlow"]
@@ -79,6 +79,7 @@ class EquivariantFlow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``dist.log_prob(x)``: what DistributedDataParallel wraps."""
+        self.action.check_event(x)
         log_prob: Tensor = self.dist.log_prob(x)
         return log_prob
 
@@ -98,6 +99,10 @@ class EquivariantFlow(nn.Module):
         if not isinstance(flow, EquivariantFlow):
             raise ValueError(f"expected the description of an EquivariantFlow, got that of {type(flow).__name__}")
         return flow
+
+    def __getstate__(self) -> dict[str, Any]:
+        forget_param_store(self)
+        return self.__dict__
 
     def __repr__(self) -> str:
         lines = [f"EquivariantFlow: {self.action}", f"  base: {self._base!r}"]

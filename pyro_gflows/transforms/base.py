@@ -15,7 +15,7 @@ from pyro_gflows.actions import GroupAction
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.last_draw import LastDraw
 
-__all__ = ["EquivariantTransform", "Invert"]
+__all__ = ["EquivariantTransform", "Invert", "forget_param_store"]
 
 
 class EquivariantTransform(TransformModule):
@@ -142,6 +142,7 @@ class EquivariantTransform(TransformModule):
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
+        forget_param_store(self)
         return {**self.__dict__, "_last_draw": LastDraw(), "_inverse_ref": None, "_inv": None}
 
     def __eq__(self, other: object) -> bool:
@@ -154,6 +155,13 @@ class EquivariantTransform(TransformModule):
         if self.action_out == self.action_in:
             return str(self.action_in)
         return f"{self.action_in} -> {self.action_out}"
+
+
+def forget_param_store(module: torch.nn.Module) -> None:
+    """Drop the weak references that Pyro's param store hangs on parameters: with them a trained module cannot be
+    pickled, and Pyro sets them anew whenever it hands a parameter out."""
+    for parameter in module.parameters():
+        parameter.__dict__.pop("unconstrained", None)
 
 
 def _exchange(shape: Sequence[int], old: GroupAction, new: GroupAction) -> torch.Size:

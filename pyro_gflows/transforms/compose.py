@@ -36,6 +36,8 @@ class Compose(EquivariantTransform):
     """
 
     def __init__(self, transforms: Sequence[EquivariantTransform]) -> None:
+        if isinstance(transforms, EquivariantTransform):
+            raise TypeError(f"expected a list of transforms, got one {type(transforms).__name__}; write [transform]")
         transforms = list(transforms)
         if not transforms:
             raise ValueError("expected at least one transform, got an empty list")
