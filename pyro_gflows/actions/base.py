@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.representations import Representation
 
 __all__ = ["GroupAction"]
+
+_Action = TypeVar("_Action", bound="GroupAction")
 
 
 class GroupAction(ABC):
@@ -166,7 +167,7 @@ class GroupAction(ABC):
         """Names of attributes that are caches, and are left out of pickles and copies."""
         return ("decomposition", "_tables")
 
-    def _require(self, others: Sequence[GroupAction]) -> list[Self]:
+    def _require(self: _Action, others: Sequence[GroupAction]) -> list[_Action]:
         """The others, if they are of this kind and group; else ValueError naming both."""
         for other in others:
             if type(other) is not type(self) or other.group != self.group:

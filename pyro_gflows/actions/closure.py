@@ -17,8 +17,8 @@ __all__ = ["as_matrix", "generate_group"]
 _SAME = 1e-7
 
 
-def generate_group(generators: Sequence[Any], max_order: int, name: str) -> tuple[FiniteGroup, Tensor]:
-    """The group that the generators generate, and its matrices ``(|G|, d, d)`` in float64.
+def generate_group(generators: Sequence[Any], max_order: int, name: str | None) -> tuple[FiniteGroup, Tensor]:
+    """The group that the generators generate, and its matrices ``(|G|, d, d)`` in float64; None names it by its order.
 
     Raises:
         ValueError: no generator, different sizes, a matrix that is not orthogonal to 1e-12, or more than ``max_order``
@@ -53,7 +53,7 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str) -> tupl
     whole = found.round()
     if (found - whole).abs().max() < 1e-9:  # signed permutations: exact
         found = whole + 0.0
-    return FiniteGroup(name, table, [int(row[0]) for row in by_step]), found
+    return FiniteGroup(name or f"group of order {len(found)}", table, [int(row[0]) for row in by_step]), found
 
 
 def _distance(matrices: Tensor, matrix: Tensor) -> Tensor:
@@ -88,14 +88,8 @@ def as_matrix(generator: Any, what: str) -> Tensor:
 
 def _too_large(known: Tensor, candidate: Tensor, max_order: int) -> str:
     gap = _distance(known, candidate).min().item()
-    # distinct elements of a finite group of this size are rarely nearer to each other
-    cause = (
-        "the group is infinite, or the matrices are not exact (give them in float64 from closed forms, or as "
-        "permutations)"
-        if gap < 0.1
-        else "the group is larger than expected (raise max_order), or infinite"
-    )
     return (
         f"the generators give more than max_order={max_order} elements, and the last one differs from its nearest "
-        f"neighbour by {gap:.1e}: {cause}"
+        f"neighbour by {gap:.1e}: the group is infinite, larger than expected (raise max_order), or the matrices are "
+        "not exact (give them in float64 from closed forms, or as permutations)"
     )
