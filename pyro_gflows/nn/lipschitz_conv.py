@@ -110,7 +110,7 @@ class LipschitzConv(EquivariantConv):
         return torch.complex(real, imaginary)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, Lipschitz constant <= {self.bound}"
+        return f"{super().extra_repr()}, Lipschitz constant <= {self.bound:.4g}"
 
 
 def _half_turn(action: ImageAction) -> Tensor | None:

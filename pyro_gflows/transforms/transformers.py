@@ -201,6 +201,9 @@ class MatrixExponential(Transformer):
         left, right, shift = columns.split([self.rank, self.rank, 1], -1)
         return cap_norm(low_rank_matrix(left, coefficients, right), self.cap), shift.squeeze(-1)
 
+    def extra_repr(self) -> str:
+        return f"rank {self.rank}, norm of S within {self.cap:g}"
+
     def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
         matrix, shift = self._matrix_and_shift(params)
         image, ladj = expm_apply(matrix, x)
