@@ -24,8 +24,8 @@ _CHECKED_EVENTS = 4
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
-    preset = _preset(arguments)
     data = load_data(arguments.data, seed=arguments.seed)
+    preset = _preset(arguments)
     outcome = experiments.run(preset, data, arguments.out, resume=arguments.resume, progress=not arguments.quiet)
     try:
         experiments.write_pictures(outcome, data, arguments.out)

@@ -88,11 +88,20 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
     ours = json.loads(json.dumps(identity))
     for name, stored in description["identity"].items():
         if ours.get(name) != stored:
+            old, new = _differing(stored, ours.get(name))
             raise ValueError(
-                f"cannot resume from {path}: its {name} differs: stored {_short(stored)}, received "
-                f"{_short(ours.get(name))}; resume with the same {name}, or start anew in another folder"
+                f"cannot resume from {path}: it is of a run with other {name}: stored {_short(old)}, received "
+                f"{_short(new)}; resume with the same {name}, or start anew in another folder"
             )
     return Snapshot(description["identity"], Progress(**description["progress"]), tensors)
+
+
+def _differing(stored: Any, received: Any) -> tuple[Any, Any]:
+    """Of two mappings, the entries in which they differ; anything else as it is."""
+    if not isinstance(stored, dict) or not isinstance(received, dict):
+        return stored, received
+    names = [name for name in {**stored, **received} if stored.get(name) != received.get(name)]
+    return {name: stored.get(name) for name in names}, {name: received.get(name) for name in names}
 
 
 def _short(value: Any) -> str:
