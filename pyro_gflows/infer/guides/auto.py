@@ -1,0 +1,202 @@
+"""AutoGFlow: a guide whose posterior is exactly invariant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pyro import poutine
+from pyro.infer.autoguide.guides import AutoContinuous
+from pyro.infer.autoguide.initialization import init_to_feasible
+from torch import Tensor
+from torch.distributions import biject_to
+
+from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer.guides.default_flow import guide_transforms
+from pyro_gflows.infer.guides.invariance import log_joint_invariance
+from pyro_gflows.infer.guides.representative import orbit_representative
+from pyro_gflows.infer.guides.supports import unconstrained_action
+from pyro_gflows.transforms import EquivariantTransform
+
+__all__ = ["AutoGFlow"]
+
+_POINTS = 3
+_DRAWS = 10_000
+
+
+class AutoGFlow(AutoContinuous):
+    r"""A guide whose posterior over all latent sites is an EquivariantFlow, so that :math:`q(\rho(g)\,z) = q(z)`.
+
+    The flow lives on the unconstrained vector that AutoContinuous packs the sites into; the group moves the sites that
+    ``action`` names and leaves the others alone. At construction the model runs once, so that all parameters exist
+    before the first step; the guide then checks that the group commutes with the map to each constrained site, and that
+    the model's own log-joint is invariant at a few random points.
+
+    Args:
+        model: a Pyro model with continuous latent sites (hide discrete ones with ``poutine.block``).
+        action: how the group moves its sites.
+        transforms: makes the flow's transforms from the action on the unconstrained vector; build them with
+            ``fast="sample"``. By default :func:`guide_transforms`.
+        base: makes the invariant base from that action; by default the isotropic InvariantNormal.
+        args: arguments to run the model with, such as a batch of data.
+        kwargs: keyword arguments to run the model with.
+        check: what to do where the log-joint is not invariant: "warn", "raise" (ValueError) or "skip" the check.
+        joint: the model to check in place of ``model``, with the discrete sites summed out.
+
+    Raises:
+        TypeError: the model needs arguments that ``args`` and ``kwargs`` do not give.
+        ValueError: the action does not fit a site, or does not commute with the map to its support; names the site and
+            the way out.
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; automatic guides, arXiv:1603.00788.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model():
+        ...     with pyro.plate("components", 3):
+        ...         means = pyro.sample("means", dist.Normal(0.0, 5.0))
+        ...     pyro.sample("x", dist.Normal(means.sum(-1), 1.0), obs=torch.tensor(2.0))
+        >>> guide = AutoGFlow(model, SitesAction("S3", {"means": VectorAction.rows("S3")}))
+        >>> z = guide()["means"]
+        >>> torch.allclose(guide.flow(z), guide.flow(z.flip(0)), atol=1e-5)
+        True
+    """
+
+    flow: EquivariantFlow
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        action: SitesAction,
+        *,
+        transforms: Callable[[VectorAction], Sequence[EquivariantTransform]] = guide_transforms,
+        base: Callable[[VectorAction], Any] = InvariantNormal,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        check: Literal["warn", "raise", "skip"] = "warn",
+        joint: Callable[..., Any] | None = None,
+    ) -> None:
+        if not isinstance(action, SitesAction):
+            raise TypeError(f"expected a SitesAction('S3', {{site: action}}), got {type(action).__name__}")
+        if check not in ("warn", "raise", "skip"):
+            raise ValueError(f"expected check to be 'warn', 'raise' or 'skip', got {check!r}")
+        super().__init__(model, init_loc_fn=init_to_feasible)
+        self.action = action
+        given = {} if kwargs is None else dict(kwargs)
+        try:
+            self._setup_prototype(*args, **given)
+        except TypeError as error:
+            raise TypeError(
+                f"AutoGFlow runs the model once to find its sites, and that failed: {error}; give the model's "
+                "arguments as AutoGFlow(model, action, args=(data,))"
+            ) from error
+        self.vector_action = self._packed_action()
+        chosen_base = base(self.vector_action)
+        reference = self._init_loc()
+        self.flow = EquivariantFlow(chosen_base, list(transforms(self.vector_action))).to(reference)
+        with poutine.block():
+            self._create_plates(*args, **given)
+        if check != "skip":
+            report = log_joint_invariance(joint or model, action, self._points(), args=args, kwargs=given)
+            if not report.is_invariant:
+                if check == "raise":
+                    raise ValueError(str(report))
+                warnings.warn(str(report), stacklevel=2)
+
+    # -- set-up -------------------------------------------------------------------------------------------------------
+    def _packed_action(self) -> VectorAction:
+        sizes, free = {}, {}
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            shape = self._unconstrained_shapes[name]
+            sizes[name] = shape.numel()
+            if name in self.action.sites:
+                free[name] = unconstrained_action(self.action, name, site["fn"].support, shape)
+        missing = sorted(set(self.action.sites) - set(free))
+        if missing:
+            raise ValueError(f"the action names {missing}, but the latent sites of the model are {list(sizes)}")
+        return SitesAction(self.action.group, free).packed(sizes)
+
+    def _points(self) -> list[dict[str, Tensor]]:
+        """Values of all sites, at random unconstrained points about the initial one."""
+        start, generator = self._init_loc(), torch.Generator().manual_seed(0)
+        points = []
+        for _ in range(_POINTS):
+            noise = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+            points.append(self._values(start + noise.to(start)))
+        return points
+
+    def _values(self, latent: Tensor) -> dict[str, Tensor]:
+        """The constrained values of all sites, from unconstrained vectors."""
+        return {
+            site["name"]: biject_to(site["fn"].support)(unconstrained)
+            for site, unconstrained in self._unpack_latent(latent)
+        }
+
+    # -- AutoContinuous -----------------------------------------------------------------------------------------------
+    def get_base_dist(self) -> Any:
+        return self.flow.base
+
+    def get_transform(self, *args: Any, **kwargs: Any) -> EquivariantTransform:
+        return self.flow.transform
+
+    def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
+        return self.flow.dist
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+    def orbit_representative(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Draws of the sites, relabelled for reading; see :func:`orbit_representative`."""
+        return orbit_representative(samples, self.action)
+
+    def median(self, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        """The median of each number of the sites that the group leaves alone; see :meth:`quantiles`."""
+        return {name: value[0] for name, value in self.quantiles([0.5], sites=sites).items()}
+
+    @torch.no_grad()
+    def quantiles(
+        self, quantiles: Sequence[float] | Tensor, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Quantiles of each number of the sites that the group leaves alone, from 10,000 draws.
+
+        Args:
+            quantiles: numbers between 0 and 1.
+            args: ignored, as the posterior depends on no argument.
+            sites: which sites; by default all of them.
+            kwargs: ignored.
+
+        Returns:
+            For each site a tensor of shape ``(len(quantiles), *site_shape)``.
+
+        Raises:
+            ValueError: the group moves one of the sites, so that its quantiles are those of all its images at once.
+        """
+        latent = [site["name"] for site, _ in self._unpack_latent(self._init_loc())]
+        chosen = latent if sites is None else list(sites)
+        if unknown := [name for name in chosen if name not in latent]:
+            raise ValueError(f"expected sites among {latent}, got {unknown}")
+        if moved := [name for name in chosen if name in self.action.sites]:
+            fixed = [name for name in latent if name not in self.action.sites]
+            raise ValueError(
+                f"under {self.action.group} the posterior of {moved} is the same for all images of a value, so a "
+                "median or quantile says nothing of one of them; ask for those of guide.orbit_representative(samples)"
+                + (f", or for sites={fixed}, which the group leaves alone" if fixed else "")
+            )
+        levels = torch.as_tensor(quantiles, dtype=torch.float64)
+        # quantiles pass through monotone maps, but a support's map may mix numbers: so those of constrained draws
+        draws = self._draws(chosen)
+        return {name: torch.quantile(draws[name].double(), levels, dim=0).to(draws[name]) for name in chosen}
+
+    def _draws(self, sites: Sequence[str]) -> dict[str, Tensor]:
+        """Draws of the sites, shape ``(draws, *site_shape)``."""
+        latent = self.flow.dist.sample((_DRAWS,))
+        drawn: dict[str, Tensor] = {}
+        position = 0
+        for name, shape in self._unconstrained_shapes.items():
+            part = latent[:, position : position + shape.numel()].reshape(-1, *shape)
+            position += shape.numel()
+            if name in sites:
+                drawn[name] = biject_to(self.prototype_trace.nodes[name]["fn"].support)(part)
+        return drawn

@@ -1,0 +1,52 @@
+"""Relabelled draws: every draw moved jointly over its sites, to where the others are."""
+
+import pytest
+import torch
+
+from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.infer.guides import orbit_representative
+
+ROWS = VectorAction.rows("S4")
+ACTION = SitesAction("S4", {"means": ROWS, "locations": VectorAction.rows("S4", features=2)})
+
+
+def test_shuffled_draws_come_back_in_one_order():
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([0.0, 2.0, 2.0, 5.0]) + 0.3 * torch.randn(400, 4, generator=generator)
+    locations = torch.tensor([[0.0, 0], [3, 0], [-3, 0], [9, 9]]) + 0.3 * torch.randn(400, 4, 2, generator=generator)
+    element = ACTION.sample((400,), generator)
+    shuffled = {
+        "means": ACTION.move("means", element, means)[:, None],  # a batch dimension of a plate, as Predictive gives it
+        "locations": ACTION.move("locations", element, locations),
+        "noise": torch.ones(400),
+    }
+    moved = orbit_representative(shuffled, ACTION)
+    assert torch.equal(moved["noise"], shuffled["noise"])
+    order = moved["means"][0, 0].sub(means[0, :, None]).abs().argmin(-1)
+    assert sorted(order.tolist()) == [0, 1, 2, 3]
+    torch.testing.assert_close(moved["means"][:, 0][:, order], means)
+    torch.testing.assert_close(moved["locations"][:, order], locations)
+    assert moved["means"].mean((0, 1)).diff().min() > -0.1
+
+
+def test_signs_come_back():
+    action = SitesAction(VectorAction.signs(2).group, {"loadings": VectorAction.signs(2, copies=3)})
+    generator = torch.Generator().manual_seed(0)
+    loadings = torch.randn(3, 2, generator=generator) + 0.1 * torch.randn(200, 3, 2, generator=generator)
+    shuffled = action.move("loadings", action.sample((200,), generator), loadings)
+    moved = orbit_representative({"loadings": shuffled}, action)["loadings"]
+    torch.testing.assert_close(moved.abs(), loadings.abs())
+    assert moved.std(0).max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("samples", "action", "message"),
+    [
+        ({"x": torch.zeros(3, 2)}, SitesAction("SO(2)", {"x": VectorAction.plane("SO(2)")}), "infinitely many"),
+        ({"x": torch.zeros(3, 2)}, ACTION, r"expected draws of the sites \['means', 'locations'\], got \['x'\]"),
+        ({"means": torch.zeros(3, 4), "locations": torch.zeros(2, 4, 2)}, ACTION, "as many draws of each site"),
+    ],
+)
+def test_bad_draws_say_what_was_expected(samples, action, message):
+    with pytest.raises(ValueError, match=message):
+        orbit_representative(samples, action)
