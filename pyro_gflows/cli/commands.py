@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pyro_gflows import experiments
-from pyro_gflows.datasets import check_data, load_array, load_data
-from pyro_gflows.infer import Adam, load, log_probs
+from pyro_gflows.datasets import load_array, load_data
+from pyro_gflows.infer import Adam, check_data, load, log_probs
 from pyro_gflows.presets import PRESETS, Preset, preset_for
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 

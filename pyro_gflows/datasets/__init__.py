@@ -3,7 +3,7 @@
 from pyro_gflows.datasets.data_set import DataSet, load_data
 from pyro_gflows.datasets.densities import DENSITIES, Checkerboard, Density, EightGaussians, Rings, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.files import check_data, load_array
+from pyro_gflows.datasets.files import load_array
 from pyro_gflows.datasets.scaling import GreyLevels
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
 
@@ -17,7 +17,6 @@ __all__ = [
     "GreyLevels",
     "Rings",
     "Splits",
-    "check_data",
     "density",
     "digits",
     "load_array",

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_gflows.datasets import check_data
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.batches import Sampler, fingerprint
 from pyro_gflows.infer.checkpoint import CHECKPOINT, read_checkpoint
+from pyro_gflows.infer.data import check_data
 from pyro_gflows.infer.interrupt import DeferredInterrupt
 from pyro_gflows.infer.settings import FitSettings
 from pyro_gflows.infer.storage import check_writable

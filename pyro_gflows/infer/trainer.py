@@ -12,11 +12,11 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
-from pyro_gflows.datasets import check_data
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.average import MovingAverage, copy_weights, weights
 from pyro_gflows.infer.batches import Batches, FreshDraws, Sampler, ShuffledEpochs
 from pyro_gflows.infer.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
+from pyro_gflows.infer.data import check_data
 from pyro_gflows.infer.evaluate import nll
 from pyro_gflows.infer.settings import FitSettings
 

@@ -1,0 +1,93 @@
+"""The house: which room may import which, and the doors to the outside."""
+
+import ast
+import functools
+from pathlib import Path
+
+import pytest
+
+import pyro_gflows
+
+PACKAGE = Path(pyro_gflows.__file__).parent
+
+# Every room may import itself and the rooms before it.
+ROOMS = [
+    "registry",
+    "actions",
+    "numerics",
+    "nn",
+    "distributions",
+    "transforms",
+    "flow",
+    "infer",
+    "testing",
+    "datasets",
+    "plots",
+    "presets",
+    "experiments",
+    "cli",
+]
+
+# Where alone each of these may be imported.
+DOORS = {
+    "escnn": ["actions/escnn_door.py"],
+    "lie_learn": ["actions/escnn_door.py"],
+    "argparse": ["cli/__init__.py", "cli/commands.py", "cli/comparison.py"],
+    "matplotlib": ["plots.py"],
+    "sklearn": ["datasets/digits.py"],
+    "pickle": [],
+    "typing_extensions": [],
+}
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or not path.stem.startswith("__")]
+
+
+@functools.cache
+def imports(path):
+    """The modules that a file imports; what only the type checker reads is left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unread = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: write absolute imports"
+            found.add(node.module)
+            if node.module == "pyro_gflows":
+                found.update(f"pyro_gflows.{alias.name}" for alias in node.names)
+    return found
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_up_the_list_of_rooms(path):
+    assert room(path) in ROOMS, f"give the room {room(path)!r} its place in the list"
+    allowed = ROOMS[: ROOMS.index(room(path)) + 1]
+    inside = {name for name in imports(path) if name.split(".")[0] == "pyro_gflows"}
+    wrong = {name for name in inside if name.count(".") and name.split(".")[1] not in allowed}
+    assert not wrong, f"{room(path)} may import {allowed}"
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_each_outside_package_has_its_door(package):
+    users = [path for path in FILES if any(name.split(".")[0] == package for name in imports(path))]
+    assert {path.relative_to(PACKAGE).as_posix() for path in users} <= set(DOORS[package])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_is_unpickled_and_no_device_is_assumed(path):
+    text = path.read_text(encoding="utf-8")
+    assert ".cuda()" not in text
+    assert "torch.load(" not in text
+    assert "allow_pickle=True" not in text
