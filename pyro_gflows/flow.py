@@ -84,8 +84,16 @@ class EquivariantFlow(nn.Module):
         return log_prob
 
     def initialize(self, x: Tensor) -> None:
-        """Set data-dependent parameters (GActNorm) from a batch of data; call it once, before training."""
+        """Set data-dependent parameters (GActNorm) from a batch of data; call it once, before training.
+
+        Raises:
+            ValueError: fewer than 2 events, events of another shape, or numbers that are not finite.
+        """
         self.action.check_event(x)
+        if x.numel() < 2 * self.action.numel:
+            raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
         self.transform.initialize_inverse(x)
 
     def config(self) -> dict[str, Any]:

@@ -161,6 +161,12 @@ def test_an_unregistered_class_names_the_way_by_state_dict():
         (lambda: small()(torch.zeros(3, 3)), ValueError, r"expected x of shape \(\.\.\., 2\) .* got \(3, 3\)"),
         (lambda: small()(torch.zeros(3, 2, dtype=torch.int64)), TypeError, "floating-point tensor, got torch.int64"),
         (
+            lambda: small().initialize(torch.tensor([[0.0, 1.0], [2.0, float("nan")]])),
+            ValueError,
+            "expected finite events, got NaN or inf",
+        ),
+        (lambda: small().initialize(torch.zeros(1, 2)), ValueError, r"at least 2 events .* got shape \(1, 2\)"),
+        (
             lambda: small().initialize(torch.zeros(3, 3)),
             ValueError,
             r"expected x of shape \(\.\.\., 2\).* got \(3, 3\)",

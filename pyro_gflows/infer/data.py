@@ -33,6 +33,8 @@ def check_data(x: Tensor | np.ndarray, *, event_shape: Sequence[int] | None = No
         if x.dtype.kind not in "fiub":
             raise TypeError(f"{source}: expected real floating-point numbers, got {x.dtype}; use .astype")
         x = torch.from_numpy(np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="))))
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{source}: expected a tensor or an array with one event a row, got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(
             f"{source}: expected floating-point data, got {str(x.dtype).removeprefix('torch.')}; a density needs "

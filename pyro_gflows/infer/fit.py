@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.batches import Sampler, fingerprint
 from pyro_gflows.infer.checkpoint import CHECKPOINT, read_checkpoint
@@ -20,9 +22,6 @@ from pyro_gflows.infer.interrupt import DeferredInterrupt
 from pyro_gflows.infer.settings import FitSettings
 from pyro_gflows.infer.storage import check_writable
 from pyro_gflows.infer.trainer import FitDiverged, Trainer
-
-if TYPE_CHECKING:
-    from pyro_gflows.flow import EquivariantFlow
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 
@@ -49,7 +48,7 @@ class FitResult:
 
 def fit(
     flow: EquivariantFlow,
-    data: Tensor | Sampler,
+    data: Tensor | np.ndarray | Sampler,
     *,
     settings: FitSettings | None = None,
     validation: Tensor | None = None,
@@ -81,7 +80,7 @@ def fit(
     Raises:
         ValueError: Data of the wrong shape or not finite, a folder that is not writable, a checkpoint that is missing,
             unreadable or of another run; all before any training.
-        TypeError: Data that are not floating-point.
+        TypeError: Data that are not floating-point, or arguments of another kind.
         FitDiverged: NaN or a diverged loss; the flow is put back to the last good snapshot, which stays on disk too.
 
     Example:
@@ -93,7 +92,11 @@ def fit(
         >>> fit(flow, density("rings"), settings=FitSettings(steps=3), progress=False).steps
         3
     """
+    if not isinstance(flow, EquivariantFlow):
+        raise TypeError(f"expected an EquivariantFlow, got {type(flow).__name__}")
     settings = settings or FitSettings()
+    if not isinstance(settings, FitSettings):
+        raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
     if resume and folder is None:
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
     if settings.held_out.patience is not None and validation is None:
@@ -101,7 +104,7 @@ def fit(
     place = None if folder is None else check_writable(folder)
     shape = flow.action.event_shape
     like = next(flow.parameters())
-    if isinstance(data, Tensor):
+    if not callable(data):
         data = check_data(data, event_shape=shape, source="data").to(like)
     if validation is not None:
         validation = check_data(validation, event_shape=shape, source="validation").to(like)

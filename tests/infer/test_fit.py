@@ -2,6 +2,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -180,6 +181,9 @@ def with_nan(row):
         ({"data": torch.zeros(9, 3)}, ValueError, r"expected event shape \(2,\), received \(3,\)"),
         ({"data": torch.zeros(9, 2, dtype=torch.long)}, TypeError, "expected floating-point data, got int64"),
         ({"data": torch.zeros(0, 2)}, ValueError, "is empty"),
+        ({"data": [[0.0, 1.0]]}, TypeError, "data: expected a tensor or an array .* got list"),
+        ({"data": np.zeros((9, 3))}, ValueError, r"expected event shape \(2,\), received \(3,\)"),
+        ({"settings": {"steps": 3}}, TypeError, r"expected settings=FitSettings\(...\), got dict"),
         ({"data": lambda n, generator: torch.zeros(n, 3)}, ValueError, r"the first batch: expected event shape \(2,\)"),
         ({"validation": with_nan(3)}, ValueError, "validation: row 3"),
         ({"resume": True}, ValueError, "expected a folder to resume from"),
