@@ -4,6 +4,7 @@ from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.default_split import default_split
+from pyro_gflows.actions.escnn_door import escnn_group
 from pyro_gflows.actions.grid import TranslationGroup
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group, parse_group
 from pyro_gflows.actions.image import ImageAction
@@ -59,5 +60,6 @@ __all__ = [
     "VectorAction",
     "checkerboard_split",
     "default_split",
+    "escnn_group",
     "parse_group",
 ]

@@ -35,7 +35,8 @@ class VectorAction(GroupAction):
     r"""A group moving vectors by a direct sum of orthogonal representations, :math:`x \mapsto \rho(g)\,x` on R^d.
 
     Args:
-        representations: one representation or a sequence of them, of one group; escnn representations are accepted.
+        representations: one representation or a sequence of them, of one group; escnn representations are accepted
+            (:func:`~pyro_gflows.actions.escnn_group` imports escnn so that it also works beside numpy 2).
 
     Raises:
         TypeError: something else was given.
