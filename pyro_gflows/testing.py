@@ -116,6 +116,11 @@ def assert_equivariant(
 
     Raises:
         AssertionError: with the worst element and sample.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_residual
+        >>> action = VectorAction.plane("D8")
+        >>> assert_equivariant(g_residual(action).double(), action, action, torch.randn(4, 2, dtype=torch.float64))
     """
     tol = _tolerance("symmetry", x) if tol is None else tol
     _check(equivariance_error(transform, action_in, action_out, x, elements=elements), tol, "not equivariant")
@@ -152,6 +157,10 @@ def assert_invariant(
 
     Raises:
         AssertionError: with the worst element and sample; or if the result has another shape than the batch shape.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> assert_invariant(lambda x: -x.square().sum(-1), VectorAction.plane("O(2)"), torch.randn(4, 2))
     """
     function = log_prob.log_prob if isinstance(log_prob, Distribution) else log_prob
     action.check_event(x)
@@ -177,6 +186,9 @@ def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol:
 
     Raises:
         AssertionError: with the worst sample.
+
+    Example:
+        >>> assert_bijective(torch.distributions.transforms.ExpTransform(), torch.randn(4, dtype=torch.float64))
     """
     tol = _tolerance("round trip", x) if tol is None else tol
     with torch.no_grad():
@@ -200,6 +212,10 @@ def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> No
 
     Raises:
         AssertionError: with the worst sample; or if the log-det has another shape than the batch shape.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_radial
+        >>> assert_log_det(g_radial(VectorAction.plane("O(2)")), torch.randn(4, 2))
     """
     tol = _tolerance("log-det", x) if tol is None else tol
     with torch.no_grad():
@@ -225,6 +241,10 @@ def randomize_(module: nn.Module, *, scale: float = 0.3, generator: torch.Genera
         module: changed in place, and returned.
         scale: standard deviation of the noise.
         generator: where the noise comes from; give one on the CPU, the noise is then the same on every device.
+
+    Example:
+        >>> bool(randomize_(nn.LayerNorm(3)).bias.abs().sum() > 0)
+        True
     """
     with torch.no_grad():
         for parameter in module.parameters():

@@ -40,7 +40,12 @@ _MIRROR = torch.diag(torch.tensor([1.0, -1.0], dtype=torch.float64))
 
 @registered
 class SO2(ContinuousGroup):
-    """Rotations of the plane."""
+    """Rotations of the plane.
+
+    Example:
+        >>> SO2().sample((5,)).shape
+        torch.Size([5, 2, 2])
+    """
 
     name = "SO(2)"
     dimension = 2
@@ -59,7 +64,12 @@ class SO2(ContinuousGroup):
 
 @registered
 class O2(SO2):
-    """Rotations and reflections of the plane."""
+    """Rotations and reflections of the plane.
+
+    Example:
+        >>> O2().sample((5,)).shape
+        torch.Size([5, 2, 2])
+    """
 
     name = "O(2)"
 
@@ -90,7 +100,12 @@ def _about_y(angle: Tensor) -> Tensor:
 
 @registered
 class SO3(ContinuousGroup):
-    """Rotations of space."""
+    """Rotations of space.
+
+    Example:
+        >>> SO3().sample((5,)).shape
+        torch.Size([5, 3, 3])
+    """
 
     name = "SO(3)"
     dimension = 3
@@ -118,7 +133,12 @@ class SO3(ContinuousGroup):
 
 @registered
 class O3(SO3):
-    """Rotations and reflections of space."""
+    """Rotations and reflections of space.
+
+    Example:
+        >>> O3().sample((5,)).shape
+        torch.Size([5, 3, 3])
+    """
 
     name = "O(3)"
 

@@ -72,7 +72,12 @@ class _Tabulated(Representation):
 
 @registered
 class TrivialRepresentation(Representation):
-    """rho(g) = 1 on one number."""
+    """rho(g) = 1 on one number.
+
+    Example:
+        >>> TrivialRepresentation("O(2)").size
+        1
+    """
 
     size = 1
     name = "trivial"
@@ -87,7 +92,15 @@ class TrivialRepresentation(Representation):
 
 @registered
 class DefiningRepresentation(Representation):
-    """The group as it is named: C_n, D_n, SO(2), O(2) on the plane, SO(3), O(3) on space."""
+    """The group as it is named: C_n, D_n, SO(2), O(2) on the plane, SO(3), O(3) on space.
+
+    Raises:
+        ValueError: a group that is not one of these.
+
+    Example:
+        >>> DefiningRepresentation("C4").matrices(torch.tensor(1)).tolist()
+        [[0.0, -1.0], [1.0, 0.0]]
+    """
 
     name = "defining"
 
@@ -116,7 +129,15 @@ def _finite(group: Group | str, what: str) -> FiniteGroup:
 
 @registered
 class RegularRepresentation(_Tabulated):
-    """The group permuting its own elements, R^|G|."""
+    """The group permuting its own elements, R^|G|.
+
+    Raises:
+        ValueError: an infinite group.
+
+    Example:
+        >>> RegularRepresentation("D4").size
+        8
+    """
 
     name = "regular"
 
@@ -128,7 +149,15 @@ class RegularRepresentation(_Tabulated):
 
 @registered
 class QuotientRepresentation(_Tabulated):
-    """The group permuting the cosets of a subgroup, given by the indices of its elements."""
+    """The group permuting the cosets of a subgroup, given by the indices of its elements.
+
+    Raises:
+        ValueError: an infinite group, or indices that are not those of a subgroup.
+
+    Example:
+        >>> QuotientRepresentation("D4", [0, 4]).size  # element 4 of D4 is a mirror
+        4
+    """
 
     def __init__(self, group: Group | str, subgroup: Sequence[int]) -> None:
         self.group = _finite(group, "quotient")
@@ -139,7 +168,15 @@ class QuotientRepresentation(_Tabulated):
 
 @registered
 class RowsRepresentation(_Tabulated):
-    """S_n permuting the rows of an n x ``features`` matrix, flattened row by row."""
+    """S_n permuting the rows of an n x ``features`` matrix, flattened row by row.
+
+    Raises:
+        ValueError: not a symmetric group, or no features.
+
+    Example:
+        >>> RowsRepresentation("S3", features=2).size
+        6
+    """
 
     def __init__(self, group: Group | str, features: int = 1) -> None:
         parsed = parse_group(group)
@@ -160,6 +197,11 @@ class MatrixRepresentation(_Tabulated):
 
     Raises:
         ValueError: wrong shape, or matrices that are not orthogonal or do not multiply as the group does (to 1e-11).
+
+    Example:
+        >>> from pyro_gflows.actions import CyclicGroup
+        >>> MatrixRepresentation(CyclicGroup(2), [[[1.0]], [[-1.0]]], name="sign").size
+        1
     """
 
     def __init__(self, group: FiniteGroup, matrices: Sequence[Any] | Tensor, *, name: str = "matrices") -> None:

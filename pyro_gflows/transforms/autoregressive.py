@@ -97,6 +97,11 @@ class GInverseAutoregressive(GAutoregressive):
     Map, log-det, equivariance and arguments are those of :class:`GAutoregressive`, with ``fast="sample"``.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; IAF, arXiv:1606.04934.
+
+    Example:
+        >>> from pyro_gflows import CoordinateSplit, VectorAction
+        >>> GInverseAutoregressive(CoordinateSplit(VectorAction.regular("C4", copies=3))).fast
+        'sample'
     """
 
     def __init__(

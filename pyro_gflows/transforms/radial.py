@@ -128,5 +128,11 @@ def _spline(r: Tensor, position: Tensor, value: Tensor, slope: Tensor, *, invers
 
 
 def g_radial(action: GroupAction, *, bins: int = 32, limit: float = 4.0) -> GRadial:
-    """A radial spline layer, see :class:`GRadial`."""
+    """A radial spline layer, with the arguments of :class:`GRadial`.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> g_radial(VectorAction.space("SO(3)"), bins=8)(torch.zeros(5, 3)).shape
+        torch.Size([5, 3])
+    """
     return GRadial(action, bins=bins, limit=limit)
