@@ -14,7 +14,7 @@ from pyro_gflows.actions import (
     VectorAction,
     checkerboard_split,
 )
-from pyro_gflows.distributions import InvariantNormal, Symmetrized
+from pyro_gflows.distributions import InvariantNormal, OrbitMixture, Symmetrized
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms import (
@@ -63,6 +63,7 @@ __all__ = [
     "IrrepSplit",
     "MaskSplit",
     "MatrixExponential",
+    "OrbitMixture",
     "ProductGroup",
     "SitesAction",
     "Split",

@@ -1,6 +1,7 @@
 """Invariant bases, as Pyro Distributions."""
 
 from pyro_gflows.distributions.normal import InvariantNormal
+from pyro_gflows.distributions.orbit_mixture import OrbitMixture
 from pyro_gflows.distributions.symmetrized import Symmetrized
 
-__all__ = ["InvariantNormal", "Symmetrized"]
+__all__ = ["InvariantNormal", "OrbitMixture", "Symmetrized"]
