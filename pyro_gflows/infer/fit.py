@@ -78,8 +78,8 @@ def fit(
         progress: Show a progress bar with NLL and throughput.
 
     Raises:
-        ValueError: Data of the wrong shape or not finite, a folder that is not writable, a checkpoint that is missing,
-            unreadable or of another run; all before any training.
+        ValueError: A flow without weights, data of the wrong shape or not finite, a folder that is not writable, a
+            checkpoint that is missing, unreadable or of another run; all before any training.
         TypeError: Data that are not floating-point, or arguments of another kind.
         FitDiverged: NaN or a diverged loss; the flow is put back to the last good snapshot, which stays on disk too.
 
@@ -94,6 +94,9 @@ def fit(
     """
     if not isinstance(flow, EquivariantFlow):
         raise TypeError(f"expected an EquivariantFlow, got {type(flow).__name__}")
+    like = next(flow.parameters(), None)
+    if like is None:
+        raise ValueError(f"expected a flow with weights to fit, got none in {flow}")
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
@@ -103,7 +106,6 @@ def fit(
         raise ValueError("early stopping needs held-out data: give validation=..., or HeldOut(patience=None)")
     place = None if folder is None else check_writable(folder)
     shape = flow.action.event_shape
-    like = next(flow.parameters())
     if not callable(data):
         data = check_data(data, event_shape=shape, source="data").to(like)
     if validation is not None:

@@ -7,6 +7,7 @@ import pyro
 import pytest
 import torch
 
+from pyro_gflows import EquivariantFlow, GSqueeze, ImageAction, InvariantNormal
 from pyro_gflows.datasets import density
 from pyro_gflows.infer import (
     Adam,
@@ -168,6 +169,10 @@ def test_a_diverging_loss_stops_and_says_what_to_change():
     assert all(p.isfinite().all() for p in flow.parameters())
 
 
+IMAGE = ImageAction("C2", size=2)
+WEIGHTLESS = EquivariantFlow(InvariantNormal(IMAGE), [GSqueeze(IMAGE)])
+
+
 def with_nan(row):
     x = points()
     x[row, 1] = math.nan
@@ -181,6 +186,8 @@ def with_nan(row):
         ({"data": torch.zeros(9, 3)}, ValueError, r"expected event shape \(2,\), received \(3,\)"),
         ({"data": torch.zeros(9, 2, dtype=torch.long)}, TypeError, "expected floating-point data, got int64"),
         ({"data": torch.zeros(0, 2)}, ValueError, "is empty"),
+        ({"flow": torch.nn.Linear(2, 2)}, TypeError, "expected an EquivariantFlow, got Linear"),
+        ({"flow": WEIGHTLESS, "data": torch.zeros(9, 4, 1, 1)}, ValueError, "a flow with weights to fit, got none in"),
         ({"data": [[0.0, 1.0]]}, TypeError, "data: expected a tensor or an array .* got list"),
         ({"data": np.zeros((9, 3))}, ValueError, r"expected event shape \(2,\), received \(3,\)"),
         ({"settings": {"steps": 3}}, TypeError, r"expected settings=FitSettings\(...\), got dict"),
