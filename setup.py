@@ -19,10 +19,11 @@ INSTALL = [
 
 PLOTS = ["matplotlib>=3.7"]
 DATA = ["scikit-learn>=1.3"]
-TEST = [*PLOTS, *DATA, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+NOTEBOOKS = [*PLOTS, *DATA, "ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.10"]  # to run them with no browser
+TUTORIALS = [*NOTEBOOKS, "jupyterlab>=4"]
+TEST = [*NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 DEV = [*TEST, "ruff>=0.9", "mypy>=1.13"]
-TUTORIALS = [*PLOTS, *DATA, "jupyterlab>=4", "nbconvert>=7"]
-DOCS = ["sphinx>=7", "myst-parser>=3", "furo>=2024.1.29"]
+DOCS = [*PLOTS, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29"]
 
 EXTRAS = {
     "plots": PLOTS,

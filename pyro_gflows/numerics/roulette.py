@@ -21,8 +21,10 @@ class RouletteLogDet(LogDet):
     """The power series of log|det(I + J)| cut at a random length, unbiased in value and in gradient together.
 
     With one random probe eps for each row and a random length n + N, P(N >= m) = q^m:
-        value     sum over k <= n + N of  b_k (-1)^(k+1) / k  eps^T J^k eps,
-        gradient  that of  w^T J eps  with  w = sum over k < n + N of  b_(k+1) (-1)^k (J^T)^k eps  held fixed,
+
+    - value: sum over k <= n + N of  b_k (-1)^(k+1) / k  eps^T J^k eps,
+    - gradient: that of  w^T J eps  with  w = sum over k < n + N of  b_(k+1) (-1)^k (J^T)^k eps  held fixed,
+
     where b_k = 1 for k <= n and q^-(k-n) beyond. Both have the right mean, since the gradient of tr(J^k) / k is
     tr(J^(k-1) dJ). Each row keeps its own term, so weights, masks and scales of rows act as on an exact log-det. The
     second form needs the graph of one product, not of n + N: memory does not grow with the length.
