@@ -63,6 +63,9 @@ class LipschitzNetwork(EquivariantNetwork):
         self._layer_bound = bound ** (1 / (depth + 1))
         super().__init__(action, action, width=width, depth=depth, activation=activation)
         self.action, self.bound = action, bound
+        # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
+        ratio = sum(action.field_sizes) / sum(self.hidden(action, width).field_sizes)
+        self.hidden_scale = min(1.0, ratio**0.5)
 
     def hidden(self, action: GroupAction, width: int) -> GroupAction:
         # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
@@ -90,12 +93,12 @@ class LipschitzNetwork(EquivariantNetwork):
             return self._closed_form(x, first, last)
 
     def _closed_form(self, x: Tensor, first: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor]:
-        value, slope = self.activations[0].value_and_slope(first(x))  # type: ignore[operator]
+        value, slope = self.activations[0].value_and_slope(first(x) / self.hidden_scale)  # type: ignore[operator]
         if self.action_in.event_dim == 1:
             jacobian = (last.kernel() * slope[..., None, :]) @ first.kernel()  # type: ignore[operator]
         else:
             jacobian = sandwich_jacobian(last.kernel(), slope, first.kernel())  # type: ignore[operator]
-        return last(value), jacobian
+        return last(self.hidden_scale * value), jacobian
 
 
 def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:

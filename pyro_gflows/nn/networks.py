@@ -57,6 +57,8 @@ class EquivariantNetwork(nn.Module):
     """
 
     default_activations = ("lipswish", "gated")
+    hidden_scale = 1.0
+    """The size of hidden numbers: activations see them divided by it, so that their bends are where the numbers are."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class EquivariantNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
-            x = activation(layer(x))
+            x = self.hidden_scale * activation(layer(x) / self.hidden_scale)
         out: Tensor = self.layers[-1](x)
         return out
 
