@@ -94,7 +94,7 @@ def paired(differences: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="run only presets whose name contains this")
     parser.add_argument("--out", type=Path, default=RESULTS / "digits.jsonl")
