@@ -39,6 +39,8 @@ class IrrepSplit(Split):
     """
 
     def __init__(self, action: GroupAction, parts: Sequence[Sequence[int]] | None = None) -> None:
+        if not isinstance(action, GroupAction):
+            raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
         blocks = irreducible_blocks(action)
         if len(blocks) == 1:
             raise ValueError(

@@ -14,7 +14,7 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.actions.vector import VectorAction
 
-__all__ = ["Split", "balanced_halves", "with_fields"]
+__all__ = ["Split", "balanced_halves", "require_split", "with_fields"]
 
 
 class Split(ABC):
@@ -68,6 +68,13 @@ class Split(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({' | '.join(map(str, self.parts))})"
+
+
+def require_split(split: Any) -> Split:
+    """The split itself; TypeError where something else was given."""
+    if not isinstance(split, Split):
+        raise TypeError(f"expected a split such as CoordinateSplit(action), got {type(split).__name__}")
+    return split
 
 
 def balanced_halves(sizes: Sequence[int]) -> list[list[int]]:

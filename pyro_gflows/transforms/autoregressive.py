@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction, Split, default_split
+from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import AutoregressiveNetwork
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
@@ -34,6 +35,7 @@ class GAutoregressive(OneWayTransform):
         fast: "score": data to base is one pass (density estimation); "sample": base to data (IAF, guides).
 
     Raises:
+        TypeError: not a split.
         ValueError: blocks that are not slices of the event (a MaskSplit: use GCoupling).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; IAF, arXiv:1606.04934; MAF, arXiv:1705.07057.
@@ -54,7 +56,7 @@ class GAutoregressive(OneWayTransform):
         depth: int = 2,
         fast: Fast = "score",
     ) -> None:
-        super().__init__(split.action, fast=fast)
+        super().__init__(require_split(split).action, fast=fast)
         if sum(part.numel for part in split.parts) != split.action.numel:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
@@ -142,7 +144,7 @@ def g_autoregressive(
         'sample'
     """
     chosen = default_split(action) if split is None else split
-    if chosen.action != action:
+    if require_split(chosen).action != action:
         raise ValueError(f"expected a split of {action}, got one of {chosen.action}")
     if fast == "sample":
         return GInverseAutoregressive(chosen, transformer=transformer, width=width, depth=depth)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction, Split, default_split
+from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
@@ -34,6 +35,7 @@ class GCoupling(EquivariantTransform):
             equivariant network of ``width`` regular fields and ``depth`` hidden layers, zero at the start.
 
     Raises:
+        TypeError: not a split.
         ValueError: no such part, or a transformer of another one.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803.
@@ -58,7 +60,7 @@ class GCoupling(EquivariantTransform):
         width: int = 16,
         depth: int = 2,
     ) -> None:
-        super().__init__(split.action)
+        super().__init__(require_split(split).action)
         if not 0 <= moved < len(split.parts):
             raise ValueError(f"expected moved in 0..{len(split.parts) - 1} for {split}, got {moved}")
         self.split, self.moved = split, moved
@@ -118,7 +120,7 @@ def g_coupling(
         torch.Size([8])
     """
     chosen = default_split(action) if split is None else split
-    if chosen.action != action:
+    if require_split(chosen).action != action:
         raise ValueError(f"expected a split of {action}, got one of {chosen.action}")
     make = default_transformer if transformer is None else transformer
     return Compose(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Split
+from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
@@ -32,6 +33,7 @@ class GSplit(EquivariantTransform):
         depth: its hidden layers.
 
     Raises:
+        TypeError: not a split.
         ValueError: not two parts, or ``inner`` or ``transformer`` is made for another action.
 
     Source: RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
@@ -53,7 +55,7 @@ class GSplit(EquivariantTransform):
         width: int = 16,
         depth: int = 2,
     ) -> None:
-        super().__init__(split.action)
+        super().__init__(require_split(split).action)
         if len(split.parts) != 2:
             raise ValueError(f"expected a split into 2 parts, got {split}")
         first, second = split.parts

@@ -114,6 +114,8 @@ def test_every_part_moves_once_in_a_step():
             ValueError,
             "expected a transformer of .*regular.* got one of .*defining",
         ),
+        (lambda: GCoupling("D4"), TypeError, r"expected a split such as CoordinateSplit\(action\), got str"),
+        (lambda: g_coupling(VectorAction.regular("C4"), split=[[0], [1]]), TypeError, "expected a split .* got list"),
     ],
 )
 def test_what_cannot_be_coupled_is_refused(make, error, message):
