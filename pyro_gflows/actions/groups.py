@@ -198,14 +198,13 @@ def parse_group(name: str | Group) -> Group:
         return name
     if not isinstance(name, str):
         raise TypeError(f"expected a group or its name such as 'D4', got {type(name).__name__}")
-    text = name.strip().upper().replace("_", "")
-    factors = re.split(r"\s+X\s+", text)
+    factors = re.split(r"\s+X\s+", name.strip().upper())
     if len(factors) > 1:
         return ProductGroup(factors)
-    match = re.fullmatch(r"([CDS])\(?(\d+)\)?", text)
+    compact = re.sub(r"[\s_{}()]", "", name.upper())
+    match = re.fullmatch(r"([CDS])(\d+)", compact)
     if match and int(match[2]) > 0:
         return {"C": CyclicGroup, "D": DihedralGroup, "S": SymmetricGroup}[match[1]](int(match[2]))
-    compact = text.replace("(", "").replace(")", "")
     if compact in CONTINUOUS_GROUPS:
         return CONTINUOUS_GROUPS[compact]()
     raise ValueError(

@@ -105,3 +105,19 @@ def test_groups_are_values(name):
 def test_bad_groups_say_what_was_expected(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("c4", "C4"),
+        ("C_4", "C4"),
+        ("C_{4}", "C4"),
+        (" D 8", "D8"),
+        ("d(8)", "D8"),
+        ("so(2)", "SO(2)"),
+        ("SO( 3 )", "SO(3)"),
+    ],
+)
+def test_names_parse_as_people_write_them(written, name):
+    assert str(parse_group(written)) == name
