@@ -119,6 +119,7 @@ def test_resume_ends_in_the_weights_of_an_unbroken_run(cloud, tmp_path, monkeypa
     ("arguments", "message"),
     [
         (["fit", "nosuch", "--out", "OUT", "--group", "C4"], "unknown data 'nosuch'"),
+        (["fit", "nosuch", "--out", "OUT"], "unknown data 'nosuch'"),
         (["fit", "CLOUD", "--out", "OUT"], "need --group"),
         (["fit", "CLOUD", "--out", "OUT", "--group", "Q5"], "Q5"),
         (["fit", "CLOUD", "--out", "OUT", "--group", "SO(3)"], "vectors of 3 numbers"),
