@@ -9,25 +9,32 @@ __all__ = ["guide_transforms"]
 
 
 def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -> list[EquivariantTransform]:
-    """Coupling steps where the vector splits, by its orbits and by its irreps in turn; else residual layers.
+    """Coupling layers where they can tear a mode into its images, residual layers where they cannot.
 
-    All are cheap to sample, and a scale for each field and a shift of what is invariant come last.
+    A coupling step moves one part of the vector as the others say. It splits by coordinates and by irreps in turn. What
+    is alone of its kind (an irrep that occurs once, such as the differences of one permuted triple) it can only scale
+    as a whole, since nothing else moves likewise: there a residual layer joins every step. All layers are cheap to
+    sample; a scale for each field, and a shift of what is invariant, come last.
 
     Args:
         action: how the group moves the unconstrained vector.
-        steps: how many coupling steps or residual layers.
-        width: hidden fields of the coupling steps' networks.
+        steps: how many steps.
+        width: hidden fields of the coupling layers' networks.
 
     Example:
-        >>> len(guide_transforms(VectorAction.rows("S3")))
-        5
+        >>> rows = VectorAction.rows("S3")
+        >>> [type(layer).__name__ for layer in guide_transforms(rows, steps=1)]
+        ['Compose', 'GResidual', 'GActNorm']
+        >>> [type(layer).__name__ for layer in guide_transforms(rows.copies(2), steps=1)]
+        ['Compose', 'GActNorm']
     """
     splits = _splits(action)
+    alone = any(isotype.multiplicity == 1 and not isotype.is_trivial for isotype in action.decomposition)
     layers: list[EquivariantTransform] = []
     for step in range(steps):
         if splits:
             layers.append(g_coupling(action, split=splits[step % len(splits)], width=width))
-        else:
+        if alone or not splits:
             layers.append(g_residual(action, fast="sample"))
     return [*layers, GActNorm(action)]
 
