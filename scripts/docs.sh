@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the documentation into docs/_build; warnings are errors. Arguments are sphinx-build's.
+# Builds the documentation into docs/_build/html; warnings are errors. Arguments are sphinx-build's.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -7,5 +7,5 @@ if ! .venv/bin/python -c 'import furo, myst_nb, sphinx' 2>/dev/null; then
     say "installing what the documentation needs into .venv"
     install --constraint .venv/constraints.txt --editable '.[docs]'
 fi
-.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build "$@"
-say "the documentation is in docs/_build/index.html"
+.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html "$@"
+say "the documentation is in docs/_build/html/index.html"
