@@ -14,7 +14,13 @@ from pyro_gflows.actions import (
     VectorAction,
     checkerboard_split,
 )
-from pyro_gflows.distributions import InvariantNormal, OrbitMixture, Symmetrized
+from pyro_gflows.distributions import (
+    InvariantNormal,
+    InvariantStudentT,
+    InvariantUniformBall,
+    OrbitMixture,
+    Symmetrized,
+)
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms import (
@@ -58,6 +64,8 @@ __all__ = [
     "GroupAction",
     "ImageAction",
     "InvariantNormal",
+    "InvariantStudentT",
+    "InvariantUniformBall",
     "Invert",
     "IrrepScale",
     "IrrepSplit",

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
 
 import torch
-from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
-from torch.distributions import constraints
+from torch import Tensor
 
-from pyro_gflows.actions import GroupAction
-from pyro_gflows.distributions.factors import FACTORS, InvariantMean
+from pyro_gflows.distributions.spherical import SphericalBase
 from pyro_gflows.registry import registered
 
 __all__ = ["InvariantNormal"]
 
 
-class _NormalModule(nn.Module):
-    """All numbers of the distribution, and the dtype and device it draws in."""
-
-    reference: Tensor
-
-    def __init__(self, action: GroupAction, covariance: str, mean: bool) -> None:
-        super().__init__()
-        self.register_buffer("reference", torch.zeros(()), persistent=False)
-        self.factor = FACTORS[covariance](action)
-        self.mean = InvariantMean(action) if mean else None
-
-    def location(self, like: Tensor) -> Tensor:
-        """The mean, or 0, in a shape that broadcasts with (..., numel)."""
-        return like.new_zeros(()) if self.mean is None else self.mean(like)
-
-
 @registered
-class InvariantNormal(TorchDistribution):
+class InvariantNormal(SphericalBase):
     r"""A normal distribution that is invariant under an action: :math:`N(\mu, \Sigma)` with
     :math:`\rho(g)\mu = \mu` and :math:`\rho(g)\,\Sigma\,\rho(g)^T = \Sigma`.
 
@@ -64,81 +43,14 @@ class InvariantNormal(TorchDistribution):
         3
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
-    has_rsample = True
+    def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
+        return torch.randn(*shape, self.action.numel, dtype=reference.dtype, device=reference.device)
 
-    def __init__(
-        self,
-        action: GroupAction,
-        *,
-        covariance: str = "isotropic",
-        mean: bool = False,
-        validate_args: bool | None = None,
-    ) -> None:
-        if not isinstance(action, GroupAction):
-            raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
-        if covariance not in FACTORS:
-            raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")
-        self.action = action
-        self.covariance = covariance
-        self.module = _NormalModule(action, covariance, mean)
-        super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
+    def standard_log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square().sum(-1) - 0.5 * self.action.numel * math.log(2 * math.pi)
 
-    @property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, self.action.event_dim)
+    def standard_variance(self) -> float:
+        return 1.0
 
-    def expand(self, batch_shape: Sequence[int], _instance: InvariantNormal | None = None) -> InvariantNormal:
-        """The same distribution (and the same module) with another batch shape."""
-        batch_shape = torch.Size(batch_shape)
-        try:
-            torch.empty(self.batch_shape, device="meta").expand(batch_shape)
-        except RuntimeError as error:
-            raise ValueError(
-                f"expected a batch shape that {tuple(self.batch_shape)} expands to, got {tuple(batch_shape)}"
-            ) from error
-        new = copy.copy(self) if _instance is None else _instance
-        new._batch_shape = batch_shape
-        return new
-
-    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))
-        reference = self.module.reference
-        z = torch.randn(shape, dtype=reference.dtype, device=reference.device).flatten(-self.action.event_dim)
-        return (self.module.factor(z) + self.module.location(z)).reshape(shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        self.action.check_event(value, "value")
-        if self._validate_args:
-            self._validate_sample(value)
-        x = value.flatten(-self.action.event_dim)
-        z = self.module.factor.solve(x - self.module.location(x))
-        normaliser = 0.5 * self.action.numel * math.log(2 * math.pi) + self.module.factor.log_det().to(z)
-        log_prob = -0.5 * z.square().sum(-1) - normaliser
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
-
-    @property
-    def mean(self) -> Tensor:
-        mean = self.module.location(self.module.reference).expand(self.action.numel)
-        return mean.reshape(self.event_shape).expand(self._extended_shape())
-
-    @property
-    def variance(self) -> Tensor:
-        if self.covariance == "isotropic":
-            return torch.ones_like(self.mean)
-        return self.covariance_matrix.diagonal().reshape(self.event_shape).expand(self._extended_shape())
-
-    @property
-    def covariance_matrix(self) -> Tensor:
-        """The covariance of the flattened event, shape (numel, numel)."""
-        reference = self.module.reference
-        factor = self.module.factor(torch.eye(self.action.numel, dtype=reference.dtype, device=reference.device)).T
-        return factor @ factor.T
-
-    def entropy(self) -> Tensor:
-        log_det = self.module.factor.log_det().to(self.module.reference)
-        return (0.5 * self.action.numel * (1 + math.log(2 * math.pi)) + log_det).expand(self.batch_shape)
-
-    def __repr__(self) -> str:
-        mean = "" if self.module.mean is None else ", mean=True"
-        return f"InvariantNormal({self.action}, covariance={self.covariance!r}{mean})"
+    def standard_entropy(self) -> float:
+        return 0.5 * self.action.numel * (1 + math.log(2 * math.pi))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.distributions import InvariantNormal, OrbitMixture, Symmetrized
+from pyro_gflows.distributions import InvariantNormal, InvariantStudentT, OrbitMixture, Symmetrized
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.transforms import g_coupling
@@ -20,6 +20,7 @@ BASES = {
     "isotropic": lambda: InvariantNormal(ACTION),
     "isotypic": lambda: InvariantNormal(ACTION, covariance="isotypic", mean=True),
     "full": lambda: InvariantNormal(ACTION, covariance="full", mean=True),
+    "student t": lambda: InvariantStudentT(ACTION, df=3.0, covariance="full", mean=True),
     "orbit mixture": lambda: OrbitMixture(ACTION),
     "symmetrized": lambda: Symmetrized(InvariantNormal(PLAIN, covariance="full", mean=True), ACTION),
 }

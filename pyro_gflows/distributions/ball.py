@@ -1,0 +1,60 @@
+"""InvariantUniformBall: the uniform distribution on a ball or an invariant ellipsoid."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.distributions.spherical import SphericalBase
+from pyro_gflows.registry import registered
+
+__all__ = ["InvariantUniformBall"]
+
+
+@registered
+class InvariantUniformBall(SphericalBase):
+    r"""The uniform distribution on the ball of radius :math:`\sqrt{n + 2}`, whose covariance is the identity, or on an
+    ellipsoid that an action leaves alone.
+
+    :math:`\log p(z) = -\log V_n - \tfrac n2 \log(n + 2)` inside, with V_n the volume of the unit ball, and
+    :math:`-\infty` outside; :math:`z = L^{-1}(x - \mu)`. A base for posteriors with compact support. Its support is
+    said to be all of R^n, so that points outside are scored and not refused.
+
+    Args:
+        action: how the group moves an event.
+        covariance: as for :class:`InvariantNormal`; so are ``mean`` and ``validate_args``.
+
+    Raises:
+        TypeError: ``action`` is not a GroupAction.
+        ValueError: an unknown covariance.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> base = InvariantUniformBall(VectorAction.plane("D8"))
+        >>> base.log_prob(torch.tensor([[0.0, 1.9], [0.0, 2.1]])).exp()  # the area is 4 pi
+        tensor([0.0796, 0.0000])
+    """
+
+    @property
+    def _radius(self) -> float:
+        return math.sqrt(self.action.numel + 2)
+
+    def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
+        normal = torch.randn(*shape, self.action.numel, dtype=reference.dtype, device=reference.device)
+        uniform = torch.rand(*shape, 1, dtype=reference.dtype, device=reference.device)
+        return normal * (self._radius * uniform ** (1 / self.action.numel) / normal.norm(dim=-1, keepdim=True))
+
+    def standard_log_prob(self, z: Tensor) -> Tensor:
+        # rounding may move a point of the border, where no draw but a rounded one lies, to its outside
+        border = self.action.numel + 2 + 100 * torch.finfo(z.dtype).eps * (self.action.numel + 2)
+        square = z.square().sum(-1)
+        return torch.full_like(square, -self.standard_entropy()).masked_fill(square > border, -math.inf)
+
+    def standard_variance(self) -> float:
+        return 1.0
+
+    def standard_entropy(self) -> float:
+        n = self.action.numel
+        return 0.5 * n * math.log(math.pi) - math.lgamma(0.5 * n + 1) + n * math.log(self._radius)

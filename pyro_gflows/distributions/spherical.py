@@ -1,0 +1,153 @@
+"""Linear images of distributions that depend on |z| alone: what invariant bases have in common."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.distributions.factors import FACTORS, InvariantMean
+
+__all__ = ["SphericalBase"]
+
+
+class _BaseModule(nn.Module):
+    """All numbers of the distribution, and the dtype and device it draws in."""
+
+    reference: Tensor
+
+    def __init__(self, action: GroupAction, covariance: str, mean: bool) -> None:
+        super().__init__()
+        self.register_buffer("reference", torch.zeros(()), persistent=False)
+        self.factor = FACTORS[covariance](action)
+        self.mean = InvariantMean(action) if mean else None
+
+    def location(self, like: Tensor) -> Tensor:
+        """The mean, or 0, in a shape that broadcasts with (..., numel)."""
+        return like.new_zeros(()) if self.mean is None else self.mean(like)
+
+
+class SphericalBase(TorchDistribution):
+    r"""The distribution of :math:`x = L z + \mu`, where the density of z in R^n is a function of |z|.
+
+    It is invariant when :math:`\Sigma = L L^T` commutes with the group and :math:`\mu` is fixed by it;
+    :math:`\log p(x) = \log p(z) - \log|\det L|`. A subclass writes ``standard_draw``, ``standard_log_prob``,
+    ``standard_variance`` and ``standard_entropy`` of z. The numbers live in :attr:`module`, an ``nn.Module`` that a
+    flow registers, and that expanded distributions share.
+
+    Args:
+        action: how the group moves an event.
+        covariance: ``"isotropic"``, the fixed identity; ``"isotypic"``, one learnable scale for each isotypic
+            component; ``"full"``, every Sigma that commutes with the action: for each irrep a Hermitian positive
+            matrix over R, C or H, by the irrep's type. All start at the identity.
+        mean: learn a mean on the trivial component (it starts at 0); otherwise the mean is 0.
+        validate_args: as for every torch distribution.
+
+    Raises:
+        TypeError: ``action`` is not a GroupAction.
+        ValueError: an unknown covariance, or ``mean=True`` where the action has no trivial component.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
+    has_rsample = True
+
+    def __init__(
+        self,
+        action: GroupAction,
+        *,
+        covariance: str = "isotropic",
+        mean: bool = False,
+        validate_args: bool | None = None,
+    ) -> None:
+        if not isinstance(action, GroupAction):
+            raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+        if covariance not in FACTORS:
+            raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")
+        self.action = action
+        self.covariance = covariance
+        self.module = _BaseModule(action, covariance, mean)
+        super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------------
+    def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
+        """Draws of z, shape ``shape + (numel,)``, in the dtype and on the device of ``reference``."""
+        raise NotImplementedError
+
+    def standard_log_prob(self, z: Tensor) -> Tensor:
+        """log p(z), shape ``z.shape[:-1]``."""
+        raise NotImplementedError
+
+    def standard_variance(self) -> float:
+        """The variance of one coordinate of z."""
+        raise NotImplementedError
+
+    def standard_entropy(self) -> float:
+        """The entropy of z."""
+        raise NotImplementedError
+
+    # -- torch's Distribution -----------------------------------------------------------------------------------------
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, self.action.event_dim)
+
+    def expand(self, batch_shape: Sequence[int], _instance: SphericalBase | None = None) -> SphericalBase:
+        """The same distribution (and the same module) with another batch shape."""
+        batch_shape = torch.Size(batch_shape)
+        try:
+            torch.empty(self.batch_shape, device="meta").expand(batch_shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"expected a batch shape that {tuple(self.batch_shape)} expands to, got {tuple(batch_shape)}"
+            ) from error
+        new = copy.copy(self) if _instance is None else _instance
+        new._batch_shape = batch_shape
+        return new
+
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        batch = shape[: len(shape) - self.action.event_dim]
+        z = self.standard_draw(batch, self.module.reference)
+        return (self.module.factor(z) + self.module.location(z)).reshape(shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self.action.check_event(value, "value")
+        if self._validate_args:
+            self._validate_sample(value)
+        x = value.flatten(-self.action.event_dim)
+        z = self.module.factor.solve(x - self.module.location(x))
+        log_prob = self.standard_log_prob(z) - self.module.factor.log_det().to(z)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        mean = self.module.location(self.module.reference).expand(self.action.numel)
+        return mean.reshape(self.event_shape).expand(self._extended_shape())
+
+    @property
+    def variance(self) -> Tensor:
+        if self.covariance == "isotropic":
+            return torch.full_like(self.mean, self.standard_variance())
+        return self.covariance_matrix.diagonal().reshape(self.event_shape).expand(self._extended_shape())
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """The covariance of the flattened event, shape (numel, numel)."""
+        reference = self.module.reference
+        factor = self.module.factor(torch.eye(self.action.numel, dtype=reference.dtype, device=reference.device)).T
+        return self.standard_variance() * factor @ factor.T
+
+    def entropy(self) -> Tensor:
+        log_det = self.module.factor.log_det().to(self.module.reference)
+        return (self.standard_entropy() + log_det).expand(self.batch_shape)
+
+    def _described(self) -> str:
+        mean = "" if self.module.mean is None else ", mean=True"
+        return f"{self.action}, covariance={self.covariance!r}{mean}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._described()})"
