@@ -20,7 +20,8 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
     Draws of an invariant posterior are spread over all images of one another, so that their means and quantiles say
     nothing of one component; those of the moved draws do. Alternates between the mean and the nearest images, starting
     from the draw that is farthest from its own images; sites are scaled to count alike. In the end the mean is the
-    lexicographically smallest of its images: permuted rows come out in ascending order.
+    lexicographically smallest of its images: permuted rows come out in ascending order of the site that ``action``
+    names first.
 
     Args:
         samples: for each site its draws, batch dimensions first; those of other sites are returned as they are.
