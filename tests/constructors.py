@@ -14,10 +14,10 @@ from pyro_gflows.actions import (
     ImageAction,
     IrrepSplit,
     MatrixRepresentation,
-    ProductGroup,
     TrivialRepresentation,
     VectorAction,
     checkerboard_split,
+    parse_group,
 )
 from pyro_gflows.actions.groups import DihedralGroup
 from pyro_gflows.actions.representations import EscnnRepresentation
@@ -65,8 +65,8 @@ def frequencies() -> VectorAction:
 
 def rows_and_signs() -> VectorAction:
     """Three rows that are permuted, and a number that changes sign, each as it likes."""
-    group = ProductGroup(["S3", "C2"])
-    return group.lift(VectorAction.rows("S3"), 0).direct_sum(group.lift(VectorAction.signs(1), 1))
+    group = parse_group("S3 x C2")
+    return VectorAction.rows("S3").lift(group, 0).direct_sum(VectorAction.signs(1).lift(group, 1))
 
 
 def ridges(action: VectorAction) -> LipschitzSum:

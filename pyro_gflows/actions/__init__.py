@@ -6,12 +6,13 @@ from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.default_split import default_split
 from pyro_gflows.actions.escnn_door import escnn_group
 from pyro_gflows.actions.grid import TranslationGroup
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group, parse_group
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_basis import SubRepresentation
 from pyro_gflows.actions.irrep_split import IrrepSplit
 from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split
+from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.representations import (
     DefiningRepresentation,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.registry import registered
 
-__all__ = ["CyclicGroup", "DihedralGroup", "FiniteGroup", "Group", "parse_group"]
+__all__ = ["CyclicGroup", "DihedralGroup", "FiniteGroup", "Group"]
 
 
 class Group:
@@ -177,36 +176,3 @@ def _rotations(n: int) -> Tensor:
             c, s = float(round(c)), float(round(s))
         rows.append([[c, -s], [s, c]])
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def parse_group(name: str | Group) -> Group:
-    """A group from the name that people write: "C4", "D8", "S3", "S3 x C2", "SO(2)", "O(2)", "SO(3)", "O(3)".
-
-    Raises:
-        TypeError: neither a group nor a name.
-        ValueError: the name is none of these.
-
-    Example:
-        >>> parse_group("D8").order
-        16
-    """
-    from pyro_gflows.actions.continuous import CONTINUOUS_GROUPS
-    from pyro_gflows.actions.products import ProductGroup
-    from pyro_gflows.actions.symmetric import SymmetricGroup
-
-    if isinstance(name, Group):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(f"expected a group or its name such as 'D4', got {type(name).__name__}")
-    factors = re.split(r"\s+X\s+", name.strip().upper())
-    if len(factors) > 1:
-        return ProductGroup(factors)
-    compact = re.sub(r"[\s_{}()]", "", name.upper())
-    match = re.fullmatch(r"([CDS])(\d+)", compact)
-    if match and int(match[2]) > 0:
-        return {"C": CyclicGroup, "D": DihedralGroup, "S": SymmetricGroup}[match[1]](int(match[2]))
-    if compact in CONTINUOUS_GROUPS:
-        return CONTINUOUS_GROUPS[compact]()
-    raise ValueError(
-        f"expected a group such as 'C4', 'D8', 'S3', 'S3 x C2', 'SO(2)', 'O(2)', 'SO(3)' or 'O(3)', got {name!r}"
-    )

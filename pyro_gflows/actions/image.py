@@ -14,7 +14,8 @@ from torch import Tensor
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
-from pyro_gflows.actions.groups import FiniteGroup, Group, parse_group
+from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,

@@ -1,16 +1,13 @@
-"""Direct products of finite groups, and how the actions of a factor become actions of the product."""
+"""Direct products of finite groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.groups import FiniteGroup, Group, parse_group
-from pyro_gflows.actions.representations import MatrixRepresentation
-from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.registry import registered
 
 __all__ = ["ProductGroup"]
@@ -25,22 +22,24 @@ class ProductGroup(FiniteGroup):
     Element ``(i, j, ...)`` has the index that counts the last factor fastest.
 
     Args:
-        groups: the factors, or their names.
+        groups: the factors; by name, ``parse_group("S3 x C2")``.
 
     Raises:
+        TypeError: a factor is not a group.
         ValueError: no factor, a continuous one, or more than 1024 elements.
 
     Example:
-        >>> group = ProductGroup(["S3", "C2"])
+        >>> from pyro_gflows.actions import CyclicGroup, SymmetricGroup
+        >>> group = ProductGroup([SymmetricGroup(3), CyclicGroup(2)])
         >>> group, group.order, group.project(torch.tensor([1, 7]), 0).tolist()
         (S3 x C2, 12, [0, 3])
-        >>> group.lift(VectorAction.rows("S3"), 0)
-        VectorAction(S3 x C2 on R^3: rows)
     """
 
-    def __init__(self, groups: Sequence[Group | str]) -> None:
+    def __init__(self, groups: Sequence[Group]) -> None:
         factors: list[FiniteGroup] = []
-        for group in map(parse_group, groups):
+        for group in groups:
+            if not isinstance(group, Group):
+                raise TypeError(f"expected groups, got {group!r}; by name, use parse_group('S3 x C2')")
             if not isinstance(group, FiniteGroup):
                 raise ValueError(f"a product is made of finite groups, got {group}; use a finite subgroup such as D16")
             factors.append(group)
@@ -63,18 +62,3 @@ class ProductGroup(FiniteGroup):
         for factor in self.factors[index + 1 :]:
             below *= factor.order
         return elements // below % self.factors[index].order
-
-    def lift(self, action: VectorAction, index: int) -> VectorAction:
-        """The action of the whole product in which only factor ``index`` moves anything, as ``action`` says.
-
-        Raises:
-            ValueError: ``action`` is not one of that factor.
-        """
-        if action.group != self.factors[index]:
-            raise ValueError(f"expected an action of factor {index}, {self.factors[index]}, got {action}")
-        elements = self.project(self.elements(), index)
-        lifted: dict[Any, MatrixRepresentation] = {}
-        for field in action.fields:
-            if field not in lifted:
-                lifted[field] = MatrixRepresentation(self, field.matrices(elements), name=field.name)
-        return VectorAction([lifted[field] for field in action.fields])

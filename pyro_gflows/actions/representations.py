@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_gflows.actions.continuous import ContinuousGroup
 from pyro_gflows.actions.escnn_door import evaluate_continuous
-from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar, parse_group
+from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar
+from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.registry import registered
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.closure import as_matrix, generate_group
-from pyro_gflows.actions.groups import Group, parse_group
+from pyro_gflows.actions.groups import Group
+from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.registry import registered

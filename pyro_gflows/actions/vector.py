@@ -14,7 +14,9 @@ from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.closure import generate_group
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.escnn_door import representation_data
-from pyro_gflows.actions.groups import FiniteGroup, Group, parse_group
+from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup, Group
+from pyro_gflows.actions.names import parse_group
+from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.representations import (
     DefiningRepresentation,
     EscnnRepresentation,
@@ -115,11 +117,9 @@ class VectorAction(GroupAction):
             >>> VectorAction.signs(2).act_all(torch.tensor([1.0, 2.0])).tolist()
             [[1.0, 2.0], [1.0, -2.0], [-1.0, 2.0], [-1.0, -2.0]]
         """
-        from pyro_gflows.actions.products import ProductGroup
-
         if count < 1:
             raise ValueError(f"expected a positive number of signs, got {count}")
-        group = ProductGroup(["C2"] * count)
+        group = ProductGroup([CyclicGroup(2)] * count)
         flips = [1.0 - 2.0 * group.project(group.elements(), index).double() for index in range(count)]
         fields = [
             MatrixRepresentation(group, flip[:, None, None], name=f"sign {index}") for index, flip in enumerate(flips)
@@ -196,6 +196,26 @@ class VectorAction(GroupAction):
     @property
     def is_signed_permutation(self) -> bool:
         return self._entries_in([-1.0, 0.0, 1.0]) or self.is_permutation
+
+    def lift(self, product: ProductGroup, index: int) -> VectorAction:
+        """The action of a direct product in which only factor ``index`` moves anything, as this action says.
+
+        Raises:
+            ValueError: this is not an action of that factor.
+
+        Example:
+            >>> from pyro_gflows.actions import parse_group
+            >>> VectorAction.rows("S3").lift(parse_group("S3 x C2"), 0)
+            VectorAction(S3 x C2 on R^3: rows)
+        """
+        if self.group != product.factors[index]:
+            raise ValueError(f"expected an action of factor {index}, {product.factors[index]}, got {self}")
+        elements = product.project(product.elements(), index)
+        lifted = {
+            field: MatrixRepresentation(product, field.matrices(elements), name=field.name)
+            for field in set(self.fields)
+        }
+        return VectorAction([lifted[field] for field in self.fields])
 
     def absolute(self) -> VectorAction:
         if self.is_permutation:

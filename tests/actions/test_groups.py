@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, parse_group
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
+from pyro_gflows.actions.names import parse_group
 
 CONTINUOUS = ["SO(2)", "O(2)", "SO(3)", "O(3)"]
 

@@ -20,7 +20,7 @@ def test_permutations_multiply_as_the_table_says(n):
         assert permutations[group.table[g, h]].tolist() == [permutations[g][j] for j in permutations[h].tolist()]
 
 
-@pytest.mark.parametrize("group", [SymmetricGroup(4), ProductGroup(["S3", "D2", "C2"])], ids=str)
+@pytest.mark.parametrize("group", [SymmetricGroup(4), parse_group("S3 x D2 x C2")], ids=str)
 def test_generators_generate(group):
     found = {0}
     while len(more := found | {int(group.table[g, h]) for g in group.generators() for h in found}) > len(found):
@@ -54,15 +54,15 @@ def test_signs_flip_columns_one_by_one():
 
 
 def test_the_factors_of_a_product_act_on_their_own():
-    group = ProductGroup(["S3", "C2", "C4"])
+    group = parse_group("S3 x C2 x C4")
     assert group.order == 48
     first, second, third = (group.project(group.elements(), index) for index in range(3))
     for index, component in enumerate([first, second, third]):
         table = group.factors[index].table
         assert torch.equal(component[group.table], table[component[:, None], component])
     assert len(torch.unique(torch.stack([first, second, third]), dim=1).T) == 48
-    rows = group.lift(VectorAction.rows("S3"), 0)
-    both = rows.direct_sum(group.lift(VectorAction.plane("C4"), 2))
+    rows = VectorAction.rows("S3").lift(group, 0)
+    both = rows.direct_sum(VectorAction.plane("C4").lift(group, 2))
     x = torch.randn(5, dtype=torch.float64)
     for g in group.elements():
         alone = torch.cat([VectorAction.rows("S3").act(first[g], x[:3]), VectorAction.plane("C4").act(third[g], x[3:])])
@@ -97,8 +97,8 @@ def test_hidden_layers_of_a_large_group_are_as_small_as_the_event():
         (lambda: VectorAction.signs(0), "positive number of signs, got 0"),
         (lambda: VectorAction.signs(11), "a product of at most 1024 elements"),
         (lambda: ProductGroup([]), "at least one factor, got none"),
-        (lambda: ProductGroup(["S3", "O(2)"]), r"made of finite groups, got O\(2\)"),
-        (lambda: ProductGroup(["S3", "C2"]).lift(VectorAction.plane("C4"), 1), "expected an action of factor 1, C2"),
+        (lambda: parse_group("S3 x O(2)"), r"made of finite groups, got O\(2\)"),
+        (lambda: VectorAction.plane("C4").lift(parse_group("S3 x C2"), 1), "expected an action of factor 1, C2"),
     ],
 )
 def test_bad_groups_say_what_was_expected(make, message):

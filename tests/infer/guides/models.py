@@ -5,13 +5,13 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 
-from pyro_gflows.actions import ProductGroup, SitesAction, VectorAction
+from pyro_gflows.actions import SitesAction, VectorAction, parse_group
 from pyro_gflows.infer.guides import LogRatioReparam
 
 ROWS = VectorAction.rows("S3")
 LABELS = SitesAction("S3", {"weights": ROWS, "means": ROWS, "scales": ROWS})
 
-SIGNS = ProductGroup(["C2", "C2"])
+SIGNS = parse_group("C2 x C2")
 FACTORS = SitesAction(SIGNS, {"loadings": VectorAction.signs(2, copies=3), "scores": VectorAction.signs(2, copies=4)})
 
 
