@@ -7,9 +7,9 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_split import IrrepSplit
 from pyro_gflows.actions.mask_split import checkerboard_split
-from pyro_gflows.actions.splits import Split
+from pyro_gflows.actions.splits import Split, require_split
 
-__all__ = ["default_split"]
+__all__ = ["default_split", "split_of"]
 
 
 def default_split(action: GroupAction) -> Split:
@@ -35,3 +35,16 @@ def default_split(action: GroupAction) -> Split:
         except ValueError as error:
             reasons.append(str(error))
     raise ValueError(f"{action} cannot be split: " + "; ".join(reasons))
+
+
+def split_of(action: GroupAction, given: Split | None) -> Split:
+    """The split that was given, or the default one.
+
+    Raises:
+        TypeError: something else than a split was given.
+        ValueError: it is a split of another action, or none was given and none is possible.
+    """
+    split = default_split(action) if given is None else require_split(given)
+    if split.action != action:
+        raise ValueError(f"expected a split of {action}, got one of {split.action}")
+    return split

@@ -39,6 +39,11 @@ class Split(ABC):
         """``values``, an event of part ``index``, with 0 wherever the part has no entry of its own."""
         return values
 
+    @property
+    def is_slicing(self) -> bool:
+        """Whether every entry of the parts is one of the event: masks keep whole events, with zeros in them."""
+        return sum(part.numel for part in self.parts) == self.action.numel
+
     def check_parts(self, parts: Sequence[Tensor]) -> None:
         """Raise ValueError unless there is one event for each part."""
         if len(parts) != len(self.parts):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, Split, default_split
+from pyro_gflows.actions import GroupAction, Split
+from pyro_gflows.actions.default_split import split_of
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import AutoregressiveNetwork
 from pyro_gflows.registry import registered
@@ -57,7 +58,7 @@ class GAutoregressive(OneWayTransform):
         fast: Fast = "score",
     ) -> None:
         super().__init__(require_split(split).action, fast=fast)
-        if sum(part.numel for part in split.parts) != split.action.numel:
+        if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
         make = default_transformer if transformer is None else transformer
@@ -143,9 +144,7 @@ def g_autoregressive(
         >>> g_autoregressive(VectorAction.regular("C4", copies=2), fast="sample").fast
         'sample'
     """
-    chosen = default_split(action) if split is None else split
-    if require_split(chosen).action != action:
-        raise ValueError(f"expected a split of {action}, got one of {chosen.action}")
+    chosen = split_of(action, split)
     if fast == "sample":
         return GInverseAutoregressive(chosen, transformer=transformer, width=width, depth=depth)
     return GAutoregressive(chosen, transformer=transformer, width=width, depth=depth, fast=fast)

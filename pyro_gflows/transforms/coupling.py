@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, Split, default_split
+from pyro_gflows.actions import GroupAction, Split
+from pyro_gflows.actions.default_split import split_of
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
@@ -66,8 +67,8 @@ class GCoupling(EquivariantTransform):
         self.split, self.moved = split, moved
         part = split.parts[moved]
         self.transformer = default_transformer(part) if transformer is None else transformer.require(part)
-        mask = split.restrict(moved, torch.ones(part.event_shape))
-        self.register_buffer("belongs", None if mask.all() else mask, persistent=False)
+        mask = None if split.is_slicing else split.restrict(moved, torch.ones(part.event_shape))
+        self.register_buffer("belongs", mask, persistent=False)
         first, *rest = [part for index, part in enumerate(split.parts) if index != moved]
         context = first.direct_sum(*rest)
         if network is None:
@@ -119,9 +120,7 @@ def g_coupling(
         >>> g_coupling(VectorAction.regular("C4", copies=2))(torch.zeros(8)).shape
         torch.Size([8])
     """
-    chosen = default_split(action) if split is None else split
-    if require_split(chosen).action != action:
-        raise ValueError(f"expected a split of {action}, got one of {chosen.action}")
+    chosen = split_of(action, split)
     make = default_transformer if transformer is None else transformer
     return Compose(
         [

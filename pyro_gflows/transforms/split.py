@@ -59,7 +59,7 @@ class GSplit(EquivariantTransform):
         if len(split.parts) != 2:
             raise ValueError(f"expected a split into 2 parts, got {split}")
         first, second = split.parts
-        if sum(part.numel for part in split.parts) != split.action.numel:
+        if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; a mask leaves no smaller event")
         if inner.action_in != first or inner.action_out != first:
             raise ValueError(f"expected an inner transform of {first}, got {inner.action_in} -> {inner.action_out}")
