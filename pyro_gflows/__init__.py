@@ -25,9 +25,11 @@ from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms import (
     Compose,
+    ConditionalTransform,
     ElementwiseAffine,
     EquivariantTransform,
     GActNorm,
+    GAffine,
     GAutoregressive,
     GCoupling,
     GInverseAutoregressive,
@@ -48,11 +50,13 @@ from pyro_gflows.transforms import (
 __all__ = [
     "ChannelSplit",
     "Compose",
+    "ConditionalTransform",
     "CoordinateSplit",
     "ElementwiseAffine",
     "EquivariantFlow",
     "EquivariantTransform",
     "GActNorm",
+    "GAffine",
     "GAutoregressive",
     "GCoupling",
     "GInverseAutoregressive",

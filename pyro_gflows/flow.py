@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyro.distributions as dist
+from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
@@ -21,6 +21,9 @@ class EquivariantFlow(nn.Module):
     r"""A density that is exactly invariant under a group: an invariant base pushed through equivariant bijections.
 
     .. math:: \log p(y) = \log p_{base}(T^{-1} y) + \log|\det J_{T^{-1}}(y)|, \qquad p(\rho(g) y) = p(y)
+
+    With transforms that take a context it is a family of densities with :math:`p(\rho(g)\,y \mid \rho_c(g)\,c) = p(y
+    \mid c)`; ``condition(context)`` gives those of a batch of contexts, none of which is invariant by itself.
 
     Args:
         base: a Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
@@ -73,17 +76,40 @@ class EquivariantFlow(nn.Module):
         return self.transform.transforms
 
     @property
-    def dist(self) -> dist.TransformedDistribution:
-        """The density, as a Pyro distribution that shares the flow's parameters."""
-        return dist.TransformedDistribution(self._base, [self.transform])
+    def context_action(self) -> GroupAction | None:
+        """How the group moves the context that the flow takes; None: it takes none."""
+        return self.transform.context_action
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``dist.log_prob(x)``: what DistributedDataParallel wraps."""
+    @property
+    def dist(self) -> TransformedDistribution:
+        """The density, as a Pyro distribution that shares the flow's parameters.
+
+        Raises:
+            ValueError: the flow needs a context.
+        """
+        if self.context_action is not None:
+            raise ValueError(f"this flow needs a context, which {self.context_action} moves: flow.condition(context)")
+        return TransformedDistribution(self._base, [self.transform])
+
+    def condition(self, context: Tensor) -> TransformedDistribution:
+        """The density under each of a batch of contexts, as a Pyro distribution of the contexts' batch shape.
+
+        Args:
+            context: shape ``batch_shape + context_action.event_shape``.
+
+        Raises:
+            ValueError: the flow takes no context, or contexts of another event shape.
+        """
+        return TransformedDistribution(self._base, [self.transform.condition(context)])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The log-density of x (given the context): what DistributedDataParallel wraps."""
         self.action.check_event(x)
-        log_prob: Tensor = self.dist.log_prob(x)
+        density = self.dist if context is None else self.condition(context)
+        log_prob: Tensor = density.log_prob(x)
         return log_prob
 
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Set data-dependent parameters (GActNorm) from a batch of data; call it once, before training.
 
         Raises:
@@ -94,7 +120,7 @@ class EquivariantFlow(nn.Module):
             raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
-        self.transform.initialize_inverse(x)
+        self.transform.initialize_inverse(x, context)
 
     def config(self) -> dict[str, Any]:
         """Plain JSON data that :meth:`from_config` rebuilds the structure from (weights: ``state_dict``)."""

@@ -131,6 +131,10 @@ class GroupAction(ABC):
     def direct_sum(self, *others: GroupAction) -> GroupAction:
         """Events side by side: concatenation along dimension ``-event_dim``."""
 
+    @abstractmethod
+    def without_symmetry(self) -> GroupAction:
+        """The same events under the trivial group C1, which claims nothing of them."""
+
     def copies(self, count: int) -> GroupAction:
         """The direct sum of ``count`` copies."""
         if count < 1:

@@ -228,6 +228,9 @@ class ImageAction(GroupAction):
     def trivial_fields(self, copies: int) -> ImageAction:
         return self.with_fields([TrivialRepresentation(self.group)] * copies)
 
+    def without_symmetry(self) -> ImageAction:
+        return ImageAction("C1", self.channels, size=(self.height, self.width))
+
     def direct_sum(self, *others: GroupAction) -> ImageAction:
         images = self._require(others)
         for other in images:

@@ -236,6 +236,9 @@ class VectorAction(GroupAction):
     def trivial_fields(self, copies: int) -> VectorAction:
         return VectorAction([TrivialRepresentation(self.group)] * copies)
 
+    def without_symmetry(self) -> VectorAction:
+        return VectorAction.trivial("C1", copies=self.numel)
+
     def direct_sum(self, *others: GroupAction) -> VectorAction:
         return VectorAction([part for action in (self, *self._require(others)) for part in action.fields])
 

@@ -3,6 +3,7 @@
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
+from pyro_gflows.nn.conditional_branch import ConditionalBranch
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
@@ -21,6 +22,7 @@ from pyro_gflows.nn.splines import SlopeSplines
 
 __all__ = [
     "AutoregressiveNetwork",
+    "ConditionalBranch",
     "EquivariantCNN",
     "EquivariantConv",
     "EquivariantLinear",

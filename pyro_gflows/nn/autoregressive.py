@@ -29,14 +29,15 @@ class AutoregressiveNetwork(EquivariantNetwork):
     r"""An equivariant network from k blocks to k blocks of parameters, the j-th a function of the blocks before j.
 
     Every field carries a label; a weight between two fields is kept only where it looks back. On vectors the masks act
-    on the multiplicities of each irrep, on images on pairs of fields, so they commute with the group. The first block's
-    parameters are constants.
+    on the multiplicities of each irrep, on images on pairs of fields, so they commute with the group. All parameters
+    may depend on a context, which comes after the blocks in the input; without one, the first block's are constants.
 
     Args:
         blocks: how the group moves each block of the input.
         outputs: how it moves each block's parameters.
         width: hidden fields for each block.
         depth: hidden layers.
+        context: how the group moves the context; None: there is none.
 
     Raises:
         ValueError: fewer than two blocks, or another number of outputs.
@@ -52,16 +53,25 @@ class AutoregressiveNetwork(EquivariantNetwork):
     """
 
     def __init__(
-        self, blocks: Sequence[GroupAction], outputs: Sequence[GroupAction], *, width: int = 8, depth: int = 2
+        self,
+        blocks: Sequence[GroupAction],
+        outputs: Sequence[GroupAction],
+        *,
+        width: int = 8,
+        depth: int = 2,
+        context: GroupAction | None = None,
     ) -> None:
         if len(blocks) < 2 or len(blocks) != len(outputs):
             raise ValueError(f"expected k >= 2 blocks and as many outputs, got {len(blocks)} and {len(outputs)}")
         event, into = _side_by_side(blocks)
         params, out_of = _side_by_side(outputs)
-        self._hidden, self._hidden_labels = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1))
         # outputs look strictly back: what block j gets may read hidden fields labelled at most j - 1
-        labels = [into, *[self._hidden_labels] * depth, [label - 1 for label in out_of]]
-        self._labels = itertools.pairwise(labels)
+        first = 0
+        if context is not None:  # it comes before every block
+            event, into, first = event.direct_sum(context), into + [-1] * len(context.fields), -1
+        hidden, labels = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1 - first))
+        self._hidden, self._hidden_labels = hidden, [label + first for label in labels]
+        self._labels = itertools.pairwise([into, *[self._hidden_labels] * depth, [label - 1 for label in out_of]])
         super().__init__(event, params, width=width, depth=depth)
         del self._labels, self._hidden, self._hidden_labels  # the hooks below have used them
         self.sizes = [sum(output.field_sizes) for output in outputs]

@@ -1,10 +1,13 @@
 """Equivariant bijections, as Pyro TransformModules."""
 
 from pyro_gflows.transforms.actnorm import GActNorm
+from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
-from pyro_gflows.transforms.base import EquivariantTransform, Invert
+from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.conditional import ConditionalTransform, Conditioned
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
+from pyro_gflows.transforms.invert import Invert
 from pyro_gflows.transforms.one_way import OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
@@ -15,9 +18,12 @@ from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, M
 
 __all__ = [
     "Compose",
+    "ConditionalTransform",
+    "Conditioned",
     "ElementwiseAffine",
     "EquivariantTransform",
     "GActNorm",
+    "GAffine",
     "GAutoregressive",
     "GCoupling",
     "GInverseAutoregressive",

@@ -64,21 +64,21 @@ class GActNorm(EquivariantTransform):
     def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
         return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
 
-    def initialize(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         shift, scale = self._moments(x)
         with torch.no_grad():
             self.shift.copy_(-shift)
             self.log_scale.copy_(-scale.log())
-        return super().initialize(x)
+        return super().initialize(x, context)
 
-    def initialize_inverse(self, y: Tensor) -> Tensor:
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         # the inverse is x = y / s - b: standardises y when s is the data's scale and b its mean over s
         shift, scale = self._moments(y)
         with torch.no_grad():
             directions = self.invariants(y)
             self.shift.copy_(directions @ ((shift @ directions) / scale[self.field]))
             self.log_scale.copy_(scale.log())
-        return super().initialize_inverse(y)
+        return super().initialize_inverse(y, context)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of the mean along the invariants, and the scale of each field about it."""

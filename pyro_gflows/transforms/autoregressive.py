@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class GAutoregressive(OneWayTransform):
         width: hidden fields of the conditioner for each block.
         depth: its hidden layers.
         fast: "score": data to base is one pass (density estimation); "sample": base to data (IAF, guides).
+        context_action: how the group moves a context that every block reads; None: there is none.
 
     Raises:
         TypeError: not a split.
@@ -56,8 +57,9 @@ class GAutoregressive(OneWayTransform):
         width: int = 8,
         depth: int = 2,
         fast: Fast = "score",
+        context_action: GroupAction | None = None,
     ) -> None:
-        super().__init__(require_split(split).action, fast=fast)
+        super().__init__(require_split(split).action, fast=fast, context_action=context_action)
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
@@ -65,28 +67,28 @@ class GAutoregressive(OneWayTransform):
         elements = [make(part).require(part) for part in split.parts]
         self.transformers = nn.ModuleList(elements)
         outputs = [element.params_action for element in elements]
-        self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth)
+        self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth, context=context_action)
         self.network.scale_last_(max(element.start for element in elements))
 
-    def cheap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = self.split.split(x)
-        params = self._params(list(parts))
+        params = self._params(parts, context)
         moved = [element(*pair) for element, *pair in zip(self.transformers, parts, params, strict=True)]
         values, ladjs = zip(*moved, strict=True)
         return self.split.merge(list(values)), sum(ladjs[1:], ladjs[0])
 
-    def costly(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(y))
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)
         for index, element in enumerate(self.transformers):
-            params = self._params(known)[index]
+            params = self._params(known, context)[index]
             known[index], ladj = element.inverse(parts[index], params)  # type: ignore[operator]
             total = total + ladj
         return self.split.merge(known), total
 
-    def _params(self, parts: list[Tensor]) -> tuple[Tensor, ...]:
-        params: tuple[Tensor, ...] = self.network(torch.cat(parts, -self.action_in.event_dim))
+    def _params(self, parts: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, ...]:
+        params: tuple[Tensor, ...] = self.network(self.inputs(parts, context))
         return params
 
     def extra_repr(self) -> str:
@@ -114,8 +116,11 @@ class GInverseAutoregressive(GAutoregressive):
         transformer: Callable[[GroupAction], Transformer] | None = None,
         width: int = 8,
         depth: int = 2,
+        context_action: GroupAction | None = None,
     ) -> None:
-        super().__init__(split, transformer=transformer, width=width, depth=depth, fast="sample")
+        super().__init__(
+            split, transformer=transformer, width=width, depth=depth, fast="sample", context_action=context_action
+        )
 
 
 def g_autoregressive(
@@ -126,6 +131,7 @@ def g_autoregressive(
     width: int = 8,
     depth: int = 2,
     fast: Fast = "score",
+    context_action: GroupAction | None = None,
 ) -> GAutoregressive:
     """An autoregressive layer over the blocks of ``split`` (by default that of ``default_split``).
 
@@ -134,7 +140,7 @@ def g_autoregressive(
     Args:
         action: how the group moves events.
         split: how the event falls into blocks; by default ``default_split(action)``.
-        transformer: as for :class:`GAutoregressive`; so are ``width``, ``depth`` and ``fast``.
+        transformer: as for :class:`GAutoregressive`; so are ``width``, ``depth``, ``fast`` and ``context_action``.
 
     Raises:
         ValueError: the event cannot be split, or the split is one of another action.
@@ -146,5 +152,9 @@ def g_autoregressive(
     """
     chosen = split_of(action, split)
     if fast == "sample":
-        return GInverseAutoregressive(chosen, transformer=transformer, width=width, depth=depth)
-    return GAutoregressive(chosen, transformer=transformer, width=width, depth=depth, fast=fast)
+        return GInverseAutoregressive(
+            chosen, transformer=transformer, width=width, depth=depth, context_action=context_action
+        )
+    return GAutoregressive(
+        chosen, transformer=transformer, width=width, depth=depth, fast=fast, context_action=context_action
+    )

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.registry import registered
 from pyro_gflows.transforms.last_draw import LastDraw
 
-__all__ = ["EquivariantTransform", "Invert", "forget_param_store"]
+__all__ = ["EquivariantTransform", "forget_param_store"]
 
 
 class EquivariantTransform(TransformModule):
@@ -54,7 +53,7 @@ class EquivariantTransform(TransformModule):
         if self.action_out.group != action_in.group:
             raise ValueError(f"expected two actions of one group, got {action_in} and {self.action_out}")
         self._last_draw = LastDraw()
-        self._inverse_ref: weakref.ref[Invert] | None = None
+        self._inverse_ref: weakref.ref[EquivariantTransform] | None = None
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,15 +64,35 @@ class EquivariantTransform(TransformModule):
         """``(T^{-1}(y), log|det dT^{-1}/dy|)``."""
         raise NotImplementedError
 
-    def initialize(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Set data-dependent parameters from base-side events x, and return T(x). Most transforms have none."""
         with torch.no_grad():
-            return self.call_and_ladj(x)[0]
+            return self.call_given(x, context)[0]
 
-    def initialize_inverse(self, y: Tensor) -> Tensor:
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """As :meth:`initialize`, from data-side events y; returns T^{-1}(y)."""
         with torch.no_grad():
-            return self.inv_call_and_ladj(y)[0]
+            return self.inv_call_given(y, context)[0]
+
+    # -- contexts: see ConditionalTransform ---------------------------------------------------------------------------
+    @property
+    def context_action(self) -> GroupAction | None:
+        """How the group moves the context that this transform takes; None: it takes none."""
+        return None
+
+    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``call_and_ladj`` under a context; one that takes none is the same under all."""
+        return self.call_and_ladj(x)
+
+    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``inv_call_and_ladj`` under a context."""
+        return self.inv_call_and_ladj(y)
+
+    def condition(self, context: Tensor) -> EquivariantTransform:
+        """This transform under a batch of contexts, a :class:`Conditioned` view that shares the weights."""
+        from pyro_gflows.transforms.conditional import Conditioned  # it is an EquivariantTransform itself
+
+        return Conditioned(self, context)
 
     # -- torch's Transform --------------------------------------------------------------------------------------------
     @property
@@ -116,6 +135,8 @@ class EquivariantTransform(TransformModule):
     def inv(self) -> EquivariantTransform:
         inverse = None if self._inverse_ref is None else self._inverse_ref()
         if inverse is None:
+            from pyro_gflows.transforms.invert import Invert  # it is an EquivariantTransform itself
+
             inverse = Invert(self)
             self._inverse_ref = weakref.ref(inverse)
         return inverse
@@ -172,50 +193,3 @@ def _exchange(shape: Sequence[int], old: GroupAction, new: GroupAction) -> torch
             f"expected a shape (..., {', '.join(map(str, old.event_shape))}) for {old}, got {tuple(shape)}"
         )
     return shape[:batch] + new.event_shape
-
-
-@registered
-class Invert(EquivariantTransform):
-    r"""The inverse bijection, :math:`y \mapsto T^{-1}(y)`, as a Module that owns the transform it inverts.
-
-    Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`; it is equivariant because T is.
-
-    Args:
-        transform: the transform T to invert.
-
-    Example:
-        >>> from pyro_gflows import VectorAction, g_residual
-        >>> layer = g_residual(VectorAction.plane("D8"))
-        >>> layer.inv.inv is layer
-        True
-    """
-
-    def __init__(self, transform: EquivariantTransform) -> None:
-        super().__init__(transform.action_out, transform.action_in)
-        self.transform = transform
-
-    @property
-    def inv(self) -> EquivariantTransform:
-        return self.transform
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transform.inv_call_and_ladj(x)
-
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transform.call_and_ladj(y)
-
-    def initialize(self, x: Tensor) -> Tensor:
-        return self.transform.initialize_inverse(x)
-
-    def initialize_inverse(self, y: Tensor) -> Tensor:
-        return self.transform.initialize(y)
-
-    # one memory for both directions: t(x) then t.inv(y) finds what was drawn
-    def _call(self, x: Tensor) -> Tensor:
-        return self.transform._inverse(x)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return self.transform._call(y)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self.transform.log_abs_det_jacobian(y, x)

@@ -7,25 +7,27 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyro_gflows.actions import GroupAction
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Compose"]
 
 
 @registered
-class Compose(EquivariantTransform):
+class Compose(ConditionalTransform):
     r"""The composition :math:`T_n \circ \dots \circ T_1` (the first in the list is applied first).
 
     Its log-det is the sum of the parts'; it is equivariant because every part is, and the actions of the chain are
-    checked to agree.
+    checked to agree. A context goes to every part that takes one.
 
     Args:
         transforms: at least one transform; each one's ``action_in`` must be the ``action_out`` of the one before.
 
     Raises:
         TypeError: a part is not an EquivariantTransform.
-        ValueError: the list is empty, or two neighbours' actions differ.
+        ValueError: the list is empty, two neighbours' actions differ, or two parts take different contexts.
 
     Example:
         >>> import torch
@@ -53,7 +55,7 @@ class Compose(EquivariantTransform):
                     f"transforms {position} and {position + 1} do not fit: the first one's events move by "
                     f"{first.action_out}, the second one expects {second.action_in}"
                 )
-        super().__init__(transforms[0].action_in, transforms[-1].action_out)
+        super().__init__(transforms[0].action_in, transforms[-1].action_out, context_action=_common_context(transforms))
         self.parts = nn.ModuleList(transforms)
 
     @property
@@ -61,28 +63,28 @@ class Compose(EquivariantTransform):
         """The transforms, in the order in which they are applied."""
         return list(self.parts)  # type: ignore[arg-type]
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])
         for part in self.transforms:
-            x, ladj = part.call_and_ladj(x)
+            x, ladj = part.call_given(x, context)
             total = total + ladj
         return x, total
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total = y.new_zeros(y.shape[: y.ndim - self.action_out.event_dim])
         for part in reversed(self.transforms):
-            y, ladj = part.inv_call_and_ladj(y)
+            y, ladj = part.inv_call_given(y, context)
             total = total + ladj
         return y, total
 
-    def initialize(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         for part in self.transforms:
-            x = part.initialize(x)
+            x = part.initialize(x, context)
         return x
 
-    def initialize_inverse(self, y: Tensor) -> Tensor:
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         for part in reversed(self.transforms):
-            y = part.initialize_inverse(y)
+            y = part.initialize_inverse(y, context)
         return y
 
     def clear_cache(self) -> None:
@@ -92,3 +94,13 @@ class Compose(EquivariantTransform):
 
     def extra_repr(self) -> str:
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
+
+
+def _common_context(transforms: Sequence[EquivariantTransform]) -> GroupAction | None:
+    known: GroupAction | None = None
+    for position, transform in enumerate(transforms):
+        action = transform.context_action
+        if known is not None and action is not None and action != known:
+            raise ValueError(f"transform {position} takes a context of {action}, one before it a context of {known}")
+        known = known if action is None else action
+    return known

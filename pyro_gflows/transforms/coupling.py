@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,17 @@ from pyro_gflows.actions.default_split import split_of
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 
 __all__ = ["GCoupling", "g_coupling"]
 
+_T = TypeVar("_T")
+
 
 @registered
-class GCoupling(EquivariantTransform):
+class GCoupling(ConditionalTransform):
     r"""Moves one invariant part of the event by a map whose parameters depend on the other parts.
 
     .. math:: y_1 = x_1, \qquad y_2 = A(x_1)\,x_2 + t(x_1), \qquad \log|\det J| = \log|\det A(x_1)|
@@ -32,12 +35,14 @@ class GCoupling(EquivariantTransform):
         split: how the event falls into invariant parts (CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit).
         moved: which part moves; it depends on all others.
         transformer: the map of that part; by default ElementwiseAffine where possible, else IrrepScale.
-        network: the conditioner, from the other parts (side by side) to ``transformer.params_action``; by default an
-            equivariant network of ``width`` regular fields and ``depth`` hidden layers, zero at the start.
+        network: the conditioner, from the other parts and the context (side by side) to
+            ``transformer.params_action``; by default an equivariant network of ``width`` regular fields and ``depth``
+            hidden layers, zero at the start.
+        context_action: how the group moves the context; None: there is none.
 
     Raises:
         TypeError: not a split.
-        ValueError: no such part, or a transformer of another one.
+        ValueError: no such part, a transformer of another one, or a context that does not go with the event.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803.
 
@@ -60,8 +65,9 @@ class GCoupling(EquivariantTransform):
         network: nn.Module | None = None,
         width: int = 16,
         depth: int = 2,
+        context_action: GroupAction | None = None,
     ) -> None:
-        super().__init__(require_split(split).action)
+        super().__init__(require_split(split).action, context_action=context_action)
         if not 0 <= moved < len(split.parts):
             raise ValueError(f"expected moved in 0..{len(split.parts) - 1} for {split}, got {moved}")
         self.split, self.moved = split, moved
@@ -69,26 +75,27 @@ class GCoupling(EquivariantTransform):
         self.transformer = default_transformer(part) if transformer is None else transformer.require(part)
         mask = None if split.is_slicing else split.restrict(moved, torch.ones(part.event_shape))
         self.register_buffer("belongs", mask, persistent=False)
-        first, *rest = [part for index, part in enumerate(split.parts) if index != moved]
-        context = first.direct_sum(*rest)
         if network is None:
+            inputs = self.inputs_action(*self._others(split.parts))
             params_action, start = self.transformer.params_action, self.transformer.start
-            network = conditioner(context, params_action, width=width, depth=depth, start=start)
+            network = conditioner(inputs, params_action, width=width, depth=depth, start=start)
         self.network = network
 
-    def _apply_map(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _others(self, parts: Sequence[_T]) -> list[_T]:
+        return [part for index, part in enumerate(parts) if index != self.moved]
+
+    def _apply_map(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(x))
-        context = parts[: self.moved] + parts[self.moved + 1 :]
-        params = self.network(torch.cat(context, -self.action_in.event_dim))
+        params = self.network(self.inputs(self._others(parts), context))
         move = self.transformer.inverse if inverse else self.transformer
         parts[self.moved], ladj = move(parts[self.moved], params, self.belongs)
         return self.split.merge(parts), ladj
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply_map(x, inverse=False)
+    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._apply_map(x, context, inverse=False)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._apply_map(y, inverse=True)
+    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._apply_map(y, context, inverse=True)
 
     def extra_repr(self) -> str:
         return f"{self.split}, part {self.moved} moves"
@@ -101,6 +108,7 @@ def g_coupling(
     transformer: Callable[[GroupAction], Transformer] | None = None,
     width: int = 16,
     depth: int = 2,
+    context_action: GroupAction | None = None,
 ) -> Compose:
     """One coupling step in which every part of the split moves once, as the others say.
 
@@ -111,6 +119,7 @@ def g_coupling(
             default ElementwiseAffine where possible, else IrrepScale.
         width: hidden fields of the conditioners.
         depth: hidden layers of the conditioners.
+        context_action: how the group moves the context that all of them read; None: there is none.
 
     Raises:
         ValueError: the event cannot be split (one irreducible vector): use g_residual or GRadial there.
@@ -124,7 +133,14 @@ def g_coupling(
     make = default_transformer if transformer is None else transformer
     return Compose(
         [
-            GCoupling(chosen, moved=moved, transformer=make(chosen.parts[moved]), width=width, depth=depth)
+            GCoupling(
+                chosen,
+                moved=moved,
+                transformer=make(chosen.parts[moved]),
+                width=width,
+                depth=depth,
+                context_action=context_action,
+            )
             for moved in reversed(range(len(chosen.parts)))
         ]
     )

@@ -7,42 +7,43 @@ from typing import Literal
 from torch import Tensor
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Fast", "OneWayTransform"]
 
 Fast = Literal["score", "sample"]
 
 
-class OneWayTransform(EquivariantTransform):
+class OneWayTransform(ConditionalTransform):
     """A bijection given by a map that is cheap to evaluate and costly to invert.
 
-    A subclass writes ``cheap(x)`` and ``costly(y)``, each with the log-det of that very map.
+    A subclass writes ``cheap(x, context)`` and ``costly(y, context)``, each with the log-det of that very map.
 
     Args:
         action: how the group moves events, on both sides.
         fast: "score": data to base is the cheap direction (density estimation); "sample": base to data (guides).
+        context_action: how the group moves the context; None: there is none.
     """
 
-    def __init__(self, action: GroupAction, *, fast: Fast = "score") -> None:
-        super().__init__(action)
+    def __init__(self, action: GroupAction, *, fast: Fast = "score", context_action: GroupAction | None = None) -> None:
+        super().__init__(action, context_action=context_action)
         if fast not in ("score", "sample"):
             raise ValueError(f"expected fast='score' (density estimation) or fast='sample' (guides), got {fast!r}")
         self.fast = fast
 
-    def cheap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The cheap map and its log|det|."""
         raise NotImplementedError
 
-    def costly(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The inverse of the cheap map and its log|det|."""
         raise NotImplementedError
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cheap(x) if self.fast == "sample" else self.costly(x)
+    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.cheap(x, context) if self.fast == "sample" else self.costly(x, context)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.costly(y) if self.fast == "sample" else self.cheap(y)
+    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.costly(y, context) if self.fast == "sample" else self.cheap(y, context)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, fast={self.fast!r}"

@@ -58,19 +58,19 @@ class GOrbitNorm(EquivariantTransform):
     def _ladj(self, x: Tensor) -> Tensor:
         return self.log_scale[self.orbit].sum().expand(x.shape[: x.ndim - self.action_in.event_dim])
 
-    def initialize(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         mean, scale = self._moments(x)
         with torch.no_grad():
             self.log_scale.copy_(-scale.log())
             self.shift.copy_(-mean / scale)
-        return super().initialize(x)
+        return super().initialize(x, context)
 
-    def initialize_inverse(self, y: Tensor) -> Tensor:
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         mean, scale = self._moments(y)
         with torch.no_grad():
             self.log_scale.copy_(scale.log())
             self.shift.copy_(mean)
-        return super().initialize_inverse(y)
+        return super().initialize_inverse(y, context)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each orbit, over its coordinates and the batch."""

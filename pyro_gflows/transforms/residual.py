@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, kernels_once, lipschitz_branch
+from pyro_gflows.nn import ConditionalBranch, LipschitzNetwork, LipschitzSum, kernels_once, lipschitz_branch
 from pyro_gflows.numerics import (
     BanachSolver,
+    Branch,
     ExactLogDet,
     LogDet,
     NewtonSolver,
@@ -35,7 +36,8 @@ class GResidual(OneWayTransform):
     Args:
         action: how the group moves events.
         branch: f, an equivariant module with ``lipschitz_bound()``; an exact log-det uses its ``call_and_jacobian``
-            where it has one.
+            where it has one. With a ``context_action`` and ``given(context)``, such as
+            :class:`~pyro_gflows.nn.ConditionalBranch`, it makes the layer conditional.
         log_det: an estimator; exact by default.
         solver: how to invert; Newton for events of at most 3 numbers, else the Banach iteration.
         fast: which direction evaluates f once ("score" or "sample").
@@ -62,7 +64,7 @@ class GResidual(OneWayTransform):
         solver: Solver | None = None,
         fast: Fast = "score",
     ) -> None:
-        super().__init__(action, fast=fast)
+        super().__init__(action, fast=fast, context_action=getattr(branch, "context_action", None))
         _check_bound(branch)
         if getattr(branch, "action", action) != action:
             raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
@@ -74,9 +76,25 @@ class GResidual(OneWayTransform):
         """An upper bound of Lip(f), as the weights are now."""
         return _bound_now(self.branch)
 
-    def cheap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._forth(self._given(context), x)
+
+    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        branch = self._given(context)
+        with torch.no_grad(), kernels_once(self.branch):
+            root, _ = self.solver(branch, y, self.action_in.event_dim, lipschitz=_promised_bound(self.branch))
+        x = implicit_root(branch, y, root, self.action_in.event_dim)
+        return x, -self._forth(branch, x)[1]
+
+    def _given(self, context: Tensor | None) -> Branch:
+        if self.context_action is None:
+            return self.branch
+        given: Branch = self.branch.given(self.require_context(context))  # type: ignore[operator]
+        return given
+
+    def _forth(self, branch: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
         value, ladj = self.log_det(
-            self.branch,
+            branch,
             x,
             self.action_in.event_dim,
             lipschitz=_promised_bound(self.branch),
@@ -84,12 +102,6 @@ class GResidual(OneWayTransform):
             orbit=self.action_in.act_all if self.action_in.is_finite else None,
         )
         return x + value, ladj
-
-    def costly(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), kernels_once(self.branch):
-            root, _ = self.solver(self.branch, y, self.action_in.event_dim, lipschitz=_promised_bound(self.branch))
-        x = implicit_root(self.branch, y, root, self.action_in.event_dim)
-        return x, -self.cheap(x)[1]
 
     def extra_repr(self) -> str:
         estimator = self.log_det.describe(lipschitz=self.lipschitz_bound(), dim=self.action_in.numel)
@@ -102,7 +114,7 @@ def _bound_now(branch: nn.Module) -> Tensor:
 
 def _promised_bound(branch: nn.Module) -> float | Tensor:
     """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
-    known = isinstance(branch, LipschitzSum | LipschitzNetwork)
+    known = isinstance(branch, LipschitzSum | LipschitzNetwork | ConditionalBranch)
     return branch.bound if known else _bound_now(branch)  # type: ignore[return-value]
 
 
@@ -145,6 +157,7 @@ def g_residual(
     log_det: LogDet | None = None,
     solver: Solver | None = None,
     fast: Fast = "score",
+    context_action: GroupAction | None = None,
 ) -> GResidual:
     """A residual layer with the branch that suits the action.
 
@@ -162,6 +175,7 @@ def g_residual(
         log_det: an estimator; by default as above.
         solver: Newton for events of at most 3 numbers, else the Banach iteration.
         fast: "score" (density estimation) or "sample" (guides).
+        context_action: how the group moves a context that the default branch reads; None: there is none.
 
     Raises:
         TypeError: ``action`` is not a GroupAction, or the branch has no ``lipschitz_bound``.
@@ -176,7 +190,13 @@ def g_residual(
     """
     if not isinstance(action, GroupAction):
         raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
-    chosen = lipschitz_branch(action, bound=bound) if branch is None else branch
+    chosen = _default_branch(action, context_action, bound) if branch is None else branch
     if log_det is None:
         log_det = _default_log_det(action, chosen)
     return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)
+
+
+def _default_branch(action: GroupAction, context_action: GroupAction | None, bound: float) -> nn.Module:
+    if context_action is None:
+        return lipschitz_branch(action, bound=bound)
+    return ConditionalBranch(action, context_action, bound=bound)

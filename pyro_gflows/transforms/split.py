@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Split
+from pyro_gflows.actions import GroupAction, Split
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 
 __all__ = ["GSplit"]
 
 
 @registered
-class GSplit(EquivariantTransform):
+class GSplit(ConditionalTransform):
     r"""A bijection of the same event: an inner flow on one part, a conditional affine map on the other.
 
     .. math:: y_1 = T(x_1), \qquad y_2 = A(y_1)\,x_2 + t(y_1), \qquad
@@ -31,10 +32,12 @@ class GSplit(EquivariantTransform):
         transformer: the map of the second part; by default ElementwiseAffine where possible, else IrrepScale.
         width: hidden fields of the conditioner.
         depth: its hidden layers.
+        context_action: how the group moves a context that the map of the second part reads; ``inner`` may take the
+            same one.
 
     Raises:
         TypeError: not a split.
-        ValueError: not two parts, or ``inner`` or ``transformer`` is made for another action.
+        ValueError: not two parts, or ``inner`` or ``transformer`` is made for another action or context.
 
     Source: RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
 
@@ -54,8 +57,9 @@ class GSplit(EquivariantTransform):
         transformer: Transformer | None = None,
         width: int = 16,
         depth: int = 2,
+        context_action: GroupAction | None = None,
     ) -> None:
-        super().__init__(require_split(split).action)
+        super().__init__(require_split(split).action, context_action=context_action)
         if len(split.parts) != 2:
             raise ValueError(f"expected a split into 2 parts, got {split}")
         first, second = split.parts
@@ -63,31 +67,40 @@ class GSplit(EquivariantTransform):
             raise ValueError(f"expected a split into slices of the event, got {split}; a mask leaves no smaller event")
         if inner.action_in != first or inner.action_out != first:
             raise ValueError(f"expected an inner transform of {first}, got {inner.action_in} -> {inner.action_out}")
+        if inner.context_action not in (None, self.context_action):
+            raise ValueError(
+                f"expected an inner transform with the context of this one, {self.context_action}, got one with a "
+                f"context of {inner.context_action}"
+            )
         self.split, self.inner = split, inner
         self.transformer = default_transformer(second) if transformer is None else transformer.require(second)
         self.network: nn.Module = conditioner(
-            first, self.transformer.params_action, width=width, depth=depth, start=self.transformer.start
+            self.inputs_action(first),
+            self.transformer.params_action,
+            width=width,
+            depth=depth,
+            start=self.transformer.start,
         )
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         first, second = self.split.split(x)
-        first, inner_ladj = self.inner.call_and_ladj(first)
-        second, ladj = self.transformer(second, self.network(first))
+        first, inner_ladj = self.inner.call_given(first, context)
+        second, ladj = self.transformer(second, self.network(self.inputs([first], context)))
         return self.split.merge([first, second]), inner_ladj + ladj
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         first, second = self.split.split(y)
-        second, ladj = self.transformer.inverse(second, self.network(first))
-        first, inner_ladj = self.inner.inv_call_and_ladj(first)
+        second, ladj = self.transformer.inverse(second, self.network(self.inputs([first], context)))
+        first, inner_ladj = self.inner.inv_call_given(first, context)
         return self.split.merge([first, second]), inner_ladj + ladj
 
-    def initialize(self, x: Tensor) -> Tensor:
-        self.inner.initialize(self.split.split(x)[0])
-        return super().initialize(x)
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.inner.initialize(self.split.split(x)[0], context)
+        return super().initialize(x, context)
 
-    def initialize_inverse(self, y: Tensor) -> Tensor:
-        self.inner.initialize_inverse(self.split.split(y)[0])
-        return super().initialize_inverse(y)
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        self.inner.initialize_inverse(self.split.split(y)[0], context)
+        return super().initialize_inverse(y, context)
 
     def extra_repr(self) -> str:
         return f"{self.split}"

@@ -1,0 +1,78 @@
+"""A residual branch that takes a context and stays a contraction under every one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.lipschitz_network import lipschitz_branch
+from pyro_gflows.nn.networks import conditioner
+from pyro_gflows.registry import registered
+
+__all__ = ["BranchGiven", "ConditionalBranch"]
+
+
+@registered
+class ConditionalBranch(nn.Module):
+    r"""A contraction of x for every context, :math:`f(x \mid c) = P_x F(x \oplus e(c))`.
+
+    F is an equivariant contraction of the event and some features side by side, e a free equivariant network of the
+    context, and P_x cuts the features off again. The Lipschitz constant in x is at most that of F, whatever e does;
+    :math:`f(\rho(g) x \mid \rho_c(g) c) = \rho(g) f(x \mid c)` because F, e and P_x are equivariant.
+
+    Args:
+        action: how the group moves x.
+        context_action: how it moves c: an action of the same group on the same kind of event.
+        bound: Lipschitz bound of F, in (0, 1).
+        width: invariant numbers (images: scalar fields) among the features; with them comes one copy of the event.
+
+    Raises:
+        ValueError: two actions that do not go together, or a bound outside (0, 1).
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> branch = ConditionalBranch(VectorAction.plane("D4"), VectorAction.regular("D4"))
+        >>> branch.given(torch.zeros(5, 8))(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, action: GroupAction, context_action: GroupAction, *, bound: float = 0.99, width: int = 4
+    ) -> None:
+        super().__init__()
+        features = action.trivial_fields(width).direct_sum(action)
+        self.action, self.context_action, self.bound = action, context_action, bound
+        self.encoder = conditioner(context_action, features, width=2 * width, depth=1, start=1.0)
+        self.network = lipschitz_branch(action.direct_sum(features), bound=bound)
+
+    def lipschitz_bound(self) -> Tensor:
+        """An upper bound of the Lipschitz constant in x, as the weights are now; it holds for every context."""
+        bound: Tensor = self.network.lipschitz_bound()  # type: ignore[operator]
+        return bound
+
+    def given(self, context: Tensor) -> BranchGiven:
+        """x -> f(x | context), for contexts of the batch shape of x."""
+        return BranchGiven(self.network, self.encoder(context), self.action)
+
+
+class BranchGiven:
+    """x -> P_x F(x + features side by side), with its Jacobian in x."""
+
+    def __init__(self, network: nn.Module, features: Tensor, action: GroupAction) -> None:
+        self.network, self.features, self.action = network, features, action
+        self._dim = -action.event_dim
+
+    def _joint(self, x: Tensor) -> Tensor:
+        batch = x.shape[: x.ndim - self.action.event_dim]
+        return torch.cat([x, self.features.expand(batch + self.features.shape[self._dim :])], self._dim)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        value: Tensor = self.network(self._joint(x))
+        return value.narrow(self._dim, 0, x.shape[self._dim])
+
+    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The value and its Jacobian in x, on the flattened event."""
+        value, jacobian = self.network.call_and_jacobian(self._joint(x))  # type: ignore[operator]
+        d = self.action.numel  # the fields of x come first, also when flattened
+        return value.narrow(self._dim, 0, x.shape[self._dim]), jacobian[..., :d, :d]
