@@ -6,6 +6,7 @@ from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
 from pyro_gflows.numerics.log_det import LogDet, Orbit
 from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix
 from pyro_gflows.numerics.newton import NewtonSolver
+from pyro_gflows.numerics.rational_quadratic import rational_quadratic
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
@@ -31,5 +32,6 @@ __all__ = [
     "implicit_root",
     "log_abs_det",
     "low_rank_matrix",
+    "rational_quadratic",
     "spectral_norm",
 ]

@@ -12,6 +12,7 @@ from pyro_gflows.transforms.one_way import OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.residual import GResidual, g_residual
+from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
 from pyro_gflows.transforms.squeeze import GSqueeze
 from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, MatrixExponential, Transformer
@@ -21,6 +22,7 @@ __all__ = [
     "ConditionalTransform",
     "Conditioned",
     "ElementwiseAffine",
+    "ElementwiseSpline",
     "EquivariantTransform",
     "GActNorm",
     "GAffine",

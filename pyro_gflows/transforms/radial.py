@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.radial import IsotypicParts, safe_norm
+from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -99,32 +100,7 @@ def _spline(r: Tensor, position: Tensor, value: Tensor, slope: Tensor, *, invers
     index = (torch.searchsorted(grid.detach(), r.detach().contiguous(), right=True) - 1).clamp(0, len(grid) - 2)
     table = torch.stack([position[:-1], value[:-1], position.diff(), value.diff(), slope[:-1], slope[1:]], -1)
     left, bottom, width, height, start, end = table[index].unbind(-1)
-    secant = height / width
-    curvature = start + end - 2 * secant
-    if inverse:
-        # the root in [0, 1] of a quadratic, in the form that does not cancel
-        rise = (r - bottom).clamp_min(0)
-        a = height * (secant - start) + rise * curvature
-        b = height * start - rise * curvature
-        c = -secant * rise
-        fraction = (2 * c / (-b - (b.square() - 4 * a * c).clamp_min(0).sqrt())).clamp(0, 1)
-    else:
-        fraction = ((r - left) / width).clamp(0, 1)
-    product = fraction * (1 - fraction)
-    denominator = secant + curvature * product
-    log_slope = (
-        2 * secant.log()
-        + (end * fraction.square() + 2 * secant * product + start * (1 - fraction).square()).log()
-        - 2 * denominator.log()
-    )
-    beyond = r > grid[-1]
-    if inverse:
-        tail = position[-1] + (r - value[-1]) / slope[-1]
-        image = left + width * fraction
-        return torch.where(beyond, tail, image), -torch.where(beyond, slope[-1].log(), log_slope)
-    tail = value[-1] + (r - position[-1]) * slope[-1]
-    image = bottom + height * (secant * fraction.square() + start * product) / denominator
-    return torch.where(beyond, tail, image), torch.where(beyond, slope[-1].log(), log_slope)
+    return rational_quadratic(r, (left, bottom), (width, height), (start, end), inverse=inverse)
 
 
 def g_radial(action: GroupAction, *, bins: int = 32, limit: float = 4.0) -> GRadial:
