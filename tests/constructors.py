@@ -28,8 +28,10 @@ from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
     Compose,
+    ElementwiseSpline,
     EquivariantTransform,
     GActNorm,
+    GAffine,
     GCoupling,
     GInverseAutoregressive,
     GOrbitNorm,
@@ -40,9 +42,22 @@ from pyro_gflows.transforms import (
     MatrixExponential,
     g_autoregressive,
     g_coupling,
+    g_radial,
+    g_residual,
 )
 
-__all__ = ["CONSTRUCTORS", "PIECEWISE_LINEAR", "RANDOM_IN_TRAINING", "events", "make", "make_flow", "training_steps"]
+__all__ = [
+    "CONDITIONAL",
+    "CONSTRUCTORS",
+    "PIECEWISE_LINEAR",
+    "RANDOM_IN_TRAINING",
+    "conditional_flow",
+    "events",
+    "make",
+    "make_conditional",
+    "make_flow",
+    "training_steps",
+]
 
 QUATERNIONS = [
     [[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 0, 1, 0]],
@@ -134,6 +149,12 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "coupling, matrix exponential, O(2)": lambda: g_coupling(
         VectorAction.plane("O(2)", copies=2), transformer=MatrixExponential, width=2, depth=1
     ),
+    "coupling, splines, sign flips": lambda: g_coupling(
+        VectorAction.from_generators(SIGN_FLIPS),
+        transformer=lambda part: ElementwiseSpline(part, bins=4),
+        width=2,
+        depth=1,
+    ),
     "coupling, checkerboard, image D4": lambda: g_coupling(
         ImageAction("D4", 1, size=4), split=checkerboard_split(ImageAction("D4", 1, size=4)), width=1, depth=1
     ),
@@ -165,6 +186,49 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     ),
 }
 
+# the families that take a context; how it moves is not how the events do
+_TURNS = VectorAction.plane("D4", copies=2)
+_CORNERS = VectorAction.regular("D4")
+_PICTURE = ImageAction("D4", 2, size=3)
+_ARROWS = VectorAction.space("SO(3)", copies=2)
+CONDITIONAL: dict[str, Callable[[], EquivariantTransform]] = {
+    "affine, plane D4": lambda: GAffine(_TURNS, context_action=_CORNERS, width=2),
+    "affine, matrix exponential, SO(3)": lambda: GAffine(
+        _ARROWS, context_action=_ARROWS, transformer=MatrixExponential(_ARROWS), width=2
+    ),
+    "affine, image D4": lambda: GAffine(_PICTURE, context_action=ImageAction("D4", 1, size=3), width=1),
+    "coupling, plane D4": lambda: g_coupling(_TURNS, context_action=_CORNERS, width=2, depth=1),
+    "coupling, channels, image D4": lambda: g_coupling(_PICTURE, context_action=_PICTURE, width=1, depth=1),
+    "autoregressive, plane D4": lambda: g_autoregressive(_TURNS, context_action=_CORNERS, width=2, depth=1),
+    "inverse autoregressive, rows of S3": lambda: g_autoregressive(
+        VectorAction.rows("S3", features=2), context_action=VectorAction.rows("S3"), width=2, depth=1, fast="sample"
+    ),
+    "inverse autoregressive, SO(3)": lambda: g_autoregressive(
+        _ARROWS, context_action=VectorAction.space("SO(3)"), width=2, depth=1, fast="sample"
+    ),
+    "radial, plane and number of C4": lambda: g_radial(
+        VectorAction.plane("C4").direct_sum(VectorAction.trivial("C4")),
+        bins=6,
+        context_action=VectorAction.plane("C4", copies=2),
+    ),
+    "residual, ridges, plane D4": lambda: g_residual(VectorAction.plane("D4"), context_action=_CORNERS),
+    "residual, for sampling, SO(3)": lambda: g_residual(_ARROWS, context_action=_ARROWS, fast="sample", bound=0.8),
+    "residual, image D2": lambda: g_residual(
+        ImageAction("D2", 1, size=2), context_action=ImageAction("D2", 1, size=2), bound=0.6
+    ),
+    "split, plane D4": lambda: GSplit(
+        CoordinateSplit(_TURNS),
+        GAffine(VectorAction.plane("D4"), context_action=_CORNERS, width=2),
+        width=2,
+        depth=1,
+        context_action=_CORNERS,
+    ),
+    "inverted, plane D4": lambda: CONDITIONAL["coupling, plane D4"]().inv,
+    "composed, plane D4": lambda: Compose(
+        [GActNorm(_TURNS), CONDITIONAL["affine, plane D4"](), GCoupling(CoordinateSplit(_TURNS), width=2, depth=1)]
+    ),
+}
+
 # whose slopes are piecewise constant, so that the log-det has no gradient in what only moves the kinks
 PIECEWISE_LINEAR = {name for name in CONSTRUCTORS if "sorted pairs" in name}
 
@@ -178,6 +242,20 @@ def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -
     transform = CONSTRUCTORS[name]().to(dtype)
     randomize_(transform, scale=scale, generator=torch.Generator().manual_seed(1))
     return transform.eval()
+
+
+def make_conditional(name: str) -> EquivariantTransform:
+    """The conditional transform of that name with random, non-trivial weights, in ``eval()``."""
+    torch.manual_seed(0)
+    transform = CONDITIONAL[name]().double()
+    randomize_(transform, generator=torch.Generator().manual_seed(1))
+    return transform.eval()
+
+
+def conditional_flow(name: str) -> EquivariantFlow:
+    """A flow of that one conditional transform on an isotropic base, in ``eval()``."""
+    transform = make_conditional(name)
+    return EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
 
 
 def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:

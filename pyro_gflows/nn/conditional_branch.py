@@ -25,7 +25,8 @@ class ConditionalBranch(nn.Module):
         action: how the group moves x.
         context_action: how it moves c: an action of the same group on the same kind of event.
         bound: Lipschitz bound of F, in (0, 1).
-        width: invariant numbers (images: scalar fields) among the features; with them comes one copy of the event.
+        width: invariant numbers (images: scalar fields) among the features, beside one copy of the event; continuous
+            groups have two copies and no numbers.
 
     Raises:
         ValueError: two actions that do not go together, or a bound outside (0, 1).
@@ -41,7 +42,8 @@ class ConditionalBranch(nn.Module):
         self, action: GroupAction, context_action: GroupAction, *, bound: float = 0.99, width: int = 4
     ) -> None:
         super().__init__()
-        features = action.trivial_fields(width).direct_sum(action)
+        # under a continuous group F carries nothing from one irrep to another: invariants would be dead weight
+        features = action.trivial_fields(width).direct_sum(action) if action.is_finite else action.copies(2)
         self.action, self.context_action, self.bound = action, context_action, bound
         self.encoder = conditioner(context_action, features, width=2 * width, depth=1, start=1.0)
         self.network = lipschitz_branch(action.direct_sum(features), bound=bound)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn import conditioner
 from pyro_gflows.nn.radial import IsotypicParts, safe_norm
 from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["GRadial", "g_radial"]
 
@@ -20,7 +21,7 @@ _SMALLEST = 1e-3
 
 
 @registered
-class GRadial(EquivariantTransform):
+class GRadial(ConditionalTransform):
     r"""Stretches each isotypic part of a vector along its radius by a monotone rational-quadratic spline R.
 
     .. math:: y_i = \frac{x_i}{|x_i|} R_i(|x_i|), \qquad
@@ -34,9 +35,11 @@ class GRadial(EquivariantTransform):
         action: how the group moves vectors.
         bins: bins of each spline.
         limit: where the linear tail begins.
+        context_action: how the group moves a context that changes the splines; None: there is none.
+        width: hidden fields of the network that reads the context.
 
     Raises:
-        ValueError: events are not vectors, or bins and limit are not positive.
+        ValueError: events are not vectors, a context that does not go with them, or bins and limit are not positive.
 
     Source: Neural Spline Flows, arXiv:1906.04032 (the monotone spline).
 
@@ -47,8 +50,16 @@ class GRadial(EquivariantTransform):
         True
     """
 
-    def __init__(self, action: GroupAction, *, bins: int = 32, limit: float = 4.0) -> None:
-        super().__init__(action)
+    def __init__(
+        self,
+        action: GroupAction,
+        *,
+        bins: int = 32,
+        limit: float = 4.0,
+        context_action: GroupAction | None = None,
+        width: int = 16,
+    ) -> None:
+        super().__init__(action, context_action=context_action)
         if action.event_dim != 1:
             raise ValueError(f"GRadial works on vectors, got {action}")
         if not 1 <= bins < 1 / _SMALLEST or not 0 < limit < math.inf:
@@ -60,35 +71,45 @@ class GRadial(EquivariantTransform):
         self.heights = nn.Parameter(torch.zeros(count, bins))
         self.slopes = nn.Parameter(torch.zeros(count, bins + 1))
         self.log_height = nn.Parameter(torch.zeros(count))
+        self.network = None
+        if context_action is not None:
+            numbers = action.trivial_fields(count * (3 * bins + 2))
+            self.network = conditioner(self.inputs_action(), numbers, width=width, depth=1)
 
-    def _knots(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions, values and slopes at the knots, each ``(parts, bins + 1)``; the identity at the start."""
-        ends = (self.limit * torch.ones_like(self.log_height), self.limit * self.log_height.exp())
+    def _knots(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions, values and slopes at the knots, each ``(..., parts, bins + 1)``; the identity at the start."""
+        raw = torch.cat([self.widths, self.heights, self.slopes, self.log_height[:, None]], -1)
+        if self.network is not None:
+            raw = raw + self.network(self.inputs([], context)).unflatten(-1, raw.shape)
+        widths, heights, slopes, log_height = raw.split([self.bins, self.bins, self.bins + 1, 1], -1)
         grids = []
-        for raw, end in zip((self.widths, self.heights), ends, strict=True):
-            share = _SMALLEST + (1 - _SMALLEST * self.bins) * raw.softmax(-1)
-            inner = functional.pad(share.cumsum(-1)[:, :-1], (1, 0))
-            grids.append(torch.cat([inner * end[:, None], end[:, None]], -1))  # the last knot exactly at the end
-        slopes = _SMALLEST + functional.softplus(self.slopes + math.log(math.expm1(1 - _SMALLEST)))
-        return grids[0], grids[1], slopes
+        for shares, end in (
+            (widths, self.limit * torch.ones_like(log_height)),
+            (heights, self.limit * log_height.exp()),
+        ):
+            share = _SMALLEST + (1 - _SMALLEST * self.bins) * shares.softmax(-1)
+            inner = functional.pad(share.cumsum(-1)[..., :-1], (1, 0))
+            grids.append(torch.cat([inner * end, end], -1))  # the last knot exactly at the end
+        return grids[0], grids[1], _SMALLEST + functional.softplus(slopes + math.log(math.expm1(1 - _SMALLEST)))
 
-    def _through(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _through(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         parts = self.parts.split(x)
-        position, value, slope = self._knots()
+        knots = self._knots(context)
         moved, total = [], torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
         for index, part in enumerate(parts):
             radius = safe_norm(part)
-            image, log_slope = _spline(radius, position[index], value[index], slope[index], inverse=inverse)
+            position, value, slope = (each[..., index, :] for each in knots)
+            image, log_slope = _spline(radius, position, value, slope, inverse=inverse)
             moved.append(part * (image / radius))
             across = (part.shape[-1] - 1) * (image.log() - radius.log())
             total = total + (log_slope + across).squeeze(-1)
         return self.parts.merge(moved), total
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._through(x, inverse=True)
+    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._through(x, context, inverse=True)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._through(y, inverse=False)
+    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._through(y, context, inverse=False)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.bins} bins on [0, {self.limit:g}]"
@@ -97,13 +118,19 @@ class GRadial(EquivariantTransform):
 def _spline(r: Tensor, position: Tensor, value: Tensor, slope: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """The spline (or its inverse) at r >= 0, and the log of its slope there."""
     grid = value if inverse else position
-    index = (torch.searchsorted(grid.detach(), r.detach().contiguous(), right=True) - 1).clamp(0, len(grid) - 2)
-    table = torch.stack([position[:-1], value[:-1], position.diff(), value.diff(), slope[:-1], slope[1:]], -1)
-    left, bottom, width, height, start, end = table[index].unbind(-1)
+    bins = grid.shape[-1] - 1
+    knots = grid.detach().contiguous()
+    index = (torch.searchsorted(knots, r.detach().contiguous(), right=True) - 1).clamp(0, bins - 1)
+    starts = [position[..., :-1], value[..., :-1], position.diff(), value.diff(), slope[..., :-1], slope[..., 1:]]
+    table = torch.stack(starts, -1)
+    chosen = table[index] if table.ndim == 2 else torch.take_along_dim(table, index[..., None], -2)
+    left, bottom, width, height, start, end = chosen.unbind(-1)
     return rational_quadratic(r, (left, bottom), (width, height), (start, end), inverse=inverse)
 
 
-def g_radial(action: GroupAction, *, bins: int = 32, limit: float = 4.0) -> GRadial:
+def g_radial(
+    action: GroupAction, *, bins: int = 32, limit: float = 4.0, context_action: GroupAction | None = None
+) -> GRadial:
     """A radial spline layer, with the arguments of :class:`GRadial`.
 
     Example:
@@ -111,4 +138,4 @@ def g_radial(action: GroupAction, *, bins: int = 32, limit: float = 4.0) -> GRad
         >>> g_radial(VectorAction.space("SO(3)"), bins=8)(torch.zeros(5, 3)).shape
         torch.Size([5, 3])
     """
-    return GRadial(action, bins=bins, limit=limit)
+    return GRadial(action, bins=bins, limit=limit, context_action=context_action)

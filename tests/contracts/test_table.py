@@ -7,7 +7,7 @@ import pyro_gflows
 from pyro_gflows.actions import Split
 from pyro_gflows.registry import registered_classes
 from pyro_gflows.testing import randomize_
-from tests.constructors import CONSTRUCTORS, make, make_flow
+from tests.constructors import CONDITIONAL, CONSTRUCTORS, conditional_flow, make, make_flow
 
 
 def _classes_in(description):
@@ -20,8 +20,7 @@ def _classes_in(description):
 
 def test_every_registered_layer_and_split_has_a_row():
     met = {"EquivariantFlow"}
-    for name in CONSTRUCTORS:
-        flow = make_flow(name)
+    for flow in [*map(make_flow, CONSTRUCTORS), *map(conditional_flow, CONDITIONAL)]:
         met |= _classes_in(flow.config()) | {type(module).__name__ for module in flow.modules()}
     layers = {
         name

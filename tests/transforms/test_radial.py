@@ -27,7 +27,7 @@ def test_is_an_equivariant_bijection_with_its_log_det(layer):
 
 def radii(layer):
     """Just below, at and above every knot, at 0, and beyond the limit."""
-    positions, values, _ = layer._knots()
+    positions, values, _ = layer._knots(None)
     inner = torch.cat([positions[0], values[0]]).detach()
     near = torch.tensor([-1e-9, 0.0, 1e-9], dtype=torch.float64)
     return torch.cat([(inner[:, None] + near).flatten().clamp_min(0), torch.tensor([5.0, 1e3, 1e6]).double()])
@@ -51,7 +51,7 @@ def test_inverts_at_knots_at_0_and_beyond_the_limit():
 def test_value_and_slope_are_continuous_at_knots_and_increase():
     layer = randomize_(GRadial(ACTIONS["O(2)"], bins=5, limit=2.0).double(), scale=1.5)
     direction = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    for end in layer._knots()[0][0, 1:].detach():
+    for end in layer._knots(None)[0][0, 1:].detach():
         pair = (end + torch.tensor([-1e-11, 1e-11], dtype=torch.float64))[:, None] * direction
         y, ladj = layer.inv_call_and_ladj(pair)
         assert (y[1] - y[0]).abs().max() < 1e-6

@@ -1,0 +1,24 @@
+"""Checks of symmetry, invertibility and log-determinants, for layers of this package and for the user's own.
+
+Every check compares tensors, and log-densities rather than densities, element by element; a failure is an
+AssertionError that names the group element and the sample with the largest error. Inputs are cloned before every
+call, so that a transform that caches by identity is asked, not remembered. Stochastic layers belong in ``eval()``.
+"""
+
+from pyro_gflows.testing.bijection import assert_bijective, assert_log_det
+from pyro_gflows.testing.conditional import assert_equivariant_given, assert_invariant_given
+from pyro_gflows.testing.report import EquivarianceReport
+from pyro_gflows.testing.symmetry import assert_equivariant, assert_invariant, equivariance_error
+from pyro_gflows.testing.weights import randomize_
+
+__all__ = [
+    "EquivarianceReport",
+    "assert_bijective",
+    "assert_equivariant",
+    "assert_equivariant_given",
+    "assert_invariant",
+    "assert_invariant_given",
+    "assert_log_det",
+    "equivariance_error",
+    "randomize_",
+]

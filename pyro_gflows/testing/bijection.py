@@ -1,0 +1,96 @@
+"""Does a map invert, and is its log-det that of autograd?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.testing.report import compare, require, tolerance
+
+__all__ = ["assert_bijective", "assert_log_det", "inverse", "log_det_at"]
+
+
+def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol: float | None = None) -> None:
+    r"""Assert :math:`T^{-1}(T(x)) = x` and :math:`T(T^{-1}(y)) = y`, on clones, so that no cache answers.
+
+    Args:
+        transform: any torch or Pyro transform.
+        x: shape ``batch_shape + event_shape`` of the domain.
+        y: points of the codomain; by default T(x), moved a little where the codomain is all of R^n.
+        tol: the largest error allowed; by default 1e-8 in float64 and 1e-4 in float32.
+
+    Raises:
+        AssertionError: with the worst sample.
+
+    Example:
+        >>> assert_bijective(torch.distributions.transforms.ExpTransform(), torch.randn(4, dtype=torch.float64))
+    """
+    tol = tolerance("round trip", x) if tol is None else tol
+    with torch.no_grad():
+        image = transform(x.clone()).clone()
+        back = inverse(transform, image)
+        require(compare(x[None], back[None], None, transform.domain.event_dim), tol, "inverse(forward(x)) is not x")
+        if y is None:
+            moved = image + 0.1 * torch.sin(7.0 * image + 1.0)
+            y = moved if _is_real(transform.codomain) else image
+        forth = transform(inverse(transform, y.clone()).clone())
+        require(compare(y[None], forth[None], None, transform.codomain.event_dim), tol, "forward(inverse(y)) is not y")
+
+
+def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> None:
+    r"""Assert that the log-dets of T at x and of T^{-1} at T(x) are those of the dense Jacobians that autograd gives.
+
+    Args:
+        transform: any torch or Pyro transform.
+        x: shape ``batch_shape + event_shape`` of the domain; each sample costs one backward pass per coordinate.
+        tol: the largest error allowed; by default 1e-8 in float64 and 1e-4 in float32.
+
+    Raises:
+        AssertionError: with the worst sample; or if the log-det has another shape than the batch shape.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_radial
+        >>> assert_log_det(g_radial(VectorAction.plane("O(2)")), torch.randn(4, 2))
+    """
+    tol = tolerance("log-det", x) if tol is None else tol
+    with torch.no_grad():
+        y = transform(x.clone()).clone()
+    event_dim = max(transform.domain.event_dim, transform.codomain.event_dim)
+    directions = [
+        ("log-det", transform, x, log_det_at(transform, x)),
+        ("log-det of the inverse", lambda y: inverse(transform, y), y, log_det_at(transform.inv, y)),
+    ]
+    for what, function, points, received in directions:
+        batch_shape = points.shape[: points.ndim - event_dim]
+        if received.shape != batch_shape:
+            raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(received.shape)}")
+        events = points.detach().reshape(-1, *points.shape[points.ndim - event_dim :])
+        expected = torch.stack([_dense_log_det(function, event) for event in events]).reshape(batch_shape)
+        require(compare(expected[None], received.detach()[None], None, 0), tol, f"the {what} is not autograd's")
+
+
+def inverse(transform: Any, y: Tensor) -> Tensor:
+    return transform.inv(y.clone())
+
+
+def log_det_at(transform: Any, x: Tensor) -> Tensor:
+    """log|det| at x, computed afresh: of fresh clones no cache knows anything."""
+    with torch.no_grad():
+        y = transform(x.clone()).clone()
+    return transform.log_abs_det_jacobian(x.clone(), y).detach()
+
+
+def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor) -> Tensor:
+    # a batch of one, since a layer may ask for a batch
+    with torch.enable_grad():
+        jacobian = torch.autograd.functional.jacobian(lambda v: function(v[None])[0], event.clone())
+    return torch.linalg.slogdet(jacobian.reshape(event.numel(), event.numel())).logabsdet
+
+
+def _is_real(constraint: Any) -> bool:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint is torch.distributions.constraints.real

@@ -1,0 +1,128 @@
+"""The same checks for maps and densities that take a context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.testing.report import compare, require, tolerance
+from pyro_gflows.testing.symmetry import default_elements
+from pyro_gflows.transforms import EquivariantTransform
+
+__all__ = ["assert_equivariant_given", "assert_invariant_given"]
+
+_Call = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def assert_equivariant_given(
+    transform: EquivariantTransform,
+    x: Tensor,
+    context: Tensor,
+    *,
+    elements: Tensor | None = None,
+    tol: float | None = None,
+) -> None:
+    r"""Assert :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`, the same of the inverse, and
+    that the log-det is invariant.
+
+    Args:
+        transform: a transform with a ``context_action``.
+        x: shape ``batch_shape + action_in.event_shape``.
+        context: shape ``batch_shape + context_action.event_shape``.
+        elements: which group elements to try; by default all of a finite group of at most 32 elements, otherwise the
+            generators and 16 random elements (the same ones each time).
+        tol: the largest error allowed; by default 1e-10 in float64 and 1e-4 in float32.
+
+    Raises:
+        AssertionError: with the worst element and sample.
+        ValueError: the transform takes no context.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_coupling
+        >>> action = VectorAction.plane("D4", copies=2)
+        >>> layer = g_coupling(action, context_action=VectorAction.regular("D4"))
+        >>> assert_equivariant_given(layer, torch.randn(3, 4), torch.randn(3, 8))
+    """
+    action_in, action_out, moves = transform.action_in, transform.action_out, transform.context_action
+    if moves is None:
+        raise ValueError(f"expected a transform that takes a context, got {transform}; use assert_equivariant")
+    tol = tolerance("symmetry", x) if tol is None else tol
+    with torch.no_grad():
+        y = transform.call_given(x, context)[0]
+    group = default_elements(action_in) if elements is None else elements
+    forth: _Call = transform.call_given
+    back: _Call = transform.inv_call_given
+    for what, call, points, before, after in [
+        ("", forth, x, action_in, action_out),
+        ("the inverse is ", back, y, action_out, action_in),
+    ]:
+        for part, moved, message in [
+            (0, after, f"{what}not equivariant"),
+            (1, None, f"{what}log-det is not invariant"),
+        ]:
+
+            def output(points: Tensor, context: Tensor, call: _Call = call, part: int = part) -> Tensor:
+                return call(points, context)[part]
+
+            _assert_moves(output, before, moves, moved, points, context, group, tol, message)
+
+
+def assert_invariant_given(
+    log_prob: Callable[[Tensor, Tensor], Tensor],
+    action: GroupAction,
+    context_action: GroupAction,
+    x: Tensor,
+    context: Tensor,
+    *,
+    elements: Tensor | None = None,
+    tol: float | None = None,
+) -> None:
+    r"""Assert :math:`\log q(\rho(g)\,x \mid \rho_c(g)\,c) = \log q(x \mid c)`, as an amortised posterior promises.
+
+    Args:
+        log_prob: a conditional flow, or any callable ``log_prob(x, context)``.
+        action: how the group moves x.
+        context_action: how it moves the context, which may be another kind of event (an image, say).
+        x: shape ``batch_shape + action.event_shape``.
+        context: shape ``batch_shape + context_action.event_shape``.
+        elements: as in :func:`assert_equivariant_given`; so is ``tol``.
+
+    Raises:
+        AssertionError: with the worst element and sample.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.plane("O(2)")
+        >>> def log_prob(x, context):
+        ...     return -(x - context).square().sum(-1)
+        >>> assert_invariant_given(log_prob, action, action, torch.randn(3, 2), torch.randn(3, 2))
+    """
+    group = default_elements(action) if elements is None else elements
+    tol = tolerance("symmetry", x) if tol is None else tol
+    _assert_moves(log_prob, action, context_action, None, x, context, group, tol, "log-prob is not invariant")
+
+
+def _assert_moves(
+    function: Callable[[Tensor, Tensor], Tensor],
+    action: GroupAction,
+    context_action: GroupAction,
+    action_out: GroupAction | None,
+    x: Tensor,
+    context: Tensor,
+    elements: Tensor,
+    tol: float,
+    message: str,
+) -> None:
+    action.check_event(x)
+    context_action.check_event(context, "context")
+    with torch.no_grad():
+        value = function(x.clone(), context.clone())
+        received = torch.stack([function(action.act(g, x), context_action.act(g, context)) for g in elements])
+        if action_out is None:
+            expected = value.expand_as(received)
+        else:
+            expected = torch.stack([action_out.act(g, value) for g in elements])
+    require(compare(expected, received, elements, 0 if action_out is None else action_out.event_dim), tol, message)
