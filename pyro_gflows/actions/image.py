@@ -24,6 +24,7 @@ from pyro_gflows.actions.representations import (
     TrivialRepresentation,
     permutation_matrices,
 )
+from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.registry import registered
 
 __all__ = ["ImageAction"]
@@ -227,6 +228,17 @@ class ImageAction(GroupAction):
 
     def trivial_fields(self, copies: int) -> ImageAction:
         return self.with_fields([TrivialRepresentation(self.group)] * copies)
+
+    def as_vector(self) -> VectorAction:
+        """The same events as vectors, ``x.flatten(-3)``: how encoders and decoders go from images to vectors and back.
+
+        Example:
+            >>> ImageAction("C4", size=8).as_vector()
+            VectorAction(C4 on R^64: 1 x 8 x 8)
+        """
+        height, width = self.event_shape[-2:]
+        name = f"{self.channels} x {height} x {width}"
+        return VectorAction(MatrixRepresentation(self.group, self.matrix(self.elements()), name=name))
 
     def without_symmetry(self) -> ImageAction:
         return ImageAction("C1", self.channels, size=(self.height, self.width))

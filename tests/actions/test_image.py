@@ -167,3 +167,12 @@ def test_bad_events_and_large_decompositions() -> None:
         ImageAction.translations(size=5, step=2)
     with pytest.raises(ValueError, match="one kind"):
         action.direct_sum(VectorAction.regular("C4"))
+
+
+@pytest.mark.parametrize("action", [ImageAction("D4", 2, size=4), ImageAction("C2", 1, size=(2, 3), fields="regular")])
+def test_as_vector_moves_the_flattened_event(action: ImageAction) -> None:
+    x = torch.randn(3, *action.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    vector = action.as_vector()
+    assert vector.is_permutation and vector.group == action.group
+    for g in action.elements():
+        assert torch.equal(vector.act(g, x.flatten(1)), action.act(g, x).flatten(1))
