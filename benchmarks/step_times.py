@@ -17,7 +17,7 @@ from benchmarks.densities import ROWS, Row
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.datasets import density
 from pyro_gflows.infer import random_elements
-from pyro_gflows.infer.trainer import Trainer
+from pyro_gflows.infer.likelihood import LikelihoodTrainer
 
 STEPS = 20
 ROUNDS = 3
@@ -40,7 +40,7 @@ def measure(row: Row) -> str:
     torch.manual_seed(0)
     flow = row.build()
     augment = random_elements(VectorAction.plane(row.symmetry)) if row.symmetry else None
-    trainer = Trainer(flow, density(row.data), settings=row.settings, augment=augment, validation=None)  # type: ignore
+    trainer = LikelihoodTrainer(flow, density(row.data), settings=row.settings, augment=augment, validation=None)  # type: ignore
     trainer.start()
     x = density(row.data).sample(row.settings.batch_size)
     optimizer = row.settings.optimizer.make(flow.parameters())

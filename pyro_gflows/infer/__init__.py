@@ -1,7 +1,9 @@
-"""Fitting by maximum likelihood, held-out figures, checkpoints, saved models, and guides for Pyro models."""
+"""Fitting by maximum likelihood or to an energy, figures, checkpoints, saved models, and guides for Pyro models."""
 
 from pyro_gflows.infer.augment import random_elements
 from pyro_gflows.infer.data import check_data
+from pyro_gflows.infer.energy import fit_energy
+from pyro_gflows.infer.energy_report import EnergyReport, energy_report
 from pyro_gflows.infer.evaluate import (
     gap,
     group_bits_per_dim,
@@ -14,25 +16,36 @@ from pyro_gflows.infer.evaluate import (
 )
 from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, guide_transforms, orbit_representative
+from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.mixing import AlphaMixing, ForwardKL
+from pyro_gflows.infer.path_gradient import reverse_kl_loss
 from pyro_gflows.infer.save import load, save
-from pyro_gflows.infer.settings import Adam, Constant, FitSettings, HeldOut, OneCycle
+from pyro_gflows.infer.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
 
 __all__ = [
     "Adam",
+    "AlphaMixing",
     "AutoGFlow",
     "Constant",
+    "EnergyReport",
     "FitDiverged",
     "FitResult",
     "FitSettings",
+    "ForwardKL",
     "HeldOut",
+    "ImportanceReport",
     "LogRatioReparam",
     "OneCycle",
+    "Ramp",
     "check_data",
+    "energy_report",
     "fit",
+    "fit_energy",
     "gap",
     "group_bits_per_dim",
     "group_log_probs",
     "guide_transforms",
+    "importance_report",
     "invariance_error",
     "load",
     "log_probs",
@@ -40,6 +53,7 @@ __all__ = [
     "nll",
     "orbit_representative",
     "random_elements",
+    "reverse_kl_loss",
     "save",
     "symmetrized_nll",
 ]

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch.nn import Parameter
 
-__all__ = ["Adam", "Constant", "FitSettings", "HeldOut", "OneCycle", "OptimizerSettings", "Schedule"]
+__all__ = ["Adam", "Constant", "FitSettings", "HeldOut", "OneCycle", "OptimizerSettings", "Ramp", "Schedule"]
 
 
 class OptimizerSettings(Protocol):
@@ -53,7 +53,7 @@ class Adam:
 
 
 class Schedule(Protocol):
-    """The factor on the learning rate when a fraction of the run (0 <= done < 1) is over.
+    """A number when a fraction of the run (0 <= done < 1) is over, such as the factor on the learning rate.
 
     It has no state, so that a resumed run cannot disagree with an unbroken one.
     """
@@ -97,6 +97,34 @@ class OneCycle:
 
 def _cosine(first: float, last: float, done: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From ``start`` to ``end`` along a straight line over the first part of the run, and ``end`` from then on.
+
+    Args:
+        start: The number at the beginning.
+        end: The number from the fraction ``until`` of the run on.
+        until: That fraction.
+
+    Example:
+        >>> [Ramp(start=0.2, end=1.0, until=0.5)(done) for done in (0.0, 0.25, 0.5, 0.9)]
+        [0.2, 0.6, 1.0, 1.0]
+    """
+
+    start: float
+    end: float = 1.0
+    until: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1 or not (math.isfinite(self.start) and math.isfinite(self.end)):
+            raise ValueError(f"expected finite ends and a fraction until in (0, 1], got {self}")
+
+    def __call__(self, done: float) -> float:
+        """The number after the fraction ``done`` of the run."""
+        passed = min(1.0, done / self.until)
+        return (1 - passed) * self.start + passed * self.end
 
 
 @dataclass(frozen=True)

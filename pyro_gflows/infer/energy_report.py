@@ -1,0 +1,139 @@
+"""How well a density that was fitted to an energy stands for its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.infer.data import check_data
+from pyro_gflows.infer.evaluate import mean_and_error
+from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.learnable import learnable
+from pyro_gflows.infer.path_gradient import LogDensity
+from pyro_gflows.infer.run import FitResult
+
+__all__ = ["EnergyReport", "energy_report"]
+
+
+@dataclass(frozen=True)
+class EnergyReport:
+    r"""Figures of q beside a target p that is known up to a constant, in nats.
+
+    Attributes:
+        importance: ESS, trimmed ESS and Pareto-k of the weights p(x) / q(x) of draws from q; its ``log_mean_weight``
+            estimates the log-normaliser of p.
+        reverse_loss, reverse_loss_error: :math:`E_q[\log q - \log p]` with p as it was given, so without its
+            normaliser, and the standard error.
+        reverse_nll: :math:`E_q[-\log p]` with the estimated normaliser.
+        forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
+            alone shows modes that q has lost.
+        run: Steps, seconds and loss curve of the fit, or None.
+    """
+
+    importance: ImportanceReport
+    reverse_loss: float
+    reverse_loss_error: float
+    reverse_nll: float
+    forward_nll: float | None = None
+    forward_nll_error: float | None = None
+    run: FitResult | None = None
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size, as a fraction of the draws."""
+        return self.importance.ess
+
+    @property
+    def trimmed_ess(self) -> float:
+        """The same with the largest weights clipped."""
+        return self.importance.trimmed_ess
+
+    @property
+    def log_normaliser(self) -> float:
+        """The estimated log of the integral of the unnormalised density (too low where modes are lost)."""
+        return self.importance.log_mean_weight
+
+    @property
+    def reverse_kl(self) -> float:
+        """KL(q | p), with the estimated normaliser."""
+        return self.reverse_loss + self.log_normaliser
+
+    def __str__(self) -> str:
+        forward = "" if self.forward_nll is None else f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        return (
+            f"{self.importance}\n"
+            f"reverse KL {self.reverse_kl:.4f} = {self.reverse_loss:.4f} +- {self.reverse_loss_error:.4f} "
+            f"+ log normaliser {self.log_normaliser:.4f}\n"
+            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward or 'unknown (no samples of the target given)'}"
+        )
+
+
+def energy_report(
+    flow: Any,
+    log_density: LogDensity,
+    *,
+    draws: int = 10_000,
+    samples: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 1000,
+) -> EnergyReport:
+    """Measure a density against an unnormalised target, by fresh draws and by samples of the target if there are any.
+
+    Args:
+        flow: as for :func:`fit_energy`.
+        log_density: as for :func:`fit_energy`.
+        draws: how many.
+        samples: of the target, shape ``(n, *event_shape)``.
+        seed: of the draws.
+        batch_size: events scored at a time.
+
+    Raises:
+        ValueError: samples of another shape, or ``draws`` below 1.
+
+    Example:
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> report = energy_report(flow, lambda x: -0.5 * x.square().sum(-1), draws=100)
+        >>> round(report.ess, 4), round(report.log_normaliser, 4)  # log(2 pi) = 1.8379
+        (1.0, 1.8379)
+    """
+    target = learnable(flow)
+    if draws < 1:
+        raise ValueError(f"expected at least one draw, got {draws}")
+    distribution, reference = target.distribution, target.reference
+    if samples is not None:
+        samples = check_data(samples, event_shape=distribution.event_shape, source="samples").to(reference)
+    training = target.module.training
+    target.module.eval()
+    devices = [reference.device] if reference.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            torch.manual_seed(seed)
+            log_p, log_q = [], []
+            for count in _parts(draws, batch_size):
+                x = distribution.sample(torch.Size([count]))
+                log_q.append(distribution.log_prob(x).double())
+                log_p.append(log_density(x).double())
+            forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
+    finally:
+        target.module.train(training)
+    target_log, own_log = torch.cat(log_p), torch.cat(log_q)
+    importance = importance_report(target_log - own_log)
+    loss, error = mean_and_error(own_log - target_log)
+    mean, spread = (None, None) if forward is None else mean_and_error(torch.cat(forward).double())
+    return EnergyReport(
+        importance=importance,
+        reverse_loss=loss,
+        reverse_loss_error=error,
+        reverse_nll=importance.log_mean_weight - float(target_log.mean()),
+        forward_nll=mean,
+        forward_nll_error=spread,
+    )
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

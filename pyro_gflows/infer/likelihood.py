@@ -1,0 +1,121 @@
+"""Maximum likelihood, one step at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor
+
+from pyro_gflows.infer.augment import Augmentation
+from pyro_gflows.infer.average import weights
+from pyro_gflows.infer.batches import Batches, FreshDraws, Sampler, ShuffledEpochs
+from pyro_gflows.infer.data import check_data
+from pyro_gflows.infer.evaluate import nll
+from pyro_gflows.infer.settings import FitSettings
+from pyro_gflows.infer.trainer import FitDiverged, Trainer
+
+if TYPE_CHECKING:
+    from pyro_gflows.flow import EquivariantFlow
+
+__all__ = ["LikelihoodTrainer"]
+
+_NATS_PER_DIMENSION = 10.0  # a smoothed loss this far above the first one has diverged
+
+
+class LikelihoodTrainer(Trainer):
+    """Minimises -E log p(x) with Pyro's ``Trace_ELBO().differentiable_loss``.
+
+    Args:
+        flow: The flow, trained in place.
+        data: Events or a sampler of events.
+        settings: How to train.
+        augment: Called as ``augment(x, generator)`` on every batch, or None.
+        validation: Held-out events, or None.
+    """
+
+    def __init__(
+        self,
+        flow: EquivariantFlow,
+        data: Tensor | Sampler,
+        *,
+        settings: FitSettings,
+        augment: Augmentation | None,
+        validation: Tensor | None,
+    ) -> None:
+        super().__init__(flow, settings=settings)
+        self.flow = flow
+        self._augment = augment
+        self._validation = validation
+        generator = torch.Generator().manual_seed(settings.seed)
+        kind = ShuffledEpochs if isinstance(data, Tensor) else FreshDraws
+        self._batches: Batches = kind(data, settings.batch_size, generator)  # type: ignore[arg-type]
+        self._loss = Trace_ELBO().differentiable_loss
+
+    def initialize(self) -> None:
+        self.flow.initialize(self._next())
+
+    def loss(self) -> Tensor:
+        x = self._next()
+        if not x.isfinite().all():
+            step = self.progress.step
+            raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
+        # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
+        with pyro.validation_enabled(False):
+            loss: Tensor = self._loss(self._model, _no_guide, x) / len(x)
+        return loss
+
+    def check_loss(self, value: float) -> None:
+        now = self.progress
+        now.first_loss = value if now.first_loss is None else now.first_loss
+        smooth = value if now.smooth_loss is None else now.smooth_loss
+        if smooth > now.first_loss + _NATS_PER_DIMENSION * self.flow.action.numel:
+            raise FitDiverged(
+                self.advice(f"the loss rose from {now.first_loss:.4g} to {smooth:.4g} by step {now.step}")
+            )
+
+    @property
+    def batch_size(self) -> int:
+        return self._batches.batch_size
+
+    def state(self) -> dict[str, Tensor]:
+        return self._batches.state()
+
+    def restore_state(self, state: dict[str, Tensor]) -> None:
+        self._batches.restore(state)
+
+    def held_out_nll(self) -> float | None:
+        return None if self._validation is None else nll(self.flow, self._validation)
+
+    def look(self) -> None:
+        now = self.progress
+        if self._validation is None or now.step % self.settings.held_out.every:
+            return
+        with self._average.applied():
+            value = nll(self.flow, self._validation)
+            now.held_out_curve.append((now.step, value))
+            if now.best_nll is not None and not value < now.best_nll:
+                now.looks_without_gain += 1
+                return
+            now.best_nll, now.best_step, now.looks_without_gain = value, now.step, 0
+            if self.settings.held_out.patience is not None:
+                self._best = weights(self.flow)
+
+    def _model(self, x: Tensor) -> None:
+        pyro.module("flow", self.flow)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", self.flow.dist, obs=x)
+
+    def _next(self) -> Tensor:
+        x = self._batches.next()
+        if self._augment is not None:
+            x = self._augment(x, self._batches.generator)
+        if self.progress.step == 0:
+            check_data(x, event_shape=self.flow.action.event_shape, source="the first batch")
+        return x.to(next(self.flow.parameters()))
+
+
+def _no_guide(x: Tensor) -> None:
+    """Maximum likelihood has nothing to infer."""
