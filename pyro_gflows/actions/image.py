@@ -237,6 +237,7 @@ class ImageAction(GroupAction):
             VectorAction(C4 on R^64: 1 x 8 x 8)
         """
         height, width = self.event_shape[-2:]
+        assert isinstance(self.group, FiniteGroup)
         name = f"{self.channels} x {height} x {width}"
         return VectorAction(MatrixRepresentation(self.group, self.matrix(self.elements()), name=name))
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from pyro_gflows.datasets.densities import DENSITIES, Density, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.files import load_array
+from pyro_gflows.datasets.images import IMAGE_SETS
 from pyro_gflows.datasets.scaling import GreyLevels
-from pyro_gflows.datasets.splits import random_splits
+from pyro_gflows.datasets.splits import Splits, random_splits
 
 __all__ = ["DataSet", "load_data"]
 
@@ -53,17 +54,21 @@ class DataSet:
         return self.test.shape[1:]
 
 
-def load_data(name: str, *, seed: int = 0) -> DataSet:
+def load_data(name: str, *, seed: int = 0, folder: str | Path | None = None) -> DataSet:
     """Find a data set by name, or read it from a file.
 
     Args:
-        name: ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, or the path of a ``.npy``, ``.npz`` or ``.csv``
-            file with one event a row (split 80/10/10 at random).
-        seed: Of the test points of a density, the turns and noise of the digits, or the split of a file.
+        name: ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, ``mnist``, ``rotated-mnist`` (any angle),
+            ``cifar10``, ``cifar10-rot`` (quarter-turns), or the path of a ``.npy``, ``.npz`` or ``.csv`` file with one
+            event a row (split 80/10/10 at random).
+        seed: Of the test points of a density, the turns and noise of images, or the split of a file.
+        folder: Where the files of MNIST and CIFAR-10 lie; by default the folder that the environment variable
+            ``PYRO_GFLOWS_DATA`` names, else scikit-learn's cache, into which they are downloaded.
 
     Raises:
         ValueError, TypeError: An unknown name, or a file that cannot be used; the message says why.
-        ImportError: ``digits`` without scikit-learn.
+        ImportError: ``digits``, or a download, without scikit-learn.
+        RuntimeError: A download failed; the message says which file to put where.
 
     Example:
         >>> load_data("rings").test.shape
@@ -74,20 +79,26 @@ def load_data(name: str, *, seed: int = 0) -> DataSet:
         test = target.sample(_TEST_POINTS, torch.Generator().manual_seed(seed + _TEST_STREAM))
         return DataSet(name, target, None, test, symmetry=target.symmetry, target=target)
     if name == "digits":
-        parts = digits(seed=seed)
-        return DataSet(
-            name,
-            parts.train,
-            parts.validation,
-            parts.test,
-            symmetry="C4",
-            scaling=DIGITS_SCALING,
-            augment=DIGITS_SCALING.redequantise,
-        )
+        return _images(name, digits(seed=seed), "C4", DIGITS_SCALING)
+    if name in IMAGE_SETS:
+        chosen = IMAGE_SETS[name]
+        return _images(name, chosen.load(seed=seed, folder=folder), chosen.symmetry, chosen.scaling)
     if Path(name).suffix in _FILES:
         parts = random_splits(load_array(name), seed=seed)
         return DataSet(name, parts.train, parts.validation, parts.test)
     raise ValueError(
-        f"unknown data {name!r}: expected one of {[*sorted(DENSITIES), 'digits']}, or the path of a "
+        f"unknown data {name!r}: expected one of {[*sorted(DENSITIES), 'digits', *IMAGE_SETS]}, or the path of a "
         f"{', '.join(_FILES)} file with one event a row"
+    )
+
+
+def _images(name: str, parts: Splits, symmetry: str | None, scaling: GreyLevels) -> DataSet:
+    return DataSet(
+        name,
+        parts.train,
+        parts.validation,
+        parts.test,
+        symmetry=symmetry,
+        scaling=scaling,
+        augment=scaling.redequantise,
     )
