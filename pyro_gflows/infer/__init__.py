@@ -18,6 +18,7 @@ from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, guide_transforms, orbit_representative
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
 from pyro_gflows.infer.mixing import AlphaMixing, ForwardKL
+from pyro_gflows.infer.own_draws import OwnDraws
 from pyro_gflows.infer.path_gradient import reverse_kl_loss
 from pyro_gflows.infer.save import load, save
 from pyro_gflows.infer.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
@@ -36,6 +37,7 @@ __all__ = [
     "ImportanceReport",
     "LogRatioReparam",
     "OneCycle",
+    "OwnDraws",
     "Ramp",
     "check_data",
     "energy_report",
