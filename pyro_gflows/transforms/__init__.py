@@ -8,6 +8,7 @@ from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform, Conditioned
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.invert import Invert
+from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.one_way import OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
@@ -29,6 +30,7 @@ __all__ = [
     "GAutoregressive",
     "GCoupling",
     "GInverseAutoregressive",
+    "GLinear",
     "GOrbitNorm",
     "GRadial",
     "GResidual",

@@ -1,0 +1,76 @@
+"""GLinear: the exponential of an equivariant linear map; on images, an invertible 1x1 convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions import GroupAction, VectorAction
+from pyro_gflows.nn import EquivariantLinear
+from pyro_gflows.numerics import cap_norm
+from pyro_gflows.registry import registered
+from pyro_gflows.transforms.base import EquivariantTransform
+
+__all__ = ["GLinear"]
+
+
+@registered
+class GLinear(EquivariantTransform):
+    r"""Mixes the fields of an event by the exponential of a linear map that commutes with the group.
+
+    .. math:: y = e^W x, \qquad \log|\det J| = n\,\mathrm{tr}\,W
+
+    with n = 1 for vectors; on images W acts on the channels, the same at each of the n pixels. By Schur's lemma the
+    weights are all intertwiners W, so that every equivariant linear map of positive determinant on each isotypic block
+    that has a logarithm is reached. Bijective because an exponential is; the inverse is that of -W. Equivariant
+    because a power series in W commutes with what W commutes with.
+
+    Args:
+        action: how the group moves events.
+        cap: bound of the Frobenius norm of W, smooth, for each square root of a channel.
+
+    Raises:
+        ValueError: ``cap`` is not positive and finite.
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Glow, arXiv:1807.03039 (1x1 convolutions); The
+    Convolution Exponential, arXiv:2006.01910.
+
+    Example:
+        >>> from pyro_gflows import ImageAction
+        >>> layer = GLinear(ImageAction("D4", channels=2, size=4, fields="regular"))
+        >>> layer
+        GLinear(
+          ImageAction(D4 on 16 x 4 x 4: 2 x regular), exact log-det
+          (generator): EquivariantLinear(D4: R^16 -> R^16, 32 weights)
+        )
+    """
+
+    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+        super().__init__(action)
+        channels = VectorAction(action.fields)
+        self.cap = cap * channels.numel**0.5
+        self.generator = EquivariantLinear(channels, channels, bias=False)
+        self._pixels = action.numel // channels.numel
+        cap_norm(torch.zeros(1, 1), self.cap)  # checks the cap
+        with torch.no_grad():  # the identity at the start
+            for weight in self.generator.parameters():
+                weight.zero_()
+
+    def _apply_exponential(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
+        matrix = sign * cap_norm(self.generator.matrix(), self.cap)
+        mixed = torch.linalg.matrix_exp(matrix)
+        event_dim = self.action_in.event_dim
+        batch = x.shape[: x.ndim - event_dim]
+        # channels first and pixels flat, also where the event is a vector
+        columns = x.reshape(*batch, matrix.shape[-1], self._pixels)
+        image = (mixed.to(x) @ columns).reshape(x.shape)
+        return image, (self._pixels * matrix.trace()).to(x).expand(batch)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply_exponential(x, 1)
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self._apply_exponential(y, -1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, exact log-det"
