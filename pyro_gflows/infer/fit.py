@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyro
 from torch import Tensor
 
 from pyro_gflows.flow import EquivariantFlow
@@ -81,12 +82,13 @@ def fit(
     if validation is not None:
         validation = check_data(validation, event_shape=shape, source="validation").to(like)
     held_out = None if validation is None else fingerprint(validation)
-    return run(
-        lambda: LikelihoodTrainer(flow, data, settings=settings, augment=augment, validation=validation),
-        settings=settings,
-        device=like.device,
-        identity=run_identity(flow, settings, data=fingerprint(data), validation=held_out),
-        folder=folder,
-        resume=resume,
-        show="nll" if progress else "",
-    )
+    with pyro.get_param_store().scope():
+        return run(
+            lambda: LikelihoodTrainer(flow, data, settings=settings, augment=augment, validation=validation),
+            settings=settings,
+            device=like.device,
+            identity=run_identity(flow, settings, data=fingerprint(data), validation=held_out),
+            folder=folder,
+            resume=resume,
+            show="nll" if progress else "",
+        )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -71,7 +70,7 @@ def run(
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
     place = None if folder is None else check_writable(folder)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope(), DeferredInterrupt() as interrupt:
+    with torch.random.fork_rng(devices=devices), DeferredInterrupt() as interrupt:
         torch.manual_seed(settings.seed)
         trainer = make()
         if resume and place is not None:
