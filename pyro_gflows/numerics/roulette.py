@@ -11,6 +11,7 @@ from pyro_gflows.numerics.exact import ExactLogDet
 from pyro_gflows.numerics.jacobian import Branch, tracked, vector_jacobian_product
 from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
 from pyro_gflows.numerics.probes import random_probes
+from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.registry import registered
 
 __all__ = ["RouletteLogDet"]
@@ -47,7 +48,8 @@ class RouletteLogDet(LogDet):
     Raises:
         ValueError: exact_terms below 1, continuation outside (0, 1); (in a training call) a Lipschitz bound outside
             [0, 1), or continuation at most its square.
-        RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased.
+        RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased. (In a training call)
+            torch.jit.trace is recording.
 
     Source: Chen et al., Residual Flows for Invertible Generative Modeling, arXiv 1906.02735, for the series and its
     Neumann gradient; the tail, the weights by row and the value are chosen anew here.
@@ -91,6 +93,7 @@ class RouletteLogDet(LogDet):
             return self.evaluation.estimate(
                 f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit, create_graph=create_graph
             )
+        refuse_tracing("the roulette log-det, in training,")
         split = x.dim() - event_dim
         weights = self._weights(x, split, self._continuation(lipschitz))
         point = tracked(x)

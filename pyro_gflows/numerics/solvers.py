@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.log_det import as_float
+from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.registry import registered
 
 __all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "row_norm"]
@@ -90,7 +91,9 @@ class Solver(ABC):
 
         Raises:
             InverseDidNotConverge: where a row ends above the tolerance and ``strict`` holds.
+            RuntimeError: torch.jit.trace is recording.
         """
+        refuse_tracing("the inverse of a residual layer")
         if not y.is_floating_point():
             raise TypeError(f"expected a floating point right-hand side, received {y.dtype}; convert it first")
         bound = as_float(lipschitz)

@@ -18,6 +18,7 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.guides.default_flow import guide_transforms
 from pyro_gflows.infer.guides.invariance import log_joint_invariance
+from pyro_gflows.infer.guides.pushforward import pushforward_sites
 from pyro_gflows.infer.guides.representative import orbit_representative
 from pyro_gflows.infer.guides.supports import unconstrained_action
 from pyro_gflows.transforms import EquivariantTransform
@@ -137,6 +138,11 @@ class AutoGFlow(AutoContinuous):
         }
 
     # -- AutoContinuous -----------------------------------------------------------------------------------------------
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        with pushforward_sites():
+            drawn: dict[str, Tensor] = super().forward(*args, **kwargs)
+        return drawn
+
     def get_base_dist(self) -> Any:
         return self.flow.base
 
