@@ -22,6 +22,7 @@ from pyro_gflows.distributions import (
     Symmetrized,
 )
 from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.image_flows import g_coupling_image_flow, g_residual_image_flow
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms import (
     Compose,
@@ -89,7 +90,9 @@ __all__ = [
     "checkerboard_split",
     "g_autoregressive",
     "g_coupling",
+    "g_coupling_image_flow",
     "g_radial",
     "g_residual",
+    "g_residual_image_flow",
     "registered",
 ]

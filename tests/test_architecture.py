@@ -19,6 +19,7 @@ ROOMS = [
     "distributions",
     "transforms",
     "flow",
+    "image_flows",
     "infer",
     "testing",
     "datasets",

@@ -9,7 +9,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform, Conditioned
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.invert import Invert
 from pyro_gflows.transforms.linear import GLinear
-from pyro_gflows.transforms.one_way import OneWayTransform
+from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.residual import GResidual, g_residual
@@ -25,6 +25,7 @@ __all__ = [
     "ElementwiseAffine",
     "ElementwiseSpline",
     "EquivariantTransform",
+    "Fast",
     "GActNorm",
     "GAffine",
     "GAutoregressive",
