@@ -36,6 +36,9 @@ class IsotropicFactor(nn.Module):
         """log|det L|."""
         return torch.zeros(())
 
+    def match_(self, covariance: Tensor) -> None:
+        """Come as near to a covariance as possible; nothing to set here."""
+
 
 class IsotypicFactor(nn.Module):
     r""":math:`L = Q^T \mathrm{diag}(e^{s_i})`: one scale for each isotypic component, Q the isotypic basis."""
@@ -57,6 +60,15 @@ class IsotypicFactor(nn.Module):
 
     def log_det(self) -> Tensor:
         return self.log_scale[self.component].sum()
+
+    @torch.no_grad()
+    def match_(self, covariance: Tensor) -> None:
+        """Take the mean variance of each component."""
+        basis = self.basis(covariance)
+        variances = (basis @ covariance @ basis.T).diagonal()
+        count = torch.bincount(self.component).to(variances)
+        total = torch.zeros_like(count).index_add_(0, self.component, variances)
+        self.log_scale.copy_(0.5 * (total / count).log())
 
     def _log_scales(self, like: Tensor) -> Tensor:
         return self.log_scale.to(like)[self.component]
@@ -96,6 +108,21 @@ class FullFactor(nn.Module):
     def log_det(self) -> Tensor:
         parts = zip(self.dims, self.log_diagonal.split(self.multiplicities), strict=True)
         return torch.stack([d * part.sum() for d, part in parts]).sum()
+
+    @torch.no_grad()
+    def match_(self, covariance: Tensor) -> None:
+        """Take a positive covariance, so far as it commutes with the group and is real on each irrep."""
+        inner = self.basis(covariance) @ covariance @ self.basis(covariance).T
+        start = 0
+        for i, (m, d) in enumerate(zip(self.multiplicities, self.dims, strict=True)):
+            block = inner[start : start + m * d, start : start + m * d].reshape(m, d, m, d)
+            start += m * d
+            triangle = torch.linalg.cholesky(block.diagonal(dim1=1, dim2=3).mean(-1))
+            first = sum(self.multiplicities[:i])
+            self.log_diagonal[first : first + m] = triangle.diagonal().log()
+            if m > 1:
+                row, column = torch.tril_indices(m, m, -1, device=triangle.device)
+                self.below[str(i)].zero_()[0] = triangle[row, column]
 
     def _split(self, coordinates: Tensor) -> tuple[Tensor, ...]:
         return coordinates.split([m * d for m, d in zip(self.multiplicities, self.dims, strict=True)], -1)

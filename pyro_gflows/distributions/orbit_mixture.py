@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions.normal import InvariantNormal
@@ -54,6 +57,13 @@ class OrbitMixture(Symmetrized):
         torch.nn.init.normal_(normal.module.mean.coordinates, std=spread)
         super().__init__(normal, action, validate_args=validate_args)
         self.covariance = covariance
+
+    @torch.no_grad()
+    def start_at(self, location: Tensor, factor: Tensor) -> None:
+        r"""Place the normal at a location, with a covariance :math:`F F^T` so far as it can have it."""
+        module: Any = self.module[0]
+        module.mean.coordinates.copy_(module.mean.basis(location) @ location)
+        module.factor.match_(factor @ factor.T)
 
     def __repr__(self) -> str:
         return f"OrbitMixture({self.action}, covariance={self.covariance!r})"

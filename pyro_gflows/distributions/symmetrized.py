@@ -17,6 +17,8 @@ from pyro_gflows.registry import registered
 
 __all__ = ["Symmetrized"]
 
+_NEGLIGIBLE = 50.0  # nats below the largest term of a sum, where float64 rounds a term away
+
 
 class _OrbitOf(constraints.Constraint):
     """Events of which some group image satisfies a constraint."""
@@ -105,7 +107,7 @@ class Symmetrized(TorchDistribution):
         orbit = self.action.act_all(value.expand(batch_shape + self.event_shape))
         support: Any = self.base.support
         if _is_real(support):
-            return self.base.log_prob(orbit).logsumexp(0) - self._log_order
+            return self._scores(orbit).logsumexp(0) - self._log_order
         inside = support.check(orbit)
         # the base may raise, or give NaN gradients, outside its support: ask it about an image inside in their place
         first = inside.long().argmax(0)[(None, ..., *[None] * self.action.event_dim)]
@@ -113,6 +115,18 @@ class Symmetrized(TorchDistribution):
             inside[(..., *[None] * self.action.event_dim)], orbit, orbit.gather(0, first.expand(1, *orbit.shape[1:]))
         )
         return self.base.log_prob(safe).masked_fill(~inside, -math.inf).logsumexp(0) - self._log_order
+
+    def _scores(self, orbit: Tensor) -> Tensor:
+        """The base's scores of all images; gradients go through those alone that the sum can tell from 0."""
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not torch.is_grad_enabled() or self.batch_shape or tracing:
+            return self.base.log_prob(orbit)
+        with torch.no_grad():
+            scores = self.base.log_prob(orbit)
+        counts = ~(scores < scores.amax(0) - _NEGLIGIBLE)
+        if bool(counts.all()):
+            return self.base.log_prob(orbit)
+        return scores.new_full(scores.shape, -math.inf).masked_scatter(counts, self.base.log_prob(orbit[counts]))
 
     @property
     def mean(self) -> Tensor:

@@ -15,7 +15,7 @@ from pyro_gflows.infer.evaluate import (
     symmetrized_nll,
 )
 from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
-from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, guide_transforms, orbit_representative
+from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, OrbitFlow, guide_transforms, orbit_representative
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
 from pyro_gflows.infer.mixing import AlphaMixing, ForwardKL
 from pyro_gflows.infer.own_draws import OwnDraws
@@ -37,6 +37,7 @@ __all__ = [
     "ImportanceReport",
     "LogRatioReparam",
     "OneCycle",
+    "OrbitFlow",
     "OwnDraws",
     "Ramp",
     "check_data",

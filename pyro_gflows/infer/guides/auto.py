@@ -18,15 +18,19 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.guides.default_flow import guide_transforms
 from pyro_gflows.infer.guides.invariance import log_joint_invariance
+from pyro_gflows.infer.guides.log_joint import log_joint, prior_draws
+from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
 from pyro_gflows.infer.guides.pushforward import pushforward_sites
 from pyro_gflows.infer.guides.representative import orbit_representative
+from pyro_gflows.infer.guides.start import find_mode
 from pyro_gflows.infer.guides.supports import unconstrained_action
-from pyro_gflows.transforms import EquivariantTransform
+from pyro_gflows.transforms import EquivariantTransform, GActNorm
 
 __all__ = ["AutoGFlow"]
 
 _POINTS = 3
 _DRAWS = 10_000
+_STARTS = 32
 
 
 class AutoGFlow(AutoContinuous):
@@ -41,8 +45,10 @@ class AutoGFlow(AutoContinuous):
         model: a Pyro model with continuous latent sites (hide discrete ones with ``poutine.block``).
         action: how the group moves its sites.
         transforms: makes the flow's transforms from the action on the unconstrained vector; build them with
-            ``fast="sample"``. By default :func:`guide_transforms`.
-        base: makes the invariant base from that action; by default the isotropic InvariantNormal.
+            ``fast="sample"``. By default :func:`guide_transforms`; after an OrbitFlow, which is flexible itself, none.
+        base: makes the invariant base from that action; by default the isotropic InvariantNormal. A base with separate
+            modes (OrbitFlow, OrbitMixture) is placed at the best mode that :func:`find_mode` finds from 32 draws of
+            the prior, before training.
         args: arguments to run the model with, such as a batch of data.
         kwargs: keyword arguments to run the model with.
         check: what to do where the log-joint is not invariant: "warn", "raise" (ValueError) or "skip" the check.
@@ -74,7 +80,7 @@ class AutoGFlow(AutoContinuous):
         model: Callable[..., Any],
         action: SitesAction,
         *,
-        transforms: Callable[[VectorAction], Sequence[EquivariantTransform]] = guide_transforms,
+        transforms: Callable[[VectorAction], Sequence[EquivariantTransform]] | None = None,
         base: Callable[[VectorAction], Any] = InvariantNormal,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -96,9 +102,11 @@ class AutoGFlow(AutoContinuous):
                 "arguments as AutoGFlow(model, action, args=(data,))"
             ) from error
         self.vector_action = self._packed_action()
+        self._joint = (joint or model,)  # in a tuple: a model that is a Module must not become a part of the guide
         chosen_base = base(self.vector_action)
-        reference = self._init_loc()
-        self.flow = EquivariantFlow(chosen_base, list(transforms(self.vector_action))).to(reference)
+        if transforms is None:
+            transforms = _as_it_is if isinstance(chosen_base, OrbitFlow) else guide_transforms
+        self.flow = EquivariantFlow(chosen_base, list(transforms(self.vector_action))).to(self._init_loc())
         with poutine.block():
             self._create_plates(*args, **given)
         if check != "skip":
@@ -107,6 +115,9 @@ class AutoGFlow(AutoContinuous):
                 if check == "raise":
                     raise ValueError(str(report))
                 warnings.warn(str(report), stacklevel=2)
+        if hasattr(chosen_base, "start_at"):
+            starts = prior_draws(self, model, _STARTS, args, given)
+            chosen_base.start_at(*find_mode(self.log_density(*args, **given), starts))
 
     # -- set-up -------------------------------------------------------------------------------------------------------
     def _packed_action(self) -> VectorAction:
@@ -151,6 +162,20 @@ class AutoGFlow(AutoContinuous):
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
         return self.flow.dist
+
+    def log_density(self, *args: Any, **kwargs: Any) -> Callable[[Tensor], Tensor]:
+        r"""The function :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|` of unconstrained vectors u, shape
+        ``(rows, latent_dim)``: what ``fit_energy(guide.flow, guide.log_density(data))`` fits the guide to.
+
+        Args:
+            args: arguments of the model.
+            kwargs: its keyword arguments.
+
+        Raises:
+            ValueError: (when it is called) the model draws sites that the guide does not see, such as discrete ones,
+                and no ``joint`` was given; or it cannot be run in a plate.
+        """
+        return log_joint(self, self._joint[0], args, kwargs)
 
     # -- reading ------------------------------------------------------------------------------------------------------
     def orbit_representative(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -206,3 +231,8 @@ class AutoGFlow(AutoContinuous):
             if name in sites:
                 drawn[name] = biject_to(self.prototype_trace.nodes[name]["fn"].support)(part)
         return drawn
+
+
+def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:
+    """A flow needs a transform; this one stays the identity."""
+    return [GActNorm(action).requires_grad_(False)]
