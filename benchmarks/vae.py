@@ -34,6 +34,8 @@ from pyro_gflows import (
     GInverseAutoregressive,
     ImageAction,
     InvariantNormal,
+    IrrepSplit,
+    Split,
     VectorAction,
 )
 from pyro_gflows.datasets import DIGITS_SCALING, digits
@@ -49,8 +51,8 @@ LATENT = VectorAction.regular(GROUP, copies=FIELDS)
 turned = random_elements(PIXELS)
 
 
-def posterior(kind: str, width: int, layers: int = 3) -> EquivariantFlow:
-    """q(z | features): Gaussian, or with autoregressive layers in alternating order on top."""
+def posterior(kind: str, width: int) -> EquivariantFlow:
+    """q(z | features): Gaussian, or with three autoregressive layers in alternating order on top."""
     symmetric = kind != "IAF"
     latent, features = LATENT, VectorAction.regular(GROUP, copies=FEATURES)
     if not symmetric:
@@ -59,15 +61,16 @@ def posterior(kind: str, width: int, layers: int = 3) -> EquivariantFlow:
     if kind != "Gaussian":
         size = LATENT.numel // FIELDS if symmetric else 1
         blocks = [list(range(start, start + size)) for start in range(0, latent.numel, size)]
-        for layer in range(layers):
-            order = blocks if layer % 2 else blocks[::-1]
-            split = CoordinateSplit(latent, order)
+        # fields (without symmetry: numbers) one after the other and in reverse; irreps join what is within a field
+        backward, forward = CoordinateSplit(latent, blocks[::-1]), CoordinateSplit(latent, blocks)
+        splits: list[Split] = [backward, IrrepSplit(latent), forward] if symmetric else [backward, forward, backward]
+        for split in splits:
             steps.append(GInverseAutoregressive(split, width=WIDTHS[kind][1], depth=1, context_action=features))
     return EquivariantFlow(InvariantNormal(latent), steps)
 
 
 # hidden fields of the affine layer, and of each block's conditioner: as many parameters in total
-WIDTHS = {"Gaussian": (135, 0), "IAF": (16, 2), "G-IAF": (16, 8)}
+WIDTHS = {"Gaussian": (135, 0), "IAF": (16, 2), "G-IAF": (24, 9)}
 
 
 class VAE(nn.Module):
