@@ -12,6 +12,7 @@ from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
+from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
@@ -41,6 +42,7 @@ __all__ = [
     "IrrepScale",
     "MatrixExponential",
     "OneWayTransform",
+    "Recompute",
     "Transformer",
     "g_autoregressive",
     "g_coupling",
