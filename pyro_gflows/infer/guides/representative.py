@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import SitesAction
+from pyro_gflows.actions import SitesAction, VectorAction
 
 __all__ = ["orbit_representative"]
 
 _AT_ONCE = 2**22  # numbers
+_FITTED_ON = 2000  # draws
+_SMALLEST = 1e-3  # standard deviation, in units of the site's
 
 
 def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, rounds: int = 20) -> dict[str, Tensor]:
-    r"""Move every draw by the element of a finite group that brings it nearest to the mean of the moved draws.
+    r"""Move every draw by the element of a finite group that makes it most likely among the moved draws.
 
     Draws of an invariant posterior are spread over all images of one another, so that their means and quantiles say
-    nothing of one component; those of the moved draws do. Alternates between the mean and the nearest images, starting
-    from the draw that is farthest from its own images; sites are scaled to count alike. In the end the mean is the
-    lexicographically smallest of its images: permuted rows come out in ascending order of the site that ``action``
-    names first.
+    nothing of one component; those of the moved draws do. Fits a normal with independent numbers to the moved draws,
+    and moves each draw to where this normal is largest, in turn: so what tells the images apart counts, and noise does
+    not. Starts from the images nearest to one draw, once by all sites and once by each alone; the most likely end is
+    taken. There the mean is the lexicographically smallest of its images: permuted rows come out in ascending order of
+    the site that ``action`` names first.
 
     Args:
         samples: for each site its draws, batch dimensions first; those of other sites are returned as they are.
         action: how the group moves the sites.
-        rounds: at most so many means.
+        rounds: at most so many fits from each start.
 
     Raises:
         ValueError: the group is infinite, no site that it moves is given, or sites have different numbers of draws.
+
+    Source: Stephens, Dealing with label switching in mixture models (2000).
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -49,31 +54,55 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
         raise ValueError(f"expected as many draws of each site, got {counts}")
     joint = SitesAction(action.group, {name: action.sites[name] for name in names}).vector_action
     x = torch.cat([values / values.std().clamp_min(1e-12) for values in flat.values()], -1)
-    chunk = max(1, _AT_ONCE // (len(action.elements()) * x.shape[-1]))
-
-    def nearest(reference: Tensor) -> Tensor:
-        # |rho(g) x - reference|^2 = |x|^2 + |reference|^2 - 2 <x, rho(g)^T reference>
-        return torch.cat([(joint.act_all(part) @ reference).argmax(0) for part in x.split(chunk)])
-
-    reference = x[_most_spread(x, joint.act_all, chunk)]
-    chosen = nearest(reference)
-    for _ in range(rounds):
-        reference = joint.act_each(chosen, x).mean(0)
-        previous, chosen = chosen, nearest(reference)
-        if torch.equal(previous, chosen):
-            break
-    images = joint.act_all(reference).tolist()
-    chosen = nearest(torch.tensor(min(images)).to(x))
+    few = x[torch.linspace(0, len(x) - 1, min(len(x), _FITTED_ON)).long()]
+    sizes = [values.shape[-1] for values in flat.values()]
+    best = min((_fit(joint, few, weights, rounds) for weights in _starts(sizes, x)), key=lambda fit: fit[0])
+    _, mean, weights = best
+    chosen = _most_likely(joint, x, mean, weights)
+    images = joint.act_all(joint.act_each(chosen, x).mean(0))
+    last = joint.elements()[min(range(len(images)), key=lambda index: images[index].tolist())]
     moved = {
-        name: action.sites[name].act_each(chosen, values).reshape(samples[name].shape) for name, values in flat.items()
+        name: action.sites[name].act(last, action.sites[name].act_each(chosen, values)).reshape(samples[name].shape)
+        for name, values in flat.items()
     }
     return {**samples, **moved}
 
 
-def _most_spread(x: Tensor, act_all: object, chunk: int) -> int:
+def _starts(sizes: list[int], x: Tensor) -> list[Tensor]:
+    """How much each number counts at first: all alike, and one site alone."""
+    alone = torch.eye(len(sizes), dtype=x.dtype, device=x.device)
+    shares = [torch.ones_like(alone[0]), *(alone if len(sizes) > 1 else [])]
+    return [share.repeat_interleave(torch.tensor(sizes, device=x.device)) for share in shares]
+
+
+def _fit(joint: VectorAction, x: Tensor, weights: Tensor, rounds: int) -> tuple[float, Tensor, Tensor]:
+    """The spread in nats, mean and precisions of the normal that the draws, moved to where it is largest, follow."""
+    chosen = _most_likely(joint, x, x[_most_spread(joint, x, weights)], weights)
+    for _ in range(rounds):
+        moved = joint.act_each(chosen, x)
+        mean, deviation = moved.mean(0), moved.std(0, correction=0).clamp_min(_SMALLEST)
+        previous, chosen = chosen, _most_likely(joint, x, mean, deviation**-2)
+        if torch.equal(previous, chosen):
+            break
+    return float(deviation.log().sum()), mean, deviation**-2
+
+
+def _most_likely(joint: VectorAction, x: Tensor, mean: Tensor, weights: Tensor) -> Tensor:
+    """The element for each draw that brings it nearest to the mean, by a weight for each number."""
+    # sum w (g x - m)^2, less what is the same for all g
+    nearness = [images.square() @ weights - 2 * (images @ (weights * mean)) for images in _images(joint, x)]
+    return joint.elements()[torch.cat([part.argmin(0) for part in nearness])]
+
+
+def _most_spread(joint: VectorAction, x: Tensor, weights: Tensor) -> int:
     """The draw whose nearest other image is farthest away."""
     gaps = []
-    for part in x.split(chunk):
-        images = act_all(part)  # type: ignore[operator]
-        gaps.append((images[1:] - images[0]).norm(dim=-1).amin(0) if len(images) > 1 else part.norm(dim=-1))
+    for images in _images(joint, x * weights.sqrt()):
+        gaps.append((images[1:] - images[0]).norm(dim=-1).amin(0) if len(images) > 1 else images[0].norm(dim=-1))
     return int(torch.cat(gaps).argmax())
+
+
+def _images(joint: VectorAction, x: Tensor) -> Iterator[Tensor]:
+    """All images of the draws, a few draws at a time."""
+    chunk = max(1, _AT_ONCE // (len(joint.elements()) * x.shape[-1]))
+    return (joint.act_all(part) for part in x.split(chunk))

@@ -29,6 +29,22 @@ def test_shuffled_draws_come_back_in_one_order():
     assert moved["means"].mean((0, 1)).diff().min() > -0.1
 
 
+def test_noisy_sites_do_not_hide_what_tells_components_apart():
+    """Weights and scales that are all alike, up to noise, beside means that are far apart."""
+    action = SitesAction("S3", {name: VectorAction.rows("S3") for name in ("means", "weights", "scales")})
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 1000, 3, generator=generator)
+    draws = {
+        "means": torch.tensor([-6.0, 0.0, 6.0]) + 0.2 * noise[0],
+        "weights": 0.33 + 0.03 * noise[1],
+        "scales": 1.0 + 0.1 * noise[2],
+    }
+    element = action.sample((1000,), generator)
+    moved = orbit_representative({name: action.move(name, element, x) for name, x in draws.items()}, action)
+    for name, x in draws.items():
+        torch.testing.assert_close(moved[name], x)
+
+
 def test_signs_come_back():
     action = SitesAction(VectorAction.signs(2).group, {"loadings": VectorAction.signs(2, copies=3)})
     generator = torch.Generator().manual_seed(0)
