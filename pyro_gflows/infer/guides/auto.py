@@ -172,8 +172,8 @@ class AutoGFlow(AutoContinuous):
             kwargs: its keyword arguments.
 
         Raises:
-            ValueError: (when it is called) the model draws sites that the guide does not see, such as discrete ones,
-                and no ``joint`` was given; or it cannot be run in a plate.
+            ValueError: the model draws sites that the guide does not see, such as discrete ones, and no ``joint`` was
+                given; or it cannot be run in a plate.
         """
         return log_joint(self, self._joint[0], args, kwargs)
 

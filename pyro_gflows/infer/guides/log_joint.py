@@ -13,6 +13,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from pyro_gflows.infer.guides.row_check import check_rows
+
 __all__ = ["log_joint", "prior_draws"]
 
 _PLATE = "num_particles_vectorized"  # as Pyro's ELBOs call theirs, so that models treat both alike
@@ -32,8 +34,10 @@ def log_joint(
         kwargs: its keyword arguments.
 
     Returns:
-        A function from shape ``(rows, latent_dim)`` to ``(rows,)``. It raises ValueError for another shape, for a model
-        that draws sites which the guide does not see, and for one that cannot be run in a plate.
+        A function from shape ``(rows, latent_dim)`` to ``(rows,)``. It raises ValueError for another shape.
+
+    Raises:
+        ValueError: the model draws sites which the guide does not see, or cannot be run in a plate, or mixes its rows.
     """
     with torch.no_grad(), poutine.block():
         nodes = poutine.trace(model).get_trace(*args, **kwargs).nodes.values()
@@ -71,7 +75,13 @@ def log_joint(
             total = total + score.reshape(rows, -1).sum(-1)
         return total
 
+    check_rows(log_density, guide._init_loc(), minibatches=any(_is_minibatch(site) for site in nodes))
     return log_density
+
+
+def _is_minibatch(site: Any) -> bool:
+    """Whether a site draws the rows of a plate, rather than taking all of them."""
+    return site["type"] == "sample" and site_is_subsample(site) and len(site["value"]) < site["fn"].size
 
 
 @torch.no_grad()

@@ -5,10 +5,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.mcmc.util import initialize_model
+from pyro.ops.indexing import Vindex
 from torch.distributions import biject_to
 
 from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.infer.guides import AutoGFlow
+from pyro_gflows.infer import Adam, FitSettings, OneCycle, fit_energy
+from pyro_gflows.infer.guides import AutoGFlow, guide_transforms
 from tests.infer.guides.models import FACTORS, LABELS, factor_data, factor_model, mixture, mixture_data
 
 PAIR = SitesAction("S3", {"means": VectorAction.rows("S3")})
@@ -56,3 +59,77 @@ def test_what_cannot_be_run_says_why():
     guide = AutoGFlow(mixture, LABELS, args=(mixture_data(),), check="skip")
     with pytest.raises(ValueError, match=r"expected vectors of shape \(rows, 8\), got \(8,\)"):
         guide.log_density(mixture_data())(torch.zeros(8))
+
+
+def test_a_hidden_discrete_site_is_noticed_and_a_joint_cures_it():
+    def discrete(x):
+        means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            which = pyro.sample("which", dist.Categorical(torch.ones(3)))
+            pyro.sample("x", dist.Normal(Vindex(means)[..., which], 1.0), obs=x)
+
+    def summed_out(x):
+        means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            each = dist.Normal(means, 1.0)
+            pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), each), obs=x)
+
+    x = torch.tensor([-2.0, 0.0, 2.0])
+    hidden = poutine.block(discrete, hide=["which"])
+    with pytest.raises(ValueError, match="changes from run to run.*joint="):
+        AutoGFlow(hidden, PAIR, args=(x,), check="skip").log_density(x)
+    guide = AutoGFlow(hidden, PAIR, args=(x,), check="raise", joint=summed_out)
+    z = torch.tensor([[-2.0, 0.0, 2.0]])
+    expected = poutine.trace(poutine.condition(summed_out, {"means": z[0]})).get_trace(x).log_prob_sum()
+    torch.testing.assert_close(guide.log_density(x)(z)[0], expected)
+
+
+def test_a_model_that_mixes_the_rows_is_refused():
+    def mixing(x):
+        means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))
+        pyro.factor("all", -((means - x) ** 2).sum())
+
+    with pytest.raises(ValueError, match="mixes latent vectors"):
+        AutoGFlow(mixing, PAIR, args=(torch.zeros(3),)).log_density(torch.zeros(3))
+
+
+def test_minibatches_are_scaled_and_drawn_anew():
+    def batched(x):
+        means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))
+        with pyro.plate("data", len(x), subsample_size=2, dim=-1) as rows:
+            pyro.sample("x", dist.Normal(means.sum(-1), 1.0), obs=x[rows])
+
+    x = torch.linspace(0, 5, 6)
+    energy = AutoGFlow(batched, PAIR, args=(x,), check="skip").log_density(x)
+    draws = torch.stack([energy(torch.ones(1, 3))[0] for _ in range(200)])
+    whole = dist.Normal(torch.zeros(3), 3.0).log_prob(torch.ones(3)).sum() + dist.Normal(3.0, 1.0).log_prob(x).sum()
+    assert draws.std() > 0 and abs(draws.mean() - whole) < 4 * draws.std() / 200**0.5
+
+
+def test_fit_energy_trains_a_guide():
+    def model(x):
+        means = pyro.sample("means", dist.Normal(torch.zeros(3), 2.0).to_event(1))
+        both = dist.Normal(means.sum(-1, keepdim=True), 1.0).expand((*means.shape[:-1], 2)).to_event(1)
+        pyro.sample("x", both, obs=x)
+
+    x = torch.tensor([1.0, 2.0])
+    guide = AutoGFlow(model, PAIR, args=(x,), check="raise", transforms=lambda a: guide_transforms(a, steps=1, width=4))
+    settings = FitSettings(steps=60, batch_size=32, optimizer=Adam(lr=0.05), schedule=OneCycle(warmup=0.1, end=0.0))
+    report = fit_energy(guide.flow, guide.log_density(x), settings=settings, progress=False)
+    # the evidence: x is normal with mean 0 and covariance 12 + 1 on the diagonal, 12 off it
+    covariance = torch.full((2, 2), 12.0) + torch.eye(2)
+    evidence = dist.MultivariateNormal(torch.zeros(2), covariance).log_prob(x)
+    assert report.ess > 0.8 and report.log_normaliser == pytest.approx(evidence.item(), abs=0.05), report
+
+
+@pytest.mark.parametrize(
+    ("model", "action", "data"),
+    [(mixture, LABELS, mixture_data()), (factor_model, FACTORS, factor_data()), (plated, PAIR, torch.randn(4))],
+    ids=["mixture", "factors", "plates"],
+)
+def test_it_is_minus_the_potential_that_nuts_sees(model, action, data):
+    guide = AutoGFlow(model, action, args=(data,), check="skip")
+    _, potential, _, _ = initialize_model(model, model_args=(data,))
+    u = torch.randn(2, guide.latent_dim)
+    expected = [-potential({site["name"]: free for site, free in guide._unpack_latent(row)}) for row in u]
+    torch.testing.assert_close(guide.log_density(data)(u), torch.stack(expected), rtol=1e-5, atol=1e-4)
