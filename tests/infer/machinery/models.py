@@ -7,9 +7,10 @@ import torch
 from pyro import poutine
 from pyro.ops.indexing import Vindex
 
-from pyro_gflows import EquivariantFlow, InvariantNormal, SitesAction, VectorAction
-from pyro_gflows.infer import AutoGFlow, guide_transforms
+from pyro_gflows import EquivariantFlow, InvariantNormal, IrrepSplit, SitesAction, VectorAction
+from pyro_gflows.infer import AutoGFlow
 from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import GActNorm, g_coupling
 
 ROWS = VectorAction.rows("S3")
 LABELS = SitesAction("S3", {"means": ROWS})
@@ -51,14 +52,17 @@ def log_joint(values, x=DATA):
     return prior + components(means[..., None, :], scale[..., None]).log_prob(x).sum(-1)
 
 
+def small(action):
+    """Few operations: a coupling of the invariants and the rest, and a scale."""
+    return [g_coupling(action, split=IrrepSplit(action), width=1, depth=1), GActNorm(action)]
+
+
 class AutoCase:
     """AutoGFlow over both sites."""
 
     def __init__(self, model):
         seen = poutine.block(model, hide=["label"])
-        self.guide = AutoGFlow(
-            seen, LABELS, args=(DATA,), transforms=lambda a: guide_transforms(a, steps=1, width=2), joint=mixture
-        )
+        self.guide = AutoGFlow(seen, LABELS, args=(DATA,), transforms=small, joint=mixture)
         randomize_(self.guide.flow, scale=0.1)
         self.parameters = list(self.guide.parameters())
 
@@ -73,8 +77,7 @@ class HandCase:
     """An EquivariantFlow for one site, and a point for the other."""
 
     def __init__(self, model):
-        layers = guide_transforms(ROWS, steps=1, width=2)
-        self.flow = randomize_(EquivariantFlow(InvariantNormal(ROWS), layers).double(), scale=0.1)
+        self.flow = randomize_(EquivariantFlow(InvariantNormal(ROWS), small(ROWS)).double(), scale=0.1)
         self.log_scale = torch.nn.Parameter(torch.tensor(-0.3, dtype=torch.float64))
         self.parameters = [*self.flow.parameters(), self.log_scale]
 

@@ -54,7 +54,7 @@ def test_particles_side_by_side_are_those_of_a_loop(kind, name):
     """In law: the loop draws other numbers."""
     elbo, model, _ = ELBOS[name]
     case = CASES[kind](model)
-    blocks, size = 12, 4
+    blocks, size = 8, 3
     means = []
     with torch.no_grad():
         for vectorized in (True, False):
