@@ -21,8 +21,6 @@ from pyro_gflows.infer.guides.log_ratio import log_ratio_basis
 
 __all__ = ["SETTINGS", "Mixture", "nuts_draws"]
 
-_PER_COMPONENT = 100
-
 
 @dataclass(frozen=True)
 class Mixture:
@@ -34,12 +32,15 @@ class Mixture:
     Attributes:
         name: For the command line.
         components: K.
-        gap: Distance of neighbouring means, in units of the data's standard deviation in each component, 1.
+        gap: Distance of neighbouring means, in units of the data's standard deviation in each component, 1. At 3, two
+            neighbours overlap by 13 %.
+        points: Data from each component.
     """
 
     name: str
     components: int
     gap: float
+    points: int
 
     @property
     def action(self) -> SitesAction:
@@ -48,10 +49,10 @@ class Mixture:
         return SitesAction(f"S{self.components}", {"means": rows, "weights": rows, "scales": rows})
 
     def data(self) -> Tensor:
-        """100 points of each component."""
+        """The same number of points of each component."""
         generator = torch.Generator().manual_seed(self.components)
         means = self.gap * (torch.arange(self.components) - (self.components - 1) / 2)
-        return (means.repeat(_PER_COMPONENT) + torch.randn(_PER_COMPONENT * len(means), generator=generator)).double()
+        return (means.repeat(self.points) + torch.randn(self.points * len(means), generator=generator)).double()
 
     def model(self, x: Tensor) -> None:
         """The model, discrete assignments summed out."""
@@ -73,6 +74,11 @@ class Mixture:
         """The sites' values from unconstrained vectors."""
         log_weights, means, log_scales = self.split(z)
         return {"weights": log_weights.exp(), "means": means, "scales": log_scales.exp()}
+
+    def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
+        """Unconstrained vectors from the sites' values."""
+        ratios = values["weights"].log() @ log_ratio_basis(self.components).to(values["weights"]).T
+        return torch.cat([ratios, values["means"], values["scales"].log()], -1)
 
     def permuted(self, z: Tensor, order: Tensor) -> Tensor:
         """Unconstrained vectors after each one's components are put in an order of its own."""
@@ -99,10 +105,10 @@ class Mixture:
 SETTINGS = {
     mixture.name: mixture
     for mixture in [
-        Mixture("k3-separated", 3, 6.0),
-        Mixture("k3-overlapping", 3, 3.0),
-        Mixture("k5-separated", 5, 6.0),
-        Mixture("k5-overlapping", 5, 3.0),
+        Mixture("k3-separated", 3, 6.0, 100),
+        Mixture("k3-overlapping", 3, 3.0, 100),
+        Mixture("k5-separated", 5, 6.0, 100),
+        Mixture("k5-overlapping", 5, 3.0, 200),
     ]
 }
 
@@ -136,7 +142,7 @@ def nuts_draws(
     return mixture.permuted(z, torch.rand(len(z), k).argsort(-1)), r_hat
 
 
-def hmc(log_density: Callable[[Tensor], Tensor], z: Tensor, *, moves: int = 5, leaps: int = 8) -> Tensor:
+def hmc(log_density: Callable[[Tensor], Tensor], z: Tensor, *, moves: int = 3, leaps: int = 6) -> Tensor:
     """Hamiltonian moves of many chains at once, all in one mode, from draws that already follow the density."""
     factor = torch.linalg.cholesky(z.T.cov())
     for _ in range(moves):
