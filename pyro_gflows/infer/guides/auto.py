@@ -41,6 +41,9 @@ class AutoGFlow(AutoContinuous):
     before the first step; the guide then checks that the group commutes with the map to each constrained site, and that
     the model's own log-joint is invariant at a few random points.
 
+    As every automatic guide, it scores only what it has drawn itself: for the sleeping phase of ReweightedWakeSleep
+    write ``pyro.sample(site, flow.dist)`` in a guide of your own.
+
     Args:
         model: a Pyro model with continuous latent sites (hide discrete ones with ``poutine.block``).
         action: how the group moves its sites.
