@@ -14,6 +14,7 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import SlopeSplines
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GResidual
+from pyro_gflows.transforms.one_way import Fast
 
 __all__ = ["PlainBranch", "SplineCouplingFlow", "plain_residual_flow"]
 
@@ -62,12 +63,12 @@ def _norm(matrix: Tensor) -> Tensor:
     return ((a + d) / 2 + ((a - d).square() / 4 + b.square()).clamp_min(1e-12).sqrt()).sqrt()
 
 
-def plain_residual_flow(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFlow:
+def plain_residual_flow(blocks: int, *, terms: int, knots: int, limit: float, fast: Fast = "score") -> EquivariantFlow:
     """The residual flow under the trivial group."""
     action = VectorAction.plane("C1")
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
-        layers += [GActNorm(action), GResidual(action, PlainBranch(terms, knots=knots, limit=limit))]
+        layers += [GActNorm(action), GResidual(action, PlainBranch(terms, knots=knots, limit=limit), fast=fast)]
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 

@@ -1,0 +1,284 @@
+"""Eight Gaussians on a circle, fitted from their energy alone: reverse divergence, with and without the symmetry.
+
+    python -m benchmarks.energies [--seeds 3] [--only NAME ...] [--quick]
+
+Every run is one line of ``results/energies.jsonl``; runs that are there already are not repeated, so the command may be
+stopped and started at will. The table in ``results/energies.md`` is made anew from these lines after every run. With
+``--quick`` nothing is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.densities import RESULTS, read
+from benchmarks.planar_comparators import plain_residual_flow
+from pyro_gflows.actions import VectorAction
+from pyro_gflows.datasets import Density, EightGaussians
+from pyro_gflows.distributions import InvariantNormal, Symmetrized
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer import Adam, FitSettings, OneCycle, Ramp, fit_energy, importance_report, mean_and_error
+from pyro_gflows.infer.learnable import learnable
+from pyro_gflows.nn import LipschitzSum, Ridges
+from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_residual
+
+DRAWS = 1_000_000  # for the weights of the modes, of which the first SCORED are scored
+SCORED = 200_000
+SAMPLES = 20_000  # of the target
+TEST_STREAM = 1_000_000_007
+AT_ONCE = 10_000
+
+
+class FarGaussians(EightGaussians):
+    """The same with gaps in which there is next to nothing: radius / sd = 12 in place of 8."""
+
+    name = "8gaussians, radius/sd 12"
+    radius = 12 * EightGaussians.sd
+    floor = 2.837875  # of eight Gaussians that do not overlap; they do by less than 1e-5 nats
+
+
+TARGETS: Mapping[int, Density] = {8: EightGaussians(), 12: FarGaussians()}
+
+
+def equivariant(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFlow:
+    """Residual layers of ridge terms of D8 on the isotropic normal distribution; cheap to sample."""
+    action = VectorAction.plane("D8")
+    layers: list[EquivariantTransform] = []
+    for _ in range(blocks):
+        branch = LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
+        layers += [GActNorm(action), g_residual(action, branch=branch, fast="sample")]
+    return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
+
+
+def plain(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFlow:
+    """Residual layers without a symmetry; cheap to sample."""
+    return plain_residual_flow(blocks, terms=terms, knots=knots, limit=limit, fast="sample")
+
+
+def symmetrized(blocks: int, *, terms: int, knots: int, limit: float) -> Symmetrized:
+    """The average over C8 of a flow without a symmetry; cheap to score, as each draw is scored at its 8 images.
+
+    It starts off the centre, as OrbitMixture does: from there it falls into one mode, from the centre into several.
+    """
+    flow = plain_residual_flow(blocks, terms=terms, knots=knots, limit=limit)
+    torch.nn.init.normal_(flow.transforms[-1].shift)  # type: ignore[arg-type]
+    return Symmetrized(flow.dist, VectorAction.plane("C8"))
+
+
+KINDS: Mapping[str, Callable[..., Any]] = {
+    "D8 flow of an isotropic normal": equivariant,
+    "plain flow": plain,
+    "Symmetrized(plain flow), C8": symmetrized,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: For ``--only``.
+        ratio: Radius / sd of the target.
+        kind: One of KINDS.
+        size: Its keywords.
+        settings: How it is trained.
+        annealing: Inverse temperature; None is 1.
+    """
+
+    name: str
+    ratio: int
+    kind: str
+    size: Mapping[str, float]
+    settings: FitSettings
+    annealing: Ramp | None = None
+
+
+def _settings(steps: int, *, batch_size: int) -> FitSettings:
+    schedule = OneCycle(warmup=0.1, end=0.0)
+    return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=2e-2), schedule=schedule)
+
+
+_HOT_START = Ramp(start=0.1, until=0.2)
+_BLOCKS = {8: 10, 12: 20}
+
+ROWS: Sequence[Row] = [
+    row
+    for ratio, blocks in _BLOCKS.items()
+    for row in (
+        Row(
+            f"equivariant-{ratio}",
+            ratio,
+            "D8 flow of an isotropic normal",
+            {"blocks": blocks, "terms": 4, "knots": 16, "limit": 4.0},
+            _settings(1200, batch_size=1024),
+            annealing=_HOT_START,
+        ),
+        Row(
+            f"symmetrized-{ratio}",
+            ratio,
+            "Symmetrized(plain flow), C8",
+            {"blocks": 2, "terms": 4, "knots": 9, "limit": 4.0},
+            _settings(400, batch_size=256),
+        ),
+        Row(
+            f"plain-{ratio}",
+            ratio,
+            "plain flow",
+            {"blocks": blocks, "terms": 4, "knots": 9, "limit": 4.0},
+            _settings(1200, batch_size=1024),
+            annealing=_HOT_START,
+        ),
+    )
+]
+
+
+def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
+    """Fit one density and measure it by fresh draws and by samples that training never sees."""
+    target = TARGETS[row.ratio]
+    settings = dataclasses.replace(row.settings, seed=seed)
+    if quick:
+        settings = dataclasses.replace(settings, steps=20)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        flow = KINDS[row.kind](**row.size)
+    began = time.process_time()
+    report = fit_energy(flow, target.log_prob, settings=settings, annealing=row.annealing, progress=False)
+    assert report.run is not None
+    figures = {
+        "name": row.name,
+        "seed": seed,
+        "quick": quick,
+        "recipe": recipe(row, quick=quick),
+        "steps": report.run.steps,
+        "parameters": sum(p.numel() for p in learnable(flow).module.parameters()),
+        "seconds": round(report.run.seconds, 1),
+        "cpu_seconds": round(time.process_time() - began, 1),
+        "load": round(os.getloadavg()[0], 1),
+        "threads": torch.get_num_threads(),
+    }
+    return {**figures, **measure(flow, target, seed=seed, shrink=100 if quick else 1)}
+
+
+@torch.no_grad()
+def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[str, float]:
+    """All figures; both densities are normalised, so that each divergence is a mean with nothing estimated in it."""
+    distribution = learnable(flow).distribution
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + TEST_STREAM)
+        scores, counts = [], torch.zeros(8)
+        for start in range(0, DRAWS // shrink, AT_ONCE):
+            x = distribution.sample(torch.Size([AT_ONCE]))
+            counts += torch.bincount(nearest(x), minlength=8)
+            if start < SCORED // shrink:
+                scores.append(target.log_prob(x.double()) - distribution.log_prob(x).double())
+        samples = target.sample(SAMPLES // shrink)
+    weights = torch.cat(scores)
+    importance = importance_report(weights)
+    kl, kl_error = mean_and_error(-weights)
+    own = target.log_prob(samples.double())
+    gaps = own - torch.cat([distribution.log_prob(part).double() for part in samples.split(AT_ONCE)])
+    forward, forward_error = mean_and_error(gaps)
+    entropy = -float(own.mean())
+    return {
+        "ess": importance.ess,
+        "trimmed_ess": importance.trimmed_ess,
+        "pareto_k": importance.pareto_k,
+        "log_normaliser": importance.log_mean_weight,
+        "kl": kl,
+        "kl_error": kl_error,
+        "forward_kl": forward,
+        "forward_kl_error": forward_error,
+        "forward_nll": entropy + forward,
+        "entropy": entropy,
+        "worst_mode_weight": float((8 * counts / counts.sum() - 1).abs().max()),
+    }
+
+
+def nearest(x: Tensor) -> Tensor:
+    """The number of the nearest centre: all are equally far from 0, so the angle decides."""
+    return (torch.atan2(x[:, 1], x[:, 0]) / (torch.pi / 4)).round().long() % 8
+
+
+def recipe(row: Row, *, quick: bool) -> str:
+    """Changes when the flow, its training or the measurement does."""
+    size = " ".join(f"{key}={value:g}" for key, value in row.size.items())
+    measured = f"{DRAWS}, {SCORED} and {SAMPLES} draws of stream {TEST_STREAM}{' quick' * quick}"
+    return f"{row.ratio}: {row.kind} {size}; {row.settings}; {row.annealing}; {measured}"
+
+
+def table(rows: Sequence[Row], done: Sequence[dict[str, Any]], *, quick: bool) -> str:
+    """Median and worst over seeds, as Markdown."""
+    lines = [
+        "| radius/sd | density | parameters | steps | seeds | ESS, median (worst) | KL(q, p), median (worst) | "
+        "KL(p, q), median (worst) | forward NLL (entropy) | worst mode weight | Pareto k, worst | CPU seconds |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        key = recipe(row, quick=quick)
+        runs = [figures for figures in done if figures["name"] == row.name and figures["recipe"] == key]
+        if not runs:
+            continue
+
+        def over_seeds(name: str, summary: Callable[[list[float]], float], runs: Any = runs) -> float:
+            return summary([figures[name] for figures in runs])
+
+        middle = statistics.median
+        cells = [
+            str(row.ratio),
+            row.kind,
+            str(runs[0]["parameters"]),
+            str(runs[0]["steps"]),
+            str(len(runs)),
+            f"{over_seeds('ess', middle):.4f} ({over_seeds('ess', min):.4f})",
+            f"{over_seeds('kl', middle):.5f} ({over_seeds('kl', max):.5f})",
+            f"{over_seeds('forward_kl', middle):.5f} ({over_seeds('forward_kl', max):.5f})",
+            f"{over_seeds('forward_nll', middle):.4f} ({over_seeds('entropy', middle):.4f})",
+            f"{100 * over_seeds('worst_mode_weight', max):.1f} %",
+            f"{over_seeds('pareto_k', max):.2f}",
+            f"{over_seeds('cpu_seconds', middle):.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing."""
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every row")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="a few steps and points, to see that it runs")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    path = RESULTS / "energies.jsonl"
+    done = [] if arguments.quick else read(path)
+    chosen = [row for row in ROWS if row.name in arguments.only]
+    for seed in range(arguments.seeds):
+        for row in chosen:
+            key = (row.name, seed, recipe(row, quick=arguments.quick))
+            if key in {(figures["name"], figures["seed"], figures["recipe"]) for figures in done}:
+                continue
+            figures = run(row, seed, quick=arguments.quick)
+            done.append(figures)
+            print(json.dumps(figures), flush=True)
+            if not arguments.quick:
+                with path.open("a") as file:
+                    file.write(json.dumps(figures) + "\n")
+                path.with_suffix(".md").write_text(table(ROWS, done, quick=False))
+    print(table(chosen, done, quick=arguments.quick))
+
+
+if __name__ == "__main__":
+    main()
