@@ -43,7 +43,7 @@ def c2st(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
     if not bool(both.isfinite().all()):
         raise ValueError("expected finite draws, received some that are infinite or nan; count and drop them first")
     reference = both[: len(x)]
-    points = ((both - reference.mean(0)) / reference.std(0)).numpy()
+    points = ((both - reference.mean(0)) / reference.std(0)).float().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
     hidden = 10 * x.shape[1]
     classifier = MLPClassifier(hidden_layer_sizes=(hidden, hidden), max_iter=MAX_EPOCHS, random_state=seed)
