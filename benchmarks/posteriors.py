@@ -48,6 +48,7 @@ RESULTS = Path(__file__).parent / "results"
 DRAWS, FEW = 10_000, 1_000
 TARGETS = {"two_moons": 0.53, "slcp": 0.55}
 WEIGHT_DRAWS = 50_000
+SVI_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,9 @@ def fit_invariant(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str
     return to_box(z[:DRAWS]), {**figures, "parameters": sum(p.numel() for p in flow.parameters())}
 
 
-def fit_svi(make: Callable[[Any], Any], *, steps: int, lr: float) -> Callable[..., tuple[Tensor, dict[str, Any]]]:
+def fit_svi(
+    make: Callable[[Any], Any], *, lr: float, steps: int = SVI_STEPS
+) -> Callable[..., tuple[Tensor, dict[str, Any]]]:
     """A guide of Pyro's, by Trace_ELBO; where the likelihood is 0, two moons gets a steep slope in its place."""
 
     def run(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
@@ -186,12 +189,8 @@ def run_nuts(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str, Any
 
 GUIDES: dict[str, Callable[..., tuple[Tensor, dict[str, Any]]]] = {
     "AutoGFlow": fit_invariant,
-    "AutoIAFNormal": fit_svi(
-        lambda model: AutoIAFNormal(model, hidden_dim=[64], num_transforms=2, init_loc_fn=init_to_uniform),
-        steps=800,
-        lr=5e-3,
-    ),
-    "AutoNormal": fit_svi(lambda model: AutoNormal(model, init_loc_fn=init_to_uniform), steps=500, lr=2e-2),
+    "AutoIAFNormal": fit_svi(lambda model: AutoIAFNormal(model, hidden_dim=[64], num_transforms=2), lr=5e-3),
+    "AutoNormal": fit_svi(lambda model: AutoNormal(model, init_loc_fn=init_to_uniform), lr=2e-2),
     "NUTS": run_nuts,
 }
 
@@ -217,7 +216,9 @@ def run(task: Task, guide: str, index: int) -> dict[str, Any]:
 
 def recipe(task: str, guide: str) -> str:
     """Changes when the guide or its training does."""
-    return str(RECIPES[task]) if guide == "AutoGFlow" else {"NUTS": "NUTS"}.get(guide, "Trace_ELBO")
+    if guide == "AutoGFlow":
+        return str(RECIPES[task])
+    return f"{2 * FEW} draws" if guide == "NUTS" else f"Trace_ELBO, {SVI_STEPS} steps"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
