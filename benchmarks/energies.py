@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import statistics
 import time
@@ -66,13 +67,20 @@ def plain(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFl
     return plain_residual_flow(blocks, terms=terms, knots=knots, limit=limit, fast="sample")
 
 
-def symmetrized(blocks: int, *, terms: int, knots: int, limit: float) -> Symmetrized:
+def symmetrized(blocks: int, *, terms: int, knots: int, limit: float, spread: float, width: float) -> Symmetrized:
     """The average over C8 of a flow without a symmetry; cheap to score, as each draw is scored at its 8 images.
 
-    It starts off the centre, as OrbitMixture does: from there it falls into one mode, from the centre into several.
+    It starts off the centre and narrow, so that it falls into one mode. One that starts at the centre, or wide between
+    two modes, stays on several of them, with a thread of draws in between, as a plain flow does.
+
+    ``spread`` is the standard deviation of each coordinate of its start, about as far out as the target goes;
+    ``width`` is its standard deviation there.
     """
     flow = plain_residual_flow(blocks, terms=terms, knots=knots, limit=limit)
-    torch.nn.init.normal_(flow.transforms[-1].shift)  # type: ignore[arg-type]
+    last = flow.transforms[-1]
+    assert isinstance(last, GActNorm)
+    torch.nn.init.constant_(last.log_scale, math.log(width))
+    torch.nn.init.normal_(last.shift, std=spread / width)
     return Symmetrized(flow.dist, VectorAction.plane("C8"))
 
 
@@ -128,7 +136,7 @@ ROWS: Sequence[Row] = [
             f"symmetrized-{ratio}",
             ratio,
             "Symmetrized(plain flow), C8",
-            {"blocks": 2, "terms": 4, "knots": 9, "limit": 4.0},
+            {"blocks": 2, "terms": 4, "knots": 9, "limit": 4.0, "spread": 3.0, "width": 0.3},
             _settings(400, batch_size=256),
         ),
         Row(
