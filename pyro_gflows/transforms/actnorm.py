@@ -22,7 +22,8 @@ class GActNorm(EquivariantTransform):
     with one a_i for each field i of the action (for images on all pixels; n_i is the field's share of the event) and b
     in the span of the invariant field vectors. Bijective because no scale is 0; equivariant because a number commutes
     with every representation and b is fixed by it. ``initialize`` sets both so that data come out with unit scale and,
-    along the invariant directions, zero mean; a forward call never changes them.
+    along the invariant directions, zero mean; a forward call never changes them, and a frozen layer
+    (``requires_grad_(False)``) is not initialised either.
 
     Args:
         action: how the group moves events.
@@ -65,6 +66,8 @@ class GActNorm(EquivariantTransform):
         return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if not self.log_scale.requires_grad:
+            return super().initialize(x, context)
         shift, scale = self._moments(x)
         with torch.no_grad():
             self.shift.copy_(-shift)
@@ -72,6 +75,8 @@ class GActNorm(EquivariantTransform):
         return super().initialize(x, context)
 
     def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        if not self.log_scale.requires_grad:
+            return super().initialize_inverse(y, context)
         # the inverse is x = y / s - b: standardises y when s is the data's scale and b its mean over s
         shift, scale = self._moments(y)
         with torch.no_grad():

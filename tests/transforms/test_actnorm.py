@@ -71,3 +71,9 @@ def test_constant_data_give_finite_scales(action):
     layer = GActNorm(action)
     layer.initialize_inverse(torch.zeros(4, *action.event_shape))
     assert layer.log_scale.isfinite().all()
+
+
+def test_a_frozen_layer_is_not_initialised():
+    layer = GActNorm(VectorAction.plane("D4")).requires_grad_(False)
+    x = 5 * torch.randn(100, 2)
+    assert torch.equal(layer.initialize(x), x) and torch.equal(layer.initialize_inverse(x), x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,13 +98,13 @@ def log_joint_invariance(
                     batches.remove_node(name)
             before, again = _terms(start), _terms(run(point, batches))
             tolerance = _tolerance(before, point)
-            if abs(sum(before.values()) - sum(again.values())) > tolerance:
+            if _change(sum(before.values()), sum(again.values())) > tolerance:
                 return LogJointReport(float("inf"), tolerance, elements[0], worst.site, is_random=True)
             for element in elements:
                 after = _terms(run(action.act(element, point), batches))
-                error = abs(sum(after.values()) - sum(before.values()))
+                error = _change(sum(before.values()), sum(after.values()))
                 if not error - tolerance <= worst.error - worst.tolerance:
-                    site = max(before, key=lambda name: abs(after[name] - before[name]))
+                    site = max(before, key=lambda name: _change(before[name], after[name]))
                     worst = LogJointReport(error, tolerance, element, site)
     return worst
 
@@ -118,6 +119,11 @@ def _terms(trace: Any) -> dict[str, float]:
     }
 
 
+def _change(before: float, after: float) -> float:
+    """In nats; nothing where both are impossible."""
+    return 0.0 if before == after else abs(after - before)
+
+
 def _tolerance(terms: Mapping[str, float], point: Mapping[str, Tensor]) -> float:
     eps = max(torch.finfo(value.dtype).eps for value in point.values())
-    return 200 * eps * (1.0 + sum(abs(term) for term in terms.values()))
+    return 200 * eps * (1.0 + sum(abs(term) for term in terms.values() if math.isfinite(term)))

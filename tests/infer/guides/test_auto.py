@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoGuideList, AutoNormal
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.infer.guides import AutoGFlow, guide_transforms
+from pyro_gflows.infer.guides import AutoGFlow, guide_transforms, log_joint_invariance
 from pyro_gflows.transforms import g_autoregressive, g_residual
 from tests.infer.guides.models import (
     FACTORS,
@@ -304,3 +304,20 @@ def test_draws_of_a_guide_are_relabelled():
     moved = guide.orbit_representative(draws)
     assert {name: value.shape for name, value in moved.items()} == {name: value.shape for name, value in draws.items()}
     torch.testing.assert_close(moved["means"].sort(-1).values, draws["means"].sort(-1).values)
+
+
+def test_points_where_all_images_are_impossible_break_no_symmetry():
+    def model():
+        means = pyro.sample("means", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.factor("wall", torch.where(means.sum() > 0, 0.0, -float("inf")))
+
+    rows = SitesAction("S2", {"means": VectorAction.rows("S2")})
+    points = [{"means": torch.tensor([-1.0, -2.0])}, {"means": torch.tensor([1.0, 2.0])}]
+    assert log_joint_invariance(model, rows, points).is_invariant
+
+    def lopsided():
+        means = pyro.sample("means", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.factor("wall", torch.where(means[0] > 0, 0.0, -float("inf")))
+
+    report = log_joint_invariance(lopsided, rows, [{"means": torch.tensor([1.0, -2.0])}])
+    assert not report.is_invariant and report.site == "wall"
