@@ -137,7 +137,7 @@ ROWS: Sequence[Row] = [
             ratio,
             "Symmetrized(plain flow), C8",
             {"blocks": 2, "terms": 4, "knots": 9, "limit": 4.0, "spread": 3.0, "width": 0.3},
-            _settings(400, batch_size=256),
+            _settings(800, batch_size=512),
         ),
         Row(
             f"plain-{ratio}",
