@@ -30,7 +30,7 @@ from pyro_gflows.datasets import Density, EightGaussians
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import Adam, FitSettings, OneCycle, Ramp, fit_energy, importance_report, mean_and_error
-from pyro_gflows.infer.learnable import learnable
+from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_residual
 

@@ -27,7 +27,7 @@ from pyro_gflows.infer import (
     symmetrized_nll,
 )
 from pyro_gflows.infer.augment import Augmentation
-from pyro_gflows.infer.storage import check_writable, write_json
+from pyro_gflows.infer.training.storage import check_writable, write_json
 from pyro_gflows.presets import Preset, build_action, build_flow
 
 __all__ = ["Outcome", "draw", "measure", "run", "write_pictures"]

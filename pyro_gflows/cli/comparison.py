@@ -16,7 +16,7 @@ from pyro_gflows import plots
 from pyro_gflows.datasets import DataSet, load_data
 from pyro_gflows.experiments import draw, run
 from pyro_gflows.infer import load, log_probs
-from pyro_gflows.infer.storage import check_writable
+from pyro_gflows.infer.training.storage import check_writable
 from pyro_gflows.presets import DEMO, Preset
 
 __all__ = ["demo"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.data import check_data
+from pyro_gflows.infer.training.data import check_data
 
 __all__ = ["load_array"]
 

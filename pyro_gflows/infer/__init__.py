@@ -1,9 +1,11 @@
 """Fitting by maximum likelihood or to an energy, figures, checkpoints, saved models, and guides for Pyro models."""
 
 from pyro_gflows.infer.augment import random_elements
-from pyro_gflows.infer.data import check_data
-from pyro_gflows.infer.energy import fit_energy
-from pyro_gflows.infer.energy_report import EnergyReport, energy_report
+from pyro_gflows.infer.energy.fit import fit_energy
+from pyro_gflows.infer.energy.mixing import AlphaMixing, ForwardKL
+from pyro_gflows.infer.energy.own_draws import OwnDraws
+from pyro_gflows.infer.energy.path_gradient import reverse_kl_loss
+from pyro_gflows.infer.energy.report import EnergyReport, energy_report
 from pyro_gflows.infer.evaluate import (
     gap,
     group_bits_per_dim,
@@ -17,11 +19,9 @@ from pyro_gflows.infer.evaluate import (
 from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, OrbitFlow, guide_transforms, orbit_representative
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
-from pyro_gflows.infer.mixing import AlphaMixing, ForwardKL
-from pyro_gflows.infer.own_draws import OwnDraws
-from pyro_gflows.infer.path_gradient import reverse_kl_loss
 from pyro_gflows.infer.save import load, save
-from pyro_gflows.infer.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
+from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
 
 __all__ = [
     "Adam",

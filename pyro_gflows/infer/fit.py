@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.augment import Augmentation
-from pyro_gflows.infer.batches import Sampler, fingerprint
-from pyro_gflows.infer.data import check_data
 from pyro_gflows.infer.likelihood import LikelihoodTrainer
-from pyro_gflows.infer.run import FitResult, run, run_identity
-from pyro_gflows.infer.settings import FitSettings
-from pyro_gflows.infer.trainer import FitDiverged
+from pyro_gflows.infer.training.batches import Sampler, fingerprint
+from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.run import FitResult, run, run_identity
+from pyro_gflows.infer.training.settings import FitSettings
+from pyro_gflows.infer.training.trainer import FitDiverged
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 

@@ -10,12 +10,12 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 from pyro_gflows.infer.augment import Augmentation
-from pyro_gflows.infer.average import weights
-from pyro_gflows.infer.batches import Batches, FreshDraws, Sampler, ShuffledEpochs
-from pyro_gflows.infer.data import check_data
 from pyro_gflows.infer.evaluate import nll
-from pyro_gflows.infer.settings import FitSettings
-from pyro_gflows.infer.trainer import FitDiverged, Trainer
+from pyro_gflows.infer.training.average import weights
+from pyro_gflows.infer.training.batches import Batches, FreshDraws, Sampler, ShuffledEpochs
+from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.settings import FitSettings
+from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
 
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow

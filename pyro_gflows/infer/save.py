@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pyro_gflows.infer.storage import check_writable, read_json, read_tensors, write_json, write_tensors
+from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow

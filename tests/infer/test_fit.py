@@ -24,8 +24,8 @@ from pyro_gflows.infer import (
     random_elements,
     save,
 )
-from pyro_gflows.infer.checkpoint import CHECKPOINT
-from pyro_gflows.infer.storage import read_tensors
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT
+from pyro_gflows.infer.training.storage import read_tensors
 from tests.infer.flows import points, small_flow
 
 

@@ -7,7 +7,7 @@ import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
 from pyro_gflows.infer import Adam, FitSettings, OwnDraws, fit
-from pyro_gflows.infer.own_draws import bearable_power
+from pyro_gflows.infer.energy.own_draws import bearable_power
 
 ACTION = VectorAction.plane("D4")
 

@@ -8,9 +8,9 @@ import torch
 
 from pyro_gflows import EquivariantFlow, InvariantNormal, OrbitMixture, Symmetrized, VectorAction
 from pyro_gflows.infer import reverse_kl_loss
+from pyro_gflows.infer.energy.path_gradient import draws_and_scores
 from pyro_gflows.infer.guides import OrbitFlow
-from pyro_gflows.infer.learnable import learnable
-from pyro_gflows.infer.path_gradient import draws_and_scores
+from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.nn import LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.transforms import GActNorm, GResidual, g_autoregressive, g_coupling, g_residual
 

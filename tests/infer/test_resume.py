@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pyro_gflows.infer import FitSettings, HeldOut, fit
-from pyro_gflows.infer.checkpoint import CHECKPOINT
-from pyro_gflows.infer.storage import read_tensors
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT
+from pyro_gflows.infer.training.storage import read_tensors
 from pyro_gflows.numerics import RouletteLogDet
 from tests.infer.flows import points, small_flow
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from pyro_gflows.infer.checkpoint import CHECKPOINT, read_checkpoint
-from pyro_gflows.infer.interrupt import DeferredInterrupt
-from pyro_gflows.infer.settings import FitSettings
-from pyro_gflows.infer.storage import check_writable
-from pyro_gflows.infer.trainer import FitDiverged, Trainer
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT, read_checkpoint
+from pyro_gflows.infer.training.interrupt import DeferredInterrupt
+from pyro_gflows.infer.training.settings import FitSettings
+from pyro_gflows.infer.training.storage import check_writable
+from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
 
 __all__ = ["FitResult", "run", "run_identity"]
 

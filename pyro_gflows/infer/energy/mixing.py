@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_gflows.infer.batches import fingerprint
-from pyro_gflows.infer.path_gradient import LogDensity
-from pyro_gflows.infer.settings import Ramp, Schedule
+from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.training.batches import fingerprint
+from pyro_gflows.infer.training.settings import Ramp, Schedule
 
 __all__ = ["AlphaMixing", "ForwardKL", "Mixing"]
 

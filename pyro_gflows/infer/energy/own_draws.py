@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.learnable import learnable
-from pyro_gflows.infer.path_gradient import LogDensity
+from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.training.learnable import learnable
 
 __all__ = ["OwnDraws", "bearable_power"]
 

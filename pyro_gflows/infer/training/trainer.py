@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.infer.average import MovingAverage, copy_weights
-from pyro_gflows.infer.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
-from pyro_gflows.infer.settings import FitSettings
+from pyro_gflows.infer.training.average import MovingAverage, copy_weights
+from pyro_gflows.infer.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
+from pyro_gflows.infer.training.settings import FitSettings
 
 __all__ = ["FitDiverged", "Trainer"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.storage import read_tensors, write_tensors
+from pyro_gflows.infer.training.storage import read_tensors, write_tensors
 
 __all__ = ["CHECKPOINT", "Progress", "Snapshot", "optimizer_tensors", "read_checkpoint", "restore_optimizer"]
 

@@ -10,14 +10,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.data import check_data
-from pyro_gflows.infer.energy_report import EnergyReport, energy_report
-from pyro_gflows.infer.learnable import Learnable, learnable
-from pyro_gflows.infer.mixing import Mixing
-from pyro_gflows.infer.path_gradient import LogDensity, reverse_kl_loss
-from pyro_gflows.infer.run import run, run_identity
-from pyro_gflows.infer.settings import FitSettings, Schedule
-from pyro_gflows.infer.trainer import Trainer
+from pyro_gflows.infer.energy.mixing import Mixing
+from pyro_gflows.infer.energy.path_gradient import LogDensity, reverse_kl_loss
+from pyro_gflows.infer.energy.report import EnergyReport, energy_report
+from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.learnable import Learnable, learnable
+from pyro_gflows.infer.training.run import run, run_identity
+from pyro_gflows.infer.training.settings import FitSettings, Schedule
+from pyro_gflows.infer.training.trainer import Trainer
 
 __all__ = ["fit_energy"]
 

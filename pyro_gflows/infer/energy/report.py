@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.data import check_data
+from pyro_gflows.infer.energy.path_gradient import LogDensity
 from pyro_gflows.infer.evaluate import mean_and_error
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
-from pyro_gflows.infer.learnable import learnable
-from pyro_gflows.infer.path_gradient import LogDensity
-from pyro_gflows.infer.run import FitResult
+from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.learnable import learnable
+from pyro_gflows.infer.training.run import FitResult
 
 __all__ = ["EnergyReport", "energy_report"]
 

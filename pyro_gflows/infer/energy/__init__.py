@@ -1,0 +1,1 @@
+"""Fitting to a density that is known up to a constant."""

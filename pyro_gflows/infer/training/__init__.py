@@ -1,0 +1,1 @@
+"""What every fit shares: settings, the loop, checkpoints, resuming and data."""
