@@ -29,7 +29,17 @@ from pyro_gflows.actions import VectorAction
 from pyro_gflows.datasets import Density, EightGaussians
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import Adam, FitSettings, OneCycle, Ramp, fit_energy, importance_report, mean_and_error
+from pyro_gflows.infer import (
+    Adam,
+    FitSettings,
+    OneCycle,
+    OrbitFlow,
+    Ramp,
+    fit_energy,
+    importance_report,
+    mean_and_error,
+)
+from pyro_gflows.infer.guides import find_mode
 from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_residual
@@ -84,10 +94,16 @@ def symmetrized(blocks: int, *, terms: int, knots: int, limit: float, spread: fl
     return Symmetrized(flow.dist, VectorAction.plane("C8"))
 
 
+def orbit(steps: int, *, width: int, spread: float) -> OrbitFlow:
+    """The average over C8 of a coupling flow that starts at a mode, found from points of that spread."""
+    return OrbitFlow(VectorAction.plane("C8"), steps=steps, width=width, spread=spread)
+
+
 KINDS: Mapping[str, Callable[..., Any]] = {
     "D8 flow of an isotropic normal": equivariant,
     "plain flow": plain,
     "Symmetrized(plain flow), C8": symmetrized,
+    "Symmetrized(flow) from a mode (OrbitFlow), C8": orbit,
 }
 
 
@@ -112,9 +128,9 @@ class Row:
     annealing: Ramp | None = None
 
 
-def _settings(steps: int, *, batch_size: int) -> FitSettings:
+def _settings(steps: int, *, batch_size: int, lr: float = 2e-2) -> FitSettings:
     schedule = OneCycle(warmup=0.1, end=0.0)
-    return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=2e-2), schedule=schedule)
+    return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=lr), schedule=schedule)
 
 
 _HOT_START = Ramp(start=0.1, until=0.2)
@@ -140,6 +156,13 @@ ROWS: Sequence[Row] = [
             _settings(800, batch_size=512),
         ),
         Row(
+            f"orbit-{ratio}",
+            ratio,
+            "Symmetrized(flow) from a mode (OrbitFlow), C8",
+            {"steps": 4, "width": 16, "spread": 3.0},
+            _settings(300, batch_size=256, lr=5e-3),
+        ),
+        Row(
             f"plain-{ratio}",
             ratio,
             "plain flow",
@@ -160,6 +183,9 @@ def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         flow = KINDS[row.kind](**row.size)
+        if isinstance(flow, OrbitFlow):
+            starts = row.size["spread"] * torch.randn(32, 2)
+            flow.start_at(*find_mode(target.log_prob, starts))
     began = time.process_time()
     report = fit_energy(flow, target.log_prob, settings=settings, annealing=row.annealing, progress=False)
     assert report.run is not None
