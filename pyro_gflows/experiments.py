@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_gflows import plots
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.datasets import DataSet
+from pyro_gflows.families import build_action, build_flow
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import (
     FitResult,
@@ -28,7 +29,7 @@ from pyro_gflows.infer import (
 )
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.training.storage import check_writable, write_json
-from pyro_gflows.presets import Preset, build_action, build_flow
+from pyro_gflows.presets import Preset
 
 __all__ = ["Outcome", "draw", "measure", "run", "write_pictures"]
 

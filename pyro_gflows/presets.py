@@ -3,104 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from pyro_gflows.actions import ContinuousGroup, GroupAction, ImageAction, VectorAction, parse_group
-from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
-from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, Ridges
-from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_radial, g_residual
 
-__all__ = ["DEMO", "FAMILIES", "PRESETS", "Preset", "build_action", "build_flow", "preset_for"]
-
-
-def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
-    """The usual action of a named group on events of a shape.
-
-    Args:
-        group: "C4", "D8", "SO(2)", ...; "C1" is no symmetry.
-        event_shape: (d,) for vectors: copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3));
-            (channels, n, n) for images.
-
-    Raises:
-        ValueError: The group does not act on such events.
-
-    Example:
-        >>> build_action("D8", (2,))
-        VectorAction(D8 on R^2: defining)
-    """
-    shape = tuple(event_shape)
-    if len(shape) == 3:
-        return ImageAction(group, shape[0], size=shape[1:])
-    if len(shape) != 1:
-        raise ValueError(f"expected events of shape (d,) or (channels, n, n), got {shape}")
-    if group == "C1":
-        return VectorAction.from_generators([torch.eye(shape[0], dtype=torch.float64)])
-    parsed = parse_group(group)
-    size = parsed.dimension if isinstance(parsed, ContinuousGroup) else 2
-    if shape[0] % size:
-        raise ValueError(f"{group} turns vectors of {size} numbers, got events of {shape[0]}; choose another --group")
-    make = VectorAction.space if size == 3 else VectorAction.plane
-    return make(parsed, copies=shape[0] // size)
-
-
-def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None) -> list[EquivariantTransform]:
-    """``width``: hidden fields of a LipschitzNetwork branch; None takes the action's default branch."""
-    layers: list[EquivariantTransform] = []
-    for _ in range(blocks):
-        branch = None if width is None else LipschitzNetwork(action, width=width)
-        layers += [GActNorm(action), g_residual(action, branch=branch)]
-    return [*layers, GActNorm(action)]
-
-
-def _coupling(action: GroupAction, *, blocks: int = 8, width: int = 16) -> list[EquivariantTransform]:
-    layers: list[EquivariantTransform] = []
-    for _ in range(blocks):
-        layers += [GActNorm(action), g_coupling(action, width=width)]
-    return [*layers, GActNorm(action)]
-
-
-def _ridges(
-    action: GroupAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
-) -> list[EquivariantTransform]:
-    layers: list[EquivariantTransform] = []
-    for _ in range(blocks):
-        branch = LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
-        layers += [GActNorm(action), g_residual(action, branch=branch)]
-    return [*layers, GActNorm(action)]
-
-
-def _radial(action: GroupAction, *, blocks: int = 2, bins: int = 32) -> list[EquivariantTransform]:
-    return [*(g_radial(action, bins=bins) for _ in range(blocks)), GActNorm(action)]
-
-
-FAMILIES: Mapping[str, Callable[..., list[EquivariantTransform]]] = {
-    "coupling": _coupling,
-    "radial": _radial,
-    "residual": _residual,
-    "ridges": _ridges,
-}
-
-
-def build_flow(family: str, action: GroupAction, *, size: Mapping[str, float] | None = None) -> EquivariantFlow:
-    """A flow of one family over the isotropic invariant normal distribution.
-
-    Args:
-        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial".
-        action: How the group moves events.
-        size: Keywords of the family, such as ``blocks`` and ``width``.
-
-    Raises:
-        ValueError: The family is not known, or cannot be built for this action (the message says which can).
-    """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown flow {family!r}: expected one of {sorted(FAMILIES)}")
-    return EquivariantFlow(InvariantNormal(action), FAMILIES[family](action, **(size or {})))
+__all__ = ["DEMO", "PRESETS", "Preset", "preset_for"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +31,7 @@ class Preset:
     data: str
     group: str
     flow: str
-    size: Mapping[str, float] = field(default_factory=dict)
+    size: Mapping[str, Any] = field(default_factory=dict)
     settings: FitSettings = field(default_factory=FitSettings)
     augment: str = ""
     shortened: bool = False
@@ -177,7 +86,7 @@ _ALL = [
 ]
 
 
-def _shortened(preset: Preset, group: str, *, steps: int, size: Mapping[str, float], augment: str = "") -> Preset:
+def _shortened(preset: Preset, group: str, *, steps: int, size: Mapping[str, Any], augment: str = "") -> Preset:
     settings = dataclasses.replace(preset.settings, steps=steps)
     name = f"{preset.name}-{group}-short"
     return preset.change(name=name, group=group, size=size, settings=settings, augment=augment, shortened=True)

@@ -24,6 +24,7 @@ ROOMS = [
     "testing",
     "datasets",
     "plots",
+    "families",
     "presets",
     "experiments",
     "cli",

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from pyro_gflows.datasets import load_data
-from pyro_gflows.presets import DEMO, FAMILIES, PRESETS, build_action, build_flow, preset_for
+from pyro_gflows.families import FAMILIES, build_action, build_flow
+from pyro_gflows.presets import DEMO, PRESETS, preset_for
 
 
 @pytest.mark.parametrize(

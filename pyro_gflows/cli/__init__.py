@@ -12,9 +12,10 @@ from typing import NoReturn
 
 from pyro_gflows.cli.commands import check, fit, sample, score
 from pyro_gflows.cli.comparison import demo
+from pyro_gflows.families import FAMILIES
 from pyro_gflows.infer import FitDiverged
 from pyro_gflows.numerics import InverseDidNotConverge
-from pyro_gflows.presets import FAMILIES, PRESETS
+from pyro_gflows.presets import PRESETS
 
 __all__ = ["main"]
 
