@@ -28,12 +28,14 @@ from pyro_gflows.infer import (
     symmetrized_nll,
 )
 from pyro_gflows.infer.augment import Augmentation
-from pyro_gflows.infer.training.storage import check_writable, write_json
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT
+from pyro_gflows.infer.training.storage import check_writable, read_json, write_json
 from pyro_gflows.presets import Preset
 
-__all__ = ["Outcome", "draw", "measure", "run", "write_pictures"]
+__all__ = ["Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
 _INVARIANCE_ROWS = 128
+_METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,33 @@ def run(
         "steps": result.steps,
         "parameters": sum(p.numel() for p in flow.parameters() if p.requires_grad),
         "seconds": round(result.seconds, 2),
+        "held_out_curve": [list(pair) for pair in result.held_out_curve],
+        "recipe": repr(preset),
     }
     measured = preset.group if preset.group != "C1" else preset.augment or preset.group
     metrics = {**about, **measure(flow, data, group=measured, seed=seed)}
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / _METRICS, metrics)
     return Outcome(flow, result, metrics)
+
+
+def finish(preset: Preset, data: DataSet, folder: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """The metrics of a recipe, whatever of the work is done: nothing, a part (a checkpoint is there), or all.
+
+    A killed experiment is so taken up by the same command. The trained flow is ``infer.load(folder)``.
+
+    Raises:
+        ValueError, TypeError: As :func:`run`; or the folder holds the run of another recipe or of other data.
+    """
+    folder = check_writable(folder)
+    if (folder / _METRICS).exists():
+        metrics = read_json(folder / _METRICS)
+        if (metrics.get("recipe"), metrics["data"]) == (repr(preset), data.name):
+            return metrics
+        raise ValueError(
+            f"expected {folder} to be empty or of this recipe, found another one or other data ({metrics['preset']} on "
+            f"{metrics['data']}); remove it or take another folder"
+        )
+    return run(preset, data, folder, resume=(folder / CHECKPOINT).exists(), progress=progress).metrics
 
 
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:

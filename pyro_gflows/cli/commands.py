@@ -32,6 +32,8 @@ def fit(arguments: argparse.Namespace) -> int:
     except ImportError as error:  # the model is worth keeping without its pictures
         print(f"pyro-gflows: no pictures: {error}", file=sys.stderr)
     for name, value in outcome.metrics.items():
+        if isinstance(value, list):  # curves are for the file and the picture
+            continue
         print(f"{name}: {f'{value:.6g}' if isinstance(value, float) else value}")
     print(f"written to {arguments.out}")
     return 0
