@@ -36,6 +36,7 @@ def g_coupling_image_flow(
     width: int = 16,
     depth: int = 2,
     transformer: Callable[[ImageAction], Transformer] | None = None,
+    preprocess: EquivariantTransform | None = None,
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images over the isotropic normal distribution; under C1, a RealNVP.
 
@@ -52,6 +53,8 @@ def g_coupling_image_flow(
         width: hidden fields of the conditioners.
         depth: hidden layers of the conditioners.
         transformer: makes the element map from a part's action, as for ``g_coupling``.
+        preprocess: the last layer, which makes the data: ``GSigmoid(action, scaling.interval())`` for logit
+            preprocessing. None: the data are modelled as they are.
 
     Raises:
         TypeError: not an ImageAction.
@@ -74,7 +77,7 @@ def g_coupling_image_flow(
             layers.append(g_coupling(action, split=split, transformer=transformer, width=width, depth=depth))  # type: ignore[arg-type]
         return layers
 
-    return _flow(action, steps, scales=scales, blocks=blocks)
+    return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
 
 
 def g_residual_image_flow(
@@ -87,6 +90,7 @@ def g_residual_image_flow(
     bound: float = 0.98,
     log_det: LogDet | None = None,
     fast: Fast = "score",
+    preprocess: EquivariantTransform | None = None,
 ) -> EquivariantFlow:
     """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
 
@@ -102,6 +106,7 @@ def g_residual_image_flow(
         bound: Lipschitz bound of every branch, in (0, 1).
         log_det: an estimator; by default that of ``g_residual``, by the size of the event.
         fast: "score" (density estimation) or "sample".
+        preprocess: as for :func:`g_coupling_image_flow`.
 
     Raises:
         TypeError: not an ImageAction.
@@ -122,15 +127,18 @@ def g_residual_image_flow(
             layers += [*_mixing(action), g_residual(action, branch=branch, log_det=log_det, fast=fast)]
         return layers
 
-    return _flow(action, steps, scales=scales, blocks=blocks)
+    return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
 
 
-def _flow(action: ImageAction, steps: _Step, *, scales: int, blocks: int) -> EquivariantFlow:
+def _flow(
+    action: ImageAction, steps: _Step, *, scales: int, blocks: int, preprocess: EquivariantTransform | None
+) -> EquivariantFlow:
     if not isinstance(action, ImageAction):
         raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=8), got {type(action).__name__}")
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
-    return EquivariantFlow(InvariantNormal(action), [*_scale(action, steps, scales), GActNorm(action)])
+    layers = [*_scale(action, steps, scales), GActNorm(action), *([] if preprocess is None else [preprocess])]
+    return EquivariantFlow(InvariantNormal(action), layers)
 
 
 def _scale(action: ImageAction, steps: _Step, scales: int) -> list[EquivariantTransform]:

@@ -35,9 +35,11 @@ from pyro_gflows.transforms import (
     GCoupling,
     GInverseAutoregressive,
     GLinear,
+    GNormalCdf,
     GOrbitNorm,
     GRadial,
     GResidual,
+    GSigmoid,
     GSplit,
     GSqueeze,
     MatrixExponential,
@@ -49,6 +51,7 @@ from pyro_gflows.transforms import (
 )
 
 __all__ = [
+    "BOUNDED",
     "CONDITIONAL",
     "CONSTRUCTORS",
     "PIECEWISE_LINEAR",
@@ -136,6 +139,13 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "linear, two vectors SO(3)": lambda: GLinear(VectorAction.space("SO(3)", copies=2)),
     "linear, image D4, regular": lambda: GLinear(ImageAction("D4", 1, size=2, fields="regular")),
     "orbit norm, image D4": lambda: GOrbitNorm(ImageAction("D4", 2, size=3)),
+    # weights before them, since they have none; intervals that hold all events of the tests
+    "sigmoid, image D4": lambda: Compose(
+        [GActNorm(ImageAction("D4", 1, size=2)), GSigmoid(ImageAction("D4", 1, size=2), (-20.0, 30.0))]
+    ),
+    "normal cdf, rows of S3": lambda: Compose(
+        [GActNorm(VectorAction.rows("S3")), GNormalCdf(VectorAction.rows("S3"), (-20.0, 30.0), alpha=0.0)]
+    ),
     "radial, O(2)": lambda: GRadial(VectorAction.plane("O(2)"), bins=6),
     "radial, trivial and sign of C2": lambda: GRadial(VectorAction.regular("C2"), bins=6),
     "coupling, regular C4": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), width=2, depth=1),
@@ -237,6 +247,9 @@ CONDITIONAL: dict[str, Callable[[], EquivariantTransform]] = {
 
 # whose slopes are piecewise constant, so that the log-det has no gradient in what only moves the kinks
 PIECEWISE_LINEAR = {name for name in CONSTRUCTORS if "sorted pairs" in name}
+
+# whose values lie in an interval, which is then the support
+BOUNDED = {name for name in CONSTRUCTORS if "sigmoid" in name or "normal cdf" in name}
 
 # whose log-det is random while they train, and an estimate afterwards
 RANDOM_IN_TRAINING = {name for name in CONSTRUCTORS if "estimated" in name}

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_gflows.registry import registered
+
 __all__ = ["GreyLevels"]
 
 
+@registered
 @dataclass(frozen=True)
 class GreyLevels:
     r"""Uniform dequantisation of integer levels, centred and scaled.
@@ -37,6 +40,24 @@ class GreyLevels:
     levels: int
     centre: float = 0.5
     gain: float = 1.0
+
+    @property
+    def step(self) -> float:
+        """The length a / n of a level's cell."""
+        return self.gain / self.levels
+
+    def interval(self) -> tuple[float, float]:
+        """Where scaled images lie, for :class:`~pyro_gflows.GSigmoid`.
+
+        Example:
+            >>> GreyLevels(256, centre=0.5, gain=2.0).interval()
+            (-1.0, 1.0)
+        """
+        return -self.gain * self.centre, self.gain * (1 - self.centre)
+
+    def to_real(self, position: Tensor) -> Tensor:
+        """The scaled number at a position between 0 and n: level k begins at k, and its middle is at k + 1/2."""
+        return self.gain * (position / self.levels - self.centre)
 
     def dequantise(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Turn levels 0 .. n-1 (any dtype) into real numbers in the default dtype, with fresh noise."""

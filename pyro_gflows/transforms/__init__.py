@@ -16,6 +16,7 @@ from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
+from pyro_gflows.transforms.squash import GNormalCdf, GSigmoid, Squash
 from pyro_gflows.transforms.squeeze import GSqueeze
 from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, MatrixExponential, Transformer
 
@@ -33,9 +34,11 @@ __all__ = [
     "GCoupling",
     "GInverseAutoregressive",
     "GLinear",
+    "GNormalCdf",
     "GOrbitNorm",
     "GRadial",
     "GResidual",
+    "GSigmoid",
     "GSplit",
     "GSqueeze",
     "Invert",
@@ -43,6 +46,7 @@ __all__ = [
     "MatrixExponential",
     "OneWayTransform",
     "Recompute",
+    "Squash",
     "Transformer",
     "g_autoregressive",
     "g_coupling",

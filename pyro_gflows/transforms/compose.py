@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.registry import registered
@@ -62,6 +63,14 @@ class Compose(ConditionalTransform):
     def transforms(self) -> list[EquivariantTransform]:
         """The transforms, in the order in which they are applied."""
         return list(self.parts)  # type: ignore[arg-type]
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transforms[0].domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transforms[-1].codomain
 
     def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])

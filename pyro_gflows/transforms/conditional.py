@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.transforms.base import EquivariantTransform
@@ -134,6 +135,14 @@ class Conditioned(EquivariantTransform):
     @property
     def _batch_shape(self) -> torch.Size:
         return self.context.shape[: self.context.ndim - self._context_dim]
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.codomain
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         return self._joined(super().forward_shape(shape), self.action_out)

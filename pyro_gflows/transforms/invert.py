@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.registry import registered
@@ -38,6 +39,14 @@ class Invert(EquivariantTransform):
     @property
     def context_action(self) -> GroupAction | None:
         return self.transform.context_action
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.codomain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.domain
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.transform.inv_call_and_ladj(x)

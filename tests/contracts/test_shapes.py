@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.distributions import biject_to
 
-from tests.constructors import events
+from pyro_gflows.testing import assert_equivariant
+from tests.constructors import BOUNDED, events
 
 RANKS = [(), (1,), (4,), (2, 3)]
 
@@ -55,11 +56,15 @@ def test_fresh_data_can_be_scored_and_drawn_both_ways(flow):
     assert flow.transform.inv.inv is flow.transform
 
 
-def test_support_is_the_whole_space(flow):
-    """``biject_to(support)`` is then the identity, which breaks no symmetry (contract 15)."""
+def test_going_to_the_support_breaks_no_symmetry(flow, name):
+    """``biject_to(support)`` is the identity, or one map for all coordinates, which are permuted (contract 15)."""
     x = events(flow, 2)
     assert flow.dist.support.check(x).shape == (2,)
-    assert torch.equal(biject_to(flow.dist.support)(x), x)
+    to_support = biject_to(flow.dist.support)
+    if name in BOUNDED:
+        assert_equivariant(lambda x: to_support(x), flow.action, flow.action, x)
+    else:
+        assert torch.equal(to_support(x), x)
 
 
 def test_expand_leaves_the_original_alone(flow):

@@ -1,0 +1,153 @@
+"""The real line squashed into an interval, each coordinate alike: logit preprocessing of images, noise in (0, 1)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.registry import registered
+from pyro_gflows.transforms.base import EquivariantTransform
+
+__all__ = ["GNormalCdf", "GSigmoid", "Squash"]
+
+
+class Squash(EquivariantTransform):
+    r"""One increasing map of the real line into an interval, the same for every coordinate.
+
+    .. math:: y_i = a + (b - a)\,\frac{s(x_i) - \alpha}{1 - 2\alpha}, \qquad
+        \log|\det J| = \sum_i \log s'(x_i) + n \log\frac{b - a}{1 - 2\alpha}
+
+    where s rises from 0 to 1, so that [a, b] lies in the range with a margin of :math:`\alpha/(1-2\alpha)` of its
+    length on both sides. Bijective onto the open range because s is increasing; equivariant because the map is the same
+    for all coordinates, which the group permutes. Values outside the range are outside the support of a flow that ends
+    with it: their log-density raises ValueError (Pyro's validation), and the bare inverse gives NaN.
+
+    Args:
+        action: how the group moves events, by permutations.
+        interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GreyLevels`.
+        alpha: the margin; above 0 wherever data may lie on a or b.
+
+    Raises:
+        ValueError: an action that does not permute coordinates, a >= b, or alpha outside [0, 1/2).
+    """
+
+    def __init__(self, action: GroupAction, interval: Sequence[float] = (0.0, 1.0), *, alpha: float = 0.05) -> None:
+        super().__init__(action)
+        if not action.is_permutation:
+            kind = "a signed permutation" if action.is_signed_permutation else "no permutation"
+            raise ValueError(
+                f"a map into an interval commutes with permutations of the coordinates only, got {kind}: {action}; "
+                "put it where the events are plain pixels (trivial or regular fields)"
+            )
+        low, high = (float(end) for end in interval)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"expected an interval (low, high) with low < high, both finite, got {tuple(interval)}")
+        if not 0 <= alpha < 0.5:
+            raise ValueError(f"expected alpha in [0, 1/2), got {alpha}")
+        self.alpha = alpha
+        self._length = (high - low) / (1 - 2 * alpha)
+        self._bottom = low - alpha * self._length
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------------
+    @abstractmethod
+    def squash(self, x: Tensor) -> Tensor:
+        """s(x), in [0, 1]."""
+
+    @abstractmethod
+    def stretch(self, p: Tensor) -> Tensor:
+        """x with s(x) = p, for p strictly between 0 and 1."""
+
+    @abstractmethod
+    def log_slope(self, x: Tensor) -> Tensor:
+        """log s'(x)."""
+
+    # -- the transform ------------------------------------------------------------------------------------------------
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The open interval of all y."""
+        return self._bottom, self._bottom + self._length
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return constraints.independent(constraints.interval(*self.limits), self.action_out.event_dim)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # where s rounds to 0 or 1 the draw must stay one that can be scored
+        return (self._bottom + self._length * _inside(self.squash(x))).clamp(*self.limits), self._ladj(x)
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        p = (y - self._bottom) / self._length
+        slack = 4 * torch.finfo(p.dtype).eps
+        x = self.stretch(_inside(p)).masked_fill((p < -slack) | (p > 1 + slack), math.nan)
+        return x, -self._ladj(x)
+
+    def _ladj(self, x: Tensor) -> Tensor:
+        slopes = self.log_slope(x).flatten(x.ndim - self.action_in.event_dim).sum(-1)
+        return slopes + self.action_in.numel * math.log(self._length)
+
+    def extra_repr(self) -> str:
+        low, high = self.limits
+        return f"{super().extra_repr()}, onto ({low:.4g}, {high:.4g})"
+
+
+def _inside(p: Tensor) -> Tensor:
+    kind = torch.finfo(p.dtype)
+    return p.clamp(kind.tiny, 1 - kind.eps)
+
+
+@registered
+class GSigmoid(Squash):
+    r"""The logistic map :math:`s(x) = 1/(1 + e^{-x})` into an interval; backwards, the logit preprocessing of images.
+
+    As :class:`Squash`, with :math:`\log s'(x) = \log s(x) + \log s(-x)`, which no size of x makes overflow.
+
+    Source: RealNVP, arXiv:1605.08803 (section 4.1).
+
+    Example:
+        >>> from pyro_gflows import ImageAction
+        >>> layer = GSigmoid(ImageAction("D4", size=2), (-1.0, 3.0), alpha=0.0)
+        >>> layer(torch.zeros(1, 2, 2)).flatten().tolist()
+        [1.0, 1.0, 1.0, 1.0]
+        >>> layer.inv(torch.full((1, 2, 2), 9.0)).isnan().all()
+        tensor(True)
+    """
+
+    def squash(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    def stretch(self, p: Tensor) -> Tensor:
+        return torch.logit(p)
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        log_sigmoid = torch.nn.functional.logsigmoid
+        return log_sigmoid(x) + log_sigmoid(-x)
+
+
+@registered
+class GNormalCdf(Squash):
+    r"""The distribution function of the standard normal distribution, into an interval.
+
+    As :class:`Squash`, with :math:`\log s'(x) = -x^2/2 - \tfrac12 \log 2\pi`. With ``alpha=0`` it pushes the isotropic
+    normal distribution to the uniform one, exactly: where noise in a cell starts.
+
+    Example:
+        >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction
+        >>> action = VectorAction.regular("C4")
+        >>> EquivariantFlow(InvariantNormal(action), [GNormalCdf(action, (0.0, 2.0), alpha=0.0)])(torch.ones(4)).exp()
+        tensor(0.0625)
+    """
+
+    def squash(self, x: Tensor) -> Tensor:
+        return torch.special.ndtr(x)
+
+    def stretch(self, p: Tensor) -> Tensor:
+        return torch.special.ndtri(p)
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        return -0.5 * (x.square() + math.log(2 * math.pi))
