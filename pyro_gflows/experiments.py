@@ -54,6 +54,7 @@ def run(
     *,
     resume: bool = False,
     progress: bool = True,
+    device: torch.device | str = "cpu",
 ) -> Outcome:
     """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
 
@@ -63,6 +64,7 @@ def run(
         folder: Made if needed.
         resume: Go on from the folder's checkpoint.
         progress: Show a progress bar.
+        device: Where to train and measure.
 
     Raises:
         ValueError, TypeError: The recipe does not fit the data, or the folder is not writable; before any training.
@@ -72,7 +74,7 @@ def run(
     action = build_action(preset.group, data.event_shape)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flow = build_flow(preset.flow, action, size=preset.size)
+        flow = build_flow(preset.flow, action, size=preset.size).to(device)
     result = fit(
         flow,
         data.train,
@@ -93,6 +95,7 @@ def run(
         "augment": preset.augment,
         "seed": seed,
         "steps": result.steps,
+        "batch_size": preset.settings.batch_size,
         "parameters": sum(p.numel() for p in flow.parameters() if p.requires_grad),
         "seconds": round(result.seconds, 2),
         "held_out_curve": [list(pair) for pair in result.held_out_curve],
@@ -104,7 +107,9 @@ def run(
     return Outcome(flow, result, metrics)
 
 
-def finish(preset: Preset, data: DataSet, folder: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def finish(
+    preset: Preset, data: DataSet, folder: str | Path, *, progress: bool = True, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
     """The metrics of a recipe, whatever of the work is done: nothing, a part (a checkpoint is there), or all.
 
     A killed experiment is so taken up by the same command. The trained flow is ``infer.load(folder)``.
@@ -121,7 +126,8 @@ def finish(preset: Preset, data: DataSet, folder: str | Path, *, progress: bool 
             f"expected {folder} to be empty or of this recipe, found another one or other data ({metrics['preset']} on "
             f"{metrics['data']}); remove it or take another folder"
         )
-    return run(preset, data, folder, resume=(folder / CHECKPOINT).exists(), progress=progress).metrics
+    resume = (folder / CHECKPOINT).exists()
+    return run(preset, data, folder, resume=resume, progress=progress, device=device).metrics
 
 
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pyro_gflows.actions import ContinuousGroup, GroupAction, ImageAction, VectorAction, parse_group
+from pyro_gflows.actions import ContinuousGroup, GroupAction, ImageAction, OffGridAction, VectorAction, parse_group
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.image_flows import g_coupling_image_flow, g_residual_image_flow
@@ -21,9 +21,9 @@ def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
     """The usual action of a named group on events of a shape.
 
     Args:
-        group: "C4", "D8", "SO(2)", ...; "C1" is no symmetry.
+        group: "C4", "D8", "SO(2)", ...; "C1" is no symmetry; "translations" are all shifts of a periodic grid.
         event_shape: (d,) for vectors: copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3));
-            (channels, n, n) for images.
+            (channels, n, n) for images, which a group that the grid carries only partly moves by an OffGridAction.
 
     Raises:
         ValueError: The group does not act on such events.
@@ -34,7 +34,7 @@ def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
     """
     shape = tuple(event_shape)
     if len(shape) == 3:
-        return ImageAction(group, shape[0], size=shape[1:])
+        return _image_action(group, shape)
     if len(shape) != 1:
         raise ValueError(f"expected events of shape (d,) or (channels, n, n), got {shape}")
     if group == "C1":
@@ -45,6 +45,15 @@ def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
         raise ValueError(f"{group} turns vectors of {size} numbers, got events of {shape[0]}; choose another --group")
     make = VectorAction.space if size == 3 else VectorAction.plane
     return make(parsed, copies=shape[0] // size)
+
+
+def _image_action(group: str, shape: tuple[int, ...]) -> GroupAction:
+    if group == "translations":
+        return ImageAction.translations(shape[0], size=shape[1:])
+    try:
+        return ImageAction(group, shape[0], size=shape[1:])
+    except ValueError:
+        return OffGridAction(group, shape[0], size=shape[1:])
 
 
 def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
