@@ -1,6 +1,7 @@
 """Fitting by maximum likelihood or to an energy, figures, checkpoints, saved models, and guides for Pyro models."""
 
 from pyro_gflows.infer.augment import random_elements
+from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser, g_dequantiser
 from pyro_gflows.infer.energy.fit import fit_energy
 from pyro_gflows.infer.energy.mixing import AlphaMixing, ForwardKL
 from pyro_gflows.infer.energy.own_draws import OwnDraws
@@ -28,6 +29,7 @@ __all__ = [
     "AlphaMixing",
     "AutoGFlow",
     "Constant",
+    "DequantisedFlow",
     "EnergyReport",
     "FitDiverged",
     "FitResult",
@@ -40,10 +42,12 @@ __all__ = [
     "OrbitFlow",
     "OwnDraws",
     "Ramp",
+    "VariationalDequantiser",
     "check_data",
     "energy_report",
     "fit",
     "fit_energy",
+    "g_dequantiser",
     "gap",
     "group_bits_per_dim",
     "group_log_probs",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.augment import Augmentation
+from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
 from pyro_gflows.infer.likelihood import LikelihoodTrainer
 from pyro_gflows.infer.training.batches import Sampler, fingerprint
 from pyro_gflows.infer.training.data import check_data
@@ -27,6 +28,7 @@ def fit(
     settings: FitSettings | None = None,
     validation: Tensor | None = None,
     augment: Augmentation | None = None,
+    dequantise: VariationalDequantiser | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -47,6 +49,9 @@ def fit(
         settings: Steps, batch size, seed, optimizer, schedule and so on (default: ``FitSettings()``).
         validation: Held-out events, for early stopping and the reported NLL.
         augment: Called as ``augment(x, generator)`` on every batch.
+        dequantise: Noise of images that is trained together with the flow, in place. What is minimised and reported
+            is then the bound of -log P(levels) in nats, as of :class:`DequantisedFlow`; of the data's own noise nothing
+            is used but to set the flow's scales at the start.
         folder: Where checkpoints go; None keeps none.
         resume: Go on from the folder's checkpoint.
         progress: Show a progress bar with NLL and throughput.
@@ -76,6 +81,7 @@ def fit(
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
     if settings.held_out.patience is not None and validation is None:
         raise ValueError("early stopping needs held-out data: give validation=..., or HeldOut(patience=None)")
+    trained = flow if dequantise is None else _with_noise(flow, dequantise)
     shape = flow.action.event_shape
     if not callable(data):
         data = check_data(data, event_shape=shape, source="data").to(like)
@@ -84,11 +90,23 @@ def fit(
     held_out = None if validation is None else fingerprint(validation)
     with pyro.get_param_store().scope():
         return run(
-            lambda: LikelihoodTrainer(flow, data, settings=settings, augment=augment, validation=validation),
+            lambda: LikelihoodTrainer(trained, data, settings=settings, augment=augment, validation=validation),
             settings=settings,
             device=like.device,
-            identity=run_identity(flow, settings, data=fingerprint(data), validation=held_out),
+            identity=run_identity(trained, settings, data=fingerprint(data), validation=held_out),
             folder=folder,
             resume=resume,
             show="nll" if progress else "",
         )
+
+
+def _with_noise(flow: EquivariantFlow, dequantise: VariationalDequantiser) -> DequantisedFlow:
+    if not isinstance(dequantise, VariationalDequantiser):
+        raise TypeError(f"expected dequantise=g_dequantiser(action, scaling), got {type(dequantise).__name__}")
+    own, other = (next(module.parameters()) for module in (flow, dequantise))
+    if (own.dtype, own.device) != (other.dtype, other.device):
+        raise ValueError(
+            f"expected a dequantiser in the flow's {own.dtype} on {own.device}, got {other.dtype} on {other.device}; "
+            "call .to(...) on it"
+        )
+    return DequantisedFlow(flow, dequantise)

@@ -19,6 +19,7 @@ from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
 
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow
+    from pyro_gflows.infer.dequantise import DequantisedFlow
 
 __all__ = ["LikelihoodTrainer"]
 
@@ -26,10 +27,10 @@ _NATS_PER_DIMENSION = 10.0  # a smoothed loss this far above the first one has d
 
 
 class LikelihoodTrainer(Trainer):
-    """Minimises -E log p(x) with Pyro's ``Trace_ELBO().differentiable_loss``.
+    """Minimises -E log p(x), or the bound of a dequantised flow, with Pyro's ``Trace_ELBO().differentiable_loss``.
 
     Args:
-        flow: The flow, trained in place.
+        flow: What is trained, in place. A dequantised flow brings a Pyro model and guide of its own.
         data: Events or a sampler of events.
         settings: How to train.
         augment: Called as ``augment(x, generator)`` on every batch, or None.
@@ -38,7 +39,7 @@ class LikelihoodTrainer(Trainer):
 
     def __init__(
         self,
-        flow: EquivariantFlow,
+        flow: EquivariantFlow | DequantisedFlow,
         data: Tensor | Sampler,
         *,
         settings: FitSettings,
@@ -53,6 +54,8 @@ class LikelihoodTrainer(Trainer):
         kind = ShuffledEpochs if isinstance(data, Tensor) else FreshDraws
         self._batches: Batches = kind(data, settings.batch_size, generator)  # type: ignore[arg-type]
         self._loss = Trace_ELBO().differentiable_loss
+        self._model = getattr(flow, "model", self._of_data)
+        self._guide = getattr(flow, "guide", _nothing_to_infer)
 
     def initialize(self) -> None:
         self.flow.initialize(self._next())
@@ -64,7 +67,7 @@ class LikelihoodTrainer(Trainer):
             raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
         # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
         with pyro.validation_enabled(False):
-            loss: Tensor = self._loss(self._model, _no_guide, x) / len(x)
+            loss: Tensor = self._loss(self._model, self._guide, x) / len(x)
         return loss
 
     def check_loss(self, value: float) -> None:
@@ -87,14 +90,14 @@ class LikelihoodTrainer(Trainer):
         self._batches.restore(state)
 
     def held_out_nll(self) -> float | None:
-        return None if self._validation is None else nll(self.flow, self._validation)
+        return None if self._validation is None else self._nll(self._validation)
 
     def look(self) -> None:
         now = self.progress
         if self._validation is None or now.step % self.settings.held_out.every:
             return
         with self._average.applied():
-            value = nll(self.flow, self._validation)
+            value = self._nll(self._validation)
             now.held_out_curve.append((now.step, value))
             if now.best_nll is not None and not value < now.best_nll:
                 now.looks_without_gain += 1
@@ -103,7 +106,14 @@ class LikelihoodTrainer(Trainer):
             if self.settings.held_out.patience is not None:
                 self._best = weights(self.flow)
 
-    def _model(self, x: Tensor) -> None:
+    def _nll(self, x: Tensor) -> float:
+        """The same random numbers at every look, so that looks differ by the weights alone."""
+        devices = [x.device] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.settings.seed)
+            return nll(self.flow, x)
+
+    def _of_data(self, x: Tensor) -> None:
         pyro.module("flow", self.flow)
         with pyro.plate("data", len(x)):
             pyro.sample("x", self.flow.dist, obs=x)
@@ -117,5 +127,5 @@ class LikelihoodTrainer(Trainer):
         return x.to(next(self.flow.parameters()))
 
 
-def _no_guide(x: Tensor) -> None:
-    """Maximum likelihood has nothing to infer."""
+def _nothing_to_infer(x: Tensor) -> None:
+    """The guide of maximum likelihood."""
