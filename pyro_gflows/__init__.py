@@ -7,12 +7,14 @@ from pyro_gflows.actions import (
     ImageAction,
     IrrepSplit,
     MaskSplit,
+    OffGridAction,
     ProductGroup,
     SitesAction,
     Split,
     SymmetricGroup,
     VectorAction,
     checkerboard_split,
+    plain_checkerboard_split,
 )
 from pyro_gflows.distributions import (
     InvariantNormal,
@@ -84,6 +86,7 @@ __all__ = [
     "IrrepSplit",
     "MaskSplit",
     "MatrixExponential",
+    "OffGridAction",
     "OrbitMixture",
     "ProductGroup",
     "SitesAction",
@@ -98,5 +101,6 @@ __all__ = [
     "g_radial",
     "g_residual",
     "g_residual_image_flow",
+    "plain_checkerboard_split",
     "registered",
 ]

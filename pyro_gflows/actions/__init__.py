@@ -11,8 +11,9 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_basis import SubRepresentation
 from pyro_gflows.actions.irrep_split import IrrepSplit
-from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split
+from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split, plain_checkerboard_split
 from pyro_gflows.actions.names import parse_group
+from pyro_gflows.actions.off_grid import OffGridAction
 from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.representations import (
     DefiningRepresentation,
@@ -47,6 +48,7 @@ __all__ = [
     "Isotype",
     "MaskSplit",
     "MatrixRepresentation",
+    "OffGridAction",
     "ProductGroup",
     "QuotientRepresentation",
     "RegularRepresentation",
@@ -63,4 +65,5 @@ __all__ = [
     "default_split",
     "escnn_group",
     "parse_group",
+    "plain_checkerboard_split",
 ]

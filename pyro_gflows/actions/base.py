@@ -64,6 +64,10 @@ class GroupAction(ABC):
         """Whether ``act(element, x)`` is the group's action to float precision (not an interpolation)."""
         return True
 
+    def require_representation(self: _Action) -> _Action:
+        """This action; ValueError where ``rho(g) rho(h) = rho(g h)`` holds only roughly: nothing is invariant then."""
+        return self
+
     # -- moving events ------------------------------------------------------------------------------------------------
     def act(self, element: Tensor, x: Tensor) -> Tensor:
         """rho(g) x for one element and x of shape ``batch_shape + event_shape``."""

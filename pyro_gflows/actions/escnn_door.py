@@ -18,7 +18,15 @@ from torch import Tensor
 
 from pyro_gflows.actions.irreps import evaluate_irrep
 
-__all__ = ["ESCNN_INSTALL", "ContinuousData", "FiniteData", "escnn_group", "evaluate_continuous", "representation_data"]
+__all__ = [
+    "ESCNN_INSTALL",
+    "ContinuousData",
+    "FiniteData",
+    "escnn_group",
+    "evaluate_continuous",
+    "representation_data",
+    "ring_harmonics",
+]
 
 ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11 lie-learn==0.0.2"
 
@@ -192,3 +200,41 @@ def evaluate_continuous(
         start = stop
     basis = change_of_basis.to(elements)
     return basis @ direct_sum @ basis.mT
+
+
+def ring_harmonics(
+    points: Tensor, rings: Sequence[float], widths: Sequence[float], frequencies: Sequence[int]
+) -> Tensor:
+    r"""escnn's steerable filters of the plane: Gaussian rings times circular harmonics, sampled in float64.
+
+    :math:`e^{-(r - r_i)^2 / 2 w_i^2}` times the cosine and the sine of :math:`k \theta`, for every frequency k up to
+    that ring's. This is the basis that escnn's kernel bases of every group in the plane are combined from; by itself it
+    needs no Clebsch-Gordan coefficients.
+
+    Args:
+        points: shape ``(n, 2)``.
+        rings: radii.
+        widths: standard deviations of the Gaussians.
+        frequencies: the highest one of each ring.
+
+    Returns:
+        Shape ``(filters, n)``, float64.
+
+    Raises:
+        ImportError: escnn is not installed.
+
+    >>> ring_harmonics(torch.zeros(1, 2), [0.0, 1.0], [0.5, 0.5], [0, 2]).shape
+    torch.Size([6, 1])
+    """
+    escnn_group()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kernels = importlib.import_module("escnn.kernels")
+    highest = dict(zip([float(torch.tensor(ring)) for ring in rings], frequencies, strict=True))  # escnn keeps float32
+    basis = kernels.CircularShellsBasis(
+        max(frequencies),
+        kernels.GaussianRadialProfile(list(rings), list(widths)),
+        filter=lambda entry: entry["irrep:frequency"] <= highest[entry["radius"]],
+    )
+    sampled: Tensor = basis.double().sample(points.double())
+    return sampled[:, :, 0, 0].T.contiguous()

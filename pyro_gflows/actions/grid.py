@@ -78,7 +78,10 @@ def offset_targets(group: Group, size: int) -> Tensor:
 
 def _turned(group: Group, height: int, width: int) -> Tensor:
     if not isinstance(group, _Planar) or bool((group.plane() % 1 != 0).any()):
-        raise ValueError(f"a pixel grid cannot carry {group} exactly; it can carry {_EXACT}")
+        raise ValueError(
+            f"a pixel grid cannot carry {group} exactly; it can carry {_EXACT}; for the other turns of the plane there "
+            f"is OffGridAction({group.name!r}, size={max(height, width)}), and flows of it with soft=True"
+        )
     if height != width and bool(group.plane()[:, 0, 1].any()):
         raise ValueError(f"{group} turns a {height} x {width} grid off itself; a grid can carry {_EXACT}")
     # twice the centred coordinates, x to the right and y upwards, are whole numbers

@@ -12,7 +12,7 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.splits import Split
 from pyro_gflows.registry import registered
 
-__all__ = ["MaskSplit", "checkerboard_split", "mirrored_checkerboard"]
+__all__ = ["MaskSplit", "checkerboard_split", "mirrored_checkerboard", "plain_checkerboard_split"]
 
 
 @registered
@@ -114,6 +114,21 @@ def checkerboard_split(action: ImageAction) -> MaskSplit:
     if not isinstance(action, ImageAction):
         raise TypeError(f"expected an ImageAction to split by a mask of pixels, got {action}")
     if action.padding == "circular":
-        plain = (torch.arange(action.height)[:, None] + torch.arange(action.width)) % 2 == 0
-        return MaskSplit(action, plain)
+        return plain_checkerboard_split(action)
     return MaskSplit(action, mirrored_checkerboard(action.height, action.width))
+
+
+def plain_checkerboard_split(action: ImageAction) -> MaskSplit:
+    """The split by the usual checkerboard, which C1 and shifts by even steps keep; quarter turns exchange its colours.
+
+    Raises:
+        TypeError: not an ImageAction.
+        ValueError: the group exchanges the colours.
+
+    Example:
+        >>> plain_checkerboard_split(ImageAction("C1", size=4))
+        MaskSplit(ImageAction(C1 on 1 x 4 x 4: trivial): 8 | 8 pixels)
+    """
+    if not isinstance(action, ImageAction):
+        raise TypeError(f"expected an ImageAction to split by a mask of pixels, got {action}")
+    return MaskSplit(action, (torch.arange(action.height)[:, None] + torch.arange(action.width)) % 2 == 0)

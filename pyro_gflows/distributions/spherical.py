@@ -66,6 +66,7 @@ class SphericalBase(TorchDistribution):
     ) -> None:
         if not isinstance(action, GroupAction):
             raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+        action.require_representation()
         if covariance not in FACTORS:
             raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")
         self.action = action

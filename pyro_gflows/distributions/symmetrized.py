@@ -65,6 +65,7 @@ class Symmetrized(TorchDistribution):
             raise TypeError(f"expected a distribution, got {type(base).__name__}; of a flow, give flow.dist")
         if not isinstance(action, GroupAction):
             raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+        action.require_representation()
         if base.event_shape != action.event_shape:
             raise ValueError(
                 f"expected a base of event shape {tuple(action.event_shape)} for {action}, "

@@ -18,7 +18,9 @@ from pyro_gflows.nn.networks import (
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.nn.steerable import SteerableConv
 
 __all__ = [
     "AutoregressiveNetwork",
@@ -38,9 +40,11 @@ __all__ = [
     "RadialTerm",
     "Ridges",
     "SlopeSplines",
+    "SoftNetwork",
     "SoftThresholdNorm",
     "SortedPairs",
     "Splines",
+    "SteerableConv",
     "conditioner",
     "kernels_once",
     "lipschitz_branch",

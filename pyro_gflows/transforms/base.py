@@ -48,6 +48,7 @@ class EquivariantTransform(TransformModule):
         super().__init__(cache_size=0)
         if not isinstance(action_in, GroupAction):
             raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action_in).__name__}")
+        action_in.require_representation()
         self.action_in = action_in
         self.action_out = action_in if action_out is None else action_out
         if self.action_out.group != action_in.group:

@@ -106,6 +106,7 @@ def g_coupling(
     *,
     split: Split | None = None,
     transformer: Callable[[GroupAction], Transformer] | None = None,
+    network: Callable[[GroupAction, GroupAction], nn.Module] | None = None,
     width: int = 16,
     depth: int = 2,
     context_action: GroupAction | None = None,
@@ -117,8 +118,10 @@ def g_coupling(
         split: how the event falls into parts; by default the first kind that the action allows (``default_split``).
         transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixExponential); by
             default ElementwiseAffine where possible, else IrrepScale.
-        width: hidden fields of the conditioners.
-        depth: hidden layers of the conditioners.
+        network: makes the conditioner from the actions of its input and of the parameters; it starts as it is made. By
+            default an equivariant network that starts at zero.
+        width: hidden fields of the default conditioners.
+        depth: hidden layers of the default conditioners.
         context_action: how the group moves the context that all of them read; None: there is none.
 
     Raises:
@@ -131,16 +134,23 @@ def g_coupling(
     """
     chosen = split_of(action, split)
     make = default_transformer if transformer is None else transformer
-    return Compose(
-        [
+    layers = []
+    for moved in reversed(range(len(chosen.parts))):
+        element_map = make(chosen.parts[moved])
+        conditioned = None
+        if network is not None:
+            others = [part for index, part in enumerate(chosen.parts) if index != moved]
+            first, *rest = [*others, *([] if context_action is None else [context_action])]
+            conditioned = network(first.direct_sum(*rest), element_map.params_action)
+        layers.append(
             GCoupling(
                 chosen,
                 moved=moved,
-                transformer=make(chosen.parts[moved]),
+                transformer=element_map,
+                network=conditioned,
                 width=width,
                 depth=depth,
                 context_action=context_action,
             )
-            for moved in reversed(range(len(chosen.parts)))
-        ]
-    )
+        )
+    return Compose(layers)

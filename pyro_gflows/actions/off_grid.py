@@ -1,0 +1,186 @@
+"""OffGridAction: turns of pixel images that a grid carries only partly, the rest by interpolation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.continuous import O2, SO2
+from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
+from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.names import parse_group
+from pyro_gflows.actions.representations import Representation, TrivialRepresentation
+from pyro_gflows.registry import registered
+
+__all__ = ["OffGridAction"]
+
+_ROUNDING = 1e-9
+
+
+@registered
+class OffGridAction(GroupAction):
+    r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's centre, bilinearly between the pixels.
+
+    :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
+    that map the grid to itself are exact gathers, those of :attr:`exact_subgroup`; all others lose detail, so that
+    :math:`g\,(h\,x) = (g h)\,x` holds only roughly. No density on pixels is invariant under such a group: it serves to
+    measure, to augment, and to say which group the networks of a ``soft`` flow carry.
+
+    Args:
+        group: "C8", "D12", "SO(2)", "O(2)", ... or the group itself.
+        channels: the number of scalar fields.
+        size: H = W, or (H, W).
+        fields: "trivial": pixels hold numbers that do not change when they are moved.
+
+    Raises:
+        ValueError: a group that does not turn the plane, or fields that are not trivial.
+
+    Example:
+        >>> action = OffGridAction("C8", channels=1, size=8)
+        >>> action.is_exact(torch.tensor(1)), action.is_exact(torch.tensor(2))
+        (False, True)
+        >>> action.exact_subgroup
+        ImageAction(C4 on 1 x 8 x 8: trivial)
+    """
+
+    def __init__(
+        self,
+        group: Group | str,
+        channels: int = 1,
+        *,
+        size: int | Sequence[int],
+        fields: str | Representation | Sequence[Representation] = "trivial",
+    ) -> None:
+        self.group = parse_group(group)
+        if not isinstance(self.group, CyclicGroup | DihedralGroup | SO2):
+            raise ValueError(f"expected a group that turns the plane, C_n, D_n, SO(2) or O(2), got {self.group}")
+        plain = ImageAction("C1", channels, size=size)
+        self.height, self.width = plain.height, plain.width
+        trivial = TrivialRepresentation(self.group)
+        listed = [trivial] if fields == "trivial" else [fields] if isinstance(fields, str | Representation) else fields
+        if any(field != trivial for field in listed):
+            raise ValueError(
+                f"expected trivial fields, got {fields!r}: between pixels only numbers are interpolated; regular "
+                "fields of such a group live in the networks of a flow, g_coupling_image_flow(action, soft=True)"
+            )
+        self.fields = (trivial,) * channels
+        self.event_shape = plain.event_shape
+
+    @property
+    def channels(self) -> int:
+        """C, the number of scalar fields."""
+        return self.event_shape[0]
+
+    @functools.cached_property
+    def exact_subgroup(self) -> ImageAction:
+        """The part that the grid carries: of C_n and SO(2) the quarter turns (half turns, if H differs from W) that
+        they hold, of D_n and O(2) the mirrors with them."""
+        most = 4 if self.height == self.width else 2
+        turns = most if isinstance(self.group, SO2) else math.gcd(self.group.n, most)  # type: ignore[attr-defined]
+        kind = "D" if isinstance(self.group, DihedralGroup | O2) else "C"
+        return ImageAction(f"{kind}{turns}", self.channels, size=(self.height, self.width))
+
+    def require_representation(self) -> NoReturn:
+        raise ValueError(
+            f"{self} interpolates between pixels, so nothing is exactly invariant under it: either take "
+            "g_coupling_image_flow(action, soft=True), whose networks carry the group, or the part that the grid "
+            f"carries, action.exact_subgroup = {self.exact_subgroup}"
+        )
+
+    # -- moving events ------------------------------------------------------------------------------------------------
+    def _matrices(self, elements: Tensor) -> Tensor:
+        """The elements' 2 x 2 matrices; those that are quarter turns up to rounding are made so."""
+        matrices = self.group.plane()[elements.cpu()] if isinstance(self.group, _Planar) else elements.cpu().double()
+        whole = matrices.round()
+        near = (matrices - whole).abs().amax((-2, -1), keepdim=True) < _ROUNDING
+        return torch.where(near, whole, matrices)
+
+    def is_exact(self, element: Tensor) -> bool:
+        matrix = self._matrices(element)
+        off_diagonal = bool((matrix[..., 0, 1] != 0).any())
+        return bool((matrix % 1 == 0).all()) and not (off_diagonal and self.height != self.width)
+
+    def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
+        self.check_event(x)
+        index, weight = self._corners(self._matrices(elements))
+        index, weight = index.to(x.device), weight.to(x)
+        batch = torch.broadcast_shapes(index.shape[:-2], x.shape[:-3])
+        flat = x.flatten(-2).expand(*batch, self.channels, -1)
+        shape = (*batch, self.channels, index.shape[-1])
+        moved = x.new_zeros(())
+        for corner in range(4):
+            place = index[..., None, corner, :].expand(shape)
+            moved = moved + weight[..., None, corner, :] * flat.gather(-1, place)
+        return moved.unflatten(-1, (self.height, self.width))
+
+    def _corners(self, matrices: Tensor) -> tuple[Tensor, Tensor]:
+        """The four pixels around each pixel's source, and their weights, shape ``batch + (4, H * W)``."""
+        x = (torch.arange(self.width) - (self.width - 1) / 2).double().repeat(self.height)
+        y = ((self.height - 1) / 2 - torch.arange(self.height)).double().repeat_interleave(self.width)
+        source = matrices.mT @ torch.stack([x, y])  # g^-1 p
+        column = source[..., 0, :] + (self.width - 1) / 2
+        row = (self.height - 1) / 2 - source[..., 1, :]
+        left, top = column.floor(), row.floor()
+        places, weights = [], []
+        for down in (0, 1):
+            for right in (0, 1):
+                i, j = top + down, left + right
+                inside = (i >= 0) & (i < self.height) & (j >= 0) & (j < self.width)
+                share = (1 - (row - i).abs()) * (1 - (column - j).abs())
+                weights.append(torch.where(inside, share, 0.0))
+                places.append(torch.where(inside, i * self.width + j, 0.0).long())
+        return torch.stack(places, -2), torch.stack(weights, -2)
+
+    def matrix(self, elements: Tensor) -> Tensor:
+        events = torch.eye(self.numel, dtype=torch.float64).unflatten(-1, self.event_shape)
+        batch = elements if self.is_finite else elements[..., 0, 0]
+        spread = elements.reshape(*batch.shape, 1, *elements.shape[batch.ndim :])
+        return self.act_each(spread, events).flatten(-3).mT
+
+    # -- structure: between the pixels there is none ------------------------------------------------------------------
+    @property
+    def decomposition(self) -> list[Isotype]:
+        self._refuse("has no isotypic components")
+
+    @property
+    def is_signed_permutation(self) -> bool:
+        return False
+
+    @property
+    def is_permutation(self) -> bool:
+        return False
+
+    def absolute(self) -> NoReturn:
+        self._refuse("is no signed permutation")
+
+    def regular_fields(self, copies: int) -> NoReturn:
+        self._refuse("moves no regular fields of pixels")
+
+    def trivial_fields(self, copies: int) -> OffGridAction:
+        return OffGridAction(self.group, copies, size=(self.height, self.width))
+
+    def direct_sum(self, *others: GroupAction) -> OffGridAction:
+        images = self._require(others)
+        if any(other.event_shape[1:] != self.event_shape[1:] for other in images):
+            raise ValueError(f"expected actions on one grid, got {self} and {others}")
+        return self.trivial_fields(sum(action.channels for action in (self, *images)))
+
+    def without_symmetry(self) -> ImageAction:
+        return self.exact_subgroup.without_symmetry()
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(f"{self} {what}, as it interpolates; layers of a flow take {self.exact_subgroup}")
+
+    def _key(self) -> Any:
+        return (self.group, self.group.name, self.event_shape)
+
+    def __repr__(self) -> str:
+        text = f"{self.group} on {' x '.join(map(str, self.event_shape))}"
+        return f"OffGridAction({text}, exact under {self.exact_subgroup.group})"

@@ -1,0 +1,190 @@
+"""SoftNetwork: exactly equivariant under what the grid carries, in hidden fields of a larger group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction, ImageAction
+from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.names import parse_group
+from pyro_gflows.actions.restriction import places_in, restricted_regular
+from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.networks import EquivariantNetwork
+from pyro_gflows.nn.steerable import SteerableConv, sampled_group
+from pyro_gflows.nn.waves import Waves
+from pyro_gflows.registry import registered
+
+__all__ = ["SoftNetwork"]
+
+
+@registered
+class SoftNetwork(EquivariantNetwork):
+    r"""A network between images that a group H moves, whose hidden layers are fields of a larger group G.
+
+    :math:`\varphi(\rho_{in}(h)\,x) = \rho_{out}(h)\,\varphi(x)` to float precision for h in H, which the pixels carry.
+    The hidden layers commute with G besides, as nearly as smooth images on pixels allow (:meth:`equivariance_error`).
+    Scalar fields go in and out by :class:`SteerableConv`; of fields that H permutes or mirrors nothing says how the
+    rest of G moves them, so they go by an :class:`EquivariantConv` under H, between them and G's fields.
+
+    Args:
+        action_in: how H moves the input.
+        action_out: how H moves the output, on the same grid.
+        group: G, one of C_n, D_n, SO(2), O(2), that holds H.
+        width: hidden regular fields of G; each has as many channels as G has elements (SO(2) 16, O(2) 32).
+        depth: hidden layers, at least 1.
+        kernel_size: of the convolutions with G's fields; by default 3 where the grid carries G, else 5.
+        activation: "lipswish" (the default), or another one of permutation fields, as in EquivariantNetwork.
+        start: a factor on the last layer's weights; 0 starts at zero output.
+
+    Shape:
+        input ``(..., C_in, H, W)``, output ``(..., C_out, H, W)``.
+
+    Raises:
+        TypeError: an action is not an ImageAction.
+        ValueError: G does not hold H, or there is no hidden layer.
+
+    Source: the "soft" flows of Equivariant Finite Normalizing Flows, arXiv:2110.08649.
+
+    Example:
+        >>> from pyro_gflows import OffGridAction
+        >>> action = OffGridAction("C8", size=8).exact_subgroup
+        >>> network = SoftNetwork(action, action.copies(2), group="C8", width=2)
+        >>> network(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        action_in: ImageAction,
+        action_out: ImageAction,
+        *,
+        group: Group | str,
+        width: int = 4,
+        depth: int = 2,
+        kernel_size: int | None = None,
+        activation: str | None = None,
+        start: float = 1.0,
+    ) -> None:
+        for action in (action_in, action_out):
+            if not isinstance(action, ImageAction):
+                raise TypeError(f"expected an ImageAction, such as action.exact_subgroup, got {action}")
+        if depth < 1:
+            raise ValueError(f"expected depth >= 1, as {group} lives in the hidden layers, got {depth}")
+        self.group, (self._sampled, _) = parse_group(group), sampled_group(group)
+        carried = bool((self._sampled.plane() % 1 == 0).all())
+        self.kernel_size = kernel_size if kernel_size is not None else 3 if carried else 5
+        super().__init__(action_in, action_out, width=width, depth=depth, activation=activation)
+        self.scale_last_(start)
+
+    def hidden(self, action: GroupAction, width: int) -> ImageAction:
+        """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
+        assert isinstance(action, ImageAction) and isinstance(action.group, FiniteGroup)
+        return action.with_fields([restricted_regular(action.group, self._sampled)] * width)
+
+    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        assert isinstance(action_in, ImageAction) and isinstance(action_out, ImageAction)
+        if not self._is_hidden(action_in):
+            return _Entrance(action_in, action_out, self.group, self.kernel_size)
+        if not self._is_hidden(action_out):
+            return _Exit(action_in, action_out, self.group, self.kernel_size)
+        widths = len(action_in.fields), len(action_out.fields)
+        return SteerableConv(self.group, *widths, kernel_size=self.kernel_size)
+
+    def _is_hidden(self, action: ImageAction) -> bool:
+        return set(action.fields) == set(self.hidden(action, 1).fields)
+
+    @torch.no_grad()
+    def equivariance_error(self, *, blur: float = 1.5, samples: int = 64, seed: int = 0) -> float:
+        r"""The relative error of the hidden layers under G's smallest turn g, measured; nan where no input is a scalar.
+
+        :math:`|g\,\varphi(x) - \varphi(g\,x)| / |\varphi(x)|`, root mean squares over smooth images x in the scalar
+        channels, at the pixel that the turn leaves in place. The images are sums of waves, turned before they are
+        sampled, so nothing is interpolated: the error is that of the layers alone.
+
+        Args:
+            blur: standard deviation, in pixels, of the Gaussian that would make the images from white noise.
+            samples: how many images.
+            seed: of the images.
+        """
+        entrance = self.layers[0]
+        if entrance.steerable is None:
+            return float("nan")
+        reference = next(self.parameters())
+        turn = 1 if self._sampled.n > 1 else 0
+        reach = self.kernel_size // 2 * len(self.activations)  # the last layer is not part of it
+        waves = Waves((samples, len(entrance.scalars)), blur=blur, seed=seed)  # type: ignore[arg-type]
+        fields = []
+        for matrix in self._sampled.plane()[[0, turn]]:
+            x = entrance.steerable(waves.sampled(matrix, 2 * reach + 1).to(reference))  # type: ignore[operator]
+            for layer, activation in zip(self.layers[1:], self.activations, strict=True):
+                x = activation(x)
+                if layer is not self.layers[-1]:
+                    x = layer(x)
+            fields.append(x[..., reach, reach].unflatten(-1, (-1, self._sampled.order)))
+        moved = fields[0][..., self._sampled.table[self._sampled.inverse[turn]]]  # (g y)_k = y_(g^-1 k)
+        return float((moved - fields[1]).norm() / moved.norm())
+
+    def extra_repr(self) -> str:
+        error = self.equivariance_error()
+        measured = "no scalar input to measure on" if error != error else f"{error:.1%} measured, never exact"
+        held = len(places_in(self.action_in.group, self._sampled))
+        return (
+            f"{self.group} in the hidden layers, exact under {self.action_in.group} ({held} of its elements); "
+            f"error of the smallest turn: {measured}"
+        )
+
+
+class _Entrance(nn.Module):
+    """From fields of H to regular fields of G: the scalar ones steerably, the others under H."""
+
+    def __init__(self, action_in: ImageAction, hidden: ImageAction, group: Group, kernel_size: int) -> None:
+        super().__init__()
+        self.scalars, self.others = _scalars_and_others(action_in)
+        width, kind = len(hidden.fields), {"fields_in": "trivial", "kernel_size": kernel_size}
+        self.steerable = SteerableConv(group, len(self.scalars), width, **kind) if self.scalars else None  # type: ignore[arg-type]
+        self.exact = EquivariantConv(_part(action_in, False), hidden) if self.others else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = []
+        if self.steerable is not None:
+            parts.append(self.steerable(x[..., self.scalars, :, :]))
+        if self.exact is not None:
+            parts.append(self.exact(x[..., self.others, :, :]))
+        return torch.stack(parts).sum(0)
+
+
+class _Exit(nn.Module):
+    """From regular fields of G to fields of H: the scalar ones steerably, the others under H."""
+
+    def __init__(self, hidden: ImageAction, action_out: ImageAction, group: Group, kernel_size: int) -> None:
+        super().__init__()
+        scalars, others = _scalars_and_others(action_out)
+        width, kind = len(hidden.fields), {"fields_out": "trivial", "kernel_size": kernel_size}
+        self.steerable = SteerableConv(group, width, len(scalars), **kind) if scalars else None  # type: ignore[arg-type]
+        self.exact = EquivariantConv(hidden, _part(action_out, False)) if others else None
+        self.order = torch.tensor(scalars + others).argsort().tolist()
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [layer(x) for layer in (self.steerable, self.exact) if layer is not None]
+        return torch.cat(parts, -3)[..., self.order, :, :]
+
+
+def _is_scalar(action: ImageAction) -> list[bool]:
+    """For each field, whether it is one number that nothing changes."""
+    elements = action.elements()
+    known = {field: field.size == 1 and bool((field.matrices(elements) == 1).all()) for field in set(action.fields)}
+    return [known[field] for field in action.fields]
+
+
+def _scalars_and_others(action: ImageAction) -> tuple[list[int], list[int]]:
+    """The channels that are scalar fields, and all others."""
+    flags = [flag for flag, size in zip(_is_scalar(action), action.field_sizes, strict=True) for _ in range(size)]
+    channels = range(action.channels)
+    return [c for c in channels if flags[c]], [c for c in channels if not flags[c]]
+
+
+def _part(action: ImageAction, scalar: bool) -> ImageAction:
+    """The fields that are scalars, or those that are not."""
+    flags = _is_scalar(action)
+    return action.with_fields([field for field, flag in zip(action.fields, flags, strict=True) if flag == scalar])

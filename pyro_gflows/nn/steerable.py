@@ -1,0 +1,170 @@
+"""SteerableConv: convolutions between fields of any group that turns the plane, sampled on the pixel grid."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyro_gflows.actions.continuous import O2, SO2
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
+from pyro_gflows.actions.names import parse_group
+from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.filters import steerable_filters
+from pyro_gflows.nn.kernel import KernelLayer
+from pyro_gflows.registry import registered
+
+__all__ = ["SteerableConv", "sampled_group"]
+
+_BAND, _SAMPLES = 3, 16  # of a field of SO(2): its highest frequency, and at how many turns it is sampled
+_KINDS = ("regular", "trivial")
+
+
+def sampled_group(group: Group | str) -> tuple[CyclicGroup | DihedralGroup, int | None]:
+    """C_n or D_n itself; for SO(2) and O(2) the 16 (32) elements that their fields are sampled at, and the band limit.
+
+    Raises:
+        ValueError: a group that does not turn the plane.
+
+    Example:
+        >>> sampled_group("O(2)")
+        (D16, 3)
+    """
+    parsed = parse_group(group)
+    if isinstance(parsed, SO2):
+        return (DihedralGroup if isinstance(parsed, O2) else CyclicGroup)(_SAMPLES), _BAND
+    if not isinstance(parsed, CyclicGroup | DihedralGroup):
+        raise ValueError(f"expected a group that turns the plane, C_n, D_n, SO(2) or O(2), got {parsed}")
+    return parsed, None
+
+
+@registered
+class SteerableConv(KernelLayer):
+    r"""A convolution between scalar or regular fields of a group G of the plane, equivariant between the pixels too.
+
+    With free filters :math:`f_k`, one for each element k of G,
+
+    .. math:: y_g(p) = \sum_h \int f_{h^{-1} g}(h^{-1} q)\; x_h(p + q)\, dq
+
+    is every convolution from one regular field to another; for a scalar field there is one h (or g) and one filter.
+    The filters are combinations of escnn's steerable ones (Gaussian rings with circular harmonics, band-limited), so
+    that their turned copies are exact too; where the grid carries G they are any kernel of pixels. What is left of the
+    symmetry on pixels: under the subgroup of G that the grid carries, exactly; under the rest of G, for images that
+    are smooth, roughly. A regular field has ``|G|`` channels, in the order of G's elements.
+
+    SO(2) and O(2): a regular field is a function on the group with frequencies up to 3, held as its values at 16 turns
+    (and 16 mirrors); every convolution keeps to these frequencies.
+
+    Args:
+        group: C_n, D_n, SO(2) or O(2).
+        copies_in: fields of the input.
+        copies_out: fields of the output.
+        fields_in: "regular" or "trivial".
+        fields_out: "regular" or "trivial".
+        kernel_size: odd; the input is padded with zeros to keep its size.
+        bias: one for each field of the output.
+
+    Shape:
+        input ``(..., C_in, H, W)``, output ``(..., C_out, H, W)``, of any H and W.
+
+    Raises:
+        ImportError: escnn is not installed, and the grid does not carry the group.
+        ValueError: another group or kind of fields, an even kernel, or numbers below 1.
+
+    Source: General E(2)-Equivariant Steerable CNNs, arXiv:1911.08251.
+
+    Example:
+        >>> lift = SteerableConv("C4", 1, 2, fields_in="trivial", kernel_size=3)
+        >>> lift(torch.zeros(5, 1, 8, 8)).shape, lift.coefficients.shape
+        (torch.Size([5, 8, 8, 8]), torch.Size([2, 1, 1, 9]))
+    """
+
+    _between: Tensor
+
+    def __init__(
+        self,
+        group: Group | str,
+        copies_in: int,
+        copies_out: int,
+        *,
+        fields_in: str = "regular",
+        fields_out: str = "regular",
+        kernel_size: int = 5,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if fields_in not in _KINDS or fields_out not in _KINDS:
+            raise ValueError(f"expected fields among {_KINDS}, got {fields_in!r} and {fields_out!r}")
+        if copies_in < 1 or copies_out < 1:
+            raise ValueError(f"expected at least one field on either side, got {copies_in} and {copies_out}")
+        self.group, (sampled, band) = parse_group(group), sampled_group(group)
+        self.copies_in, self.copies_out, self.kernel_size = copies_in, copies_out, kernel_size
+        self.fields_in, self.fields_out = fields_in, fields_out
+        self.filters = FixedBasis(steerable_filters(sampled, kernel_size))
+        self.band_limit = None if band is None else FixedBasis(_band_limit(sampled, band))
+        between = sampled.table[sampled.inverse].T.contiguous()  # [g, h] -> h^-1 g
+        self.register_buffer("_between", between, persistent=False)
+        pairs = sampled.order if self._both else 1
+        self.coefficients = nn.Parameter(torch.empty(copies_out, copies_in, pairs, self.filters.value.shape[1]))
+        self.biases = nn.Parameter(torch.zeros(copies_out)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def _both(self) -> bool:
+        return self.fields_in == self.fields_out == "regular"
+
+    @property
+    def _turns(self) -> int:
+        return len(self._between)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the coefficients afresh, so that white inputs of unit variance give such outputs; the bias is zero."""
+        fan_in = self.copies_in * (self._turns if self.fields_in == "regular" else 1) * self.filters.value.shape[1]
+        if self.band_limit is not None and self.fields_out == "regular":
+            fan_in *= float(self.band_limit.value[0].square().sum())  # what the band limit lets through
+        self.coefficients.normal_(generator=generator).mul_(fan_in**-0.5)
+        if self.biases is not None:
+            self.biases.zero_()
+
+    def _make_kernel(self) -> Tensor:
+        filters = self.filters(self.coefficients)  # (h, f, p)
+        if self._both:
+            turned = torch.einsum("oikf,hfp->oikhp", self.coefficients, filters)
+            order = torch.arange(self._turns, device=turned.device)
+            weight = turned[:, :, self._between, order].transpose(1, 2)  # (o, g, i, h, p)
+        else:
+            weight = torch.einsum("oif,hfp->ohip", self.coefficients.squeeze(2), filters)
+            weight = weight.unsqueeze(3) if self.fields_out == "regular" else weight.transpose(1, 2).unsqueeze(1)
+        if self.band_limit is not None:
+            smooth = self.band_limit(weight)
+            if self.fields_out == "regular":
+                weight = torch.einsum("ab,obihp->oaihp", smooth, weight)
+            if self.fields_in == "regular":
+                weight = torch.einsum("ab,ogibp->ogiap", smooth, weight)
+        return weight.flatten(2, 3).flatten(0, 1).unflatten(-1, (self.kernel_size, self.kernel_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel()
+        channels_in, channels_out = kernel.shape[1], kernel.shape[0]
+        if x.ndim < 3 or x.shape[-3] != channels_in:
+            raise ValueError(f"expected x of shape (..., {channels_in}, H, W) for {self}, got {tuple(x.shape)}")
+        bias = None if self.biases is None else self.biases.repeat_interleave(channels_out // self.copies_out)
+        y = functional.conv2d(x.reshape(-1, *x.shape[-3:]), kernel, bias, padding=self.kernel_size // 2)
+        return y.reshape(*x.shape[:-3], channels_out, *x.shape[-2:])
+
+    def extra_repr(self) -> str:
+        size = f"{self.kernel_size}x{self.kernel_size}"
+        sides = f"{self.copies_in} {self.fields_in} -> {self.copies_out} {self.fields_out}"
+        return f"{self.group}: {sides}, {size}, {self.coefficients.numel()} coefficients"
+
+
+def _band_limit(group: _Planar, band: int) -> Tensor:
+    """The projection of functions on C_n or D_n on those of frequencies up to ``band``; it commutes with the group."""
+    turns = group.n  # type: ignore[attr-defined]
+    angle = 2 * math.pi * torch.arange(turns, dtype=torch.float64) / turns
+    kernel = torch.zeros(group.order, dtype=torch.float64)
+    kernel[:turns] = (1 + 2 * sum((k * angle).cos() for k in range(1, band + 1))) / turns
+    return kernel[group.table[group.inverse]]  # entry [h, g] is that of h^-1 g, and symmetric
