@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from pyro_gflows.actions import ChannelSplit, ImageAction, IrrepSplit, Split, checkerboard_split
+from torch import nn
+
+from pyro_gflows.actions import (
+    ChannelSplit,
+    Group,
+    GroupAction,
+    ImageAction,
+    IrrepSplit,
+    OffGridAction,
+    Split,
+    checkerboard_split,
+    plain_checkerboard_split,
+)
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.nn import LipschitzNetwork
+from pyro_gflows.nn import LipschitzNetwork, SoftNetwork
 from pyro_gflows.numerics import LogDet
 from pyro_gflows.transforms import (
     Compose,
@@ -26,16 +38,19 @@ from pyro_gflows.transforms import (
 __all__ = ["g_coupling_image_flow", "g_residual_image_flow"]
 
 _Step = Callable[[ImageAction], list[EquivariantTransform]]
+_SplitKind = Callable[[ImageAction], Split]
 
 
 def g_coupling_image_flow(
-    action: ImageAction,
+    action: ImageAction | OffGridAction,
     *,
     scales: int = 2,
     blocks: int = 4,
     width: int = 16,
     depth: int = 2,
     transformer: Callable[[ImageAction], Transformer] | None = None,
+    splits: Sequence[_SplitKind] | None = None,
+    soft: bool = False,
     preprocess: EquivariantTransform | None = None,
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images over the isotropic normal distribution; under C1, a RealNVP.
@@ -46,20 +61,30 @@ def g_coupling_image_flow(
     part moves once, split by the mirrored checkerboard and by channels or irreps in turn. Every layer is exactly
     equivariant, so the density is exactly invariant.
 
+    ``soft=True`` puts the group into the conditioners alone, whose hidden layers are its regular fields
+    (:class:`SoftNetwork`; each shows its measured error), and everything else under the part of it that is exact. Of an
+    OffGridAction that is ``action.exact_subgroup``. Of an ImageAction it is nothing (C1): the paper's soft variant,
+    with the usual checkerboard and halves of the channels. The flow claims, and has, that part only.
+
     Args:
         action: how the group moves images.
         scales: how many sizes of the grid; each but the first halves it.
         blocks: steps on each grid, before and after squeezing.
-        width: hidden fields of the conditioners.
+        width: hidden fields of the conditioners (regular ones: each has as many channels as the group has elements).
         depth: hidden layers of the conditioners.
-        transformer: makes the element map from a part's action, as for ``g_coupling``.
+        transformer: makes the element map from a part's action, as for ``g_coupling``: ElementwiseAffine (the default),
+            ElementwiseSpline.
+        splits: the kinds of splits, in turn; those that an action does not allow are left out. By default
+            ``[checkerboard_split, ChannelSplit, IrrepSplit]``.
+        soft: let only the networks carry the group.
         preprocess: the last layer, which makes the data: ``GSigmoid(action, scaling.interval())`` for logit
             preprocessing. None: the data are modelled as they are.
 
     Raises:
-        TypeError: not an ImageAction.
+        TypeError: not an ImageAction, nor an OffGridAction.
         ValueError: a grid that cannot be halved so often, one so small that nothing is left to split (a single channel
-            on 2 x 2 pixels under D4), or numbers below 1.
+            on 2 x 2 pixels under D4), numbers below 1,
+            an OffGridAction without ``soft``, or ``soft`` for translations.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
 
@@ -68,13 +93,31 @@ def g_coupling_image_flow(
         >>> flow = g_coupling_image_flow(ImageAction("D4", channels=1, size=8), blocks=1, width=2)
         >>> flow.dist.sample((3,)).shape
         torch.Size([3, 1, 8, 8])
+        >>> g_coupling_image_flow(OffGridAction("C8", size=8), blocks=1, width=1, soft=True).action
+        ImageAction(C4 on 1 x 8 x 8: trivial)
     """
+    network: Callable[[GroupAction, GroupAction], nn.Module] | None = None
+    kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, IrrepSplit]
+    if soft:
+        _require_image(action)
+        network = _soft_networks(action.group, width, depth)
+        if isinstance(action, OffGridAction):
+            action = action.exact_subgroup
+        else:
+            action, kinds = action.without_symmetry(), splits or [plain_checkerboard_split, ChannelSplit]
 
     def steps(action: ImageAction) -> list[EquivariantTransform]:
         layers: list[EquivariantTransform] = []
-        for split in itertools.islice(_splits(action), blocks):
-            layers += _mixing(action)
-            layers.append(g_coupling(action, split=split, transformer=transformer, width=width, depth=depth))  # type: ignore[arg-type]
+        for split in itertools.islice(_splits(action, kinds), blocks):
+            coupling = g_coupling(
+                action,
+                split=split,
+                transformer=transformer,  # type: ignore[arg-type]
+                network=network,
+                width=width,
+                depth=depth,
+            )
+            layers += [*_mixing(action), coupling]
         return layers
 
     return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
@@ -130,15 +173,34 @@ def g_residual_image_flow(
     return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
 
 
-def _flow(
-    action: ImageAction, steps: _Step, *, scales: int, blocks: int, preprocess: EquivariantTransform | None
-) -> EquivariantFlow:
-    if not isinstance(action, ImageAction):
+def _soft_networks(group: Group, width: int, depth: int) -> Callable[[GroupAction, GroupAction], nn.Module]:
+    """Makes conditioners that carry the group in their hidden layers, and start at zero."""
+
+    def network(action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+        return SoftNetwork(action_in, action_out, group=group, width=width, depth=depth, start=0.0)  # type: ignore[arg-type]
+
+    return network
+
+
+def _require_image(action: GroupAction) -> None:
+    if not isinstance(action, ImageAction | OffGridAction):
         raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=8), got {type(action).__name__}")
+
+
+def _flow(
+    action: ImageAction | OffGridAction,
+    steps: _Step,
+    *,
+    scales: int,
+    blocks: int,
+    preprocess: EquivariantTransform | None,
+) -> EquivariantFlow:
+    _require_image(action)
+    typed: ImageAction = action.require_representation()  # type: ignore[assignment]
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
-    layers = [*_scale(action, steps, scales), GActNorm(action), *([] if preprocess is None else [preprocess])]
-    return EquivariantFlow(InvariantNormal(action), layers)
+    layers = [*_scale(typed, steps, scales), GActNorm(typed), *([] if preprocess is None else [preprocess])]
+    return EquivariantFlow(InvariantNormal(typed), layers)
 
 
 def _scale(action: ImageAction, steps: _Step, scales: int) -> list[EquivariantTransform]:
@@ -156,16 +218,17 @@ def _mixing(action: ImageAction) -> list[EquivariantTransform]:
     return [GActNorm(action), *([GLinear(action)] if action.channels > 1 else [])]
 
 
-def _splits(action: ImageAction) -> Iterator[Split]:
-    """All kinds of splits that the action allows, in turn, for ever."""
+def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:
+    """All of these kinds of splits that the action allows, in turn, for ever."""
     found: list[Split] = []
-    for kind in (checkerboard_split, ChannelSplit, IrrepSplit):
+    for kind in kinds:
         try:
             found.append(kind(action))
         except ValueError:  # shifts exchange the colours of a checkerboard; one orbit of channels; one channel
             continue
     if not found:
         raise ValueError(
-            f"{action} cannot be split, so no coupling can be there; take fewer scales, or g_residual_image_flow"
+            f"{action} cannot be split, so no coupling can be there; take fewer scales, other splits, or "
+            "g_residual_image_flow"
         )
     return itertools.cycle(found)
