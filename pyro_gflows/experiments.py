@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,21 @@ import torch
 from torch import Tensor
 
 from pyro_gflows import plots
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import GroupAction, ImageAction
 from pyro_gflows.datasets import DataSet
 from pyro_gflows.families import build_action, build_flow
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import (
     FitResult,
+    VariationalDequantiser,
     fit,
-    group_bits_per_dim,
-    invariance_error,
+    g_dequantiser,
+    image_report,
+    invariance_report,
     log_probs,
     mean_and_error,
     random_elements,
     save,
-    symmetrized_nll,
 )
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT
@@ -34,7 +34,6 @@ from pyro_gflows.presets import Preset
 
 __all__ = ["Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
-_INVARIANCE_ROWS = 128
 _METRICS = "metrics.json"
 
 
@@ -55,6 +54,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    variational: bool = False,
 ) -> Outcome:
     """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
 
@@ -65,6 +65,8 @@ def run(
         resume: Go on from the folder's checkpoint.
         progress: Show a progress bar.
         device: Where to train and measure.
+        variational: Train the noise of dequantised images too, by ``g_dequantiser``; it is saved in the folder
+            ``noise`` inside.
 
     Raises:
         ValueError, TypeError: The recipe does not fit the data, or the folder is not writable; before any training.
@@ -75,17 +77,21 @@ def run(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         flow = build_flow(preset.flow, action, size=preset.size).to(device)
+        dequantiser = _dequantiser(action, data).to(device) if variational else None
     result = fit(
         flow,
         data.train,
         settings=preset.settings,
         validation=data.validation,
         augment=_augmentation(preset, data),
+        dequantise=dequantiser,
         folder=folder,
         resume=resume,
         progress=progress,
     )
     save(flow, folder)
+    if dequantiser is not None:
+        save(dequantiser.noise, folder / "noise")
     about = {
         "data": data.name,
         "group": preset.group,
@@ -93,6 +99,7 @@ def run(
         "preset": preset.name,
         "shortened": preset.shortened,
         "augment": preset.augment,
+        "dequantisation": None if data.scaling is None else "variational" if variational else "uniform",
         "seed": seed,
         "steps": result.steps,
         "batch_size": preset.settings.batch_size,
@@ -102,7 +109,7 @@ def run(
         "recipe": repr(preset),
     }
     measured = preset.group if preset.group != "C1" else preset.augment or preset.group
-    metrics = {**about, **measure(flow, data, group=measured, seed=seed)}
+    metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantiser=dequantiser, result=result)}
     write_json(folder / _METRICS, metrics)
     return Outcome(flow, result, metrics)
 
@@ -130,6 +137,12 @@ def finish(
     return run(preset, data, folder, resume=resume, progress=progress, device=device).metrics
 
 
+def _dequantiser(action: GroupAction, data: DataSet) -> VariationalDequantiser:
+    if data.scaling is None or not isinstance(action, ImageAction):
+        raise ValueError(f"expected images of grey levels for variational dequantisation, got {data.name}")
+    return g_dequantiser(action, data.scaling)
+
+
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
     if not preset.augment:
         return data.augment
@@ -137,32 +150,35 @@ def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
     return move if refresh is None else lambda x, generator: move(refresh(x, generator), generator)
 
 
-def measure(flow: EquivariantFlow, data: DataSet, *, group: str, seed: int = 0) -> Mapping[str, Any]:
-    """Held-out figures of a flow.
+def measure(
+    flow: EquivariantFlow,
+    data: DataSet,
+    *,
+    group: str,
+    seed: int = 0,
+    dequantiser: VariationalDequantiser | None = None,
+    result: FitResult | None = None,
+) -> Mapping[str, Any]:
+    """Held-out figures of a flow; of images, those of :func:`pyro_gflows.infer.image_report`.
 
     Invariance and group averages are over ``group``; for "C1", over the group that the data are known to have. The
-    invariance error is measured on a float64 copy: the structure's, not the rounding's.
+    invariance error is measured on a float64 copy: the structure's, not the rounding's. The NLL is that of the data
+    with the noise that they have.
     """
-    like = next(flow.parameters())
-    test = data.test.to(like)
+    test = data.test.to(next(flow.parameters()))
     scores = log_probs(flow, test).double()
     figures: dict[str, Any] = {"nll": -float(scores.mean())}
     if data.target is not None:
         figures["floor"] = data.target.floor
         difference = data.target.log_prob(test.double()) - scores
         figures["gap"], figures["gap_standard_error"] = mean_and_error(difference)
-    measured = _measured_action(flow, data, group)
+    action = _measured_action(flow, data, group)
     if data.scaling is not None:
-        figures["bits_per_dim"] = data.scaling.bits_per_dim(figures["nll"], pixels=flow.action.numel)
-        if measured.is_finite:
-            figures["group_bits_per_dim"] = group_bits_per_dim(flow, test, measured, scaling=data.scaling)
-            symmetrized = symmetrized_nll(flow, test, measured)
-            figures["symmetrized_bits_per_dim"] = data.scaling.bits_per_dim(symmetrized, pixels=flow.action.numel)
-    rows = test[:_INVARIANCE_ROWS].double()
-    generator = torch.Generator().manual_seed(seed)
-    figures["invariance_error"] = invariance_error(copy.deepcopy(flow).double(), rows, measured, generator=generator)
-    figures["invariance_group"] = str(measured.group)
-    return figures
+        about = image_report(flow, test, data.scaling, action=action, dequantiser=dequantiser, result=result, seed=seed)
+        return {**figures, **about.known()}
+    errors = invariance_report(flow, test, action, generator=torch.Generator().manual_seed(seed))
+    figures["invariance_error"], figures["mean_invariance_error"] = errors.worst, errors.mean
+    return {**figures, "invariance_group": str(action.group)}
 
 
 def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> GroupAction:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -9,7 +10,9 @@ import torch
 
 from pyro_gflows import experiments
 from pyro_gflows.cli import main
-from pyro_gflows.datasets import data_set
+from pyro_gflows.datasets import data_set, load_data
+from pyro_gflows.infer import FitSettings
+from pyro_gflows.presets import preset_for
 from tests.infer.flows import points
 
 KEYS = {
@@ -83,6 +86,26 @@ def test_a_flow_without_symmetry_is_measured_against_the_datas(tmp_path, monkeyp
     assert main(["fit", "8gaussians", "--group", "C1", "--out", str(tmp_path), "--steps", "2", "--quiet"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["invariance_group"] == "D8" and metrics["invariance_error"] > 1e-6
+
+
+def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
+    pytest.importorskip("sklearn")
+    data = load_data("digits")
+    few = dataclasses.replace(data, validation=data.validation[:4], test=data.test[:4])
+    preset = preset_for("digits", flow="coupling").change(
+        size={"blocks": 1, "width": 2}, settings=FitSettings(steps=1, batch_size=8)
+    )
+    metrics = experiments.run(preset, few, tmp_path, progress=False, variational=True).metrics
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["dequantisation"] == "variational" and metrics["seconds_per_step"] > 0
+    assert metrics["mean_invariance_error"] <= metrics["invariance_error"] < 1e-10
+    assert metrics["importance_bits_per_dim"] < metrics["bits_per_dim"]
+    assert (tmp_path / "noise" / "model.json").exists()
+
+
+def test_only_images_have_noise_to_train(cloud, tmp_path, capsys):
+    assert fit_cloud(cloud, tmp_path / "out", "--variational") == 2
+    assert "expected images of grey levels" in one_line(capsys)
 
 
 def test_a_broken_model_fails_its_check(cloud, tmp_path, capsys, monkeypatch):

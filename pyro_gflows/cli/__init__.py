@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--flow", choices=sorted(FAMILIES), help="kind of layers (default: the data's preset)")
     command.add_argument("--preset", choices=sorted(PRESETS), help="a named recipe (default: the data's)")
     command.add_argument("--augment", metavar="GROUP", help="move every training event by a random element of it")
+    command.add_argument("--variational", action="store_true", help="train the dequantisation noise of images too")
     command.add_argument("--steps", type=int, help="optimizer steps")
     command.add_argument("--batch-size", type=int, help="events a step")
     command.add_argument("--lr", type=float, help="peak learning rate")

@@ -26,7 +26,14 @@ def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
     data = load_data(arguments.data, seed=arguments.seed)
     preset = _preset(arguments)
-    outcome = experiments.run(preset, data, arguments.out, resume=arguments.resume, progress=not arguments.quiet)
+    outcome = experiments.run(
+        preset,
+        data,
+        arguments.out,
+        resume=arguments.resume,
+        progress=not arguments.quiet,
+        variational=arguments.variational,
+    )
     try:
         experiments.write_pictures(outcome, data, arguments.out)
     except ImportError as error:  # the model is worth keeping without its pictures

@@ -8,10 +8,13 @@ from pyro_gflows.infer.energy.own_draws import OwnDraws
 from pyro_gflows.infer.energy.path_gradient import reverse_kl_loss
 from pyro_gflows.infer.energy.report import EnergyReport, energy_report
 from pyro_gflows.infer.evaluate import (
+    InvarianceReport,
     gap,
     group_bits_per_dim,
     group_log_probs,
     invariance_error,
+    invariance_errors,
+    invariance_report,
     log_probs,
     mean_and_error,
     nll,
@@ -19,6 +22,7 @@ from pyro_gflows.infer.evaluate import (
 )
 from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, OrbitFlow, guide_transforms, orbit_representative
+from pyro_gflows.infer.image_report import ImageReport, image_report
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
 from pyro_gflows.infer.save import load, save
 from pyro_gflows.infer.training.data import check_data
@@ -36,7 +40,9 @@ __all__ = [
     "FitSettings",
     "ForwardKL",
     "HeldOut",
+    "ImageReport",
     "ImportanceReport",
+    "InvarianceReport",
     "LogRatioReparam",
     "OneCycle",
     "OrbitFlow",
@@ -52,8 +58,11 @@ __all__ = [
     "group_bits_per_dim",
     "group_log_probs",
     "guide_transforms",
+    "image_report",
     "importance_report",
     "invariance_error",
+    "invariance_errors",
+    "invariance_report",
     "load",
     "log_probs",
     "mean_and_error",

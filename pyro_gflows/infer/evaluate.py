@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,10 +18,14 @@ if TYPE_CHECKING:
     from pyro_gflows.datasets import Density, GreyLevels
 
 __all__ = [
+    "InvarianceReport",
+    "evaluating",
     "gap",
     "group_bits_per_dim",
     "group_log_probs",
     "invariance_error",
+    "invariance_errors",
+    "invariance_report",
     "log_probs",
     "mean_and_error",
     "nll",
@@ -28,7 +34,8 @@ __all__ = [
 
 
 @contextlib.contextmanager
-def _evaluating(flow: nn.Module) -> Iterator[None]:
+def evaluating(flow: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, for a while."""
     training = flow.training
     flow.eval()
     try:
@@ -46,7 +53,7 @@ def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
         x: Events, shape (rows,) + event_shape.
         batch_size: Rows scored at a time.
     """
-    with _evaluating(flow):
+    with evaluating(flow):
         return torch.cat([flow(part) for part in x.split(batch_size)])
 
 
@@ -70,15 +77,19 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
-def group_log_probs(flow: nn.Module, x: Tensor, action: GroupAction, *, batch_size: int = 1024) -> Tensor:
-    """Log-densities log p(g x) for every element g of a finite group and every row, shape (|G|, rows).
+def group_log_probs(
+    flow: nn.Module, x: Tensor, action: GroupAction, *, elements: Tensor | None = None, batch_size: int = 1024
+) -> Tensor:
+    """Log-densities log p(g x) for every element g (by default all of a finite group) and every row, (|G|, rows).
 
     Raises:
-        ValueError: The group is not finite.
+        ValueError: No elements are given, and the group is not finite.
     """
-    if not action.is_finite:
-        raise ValueError(f"expected a finite group, got {action.group}; use a finite subgroup of it")
-    return torch.stack([log_probs(flow, images, batch_size=batch_size) for images in action.act_all(x)])
+    if elements is None:
+        if not action.is_finite:
+            raise ValueError(f"expected a finite group, got {action.group}; use a finite subgroup of it")
+        elements = action.elements()
+    return torch.stack([log_probs(flow, action.act(element, x), batch_size=batch_size) for element in elements])
 
 
 def group_bits_per_dim(flow: nn.Module, x: Tensor, action: GroupAction, *, scaling: GreyLevels) -> float:
@@ -93,10 +104,10 @@ def symmetrized_nll(flow: nn.Module, x: Tensor, action: GroupAction) -> float:
     return -float((torch.logsumexp(images, dim=0) - math.log(len(images))).mean())
 
 
-def invariance_error(
+def invariance_errors(
     flow: nn.Module, x: Tensor, action: GroupAction, *, generator: torch.Generator | None = None
-) -> float:
-    """The worst |log p(g x) - log p(x)| / max(1, |log p(x)|) over rows and elements.
+) -> Tensor:
+    """|log p(g x) - log p(x)| / max(1, |log p(x)|) for elements g and rows x, shape (elements, rows).
 
     All elements of a finite group; of a continuous one its generators and 16 random elements a row.
 
@@ -110,7 +121,30 @@ def invariance_error(
     if action.is_finite:
         there = group_log_probs(flow, x, action)
     else:
-        fixed = [action.act(element, x) for element in action.generators()]
+        fixed = group_log_probs(flow, x, action, elements=action.generators())
         drawn = [action.act_each(action.sample((len(x),), generator=generator), x) for _ in range(16)]
-        there = torch.stack([log_probs(flow, images) for images in fixed + drawn])
-    return float(((there - here).abs() / here.abs().clamp(min=1)).max())
+        there = torch.cat([fixed, torch.stack([log_probs(flow, images) for images in drawn])])
+    return (there - here).abs() / here.abs().clamp(min=1)
+
+
+def invariance_error(
+    flow: nn.Module, x: Tensor, action: GroupAction, *, generator: torch.Generator | None = None
+) -> float:
+    """The worst of :func:`invariance_errors`."""
+    return float(invariance_errors(flow, x, action, generator=generator).max())
+
+
+@dataclass(frozen=True)
+class InvarianceReport:
+    """Worst and mean of :func:`invariance_errors` over elements and rows."""
+
+    worst: float
+    mean: float
+
+
+def invariance_report(
+    flow: nn.Module, x: Tensor, action: GroupAction, *, rows: int = 128, generator: torch.Generator | None = None
+) -> InvarianceReport:
+    """Worst and mean invariance error of a float64 copy of a flow, over the first ``rows`` events."""
+    errors = invariance_errors(copy.deepcopy(flow).double(), x[:rows].double(), action, generator=generator)
+    return InvarianceReport(float(errors.max()), float(errors.mean()))
