@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction, ImageAction
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.restriction import places_in, restricted_regular
+from pyro_gflows.actions.restriction import restricted_regular
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.networks import EquivariantNetwork
 from pyro_gflows.nn.steerable import SteerableConv, sampled_group
@@ -127,12 +129,9 @@ class SoftNetwork(EquivariantNetwork):
 
     def extra_repr(self) -> str:
         error = self.equivariance_error()
-        measured = "no scalar input to measure on" if error != error else f"{error:.1%} measured, never exact"
-        held = len(places_in(self.action_in.group, self._sampled))
-        return (
-            f"{self.group} in the hidden layers, exact under {self.action_in.group} ({held} of its elements); "
-            f"error of the smallest turn: {measured}"
-        )
+        measured = "no scalar input to measure on" if math.isnan(error) else f"{error:.1e}, measured, never exact"
+        exact = f"{self.group} in the hidden layers, exact under {self.action_in.group}"
+        return f"{exact}; relative error of {self.group}'s smallest turn: {measured}"
 
 
 class _Entrance(nn.Module):

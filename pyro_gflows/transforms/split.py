@@ -30,7 +30,9 @@ class GSplit(ConditionalTransform):
         split: how the event falls into two invariant parts.
         inner: T, a transform of the first part's action.
         transformer: the map of the second part; by default ElementwiseAffine where possible, else IrrepScale.
-        width: hidden fields of the conditioner.
+        network: the conditioner, from the first part (and the context) to ``transformer.params_action``; by default an
+            equivariant network of ``width`` and ``depth`` that starts at zero.
+        width: hidden fields of the default conditioner.
         depth: its hidden layers.
         context_action: how the group moves a context that the map of the second part reads; ``inner`` may take the
             same one.
@@ -55,6 +57,7 @@ class GSplit(ConditionalTransform):
         inner: EquivariantTransform,
         *,
         transformer: Transformer | None = None,
+        network: nn.Module | None = None,
         width: int = 16,
         depth: int = 2,
         context_action: GroupAction | None = None,
@@ -74,13 +77,10 @@ class GSplit(ConditionalTransform):
             )
         self.split, self.inner = split, inner
         self.transformer = default_transformer(second) if transformer is None else transformer.require(second)
-        self.network: nn.Module = conditioner(
-            self.inputs_action(first),
-            self.transformer.params_action,
-            width=width,
-            depth=depth,
-            start=self.transformer.start,
-        )
+        if network is None:
+            inputs, params_action = self.inputs_action(first), self.transformer.params_action
+            network = conditioner(inputs, params_action, width=width, depth=depth, start=self.transformer.start)
+        self.network = network
 
     def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         first, second = self.split.split(x)
