@@ -34,11 +34,13 @@ from pyro_gflows.transforms import (
     g_coupling,
     g_residual,
 )
+from pyro_gflows.transforms.transformers import default_transformer
 
 __all__ = ["g_coupling_image_flow", "g_residual_image_flow"]
 
 _Step = Callable[[ImageAction], list[EquivariantTransform]]
 _SplitKind = Callable[[ImageAction], Split]
+_Network = Callable[[GroupAction, GroupAction], nn.Module]
 
 
 def g_coupling_image_flow(
@@ -96,7 +98,7 @@ def g_coupling_image_flow(
         >>> g_coupling_image_flow(OffGridAction("C8", size=8), blocks=1, width=1, soft=True).action
         ImageAction(C4 on 1 x 8 x 8: trivial)
     """
-    network: Callable[[GroupAction, GroupAction], nn.Module] | None = None
+    network: _Network | None = None
     kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, IrrepSplit]
     if soft:
         _require_image(action)
@@ -120,7 +122,7 @@ def g_coupling_image_flow(
             layers += [*_mixing(action), coupling]
         return layers
 
-    return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
+    return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess, network=network)
 
 
 def g_residual_image_flow(
@@ -153,7 +155,8 @@ def g_residual_image_flow(
 
     Raises:
         TypeError: not an ImageAction.
-        ValueError: a grid that cannot be halved so often, numbers below 1, or a bound outside (0, 1).
+        ValueError: a grid that cannot be halved so often, numbers below 1, or a bound outside
+            (0, 1).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
 
@@ -173,7 +176,7 @@ def g_residual_image_flow(
     return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
 
 
-def _soft_networks(group: Group, width: int, depth: int) -> Callable[[GroupAction, GroupAction], nn.Module]:
+def _soft_networks(group: Group, width: int, depth: int) -> _Network:
     """Makes conditioners that carry the group in their hidden layers, and start at zero."""
 
     def network(action_in: GroupAction, action_out: GroupAction) -> nn.Module:
@@ -194,23 +197,30 @@ def _flow(
     scales: int,
     blocks: int,
     preprocess: EquivariantTransform | None,
+    network: _Network | None = None,
 ) -> EquivariantFlow:
     _require_image(action)
     typed: ImageAction = action.require_representation()  # type: ignore[assignment]
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
-    layers = [*_scale(typed, steps, scales), GActNorm(typed), *([] if preprocess is None else [preprocess])]
+    layers = [*_scale(typed, steps, scales, network), GActNorm(typed), *([] if preprocess is None else [preprocess])]
     return EquivariantFlow(InvariantNormal(typed), layers)
 
 
-def _scale(action: ImageAction, steps: _Step, scales: int) -> list[EquivariantTransform]:
+def _scale(action: ImageAction, steps: _Step, scales: int, network: _Network | None) -> list[EquivariantTransform]:
     if scales == 1:
         return steps(action)
     squeeze = GSqueeze(action)
     deep: ImageAction = squeeze.action_out  # type: ignore[assignment]
     halves = IrrepSplit(deep)  # means | details
-    coarse = Compose(_scale(halves.parts[0], steps, scales - 1))  # type: ignore[arg-type]
-    return [squeeze, GSplit(halves, coarse), *steps(deep), squeeze.inv, *steps(action)]
+    coarse = Compose(_scale(halves.parts[0], steps, scales - 1, network))  # type: ignore[arg-type]
+    if network is None:
+        factored = GSplit(halves, coarse)
+    else:
+        affine = default_transformer(halves.parts[1])
+        conditioned = network(halves.parts[0], affine.params_action)
+        factored = GSplit(halves, coarse, transformer=affine, network=conditioned)
+    return [squeeze, factored, *steps(deep), squeeze.inv, *steps(action)]
 
 
 def _mixing(action: ImageAction) -> list[EquivariantTransform]:
