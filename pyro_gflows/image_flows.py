@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -21,22 +22,27 @@ from pyro_gflows.actions import (
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import LipschitzNetwork, SoftNetwork
-from pyro_gflows.numerics import LogDet
+from pyro_gflows.numerics import ConstantMemory, LogDet
 from pyro_gflows.transforms import (
     Compose,
     EquivariantTransform,
     Fast,
     GActNorm,
     GLinear,
+    GResidual,
     GSplit,
     GSqueeze,
+    Recompute,
     Transformer,
     g_coupling,
     g_residual,
 )
 from pyro_gflows.transforms.transformers import default_transformer
 
-__all__ = ["g_coupling_image_flow", "g_residual_image_flow"]
+__all__ = ["Memory", "g_coupling_image_flow", "g_residual_image_flow"]
+
+Memory = Literal["plain", "recompute", "constant"]
+"""What training stores of each step: all activations; its input; or what little a log-det's gradient needs."""
 
 _Step = Callable[[ImageAction], list[EquivariantTransform]]
 _SplitKind = Callable[[ImageAction], Split]
@@ -54,6 +60,7 @@ def g_coupling_image_flow(
     splits: Sequence[_SplitKind] | None = None,
     soft: bool = False,
     preprocess: EquivariantTransform | None = None,
+    memory: Memory = "plain",
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images over the isotropic normal distribution; under C1, a RealNVP.
 
@@ -81,11 +88,12 @@ def g_coupling_image_flow(
         soft: let only the networks carry the group.
         preprocess: the last layer, which makes the data: ``GSigmoid(action, scaling.interval())`` for logit
             preprocessing. None: the data are modelled as they are.
+        memory: "plain", or "recompute": training stores one event a step, at the cost of one more forward pass.
 
     Raises:
         TypeError: not an ImageAction, nor an OffGridAction.
         ValueError: a grid that cannot be halved so often, one so small that nothing is left to split (a single channel
-            on 2 x 2 pixels under D4), numbers below 1,
+            on 2 x 2 pixels under D4), numbers below 1, another ``memory``,
             an OffGridAction without ``soft``, or ``soft`` for translations.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
@@ -98,6 +106,8 @@ def g_coupling_image_flow(
         >>> g_coupling_image_flow(OffGridAction("C8", size=8), blocks=1, width=1, soft=True).action
         ImageAction(C4 on 1 x 8 x 8: trivial)
     """
+    _check_memory(memory, ("plain", "recompute"))
+
     network: _Network | None = None
     kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, IrrepSplit]
     if soft:
@@ -119,7 +129,7 @@ def g_coupling_image_flow(
                 width=width,
                 depth=depth,
             )
-            layers += [*_mixing(action), coupling]
+            layers += _sparing([*_mixing(action), coupling], memory)
         return layers
 
     return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess, network=network)
@@ -136,6 +146,7 @@ def g_residual_image_flow(
     log_det: LogDet | None = None,
     fast: Fast = "score",
     preprocess: EquivariantTransform | None = None,
+    memory: Memory = "plain",
 ) -> EquivariantFlow:
     """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
 
@@ -152,10 +163,13 @@ def g_residual_image_flow(
         log_det: an estimator; by default that of ``g_residual``, by the size of the event.
         fast: "score" (density estimation) or "sample".
         preprocess: as for :func:`g_coupling_image_flow`.
+        memory: "plain"; "recompute": training stores one event a step and computes each step twice, the terms of its
+            series too; or "constant": a few events a step, and the terms once (:class:`ConstantMemory`). Values and
+            gradients are the same. "constant" spares the fast direction alone.
 
     Raises:
         TypeError: not an ImageAction.
-        ValueError: a grid that cannot be halved so often, numbers below 1, or a bound outside
+        ValueError: a grid that cannot be halved so often, numbers below 1, another ``memory``, or a bound outside
             (0, 1).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
@@ -166,11 +180,18 @@ def g_residual_image_flow(
         ['GActNorm', 'GResidual', 'GActNorm']
     """
 
+    _check_memory(memory, get_args(Memory))
+
     def steps(action: ImageAction) -> list[EquivariantTransform]:
         layers: list[EquivariantTransform] = []
         for _ in range(blocks):
             branch = LipschitzNetwork(action, width=width, depth=depth, bound=bound)
-            layers += [*_mixing(action), g_residual(action, branch=branch, log_det=log_det, fast=fast)]
+            residual = g_residual(action, branch=branch, log_det=log_det, fast=fast)
+            if memory == "constant":
+                residual = GResidual(action, branch, log_det=ConstantMemory(residual.log_det), fast=fast)
+                layers += [*_sparing(_mixing(action), "recompute"), residual]
+            else:
+                layers += _sparing([*_mixing(action), residual], memory)
         return layers
 
     return _flow(action, steps, scales=scales, blocks=blocks, preprocess=preprocess)
@@ -226,6 +247,17 @@ def _scale(action: ImageAction, steps: _Step, scales: int, network: _Network | N
 def _mixing(action: ImageAction) -> list[EquivariantTransform]:
     """What comes before each layer; a single channel has nothing to mix."""
     return [GActNorm(action), *([GLinear(action)] if action.channels > 1 else [])]
+
+
+def _sparing(layers: list[EquivariantTransform], memory: Memory) -> list[EquivariantTransform]:
+    """The layers of a step; as one that stores its input alone, where asked."""
+    return layers if memory == "plain" else [Recompute(Compose(layers))]
+
+
+def _check_memory(memory: str, allowed: tuple[str, ...]) -> None:
+    if memory not in allowed:
+        hint = "; a coupling has no series whose gradient could be kept" if memory == "constant" else ""
+        raise ValueError(f"expected memory among {list(allowed)}, got {memory!r}{hint}")
 
 
 def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:

@@ -24,7 +24,7 @@ from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
-from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
+from pyro_gflows.numerics import ConstantMemory, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
     Compose,
@@ -132,6 +132,11 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     ),
     "residual, estimated, regular C4": lambda: estimated(VectorAction.regular("C4")),
     "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),
+    "residual, estimated in constant memory, regular C4": lambda: GResidual(
+        VectorAction.regular("C4"),
+        network(VectorAction.regular("C4")),
+        log_det=ConstantMemory(RouletteLogDet(evaluation=SeriesLogDet(8, probes=1))),
+    ),
     "actnorm, sign flips": lambda: GActNorm(VectorAction.from_generators(SIGN_FLIPS)),
     "actnorm, image D4, regular": lambda: GActNorm(ImageAction("D4", 1, size=2, fields="regular")),
     "recomputed, plane D8": lambda: Recompute(CONSTRUCTORS["residual, ridges, plane D8"]()),

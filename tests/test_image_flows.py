@@ -65,9 +65,59 @@ def test_three_scales_of_a_larger_grid():
         (lambda: g_coupling_image_flow(VectorAction.plane("C4")), TypeError, "expected an ImageAction"),
         (lambda: g_coupling_image_flow(ImageAction("C4", size=4), scales=0), ValueError, "scales >= 1"),
         (lambda: g_residual_image_flow(ImageAction("C4", size=6), scales=3), ValueError, "divides 3 and 3"),
-        (lambda: g_coupling_image_flow(ImageAction("D4", size=4), scales=2), ValueError, "fewer scales, or g_residual"),
+        (
+            lambda: g_coupling_image_flow(ImageAction("D4", size=4), scales=2),
+            ValueError,
+            "fewer scales, other splits, or g_residual",
+        ),
     ],
 )
 def test_bad_input_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "action", "memory"),
+    [
+        (g_coupling_image_flow, ImageAction("C4", 2, size=4), "recompute"),
+        (g_residual_image_flow, ImageAction("C4", 2, size=4), "recompute"),
+        (g_residual_image_flow, ImageAction("C4", 2, size=4), "constant"),
+        # above 64 numbers: the roulette, in training
+        (g_residual_image_flow, ImageAction("D2", 2, size=6), "recompute"),
+        (g_residual_image_flow, ImageAction("D2", 2, size=6), "constant"),
+    ],
+)
+def test_less_memory_gives_the_same_numbers_and_gradients(make, action, memory):
+    found = []
+    for choice in ("plain", memory):
+        torch.manual_seed(0)
+        flow = make(action, blocks=2, width=1, depth=1, memory=choice).double().train()
+        randomize_(flow, scale=0.05, generator=torch.Generator().manual_seed(1))
+        torch.manual_seed(2)
+        log_probs = flow(events(flow, 5))
+        weights = torch.arange(5.0, dtype=torch.float64)
+        gradients = torch.autograd.grad((weights * log_probs).sum(), list(flow.parameters()))
+        found.append([log_probs.detach(), *gradients])
+    for plain, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, plain, rtol=1e-11, atol=1e-11)
+
+
+def test_less_memory_can_be_trained_described_and_drawn_from():
+    flow = g_residual_image_flow(ImageAction("C4", 2, size=4), blocks=1, width=1, bound=0.6, memory="constant")
+    flow = flow.double()
+    flow.initialize(events(flow, 32))
+    before = flow(events(flow, 3)).detach()
+    training_steps(flow, 3)
+    assert (flow(events(flow, 3)) - before).abs().min() > 1e-4
+    again = EquivariantFlow.from_config(flow.config()).double().eval()
+    again.load_state_dict(flow.state_dict())
+    assert torch.equal(again(events(flow, 3)), flow(events(flow, 3)))
+    assert flow.dist.sample((2,)).shape == (2, 2, 4, 4)
+
+
+def test_unknown_ways_with_memory_are_named():
+    with pytest.raises(ValueError, match="memory among .'plain', 'recompute', 'constant'., got 'none'"):
+        g_residual_image_flow(ImageAction("C4", size=4), memory="none")
+    with pytest.raises(ValueError, match="a coupling has no series"):
+        g_coupling_image_flow(ImageAction("C4", size=4), memory="constant")

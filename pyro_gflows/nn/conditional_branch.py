@@ -73,6 +73,10 @@ class BranchGiven:
         value: Tensor = self.network(self._joint(x))
         return value.narrow(self._dim, 0, x.shape[self._dim])
 
+    def captured(self) -> list[Tensor]:
+        """The tensors beside x that the value depends on."""
+        return [*self.network.parameters(), self.features]
+
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its Jacobian in x, on the flattened event."""
         value, jacobian = self.network.call_and_jacobian(self._joint(x))  # type: ignore[operator]

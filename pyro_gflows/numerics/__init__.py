@@ -1,5 +1,6 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions."""
 
+from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
@@ -7,6 +8,7 @@ from pyro_gflows.numerics.log_det import LogDet, Orbit
 from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.rational_quadratic import rational_quadratic
+from pyro_gflows.numerics.replay import replayed
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
@@ -15,6 +17,7 @@ from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
 __all__ = [
     "BanachSolver",
     "Branch",
+    "ConstantMemory",
     "ExactLogDet",
     "InverseDidNotConverge",
     "LogDet",
@@ -33,5 +36,6 @@ __all__ = [
     "log_abs_det",
     "low_rank_matrix",
     "rational_quadratic",
+    "replayed",
     "spectral_norm",
 ]

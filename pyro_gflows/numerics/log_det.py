@@ -92,6 +92,37 @@ class LogDet(ABC):
     ) -> tuple[Tensor, Tensor]:
         """f(x) and the log-det, differentiable if ``create_graph``; called with gradients enabled."""
 
+    def rehearse(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *,
+        lipschitz: float,
+        training: bool,
+        orbit: Orbit | None,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        """f(x) and the log-det without a graph, and what to keep for ``replay``; called with gradients enabled."""
+        found = self.estimate(f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=False)
+        return found, ()
+
+    def replay(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *kept: Tensor,
+        lipschitz: float,
+        training: bool,
+        orbit: Orbit | None,
+    ) -> tuple[Tensor, Tensor]:
+        """f(x), and a number for each row with the gradient of the log-det that ``rehearse`` gave.
+
+        By default the estimate once more, from the same random numbers; one with a shorter way to its gradient
+        overrides both methods.
+        """
+        return self.estimate(f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=True)
+
     @abstractmethod
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
         """What is certified for a branch with this Lipschitz bound on events of ``dim`` entries, for a repr."""

@@ -93,24 +93,65 @@ class RouletteLogDet(LogDet):
             return self.evaluation.estimate(
                 f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit, create_graph=create_graph
             )
-        refuse_tracing("the roulette log-det, in training,")
-        split = x.dim() - event_dim
-        weights = self._weights(x, split, self._continuation(lipschitz))
         point = tracked(x)
         value = f(point)
-        probe = random_probes(x)
-        power, log_det, neumann = probe, x.new_zeros(x.shape[:split]), torch.zeros_like(probe)
-        for k, weight in enumerate(weights, start=1):
-            neumann = neumann - (-1) ** k * weight.reshape(*weight.shape, *(1,) * event_dim) * power
-            power = vector_jacobian_product(value, point, power, create_graph=False)
-            log_det = log_det - (-1) ** k / k * weight * _dot(power, probe, split)
+        log_det, neumann, probe = self._series(value, point, event_dim, lipschitz)
         if create_graph and value.requires_grad:
-            surrogate = _dot(vector_jacobian_product(value, point, neumann, create_graph=True), probe, split)
+            surrogate = _surrogate(value, point, event_dim, neumann, probe)
             if surrogate.requires_grad:
                 # Subtracting the value from itself is exactly zero: the surrogate gives its gradient only.
                 log_det = log_det + (surrogate - surrogate.detach())
                 log_det.register_hook(_first_order_only)
         return value, log_det
+
+    def rehearse(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *,
+        lipschitz: float,
+        training: bool,
+        orbit: Orbit | None,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        """As every estimator; in training it keeps w and the signs of the probe."""
+        if not training:
+            return self.evaluation.rehearse(f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit)
+        point = tracked(x)
+        value = f(point)
+        log_det, neumann, probe = self._series(value, point, event_dim, lipschitz)
+        return (value, log_det), (neumann, probe > 0)
+
+    def replay(
+        self,
+        f: Branch,
+        x: Tensor,
+        event_dim: int,
+        *kept: Tensor,
+        lipschitz: float,
+        training: bool,
+        orbit: Orbit | None,
+    ) -> tuple[Tensor, Tensor]:
+        """As every estimator; in training f(x) and w^T J eps, with no term of the series computed again."""
+        if not training:
+            return self.evaluation.replay(f, x, event_dim, *kept, lipschitz=lipschitz, training=False, orbit=orbit)
+        neumann, positive = kept
+        point = tracked(x)
+        value = f(point)
+        return value, _surrogate(value, point, event_dim, neumann, 2 * positive.to(x.dtype) - 1)
+
+    def _series(self, value: Tensor, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The log-det, w and eps, for value = f(x)."""
+        refuse_tracing("the roulette log-det, in training,")
+        split = x.dim() - event_dim
+        weights = self._weights(x, split, self._continuation(lipschitz))
+        probe = random_probes(x)
+        power, log_det, neumann = probe, x.new_zeros(x.shape[:split]), torch.zeros_like(probe)
+        for k, weight in enumerate(weights, start=1):
+            neumann = neumann - (-1) ** k * weight.reshape(*weight.shape, *(1,) * event_dim) * power
+            power = vector_jacobian_product(value, x, power, create_graph=False)
+            log_det = log_det - (-1) ** k / k * weight * _dot(power, probe, event_dim)
+        return log_det, neumann, probe
 
     def _continuation(self, lipschitz: float) -> float:
         require_contraction(lipschitz)
@@ -149,8 +190,13 @@ class RouletteLogDet(LogDet):
         )
 
 
-def _dot(first: Tensor, second: Tensor, split: int) -> Tensor:
-    return (first * second).flatten(split).sum(-1)
+def _surrogate(value: Tensor, x: Tensor, event_dim: int, neumann: Tensor, probe: Tensor) -> Tensor:
+    """w^T J eps by row, for value = f(x)."""
+    return _dot(vector_jacobian_product(value, x, neumann, create_graph=True), probe, event_dim)
+
+
+def _dot(first: Tensor, second: Tensor, event_dim: int) -> Tensor:
+    return (first * second).flatten(first.dim() - event_dim).sum(-1)
 
 
 def _first_order_only(gradient: Tensor) -> None:

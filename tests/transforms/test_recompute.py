@@ -77,9 +77,8 @@ def test_it_composes_describes_itself_and_refuses_second_derivatives():
     again.load_state_dict(flow.state_dict())
     x = torch.randn(3, 2, requires_grad=True)
     assert torch.equal(again(x), flow(x))
-    (slope,) = torch.autograd.grad(flow(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
+    with pytest.raises(RuntimeError, match="expected a first derivative"):
+        torch.autograd.grad(flow(x).sum(), x, create_graph=True)
 
 
 def test_swapped_weights_are_noticed():
