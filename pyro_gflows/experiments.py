@@ -195,7 +195,7 @@ def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
 
 
 def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
-    """Write ``density.png``, ``samples.png`` and ``loss.png``.
+    """Write ``density.png``, ``samples.png`` and ``loss.png``; of images, ``latent.png`` as well.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -209,5 +209,7 @@ def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
     else:
         plots.plot_log_probs(log_probs(flow, samples), log_probs(flow, test), folder / "density.png")
     plots.plot_samples(samples, test, folder / "samples.png", scaling=data.scaling)
+    if len(data.event_shape) == 3:
+        plots.plot_latent_rotations(flow, folder / "latent.png", scaling=data.scaling)
     floor = None if data.target is None else data.target.floor
     plots.plot_loss(outcome.result.train_curve, outcome.result.held_out_curve, folder / "loss.png", floor=floor)

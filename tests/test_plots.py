@@ -3,8 +3,9 @@ import sys
 import pytest
 import torch
 
-from pyro_gflows import plots
+from pyro_gflows import ImageAction, OffGridAction, g_coupling_image_flow, plots
 from pyro_gflows.datasets import GreyLevels, density
+from pyro_gflows.testing import randomize_
 from tests.infer.flows import points, small_flow
 
 PNG = b"\x89PNG"
@@ -38,6 +39,34 @@ def test_samples_of_any_event_shape(path, shape):
     x = torch.rand(70, *shape, generator=torch.Generator().manual_seed(0))
     plots.plot_samples(x, x, path, scaling=GreyLevels(17) if len(shape) == 3 else None)
     assert path.read_bytes().startswith(PNG)
+
+
+def image_flow(group="C4"):
+    torch.manual_seed(0)
+    return randomize_(g_coupling_image_flow(ImageAction(group, size=4), scales=1, blocks=1, width=1), scale=0.05)
+
+
+def test_latents_are_moved_as_images_are(path):
+    flow = image_flow()
+    state = torch.get_rng_state()
+    assert plots.plot_latent_rotations(flow, path, scaling=GreyLevels(17)) < 1e-12
+    assert path.read_bytes().startswith(PNG)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert plots.plot_latent_rotations(image_flow("C1"), path, action=flow.action, latents=2) > 1e-3
+
+
+def test_elements_between_the_pixels_are_drawn_too(path):
+    action = OffGridAction("SO(2)", 1, size=4)
+    assert plots.plot_latent_rotations(image_flow(), path, action=action) > 0.1
+    quarter = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]], dtype=torch.float64)
+    assert plots.plot_latent_rotations(image_flow(), path, action=action, elements=quarter, latents=1) < 1e-12
+
+
+def test_latents_that_the_group_does_not_move_are_named(path):
+    with pytest.raises(ValueError, match="images and latents of one shape"):
+        plots.plot_latent_rotations(image_flow(), path, action=ImageAction("C4", size=8))
+    with pytest.raises(ValueError, match="images and latents of one shape"):
+        plots.plot_latent_rotations(small_flow(), path)
 
 
 def test_losses_and_log_probs(path):

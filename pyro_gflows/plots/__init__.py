@@ -1,0 +1,19 @@
+"""Pictures of flows: densities, samples, latent rotations and losses, as files, with no global plotting state."""
+
+from pyro_gflows.plots.densities import draw_density, plot_density, plot_log_probs
+from pyro_gflows.plots.figures import new_figure, save_figure
+from pyro_gflows.plots.latent import plot_latent_rotations
+from pyro_gflows.plots.losses import plot_loss
+from pyro_gflows.plots.samples import draw_images, plot_samples
+
+__all__ = [
+    "draw_density",
+    "draw_images",
+    "new_figure",
+    "plot_density",
+    "plot_latent_rotations",
+    "plot_log_probs",
+    "plot_loss",
+    "plot_samples",
+    "save_figure",
+]
