@@ -36,8 +36,8 @@ def plot_latent_rotations(
     """Write the images T(g z) of a few latents z (rows) under elements g of a group (columns).
 
     Below each column stands the largest difference of any pixel between T(g z) and g T(z), in float64: rounding (and
-    the tolerance of a solver, where a layer is inverted by one) for a flow with the symmetry; a star marks elements that
-    interpolate between pixels.
+    the tolerance of a solver, where a layer is inverted by one) for a flow with the symmetry. A star marks elements
+    that interpolate between pixels.
 
     Args:
         flow: Of images.
