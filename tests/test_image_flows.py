@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, ImageAction, VectorAction, g_coupling_image_flow, g_residual_image_flow
+from pyro_gflows.infer import FitSettings, fit
 from pyro_gflows.testing import assert_bijective, assert_invariant, assert_log_det, randomize_
 from pyro_gflows.transforms import GSplit
 from tests.constructors import events, training_steps
@@ -114,6 +115,18 @@ def test_less_memory_can_be_trained_described_and_drawn_from():
     again.load_state_dict(flow.state_dict())
     assert torch.equal(again(events(flow, 3)), flow(events(flow, 3)))
     assert flow.dist.sample((2,)).shape == (2, 2, 4, 4)
+
+
+def test_a_fit_in_constant_memory_ends_at_the_same_weights():
+    action = ImageAction("D2", 2, size=6)
+    settings = FitSettings(steps=4, batch_size=6, ema_decay=0.5)
+    ends = []
+    for memory in ("plain", "constant"):
+        torch.manual_seed(0)
+        flow = g_residual_image_flow(action, blocks=2, width=1, bound=0.6, memory=memory).double()
+        fit(flow, events(flow, 12), settings=settings, progress=False)
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in flow.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-7, atol=1e-9)
 
 
 def test_unknown_ways_with_memory_are_named():
