@@ -23,7 +23,7 @@ from pyro_gflows.actions.groups import DihedralGroup
 from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
+from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
@@ -35,6 +35,7 @@ from pyro_gflows.transforms import (
     GCoupling,
     GInverseAutoregressive,
     GLinear,
+    GMonotone,
     GNormalCdf,
     GOrbitNorm,
     GRadial,
@@ -129,6 +130,27 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "residual, sorted pairs, regular C4": lambda: GResidual(
         VectorAction.regular("C4"),
         LipschitzNetwork(VectorAction.regular("C4"), width=2, depth=1, bound=0.6, activation="sorted_pairs"),
+    ),
+    "residual, concatenated swishes, nearly orthogonal layers, image C4": lambda: GResidual(
+        ImageAction("C4", 1, size=3),
+        LipschitzNetwork(
+            ImageAction("C4", 1, size=3),
+            width=1,
+            bound=0.6,
+            activation="clipswish",
+            layer="almost_orthogonal",
+            scales="field",
+        ),
+    ),
+    "residual, curves, polar layers, image C4": lambda: GResidual(
+        ImageAction("C4", 1, size=3),
+        LipschitzNetwork(ImageAction("C4", 1, size=3), width=1, bound=0.6, activation="curves", layer="polar"),
+    ),
+    "residual, dense network, image C4": lambda: GResidual(
+        ImageAction("C4", 1, size=3), LipschitzDenseNetwork(ImageAction("C4", 1, size=3), width=1, bound=0.6)
+    ),
+    "monotone, network, image C4": lambda: GMonotone(
+        ImageAction("C4", 1, size=3), network(ImageAction("C4", 1, size=3))
     ),
     "residual, estimated, regular C4": lambda: estimated(VectorAction.regular("C4")),
     "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),

@@ -3,8 +3,10 @@
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
+from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conditional_branch import ConditionalBranch
 from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
@@ -16,15 +18,20 @@ from pyro_gflows.nn.networks import (
     conditioner,
 )
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
+from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.radial import RadialTerm
+from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
 
 __all__ = [
+    "AlmostOrthogonalConv",
     "AutoregressiveNetwork",
+    "ConcatenatedLipSwish",
     "ConditionalBranch",
+    "Curves",
     "EquivariantCNN",
     "EquivariantConv",
     "EquivariantLinear",
@@ -34,10 +41,13 @@ __all__ = [
     "KernelLayer",
     "LipSwish",
     "LipschitzConv",
+    "LipschitzDenseNetwork",
     "LipschitzLinear",
     "LipschitzNetwork",
     "LipschitzSum",
+    "PolarConv",
     "RadialTerm",
+    "Rescaled",
     "Ridges",
     "SlopeSplines",
     "SoftNetwork",

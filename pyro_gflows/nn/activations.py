@@ -15,11 +15,15 @@ from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.registry import registered
 
-__all__ = ["LipSwish", "SortedPairs", "Splines"]
+__all__ = ["LipSwish", "Pointwise", "SortedPairs", "Splines"]
 
 
-class _Pointwise(nn.Module):
+class Pointwise(nn.Module):
+    """A function of one number, applied to every entry of permutation fields."""
+
     lipschitz: float = 1.0
+    fan_out = 1
+    """How many numbers it makes of each: the output's fields are as many copies of the input's, one after the other."""
 
     def __init__(self, action: GroupAction) -> None:
         super().__init__()
@@ -30,17 +34,17 @@ class _Pointwise(nn.Module):
             )
         self.action = action
 
-    def _fields(self) -> Tensor:
-        """For each entry along dimension ``-event_dim``, the index of its field."""
+    def field_of_entries(self) -> Tensor:
+        """For each entry along dimension ``-event_dim``, the index of its field; broadcasts with events."""
         sizes = torch.tensor(self.action.field_sizes)
-        return torch.arange(len(sizes)).repeat_interleave(sizes)
+        return torch.arange(len(sizes)).repeat_interleave(sizes).reshape(-1, *[1] * (self.action.event_dim - 1))
 
     def extra_repr(self) -> str:
         return f"Lipschitz {self.lipschitz:g}"
 
 
 @registered
-class LipSwish(_Pointwise):
+class LipSwish(Pointwise):
     r"""Pointwise :math:`x\,\sigma(\beta x)/1.1` with a learnable :math:`\beta > 0`; 1-Lipschitz.
 
     Args:
@@ -68,7 +72,7 @@ class LipSwish(_Pointwise):
 
 
 @registered
-class SortedPairs(_Pointwise):
+class SortedPairs(Pointwise):
     """Sorts each entry of one field with that of the next, (a, b) -> (min, max); norm-preserving, 1-Lipschitz.
 
     The first half of the fields is paired with the second half; fields that pair up must be of one type. Its slopes are
@@ -97,7 +101,7 @@ class SortedPairs(_Pointwise):
 
 
 @registered
-class Splines(_Pointwise):
+class Splines(Pointwise):
     """One learnable function with |slope| < 1 for each field, applied to each of its entries; it starts as a soft step.
 
     Args:
@@ -117,8 +121,7 @@ class Splines(_Pointwise):
     def __init__(self, action: GroupAction, *, knots: int = 8, limit: float = 3.0) -> None:
         super().__init__(action)
         self.splines = SlopeSplines(len(action.fields), knots=knots, limit=limit)
-        fields = self._fields().reshape(-1, *[1] * (action.event_dim - 1))
-        self.register_buffer("row", fields, persistent=False)
+        self.register_buffer("row", self.field_of_entries(), persistent=False)
         with torch.no_grad():  # a smooth step: half of the slope range used, so that both signs are within reach
             points = torch.linspace(-limit, limit, 2 * knots - 1)
             self.splines.theta.copy_(torch.atanh(0.05 + 0.9 * torch.sigmoid(2 * points)) + self.splines.theta)

@@ -101,6 +101,15 @@ class EquivariantConv(KernelLayer):
         """The weights at every place of the kernel, ``(C_out, C_in, k, k)``."""
         return _spread(self.orbit_weights, self._index, self._sign)
 
+    def assign_(self, kernel: Tensor) -> None:
+        """Set the weights to those of the equivariant kernel that is nearest to ``(C_out, C_in, k, k)``."""
+        with torch.no_grad():
+            entries = (kernel * self._sign).flatten().to(self.orbit_weights)
+            sums, counts = torch.zeros_like(self.orbit_weights), torch.zeros_like(self.orbit_weights)
+            sums.index_add_(0, self._index, entries)
+            counts.index_add_(0, self._index, self._sign.abs().flatten().to(counts))
+            self.orbit_weights.copy_(sums / counts.clamp(min=1.0))
+
     def _make_kernel(self) -> Tensor:
         return self.weight()
 

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.orbits import connected_components
@@ -14,6 +15,9 @@ from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzConv"]
+
+# Numbers in the smaller of the input and the output up to which the norm is that of the materialised matrix.
+_EXACT_UP_TO = 64
 
 
 @registered
@@ -24,7 +28,9 @@ class LipschitzConv(EquivariantConv):
     bound of the norm of the convolution: the largest singular value of its symbol over all frequencies of the periodic
     grid of n + k - 1 pixels, of which a zero-padded convolution is a part (with periodic padding of the grid itself,
     where that is the norm). Frequencies in one orbit of the group share their singular values, so one of each is
-    enough. N is computed anew from the weights at each call: no step of an optimizer can break the bound.
+    enough. On a zero-padded grid no larger than the kernel, where that bound is loose, and on few numbers (a single
+    channel of 8 x 8), N is the norm itself. It is computed anew from the weights at each call: no step of an optimizer
+    can break the bound.
 
     Args:
         action_in: how the group moves the input.
@@ -63,6 +69,9 @@ class LipschitzConv(EquivariantConv):
         super().__init__(action_in, action_out, kernel_size=kernel_size, bias=bias)
         self.bound = bound
         self.register_buffer("_frequencies", _frequencies(action_in, self._periods()), persistent=False)
+        side, pixels = min(action_in.event_shape[1:]), action_in.height * action_in.width
+        small = side <= kernel_size or pixels * min(action_in.channels, action_out.channels) <= _EXACT_UP_TO
+        self.exact = action_in.padding == "zero" and small
         half_turn = _half_turn(action_out)
         self._has_half_turn = half_turn is not None
         if half_turn is not None:
@@ -73,23 +82,40 @@ class LipschitzConv(EquivariantConv):
 
     def weight(self) -> Tensor:
         """The kernel, scaled."""
-        free = super().weight()
-        # a little below the bound, so that rounding does not lift the scaled kernel above it
-        bound = self.bound * (1.0 - 32.0 * torch.finfo(free.dtype).eps)
-        return free * (bound / self._norm(free).clamp(min=bound))
+        return self.bounded(super().weight())
+
+    def bounded(self, free: Tensor) -> Tensor:
+        """An equivariant kernel with the bound, from any equivariant one."""
+        bound = self.bound_below(free.dtype)
+        return free * (bound / self.norm(free).clamp(min=bound))
+
+    def bound_below(self, dtype: torch.dtype) -> float:
+        """A little below the bound, so that rounding does not lift a scaled kernel above it."""
+        return self.bound * (1.0 - 32.0 * torch.finfo(dtype).eps)
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant of this layer with its present weights, a 0-dim tensor."""
-        return self._norm(self.weight())
+        return self.norm(self.weight())
 
     def _periods(self) -> tuple[int, int]:
         enlarged = 0 if self.action_in.padding == "circular" else self.kernel_size - 1
         return self.action_in.height + enlarged, self.action_in.width + enlarged
 
-    def _norm(self, kernel: Tensor) -> Tensor:
+    def norm(self, kernel: Tensor) -> Tensor:
+        """The norm of the convolution with an equivariant kernel or an upper bound of it, differentiable."""
+        if self.exact:
+            return spectral_norm(self._matrix(kernel))
         with torch.no_grad():
             largest = spectral_norm(self._symbols(kernel, self._frequencies)).argmax()
         return spectral_norm(self._symbols(kernel, self._frequencies[largest]))
+
+    def _matrix(self, kernel: Tensor) -> Tensor:
+        """The zero-padded convolution (or its transpose) as a matrix, from the side with fewer channels."""
+        if kernel.shape[0] < kernel.shape[1]:
+            kernel = kernel.transpose(0, 1).flip(-1, -2)
+        shape = (kernel.shape[1], self.action_in.height, self.action_in.width)
+        units = torch.eye(math.prod(shape), dtype=kernel.dtype, device=kernel.device).reshape(-1, *shape)
+        return functional.conv2d(units, kernel, padding=self.kernel_size // 2).flatten(1)
 
     def _symbols(self, kernel: Tensor, frequencies: Tensor) -> Tensor:
         r"""The symbols of the kernel at frequencies ``(..., 2)``, shape ``(..., C_out, C_in)``, up to unitary maps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,20 @@ from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.linear import LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.networks import EquivariantNetwork
+from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.radial import RadialTerm
+from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.numerics import dense_jacobian
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzNetwork", "lipschitz_branch"]
+
+_CONVOLUTIONS: dict[str, type[LipschitzConv]] = {
+    "spectral": LipschitzConv,
+    "almost_orthogonal": AlmostOrthogonalConv,
+    "polar": PolarConv,
+}
 
 
 @registered
@@ -36,9 +45,14 @@ class LipschitzNetwork(EquivariantNetwork):
         bound: the constant c, in (0, 1).
         activation: as for EquivariantNetwork; by default learnable splines where fields are permuted, else the soft
             threshold. "gated" has no finite constant, so the bound is infinite.
+        layer: how linear layers keep their bounds: "spectral" (LipschitzConv, LipschitzLinear); on images also
+            "almost_orthogonal" or "polar".
+        scales: the units of the activations: "fixed", or learnt, one for each "layer" or each "field": which is how
+            the bound is split between the layers, as a whole or channel by channel (:class:`Rescaled`).
+        mirrored: whether, on images, the last layer starts as the transpose of the first.
 
     Raises:
-        ValueError: a bound outside (0, 1), or an unknown activation.
+        ValueError: a bound outside (0, 1), or an unknown activation, layer or kind of scales.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -57,23 +71,41 @@ class LipschitzNetwork(EquivariantNetwork):
         depth: int = 1,
         bound: float = 0.98,
         activation: str | None = None,
+        layer: Literal["spectral", "almost_orthogonal", "polar"] = "spectral",
+        scales: Literal["fixed", "layer", "field"] = "fixed",
+        mirrored: bool = False,
     ) -> None:
         if not 0 < bound < 1:
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
-        self._layer_bound = bound ** (1 / (depth + 1))
+        if layer not in _CONVOLUTIONS or (layer != "spectral" and action.event_dim == 1):
+            raise ValueError(f"expected a layer among {sorted(_CONVOLUTIONS)} ('spectral' on vectors), got {layer!r}")
+        if scales not in ("fixed", "layer", "field"):
+            raise ValueError(f"expected scales 'fixed', 'layer' or 'field', got {scales!r}")
+        self._layer_bound, self._layer_kind, self._scales = bound ** (1 / (depth + 1)), layer, scales
         super().__init__(action, action, width=width, depth=depth, activation=activation)
         self.action, self.bound = action, bound
         # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
         ratio = sum(action.field_sizes) / sum(self.hidden(action, width).field_sizes)
         self.hidden_scale = min(1.0, ratio**0.5)
+        if mirrored:
+            self._mirror()
 
     def hidden(self, action: GroupAction, width: int) -> GroupAction:
         # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
         return action.regular_fields(width) if action.is_finite else action.copies(width)
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
-        kind = LipschitzLinear if action_in.event_dim == 1 else LipschitzConv
+        kind = LipschitzLinear if action_in.event_dim == 1 else _CONVOLUTIONS[self._layer_kind]
         return kind(action_in, action_out, bound=self._layer_bound)  # type: ignore[arg-type]
+
+    def activation(self, kind: str, action: GroupAction) -> nn.Module:
+        plain = super().activation(kind, action)
+        return plain if self._scales == "fixed" else Rescaled(plain, each_field=self._scales == "field")
+
+    def _mirror(self) -> None:
+        first, last = self.layers[0], self.layers[-1]
+        kernel = first.weight().detach().transpose(0, 1).flip(-1, -2)  # type: ignore[operator]
+        last.assign_(kernel.repeat(1, last.action_in.channels // kernel.shape[1], 1, 1))  # type: ignore[operator, union-attr]
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
@@ -94,10 +126,11 @@ class LipschitzNetwork(EquivariantNetwork):
 
     def _closed_form(self, x: Tensor, first: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor]:
         value, slope = self.activations[0].value_and_slope(first(x) / self.hidden_scale)  # type: ignore[operator]
+        inner = torch.cat([first.kernel()] * self.activations[0].fan_out)  # type: ignore[operator, list-item]
         if self.action_in.event_dim == 1:
-            jacobian = (last.kernel() * slope[..., None, :]) @ first.kernel()  # type: ignore[operator]
+            jacobian = (last.kernel() * slope[..., None, :]) @ inner  # type: ignore[operator]
         else:
-            jacobian = sandwich_jacobian(last.kernel(), slope, first.kernel())  # type: ignore[operator]
+            jacobian = sandwich_jacobian(last.kernel(), slope, inner)  # type: ignore[operator]
         return last(self.hidden_scale * value), jacobian
 
 

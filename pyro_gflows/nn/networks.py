@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
@@ -19,17 +19,36 @@ __all__ = [
     "EquivariantCNN",
     "EquivariantMLP",
     "EquivariantNetwork",
+    "activation_for",
     "conditioner",
     "hidden_action",
 ]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
+    "clipswish": ConcatenatedLipSwish,
+    "curves": Curves,
     "gated": GatedNorm,
     "lipswish": LipSwish,
     "soft_threshold": SoftThresholdNorm,
     "sorted_pairs": SortedPairs,
     "splines": Splines,
 }
+
+
+def activation_for(action: GroupAction, name: str | None, defaults: tuple[str, str]) -> nn.Module:
+    """The activation of that name; without one, the first default where fields are permuted, else the second.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return _ACTIVATIONS[_kind(name, action, defaults)](action)
+
+
+def _kind(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> str:
+    kind = name or defaults[0 if action.is_permutation else 1]
+    if kind not in _ACTIVATIONS:
+        raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {name!r}")
+    return kind
 
 
 _REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is large
@@ -52,8 +71,8 @@ class EquivariantNetwork(nn.Module):
         action_out: how it moves the output.
         width: hidden fields (regular representations of a finite group).
         depth: hidden layers.
-        activation: "lipswish", "splines", "sorted_pairs" (permutation fields), "soft_threshold", "gated" (any); by
-            default LipSwish where fields are permuted, else gates.
+        activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
+            "gated" (any); by default LipSwish where fields are permuted, else gates.
     """
 
     default_activations = ("lipswish", "gated")
@@ -74,11 +93,11 @@ class EquivariantNetwork(nn.Module):
             raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
         self.action_in, self.action_out = action_in, action_out
         hidden = self.hidden(action_in, width)
-        chain = [action_in, *[hidden] * depth, action_out]
-        self.layers = nn.ModuleList(self.layer(a, b) for a, b in itertools.pairwise(chain))
-        kind = activation or self.default_activations[0 if hidden.is_permutation else 1]
-        if kind not in _ACTIVATIONS:
-            raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {activation!r}")
+        kind = _kind(activation, hidden, self.default_activations)
+        copies = getattr(_ACTIVATIONS[kind], "fan_out", 1)
+        activated = hidden if copies == 1 else hidden.copies(copies)
+        sources, targets = [action_in, *[activated] * depth], [*[hidden] * depth, action_out]
+        self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(sources, targets, strict=True))
         self.activations = nn.ModuleList(self.activation(kind, hidden) for _ in range(depth))
 
     def hidden(self, action: GroupAction, width: int) -> GroupAction:

@@ -9,6 +9,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform, Conditioned
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.invert import Invert
 from pyro_gflows.transforms.linear import GLinear
+from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
@@ -34,6 +35,7 @@ __all__ = [
     "GCoupling",
     "GInverseAutoregressive",
     "GLinear",
+    "GMonotone",
     "GNormalCdf",
     "GOrbitNorm",
     "GRadial",

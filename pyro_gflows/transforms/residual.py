@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.nn import ConditionalBranch, LipschitzNetwork, LipschitzSum, kernels_once, lipschitz_branch
+from pyro_gflows.nn import (
+    ConditionalBranch,
+    LipschitzDenseNetwork,
+    LipschitzNetwork,
+    LipschitzSum,
+    kernels_once,
+    lipschitz_branch,
+)
 from pyro_gflows.numerics import (
     BanachSolver,
     Branch,
@@ -21,7 +28,7 @@ from pyro_gflows.numerics import (
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
-__all__ = ["GResidual", "g_residual"]
+__all__ = ["GResidual", "bound_now", "check_branch", "g_residual", "promised_bound"]
 
 
 @registered
@@ -65,16 +72,14 @@ class GResidual(OneWayTransform):
         fast: Fast = "score",
     ) -> None:
         super().__init__(action, fast=fast, context_action=getattr(branch, "context_action", None))
-        _check_bound(branch)
-        if getattr(branch, "action", action) != action:
-            raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
+        check_branch(branch, action)
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if action.numel <= 3 else BanachSolver()) if solver is None else solver
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of Lip(f), as the weights are now."""
-        return _bound_now(self.branch)
+        return bound_now(self.branch)
 
     def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._forth(self._given(context), x)
@@ -82,7 +87,7 @@ class GResidual(OneWayTransform):
     def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         branch = self._given(context)
         with torch.no_grad(), kernels_once(self.branch):
-            root, _ = self.solver(branch, y, self.action_in.event_dim, lipschitz=_promised_bound(self.branch))
+            root, _ = self.solver(branch, y, self.action_in.event_dim, lipschitz=promised_bound(self.branch))
         x = implicit_root(branch, y, root, self.action_in.event_dim)
         return x, -self._forth(branch, x)[1]
 
@@ -97,7 +102,7 @@ class GResidual(OneWayTransform):
             branch,
             x,
             self.action_in.event_dim,
-            lipschitz=_promised_bound(self.branch),
+            lipschitz=promised_bound(self.branch),
             training=self.training,
             orbit=self.action_in.act_all if self.action_in.is_finite else None,
         )
@@ -108,14 +113,22 @@ class GResidual(OneWayTransform):
         return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
 
 
-def _bound_now(branch: nn.Module) -> Tensor:
+def bound_now(branch: nn.Module) -> Tensor:
+    """An upper bound of a branch's Lipschitz constant, as its weights are now."""
     return torch.as_tensor(branch.lipschitz_bound()).detach()  # type: ignore[operator]
 
 
-def _promised_bound(branch: nn.Module) -> float | Tensor:
+def promised_bound(branch: nn.Module) -> float | Tensor:
     """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
-    known = isinstance(branch, LipschitzSum | LipschitzNetwork | ConditionalBranch)
-    return branch.bound if known else _bound_now(branch)  # type: ignore[return-value]
+    known = isinstance(branch, LipschitzSum | LipschitzNetwork | LipschitzDenseNetwork | ConditionalBranch)
+    return branch.bound if known else bound_now(branch)  # type: ignore[return-value]
+
+
+def check_branch(branch: nn.Module, action: GroupAction) -> None:
+    """Raise TypeError or ValueError unless the branch is a contraction with a bound, made for this action."""
+    _check_bound(branch)
+    if getattr(branch, "action", action) != action:
+        raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
 
 
 def _check_bound(branch: nn.Module) -> None:
@@ -124,7 +137,7 @@ def _check_bound(branch: nn.Module) -> None:
             f"expected a branch with a lipschitz_bound() method, got {type(branch).__name__}; build it from "
             "pyro_gflows.nn, or give your module a method that returns an upper bound"
         )
-    bound = float(_bound_now(branch))
+    bound = float(bound_now(branch))
     if not bound < 1:
         raise ValueError(
             f"expected a branch with a Lipschitz bound below 1, got {bound:g}; an unbounded activation (gated) or "
@@ -146,7 +159,7 @@ def _default_log_det(action: GroupAction, branch: nn.Module) -> LogDet:
     if action.numel <= _DENSE_UP_TO:
         return RouletteLogDet()
     _check_bound(branch)
-    return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=_promised_bound(branch), probes=1))
+    return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=promised_bound(branch), probes=1))
 
 
 def g_residual(

@@ -150,7 +150,7 @@ def test_gradients_copies_and_configuration() -> None:
 
 @every_pair
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
-def test_lipschitz_bound_holds_and_is_the_symbols_norm(
+def test_lipschitz_bound_holds_and_is_the_norm_or_the_symbols(
     action_in: ImageAction, action_out: ImageAction, kernel_size: int
 ) -> None:
     conv = LipschitzConv(action_in, action_out, kernel_size=kernel_size, bound=0.9).double()
@@ -164,7 +164,8 @@ def test_lipschitz_bound_holds_and_is_the_symbols_norm(
         assert norm <= bound * (1 + 1e-12)
         assert bound <= 0.9
         padding: Any = action_in.padding
-        assert torch.allclose(bound, conv_norm_bound(conv.weight(), action_in.event_shape[1:], padding=padding))
+        symbols = conv_norm_bound(conv.weight(), action_in.event_shape[1:], padding=padding)
+        assert torch.isclose(bound, norm) if conv.exact else torch.isclose(bound, symbols)
     assert bound >= 0.9 - 1e-9
     y = conv(x)
     error = (conv(action_in.act_all(x)) - action_out.act_all(y)).abs().max()

@@ -1,0 +1,56 @@
+"""Rescaled: an activation that learns at which size of its numbers it bends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.nn.activations import Pointwise
+from pyro_gflows.registry import registered
+
+__all__ = ["Rescaled"]
+
+_REACH = 3.0  # scales stay within e^-3 and e^3, where no rounding is blown up
+
+
+@registered
+class Rescaled(Pointwise):
+    r"""A pointwise activation in learnable units, :math:`x \mapsto h\,\varphi(x / h)`; as Lipschitz as :math:`\varphi`.
+
+    In a branch :math:`K_2\,h\,\varphi(h^{-1} K_1 x)` the h of a channel says how the bound is split between what comes
+    before the activation and what comes after, while the product of the two stays.
+
+    Args:
+        activation: pointwise, with ``value_and_slope``.
+        each_field: one h for each field, so that the bound is split channel by channel; else one for the layer.
+
+    Raises:
+        ValueError: an activation without ``value_and_slope``.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.nn import Splines
+        >>> Rescaled(Splines(VectorAction.regular("C4")))(torch.zeros(5, 4)).shape
+        torch.Size([5, 4])
+    """
+
+    row: Tensor
+
+    def __init__(self, activation: nn.Module, *, each_field: bool = True) -> None:
+        if not hasattr(activation, "value_and_slope"):
+            raise ValueError(f"expected a pointwise activation with value_and_slope, got {type(activation).__name__}")
+        super().__init__(activation.action)  # type: ignore[arg-type]
+        self.activation = activation
+        self.fan_out = int(activation.fan_out)  # type: ignore[arg-type]
+        self.lipschitz = float(activation.lipschitz)  # type: ignore[arg-type]
+        self.raw_log_scale = nn.Parameter(torch.zeros(len(self.action.fields) if each_field else 1))
+        row = self.field_of_entries()
+        self.register_buffer("row", row if each_field else torch.zeros_like(row), persistent=False)
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scale = (_REACH * torch.tanh(self.raw_log_scale / _REACH)).exp()[self.row]
+        value, slope = self.activation.value_and_slope(x / scale)  # type: ignore[operator]
+        return torch.cat([scale] * self.fan_out) * value, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value_and_slope(x)[0]
