@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows import plots
-from pyro_gflows.actions import GroupAction, ImageAction
+from pyro_gflows.actions import GroupAction, ImageAction, OffGridAction
 from pyro_gflows.datasets import DataSet
 from pyro_gflows.families import build_action, build_flow
 from pyro_gflows.flow import EquivariantFlow
@@ -31,6 +31,7 @@ from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT
 from pyro_gflows.infer.training.storage import check_writable, read_json, write_json
 from pyro_gflows.presets import Preset
+from pyro_gflows.transforms import GSigmoid
 
 __all__ = ["Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
@@ -59,7 +60,8 @@ def run(
     """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
 
     Args:
-        preset: What to build and how to train it; its seed also starts the weights.
+        preset: What to build and how to train it; its seed also starts the weights. Of images, the size ``logit=0.05``
+            puts logit preprocessing with that margin (``GSigmoid``) behind a multi-scale flow.
         data: Training and held-out events.
         folder: Made if needed.
         resume: Go on from the folder's checkpoint.
@@ -76,8 +78,8 @@ def run(
     action = build_action(preset.group, data.event_shape)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flow = build_flow(preset.flow, action, size=preset.size).to(device)
-        dequantiser = _dequantiser(action, data).to(device) if variational else None
+        flow = build_flow(preset.flow, action, size=_size(preset, action, data)).to(device)
+        dequantiser = _dequantiser(flow.action, data).to(device) if variational else None
     result = fit(
         flow,
         data.train,
@@ -135,6 +137,17 @@ def finish(
         )
     resume = (folder / CHECKPOINT).exists()
     return run(preset, data, folder, resume=resume, progress=progress, device=device).metrics
+
+
+def _size(preset: Preset, action: GroupAction, data: DataSet) -> dict[str, Any]:
+    """The keywords of the family, with logit preprocessing in the place of its margin."""
+    size = dict(preset.size)
+    if "logit" in size:
+        if data.scaling is None:
+            raise ValueError(f"expected images of grey levels for logit preprocessing, got {data.name}")
+        pixels = action.exact_subgroup if isinstance(action, OffGridAction) else action
+        size["preprocess"] = GSigmoid(pixels, data.scaling.interval(), alpha=size.pop("logit"))
+    return size
 
 
 def _dequantiser(action: GroupAction, data: DataSet) -> VariationalDequantiser:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_gflows import experiments
+from pyro_gflows import GSigmoid, experiments
 from pyro_gflows.cli import main
 from pyro_gflows.datasets import data_set, load_data
-from pyro_gflows.infer import FitSettings
+from pyro_gflows.infer import FitSettings, load
 from pyro_gflows.presets import preset_for
 from tests.infer.flows import points
 
@@ -93,7 +93,9 @@ def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
     data = load_data("digits")
     few = dataclasses.replace(data, validation=data.validation[:4], test=data.test[:4])
     preset = preset_for("digits", flow="coupling").change(
-        size={"blocks": 1, "width": 2}, settings=FitSettings(steps=1, batch_size=8)
+        flow="image-coupling",
+        size={"blocks": 1, "width": 2, "logit": 0.05},
+        settings=FitSettings(steps=1, batch_size=8),
     )
     metrics = experiments.run(preset, few, tmp_path, progress=False, variational=True).metrics
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
@@ -101,6 +103,7 @@ def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
     assert metrics["mean_invariance_error"] <= metrics["invariance_error"] < 1e-10
     assert metrics["importance_bits_per_dim"] < metrics["bits_per_dim"]
     assert (tmp_path / "noise" / "model.json").exists()
+    assert isinstance(load(tmp_path).transforms[-1], GSigmoid)
 
 
 def test_only_images_have_noise_to_train(cloud, tmp_path, capsys):

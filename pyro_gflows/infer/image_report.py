@@ -28,7 +28,7 @@ class ImageReport:
 
     Attributes:
         bits_per_dim: of the images as they are, by uniform noise or the ELBO of a dequantiser.
-        group_bits_per_dim: the same averaged over every pose that the grid carries; None for an infinite group.
+        group_bits_per_dim: the same averaged over every pose that the grid carries.
         symmetrized_bits_per_dim: of the flow averaged over those poses at test time, at |G| times the cost.
         importance_bits_per_dim: by the importance-weighted bound; None without a dequantiser.
         importance_draws: of that bound.
@@ -72,8 +72,8 @@ def image_report(
         flow: the flow of the scaled images.
         images: dequantised and scaled, shape ``(rows,) + event_shape``.
         scaling: theirs.
-        action: the group over which to average and measure, by default the flow's; of one that interpolates between
-            pixels all elements are measured, and only the exact ones averaged over.
+        action: the group over which to average and measure, by default the flow's. Of one that interpolates between
+            pixels all elements are measured, and only the exact ones averaged over; for an infinite one, the flow's.
         dequantiser: gives the noise; None scores the images with the noise that they have.
         draws: of the importance-weighted bound, with a dequantiser.
         result: what ``fit`` returned.
@@ -99,9 +99,10 @@ def image_report(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         own = bits(log_probs(model, images))
-        if action.is_finite:
-            exact = torch.stack([element for element in action.elements() if action.is_exact(element)])
-            poses = group_log_probs(model, images, action, elements=exact).double()
+        turned = action if action.is_finite else flow.action
+        if turned.is_finite:
+            exact = torch.stack([element for element in turned.elements() if turned.is_exact(element)])
+            poses = group_log_probs(model, images, turned, elements=exact).double()
             group, symmetrized = bits(poses), bits(torch.logsumexp(poses, 0) - math.log(len(poses)))
         if isinstance(model, DequantisedFlow):
             with evaluating(model):
