@@ -143,6 +143,7 @@ def g_residual_image_flow(
     width: int = 8,
     depth: int = 1,
     bound: float = 0.98,
+    branch: Callable[[ImageAction], nn.Module] | None = None,
     log_det: LogDet | None = None,
     fast: Fast = "score",
     preprocess: EquivariantTransform | None = None,
@@ -160,6 +161,8 @@ def g_residual_image_flow(
         width: hidden fields of the branches.
         depth: hidden layers of the branches.
         bound: Lipschitz bound of every branch, in (0, 1).
+        branch: makes the branch of a step from its action, in place of a LipschitzNetwork of that width, depth and
+            bound, such as ``lambda action: LipschitzDenseNetwork(action, width=8)``.
         log_det: an estimator; by default that of ``g_residual``, by the size of the event.
         fast: "score" (density estimation) or "sample".
         preprocess: as for :func:`g_coupling_image_flow`.
@@ -185,10 +188,10 @@ def g_residual_image_flow(
     def steps(action: ImageAction) -> list[EquivariantTransform]:
         layers: list[EquivariantTransform] = []
         for _ in range(blocks):
-            branch = LipschitzNetwork(action, width=width, depth=depth, bound=bound)
-            residual = g_residual(action, branch=branch, log_det=log_det, fast=fast)
+            f = LipschitzNetwork(action, width=width, depth=depth, bound=bound) if branch is None else branch(action)
+            residual = g_residual(action, branch=f, log_det=log_det, fast=fast)
             if memory == "constant":
-                residual = GResidual(action, branch, log_det=ConstantMemory(residual.log_det), fast=fast)
+                residual = GResidual(action, f, log_det=ConstantMemory(residual.log_det), fast=fast)
                 layers += [*_sparing(_mixing(action), "recompute"), residual]
             else:
                 layers += _sparing([*_mixing(action), residual], memory)

@@ -5,6 +5,7 @@ import torch
 
 from pyro_gflows import EquivariantFlow, ImageAction, VectorAction, g_coupling_image_flow, g_residual_image_flow
 from pyro_gflows.infer import FitSettings, fit
+from pyro_gflows.nn import LipschitzDenseNetwork
 from pyro_gflows.testing import assert_bijective, assert_invariant, assert_log_det, randomize_
 from pyro_gflows.transforms import GSplit
 from tests.constructors import events, training_steps
@@ -134,3 +135,17 @@ def test_unknown_ways_with_memory_are_named():
         g_residual_image_flow(ImageAction("C4", size=4), memory="none")
     with pytest.raises(ValueError, match="a coupling has no series"):
         g_coupling_image_flow(ImageAction("C4", size=4), memory="constant")
+
+
+def test_residual_steps_take_another_branch():
+    flow = g_residual_image_flow(
+        ImageAction("C4", 1, size=4),
+        scales=2,
+        blocks=1,
+        branch=lambda action: LipschitzDenseNetwork(action, width=1, bound=0.7),
+    )
+    branches = [module for module in flow.modules() if isinstance(module, LipschitzDenseNetwork)]
+    assert len(branches) == 3
+    assert {branch.action for branch in branches} > {flow.action}
+    flow = randomize_(flow.double()).eval()
+    assert_invariant(flow, flow.action, events(flow, 3), tol=1e-10)
