@@ -29,7 +29,8 @@ class ImageReport:
     Attributes:
         bits_per_dim: of the images as they are, by uniform noise or the ELBO of a dequantiser.
         group_bits_per_dim: the same averaged over every pose that the grid carries.
-        symmetrized_bits_per_dim: of the flow averaged over those poses at test time, at |G| times the cost.
+        symmetrized_bits_per_dim: of the flow averaged over those poses at test time, at |G| times the cost; with a
+            dequantiser each pose has noise of its own, which tightens the bound as more draws do.
         importance_bits_per_dim: by the importance-weighted bound; None without a dequantiser.
         importance_draws: of that bound.
         invariance_error, mean_invariance_error: worst and mean of |log p(g x) - log p(x)| / max(1, |log p(x)|), in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pyro
@@ -10,6 +11,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 from pyro_gflows.infer.augment import Augmentation
+from pyro_gflows.infer.dequantise import DequantisedFlow
 from pyro_gflows.infer.evaluate import nll
 from pyro_gflows.infer.training.average import weights
 from pyro_gflows.infer.training.batches import Batches, FreshDraws, Sampler, ShuffledEpochs
@@ -19,7 +21,6 @@ from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
 
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow
-    from pyro_gflows.infer.dequantise import DequantisedFlow
 
 __all__ = ["LikelihoodTrainer"]
 
@@ -54,8 +55,10 @@ class LikelihoodTrainer(Trainer):
         kind = ShuffledEpochs if isinstance(data, Tensor) else FreshDraws
         self._batches: Batches = kind(data, settings.batch_size, generator)  # type: ignore[arg-type]
         self._loss = Trace_ELBO().differentiable_loss
-        self._model = getattr(flow, "model", self._of_data)
-        self._guide = getattr(flow, "guide", _nothing_to_infer)
+        self._model: Callable[[Tensor], None] = self._of_data
+        self._guide: Callable[[Tensor], None] = _nothing_to_infer
+        if isinstance(flow, DequantisedFlow):
+            self._model, self._guide = flow.model, flow.guide
 
     def initialize(self) -> None:
         self.flow.initialize(self._next())
