@@ -64,11 +64,11 @@ class OffGridAction(GroupAction):
         plain = ImageAction("C1", channels, size=size)
         self.height, self.width = plain.height, plain.width
         trivial = TrivialRepresentation(self.group)
-        listed = [trivial] if fields == "trivial" else [fields] if isinstance(fields, str | Representation) else fields
-        if any(field != trivial for field in listed):
+        listed = [fields] * channels if isinstance(fields, str | Representation) else list(fields)
+        if any(field not in ("trivial", trivial) for field in listed) or len(listed) != channels:
             raise ValueError(
-                f"expected trivial fields, got {fields!r}: between pixels only numbers are interpolated; regular "
-                "fields of such a group live in the networks of a flow, g_coupling_image_flow(action, soft=True)"
+                f"expected {channels} trivial fields, got {fields!r}: between pixels only numbers are interpolated; "
+                "regular fields of such a group live in the networks of a flow, g_coupling_image_flow(..., soft=True)"
             )
         self.fields = (trivial,) * channels
         self.event_shape = plain.event_shape

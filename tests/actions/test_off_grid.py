@@ -1,0 +1,145 @@
+"""Turns between the pixels: exact where the grid carries them, interpolated elsewhere, never a flow's symmetry."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from pyro_gflows import (
+    EquivariantFlow,
+    GActNorm,
+    ImageAction,
+    InvariantNormal,
+    OffGridAction,
+    Symmetrized,
+    g_residual_image_flow,
+)
+from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.restriction import places_in, restricted_regular
+from pyro_gflows.registry import build, describe
+
+GROUPS = {
+    "C1": "C1",
+    "C3": "C1",
+    "C6": "C2",
+    "C8": "C4",
+    "C12": "C4",
+    "D1": "D1",
+    "D3": "D1",
+    "D6": "D2",
+    "D8": "D4",
+    "D12": "D4",
+    "SO(2)": "C4",
+    "O(2)": "D4",
+}
+
+
+def events(action, *batch):
+    return torch.randn(*batch, *action.event_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("group", "carried"), GROUPS.items())
+@pytest.mark.parametrize("size", [5, 6])
+def test_the_exact_part_is_that_image_action_bit_by_bit(group, carried, size):
+    action = OffGridAction(group, 2, size=size)
+    exact = action.exact_subgroup
+    assert exact == ImageAction(carried, 2, size=size)
+    if action.is_finite:
+        elements = places_in(exact.group, action.group)
+        exactly = [int(g) for g in action.elements() if action.is_exact(g)]
+        assert sorted(elements.tolist()) == exactly
+    else:
+        elements = exact.group.plane()
+        assert not action.is_exact(action.sample(generator=torch.Generator().manual_seed(0)))
+    x = events(action, 3)
+    for g, h in zip(elements, exact.elements(), strict=True):
+        assert action.is_exact(g)
+        assert torch.equal(action.act(g, x), exact.act(h, x))
+
+
+def test_an_oblong_grid_carries_half_turns():
+    action = OffGridAction("D8", size=(4, 6))
+    assert action.exact_subgroup == ImageAction("D2", 1, size=(4, 6))
+    assert not action.is_exact(torch.tensor(2))  # a quarter turn
+    x = events(action)
+    assert torch.equal(action.act(torch.tensor(4), x), action.exact_subgroup.act(torch.tensor(1), x))
+
+
+def test_an_eighth_of_a_turn_moves_a_smooth_bump_counter_clockwise():
+    rows, columns = torch.meshgrid(torch.arange(21.0) - 10, torch.arange(21.0) - 10, indexing="ij")
+
+    def bump(x, y):
+        return (-((columns - x) ** 2 + (rows + y) ** 2) / 8).exp()[None]
+
+    moved = OffGridAction("C8", size=21).act(torch.tensor(1), bump(5.0, 0.0))
+    assert (moved - bump(5 / 2**0.5, 5 / 2**0.5)).abs().max() < 0.05
+
+
+def test_batches_of_elements_and_the_matrix():
+    for group in ("D8", "O(2)"):
+        action = OffGridAction(group, 2, size=4)
+        elements, x = action.sample((3, 5), torch.Generator().manual_seed(0)), events(action, 5)
+        moved = action.act_each(elements, x)
+        assert moved.shape == (3, 5, 2, 4, 4)
+        assert torch.equal(moved[1, 2], action.act(elements[1, 2], x[2]))
+        by_matrix = (action.matrix(elements) @ x.flatten(1)[..., None]).squeeze(-1)
+        torch.testing.assert_close(by_matrix, moved.flatten(2), rtol=0, atol=1e-14)
+
+
+def test_it_is_a_value():
+    action = OffGridAction("D8", 2, size=6)
+    for other in (copy.deepcopy(action), pickle.loads(pickle.dumps(action)), build(describe(action))):
+        assert other == action
+        assert hash(other) == hash(action)
+    assert action != OffGridAction("D8", 2, size=8) != OffGridAction("C16", 2, size=8)
+    assert action.direct_sum(action.trivial_fields(1)) == OffGridAction("D8", 3, size=6)
+    assert str(action) == "OffGridAction(D8 on 2 x 6 x 6, exact under D4)"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda action: InvariantNormal(action),
+        lambda action: GActNorm(action),
+        lambda action: g_residual_image_flow(action),
+        lambda action: Symmetrized(InvariantNormal(action.exact_subgroup), action),
+        lambda action: EquivariantFlow(InvariantNormal(action), []),
+    ],
+)
+def test_no_density_takes_it_for_a_symmetry(make):
+    with pytest.raises(ValueError, match=r"soft=True.*action\.exact_subgroup"):
+        make(OffGridAction("C8", size=4))
+
+
+def test_an_image_action_points_here():
+    for group in ("C8", "SO(2)"):
+        with pytest.raises(ValueError, match="OffGridAction.*soft=True"):
+            ImageAction(group, size=4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OffGridAction("S3", size=4), "turns the plane"),
+        (lambda: OffGridAction("C8", size=4, fields="regular"), "expected 1 trivial fields.*soft=True"),
+        (lambda: OffGridAction("C8", size=4).decomposition, "no isotypic components"),
+        (lambda: OffGridAction("C8", size=4).regular_fields(1), "no regular fields"),
+        (lambda: OffGridAction("C8", size=4).absolute(), "signed permutation"),
+        (lambda: OffGridAction("C8", size=4).direct_sum(OffGridAction("C8", size=5)), "one grid"),
+        (lambda: OffGridAction("SO(2)", size=4).elements(), "infinitely many"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_regular_representation_of_the_whole_under_a_part():
+    whole, part = OffGridAction("D8", size=4).group, ImageAction("D4", size=4).group
+    places, restricted = places_in(part, whole), restricted_regular(part, whole)
+    assert isinstance(whole, FiniteGroup)
+    for h in part.elements():
+        assert torch.equal(restricted.matrices(h).argmax(-2), whole.table[places[h]])
+    with pytest.raises(ValueError, match="expected a subgroup of C8"):
+        places_in(part, OffGridAction("C8", size=4).group)
