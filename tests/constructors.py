@@ -24,7 +24,7 @@ from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
-from pyro_gflows.numerics import ConstantMemory, RouletteLogDet, SeriesLogDet
+from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
     Compose,
@@ -154,10 +154,8 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     ),
     "residual, estimated, regular C4": lambda: estimated(VectorAction.regular("C4")),
     "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),
-    "residual, estimated in constant memory, regular C4": lambda: GResidual(
-        VectorAction.regular("C4"),
-        network(VectorAction.regular("C4")),
-        log_det=ConstantMemory(RouletteLogDet(evaluation=SeriesLogDet(8, probes=1))),
+    "residual, in constant memory, regular C4": lambda: GResidual(
+        VectorAction.regular("C4"), network(VectorAction.regular("C4")), log_det=ConstantMemory(ExactLogDet())
     ),
     "actnorm, sign flips": lambda: GActNorm(VectorAction.from_generators(SIGN_FLIPS)),
     "actnorm, image D4, regular": lambda: GActNorm(ImageAction("D4", 1, size=2, fields="regular")),

@@ -93,6 +93,7 @@ class RouletteLogDet(LogDet):
             return self.evaluation.estimate(
                 f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit, create_graph=create_graph
             )
+        self._continuation(lipschitz)  # a bound that is too large is named before f is called
         point = tracked(x)
         value = f(point)
         log_det, neumann, probe = self._series(value, point, event_dim, lipschitz)
@@ -117,6 +118,7 @@ class RouletteLogDet(LogDet):
         """As every estimator; in training it keeps w and the signs of the probe."""
         if not training:
             return self.evaluation.rehearse(f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit)
+        self._continuation(lipschitz)  # a bound that is too large is named before f is called
         point = tracked(x)
         value = f(point)
         log_det, neumann, probe = self._series(value, point, event_dim, lipschitz)
