@@ -144,10 +144,22 @@ def _row(name: str, grid: str, ratios: list[float]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The ratios, as Markdown."""
-    lines = ["| layer or branch | group and grid | weights | certified / reached |", "| --- | --- | ---: | ---: |"]
+    """The ratios, as Markdown: random convolutions by grid (their largest ratio), then the rest one by one."""
+    grids = list(dict.fromkeys(row["grid"].split(", ")[1] for row in rows if row["name"].startswith("convolution")))
+    lines = [f"| layer | group | {' | '.join(grids)} |", f"| --- | --- |{' ---: |' * len(grids)}"]
+    by_layer: dict[tuple[str, str], dict[str, float]] = {}
+    rest = []
     for row in rows:
-        span = f"{row['least']:.3f} to {row['largest']:.3f}"
+        if row["name"].startswith("convolution") and not row["name"].endswith("trained"):
+            group, grid = row["grid"].split(", ")
+            by_layer.setdefault((row["name"], group), {})[grid] = row["largest"]
+        else:
+            rest.append(row)
+    for (name, group), ratios in by_layer.items():
+        lines.append(f"| {name} | {group} | {' | '.join(f'{ratios[grid]:.2f}' for grid in grids)} |")
+    lines += ["", "| layer or branch | group and grid | weights | certified / reached |", "| --- | --- | ---: | ---: |"]
+    for row in rest:
+        span = f"{row['least']:.2f} to {row['largest']:.2f}"
         lines.append(f"| {row['name']} | {row['grid']} | {row['weights']} | {span} |")
     return "\n".join(lines)
 
