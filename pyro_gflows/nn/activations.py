@@ -34,6 +34,16 @@ class Pointwise(nn.Module):
             )
         self.action = action
 
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The value, and the slope of each of its entries."""
+        raise NotImplementedError
+
+    def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The value, and three factors of the Jacobian of outer . activation . inner at inner x: inner kernel, slopes,
+        outer kernel. Kernels are ``(out, in, ...)``."""
+        value, slope = self.value_and_slope(x)
+        return value, torch.cat([inner] * self.fan_out), slope, outer
+
     def field_of_entries(self) -> Tensor:
         """For each entry along dimension ``-event_dim``, the index of its field; broadcasts with events."""
         sizes = torch.tensor(self.action.field_sizes)
@@ -98,6 +108,17 @@ class SortedPairs(Pointwise):
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, -self.action.event_dim)
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], -self.action.event_dim)
+
+    def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # sums and differences of pairs are what has slopes: the sum stays, the difference turns into -|difference|
+        first, second = x.chunk(2, -self.action.event_dim)
+        slope = torch.cat([torch.ones_like(first), torch.sign(second - first)], -self.action.event_dim)
+        return self(x), _sums_and_differences(inner, 0), slope, _sums_and_differences(outer, 1)
+
+
+def _sums_and_differences(kernel: Tensor, dim: int) -> Tensor:
+    first, second = kernel.chunk(2, dim)
+    return torch.cat([first + second, first - second], dim) * 0.5**0.5
 
 
 @registered

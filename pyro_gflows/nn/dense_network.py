@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.activations import Pointwise
 from pyro_gflows.nn.jacobian import sandwich_jacobian
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.linear import LipschitzLinear
@@ -94,7 +95,7 @@ class LipschitzDenseNetwork(nn.Module):
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian on the flattened event; in closed form for one layer on zero-padded images."""
-        closed = len(self.activations) == 1 and hasattr(self.activations[0], "value_and_slope")
+        closed = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
         if not closed or getattr(self.action, "padding", "") != "zero":
             differentiable = torch.is_grad_enabled()
             with torch.enable_grad():
@@ -106,15 +107,16 @@ class LipschitzDenseNetwork(nn.Module):
         first, last = self.layers
         (activation,), (scale,) = self.activations, self.hidden_scales
         passed, made = self.angle[0].cos(), self.angle[0].sin()
-        value, slope = activation.value_and_slope(first(x) / scale)  # type: ignore[operator]
+        kernel, wide = first.kernel(), last.kernel()  # type: ignore[operator]
+        channels = x.shape[-3]
+        value, inner, slope, outer = activation.sandwich(first(x) / scale, kernel, wide[:, channels:])  # type: ignore[operator]
         hidden = torch.cat([passed * x, (scale * made) * value], -3)
         # the numbers that are passed on went through a kernel that is 1 at its centre
-        kernel = first.kernel()  # type: ignore[operator]
-        identity = torch.zeros_like(kernel[:1]).expand(kernel.shape[1], -1, -1, -1).clone()
-        identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = torch.eye(kernel.shape[1]).to(kernel)
-        inner = torch.cat([identity, *[kernel] * int(activation.fan_out)])  # type: ignore[arg-type]
+        identity = torch.zeros_like(kernel[:1]).expand(channels, -1, -1, -1).clone()
+        identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = torch.eye(channels).to(kernel)
         slopes = torch.cat([passed.expand_as(x), made * slope], -3)
-        return last(hidden), sandwich_jacobian(last.kernel(), slopes, inner)  # type: ignore[operator]
+        jacobian = sandwich_jacobian(torch.cat([wide[:, :channels], outer], 1), slopes, torch.cat([identity, inner]))
+        return last(hidden), jacobian
 
     def extra_repr(self) -> str:
         return f"Lipschitz bound {self.lipschitz_bound():.3f}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.activations import Pointwise
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.jacobian import sandwich_jacobian
 from pyro_gflows.nn.kernel import kernels_once
@@ -115,7 +116,7 @@ class LipschitzNetwork(EquivariantNetwork):
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""
-        closed = len(self.activations) == 1 and hasattr(self.activations[0], "value_and_slope")
+        closed = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
         if not closed or getattr(self.action_in, "padding", "zero") != "zero":
             differentiable = torch.is_grad_enabled()
             with torch.enable_grad():
@@ -125,12 +126,15 @@ class LipschitzNetwork(EquivariantNetwork):
             return self._closed_form(x, first, last)
 
     def _closed_form(self, x: Tensor, first: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor]:
-        value, slope = self.activations[0].value_and_slope(first(x) / self.hidden_scale)  # type: ignore[operator]
-        inner = torch.cat([first.kernel()] * self.activations[0].fan_out)  # type: ignore[operator, list-item]
+        value, inner, slope, outer = self.activations[0].sandwich(  # type: ignore[operator]
+            first(x) / self.hidden_scale,
+            first.kernel(),  # type: ignore[operator]
+            last.kernel(),  # type: ignore[operator]
+        )
         if self.action_in.event_dim == 1:
-            jacobian = (last.kernel() * slope[..., None, :]) @ inner  # type: ignore[operator]
+            jacobian = (outer * slope[..., None, :]) @ inner
         else:
-            jacobian = sandwich_jacobian(last.kernel(), slope, inner)  # type: ignore[operator]
+            jacobian = sandwich_jacobian(outer, slope, inner)
         return last(self.hidden_scale * value), jacobian
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.nn.activations import Pointwise
+from pyro_gflows.nn.activations import Pointwise, SortedPairs
 from pyro_gflows.registry import registered
 
 __all__ = ["Rescaled"]
@@ -21,11 +21,11 @@ class Rescaled(Pointwise):
     before the activation and what comes after, while the product of the two stays.
 
     Args:
-        activation: pointwise, with ``value_and_slope``.
+        activation: of single numbers, with ``value_and_slope``.
         each_field: one h for each field, so that the bound is split channel by channel; else one for the layer.
 
     Raises:
-        ValueError: an activation without ``value_and_slope``.
+        ValueError: an activation that mixes numbers.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -37,19 +37,17 @@ class Rescaled(Pointwise):
     row: Tensor
 
     def __init__(self, activation: nn.Module, *, each_field: bool = True) -> None:
-        if not hasattr(activation, "value_and_slope"):
-            raise ValueError(f"expected a pointwise activation with value_and_slope, got {type(activation).__name__}")
-        super().__init__(activation.action)  # type: ignore[arg-type]
-        self.activation = activation
-        self.fan_out = int(activation.fan_out)  # type: ignore[arg-type]
-        self.lipschitz = float(activation.lipschitz)  # type: ignore[arg-type]
+        if not isinstance(activation, Pointwise) or isinstance(activation, SortedPairs):
+            raise ValueError(f"expected an activation of single numbers, got {type(activation).__name__}")
+        super().__init__(activation.action)
+        self.activation, self.fan_out, self.lipschitz = activation, activation.fan_out, activation.lipschitz
         self.raw_log_scale = nn.Parameter(torch.zeros(len(self.action.fields) if each_field else 1))
         row = self.field_of_entries()
         self.register_buffer("row", row if each_field else torch.zeros_like(row), persistent=False)
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scale = (_REACH * torch.tanh(self.raw_log_scale / _REACH)).exp()[self.row]
-        value, slope = self.activation.value_and_slope(x / scale)  # type: ignore[operator]
+        value, slope = self.activation.value_and_slope(x / scale)
         return torch.cat([scale] * self.fan_out) * value, slope
 
     def forward(self, x: Tensor) -> Tensor:
