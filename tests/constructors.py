@@ -23,7 +23,7 @@ from pyro_gflows.actions.groups import DihedralGroup
 from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
+from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm, Ridges, SoftNetwork
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
@@ -198,6 +198,10 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     ),
     "coupling, checkerboard, image D4": lambda: g_coupling(
         ImageAction("D4", 1, size=4), split=checkerboard_split(ImageAction("D4", 1, size=4)), width=1, depth=1
+    ),
+    "coupling, soft network of D4, image C4": lambda: GCoupling(
+        checkerboard_split(ImageAction("C4", 1, size=4)),
+        network=SoftNetwork(ImageAction("C4", 1, size=4), ImageAction("C4", 2, size=4), group="D4", width=1, depth=1),
     ),
     "coupling, channels, image C4": lambda: g_coupling(ImageAction("C4", 2, size=3), width=1, depth=1),
     "autoregressive, regular C3": lambda: g_autoregressive(VectorAction.regular("C3", copies=3), width=2, depth=1),
