@@ -1,88 +1,180 @@
-"""Digits: equivariant flows beside the same code with the trivial group, at equal parameters.
+"""Digits: equivariant flows beside the same code with the trivial group, at several prices.
 
-    python -m benchmarks.digits --seeds 5 --workers 2
+    python -m benchmarks.digits --seeds 5 --workers 2              # results/digits.md, from results/digits.jsonl
+    python -m benchmarks.digits --seeds 3 --shares 10 25 50 100    # and the figure results/digits_data.png
 
-Each flow under G in {C4, D4} has a plain twin (C1) with as many parameters (within 5 %), the same steps and batch,
-shown a random element of G with every image. Both are scored on the same test images in every pose of G; the twin also
-symmetrised at test time, -log mean_g p(g x). A row is the paired difference over seeds with its standard error. Every
-finished fit is one line of ``benchmarks/results/digits.jsonl`` and is not run again.
+Each flow under G in {C4, D4} meets two plain twins (C1), shown a random element of G with every image:
+
+- "plain": as many parameters (within 5 %) and both at least as many steps and at least as much time;
+- "large": |G| times the parameters, as many steps.
+
+All are scored on the test images in every pose of G; the twins also symmetrised at test time, -log mean_g p(g x). A row
+is the paired difference over seeds with its standard error. Validation images, in every pose, choose the weights that
+are kept. A finished fit is one line of ``benchmarks/results/digits.jsonl``; a killed one goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import multiprocessing
 import statistics
-import tempfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pyro_gflows.datasets import load_data
-from pyro_gflows.experiments import run
-from pyro_gflows.infer import Adam, FitSettings, OneCycle
+from pyro_gflows import ImageAction, plots
+from pyro_gflows.datasets import DataSet, load_data
+from pyro_gflows.experiments import finish
+from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
 from pyro_gflows.presets import Preset
 
 RESULTS = Path(__file__).parent / "results"
+RUNS = Path("runs") / "digits"
+ORDER = {"C4": 4, "D4": 8}
 
 
-def presets(steps: int) -> list[Preset]:
-    """Each equivariant flow and its plain twin."""
-    schedule = OneCycle(warmup=0.1)
-    residual = FitSettings(steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0), schedule=schedule)
-    coupling = FitSettings(steps, batch_size=128, optimizer=Adam(lr=4e-3, clip_norm=50.0), schedule=schedule)
-    blocks = {"residual": 8, "coupling": 6}
-    # as many parameters: a regular field of G has |G| channels, and a plain channel as many weights as a field has
-    widths = {"residual": {"C4": (4, 4), "D4": (4, 4)}, "coupling": {"C4": (8, 15), "D4": (6, 16)}}
-    out = []
-    for family, settings in (("residual", residual), ("coupling", coupling)):
-        for group, (width, plain) in widths[family].items():
-            size = {"blocks": blocks[family], "width": width}
-            out.append(Preset(f"{family}-{group}", "digits", group, family, size, settings, augment=group))
-            twin = {"blocks": blocks[family], "width": plain}
-            out.append(Preset(f"{family}-{group}-plain", "digits", "C1", family, twin, settings, augment=group))
-    return out
+@dataclass(frozen=True)
+class Family:
+    """A flow under each group and its plain twins.
+
+    Attributes:
+        flow, size: What to build; the widths go with it.
+        width: Of the equivariant flow, by group.
+        plain, large: Widths of the twins with as many and with |G| times the parameters.
+        patient: Steps of the twin "plain" for each step of the flow: at least 1, and at least as much time.
+        logit: Margin of the logit preprocessing.
+    """
+
+    flow: str
+    size: Mapping[str, Any]
+    settings: FitSettings
+    width: Mapping[str, int]
+    plain: Mapping[str, int]
+    large: Mapping[str, int]
+    patient: Mapping[str, float]
+    logit: float
 
 
-def fit_one(preset: Preset, seed: int) -> dict[str, Any]:
+def _settings(steps: int, *, lr: float, every: int) -> FitSettings:
+    return FitSettings(
+        steps,
+        batch_size=64,
+        optimizer=Adam(lr=lr, clip_norm=50.0),
+        schedule=OneCycle(warmup=0.1),
+        held_out=HeldOut(every, patience=1000),  # no early stop, but the best weights are kept
+        checkpoint_every=100,
+    )
+
+
+FAMILIES = {
+    "residual": Family(
+        "image-residual",
+        {"blocks": 8},
+        _settings(400, lr=3e-2, every=100),
+        width={"C4": 8, "D4": 8},
+        plain={"C4": 8, "D4": 8},
+        large={"C4": 32, "D4": 64},
+        patient={"C4": 1.0, "D4": 1.1},
+        logit=0.01,
+    ),
+    "coupling": Family(
+        "image-coupling",
+        {"scales": 2, "blocks": 2},
+        _settings(600, lr=1e-2, every=50),
+        width={"C4": 8, "D4": 4},
+        plain={"C4": 16, "D4": 15},
+        large={"C4": 36, "D4": 48},
+        patient={"C4": 2.0, "D4": 2.0},
+        logit=0.001,
+    ),
+}
+
+
+def presets(family: str, *, steps: int | None = None) -> list[Preset]:
+    """The equivariant flows of a family and their twins."""
+    chosen = FAMILIES[family]
+    settings = chosen.settings if steps is None else dataclasses.replace(chosen.settings, steps=steps)
+    found = []
+    for group in ORDER:
+        patient = dataclasses.replace(settings, steps=round(settings.steps * chosen.patient[group]))
+        for label, own, width, training in (
+            ("", group, chosen.width, settings),
+            ("-plain", "C1", chosen.plain, patient),
+            ("-large", "C1", chosen.large, settings),
+        ):
+            size = {**chosen.size, "width": width[group]}
+            name = f"{family}-{group}{label}"
+            preset = Preset(name, "digits", own, chosen.flow, size, training, augment=group, logit=chosen.logit)
+            found.append(preset)
+    return found
+
+
+def part(share: int, group: str, *, seed: int) -> DataSet:
+    """The digits with a share (in percent) of the training images, validated in every pose of the group."""
+    data = load_data("digits", seed=seed)
+    kept = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))  # the same images for all seeds
+    train = data.train[kept[: round(len(kept) * share / 100)]]
+    poses = ImageAction(group, size=8).act_all(data.validation).flatten(0, 1)
+    return dataclasses.replace(data, name=f"digits, {share} %", train=train, validation=poses)
+
+
+def fit_one(preset: Preset, seed: int, share: int) -> dict[str, Any]:
     """Train and measure one flow; its row."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        metrics = run(preset.seeded(seed), load_data("digits", seed=seed), folder, progress=False).metrics
-    return {"name": preset.name, "seed": seed, **metrics}
+    data = part(share, preset.augment, seed=seed)
+    metrics = finish(preset.seeded(seed), data, RUNS / f"{preset.name}-{share}-{seed}", progress=False)
+    return {"name": preset.name, "seed": seed, "share": share, **metrics}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The comparison, as Markdown."""
-    by_name: dict[str, dict[int, dict[str, Any]]] = {}
+Rows = Mapping[tuple[str, int], Mapping[int, Mapping[str, Any]]]  # by (name, share) and seed
+
+
+def by_name(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    found: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
     for row in rows:
-        by_name.setdefault(row["name"], {})[row["seed"]] = row
+        found.setdefault((row["name"], row["share"]), {})[row["seed"]] = row
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, share: int = 100) -> str:
+    """The comparison, as Markdown."""
     lines = [
-        "| flow | parameters (plain) | bits/dim, group mean | plain, augmented | plain, symmetrised | "
-        "difference to augmented | difference to symmetrised | seconds (plain) |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| flow | beside | parameters | steps | seconds | bits/dim, group mean | plain, augmented | "
+        "plain, symmetrised | difference to augmented | difference to symmetrised |",
+        "| --- " * 10 + "|",
     ]
-    for name, own in by_name.items():
-        twin = by_name.get(f"{name}-plain")
-        seeds = sorted(set(own) & set(twin)) if twin else []
-        if not twin or not seeds:
-            continue
-        ours = [own[s]["group_bits_per_dim"] for s in seeds]
-        columns = [[twin[s][key] for s in seeds] for key in ("group_bits_per_dim", "symmetrized_bits_per_dim")]
-        differences = [paired([b - a for a, b in zip(ours, column, strict=True)]) for column in columns]
-        counts = f"{own[seeds[0]]['parameters']} ({twin[seeds[0]]['parameters']})"
-        spent = [statistics.median(one[s]["seconds"] for s in seeds) for one in (own, twin)]
-        means = [f"{statistics.mean(values):.4f}" for values in (ours, *columns)]
-        cells = [name, counts, *means, *differences, f"{spent[0]:.0f} ({spent[1]:.0f})"]
-        lines.append("| " + " | ".join(cells) + " |")
+    found = by_name(rows)
+    for family in FAMILIES:
+        for group in ORDER:
+            own = found.get((f"{family}-{group}", share), {})
+            for label in ("plain", "large"):
+                twin = found.get((f"{family}-{group}-{label}", share), {})
+                seeds = sorted(set(own) & set(twin))
+                if seeds:
+                    lines.append(_line(f"{family}-{group}", label, [own[s] for s in seeds], [twin[s] for s in seeds]))
     return "\n".join(lines)
 
 
-def paired(differences: list[float]) -> str:
+def _line(name: str, label: str, own: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[str, Any]]) -> str:
+    ours = [row["group_bits_per_dim"] for row in own]
+    columns = [[row[key] for row in twin] for key in ("group_bits_per_dim", "symmetrized_bits_per_dim")]
+    differences = [paired([b - a for a, b in zip(ours, column, strict=True)]) for column in columns]
+    pairs = [f"{own[0][key]} ({twin[0][key]})" for key in ("parameters", "steps")]
+    spent = " ({:.0f})".join(["{:.0f}", ""]).format(
+        *(statistics.median(r["seconds"] for r in side) for side in (own, twin))
+    )
+    means = [f"{statistics.mean(values):.4f}" for values in (ours, *columns)]
+    return "| " + " | ".join([f"{name}, {len(own)} seeds", label, *pairs, spent, *means, *differences]) + " |"
+
+
+def paired(differences: Sequence[float]) -> str:
     """Mean and standard error of what the plain flow costs more."""
     mean = statistics.mean(differences)
     if len(differences) < 2:
@@ -91,34 +183,87 @@ def paired(differences: list[float]) -> str:
     return f"{mean:+.4f} +- {error:.4f} ({mean / error:.1f} SE)"
 
 
+def data_table(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> str:
+    """Bits/dim by the share of the training images: mean over seeds, twins as they are and symmetrised."""
+    lines = ["| flow | " + " | ".join(f"{share} %" for share in shares) + " |", "| --- " * (len(shares) + 1) + "|"]
+    for name, curve in _curves(rows, shares).items():
+        cells = [f"{curve[share][0]:.4f} +- {curve[share][1]:.4f}" if share in curve else "-" for share in shares]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> dict[str, dict[int, tuple[float, float]]]:
+    """For each flow, by share: mean and standard error over the seeds that every share has."""
+    found, curves = by_name(rows), {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        for key, suffix in (("group_bits_per_dim", ""), ("symmetrized_bits_per_dim", ", symmetrised")):
+            if suffix and name.count("-") < 2:
+                continue  # an invariant flow is its own symmetrisation
+            curve = {}
+            for share in shares:
+                values = [row[key] for row in found.get((name, share), {}).values()]
+                if values:
+                    spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+                    curve[share] = (statistics.mean(values), spread)
+            if len(curve) > 1:
+                curves[name + suffix] = curve
+    return curves
+
+
+def draw(rows: Sequence[Mapping[str, Any]], shares: Sequence[int], path: Path) -> None:
+    """The figure of data efficiency: a panel for each family."""
+    figure, axes = plots.new_figure(len(FAMILIES), size=5.0)
+    for panel, family in zip(axes[0], FAMILIES, strict=True):
+        for name, curve in _curves(rows, shares).items():
+            if name.startswith(family):
+                style = "-" if name.count("-") < 2 else ":" if name.endswith("symmetrised") else "--"
+                means, errors = zip(*curve.values(), strict=True)
+                panel.errorbar(list(curve), means, errors, linestyle=style, marker=".", label=name)
+        panel.set(xlabel="training images (%)", ylabel="test bits/dim, group mean", xscale="log", title=family)
+        panel.set_xticks(list(shares), [str(share) for share in shares])
+        panel.legend(fontsize="small")
+    plots.save_figure(figure, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, help="in place of each family's own")
+    parser.add_argument("--shares", type=int, nargs="+", default=[100], help="percent of the training images")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="run only presets whose name contains this")
     parser.add_argument("--out", type=Path, default=RESULTS / "digits.jsonl")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    done = {(row["name"], row["seed"]) for row in rows}
+    done = {(row["name"], row["seed"], row["share"]) for row in rows}
     todo = [
-        (preset, seed)
+        (preset, seed, share)
+        for share in sorted(arguments.shares, reverse=True)
         for seed in range(arguments.seeds)
-        for preset in presets(arguments.steps)
-        if arguments.only in preset.name and (preset.name, seed) not in done
+        for family in FAMILIES
+        for preset in presets(family, steps=arguments.steps)
+        if arguments.only in preset.name and (preset.name, seed, share) not in done
     ]
     # fresh interpreters: a fork of a process with torch's thread pools can hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool, arguments.out.open("a") as file:
-        for future in [pool.submit(fit_one, preset, seed) for preset, seed in todo]:
+        for future in [pool.submit(fit_one, *item) for item in todo]:
             row = future.result()
             rows.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
-            print(f"{row['name']} seed {row['seed']}: {row['group_bits_per_dim']:.4f} bits/dim", flush=True)
-    print(table(rows))
-    (arguments.out.with_suffix(".md")).write_text(table(rows) + "\n")
+            print(
+                f"{row['name']} {row['share']} % seed {row['seed']}: {row['group_bits_per_dim']:.4f} bits/dim",
+                flush=True,
+            )
+    text = table(rows)
+    shares = sorted({row["share"] for row in rows})
+    if len(shares) > 1:
+        text += "\n\n" + data_table(rows, shares)
+        draw(rows, shares, arguments.out.with_name("digits_data.png"))
+    print(text)
+    arguments.out.with_suffix(".md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows import plots
-from pyro_gflows.actions import GroupAction, ImageAction, OffGridAction
+from pyro_gflows.actions import GroupAction, ImageAction
 from pyro_gflows.datasets import DataSet
 from pyro_gflows.families import build_action, build_flow
 from pyro_gflows.flow import EquivariantFlow
@@ -55,20 +56,18 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | str = "cpu",
-    variational: bool = False,
 ) -> Outcome:
     """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
 
+    Noise that is trained is saved in the folder ``noise`` inside.
+
     Args:
-        preset: What to build and how to train it; its seed also starts the weights. Of images, the size ``logit=0.05``
-            puts logit preprocessing with that margin (``GSigmoid``) behind a multi-scale flow.
+        preset: What to build and how to train it; its seed also starts the weights.
         data: Training and held-out events.
         folder: Made if needed.
         resume: Go on from the folder's checkpoint.
         progress: Show a progress bar.
         device: Where to train and measure.
-        variational: Train the noise of dequantised images too, by ``g_dequantiser``; it is saved in the folder
-            ``noise`` inside.
 
     Raises:
         ValueError, TypeError: The recipe does not fit the data, or the folder is not writable; before any training.
@@ -78,8 +77,8 @@ def run(
     action = build_action(preset.group, data.event_shape)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flow = build_flow(preset.flow, action, size=_size(preset, action, data)).to(device)
-        dequantiser = _dequantiser(flow.action, data).to(device) if variational else None
+        flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
+        dequantiser = _dequantiser(flow.action, data).to(device) if preset.variational else None
     result = fit(
         flow,
         data.train,
@@ -101,7 +100,7 @@ def run(
         "preset": preset.name,
         "shortened": preset.shortened,
         "augment": preset.augment,
-        "dequantisation": None if data.scaling is None else "variational" if variational else "uniform",
+        "dequantisation": None if data.scaling is None else "variational" if preset.variational else "uniform",
         "seed": seed,
         "steps": result.steps,
         "batch_size": preset.settings.batch_size,
@@ -139,15 +138,14 @@ def finish(
     return run(preset, data, folder, resume=resume, progress=progress, device=device).metrics
 
 
-def _size(preset: Preset, action: GroupAction, data: DataSet) -> dict[str, Any]:
-    """The keywords of the family, with logit preprocessing in the place of its margin."""
-    size = dict(preset.size)
-    if "logit" in size:
-        if data.scaling is None:
-            raise ValueError(f"expected images of grey levels for logit preprocessing, got {data.name}")
-        pixels = action.exact_subgroup if isinstance(action, OffGridAction) else action
-        size["preprocess"] = GSigmoid(pixels, data.scaling.interval(), alpha=size.pop("logit"))
-    return size
+def _size(preset: Preset, data: DataSet) -> dict[str, Any]:
+    """The keywords of the family, with the preprocessing."""
+    if preset.logit is None:
+        return dict(preset.size)
+    if data.scaling is None:
+        raise ValueError(f"expected images of grey levels for logit preprocessing, got {data.name}")
+    make = functools.partial(GSigmoid, interval=data.scaling.interval(), alpha=preset.logit)
+    return {**preset.size, "preprocess": make}
 
 
 def _dequantiser(action: GroupAction, data: DataSet) -> VariationalDequantiser:

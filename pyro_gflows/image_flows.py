@@ -59,7 +59,7 @@ def g_coupling_image_flow(
     transformer: Callable[[ImageAction], Transformer] | None = None,
     splits: Sequence[_SplitKind] | None = None,
     soft: bool = False,
-    preprocess: EquivariantTransform | None = None,
+    preprocess: Callable[[ImageAction], EquivariantTransform] | None = None,
     memory: Memory = "plain",
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images over the isotropic normal distribution; under C1, a RealNVP.
@@ -86,8 +86,8 @@ def g_coupling_image_flow(
         splits: the kinds of splits, in turn; those that an action does not allow are left out. By default
             ``[checkerboard_split, ChannelSplit, IrrepSplit]``.
         soft: let only the networks carry the group.
-        preprocess: the last layer, which makes the data: ``GSigmoid(action, scaling.interval())`` for logit
-            preprocessing. None: the data are modelled as they are.
+        preprocess: makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
+            ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modelled as they are.
         memory: "plain", or "recompute": training stores one event a step, at the cost of one more forward pass.
 
     Raises:
@@ -146,7 +146,7 @@ def g_residual_image_flow(
     branch: Callable[[ImageAction], nn.Module] | None = None,
     log_det: LogDet | None = None,
     fast: Fast = "score",
-    preprocess: EquivariantTransform | None = None,
+    preprocess: Callable[[ImageAction], EquivariantTransform] | None = None,
     memory: Memory = "plain",
 ) -> EquivariantFlow:
     """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
@@ -220,14 +220,16 @@ def _flow(
     *,
     scales: int,
     blocks: int,
-    preprocess: EquivariantTransform | None,
+    preprocess: Callable[[ImageAction], EquivariantTransform] | None,
     network: _Network | None = None,
 ) -> EquivariantFlow:
     _require_image(action)
     typed: ImageAction = action.require_representation()  # type: ignore[assignment]
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
-    layers = [*_scale(typed, steps, scales, network), GActNorm(typed), *([] if preprocess is None else [preprocess])]
+    layers = [*_scale(typed, steps, scales, network), GActNorm(typed)]
+    if preprocess is not None:
+        layers.append(preprocess(typed))
     return EquivariantFlow(InvariantNormal(typed), layers)
 
 

@@ -24,6 +24,8 @@ class Preset:
         size: Keywords of the family.
         settings: How to train.
         augment: Group whose random elements move every training event (for a flow without the symmetry), or "".
+        logit: Margin of the logit preprocessing (``GSigmoid``) behind a multi-scale flow of images; None: without.
+        variational: Whether the noise of dequantised images is trained too.
         shortened: Whether it trades quality for time, as the demo does; it is labelled so wherever it is reported.
     """
 
@@ -34,6 +36,8 @@ class Preset:
     size: Mapping[str, Any] = field(default_factory=dict)
     settings: FitSettings = field(default_factory=FitSettings)
     augment: str = ""
+    logit: float | None = None
+    variational: bool = False
     shortened: bool = False
 
     def change(self, **changes: Any) -> Preset:

@@ -94,10 +94,12 @@ def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
     few = dataclasses.replace(data, validation=data.validation[:4], test=data.test[:4])
     preset = preset_for("digits", flow="coupling").change(
         flow="image-coupling",
-        size={"blocks": 1, "width": 2, "logit": 0.05},
+        size={"blocks": 1, "width": 2},
+        logit=0.05,
+        variational=True,
         settings=FitSettings(steps=1, batch_size=8),
     )
-    metrics = experiments.run(preset, few, tmp_path, progress=False, variational=True).metrics
+    metrics = experiments.run(preset, few, tmp_path, progress=False).metrics
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["dequantisation"] == "variational" and metrics["seconds_per_step"] > 0
     assert metrics["mean_invariance_error"] <= metrics["invariance_error"] < 1e-10

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pyro_gflows.actions import OffGridAction
 from pyro_gflows.datasets import load_data
 from pyro_gflows.families import FAMILIES, build_action, build_flow
 from pyro_gflows.presets import DEMO, PRESETS, preset_for
@@ -30,14 +31,20 @@ def test_actions_fit_the_events(group, shape):
     [
         ("D8", (3,), "vectors of 2 numbers, got events of 3"),
         ("SO(3)", (4,), "vectors of 3 numbers, got events of 4"),
-        ("D8", (1, 8, 8), "D8"),
-        ("C4", (1, 8, 6), "C4"),
         ("C4", (8, 8), "expected events of shape"),
     ],
 )
 def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
     with pytest.raises(ValueError, match=message):
         build_action(group, shape)
+
+
+@pytest.mark.parametrize(("group", "shape"), [("D8", (1, 8, 8)), ("C4", (1, 8, 6)), ("SO(2)", (1, 8, 8))])
+def test_a_group_that_a_grid_carries_only_partly_needs_a_soft_flow(group, shape):
+    action = build_action(group, shape)
+    assert isinstance(action, OffGridAction)
+    with pytest.raises(ValueError, match="soft=True"):
+        build_flow("image-coupling", action, size={"blocks": 1, "width": 1})
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -26,14 +26,7 @@ def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
     data = load_data(arguments.data, seed=arguments.seed)
     preset = _preset(arguments)
-    outcome = experiments.run(
-        preset,
-        data,
-        arguments.out,
-        resume=arguments.resume,
-        progress=not arguments.quiet,
-        variational=arguments.variational,
-    )
+    outcome = experiments.run(preset, data, arguments.out, resume=arguments.resume, progress=not arguments.quiet)
     try:
         experiments.write_pictures(outcome, data, arguments.out)
     except ImportError as error:  # the model is worth keeping without its pictures
@@ -59,7 +52,8 @@ def _preset(arguments: argparse.Namespace) -> Preset:
         changes["optimizer"] = Adam(lr=arguments.lr)
     settings = dataclasses.replace(preset.settings, **changes)
     group, augment = arguments.group or preset.group, arguments.augment or preset.augment
-    return preset.change(group=group, augment=augment, settings=settings)
+    variational = preset.variational or arguments.variational
+    return preset.change(group=group, augment=augment, variational=variational, settings=settings)
 
 
 def sample(arguments: argparse.Namespace) -> int:

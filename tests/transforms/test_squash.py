@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -81,7 +82,8 @@ def test_outside_is_outside_the_support():
 def test_image_flows_take_it_as_preprocessing(make):
     action, scaling = ImageAction("C4", 1, size=4), GreyLevels(17, centre=0.3, gain=2.0)
     torch.manual_seed(0)
-    flow = make(action, scales=1, blocks=1, width=1, preprocess=GSigmoid(action, scaling.interval())).double()
+    logits = functools.partial(GSigmoid, interval=scaling.interval())
+    flow = make(action, scales=1, blocks=1, width=1, preprocess=logits).double()
     levels = torch.randint(17, (20, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     y = scaling.dequantise(levels, torch.Generator().manual_seed(1)).double()
     flow.initialize(y)

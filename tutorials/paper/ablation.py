@@ -40,7 +40,9 @@ def preset(job: Job, data: DataSet, group: str, channels: int, *, average: str) 
     if isinstance(build_action(group, data.event_shape), OffGridAction):
         size["soft"] = True
     name = f"coupling-{group}" if group != "C1" else f"coupling-C1-{average}"
-    return Preset(name, "", group, "image-coupling", size, job.setting.train_coupling, augment=average)
+    return Preset(
+        name, "", group, "image-coupling", size, job.setting.train_coupling, augment=average, logit=job.setting.logit
+    )
 
 
 def in_every_pose(data: DataSet, group: str) -> DataSet:
@@ -56,10 +58,11 @@ def measured(job: Job, group: str, channels: int, *, average: str, seed: int) ->
     metrics = finished(job, preset(job, data, group, channels, average=average), data, seed=seed)
     eighths = OffGridAction("C8", data.event_shape[0], size=data.event_shape[1:])
     flow = copy.deepcopy(load(metrics["folder"])).double()
-    epoch = metrics["steps"] * metrics["batch_size"] / len(plain.train) / metrics["steps"]
+    epoch = metrics["batch_size"] / len(data.train)
     curve = [(step * epoch, bits_of(data, nll)) for step, nll in metrics["held_out_curve"]]
     turned = invariance_error(flow, data.test[:64].double(), eighths)
-    return {**metrics, "average": average, "curve": curve, "error_of_eighth_turns": turned}
+    exact = str(flow.action.group)
+    return {**metrics, "average": average, "curve": curve, "exact_group": exact, "error_of_eighth_turns": turned}
 
 
 def bits_of(data: DataSet, nll: float) -> float:
@@ -74,7 +77,7 @@ def draw(rows: list[dict[str, Any]], path: Path, *, note: str) -> None:
     for panel, average in zip(axes[0], PANELS, strict=True):
         for row in rows:
             if row["average"] == average and row["seed"] == 0:
-                style = "--" if row["group"] == "C1" else "-" if row["invariance_error"] < 1e-8 else ":"
+                style = "--" if row["group"] == "C1" else "-" if row["exact_group"] == row["group"] else ":"
                 panel.plot(*zip(*row["curve"], strict=True), style, label=row["group"])
         panel.set(xlabel="epoch", ylabel=f"test bits/dim, mean over {average}", yscale="log")
         panel.set_title("dashed: plain; dotted: the group in the networks alone", fontsize="small")
@@ -101,6 +104,7 @@ def main() -> None:
         for seed in range(job.seeds)
         for average, groups in PANELS.items()
         for group, channels in groups.items()
+        if job.setting.compared is None or group in job.setting.compared
     ]
     table = markdown(COLUMNS, [cells(row) for row in rows])
     write_json(job.folder / "ablation.json", {"setting": job.setting.note, "rows": rows})

@@ -28,7 +28,16 @@ def sampled(job: Job, title: str, group: str) -> dict[str, Any]:
     data = image_data(job, name, seed=0)
     # squeezing a periodic grid would halve the group; one scale keeps every shift
     size = {**job.setting.residual, "scales": 1}
-    preset = Preset(f"samples-{title}", "", group, "image-residual", size, job.setting.train_residual, augment=group)
+    preset = Preset(
+        f"samples-{title}",
+        "",
+        group,
+        "image-residual",
+        size,
+        job.setting.train_residual,
+        augment=group,
+        logit=job.setting.logit,
+    )
     metrics = finished(job, preset, data, seed=0)
     flow = load(metrics["folder"])
     moved = flow.action.act_each(flow.action.sample((len(data.test),)), data.test)

@@ -28,7 +28,9 @@ def presets(job: Job) -> list[Preset]:
         for group in setting.groups:
             for own, label in ((group, group), ("C1", f"plain-{group}")):
                 name = f"{family}-{label}"
-                found.append(Preset(name, "", own, f"image-{family}", size, settings, augment=group))
+                found.append(
+                    Preset(name, "", own, f"image-{family}", size, settings, augment=group, logit=job.setting.logit)
+                )
     return found
 
 
