@@ -74,8 +74,8 @@ class SoftNetwork(EquivariantNetwork):
         if depth < 1:
             raise ValueError(f"expected depth >= 1, as {group} lives in the hidden layers, got {depth}")
         self.group, (self._sampled, _) = parse_group(group), sampled_group(group)
-        carried = bool((self._sampled.plane() % 1 == 0).all())
-        self.kernel_size = kernel_size if kernel_size is not None else 3 if carried else 5
+        self._carried = bool((self._sampled.plane() % 1 == 0).all())
+        self.kernel_size = kernel_size if kernel_size is not None else 3 if self._carried else 5
         super().__init__(action_in, action_out, width=width, depth=depth, activation=activation)
         self.scale_last_(start)
 
@@ -110,15 +110,16 @@ class SoftNetwork(EquivariantNetwork):
             seed: of the images.
         """
         entrance = self.layers[0]
+        assert isinstance(entrance, _Entrance)
         if entrance.steerable is None:
             return float("nan")
         reference = next(self.parameters())
         turn = 1 if self._sampled.n > 1 else 0
         reach = self.kernel_size // 2 * len(self.activations)  # the last layer is not part of it
-        waves = Waves((samples, len(entrance.scalars)), blur=blur, seed=seed)  # type: ignore[arg-type]
+        waves = Waves((samples, len(entrance.scalars)), blur=blur, seed=seed)
         fields = []
         for matrix in self._sampled.plane()[[0, turn]]:
-            x = entrance.steerable(waves.sampled(matrix, 2 * reach + 1).to(reference))  # type: ignore[operator]
+            x = entrance.steerable(waves.sampled(matrix, 2 * reach + 1).to(reference))
             for layer, activation in zip(self.layers[1:], self.activations, strict=True):
                 x = activation(x)
                 if layer is not self.layers[-1]:
@@ -129,7 +130,8 @@ class SoftNetwork(EquivariantNetwork):
 
     def extra_repr(self) -> str:
         error = self.equivariance_error()
-        measured = "no scalar input to measure on" if math.isnan(error) else f"{error:.1e}, measured, never exact"
+        measured = "no scalar input to measure on" if math.isnan(error) else f"{error:.1e}, measured"
+        measured += "" if self._carried or math.isnan(error) else ", never exact"
         exact = f"{self.group} in the hidden layers, exact under {self.action_in.group}"
         return f"{exact}; relative error of {self.group}'s smallest turn: {measured}"
 
@@ -142,7 +144,7 @@ class _Entrance(nn.Module):
         self.scalars, self.others = _scalars_and_others(action_in)
         width, kind = len(hidden.fields), {"fields_in": "trivial", "kernel_size": kernel_size}
         self.steerable = SteerableConv(group, len(self.scalars), width, **kind) if self.scalars else None  # type: ignore[arg-type]
-        self.exact = EquivariantConv(_part(action_in, False), hidden) if self.others else None
+        self.exact = EquivariantConv(_without_scalars(action_in), hidden) if self.others else None
 
     def forward(self, x: Tensor) -> Tensor:
         parts = []
@@ -161,7 +163,7 @@ class _Exit(nn.Module):
         scalars, others = _scalars_and_others(action_out)
         width, kind = len(hidden.fields), {"fields_out": "trivial", "kernel_size": kernel_size}
         self.steerable = SteerableConv(group, width, len(scalars), **kind) if scalars else None  # type: ignore[arg-type]
-        self.exact = EquivariantConv(hidden, _part(action_out, False)) if others else None
+        self.exact = EquivariantConv(hidden, _without_scalars(action_out)) if others else None
         self.order = torch.tensor(scalars + others).argsort().tolist()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ def _scalars_and_others(action: ImageAction) -> tuple[list[int], list[int]]:
     return [c for c in channels if flags[c]], [c for c in channels if not flags[c]]
 
 
-def _part(action: ImageAction, scalar: bool) -> ImageAction:
-    """The fields that are scalars, or those that are not."""
+def _without_scalars(action: ImageAction) -> ImageAction:
+    """The fields that are not scalars."""
     flags = _is_scalar(action)
-    return action.with_fields([field for field, flag in zip(action.fields, flags, strict=True) if flag == scalar])
+    return action.with_fields([field for field, flag in zip(action.fields, flags, strict=True) if not flag])

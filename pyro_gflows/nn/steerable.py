@@ -122,7 +122,8 @@ class SteerableConv(KernelLayer):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the coefficients afresh, so that white inputs of unit variance give such outputs; the bias is zero."""
-        fan_in = self.copies_in * (self._turns if self.fields_in == "regular" else 1) * self.filters.value.shape[1]
+        channels_in = self.copies_in * (self._turns if self.fields_in == "regular" else 1)
+        fan_in: float = channels_in * self.filters.value.shape[1]
         if self.band_limit is not None and self.fields_out == "regular":
             fan_in *= float(self.band_limit.value[0].square().sum())  # what the band limit lets through
         self.coefficients.normal_(generator=generator).mul_(fan_in**-0.5)

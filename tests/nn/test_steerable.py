@@ -148,7 +148,7 @@ def test_the_error_between_the_pixels_is_measured_and_shown():
         action = OffGridAction(group, size=6).exact_subgroup
         network = SoftNetwork(action, action, group=group, width=2, kernel_size=5).double()
         errors[group] = network.equivariance_error()
-        assert f"{errors[group]:.1e}, measured, never exact" in repr(network)
+        assert f"{errors[group]:.1e}, measured" + ", never exact" * (group != "C4") in repr(network)
         assert errors[group] < network.equivariance_error(blur=0.0) or group == "C4"
     assert errors.pop("C4") < 1e-14
     assert all(1e-4 < error < 0.08 for error in errors.values()), errors
