@@ -59,23 +59,28 @@ VARIANTS: dict[str, Layer] = {
     "LipSwish": network(activation="lipswish"),
     "CLipSwish": network(activation="clipswish"),
     "curves": network(activation="curves"),
-    "splines, bound split by layer": network(scales="layer"),
-    "splines, bound split by field": network(scales="field"),
-    "CLipSwish, bound split by field": network(activation="clipswish", scales="field"),
+    "splines, bound split by layer": network(units="layer"),
+    "splines, bound split by field": network(units="field"),
+    "CLipSwish, bound split by field": network(activation="clipswish", units="field"),
     "splines, almost orthogonal layers": network(layer="almost_orthogonal"),
     "splines, polar layers": network(layer="polar"),
     "splines, mirrored start": network(mirrored=True),
-    "splines, bound split by field, mirrored start": network(scales="field", mirrored=True),
-    "splines, bound split by field, polar layers": network(scales="field", layer="polar"),
+    "splines, bound split by field, mirrored start": network(units="field", mirrored=True),
+    "splines, bound split by field, polar layers": network(units="field", layer="polar"),
     "dense block, splines": residual(lambda action: LipschitzDenseNetwork(action, width=WIDTH)),
     "dense block, CLipSwish": residual(
         lambda action: LipschitzDenseNetwork(action, width=WIDTH, activation="clipswish")
     ),
     "monotone, splines, bound 0.9": lambda action: GMonotone(action, LipschitzNetwork(action, width=WIDTH, bound=0.9)),
-    "curves, bound split by field": network(activation="curves", scales="field"),
-    "curves, bound split by field, 8 fields": network(width=8, activation="curves", scales="field"),
+    "curves, bound split by field": network(activation="curves", units="field"),
+    "curves, bound split by field, 3 fields": network(width=3, activation="curves", units="field"),
+    "curves, bound split by field, polar layers": network(activation="curves", units="field", layer="polar"),
+    "monotone, curves, bound split by field, bound 0.9": lambda action: GMonotone(
+        action, LipschitzNetwork(action, width=WIDTH, bound=0.9, activation="curves", units="field")
+    ),
+    "curves, bound split by field, 8 fields": network(width=8, activation="curves", units="field"),
     "splines, 8 fields": network(width=8),
-    "splines, bound split by field, 8 fields": network(width=8, scales="field"),
+    "splines, bound split by field, 8 fields": network(width=8, units="field"),
     "splines, depth 2, estimated log-det": lambda action: g_residual(
         action, branch=LipschitzNetwork(action, width=WIDTH, depth=2), log_det=RouletteLogDet()
     ),

@@ -139,7 +139,7 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
             bound=0.6,
             activation="clipswish",
             layer="almost_orthogonal",
-            scales="field",
+            units="field",
         ),
     ),
     "residual, curves, polar layers, image C4": lambda: GResidual(

@@ -48,12 +48,12 @@ class LipschitzNetwork(EquivariantNetwork):
             threshold. "gated" has no finite constant, so the bound is infinite.
         layer: how linear layers keep their bounds: "spectral" (LipschitzConv, LipschitzLinear); on images also
             "almost_orthogonal" or "polar".
-        scales: the units of the activations: "fixed", or learnt, one for each "layer" or each "field": which is how
+        units: those of the activations: "fixed", or learnt, one for each "layer" or each "field": which is how
             the bound is split between the layers, as a whole or channel by channel (:class:`Rescaled`).
         mirrored: whether, on images, the last layer starts as the transpose of the first.
 
     Raises:
-        ValueError: a bound outside (0, 1), or an unknown activation, layer or kind of scales.
+        ValueError: a bound outside (0, 1), or an unknown activation, layer or kind of units.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -73,16 +73,16 @@ class LipschitzNetwork(EquivariantNetwork):
         bound: float = 0.98,
         activation: str | None = None,
         layer: Literal["spectral", "almost_orthogonal", "polar"] = "spectral",
-        scales: Literal["fixed", "layer", "field"] = "fixed",
+        units: Literal["fixed", "layer", "field"] = "fixed",
         mirrored: bool = False,
     ) -> None:
         if not 0 < bound < 1:
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         if layer not in _CONVOLUTIONS or (layer != "spectral" and action.event_dim == 1):
             raise ValueError(f"expected a layer among {sorted(_CONVOLUTIONS)} ('spectral' on vectors), got {layer!r}")
-        if scales not in ("fixed", "layer", "field"):
-            raise ValueError(f"expected scales 'fixed', 'layer' or 'field', got {scales!r}")
-        self._layer_bound, self._layer_kind, self._scales = bound ** (1 / (depth + 1)), layer, scales
+        if units not in ("fixed", "layer", "field"):
+            raise ValueError(f"expected units 'fixed', 'layer' or 'field', got {units!r}")
+        self._layer_bound, self._layer_kind, self._units = bound ** (1 / (depth + 1)), layer, units
         super().__init__(action, action, width=width, depth=depth, activation=activation)
         self.action, self.bound = action, bound
         # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
@@ -101,7 +101,7 @@ class LipschitzNetwork(EquivariantNetwork):
 
     def activation(self, kind: str, action: GroupAction) -> nn.Module:
         plain = super().activation(kind, action)
-        return plain if self._scales == "fixed" else Rescaled(plain, each_field=self._scales == "field")
+        return plain if self._units == "fixed" else Rescaled(plain, each_field=self._units == "field")
 
     def _mirror(self) -> None:
         first, last = self.layers[0], self.layers[-1]

@@ -144,3 +144,26 @@ def test_gates_have_no_bound():
 def test_bad_networks_say_what_was_expected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer": "cayley"}, "a layer among .* got 'cayley'"),
+        ({"units": "pixel"}, "units 'fixed', 'layer' or 'field', got 'pixel'"),
+        ({"units": "field", "activation": "sorted_pairs"}, "single numbers, got SortedPairs"),
+    ],
+)
+def test_bad_kinds_of_bounds_say_what_was_expected(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LipschitzNetwork(ImageAction("C4", size=4), width=2, **arguments)
+    with pytest.raises(ValueError, match="'spectral' on vectors"):
+        LipschitzNetwork(VectorAction.regular("C4"), layer="polar")
+
+
+def test_a_mirrored_branch_starts_with_a_symmetric_jacobian():
+    torch.manual_seed(0)
+    action = ImageAction("D4", 1, size=4)
+    branch = LipschitzNetwork(action, width=2, mirrored=True).double()
+    jacobian = branch.call_and_jacobian(events(action))[1]
+    torch.testing.assert_close(jacobian, jacobian.mT, rtol=0, atol=1e-12)
