@@ -11,6 +11,7 @@ from docutils.parsers.rst.states import Inliner
 HERE = Path(__file__).parent
 ROOMS = {
     "flow": "The flow",
+    "image_flows": "Flows of images",
     "actions": "Actions",
     "distributions": "Invariant bases",
     "transforms": "Transforms",

@@ -65,9 +65,9 @@ SETTINGS: Mapping[str, Setting] = {
     "small": Setting(
         note="8 x 8 digits, minutes on two cores",
         data=("digits",),
-        residual={"blocks": 8, "width": 4},
+        residual={"scales": 2, "blocks": 3, "width": 8},
         coupling={"scales": 2, "blocks": 2, "width": 8},
-        train_residual=training(600, batch_size=64, lr=3e-2, every=100),
+        train_residual=training(400, batch_size=64, lr=3e-2, every=100),
         train_coupling=training(400, batch_size=64, lr=1e-2, every=20),
     ),
     "shortened": Setting(
