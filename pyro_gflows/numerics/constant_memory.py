@@ -93,10 +93,11 @@ class ConstantMemory(LogDet):
 def _captured(f: Branch) -> Sequence[Tensor]:
     if isinstance(f, nn.Module):
         return list(f.parameters())
-    if not hasattr(f, "captured"):
+    captured = getattr(f, "captured", None)
+    if captured is None:
         raise TypeError(
             f"expected a branch that is a Module, or has a captured() method, received {type(f).__name__}: the "
             "gradient of the tensors it reads would be lost; write captured() -> list of them"
         )
-    found: Sequence[Tensor] = f.captured()
+    found: Sequence[Tensor] = captured()
     return found
