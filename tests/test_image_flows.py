@@ -5,7 +5,7 @@ import torch
 
 from pyro_gflows import EquivariantFlow, ImageAction, VectorAction, g_coupling_image_flow, g_residual_image_flow
 from pyro_gflows.infer import FitSettings, fit
-from pyro_gflows.nn import LipschitzDenseNetwork
+from pyro_gflows.nn import Curves, LipschitzDenseNetwork
 from pyro_gflows.testing import assert_bijective, assert_invariant, assert_log_det, randomize_
 from pyro_gflows.transforms import GSplit
 from tests.constructors import events, training_steps
@@ -137,7 +137,10 @@ def test_unknown_ways_with_memory_are_named():
         g_coupling_image_flow(ImageAction("C4", size=4), memory="constant")
 
 
-def test_residual_steps_take_another_branch():
+def test_residual_steps_take_another_branch_or_keywords_of_theirs():
+    keywords = {"activation": "curves", "units": "field"}
+    flow = g_residual_image_flow(ImageAction("C4", 1, size=4), blocks=1, width=1, branch=keywords)
+    assert isinstance(flow.transforms[1].branch.activations[0].activation, Curves)
     flow = g_residual_image_flow(
         ImageAction("C4", 1, size=4),
         scales=2,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from torch import nn
 
@@ -25,7 +25,7 @@ def g_residual_image_flow(
     width: int = 8,
     depth: int = 1,
     bound: float = 0.98,
-    branch: Callable[[ImageAction], nn.Module] | None = None,
+    branch: Mapping[str, Any] | Callable[[ImageAction], nn.Module] | None = None,
     log_det: LogDet | None = None,
     fast: Fast = "score",
     preprocess: Preprocess | None = None,
@@ -43,8 +43,8 @@ def g_residual_image_flow(
         width: hidden fields of the branches, and of the conditioners of the details.
         depth: hidden layers of the branches.
         bound: Lipschitz bound of every branch, in (0, 1).
-        branch: makes the branch of a step from its action, in place of a LipschitzNetwork of that width, depth and
-            bound, such as ``lambda action: LipschitzDenseNetwork(action, width=8)``.
+        branch: more keywords of the LipschitzNetwork, such as ``{"activation": "curves", "units": "field"}``; or what
+            makes another branch from a step's action, such as ``lambda action: LipschitzDenseNetwork(action)``.
         log_det: an estimator; by default that of ``g_residual``, by the size of the event.
         fast: "score" (density estimation) or "sample".
         preprocess: as for :func:`g_coupling_image_flow`.
@@ -69,7 +69,10 @@ def g_residual_image_flow(
     def steps(action: ImageAction) -> list[EquivariantTransform]:
         layers: list[EquivariantTransform] = []
         for _ in range(blocks):
-            f = LipschitzNetwork(action, width=width, depth=depth, bound=bound) if branch is None else branch(action)
+            if callable(branch):
+                f = branch(action)
+            else:
+                f = LipschitzNetwork(action, **{"width": width, "depth": depth, "bound": bound, **(branch or {})})
             residual = g_residual(action, branch=f, log_det=log_det, fast=fast)
             if memory == "constant":
                 residual = GResidual(action, f, log_det=ConstantMemory(residual.log_det), fast=fast)

@@ -53,7 +53,7 @@ class LipschitzNetwork(EquivariantNetwork):
         mirrored: whether, on images, the last layer starts as the transpose of the first.
 
     Raises:
-        ValueError: a bound outside (0, 1), or an unknown activation, layer or kind of units.
+        ValueError: a bound outside (0, 1), an unknown activation, layer or kind of units, or nothing to mirror.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -80,6 +80,8 @@ class LipschitzNetwork(EquivariantNetwork):
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         if layer not in _CONVOLUTIONS or (layer != "spectral" and action.event_dim == 1):
             raise ValueError(f"expected a layer among {sorted(_CONVOLUTIONS)} ('spectral' on vectors), got {layer!r}")
+        if mirrored and (depth < 1 or action.event_dim == 1):
+            raise ValueError(f"expected images and depth >= 1 for mirrored=True, got {action} and depth {depth}")
         if units not in ("fixed", "layer", "field"):
             raise ValueError(f"expected units 'fixed', 'layer' or 'field', got {units!r}")
         self._layer_bound, self._layer_kind, self._units = bound ** (1 / (depth + 1)), layer, units

@@ -157,6 +157,8 @@ def test_bad_networks_say_what_was_expected(make, message):
 def test_bad_kinds_of_bounds_say_what_was_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
         LipschitzNetwork(ImageAction("C4", size=4), width=2, **arguments)
+    with pytest.raises(ValueError, match="images and depth >= 1 for mirrored=True"):
+        LipschitzNetwork(VectorAction.regular("C4"), mirrored=True)
     with pytest.raises(ValueError, match="'spectral' on vectors"):
         LipschitzNetwork(VectorAction.regular("C4"), layer="polar")
 
