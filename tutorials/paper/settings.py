@@ -77,7 +77,7 @@ SETTINGS: Mapping[str, Setting] = {
         coupling={"scales": 3, "blocks": 2, "width": 8},
         train_residual=training(100, batch_size=32, lr=1e-2, every=1000),
         train_coupling=training(100, batch_size=32, lr=4e-3, every=1000),
-        test_images=64,
+        test_images=32,
         groups=("C4",),
     ),
     "full": Setting(
