@@ -76,7 +76,7 @@ SETTINGS: Mapping[str, Setting] = {
         residual={"scales": 2, "blocks": 2, "width": 4, "bound": 0.9},
         coupling={"scales": 3, "blocks": 2, "width": 8},
         train_residual=training(100, batch_size=32, lr=1e-2, every=1000),
-        train_coupling=training(100, batch_size=32, lr=4e-3, every=1000),
+        train_coupling=training(100, batch_size=32, lr=1e-3, every=1000),
         test_images=32,
         groups=("C4",),
     ),
