@@ -28,7 +28,7 @@ from pyro_gflows.infer.training.storage import write_json
 from pyro_gflows.presets import Preset
 
 TURNS = {"C1": 1, "C2": 2, "C4": 4, "C8": 8, "C12": 12, "C16": 16, "SO(2)": 16}
-MIRRORED = {"D1": 2, "D2": 4, "D4": 8, "D8": 16, "D12": 24, "D16": 32, "O(2)": 32}
+MIRRORED = {"C1": 1, "D1": 2, "D2": 4, "D4": 8, "D8": 16, "D12": 24, "D16": 32, "O(2)": 32}
 PANELS = {"C4": TURNS, "D4": MIRRORED}  # the group over which bits/dim are averaged: groups and channels of a field
 
 
@@ -99,7 +99,7 @@ def draw(rows: list[dict[str, Any]], path: Path, *, note: str) -> None:
             if row["average"] == average and row["seed"] == 0:
                 style = "--" if row["group"] == "C1" else "-" if row["exact_group"] == row["group"] else ":"
                 panel.plot(*zip(*row["curve"], strict=True), style, label=row["group"])
-        panel.set(xlabel="epoch", ylabel=f"test bits/dim, mean over {average}", yscale="log")
+        panel.set(xlabel="epoch", ylabel=f"test bits/dim, mean over {average}")
         panel.set_title("dashed: plain; dotted: the group in the networks alone", fontsize="small")
         panel.legend()
     figure.suptitle(f"Coupling flows: {note}")
