@@ -212,9 +212,11 @@ def _curves(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> dict[st
 
 def draw(rows: Sequence[Mapping[str, Any]], shares: Sequence[int], path: Path) -> None:
     """The figure of data efficiency: a panel for each family."""
-    figure, axes = plots.new_figure(len(FAMILIES), size=5.0)
-    for panel, family in zip(axes[0], FAMILIES, strict=True):
-        for name, curve in _curves(rows, shares).items():
+    curves = _curves(rows, shares)
+    families = [family for family in FAMILIES if any(name.startswith(family) for name in curves)]
+    figure, axes = plots.new_figure(len(families), size=5.0)
+    for panel, family in zip(axes[0], families, strict=True):
+        for name, curve in curves.items():
             if name.startswith(family):
                 style = "-" if name.count("-") < 2 else ":" if name.endswith("symmetrised") else "--"
                 means, errors = zip(*curve.values(), strict=True)
