@@ -187,9 +187,13 @@ def data_table(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> str:
     """Bits/dim by the share of the training images: mean over seeds, twins as they are and symmetrised."""
     lines = ["| flow | " + " | ".join(f"{share} %" for share in shares) + " |", "| --- " * (len(shares) + 1) + "|"]
     for name, curve in _curves(rows, shares).items():
-        cells = [f"{curve[share][0]:.4f} +- {curve[share][1]:.4f}" if share in curve else "-" for share in shares]
+        cells = [_mean_and_error(*curve[share]) if share in curve else "-" for share in shares]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
+
+
+def _mean_and_error(mean: float, error: float) -> str:
+    return f"{mean:.4f} +- {error:.4f}" if error else f"{mean:.4f}"  # one seed has no spread
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> dict[str, dict[int, tuple[float, float]]]:
