@@ -94,9 +94,9 @@ class LipschitzDenseNetwork(nn.Module):
         return (gain * self.layers[-1].lipschitz_bound()).detach()  # type: ignore[operator]
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian on the flattened event; in closed form for one layer on zero-padded images."""
+        """f(x) and its Jacobian on the flattened event; in closed form for one layer on images."""
         closed = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
-        if not closed or getattr(self.action, "padding", "") != "zero":
+        if not closed or self.action.event_dim == 1:
             differentiable = torch.is_grad_enabled()
             with torch.enable_grad():
                 return dense_jacobian(self, x, self.action.event_dim, create_graph=differentiable)
@@ -115,7 +115,8 @@ class LipschitzDenseNetwork(nn.Module):
         identity = torch.zeros_like(kernel[:1]).expand(channels, -1, -1, -1).clone()
         identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = torch.eye(channels).to(kernel)
         slopes = torch.cat([passed.expand_as(x), made * slope], -3)
-        jacobian = sandwich_jacobian(torch.cat([wide[:, :channels], outer], 1), slopes, torch.cat([identity, inner]))
+        wide, narrow = torch.cat([wide[:, :channels], outer], 1), torch.cat([identity, inner])
+        jacobian = sandwich_jacobian(wide, slopes, narrow, periodic=self.action.padding == "circular")  # type: ignore[attr-defined]
         return last(hidden), jacobian
 
     def extra_repr(self) -> str:

@@ -10,8 +10,8 @@ from torch import Tensor
 __all__ = ["sandwich_jacobian"]
 
 
-def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor) -> Tensor:
-    r"""The matrix of conv(outer) diag(slope) conv(inner) on zero-padded images, for each row of the batch.
+def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: bool = False) -> Tensor:
+    r"""The matrix of conv(outer) diag(slope) conv(inner) on images, for each row of the batch.
 
     A pixel r of the hidden image couples a k x k patch of inputs to a k x k patch of outputs by
     :math:`\sum_c W_2[o, c, a]\, s_c(r)\, W_1[c, i, b]`: one small product for each pixel, then a scatter. It costs
@@ -21,6 +21,7 @@ def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor) -> Tensor:
         outer: the second kernel, ``(O, C, k, k)``.
         slope: the activation's slope, ``batch + (C, H, W)``.
         inner: the first kernel, ``(C, I, k, k)``.
+        periodic: whether the grid closes on itself; else images are padded with zeros.
 
     Returns:
         ``batch + (O H W, I H W)``.
@@ -31,14 +32,16 @@ def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor) -> Tensor:
     pairs = torch.einsum("ocx,ciy->coxiy", outer.flatten(2), inner.flatten(2)).reshape(hidden, -1)
     batch = slope.shape[:-3]
     coupling = slope.reshape(-1, hidden, height * width).mT @ pairs
-    target, kept = _places(height, width, size, channels_out, channels_in)
+    target, kept = _places(height, width, size, channels_out, channels_in, periodic)
     flat = slope.new_zeros(len(coupling), channels_out * channels_in * (height * width) ** 2)
     flat = flat.index_add(1, target.to(slope.device), coupling.flatten(1)[:, kept.to(slope.device)])
     return flat.reshape(*batch, channels_out * height * width, channels_in * height * width)
 
 
 @functools.lru_cache(maxsize=16)
-def _places(height: int, width: int, size: int, channels_out: int, channels_in: int) -> tuple[Tensor, Tensor]:
+def _places(
+    height: int, width: int, size: int, channels_out: int, channels_in: int, periodic: bool
+) -> tuple[Tensor, Tensor]:
     """For each kept (pixel; o, a, i, b): its place in the matrix; an output at r - a is reached through offset a."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     offsets = torch.arange(size * size)
@@ -47,8 +50,10 @@ def _places(height: int, width: int, size: int, channels_out: int, channels_in: 
     def reached(sign: int) -> tuple[Tensor, Tensor]:
         row = rows.reshape(-1, 1) + sign * shift_row
         column = columns.reshape(-1, 1) + sign * shift_column
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        return row * width + column, inside
+        inside = torch.ones_like(row, dtype=torch.bool)
+        if not periodic:
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return row % height * width + column % width, inside
 
     output, output_inside = reached(-1)
     source, source_inside = reached(1)

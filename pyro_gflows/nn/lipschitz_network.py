@@ -119,7 +119,7 @@ class LipschitzNetwork(EquivariantNetwork):
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""
         closed = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
-        if not closed or getattr(self.action_in, "padding", "zero") != "zero":
+        if not closed:
             differentiable = torch.is_grad_enabled()
             with torch.enable_grad():
                 return dense_jacobian(self, x, self.action_in.event_dim, create_graph=differentiable)
@@ -136,7 +136,7 @@ class LipschitzNetwork(EquivariantNetwork):
         if self.action_in.event_dim == 1:
             jacobian = (outer * slope[..., None, :]) @ inner
         else:
-            jacobian = sandwich_jacobian(outer, slope, inner)
+            jacobian = sandwich_jacobian(outer, slope, inner, periodic=self.action_in.padding == "circular")  # type: ignore[attr-defined]
         return last(self.hidden_scale * value), jacobian
 
 

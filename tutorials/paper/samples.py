@@ -26,8 +26,10 @@ def sampled(job: Job, title: str, group: str) -> dict[str, Any]:
     """Fit one flow and draw from it."""
     name = job.setting.data[0]
     data = image_data(job, name, seed=0)
-    # squeezing a periodic grid would halve the group; one scale keeps every shift
-    size = {**job.setting.residual, "scales": 1}
+    size = dict(job.setting.residual)
+    if group == "translations":
+        # squeezing a periodic grid would halve the group; one scale, with as many blocks in all, keeps every shift
+        size["blocks"] *= 2 * size.pop("scales", 1) - 1
     preset = Preset(
         f"samples-{title}",
         "",
