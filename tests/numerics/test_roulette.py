@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import ExactLogDet, RouletteLogDet
+from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet
 from tests.numerics.branches import Branch
 
 LIPSCHITZ = [0.5, 0.9, 0.98]
@@ -30,6 +30,9 @@ class SineRows:
     def __call__(self, x: Tensor) -> Tensor:
         return (self.a @ (self.b @ x.unsqueeze(-1)).sin()).squeeze(-1)
 
+    def captured(self) -> list[Tensor]:
+        return [self.a, self.b]
+
     def gradients(self, total: Tensor) -> Tensor:
         return torch.cat([g.flatten(1) for g in torch.autograd.grad(total, [self.a, self.b])], -1)
 
@@ -47,12 +50,13 @@ def assert_within_standard_errors(samples: Tensor, exact: Tensor, count: float =
 POINT = torch.tensor([0.2, -0.1, 0.15], dtype=torch.float64)
 
 
+@pytest.mark.parametrize("memory", [lambda estimator: estimator, ConstantMemory], ids=["plain", "constant"])
 @pytest.mark.parametrize("lipschitz", LIPSCHITZ)
-def test_value_and_gradient_are_unbiased(lipschitz):
+def test_value_and_gradient_are_unbiased(lipschitz, memory):
     rows = 20_000
     torch.manual_seed(0)
     f = SineRows(lipschitz, rows)
-    estimator = RouletteLogDet(exact_terms=2, shared_length=False)
+    estimator = memory(RouletteLogDet(exact_terms=2, shared_length=False))
     _, log_det = estimator(f, POINT.expand(rows, 3), 1, lipschitz=lipschitz, training=True)
     gradients = f.gradients(log_det.sum()) @ projections()
 
