@@ -44,6 +44,10 @@ class Preset:
         """The same recipe with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
+    def with_flow(self, flow: str) -> Preset:
+        """The same recipe for another family, at its default size."""
+        return self.change(flow=flow, size={}, logit=self.logit if flow.startswith("image-") else None)
+
     def seeded(self, seed: int) -> Preset:
         """The same recipe from another seed."""
         return self.change(settings=dataclasses.replace(self.settings, seed=seed))
@@ -55,6 +59,23 @@ def _plane(steps: int, *, batch_size: int = 512, lr: float = 2e-2) -> FitSetting
     return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=lr), schedule=schedule)
 
 
+def _images(steps: int, *, lr: float, every: int) -> FitSettings:
+    """Images are few: early stopping, and the best weights."""
+    return FitSettings(
+        steps,
+        batch_size=64,
+        optimizer=Adam(lr=lr, clip_norm=50.0),
+        schedule=OneCycle(warmup=0.1),
+        held_out=HeldOut(every, 10),
+    )
+
+
+# on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
+_LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
+_MULTI_SCALE = {"scales": 3, "blocks": 4, "width": 16}
+
+_COUPLING = {"scales": 2, "blocks": 2, "width": 8}
+_RESIDUAL = {"scales": 2, "blocks": 3, "width": 8}
 _RINGS_RADIAL = {"blocks": 2, "bins": 32}
 _RINGS_RIDGES = {"blocks": 12, "terms": 2, "knots": 64, "limit": 3.0}
 
@@ -64,6 +85,24 @@ _ALL = [
     Preset("rings-radial", "rings", "O(2)", "radial", _RINGS_RADIAL, _plane(1500, batch_size=1024, lr=5e-2)),
     Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
+    Preset(
+        "digits-image-coupling",
+        "digits",
+        "C4",
+        "image-coupling",
+        _COUPLING,
+        _images(1800, lr=1e-2, every=100),
+        logit=0.001,
+    ),
+    Preset(
+        "digits-image-residual",
+        "digits",
+        "C4",
+        "image-residual",
+        _RESIDUAL,
+        _images(1000, lr=3e-2, every=100),
+        logit=0.01,
+    ),
     Preset(
         "digits-coupling",
         "digits",
@@ -78,13 +117,11 @@ _ALL = [
         "C4",
         "residual",
         {"blocks": 8, "width": 4},
-        FitSettings(
-            steps=2000,
-            batch_size=64,
-            optimizer=Adam(lr=1e-2, clip_norm=50.0),
-            schedule=OneCycle(warmup=0.1),
-            held_out=HeldOut(100, 10),
-        ),
+        _images(2000, lr=1e-2, every=100),
+    ),
+    *(
+        Preset(name, name, group, "image-coupling", _MULTI_SCALE, _LARGE_IMAGES, logit=0.01)
+        for name, group in (("rotated-mnist", "C4"), ("mnist", "C1"), ("cifar10-rot", "C4"), ("cifar10", "C1"))
     ),
     Preset("own", "", "C1", "residual", {"blocks": 8}, FitSettings(steps=3000, held_out=HeldOut(100, 10))),
 ]
@@ -106,10 +143,10 @@ DEMO: Sequence[Preset] = [
     _shortened(_FULL["rings"], "O(2)", steps=800, size={"blocks": 4}),
     # ridge and radial terms of C1 would still hold the circular symmetry; a network of C1 holds none
     _shortened(_FULL["rings"], "C1", steps=800, size={"blocks": 4, "width": 3}),
-    _shortened(_FULL["digits-coupling"], "C4", steps=600, size={"blocks": 4, "width": 8}),
-    _shortened(_FULL["digits-coupling"], "C1", steps=600, size={"blocks": 4, "width": 16}, augment="C4"),
-    _shortened(_FULL["digits-residual"], "C4", steps=250, size={"blocks": 8, "width": 4}),
-    _shortened(_FULL["digits-residual"], "C1", steps=250, size={"blocks": 8, "width": 4}, augment="C4"),
+    _shortened(_FULL["digits-image-coupling"], "C4", steps=400, size=_COUPLING),
+    _shortened(_FULL["digits-image-coupling"], "C1", steps=400, size={**_COUPLING, "width": 15}, augment="C4"),
+    _shortened(_FULL["digits-image-residual"], "C4", steps=200, size=_RESIDUAL),
+    _shortened(_FULL["digits-image-residual"], "C1", steps=200, size={**_RESIDUAL, "width": 10}, augment="C4"),
 ]
 
 PRESETS: Mapping[str, Preset] = {**_FULL, **{preset.name: preset for preset in DEMO}}
@@ -131,4 +168,5 @@ def preset_for(data: str, *, flow: str | None = None) -> Preset:
     for preset in fitting:
         if flow in (None, preset.flow):
             return preset
-    return fitting[0].change(flow=flow, size={})
+    assert flow is not None  # else the first one fitted
+    return fitting[0].with_flow(flow)

@@ -3,9 +3,16 @@
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, ImageAction, VectorAction, g_coupling_image_flow, g_residual_image_flow
+from pyro_gflows import (
+    EquivariantFlow,
+    ImageAction,
+    OffGridAction,
+    VectorAction,
+    g_coupling_image_flow,
+    g_residual_image_flow,
+)
 from pyro_gflows.infer import FitSettings, fit
-from pyro_gflows.nn import Curves, LipschitzDenseNetwork
+from pyro_gflows.nn import Curves, EquivariantCNN, LipschitzDenseNetwork, SoftNetwork, Splines
 from pyro_gflows.testing import assert_bijective, assert_invariant, assert_log_det, randomize_
 from pyro_gflows.transforms import GSplit
 from tests.constructors import events, training_steps
@@ -152,3 +159,21 @@ def test_residual_steps_take_another_branch_or_keywords_of_theirs():
     assert {branch.action for branch in branches} > {flow.action}
     flow = randomize_(flow.double()).eval()
     assert_invariant(flow, flow.action, events(flow, 3), tol=1e-10)
+
+
+def test_coupling_steps_take_another_network_or_keywords_of_theirs():
+    action = ImageAction("C4", 2, size=4)
+    size = {"scales": 2, "blocks": 1, "width": 1, "depth": 1}
+    by_keywords = g_coupling_image_flow(action, **size, network={"bias": "pixels", "activation": "splines"})
+    made = g_coupling_image_flow(action, **size, network=lambda a, b: EquivariantCNN(a, b, width=1, depth=0))
+    for flow, depth in ((by_keywords, 1), (made, 0)):
+        networks = [module for module in flow.modules() if isinstance(module, EquivariantCNN)]
+        assert len(networks) > 3 and all(len(network.activations) == depth for network in networks)
+        randomize_(flow.double(), scale=0.05).eval()
+        assert_invariant(flow, flow.action, events(flow, 3), tol=1e-10)
+    networks = [module for module in by_keywords.modules() if isinstance(module, EquivariantCNN)]
+    assert {type(network.activations[0]) for network in networks} == {Splines}
+    again = EquivariantFlow.from_config(by_keywords.config())
+    again.load_state_dict(by_keywords.state_dict())
+    soft = g_coupling_image_flow(OffGridAction("C8", 2, size=4), **size, soft=True, network={"kernel_size": 3})
+    assert {module.kernel_size for module in soft.modules() if isinstance(module, SoftNetwork)} == {3}

@@ -50,7 +50,8 @@ def test_a_group_that_a_grid_carries_only_partly_needs_a_soft_flow(group, shape)
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_scores_and_samples(name):
     preset = PRESETS[name]
-    shape = (1, 8, 8) if preset.data == "digits" else (2,)
+    shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "rotated-mnist": (1, 28, 28)}.get(preset.data, (2,))
+    shape = (3, 32, 32) if preset.data.startswith("cifar") else shape
     flow = build_flow(preset.flow, build_action(preset.group, shape), size=preset.size)
     assert flow(torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))).shape == (3,)
 
@@ -75,6 +76,8 @@ def test_another_family_and_own_files_get_defaults():
     with pytest.raises(ValueError, match="unknown flow 'spline'"):
         build_flow("spline", build_action("C4", (2,)))
     assert set(FAMILIES) >= {"residual", "coupling", "radial"}
+    assert preset_for("digits").logit is not None
+    assert preset_for("digits", flow="radial").logit is None  # one scale takes the images as they are
 
 
 def test_the_demo_is_labelled_as_shortened_and_pairs_every_flow_with_its_plain_twin():

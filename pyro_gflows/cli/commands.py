@@ -45,7 +45,7 @@ def _preset(arguments: argparse.Namespace) -> Preset:
     if not preset.data and arguments.group is None:
         raise ValueError("your own data need --group, their symmetry: for example C4 or D8, or C1 for none")
     if arguments.flow is not None and arguments.flow != preset.flow:
-        preset = preset.change(flow=arguments.flow, size={})
+        preset = preset.with_flow(arguments.flow)
     wanted = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed")}
     changes = {name: value for name, value in wanted.items() if value is not None}
     if arguments.lr is not None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-
-from torch import nn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pyro_gflows.actions import (
     ChannelSplit,
     Group,
-    GroupAction,
     ImageAction,
     IrrepSplit,
     OffGridAction,
@@ -20,14 +18,13 @@ from pyro_gflows.actions import (
 )
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.image_flows.scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
-from pyro_gflows.nn import SoftNetwork
+from pyro_gflows.nn import Conditioner, SoftNetwork, conditioner_from
 from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, Transformer, g_coupling
 from pyro_gflows.transforms.transformers import default_transformer
 
 __all__ = ["g_coupling_image_flow"]
 
 _SplitKind = Callable[[ImageAction], Split]
-_Network = Callable[[GroupAction, GroupAction], nn.Module]
 
 
 def g_coupling_image_flow(
@@ -39,6 +36,7 @@ def g_coupling_image_flow(
     depth: int = 2,
     transformer: Callable[[ImageAction], Transformer] | None = None,
     splits: Sequence[_SplitKind] | None = None,
+    network: Conditioner | None = None,
     soft: bool = False,
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
@@ -66,6 +64,9 @@ def g_coupling_image_flow(
             ElementwiseSpline.
         splits: the kinds of splits, in turn; those that an action does not allow are left out. By default
             ``[checkerboard_split, ChannelSplit, IrrepSplit]``.
+        network: more keywords of the conditioners (EquivariantCNN; SoftNetwork where ``soft``), such as
+            ``{"bias": "pixels"}`` for centred images; or what makes other conditioners from the actions of their input
+            and of their output, which then start as they are made.
         soft: let only the networks carry the group.
         preprocess: makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
             ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modelled as they are.
@@ -89,10 +90,9 @@ def g_coupling_image_flow(
     """
     check_memory(memory, ("plain", "recompute"))
 
-    network: _Network | None = None
     kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, IrrepSplit]
     if soft and isinstance(action, ImageAction | OffGridAction):
-        network = _soft_networks(action.group, width, depth)
+        network = network if callable(network) else _soft(action.group, width, depth, network or {})
         if isinstance(action, OffGridAction):
             action = action.exact_subgroup
         else:
@@ -113,22 +113,18 @@ def g_coupling_image_flow(
         return layers
 
     def factor(halves: IrrepSplit, coarse: Compose) -> GSplit:
-        if network is None:
-            return GSplit(halves, coarse, width=width, depth=depth)
         affine = default_transformer(halves.parts[1])
-        conditioner = network(halves.parts[0], affine.params_action)
-        return GSplit(halves, coarse, transformer=affine, network=conditioner)
+        inputs, outputs = halves.parts[0], affine.params_action
+        conditioned = conditioner_from(network, inputs, outputs, width=width, depth=depth, start=affine.start)
+        return GSplit(halves, coarse, transformer=affine, network=conditioned)
 
     return multi_scale(action, steps, scales=scales, blocks=blocks, factor=factor, preprocess=preprocess)
 
 
-def _soft_networks(group: Group, width: int, depth: int) -> _Network:
+def _soft(group: Group, width: int, depth: int, more: Mapping[str, Any]) -> Conditioner:
     """Makes conditioners that carry the group in their hidden layers, and start at zero."""
-
-    def network(action_in: GroupAction, action_out: GroupAction) -> nn.Module:
-        return SoftNetwork(action_in, action_out, group=group, width=width, depth=depth, start=0.0)  # type: ignore[arg-type]
-
-    return network
+    keywords = {"width": width, "depth": depth, "start": 0.0, **more}
+    return lambda action_in, action_out: SoftNetwork(action_in, action_out, group=group, **keywords)  # type: ignore[arg-type]
 
 
 def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:

@@ -12,10 +12,12 @@ from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import (
+    Conditioner,
     EquivariantCNN,
     EquivariantMLP,
     EquivariantNetwork,
     conditioner,
+    conditioner_from,
 )
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
@@ -31,6 +33,7 @@ __all__ = [
     "AutoregressiveNetwork",
     "ConcatenatedLipSwish",
     "ConditionalBranch",
+    "Conditioner",
     "Curves",
     "EquivariantCNN",
     "EquivariantConv",
@@ -56,6 +59,7 @@ __all__ = [
     "Splines",
     "SteerableConv",
     "conditioner",
+    "conditioner_from",
     "kernels_once",
     "lipschitz_branch",
 ]

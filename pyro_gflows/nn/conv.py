@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
-from pyro_gflows.actions.orbits import component_labels
 from pyro_gflows.nn.kernel import KernelLayer
+from pyro_gflows.nn.tying import signed_orbits, spread
 from pyro_gflows.registry import registered
 
 __all__ = ["EquivariantConv"]
@@ -20,13 +22,14 @@ class EquivariantConv(KernelLayer):
 
     The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs; a kernel is
     equivariant if and only if it is constant along the orbits (with those signs). So the kernel is a gather from one
-    weight for each orbit, and equivariance holds to float precision. The bias is constant on orbits of output channels.
+    weight for each orbit, and equivariance holds to float precision. The bias is constant on orbits of output channels,
+    or of output channels and pixels: what the group leaves in place is then all that the layer may know of where it is.
 
     Args:
         action_in: how the group moves the input; fields of (signed) permutations.
         action_out: how it moves the output, on the same grid.
         kernel_size: odd; the input is padded (with zeros, or periodically under translations) to keep its size.
-        bias: whether to add one.
+        bias: False; True: one for each orbit of channels; "pixels": one for each orbit of channels and pixels.
         mask: which output channels may see which input channels, boolean ``(C_out, C_in)``, constant on orbits.
         zero_init: start at zero output; else at outputs of unit variance for white inputs of unit variance.
 
@@ -35,8 +38,8 @@ class EquivariantConv(KernelLayer):
 
     Raises:
         TypeError: an action is not an ImageAction.
-        ValueError: an even kernel, actions on different grids, fields that are not signed permutations, or a mask of
-            another shape or that is not constant on orbits.
+        ValueError: an even kernel, actions on different grids, fields that are not signed permutations, another bias,
+            or a mask of another shape or that is not constant on orbits.
 
     Example:
         >>> conv = EquivariantConv(ImageAction("D4", size=8), ImageAction("D4", 2, size=8, fields="regular"))
@@ -55,12 +58,14 @@ class EquivariantConv(KernelLayer):
         action_out: ImageAction,
         *,
         kernel_size: int = 3,
-        bias: bool = True,
+        bias: bool | Literal["pixels"] = True,
         mask: Tensor | None = None,
         zero_init: bool = False,
     ) -> None:
         super().__init__()
         _check(action_in, action_out, kernel_size)
+        if bias not in (True, False, "pixels"):
+            raise ValueError(f"expected bias True, False or 'pixels', got {bias!r}")
         self.action_in, self.action_out = action_in, action_out
         self.kernel_size, self.zero_init = kernel_size, zero_init
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
@@ -70,13 +75,15 @@ class EquivariantConv(KernelLayer):
         pairs = out_targets[:, :, None] * shape[1] + in_targets[:, None, :]
         targets = pairs[..., None] * kernel_size**2 + offsets[:, None, None, :]
         signs = (out_signs[:, :, None] * in_signs[:, None, :])[..., None].expand_as(targets)
-        index, sign = _signed_orbits(targets.flatten(1), signs.flatten(1), _allowed(mask, shape, pairs))
+        index, sign = signed_orbits(targets.flatten(1), signs.flatten(1), _allowed(mask, shape, pairs))
         self.register_buffer("_index", index, persistent=False)
         self.register_buffer("_sign", sign.to(torch.get_default_dtype()).view(shape), persistent=False)
         self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
         self.orbit_biases: nn.Parameter | None = None
         if bias:
-            index, sign = _signed_orbits(out_targets, out_signs, torch.ones(shape[0], dtype=torch.bool))
+            moves = _pixel_moves(action_out) if bias == "pixels" else (out_targets, out_signs)
+            index, sign = signed_orbits(*moves)
+            sign = sign.view(action_out.event_shape if bias == "pixels" else (-1,))
             self.register_buffer("_bias_index", index, persistent=False)
             self.register_buffer("_bias_sign", sign.to(torch.get_default_dtype()), persistent=False)
             self.orbit_biases = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
@@ -99,7 +106,7 @@ class EquivariantConv(KernelLayer):
 
     def weight(self) -> Tensor:
         """The weights at every place of the kernel, ``(C_out, C_in, k, k)``."""
-        return _spread(self.orbit_weights, self._index, self._sign)
+        return spread(self.orbit_weights, self._index, self._sign)
 
     def assign_(self, kernel: Tensor) -> None:
         """Set the weights to those of the equivariant kernel that is nearest to ``(C_out, C_in, k, k)``."""
@@ -114,8 +121,8 @@ class EquivariantConv(KernelLayer):
         return self.weight()
 
     def bias(self) -> Tensor | None:
-        """The bias of each output channel, or None."""
-        return None if self.orbit_biases is None else _spread(self.orbit_biases, self._bias_index, self._bias_sign)
+        """The bias of each output channel ``(C_out,)``, or of each of its pixels ``(C_out, H, W)``; or None."""
+        return None if self.orbit_biases is None else spread(self.orbit_biases, self._bias_index, self._bias_sign)
 
     def forward(self, x: Tensor) -> Tensor:
         self.action_in.check_event(x)
@@ -123,7 +130,11 @@ class EquivariantConv(KernelLayer):
         flat = x.reshape(-1, *self.action_in.event_shape)
         if self.action_in.padding == "circular":
             flat, reach = functional.pad(flat, (reach,) * 4, mode="circular"), 0
-        y = functional.conv2d(flat, self.kernel(), self.bias(), padding=reach)
+        bias = self.bias()
+        if bias is None or bias.ndim == 1:
+            y = functional.conv2d(flat, self.kernel(), bias, padding=reach)
+        else:
+            y = functional.conv2d(flat, self.kernel(), padding=reach) + bias
         return y.reshape(batch + self.action_out.event_shape)
 
     def extra_repr(self) -> str:
@@ -151,6 +162,14 @@ def _moves(action: ImageAction) -> tuple[Tensor, Tensor]:
     return matrices.abs().argmax(-2), matrices.sum(-2)
 
 
+def _pixel_moves(action: ImageAction) -> tuple[Tensor, Tensor]:
+    """Where each generator takes each number of an image from, and with which sign, flattened."""
+    places = torch.arange(1, action.numel + 1, dtype=torch.float64).reshape(action.event_shape)
+    # the identity beside them, as a trivial group has no generators
+    moved = torch.stack([places, *(action.act(element, places) for element in action.generators())]).flatten(1)
+    return moved.abs().round().long() - 1, moved.sign()
+
+
 def _allowed(mask: Tensor | None, shape: tuple[int, int, int, int], pairs: Tensor) -> Tensor:
     """The mask on every entry of the kernel, flattened."""
     if mask is None:
@@ -160,22 +179,3 @@ def _allowed(mask: Tensor | None, shape: tuple[int, int, int, int], pairs: Tenso
     if bool((mask.flatten()[pairs] != mask).any()):
         raise ValueError("expected a mask that is constant on the orbits of (output channel, input channel)")
     return mask[:, :, None, None].expand(shape).flatten()
-
-
-def _signed_orbits(targets: Tensor, signs: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """For every entry its orbit's number and its sign: 0 where it must vanish (an orbit that meets itself negated)."""
-    size = targets.shape[-1]
-    # two copies of every entry, positive and negative: an element that negates exchanges the sheets
-    other = (signs < 0).long() * size
-    labels = component_labels(torch.cat([targets + other, targets + size - other], dim=-1))
-    positive, negative = labels[:size], labels[size:]
-    alive = (positive != negative) & allowed
-    index = torch.zeros(size, dtype=torch.int64)
-    index[alive] = torch.unique(torch.minimum(positive, negative)[alive], return_inverse=True)[1]
-    return index, torch.where(positive < negative, 1.0, -1.0) * alive
-
-
-def _spread(values: Tensor, index: Tensor, sign: Tensor) -> Tensor:
-    if values.numel() == 0:  # nothing is equivariant but zero
-        return values.new_zeros(sign.shape)
-    return values.gather(0, index).view(sign.shape) * sign

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class LipschitzConv(EquivariantConv):
         action_in: how the group moves the input.
         action_out: how it moves the output, on the same grid.
         kernel_size: odd.
-        bias: whether to add one.
+        bias: as for :class:`EquivariantConv`.
         bound: the largest Lipschitz constant, in the Euclidean norm.
 
     Shape:
@@ -61,7 +62,7 @@ class LipschitzConv(EquivariantConv):
         action_out: ImageAction,
         *,
         kernel_size: int = 3,
-        bias: bool = True,
+        bias: bool | Literal["pixels"] = True,
         bound: float = 0.97,
     ) -> None:
         if not 0.0 < bound < float("inf"):

@@ -50,6 +50,7 @@ class LipschitzNetwork(EquivariantNetwork):
             "almost_orthogonal" or "polar".
         units: those of the activations: "fixed", or learnt, one for each "layer" or each "field": which is how
             the bound is split between the layers, as a whole or channel by channel (:class:`Rescaled`).
+        bias: "channels", or "pixels" on images, as for EquivariantNetwork.
         mirrored: whether, on images, the last layer starts as the transpose of the first.
 
     Raises:
@@ -74,6 +75,7 @@ class LipschitzNetwork(EquivariantNetwork):
         activation: str | None = None,
         layer: Literal["spectral", "almost_orthogonal", "polar"] = "spectral",
         units: Literal["fixed", "layer", "field"] = "fixed",
+        bias: Literal["channels", "pixels"] = "channels",
         mirrored: bool = False,
     ) -> None:
         if not 0 < bound < 1:
@@ -85,7 +87,7 @@ class LipschitzNetwork(EquivariantNetwork):
         if units not in ("fixed", "layer", "field"):
             raise ValueError(f"expected units 'fixed', 'layer' or 'field', got {units!r}")
         self._layer_bound, self._layer_kind, self._units = bound ** (1 / (depth + 1)), layer, units
-        super().__init__(action, action, width=width, depth=depth, activation=activation)
+        super().__init__(action, action, width=width, depth=depth, activation=activation, bias=bias)
         self.action, self.bound = action, bound
         # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
         ratio = sum(action.field_sizes) / sum(self.hidden(action, width).field_sizes)
@@ -99,7 +101,8 @@ class LipschitzNetwork(EquivariantNetwork):
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         kind = LipschitzLinear if action_in.event_dim == 1 else _CONVOLUTIONS[self._layer_kind]
-        return kind(action_in, action_out, bound=self._layer_bound)  # type: ignore[arg-type]
+        bias = self.bias_of(action_out)
+        return kind(action_in, action_out, bound=self._layer_bound, bias=bias)  # type: ignore[arg-type]
 
     def activation(self, kind: str, action: GroupAction) -> nn.Module:
         plain = super().activation(kind, action)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.registry import registered
 
 __all__ = [
+    "Conditioner",
     "EquivariantCNN",
     "EquivariantMLP",
     "EquivariantNetwork",
     "activation_for",
     "conditioner",
+    "conditioner_from",
     "hidden_action",
 ]
 
@@ -73,6 +76,11 @@ class EquivariantNetwork(nn.Module):
         depth: hidden layers.
         activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
             "gated" (any); by default LipSwish where fields are permuted, else gates.
+        bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
+            "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
+
+    Raises:
+        ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
     """
 
     default_activations = ("lipswish", "gated")
@@ -87,11 +95,14 @@ class EquivariantNetwork(nn.Module):
         width: int = 16,
         depth: int = 2,
         activation: str | None = None,
+        bias: Literal["channels", "pixels"] = "channels",
     ) -> None:
         super().__init__()
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
-        self.action_in, self.action_out = action_in, action_out
+        if bias != "channels" and (bias != "pixels" or action_in.event_dim == 1):
+            raise ValueError(f"expected bias 'channels' or, on images, 'pixels', got {bias!r} for {action_in}")
+        self.action_in, self.action_out, self._bias = action_in, action_out, bias
         hidden = self.hidden(action_in, width)
         kind = _kind(activation, hidden, self.default_activations)
         copies = getattr(_ACTIVATIONS[kind], "fan_out", 1)
@@ -107,6 +118,10 @@ class EquivariantNetwork(nn.Module):
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         """One linear layer between two actions."""
         raise NotImplementedError
+
+    def bias_of(self, action_out: GroupAction) -> Literal[True, "pixels"]:
+        """The bias of the layer to that action: of the last, one for each orbit of channels."""
+        return "pixels" if self._bias == "pixels" and action_out is not self.action_out else True
 
     def activation(self, kind: str, action: GroupAction) -> nn.Module:
         """One activation of the hidden fields."""
@@ -153,12 +168,25 @@ class EquivariantCNN(EquivariantNetwork):
     """
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
-        return EquivariantConv(action_in, action_out)  # type: ignore[arg-type]  # it checks
+        return EquivariantConv(action_in, action_out, bias=self.bias_of(action_out))  # type: ignore[arg-type]  # it checks
 
 
 def conditioner(
-    action_in: GroupAction, action_out: GroupAction, *, width: int = 16, depth: int = 2, start: float = 0.0
+    action_in: GroupAction, action_out: GroupAction, *, start: float = 0.0, **keywords: Any
 ) -> EquivariantNetwork:
     """The network for a pair of actions: an MLP on vectors, a CNN on images; ``start`` scales its last layer."""
     network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
-    return network(action_in, action_out, width=width, depth=depth).scale_last_(start)
+    return network(action_in, action_out, **keywords).scale_last_(start)
+
+
+Conditioner = Mapping[str, Any] | Callable[[GroupAction, GroupAction], nn.Module]
+"""More keywords of :func:`conditioner`; or what makes a network from the actions of its input and its output."""
+
+
+def conditioner_from(
+    how: Conditioner | None, action_in: GroupAction, action_out: GroupAction, **defaults: Any
+) -> nn.Module:
+    """The network that ``how`` describes: the default one with its keywords, or the one that it makes, as it starts."""
+    if callable(how):
+        return how(action_in, action_out)
+    return conditioner(action_in, action_out, **{**defaults, **(how or {})})

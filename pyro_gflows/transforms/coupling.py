@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import GroupAction, Split
 from pyro_gflows.actions.default_split import split_of
 from pyro_gflows.actions.splits import require_split
-from pyro_gflows.nn import conditioner
+from pyro_gflows.nn import Conditioner, conditioner, conditioner_from
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -106,7 +106,7 @@ def g_coupling(
     *,
     split: Split | None = None,
     transformer: Callable[[GroupAction], Transformer] | None = None,
-    network: Callable[[GroupAction, GroupAction], nn.Module] | None = None,
+    network: Conditioner | None = None,
     width: int = 16,
     depth: int = 2,
     context_action: GroupAction | None = None,
@@ -118,8 +118,9 @@ def g_coupling(
         split: how the event falls into parts; by default the first kind that the action allows (``default_split``).
         transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixExponential); by
             default ElementwiseAffine where possible, else IrrepScale.
-        network: makes the conditioner from the actions of its input and of the parameters; it starts as it is made. By
-            default an equivariant network that starts at zero.
+        network: more keywords of the default conditioners, equivariant networks that start at zero, such as
+            ``{"activation": "splines"}``; or what makes a conditioner from the actions of its input and of the
+            parameters, which then starts as it is made.
         width: hidden fields of the default conditioners.
         depth: hidden layers of the default conditioners.
         context_action: how the group moves the context that all of them read; None: there is none.
@@ -141,7 +142,8 @@ def g_coupling(
         if network is not None:
             others = [part for index, part in enumerate(chosen.parts) if index != moved]
             first, *rest = [*others, *([] if context_action is None else [context_action])]
-            conditioned = network(first.direct_sum(*rest), element_map.params_action)
+            inputs, outputs = first.direct_sum(*rest), element_map.params_action
+            conditioned = conditioner_from(network, inputs, outputs, width=width, depth=depth, start=element_map.start)
         layers.append(
             GCoupling(
                 chosen,

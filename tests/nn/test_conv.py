@@ -118,6 +118,33 @@ def test_bias_is_an_invariant_image() -> None:
     assert EquivariantConv(*PAIRS["D4-mixed"], bias=False).bias() is None
 
 
+@every_pair
+def test_a_bias_of_pixels_is_every_image_that_the_group_leaves_in_place(action_in, action_out) -> None:
+    conv = EquivariantConv(action_in, action_out, bias="pixels").double()
+    randomise(conv)
+    bias = conv.bias()
+    assert bias is not None and conv.orbit_biases is not None
+    moved = action_out.act_all(bias)
+    assert torch.equal(moved, bias.expand_as(moved))
+    # as many as the trace of the average over the group says
+    units = torch.eye(action_out.numel, dtype=torch.float64).reshape(-1, *action_out.event_shape)
+    average = action_out.act_all(units).mean(0).flatten(1)
+    assert conv.orbit_biases.numel() == round(float(average.trace()))
+    x = images(action_in, 2)
+    plain = conv2d_of(conv, x)
+    torch.testing.assert_close(conv(x), plain + bias, rtol=0, atol=1e-12)
+
+
+def conv2d_of(conv: EquivariantConv, x: Tensor) -> Tensor:
+    """The convolution without its bias."""
+    return conv(x) - conv(torch.zeros_like(x))
+
+
+def test_another_bias_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected bias True, False or 'pixels', got 'rows'"):
+        EquivariantConv(*PAIRS["shifts"], bias="rows")  # type: ignore[arg-type]
+
+
 def test_mask_hides_channels() -> None:
     action = regular("C4", 4)
     mask = torch.zeros(8, 8, dtype=torch.bool)

@@ -97,6 +97,29 @@ def test_closed_form_jacobians_are_those_of_autograd(name, activation):
     torch.testing.assert_close(jacobian, dense(network, x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_hidden_layers_may_know_where_they_are(name):
+    action = IMAGES[name]
+    x, elements = events(action), action.sample((5,))
+    for network in (
+        conditioner(action, action, width=2, bias="pixels", start=1.0),
+        LipschitzNetwork(action, width=2, bound=0.8, bias="pixels"),
+    ):
+        randomize_(network.double())
+        per_field = network.layers[0].orbit_biases.numel() / 2
+        assert per_field == (1 if name == "shifts" else action.height * action.width)  # no place differs under shifts
+        moved = action.act_each(elements, network(x))
+        torch.testing.assert_close(network(action.act_each(elements, x)), moved, rtol=0, atol=1e-11)
+    assert torch.linalg.matrix_norm(dense(network, x), 2).max() <= network.lipschitz_bound() <= 0.8 * (1 + 1e-12)
+    torch.testing.assert_close(network.call_and_jacobian(x)[1], dense(network, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "bias"), [("plane D3", "pixels"), ("D4", "rows")])
+def test_a_bias_that_the_event_cannot_have_is_refused(name, bias):
+    with pytest.raises(ValueError, match=f"expected bias 'channels' or, on images, 'pixels', got '{bias}'"):
+        conditioner(ACTIONS[name], ACTIONS[name], bias=bias)
+
+
 def test_jacobians_keep_the_batch_shape_and_the_gradient_mode(action):
     network = randomize_(LipschitzNetwork(action, width=2).double())
     x = events(action, 6).unflatten(0, (2, 3))
