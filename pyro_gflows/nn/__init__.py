@@ -5,20 +5,14 @@ from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conditional_branch import ConditionalBranch
+from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
-from pyro_gflows.nn.networks import (
-    Conditioner,
-    EquivariantCNN,
-    EquivariantMLP,
-    EquivariantNetwork,
-    conditioner,
-    conditioner_from,
-)
+from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.radial import RadialTerm

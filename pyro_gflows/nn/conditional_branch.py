@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.conditioners import conditioner
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
-from pyro_gflows.nn.networks import conditioner
 from pyro_gflows.registry import registered
 
 __all__ = ["BranchGiven", "ConditionalBranch"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,7 @@ from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.registry import registered
 
-__all__ = [
-    "Conditioner",
-    "EquivariantCNN",
-    "EquivariantMLP",
-    "EquivariantNetwork",
-    "activation_for",
-    "conditioner",
-    "conditioner_from",
-    "hidden_action",
-]
+__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "activation_for", "hidden_action"]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
     "clipswish": ConcatenatedLipSwish,
@@ -169,24 +160,3 @@ class EquivariantCNN(EquivariantNetwork):
 
     def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
         return EquivariantConv(action_in, action_out, bias=self.bias_of(action_out))  # type: ignore[arg-type]  # it checks
-
-
-def conditioner(
-    action_in: GroupAction, action_out: GroupAction, *, start: float = 0.0, **keywords: Any
-) -> EquivariantNetwork:
-    """The network for a pair of actions: an MLP on vectors, a CNN on images; ``start`` scales its last layer."""
-    network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
-    return network(action_in, action_out, **keywords).scale_last_(start)
-
-
-Conditioner = Mapping[str, Any] | Callable[[GroupAction, GroupAction], nn.Module]
-"""More keywords of :func:`conditioner`; or what makes a network from the actions of its input and its output."""
-
-
-def conditioner_from(
-    how: Conditioner | None, action_in: GroupAction, action_out: GroupAction, **defaults: Any
-) -> nn.Module:
-    """The network that ``how`` describes: the default one with its keywords, or the one that it makes, as it starts."""
-    if callable(how):
-        return how(action_in, action_out)
-    return conditioner(action_in, action_out, **{**defaults, **(how or {})})

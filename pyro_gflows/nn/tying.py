@@ -19,9 +19,9 @@ def signed_orbits(targets: Tensor, signs: Tensor, allowed: Tensor | None = None)
         allowed: entries that may be other than zero, all by default; constant on orbits.
 
     Example:
-        >>> index, sign = signed_orbits(torch.tensor([[1, 0, 2]]), torch.tensor([[-1.0, -1.0, -1.0]]))
+        >>> index, sign = signed_orbits(torch.tensor([[1, 0, 2]]), torch.tensor([[-1.0, -1.0, 1.0]]))
         >>> index.tolist(), sign.tolist()
-        ([0, 0, 0], [1.0, -1.0, 0.0])
+        ([0, 0, 1], [1.0, -1.0, 1.0])
     """
     size = targets.shape[-1]
     # two copies of every entry, positive and negative: an element that negates exchanges the sheets

@@ -1,0 +1,54 @@
+"""Conditioners: the networks that say how a layer moves one part of an event, given the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
+
+__all__ = ["Conditioner", "conditioner", "conditioner_from"]
+
+Conditioner = Mapping[str, Any] | Callable[[GroupAction, GroupAction], nn.Module]
+"""More keywords of :func:`conditioner`; or what makes a network from the actions of its input and its output."""
+
+
+def conditioner(
+    action_in: GroupAction, action_out: GroupAction, *, start: float = 0.0, **keywords: Any
+) -> EquivariantNetwork:
+    """The default network for a pair of actions: an MLP on vectors, a CNN on images.
+
+    Args:
+        action_in: how the group moves the input.
+        action_out: how it moves the output.
+        start: a factor on the last layer's weights; 0 starts at zero output.
+        keywords: of :class:`EquivariantNetwork`: width, depth, activation, bias.
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> conditioner(action, action, width=2)(torch.ones(2)).tolist()
+        [0.0, 0.0]
+    """
+    network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
+    return network(action_in, action_out, **keywords).scale_last_(start)
+
+
+def conditioner_from(
+    how: Conditioner | None, action_in: GroupAction, action_out: GroupAction, **defaults: Any
+) -> nn.Module:
+    """The network that ``how`` describes: the default one with its keywords, or the one that it makes, as it starts.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.regular("C4")
+        >>> len(conditioner_from({"depth": 3}, action, action, width=2).layers)
+        4
+    """
+    if callable(how):
+        return how(action_in, action_out)
+    return conditioner(action_in, action_out, **{**defaults, **(how or {})})
