@@ -14,6 +14,7 @@ from pyro_gflows.actions import (
     SymmetricGroup,
     VectorAction,
     checkerboard_split,
+    isotypic_split,
     plain_checkerboard_split,
 )
 from pyro_gflows.distributions import (
@@ -103,6 +104,7 @@ __all__ = [
     "g_radial",
     "g_residual",
     "g_residual_image_flow",
+    "isotypic_split",
     "plain_checkerboard_split",
     "registered",
 ]

@@ -10,7 +10,7 @@ from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, 
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_basis import SubRepresentation
-from pyro_gflows.actions.irrep_split import IrrepSplit
+from pyro_gflows.actions.irrep_split import IrrepSplit, isotypic_split
 from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split, plain_checkerboard_split
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.off_grid import OffGridAction
@@ -64,6 +64,7 @@ __all__ = [
     "checkerboard_split",
     "default_split",
     "escnn_group",
+    "isotypic_split",
     "parse_group",
     "plain_checkerboard_split",
 ]

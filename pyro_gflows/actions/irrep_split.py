@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from pyro_gflows.actions.irrep_basis import IrreducibleBlock, irreducible_blocks
 from pyro_gflows.actions.splits import Split, balanced_halves, with_fields
 from pyro_gflows.registry import registered
 
-__all__ = ["IrrepSplit"]
+__all__ = ["IrrepSplit", "isotypic_split"]
 
 
 @registered
@@ -77,6 +78,27 @@ class IrrepSplit(Split):
 
     def _key(self) -> Any:
         return self._chosen
+
+
+def isotypic_split(action: GroupAction) -> IrrepSplit:
+    """One part for each irrep, with all of its copies: of squeezed images the means, and every kind of details.
+
+    Raises:
+        TypeError: not an action.
+        ValueError: all fields hold one irrep only, as under a trivial group.
+
+    Example:
+        >>> isotypic_split(ImageAction("C4", size=2, fields="regular"))  # doctest: +NORMALIZE_WHITESPACE
+        IrrepSplit(ImageAction(C4 on 1 x 2 x 2: trivial) | ImageAction(C4 on 1 x 2 x 2: sign) |
+        ImageAction(C4 on 2 x 2 x 2: irrep of 2 dimensions))
+    """
+    if not isinstance(action, GroupAction):
+        raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
+    copies = [isotype.multiplicity for isotype in action.field_decomposition()]
+    if len(copies) == 1:
+        raise ValueError(f"{action} holds a single irrep, which leaves nothing to split; use IrrepSplit, by its copies")
+    ends = list(itertools.accumulate(copies))
+    return IrrepSplit(action, [list(range(end - count, end)) for end, count in zip(ends, copies, strict=True)])
 
 
 def _along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:

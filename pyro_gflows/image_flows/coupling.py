@@ -14,6 +14,7 @@ from pyro_gflows.actions import (
     OffGridAction,
     Split,
     checkerboard_split,
+    isotypic_split,
     plain_checkerboard_split,
 )
 from pyro_gflows.flow import EquivariantFlow
@@ -46,7 +47,7 @@ def g_coupling_image_flow(
     Base to data, at every scale but the last: squeeze; the details given the means of the 2 x 2 blocks, which go
     through the coarser scales themselves (``GSplit``); then ``blocks`` steps on both; unsqueeze; ``blocks`` steps on
     the pixels. A step is activation normalisation, an invertible 1x1 map of the channels, and a coupling in which each
-    part moves once, split by the mirrored checkerboard and by channels or irreps in turn. Every layer is exactly
+    part moves once, split by the mirrored checkerboard, by channels and by irreps in turn. Every layer is exactly
     equivariant, so the density is exactly invariant.
 
     ``soft=True`` puts the group into the conditioners alone, whose hidden layers are its regular fields
@@ -63,7 +64,7 @@ def g_coupling_image_flow(
         transformer: makes the element map from a part's action, as for ``g_coupling``: ElementwiseAffine (the default),
             ElementwiseSpline.
         splits: the kinds of splits, in turn; those that an action does not allow are left out. By default
-            ``[checkerboard_split, ChannelSplit, IrrepSplit]``.
+            ``[checkerboard_split, ChannelSplit, isotypic_split]``.
         network: more keywords of the conditioners (EquivariantCNN; SoftNetwork where ``soft``), such as
             ``{"bias": "pixels"}`` for centred images; or what makes other conditioners from the actions of their input
             and of their output, which then start as they are made.
@@ -90,7 +91,7 @@ def g_coupling_image_flow(
     """
     check_memory(memory, ("plain", "recompute"))
 
-    kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, IrrepSplit]
+    kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, isotypic_split]
     if soft and isinstance(action, ImageAction | OffGridAction):
         network = network if callable(network) else _soft(action.group, width, depth, network or {})
         if isinstance(action, OffGridAction):

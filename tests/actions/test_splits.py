@@ -25,6 +25,7 @@ from pyro_gflows.actions import (
     TrivialRepresentation,
     VectorAction,
     checkerboard_split,
+    isotypic_split,
 )
 from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.registry import build, describe
@@ -51,6 +52,8 @@ SPLITS: dict[str, Callable[[], Split]] = {
     "mean-details": lambda: IrrepSplit(IMAGE),
     "mean-details-c4": lambda: IrrepSplit(ImageAction("C4", 2, size=3, fields="regular")),
     "irreps-channels": lambda: IrrepSplit(ImageAction("C4", 2, size=3)),
+    "isotypes": lambda: isotypic_split(IMAGE),
+    "isotypes-vectors": lambda: isotypic_split(VectorAction.regular("D4", copies=2)),
     "checkerboard": lambda: checkerboard_split(ImageAction("D4", 2, size=8, fields="regular")),
     "checkerboard-odd": lambda: checkerboard_split(ImageAction("D4", size=5)),
     "checkerboard-shifts": lambda: checkerboard_split(ImageAction.translations(2, size=4, step=2)),
@@ -207,3 +210,14 @@ def test_invalid_splits_say_why(make: Callable[[], Any], message: str) -> None:
 def test_wrong_kinds(make: Callable[[], Any]) -> None:
     with pytest.raises(TypeError, match="expected"):
         make()
+
+
+def test_isotypes_are_parts_without_a_common_irrep() -> None:
+    split = isotypic_split(ImageAction("D4", 2, size=4, fields="regular"))
+    parts = [[isotype.dim for isotype in part.field_decomposition()] for part in split.parts]
+    assert parts == [[1]] * 4 + [[2]]  # the irreps of D4
+    assert [part.channels for part in split.parts] == [2, 2, 2, 2, 8]
+    with pytest.raises(ValueError, match="holds a single irrep"):
+        isotypic_split(ImageAction("C1", 3, size=4))
+    with pytest.raises(TypeError, match="expected a GroupAction to split by irreps, got str"):
+        isotypic_split("D4")  # type: ignore[arg-type]
