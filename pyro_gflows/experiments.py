@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,8 @@ def run(
         "held_out_curve": [list(pair) for pair in result.held_out_curve],
         "recipe": repr(preset),
     }
+    if progress:  # many large images take minutes on a CPU
+        print(f"measuring on {len(data.test):,} held-out events", file=sys.stderr, flush=True)
     measured = preset.group if preset.group != "C1" else preset.augment or preset.group
     metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantiser=dequantiser, result=result)}
     write_json(folder / _METRICS, metrics)

@@ -72,7 +72,7 @@ def _images(steps: int, *, lr: float, every: int) -> FitSettings:
 
 # on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
 _LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
-_MULTI_SCALE = {"scales": 3, "blocks": 4, "width": 16}
+_MULTI_SCALE = {"scales": 3, "blocks": 4, "width": 8}
 
 _COUPLING = {"scales": 2, "blocks": 2, "width": 8}
 _RESIDUAL = {"scales": 2, "blocks": 3, "width": 8}
