@@ -17,6 +17,7 @@ from pyro_gflows.actions import (
     TrivialRepresentation,
     VectorAction,
     checkerboard_split,
+    isotypic_split,
     parse_group,
 )
 from pyro_gflows.actions.groups import DihedralGroup
@@ -153,6 +154,9 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
         ImageAction("C4", 1, size=3), network(ImageAction("C4", 1, size=3))
     ),
     "residual, estimated, regular C4": lambda: estimated(VectorAction.regular("C4")),
+    "residual, CNN of places, image D4": lambda: GResidual(
+        ImageAction("D4", 1, size=3), LipschitzNetwork(ImageAction("D4", 1, size=3), width=1, bound=0.6, bias="pixels")
+    ),
     "residual, estimated, image D2": lambda: estimated(ImageAction("D2", 1, size=3)),
     "residual, in constant memory, regular C4": lambda: GResidual(
         VectorAction.regular("C4"), network(VectorAction.regular("C4")), log_det=ConstantMemory(ExactLogDet())
@@ -202,6 +206,13 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     "coupling, soft network of D4, image C4": lambda: GCoupling(
         checkerboard_split(ImageAction("C4", 1, size=4)),
         network=SoftNetwork(ImageAction("C4", 1, size=4), ImageAction("C4", 2, size=4), group="D4", width=1, depth=1),
+    ),
+    "coupling, isotypes, image C4, placed": lambda: g_coupling(
+        ImageAction("C4", size=2, fields="regular"),
+        split=isotypic_split(ImageAction("C4", size=2, fields="regular")),
+        network={"bias": "pixels"},
+        width=1,
+        depth=1,
     ),
     "coupling, channels, image C4": lambda: g_coupling(ImageAction("C4", 2, size=3), width=1, depth=1),
     "autoregressive, regular C3": lambda: g_autoregressive(VectorAction.regular("C3", copies=3), width=2, depth=1),
