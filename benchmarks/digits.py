@@ -73,26 +73,26 @@ def _settings(steps: int, *, lr: float, every: int) -> FitSettings:
     )
 
 
+_RESIDUAL = Family(
+    "image-residual",
+    {"scales": 2, "blocks": 3},
+    _settings(400, lr=3e-2, every=100),
+    width={"C4": 8, "D4": 4},
+    plain={"C4": 10, "D4": 5},
+    large={"C4": 31, "D4": 31},
+    patient={"C4": 1.25, "D4": 1.25},
+    logit=0.01,
+)
+
 FAMILIES = {
-    "residual": Family(
-        "image-residual",
-        {"scales": 2, "blocks": 3},
-        _settings(400, lr=3e-2, every=100),
-        width={"C4": 8, "D4": 4},
-        plain={"C4": 10, "D4": 5},
-        large={"C4": 31, "D4": 31},
-        patient={"C4": 1.25, "D4": 1.25},
-        logit=0.01,
-    ),
-    "residual_wide": Family(
-        "image-residual",
-        {"scales": 2, "blocks": 3},
-        _settings(400, lr=3e-2, every=25),
+    "residual": _RESIDUAL,
+    "residual_wide": dataclasses.replace(
+        _RESIDUAL,
+        settings=_settings(400, lr=3e-2, every=25),
         width={"C4": 16, "D4": 8},
         plain={"C4": 23, "D4": 13},
         large={"C4": 63, "D4": 63},
         patient={"C4": 1.5, "D4": 1.5},
-        logit=0.01,
     ),
     "coupling": Family(
         "image-coupling",

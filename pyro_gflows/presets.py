@@ -70,6 +70,10 @@ def _images(steps: int, *, lr: float, every: int) -> FitSettings:
     )
 
 
+def _digits(flow: str, size: Mapping[str, Any], settings: FitSettings, *, logit: float | None = None) -> Preset:
+    return Preset(f"digits-{flow}", "digits", "C4", flow, size, settings, logit=logit)
+
+
 # on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
 _LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
 _MULTI_SCALE = {"scales": 3, "blocks": 4, "width": 8}
@@ -85,40 +89,14 @@ _ALL = [
     Preset("rings-radial", "rings", "O(2)", "radial", _RINGS_RADIAL, _plane(1500, batch_size=1024, lr=5e-2)),
     Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
-    Preset(
-        "digits-image-coupling",
-        "digits",
-        "C4",
-        "image-coupling",
-        _COUPLING,
-        _images(1800, lr=1e-2, every=100),
-        logit=0.001,
-    ),
-    Preset(
-        "digits-image-residual",
-        "digits",
-        "C4",
-        "image-residual",
-        _RESIDUAL,
-        _images(1000, lr=3e-2, every=100),
-        logit=0.01,
-    ),
-    Preset(
-        "digits-coupling",
-        "digits",
-        "C4",
+    _digits("image-coupling", _COUPLING, _images(1800, lr=1e-2, every=100), logit=0.001),
+    _digits("image-residual", _RESIDUAL, _images(1000, lr=3e-2, every=100), logit=0.01),
+    _digits(
         "coupling",
         {"blocks": 8, "width": 16},
         FitSettings(steps=3000, batch_size=128, optimizer=Adam(lr=2e-3), ema_decay=0.995, held_out=HeldOut(100, 10)),
     ),
-    Preset(
-        "digits-residual",
-        "digits",
-        "C4",
-        "residual",
-        {"blocks": 8, "width": 4},
-        _images(2000, lr=1e-2, every=100),
-    ),
+    _digits("residual", {"blocks": 8, "width": 4}, _images(2000, lr=1e-2, every=100)),
     *(
         Preset(name, name, group, "image-coupling", _MULTI_SCALE, _LARGE_IMAGES, logit=0.01)
         for name, group in (("rotated-mnist", "C4"), ("mnist", "C1"), ("cifar10-rot", "C4"), ("cifar10", "C1"))
@@ -165,8 +143,6 @@ def preset_for(data: str, *, flow: str | None = None) -> Preset:
         'digits-residual'
     """
     fitting = [preset for preset in _ALL if preset.data == data and not preset.shortened] or [PRESETS["own"]]
-    for preset in fitting:
-        if flow in (None, preset.flow):
-            return preset
-    assert flow is not None  # else the first one fitted
-    return fitting[0].with_flow(flow)
+    if flow is None:
+        return fitting[0]
+    return next((preset for preset in fitting if preset.flow == flow), fitting[0].with_flow(flow))

@@ -40,9 +40,7 @@ class IrrepSplit(Split):
     """
 
     def __init__(self, action: GroupAction, parts: Sequence[Sequence[int]] | None = None) -> None:
-        if not isinstance(action, GroupAction):
-            raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
-        blocks = irreducible_blocks(action)
+        blocks = irreducible_blocks(_require_action(action))
         if len(blocks) == 1:
             raise ValueError(
                 f"{action} is one irreducible block, so no part of it is invariant and nothing can be split; use "
@@ -92,13 +90,17 @@ def isotypic_split(action: GroupAction) -> IrrepSplit:
         IrrepSplit(ImageAction(C4 on 1 x 2 x 2: trivial) | ImageAction(C4 on 1 x 2 x 2: sign) |
         ImageAction(C4 on 2 x 2 x 2: irrep of 2 dimensions))
     """
-    if not isinstance(action, GroupAction):
-        raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
-    copies = [isotype.multiplicity for isotype in action.field_decomposition()]
+    copies = [isotype.multiplicity for isotype in _require_action(action).field_decomposition()]
     if len(copies) == 1:
         raise ValueError(f"{action} holds a single irrep, which leaves nothing to split; use IrrepSplit, by its copies")
     ends = list(itertools.accumulate(copies))
     return IrrepSplit(action, [list(range(end - count, end)) for end, count in zip(ends, copies, strict=True)])
+
+
+def _require_action(action: GroupAction) -> GroupAction:
+    if not isinstance(action, GroupAction):
+        raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
+    return action
 
 
 def _along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:

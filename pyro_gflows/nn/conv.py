@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.nn.kernel import KernelLayer
-from pyro_gflows.nn.tying import signed_orbits, spread
+from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
 from pyro_gflows.registry import registered
 
 __all__ = ["EquivariantConv"]
@@ -81,7 +81,7 @@ class EquivariantConv(KernelLayer):
         self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
         self.orbit_biases: nn.Parameter | None = None
         if bias:
-            moves = _pixel_moves(action_out) if bias == "pixels" else (out_targets, out_signs)
+            moves = coordinate_moves(action_out) if bias == "pixels" else (out_targets, out_signs)
             index, sign = signed_orbits(*moves)
             sign = sign.view(action_out.event_shape if bias == "pixels" else (-1,))
             self.register_buffer("_bias_index", index, persistent=False)
@@ -160,14 +160,6 @@ def _moves(action: ImageAction) -> tuple[Tensor, Tensor]:
     """Where each generator sends each channel, and with which sign."""
     matrices = action.channel_matrices(action.generators())
     return matrices.abs().argmax(-2), matrices.sum(-2)
-
-
-def _pixel_moves(action: ImageAction) -> tuple[Tensor, Tensor]:
-    """Where each generator takes each number of an image from, and with which sign, flattened."""
-    places = torch.arange(1, action.numel + 1, dtype=torch.float64).reshape(action.event_shape)
-    # the identity beside them, as a trivial group has no generators
-    moved = torch.stack([places, *(action.act(element, places) for element in action.generators())]).flatten(1)
-    return moved.abs().round().long() - 1, moved.sign()
 
 
 def _allowed(mask: Tensor | None, shape: tuple[int, int, int, int], pairs: Tensor) -> Tensor:

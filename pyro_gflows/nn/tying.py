@@ -5,9 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions import GroupAction
 from pyro_gflows.actions.orbits import component_labels
 
-__all__ = ["signed_orbits", "spread"]
+__all__ = ["coordinate_moves", "signed_orbits", "spread"]
+
+
+def coordinate_moves(action: GroupAction) -> tuple[Tensor, Tensor]:
+    """Where the identity and each generator take each coordinate of the flattened event from, and with which sign.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> sources, signs = coordinate_moves(VectorAction.regular("C2"))
+        >>> sources.tolist(), signs.tolist()
+        ([[0, 1], [1, 0]], [[1.0, 1.0], [1.0, 1.0]])
+    """
+    places = torch.arange(1, action.numel + 1, dtype=torch.float64).reshape(action.event_shape)
+    # the identity beside them, as a trivial group has no generators
+    moved = torch.stack([places, *(action.act(element, places) for element in action.generators())]).flatten(1)
+    return moved.abs().round().long() - 1, moved.sign()
 
 
 def signed_orbits(targets: Tensor, signs: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:

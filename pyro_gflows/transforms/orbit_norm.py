@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.actions.orbits import component_labels
+from pyro_gflows.nn.tying import coordinate_moves
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -41,9 +42,7 @@ class GOrbitNorm(EquivariantTransform):
         super().__init__(action)
         if not action.is_permutation or not action.is_finite:
             raise ValueError(f"expected an action that permutes coordinates, got {action}; use GActNorm")
-        places = torch.arange(action.numel, dtype=torch.float64).reshape(action.event_shape)
-        sources = [places, *(action.act(element, places) for element in action.generators())]
-        labels = component_labels(torch.stack(sources).flatten(1).long())
+        labels = component_labels(coordinate_moves(action)[0])
         self.register_buffer("orbit", labels.reshape(action.event_shape), persistent=False)
         count = int(labels.max()) + 1
         self.log_scale = nn.Parameter(torch.zeros(count))
