@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-__all__ = ["build", "describe", "registered", "registered_classes"]
+__all__ = ["ComputesArguments", "build", "describe", "registered", "registered_classes", "same_description"]
 
 _CLASSES: dict[str, type] = {}
 _ARGUMENTS = "_registry_arguments"
 _T = TypeVar("_T", bound=type)
+
+
+@runtime_checkable
+class ComputesArguments(Protocol):
+    """A class that computes what some of its arguments are where they are not given, in a way that weights depend on.
+
+    :func:`describe` writes down what they came to, so that nothing is computed anew where the description is read.
+    """
+
+    def computed_arguments(self) -> dict[str, Any]:
+        """The names of those arguments, and their values."""
+        ...
 
 
 def registered(cls: _T) -> _T:
@@ -74,13 +86,30 @@ def describe(value: Any) -> Any:
     if isinstance(value, type) and _CLASSES.get(value.__name__) is value:
         return {"type": value.__name__}
     if _CLASSES.get(type(value).__name__) is type(value) and _ARGUMENTS in value.__dict__:
-        arguments = {name: describe(item) for name, item in value.__dict__[_ARGUMENTS].items()}
+        given = value.__dict__[_ARGUMENTS]
+        computed = value.computed_arguments() if isinstance(value, ComputesArguments) else {}
+        arguments = {name: describe(item) for name, item in {**given, **computed}.items()}
         return {"class": type(value).__name__, "arguments": arguments}
     raise TypeError(
         f"{type(value).__module__}.{type(value).__qualname__} is not registered, so it cannot be described as JSON; "
         "decorate the class with pyro_gflows.registered, or build the flow in code and keep its weights with "
         "flow.state_dict() and flow.load_state_dict(...)"
     )
+
+
+def same_description(first: Any, second: Any) -> bool:
+    """Whether two descriptions are of equal objects: numbers that two machines round differently count as equal.
+
+    >>> same_description({"bound": [0.1 + 0.2]}, {"bound": [0.3]})
+    True
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same_description(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same_description, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return first == second or abs(first - second) <= 1e-11 * max(1.0, abs(first))
+    return bool(first == second)
 
 
 def build(description: Any) -> Any:

@@ -3,7 +3,9 @@ r"""Isotypic decomposition of a representation, computed from its matrices.
 By Schur's lemma a representation is :math:`\bigoplus_i \mathbb{R}^{m_i} \otimes V_i` and every map that commutes with
 the group is a small matrix on each multiplicity space. The irreducible subspaces are the eigenspaces of a random
 symmetric matrix after averaging over the group; the average is exact (all elements, or a quadrature that integrates
-every polynomial that occurs), so the bases are good to float64 precision.
+every polynomial that occurs), so the bases are good to float64 precision. Within each subspace the basis is canonical,
+because the eigenvectors of a degenerate eigenvalue are decided by rounding, and weights mean something only in the
+basis they were trained in.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.canonical import Nearly, canonical_rows
 from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.representations import Representation
 
-__all__ = ["Isotype", "decompose", "intertwiner", "merge"]
+__all__ = ["Isotype", "decompose", "intertwiner", "irreducible_subspaces", "isotypes_of", "merge"]
 
 _TOLERANCE = 1e-8
 
@@ -71,11 +74,11 @@ def _orthogonal(matrix: Tensor) -> Tensor:
 
 def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
     """An orthogonal T with V2(g) T = T V1(g), or None where the two are different irreps."""
-    if first.representation[1] is second.representation[1]:
+    (rep1, rows1), (rep2, rows2) = first.representation, second.representation
+    if rep1 == rep2 and Nearly(rows1) == Nearly(rows2):
         return torch.eye(first.dim, dtype=torch.float64)
     if first.dim != second.dim or len(first.commutant) != len(second.commutant):
         return None
-    (rep1, _), (rep2, _) = first.representation, second.representation
     elements, weights = rep1.group.quadrature(rep1.band + rep2.band)
     generator = torch.Generator().manual_seed(1)
     seed = torch.randn(first.dim, first.dim, generator=generator, dtype=torch.float64)
@@ -105,8 +108,9 @@ def _commutant(representation: Representation, rows: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def _eigenspaces(representation: Representation) -> list[Tensor]:
-    """Rows spanning irreducible subspaces, from the random symmetric matrix whose eigenvalues are best separated."""
+def irreducible_subspaces(representation: Representation) -> list[Tensor]:
+    """Orthonormal rows that span irreducible subspaces, as the eigenvectors of the random symmetric matrix whose
+    eigenvalues are best separated. The subspaces are reproducible, the bases of those of more dimensions are not."""
     best: tuple[float, list[Tensor]] = (-1.0, [])
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
@@ -130,7 +134,14 @@ def _is_trivial(representation: Representation, rows: Tensor) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def decompose(representation: Representation) -> list[Isotype]:
-    """The isotypic components of one representation, the trivial one first, then by dimension."""
+    """The isotypic components of one representation in canonical bases, the trivial one first, then by dimension."""
+    return isotypes_of(
+        representation, [canonical_rows(rows.T @ rows) for rows in irreducible_subspaces(representation)]
+    )
+
+
+def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> list[Isotype]:
+    """The isotypic components, from irreducible subspaces that add up to the whole space."""
     singles = [
         Isotype(
             rows[None],
@@ -139,7 +150,7 @@ def decompose(representation: Representation) -> list[Isotype]:
             (0,),
             _is_trivial(representation, rows),
         )
-        for rows in _eigenspaces(representation)
+        for rows in subspaces
     ]
     return merge([singles], [0], representation.size)
 

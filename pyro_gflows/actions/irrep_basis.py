@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.canonical import Nearly, canonical_rows, first_largest
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.registry import registered
 
-__all__ = ["IrreducibleBlock", "SubRepresentation", "irreducible_blocks", "restriction"]
+__all__ = [
+    "IrreducibleBlock",
+    "SubRepresentation",
+    "block_of",
+    "block_rows",
+    "irreducible_blocks",
+    "monomial_basis",
+    "reflection_axes",
+    "restriction",
+]
 
 _ROUNDING = 1e-9
 
@@ -45,7 +56,7 @@ class SubRepresentation(Representation):
         return self.rows @ self.representation.matrices(elements) @ self.rows.T
 
     def _key(self) -> tuple[object, ...]:
-        return (type(self).__name__, self.representation, self.rows.numpy().tobytes())
+        return (type(self).__name__, self.representation, Nearly(self.rows))
 
 
 def restriction(field: Representation, rows: Tensor, name: str) -> Representation:
@@ -64,7 +75,7 @@ def restriction(field: Representation, rows: Tensor, name: str) -> Representatio
 
 @dataclass(frozen=True)
 class IrreducibleBlock:
-    """One irreducible block of the fields: orthonormal rows ``(d, sum of field sizes)``, and how they move."""
+    """An irreducible block of the fields: orthonormal rows ``(d, sum of field sizes)`` and their representation."""
 
     rows: Tensor
     representation: Representation
@@ -75,38 +86,90 @@ def irreducible_blocks(action: GroupAction) -> list[IrreducibleBlock]:
     """All irreducible blocks of the fields, the invariant ones first; a field that is irreducible stays as it is.
 
     Bases are chosen so that the group permutes the basis vectors up to signs, where the irrep allows it (every irrep of
-    C1, C2, C4, D1, D2 and D4 does), so that a scale may act element by element.
+    C1, C2, C4, D1, D2 and D4 does), so that a scale may act element by element. They are canonical: every machine
+    finds the same ones.
+    """
+    return [
+        block_of(action, rows)
+        for isotype in action.field_decomposition()
+        for rows in block_rows(action, isotype, monomial_basis(isotype, action))
+    ]
+
+
+def block_of(action: GroupAction, rows: Tensor) -> IrreducibleBlock:
+    """The block that the given rows span; they lie within one field.
+
+    Raises:
+        ValueError: rows of another width, not orthonormal, in several fields, or of a subspace that is not invariant.
     """
     starts = list(itertools.accumulate(action.field_sizes, initial=0))
-    blocks = []
-    for isotype in action.field_decomposition():
-        change = _monomial_basis(isotype, action)
-        for copy, label in zip(isotype.basis, isotype.labels, strict=True):
-            field, place = action.fields[label], slice(starts[label], starts[label + 1])
-            rows = torch.zeros(isotype.dim, starts[-1], dtype=torch.float64)
-            if field.size == isotype.dim:
-                rows[:, place] = torch.eye(isotype.dim, dtype=torch.float64)
-                representation = field
-            else:
-                local = change @ copy[:, place]
-                local = torch.where(local.abs() < _ROUNDING, 0.0, local)
-                largest = local[0, local[0].abs().argmax()]
-                rows[:, place] = local * largest.sign()  # the mean, not minus the mean
-                name = "sign" if isotype.dim == 1 else f"irrep of {isotype.dim} dimensions"
-                representation = restriction(field, rows[:, place], name)
-            blocks.append(IrreducibleBlock(rows, representation, isotype.is_trivial))
-    return blocks
+    rows = torch.as_tensor(rows, dtype=torch.float64)
+    if rows.ndim != 2 or rows.shape[1] != starts[-1] or not 0 < len(rows) <= starts[-1]:
+        raise ValueError(f"expected rows of a block of shape (d, {starts[-1]}) for {action}, got {tuple(rows.shape)}")
+    used = [bool(rows[:, start:end].abs().max() > _ROUNDING) for start, end in itertools.pairwise(starts)]
+    if sum(used) != 1:
+        raise ValueError(f"expected the rows of a block to lie within one field of {action}, got {sum(used)}")
+    label = used.index(True)
+    field, local = action.fields[label], rows[:, starts[label] : starts[label + 1]]
+    if len(rows) == field.size:
+        representation = field
+    else:
+        name = "sign" if len(rows) == 1 else f"irrep of {len(rows)} dimensions"
+        representation = restriction(field, local, name)
+    return IrreducibleBlock(rows, representation, _is_trivial(representation))
 
 
-def _monomial_basis(isotype: Isotype, action: GroupAction) -> Tensor:
-    """An orthogonal change of basis after which the irrep permutes basis vectors up to signs; else the identity."""
+def _is_trivial(representation: Representation) -> bool:
+    if representation.size > 1:
+        return False
+    elements, _ = representation.group.quadrature(2 * representation.band)
+    return bool((representation.matrices(elements) - 1).abs().max() < _ROUNDING)
+
+
+def block_rows(
+    action: GroupAction, isotype: Isotype, change: Tensor, pivot: Callable[[Tensor], int] = first_largest
+) -> list[Tensor]:
+    """The rows of each copy of the irrep, in the basis that ``change`` makes of the isotype's; ``pivot`` chooses the
+    entry of the first row that is made positive, from the sizes of its entries."""
+    starts = list(itertools.accumulate(action.field_sizes, initial=0))
+    found = []
+    for copy, label in zip(isotype.basis, isotype.labels, strict=True):
+        place = slice(starts[label], starts[label + 1])
+        rows = torch.zeros(isotype.dim, starts[-1], dtype=torch.float64)
+        if action.fields[label].size == isotype.dim:
+            rows[:, place] = torch.eye(isotype.dim, dtype=torch.float64)
+        else:
+            local = change @ copy[:, place]
+            local = torch.where(local.abs() < _ROUNDING, 0.0, local)
+            rows[:, place] = local * local[0, pivot(local[0].abs())].sign()  # the mean, not minus the mean
+        found.append(rows)
+    return found
+
+
+def reflection_axes(involutions: Tensor) -> Iterator[Tensor]:
+    """The axes, then canonical vectors that elements of order 2 keep, then those that they reverse."""
+    identity = torch.eye(involutions.shape[-1], dtype=torch.float64)
+    yield from identity
+    for matrix in involutions:
+        for projector in ((identity + matrix) / 2, (identity - matrix) / 2):
+            if float(projector.trace()) > 0.5:
+                yield from canonical_rows(projector)
+
+
+def monomial_basis(
+    isotype: Isotype, action: GroupAction, candidates: Callable[[Tensor], Iterable[Tensor]] = reflection_axes
+) -> Tensor:
+    """An orthogonal change of basis after which the irrep permutes basis vectors up to signs; else the identity.
+
+    Such a basis is the orbit of its first vector, up to signs; ``candidates`` names vectors to try, from the irrep's
+    matrices that are their own inverses.
+    """
     identity = torch.eye(isotype.dim, dtype=torch.float64)
     if isotype.dim == 1 or not action.is_finite:
         return identity
     matrices = isotype.irrep(action.elements())
-    symmetric = (matrices - matrices.mT).abs().amax((-2, -1)) < _ROUNDING
-    candidates = torch.cat([identity[None], torch.linalg.eigh(matrices[symmetric])[1].mT]).flatten(0, 1)
-    for candidate in candidates:
+    involutions = matrices[(matrices - matrices.mT).abs().amax((-2, -1)) < _ROUNDING]
+    for candidate in candidates(involutions):
         basis: list[Tensor] = []
         for image in matrices @ candidate:
             overlaps = torch.stack(basis).mv(image).abs() if basis else identity[:0, 0]

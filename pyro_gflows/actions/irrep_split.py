@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.irrep_basis import IrreducibleBlock, irreducible_blocks
+from pyro_gflows.actions.irrep_basis import IrreducibleBlock, block_of, irreducible_blocks
 from pyro_gflows.actions.splits import Split, balanced_halves, with_fields
 from pyro_gflows.registry import registered
 
@@ -29,9 +30,12 @@ class IrrepSplit(Split):
         action: how the group moves events; any group.
         parts: lists of the numbers of irreducible blocks, counted with the invariant blocks first, then by dimension.
             Unless given: for vectors two balanced halves of every isotype; for images the invariant blocks | the rest.
+        blocks: orthonormal rows of each block, shape ``(d, sum of field sizes)``, float64. Unless given, they are
+            computed; weights of layers refer to them, so the description of a saved flow holds them.
 
     Raises:
-        ValueError: there is only one irreducible block; a part is empty; the lists are no partition.
+        ValueError: there is only one irreducible block; a part is empty; the lists are no partition; the rows of the
+            blocks are not orthonormal, do not add up to the whole event, or span spaces that are not invariant.
 
     Example:
         >>> from pyro_gflows.actions import QuotientRepresentation
@@ -39,23 +43,29 @@ class IrrepSplit(Split):
         IrrepSplit(ImageAction(D4 on 1 x 8 x 8: trivial) | ImageAction(D4 on 3 x 8 x 8: sign + irrep of 2 dimensions))
     """
 
-    def __init__(self, action: GroupAction, parts: Sequence[Sequence[int]] | None = None) -> None:
-        blocks = irreducible_blocks(_require_action(action))
-        if len(blocks) == 1:
+    def __init__(
+        self,
+        action: GroupAction,
+        parts: Sequence[Sequence[int]] | None = None,
+        *,
+        blocks: Sequence[Tensor] | None = None,
+    ) -> None:
+        self._blocks = irreducible_blocks(_require_action(action)) if blocks is None else _given(action, blocks)
+        if len(self._blocks) == 1:
             raise ValueError(
                 f"{action} is one irreducible block, so no part of it is invariant and nothing can be split; use "
                 "GResidual or GRadial, which split nothing (or, on images, a mask: checkerboard_split)"
             )
-        chosen = _default(action, blocks) if parts is None else [list(part) for part in parts]
-        listed = sorted(block for part in chosen for block in part)
-        if listed != list(range(len(blocks))) or len(chosen) < 2 or not all(chosen):
+        chosen = _default(action, self._blocks) if parts is None else [list(part) for part in parts]
+        listed, dims = sorted(block for part in chosen for block in part), [len(block.rows) for block in self._blocks]
+        if listed != list(range(len(dims))) or len(chosen) < 2 or not all(chosen):
             raise ValueError(
-                f"expected at least two non-empty lists that hold every irreducible block 0..{len(blocks) - 1} once "
-                f"(their dimensions are {[len(block.rows) for block in blocks]}), got {chosen}"
+                f"expected at least two non-empty lists that hold every irreducible block 0..{len(dims) - 1} once "
+                f"(their dimensions are {dims}), got {chosen}"
             )
         self.action = action
-        self.parts = tuple(with_fields(action, [blocks[i].representation for i in part]) for part in chosen)
-        self.basis = torch.cat([blocks[i].rows for part in chosen for i in part])
+        self.parts = tuple(with_fields(action, [self._blocks[i].representation for i in part]) for part in chosen)
+        self.basis = torch.cat([self._blocks[i].rows for part in chosen for i in part])
         self._chosen = tuple(map(tuple, chosen))
 
     def _matrix(self, x: Tensor) -> Tensor:
@@ -74,8 +84,12 @@ class IrrepSplit(Split):
         changed = torch.cat(list(parts), -self.action.event_dim)
         return _along_fields(self._matrix(changed).T, changed, self.action.event_dim)
 
+    def computed_arguments(self) -> dict[str, Any]:
+        """The parts and the rows of the blocks: layers' weights refer to them."""
+        return {"parts": [list(part) for part in self._chosen], "blocks": [block.rows for block in self._blocks]}
+
     def _key(self) -> Any:
-        return self._chosen
+        return (self._chosen, Nearly(self.basis))
 
 
 def isotypic_split(action: GroupAction) -> IrrepSplit:
@@ -101,6 +115,16 @@ def _require_action(action: GroupAction) -> GroupAction:
     if not isinstance(action, GroupAction):
         raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
     return action
+
+
+def _given(action: GroupAction, rows: Sequence[Tensor]) -> list[IrreducibleBlock]:
+    blocks = [block_of(_require_action(action), block) for block in rows]
+    basis = torch.cat([block.rows for block in blocks])
+    size = sum(action.field_sizes)
+    identity = torch.eye(size, dtype=torch.float64)
+    if len(basis) != size or not torch.allclose(basis @ basis.T, identity, rtol=0, atol=1e-10):
+        raise ValueError(f"expected blocks whose {size} rows are orthonormal for {action}, got {len(basis)} rows")
+    return blocks
 
 
 def _along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:

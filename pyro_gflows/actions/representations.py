@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.continuous import ContinuousGroup
 from pyro_gflows.actions.escnn_door import evaluate_continuous
 from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar
@@ -220,7 +221,7 @@ class MatrixRepresentation(_Tabulated):
             )
 
     def _key(self) -> Any:
-        return (type(self).__name__, self.group, self.table.numpy().tobytes())
+        return (type(self).__name__, self.group, Nearly(self.table))
 
 
 @registered
@@ -241,4 +242,4 @@ class EscnnRepresentation(Representation):
         return evaluate_continuous(self.group.name, self.irreps, self.change_of_basis, elements)
 
     def _key(self) -> Any:
-        return (*super()._key(), self.change_of_basis.numpy().tobytes())
+        return (*super()._key(), Nearly(self.change_of_basis))

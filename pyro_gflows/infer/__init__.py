@@ -24,6 +24,7 @@ from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, OrbitFlow, guide_transforms, orbit_representative
 from pyro_gflows.infer.image_report import ImageReport, image_report
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.migrations import eigenvector_blocks
 from pyro_gflows.infer.save import load, save
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
@@ -50,6 +51,7 @@ __all__ = [
     "Ramp",
     "VariationalDequantiser",
     "check_data",
+    "eigenvector_blocks",
     "energy_report",
     "fit",
     "fit_energy",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pyro_gflows.infer.migrations import FORMAT, migrate
 from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json, write_tensors
+from pyro_gflows.transforms.split_basis import SPLIT_BASIS
 
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["load", "save"]
 
 _STRUCTURE, _WEIGHTS = "model.json", "model.safetensors"
-_FORMAT = 1
 
 
 def save(flow: EquivariantFlow, folder: str | Path) -> None:
@@ -35,10 +36,10 @@ def save(flow: EquivariantFlow, folder: str | Path) -> None:
     structure = json.loads(json.dumps(flow.config()))
     folder = check_writable(folder)
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
-    write_tensors(folder / _WEIGHTS, flow.state_dict(), {"format": _FORMAT})
+    write_tensors(folder / _WEIGHTS, flow.state_dict(), {"format": FORMAT})
     write_json(
         folder / _STRUCTURE,
-        {"format": _FORMAT, "dtype": dtype, "weights_sha256": _sha256(folder / _WEIGHTS), "flow": structure},
+        {"format": FORMAT, "dtype": dtype, "weights_sha256": _sha256(folder / _WEIGHTS), "flow": structure},
     )
 
 
@@ -50,21 +51,26 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
         device: Where to put it.
 
     Raises:
-        ValueError: A file is missing, truncated, damaged or not of the other one's model.
+        ValueError: A file is missing, truncated, damaged, not of the other one's model, or of a later version.
+
+    Warns:
+        UserWarning: The file is of an earlier version and does not hold all that its weights refer to.
     """
     from pyro_gflows.flow import EquivariantFlow
 
     folder = Path(folder)
     description = read_json(folder / _STRUCTURE)
-    if description.get("format") != _FORMAT:
-        raise ValueError(f"{folder / _STRUCTURE} has format {description.get('format')!r}, expected {_FORMAT}")
     tensors, _ = read_tensors(folder / _WEIGHTS)
     if _sha256(folder / _WEIGHTS) != description["weights_sha256"]:
         raise ValueError(
             f"{folder / _WEIGHTS} does not belong to {folder / _STRUCTURE}: its sha256 differs; save again"
         )
-    flow = EquivariantFlow.from_config(description["flow"])
+    structure = migrate(description["flow"], description.get("format"), source=str(folder / _STRUCTURE))
+    flow = EquivariantFlow.from_config(structure)
     flow.to(device=device, dtype=getattr(torch, description["dtype"]))
+    for name, value in flow.state_dict().items():
+        if name.endswith(SPLIT_BASIS):  # a file of an earlier version has none, and was migrated to the one it needs
+            tensors.setdefault(name, value)
     flow.load_state_dict(tensors)
     return flow.eval()
 

@@ -13,6 +13,7 @@ from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import AutoregressiveNetwork
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
+from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 
 __all__ = ["GAutoregressive", "GInverseAutoregressive", "g_autoregressive"]
@@ -63,6 +64,7 @@ class GAutoregressive(OneWayTransform):
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
+        self.split_basis = SplitBasis.of(split)
         make = default_transformer if transformer is None else transformer
         elements = [make(part).require(part) for part in split.parts]
         self.transformers = nn.ModuleList(elements)

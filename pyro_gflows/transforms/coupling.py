@@ -15,6 +15,7 @@ from pyro_gflows.nn import Conditioner, conditioner, conditioner_from
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 
 __all__ = ["GCoupling", "g_coupling"]
@@ -71,6 +72,7 @@ class GCoupling(ConditionalTransform):
         if not 0 <= moved < len(split.parts):
             raise ValueError(f"expected moved in 0..{len(split.parts) - 1} for {split}, got {moved}")
         self.split, self.moved = split, moved
+        self.split_basis = SplitBasis.of(split)
         part = split.parts[moved]
         self.transformer = default_transformer(part) if transformer is None else transformer.require(part)
         mask = None if split.is_slicing else split.restrict(moved, torch.ones(part.event_shape))

@@ -10,6 +10,7 @@ from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 
 __all__ = ["GSplit"]
@@ -76,6 +77,7 @@ class GSplit(ConditionalTransform):
                 f"context of {inner.context_action}"
             )
         self.split, self.inner = split, inner
+        self.split_basis = SplitBasis.of(split)
         self.transformer = default_transformer(second) if transformer is None else transformer.require(second)
         if network is None:
             inputs, params_action = self.inputs_action(first), self.transformer.params_action

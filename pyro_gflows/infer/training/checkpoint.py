@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.infer.training.storage import read_tensors, write_tensors
+from pyro_gflows.registry import same_description
 
 __all__ = ["CHECKPOINT", "Progress", "Snapshot", "optimizer_tensors", "read_checkpoint", "restore_optimizer"]
 
@@ -87,7 +88,7 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
         )
     ours = json.loads(json.dumps(identity))
     for name, stored in description["identity"].items():
-        if ours.get(name) != stored:
+        if not same_description(ours.get(name), stored):
             old, new = _differing(stored, ours.get(name))
             raise ValueError(
                 f"cannot resume from {path}: it is of a run with other {name}: stored {_short(old)}, received "
@@ -100,7 +101,7 @@ def _differing(stored: Any, received: Any) -> tuple[Any, Any]:
     """Of two mappings, the entries in which they differ; anything else as it is."""
     if not isinstance(stored, dict) or not isinstance(received, dict):
         return stored, received
-    names = [name for name in {**stored, **received} if stored.get(name) != received.get(name)]
+    names = [name for name in {**stored, **received} if not same_description(stored.get(name), received.get(name))]
     return {name: stored.get(name) for name in names}, {name: received.get(name) for name in names}
 
 

@@ -1,0 +1,74 @@
+"""Bases that every machine agrees on, and comparisons that allow for rounding."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["Nearly", "canonical_rows", "first_largest"]
+
+# A column is taken if its square is at least this fraction of the largest one's. No two columns of a projector that
+# occurs in practice have squares in this ratio, so rounding does not decide which columns are taken.
+_FRACTION = 0.3217
+
+
+def canonical_rows(projector: Tensor) -> Tensor:
+    r"""An orthonormal basis of the space that an orthogonal projector P projects on, the same one on every machine.
+
+    Eigenvectors and singular vectors of a degenerate space are decided by rounding, so two machines find different
+    ones; the projector on the space is unique. The basis consists of the first independent columns of P, in order, made
+    orthonormal one after the other (Gram-Schmidt). A column counts as independent of those before it if what is left of
+    it is at least 0.57 times as long as what is left of the longest one, so rounding in P is hardly amplified.
+
+    Args:
+        projector: P, symmetric, shape ``(n, n)``, float64; its trace is the dimension d of the space.
+
+    Returns:
+        Orthonormal rows, shape ``(d, n)``. Each is positive at the column where it was taken.
+
+    Example:
+        >>> canonical_rows(torch.tensor([[0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)).round(decimals=4).tolist()
+        [[0.7071, 0.7071]]
+    """
+    left, found = projector, []
+    for _ in range(round(float(projector.trace()))):
+        squares = left.diagonal()
+        column = int(torch.nonzero(squares >= _FRACTION * squares.max())[0])
+        unit = left[column] / left[column].norm()
+        found.append(unit)
+        left = left - torch.outer(unit, unit @ left)
+    # the polar factor: the nearest orthonormal rows, which are unique, take away what rounding has added up
+    u, _, vh = torch.linalg.svd(torch.stack(found), full_matrices=False)
+    return u @ vh
+
+
+def first_largest(values: Tensor) -> int:
+    """The first index at which ``values`` (not negative) is largest; values that differ by rounding count as equal.
+
+    >>> first_largest(torch.tensor([0.5, 1.0, 1.0 + 1e-12], dtype=torch.float64))
+    1
+    """
+    return int(torch.nonzero(values >= (1 - 1e-6) * values.max())[0])
+
+
+class Nearly:
+    """A tensor that compares equal to one that differs from it by rounding only: by at most 1e-11 in every entry.
+
+    Two machines compute a representation's matrices with other rounding; it is one representation all the same.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Nearly) or self.value.shape != other.value.shape:
+            return False
+        return self.value is other.value or bool((self.value - other.value).abs().max() <= 1e-11)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self.value.shape))
+
+    def __repr__(self) -> str:
+        return f"Nearly({math.prod(self.value.shape)} entries)"
