@@ -226,7 +226,15 @@ def _unfreeze(flow, y):
     return y
 
 
-@pytest.mark.parametrize("change", [_detach, _multiply_by_one, _unfreeze])
+def _equal_parameters(flow, y):
+    """Others of equal values, as a library that casts or wraps a module may leave behind."""
+    for module in flow.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
+    return y
+
+
+@pytest.mark.parametrize("change", [_detach, _multiply_by_one, _unfreeze, _equal_parameters])
 @pytest.mark.parametrize("few", FEW)
 def test_changes_of_the_gradient_alone(few, change):
     """The values stay; what the score depends on does not."""
@@ -245,6 +253,15 @@ def test_changes_of_the_gradient_alone(few, change):
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("change", [lambda y: y.unsqueeze_(0), lambda y: y.squeeze_(0), lambda y: y.t_()])
+def test_changes_of_the_shape_alone(change):
+    flow = make_flow("residual, ridges, plane D8")
+    with torch.no_grad():
+        y = flow.dist.sample((1,) if change(torch.zeros(1, 2)).shape != (2, 1) else (2,))
+        change(y)
+        torch.testing.assert_close(flow.dist.log_prob(y), flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
 
 
 def context_of(flow, *batch, seed=5):
