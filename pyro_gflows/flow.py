@@ -110,7 +110,11 @@ class EquivariantFlow(nn.Module):
         return log_prob
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set data-dependent parameters (GActNorm) from a batch of data; call it once, before training.
+        """Set the parameters of all data-dependent layers (GActNorm, GOrbitNorm) from a batch of data.
+
+        For training loops of one's own: call it once, before the first step, with some hundred events; SVI never does
+        it by itself. Every call sets them anew, also in a trained flow, except in layers with a frozen parameter.
+        :func:`pyro_gflows.infer.fit` does it for the layers that are not set yet.
 
         Raises:
             ValueError: fewer than 2 events, events of another shape, or numbers that are not finite.

@@ -29,6 +29,7 @@ def fit(
     validation: Tensor | None = None,
     augment: Augmentation | None = None,
     dequantise: VariationalDequantiser | None = None,
+    initialize: bool = False,
     folder: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -36,11 +37,12 @@ def fit(
     """Fit a flow to data by maximum likelihood, in place.
 
     Minimises -E log p(x) with Pyro's ``Trace_ELBO().differentiable_loss`` and one torch optimizer, so that gradient
-    clipping is over all parameters together. Starts with ``flow.initialize`` on the first batch. All randomness comes
-    from the seed of the settings; the caller's generators and parameter store are left as they were. With a ``folder``,
-    a checkpoint is replaced atomically every so often; a run that was killed and resumed ends, on the CPU and with the
-    same number of threads, in exactly the weights of an unbroken one. Ctrl-C finishes the step, leaves a checkpoint and
-    then raises ``KeyboardInterrupt``.
+    clipping is over all parameters together. Starts by setting from the first batch the data-dependent layers
+    (GActNorm, GOrbitNorm) that are not set yet: a layer that was initialized, trained in whatever way, or loaded with
+    such weights goes on from where it is. All randomness comes from the seed of the settings; the caller's generators
+    and parameter store are left as they were. With a ``folder``, a checkpoint is replaced atomically every so often; a
+    run that was killed and resumed ends, on the CPU and with the same number of threads, in exactly the weights of an
+    unbroken one. Ctrl-C finishes the step, leaves a checkpoint and then raises ``KeyboardInterrupt``.
 
     Args:
         flow: The flow; its device and dtype are used.
@@ -52,6 +54,9 @@ def fit(
         dequantise: Noise of images that is trained together with the flow, in place. What is minimised and reported
             is then the bound of -log P(levels) in nats, as of :class:`DequantisedFlow`; of the data's own noise nothing
             is used but to set the flow's scales at the start.
+        initialize: Set all data-dependent layers from the first batch, also those that are set already, as
+            ``flow.initialize`` does; for a flow that is to start anew on data of another scale. A layer with a frozen
+            parameter is left alone in any case. A resumed run goes on from its checkpoint, whatever this says.
         folder: Where checkpoints go; None keeps none.
         resume: Go on from the folder's checkpoint.
         progress: Show a progress bar with NLL and throughput.
@@ -60,6 +65,7 @@ def fit(
         ValueError: A flow without weights, data of the wrong shape or not finite, a folder that is not writable, a
             checkpoint that is missing, unreadable or of another run; all before any training.
         TypeError: Data that are not floating-point, or arguments of another kind.
+        RuntimeError: This is one of several processes, as torchrun starts them.
         FitDiverged: NaN or a diverged loss; the flow is put back to the last good snapshot, which stays on disk too.
 
     Example:
@@ -90,7 +96,9 @@ def fit(
     held_out = None if validation is None else fingerprint(validation)
     with pyro.get_param_store().scope():
         return run(
-            lambda: LikelihoodTrainer(trained, data, settings=settings, augment=augment, validation=validation),
+            lambda: LikelihoodTrainer(
+                trained, data, settings=settings, augment=augment, validation=validation, initialize=initialize
+            ),
             settings=settings,
             device=like.device,
             identity=run_identity(trained, settings, data=fingerprint(data), validation=held_out),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from pyro_gflows.infer.training.batches import Batches, FreshDraws, Sampler, Shu
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
+from pyro_gflows.transforms.data_dependent import leaving_alone_what_is_set
 
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow
@@ -36,6 +38,7 @@ class LikelihoodTrainer(Trainer):
         settings: How to train.
         augment: Called as ``augment(x, generator)`` on every batch, or None.
         validation: Held-out events, or None.
+        initialize: Whether all data-dependent layers are set from the first batch, or those alone that are not set.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class LikelihoodTrainer(Trainer):
         settings: FitSettings,
         augment: Augmentation | None,
         validation: Tensor | None,
+        initialize: bool = False,
     ) -> None:
         super().__init__(flow, settings=settings)
         self.flow = flow
         self._augment = augment
+        self._anew = initialize
         self._validation = validation
         generator = torch.Generator().manual_seed(settings.seed)
         kind = ShuffledEpochs if isinstance(data, Tensor) else FreshDraws
@@ -61,7 +66,9 @@ class LikelihoodTrainer(Trainer):
             self._model, self._guide = flow.model, flow.guide
 
     def initialize(self) -> None:
-        self.flow.initialize(self._next())
+        first = self._next()  # also where nothing is to be set, so that the steps see the same batches
+        with contextlib.nullcontext() if self._anew else leaving_alone_what_is_set(self.flow):
+            self.flow.initialize(first)
 
     def loss(self) -> Tensor:
         x = self._next()

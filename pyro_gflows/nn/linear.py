@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.actions.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.registry import registered
@@ -38,6 +39,8 @@ class EquivariantLinear(KernelLayer):
         EquivariantLinear(D4: R^2 -> R^24, 9 weights)
     """
 
+    bias: Tensor | None
+
     def __init__(
         self,
         action_in: GroupAction,
@@ -67,7 +70,10 @@ class EquivariantLinear(KernelLayer):
         self.basis_in = FixedBasis(torch.cat(rows_in) if rows_in else torch.zeros(0, action_in.numel))
         self.basis_out = FixedBasis(torch.cat(rows_out) if rows_out else torch.zeros(0, action_out.numel))
         self.invariants = FixedBasis(action_out.invariants())
-        self.bias = nn.Parameter(torch.zeros(len(self.invariants.value))) if bias else None
+        if bias:
+            register_coefficients(self, "bias", len(self.invariants.value))
+        else:
+            self.register_parameter("bias", None)
 
     def blocks(self) -> list[Tensor]:
         """The map on each isotypic component, as a matrix over the reals, ``(m_out d, m_in d)``."""

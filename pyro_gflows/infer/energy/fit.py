@@ -60,6 +60,7 @@ def fit_energy(
         TypeError: neither flow nor distribution with a module, or a ``log_density`` that does not give tensors.
         ValueError: no weights, no reparametrised draws, a ``log_density`` of another shape or without gradient, samples
             of another shape, early stopping (there is no held-out set), or what :func:`fit` says of folders.
+        RuntimeError: this is one of several processes, as torchrun starts them.
         FitDiverged: NaN; the weights are put back to the last good snapshot.
 
     Example:

@@ -126,4 +126,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, value in tensors.items():
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = value
+    if all(parameter.numel() for group in optimizer.param_groups for parameter in group["params"]):
+        state = _without_empty(state)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _without_empty(state: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+    """Without parameters of 0 elements, which layers without a shift had once; the others are numbered anew."""
+    empty = [index for index, values in state.items() if any(value.numel() == 0 for value in values.values())]
+    return {
+        index - sum(other < index for other in empty): values for index, values in state.items() if index not in empty
+    }

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.infer.training.interrupt import DeferredInterrupt
+from pyro_gflows.infer.training.processes import require_one_process
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.storage import check_writable
 from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
@@ -63,9 +64,11 @@ def run(
         show: What the progress bar calls the loss; "" shows none.
 
     Raises:
+        RuntimeError: This is one of several processes, as torchrun starts them.
         ValueError: A folder that is not writable, a checkpoint that is missing, unreadable or of another run.
         FitDiverged: NaN or a diverged loss; the weights are put back to the last good snapshot, which stays on disk.
     """
+    require_one_process()
     if resume and folder is None:
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
     place = None if folder is None else check_writable(folder)
@@ -119,6 +122,8 @@ def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dic
         structure = module.config()  # type: ignore[operator]
     except (AttributeError, TypeError):
         # What cannot be described (a user's own unregistered class, say) is told apart by names and shapes of weights.
-        structure = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+        # A flag says what was done so far, not what the flow is.
+        weights = {name: tensor for name, tensor in module.state_dict().items() if tensor.dtype != torch.bool}
+        structure = {name: list(tensor.shape) for name, tensor in weights.items()}
     plain = {field.name: repr(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
     return {"settings": plain, "flow": structure, **others}

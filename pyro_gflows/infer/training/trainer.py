@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_gflows.infer.training.average import MovingAverage, copy_weights
 from pyro_gflows.infer.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
 from pyro_gflows.infer.training.settings import FitSettings
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["FitDiverged", "Trainer"]
 
@@ -70,6 +71,7 @@ class Trainer:
         """Get ready for the first step."""
         self.module.train()
         self.initialize()
+        mark_as_set(self.module)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
 
     def step(self) -> float:
@@ -156,7 +158,8 @@ class Trainer:
         optimizer = self.settings.optimizer
         return (
             f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder "
-            f"(now clip_norm={optimizer.clip_norm}), or scale the data to unit standard deviation"
+            f"(now clip_norm={optimizer.clip_norm}), or scale the data to unit standard deviation (and give "
+            "initialize=True, so that the flow starts from their new scale)"
         )
 
     def _random_state(self) -> dict[str, Tensor]:
