@@ -124,10 +124,18 @@ class SitesAction:
         }
 
     def move(self, site: str, elements: Tensor, value: Tensor) -> Tensor:
-        """The value of one site, moved; the elements' batch shape broadcasts with that of the value."""
-        flat = self.flatten(site, value)
-        moved = self.sites[site].act_each(elements, flat)
-        return moved.reshape(*moved.shape[:-1], *value.shape[flat.ndim - 1 :])
+        """The value of one site, moved; the elements' batch shape broadcasts with that of the value.
+
+        A value of one number may have the shape () or any number of ones, so that where its batch ends can be read in
+        several ways; then the elements decide: their shape is the batch shape if it can be, or broadcasts with it.
+        """
+        given = elements.shape[: elements.ndim + 1 - self.generators().ndim]
+        batches = [value.shape[: value.ndim - rank] for rank in self._event_ranks(site, value)]
+        same = [batch for batch in batches if batch == given]
+        fitting = [batch for batch in batches if _broadcast(given, batch)]
+        batch = [*same, *fitting, *batches][0]
+        moved = self.sites[site].act_each(elements, value.reshape(*batch, self.sites[site].numel))
+        return moved.reshape(moved.shape[:-1] + value.shape[len(batch) :])
 
     def flatten(self, site: str, value: Tensor) -> Tensor:
         """The value of one site as vectors, shape ``batch_shape + (numel,)``.
@@ -135,14 +143,32 @@ class SitesAction:
         Raises:
             ValueError: the last dimensions of the value do not hold as many numbers as the site's action moves.
         """
+        rank = self._event_ranks(site, value)[0]
+        return value.reshape(*value.shape[: value.ndim - rank], self.sites[site].numel)
+
+    def _event_ranks(self, site: str, value: Tensor) -> list[int]:
+        """How many of the last dimensions may hold the site's numbers, the fewest first."""
         numel = self.sites[site].numel
-        for rank in range(value.ndim + 1):
-            if math.prod(value.shape[value.ndim - rank :]) == numel:
-                return value.reshape(*value.shape[: value.ndim - rank], numel)
-        raise ValueError(
-            f"site {site!r}: expected {numel} numbers in the last dimensions, as {self.sites[site]} moves them, got "
-            f"shape {tuple(value.shape)}"
-        )
+        sizes = [math.prod(value.shape[value.ndim - rank :]) for rank in range(value.ndim + 1)]
+        if numel not in sizes:
+            raise ValueError(
+                f"site {site!r}: expected {numel} numbers in the last dimensions, as {self.sites[site]} moves them, "
+                f"got shape {tuple(value.shape)}"
+            )
+        return [rank for rank, size in enumerate(sizes) if size == numel]
+
+    def moves(self, site: str) -> bool:
+        """Whether any element changes the values of a site; one that is not named stays as it is.
+
+        Example:
+            >>> SitesAction("C1", {"x": VectorAction.trivial("C1", copies=2)}).moves("x")
+            False
+        """
+        if site not in self.sites:
+            return False
+        action = self.sites[site]
+        change = action.matrix(self.generators()) - torch.eye(action.numel, dtype=torch.float64)
+        return bool((change.abs() > 1e-9).any())
 
     # -- one vector ---------------------------------------------------------------------------------------------------
     @property
@@ -182,3 +208,8 @@ class SitesAction:
     def __repr__(self) -> str:
         parts = [f"{name}: {str(action).split(': ', 1)[1][:-1]}" for name, action in self.sites.items()]
         return f"SitesAction({self.group} on {', '.join(parts)})"
+
+
+def _broadcast(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether the two shapes broadcast with each other."""
+    return all(a == b or 1 in (a, b) for a, b in zip(reversed(first), reversed(second), strict=False))
