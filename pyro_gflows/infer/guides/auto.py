@@ -237,5 +237,12 @@ class AutoGFlow(AutoContinuous):
 
 
 def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:
-    """A flow needs a transform; this one stays the identity."""
-    return [GActNorm(action).requires_grad_(False)]
+    """A flow needs a transform; this one stays the identity.
+
+    Its numbers are buffers under the names of the parameters: Pyro warns of every frozen parameter.
+    """
+    identity = GActNorm(action)
+    for name, value in list(identity.named_parameters(recurse=False)):
+        delattr(identity, name)
+        identity.register_buffer(name, value.detach())
+    return [identity]
