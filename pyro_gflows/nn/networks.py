@@ -16,7 +16,7 @@ from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "activation_for", "hidden_action"]
+__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "activation_for", "has_regular_fields", "hidden_action"]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
     "clipswish": ConcatenatedLipSwish,
@@ -48,9 +48,14 @@ def _kind(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> s
 _REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is large
 
 
+def has_regular_fields(action: GroupAction) -> bool:
+    """Whether hidden fields are regular ones: under a finite group that is small, and on images."""
+    return action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO)
+
+
 def hidden_action(action: GroupAction, width: int) -> GroupAction:
     """``width`` hidden fields: regular ones of a small finite group; else copies of the event and invariants."""
-    if action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO):
+    if has_regular_fields(action):
         return action.regular_fields(width)
     return action.trivial_fields(width).direct_sum(action.copies(width))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pyro_gflows.actions import CoordinateSplit, GroupAction, IrrepSplit, Split, VectorAction
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.nn import HiddenFields, LipschitzNetwork, LipschitzSum, RadialTerm, conditioner
 from pyro_gflows.nn.hidden_fields import maps_between
-from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
+from pyro_gflows.nn.networks import EquivariantNetwork, has_regular_fields, hidden_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_residual
 
 __all__ = ["guide_transforms"]
@@ -71,26 +72,33 @@ def _size(action_in: GroupAction, action_out: GroupAction, width: int) -> dict[s
     """The keywords of a conditioner that has at most ``_TIMES`` as many weights as one between plain vectors."""
     assert isinstance(action_in, VectorAction) and isinstance(action_out, VectorAction)
     allowed = _TIMES * (width * (action_in.numel + action_out.numel) + width**2)
-    regular = isinstance(action_in.group, FiniteGroup) and hidden_action(action_in, 1) == action_in.regular_fields(1)
-    for count in range(width, 0, -1):
-        if regular:
-            hidden, keywords = action_in.regular_fields(count), {"width": count}
-        else:
-            kinds = len(set(HiddenFields(1, 1)(action_in).fields)) - 1
-            fields = HiddenFields(count, max(1, count // max(1, kinds)))
-            hidden, keywords = fields(action_in), {"width": count, "hidden_fields": fields}
-        if _weights(action_in, hidden, action_out) <= allowed:
+    for keywords, hidden in _sizes(action_in, width):
+        chosen = keywords
+        if _is_within(allowed, action_in, hidden, action_out):
             break
-    return keywords
+    return chosen
 
 
-def _weights(action_in: VectorAction, hidden: VectorAction, action_out: VectorAction) -> int:
-    """Of a conditioner's three linear layers and of the gates between them."""
+def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any], GroupAction]]:
+    """The usual network and narrower ones, as keywords and as the action on the hidden layers."""
+    yield {"width": width}, hidden_action(action_in, width)
+    if has_regular_fields(action_in):
+        yield from (({"width": count}, action_in.regular_fields(count)) for count in range(width - 1, 0, -1))
+        return
+    kinds = len(set(HiddenFields(1, 1)(action_in).fields)) - 1
+    for count in range(width, 0, -1):
+        fields = HiddenFields(count, max(1, count // max(1, kinds)))
+        yield {"width": count, "hidden_fields": fields}, fields(action_in)
+
+
+def _is_within(allowed: int, action_in: VectorAction, hidden: GroupAction, action_out: VectorAction) -> bool:
+    """Whether three linear layers, and the gates between them, have at most so many weights."""
+    assert isinstance(hidden, VectorAction)
     linear = sum(maps_between(a, b) for a, b in [(action_in, hidden), (hidden, hidden), (hidden, action_out)])
-    if hidden.is_permutation:
-        return linear
+    if linear > allowed or hidden.is_permutation:
+        return linear <= allowed
     copies = sum(isotype.multiplicity for isotype in hidden.decomposition)
-    return linear + 2 * copies * (copies + len(hidden.invariants()))
+    return linear + 2 * copies * (copies + len(hidden.invariants())) <= allowed
 
 
 def _branch(action: VectorAction, width: int) -> Any:
