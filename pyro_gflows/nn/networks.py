@@ -16,7 +16,14 @@ from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "activation_for", "has_regular_fields", "hidden_action"]
+__all__ = [
+    "EquivariantCNN",
+    "EquivariantMLP",
+    "EquivariantNetwork",
+    "activation_for",
+    "has_regular_fields",
+    "hidden_action",
+]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
     "clipswish": ConcatenatedLipSwish,

@@ -89,3 +89,44 @@ def test_joint_generators_move_all_sites_together():
 def test_bad_input_says_what_was_expected(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+SCALAR = SitesAction.from_generators([{"scale": [[-1]], "means": [[0, 1], [1, 0]]}])
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (4, 5), (1,), (0,)], ids=str)
+def test_a_scalar_site_is_moved(batch):
+    """A value of shape () per draw, as ``pyro.sample("scale", dist.Normal(0.0, 1.0))`` gives it."""
+    values = {"scale": torch.randn(batch), "means": torch.randn(*batch, 2)}
+    moved = SCALAR.act(torch.tensor(1), values)
+    assert torch.equal(moved["scale"], -values["scale"])
+    assert torch.equal(moved["means"], values["means"].flip(-1))
+
+
+def test_a_scalar_site_is_turned_into_nothing_else_by_a_continuous_group():
+    action = SitesAction("SO(2)", {"angle": VectorAction.trivial("SO(2)"), "arrow": VectorAction.plane("SO(2)")})
+    values = {"angle": torch.tensor(2.0), "arrow": torch.randn(2)}
+    element = action.sample((), torch.Generator().manual_seed(0))
+    moved = action.act(element, values)
+    assert moved["angle"].shape == () and torch.equal(moved["angle"], values["angle"])
+    each = action.move("angle", action.sample((3,)), torch.randn(3))
+    assert each.shape == (3,)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+def test_an_element_for_each_draw_of_a_site_of_one_number(shape):
+    value, elements = torch.randn(7, *shape), torch.arange(7) % 2
+    moved = SCALAR.move("scale", elements, value)
+    signs = (1 - 2 * elements).reshape(7, *[1] * len(shape))
+    assert torch.equal(moved, signs * value)
+    all_images = SCALAR.move("scale", torch.arange(2).reshape(2, *[1] * value.ndim), value)
+    assert torch.equal(all_images, torch.stack([value, -value]))
+
+
+def test_which_sites_any_element_changes():
+    group = VectorAction.signs(2).group
+    action = SitesAction(group, {"x": VectorAction.signs(2), "y": VectorAction.trivial(group, copies=3)})
+    assert [action.moves(site) for site in ("x", "y", "z")] == [True, False, False]
+    assert not SitesAction("SO(3)", {"x": VectorAction.trivial("SO(3)")}).moves("x")
+    assert SitesAction("SO(3)", {"x": VectorAction.space("SO(3)")}).moves("x")
+    assert not SitesAction("C1", {"x": VectorAction.regular("C1", copies=2)}).moves("x")
