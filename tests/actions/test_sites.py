@@ -1,6 +1,7 @@
 """SitesAction: one group on several sites, packed into one vector, and what bad input gets."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -130,3 +131,30 @@ def test_which_sites_any_element_changes():
     assert not SitesAction("SO(3)", {"x": VectorAction.trivial("SO(3)")}).moves("x")
     assert SitesAction("SO(3)", {"x": VectorAction.space("SO(3)")}).moves("x")
     assert not SitesAction("C1", {"x": VectorAction.regular("C1", copies=2)}).moves("x")
+
+
+def test_hidden_units_change_places_and_signs_jointly():
+    """The group of a tanh network with 3 hidden units: permutations and signs, which do not commute."""
+    swap, shift = torch.eye(3).double()[[1, 0, 2]], torch.eye(3).double()[[1, 2, 0]]
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0]).double())
+    moves = [{"w": torch.kron(m, torch.eye(2).double()), "b": m, "v": m} for m in (swap, shift, flip)]
+    action = SitesAction.from_generators(moves)
+    assert action.group.order == 2**3 * 6
+    assert not torch.equal(action.group.table, action.group.table.T)
+    x = torch.randn(20, 2, dtype=torch.float64)
+
+    def outputs(values):
+        return torch.tanh(x @ values["w"].mT + values["b"]) @ values["v"]
+
+    values = {"w": torch.randn(3, 2), "b": torch.randn(3), "v": torch.randn(3)}
+    values = {name: value.double() for name, value in values.items()}
+    images = [action.act(element, values) for element in action.elements()]
+    for image in images:
+        torch.testing.assert_close(outputs(image), outputs(values))
+    # independently: every order of the units with every choice of signs, once
+    expected = {
+        tuple(s * float(values["v"][i]) for i, s in zip(order, signs, strict=True))
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product([1, -1], repeat=3)
+    }
+    assert {tuple(image["v"].tolist()) for image in images} == expected

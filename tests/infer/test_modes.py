@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pyro_gflows.actions import ImageAction
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import EightGaussians, GreyLevels
+from pyro_gflows.image_flows import g_coupling_image_flow
 from pyro_gflows.infer import (
     FitSettings,
     HeldOut,
@@ -19,8 +20,6 @@ from pyro_gflows.infer import (
     nll,
 )
 from pyro_gflows.infer.evaluate import evaluating, gap, group_log_probs, invariance_report, symmetrized_nll
-from pyro_gflows.datasets import EightGaussians
-from pyro_gflows.image_flows import g_coupling_image_flow
 from tests.infer.flows import points, small_flow
 
 
