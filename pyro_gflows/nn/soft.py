@@ -128,7 +128,9 @@ class SoftNetwork(EquivariantNetwork):
 
     def extra_repr(self) -> str:
         exact = f"{self.group} in the hidden layers, exact under {self.action_in.group}"
-        if self.layers[0].steerable is None:  # type: ignore[union-attr]
+        entrance = self.layers[0]
+        assert isinstance(entrance, _Entrance)
+        if entrance.steerable is None:
             return f"{exact}; no scalar input to measure the error under {self.group} on"
         between = "" if self._carried else f", never exact under {self.group}"
         return f"{exact}{between}; equivariance_error() measures that of {self.group}'s smallest turn"
