@@ -143,6 +143,7 @@ class EquivariantFlow(nn.Module):
         return self.__dict__
 
     def __repr__(self) -> str:
-        lines = [f"EquivariantFlow: {self.action}", f"  base: {self._base!r}"]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        lines = [f"EquivariantFlow: {self.action}, {count:,} parameters", f"  base: {self._base!r}"]
         lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transforms)]
         return "\n".join(lines)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.infer.modes import evaluating
 
 if TYPE_CHECKING:
     from pyro_gflows.datasets import Density, GreyLevels
@@ -31,18 +30,6 @@ __all__ = [
     "nll",
     "symmetrized_nll",
 ]
-
-
-@contextlib.contextmanager
-def evaluating(flow: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, for a while."""
-    training = flow.training
-    flow.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        flow.train(training)
 
 
 def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
-from pyro_gflows.infer.evaluate import evaluating, group_log_probs, invariance_report, log_probs
+from pyro_gflows.infer.evaluate import group_log_probs, invariance_report, log_probs
+from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.run import FitResult
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pyro_gflows.nn.conditional_branch import ConditionalBranch
 from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
+from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
@@ -35,6 +36,7 @@ __all__ = [
     "EquivariantMLP",
     "EquivariantNetwork",
     "GatedNorm",
+    "HiddenFields",
     "KernelLayer",
     "LipSwish",
     "LipschitzConv",

@@ -120,4 +120,4 @@ class LipschitzDenseNetwork(nn.Module):
         return last(hidden), jacobian
 
     def extra_repr(self) -> str:
-        return f"Lipschitz bound {self.lipschitz_bound():.3f}"
+        return f"Lipschitz bound {self.bound:g}"

@@ -28,7 +28,7 @@ from pyro_gflows.numerics import (
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
-__all__ = ["GResidual", "bound_now", "check_branch", "g_residual", "promised_bound"]
+__all__ = ["GResidual", "bound_now", "certificate", "check_branch", "g_residual", "promised_bound"]
 
 
 @registered
@@ -72,7 +72,7 @@ class GResidual(OneWayTransform):
         fast: Fast = "score",
     ) -> None:
         super().__init__(action, fast=fast, context_action=getattr(branch, "context_action", None))
-        check_branch(branch, action)
+        self._bound_as_built = check_branch(branch, action)
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if action.numel <= 3 else BanachSolver()) if solver is None else solver
@@ -109,8 +109,8 @@ class GResidual(OneWayTransform):
         return x + value, ladj
 
     def extra_repr(self) -> str:
-        estimator = self.log_det.describe(lipschitz=self.lipschitz_bound(), dim=self.action_in.numel)
-        return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
+        certified = certificate(self.branch, self.log_det, self.action_in.numel, as_built=self._bound_as_built)
+        return f"{super().extra_repr()}, {certified}"
 
 
 def bound_now(branch: nn.Module) -> Tensor:
@@ -120,18 +120,37 @@ def bound_now(branch: nn.Module) -> Tensor:
 
 def promised_bound(branch: nn.Module) -> float | Tensor:
     """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
-    known = isinstance(branch, LipschitzSum | LipschitzNetwork | LipschitzDenseNetwork | ConditionalBranch)
-    return branch.bound if known else bound_now(branch)  # type: ignore[return-value]
+    return branch.bound if _keeps_a_promise(branch) else bound_now(branch)  # type: ignore[return-value]
 
 
-def check_branch(branch: nn.Module, action: GroupAction) -> None:
-    """Raise TypeError or ValueError unless the branch is a contraction with a bound, made for this action."""
-    _check_bound(branch)
+def _keeps_a_promise(branch: nn.Module) -> bool:
+    return isinstance(branch, LipschitzSum | LipschitzNetwork | LipschitzDenseNetwork | ConditionalBranch)
+
+
+def certificate(branch: nn.Module, log_det: LogDet, dim: int, *, as_built: float) -> str:
+    """What is certified of a branch and of the log-det, for a ``repr``: nothing is computed from the weights.
+
+    Args:
+        branch: one that promises a bound for all weights, or any other, whose bound may change with its weights.
+        log_det: the estimator.
+        dim: numbers in an event.
+        as_built: the bound of the branch when the layer was built.
+    """
+    promised = _keeps_a_promise(branch)
+    bound = float(branch.bound) if promised else as_built  # type: ignore[arg-type]
+    estimator = log_det.describe(lipschitz=bound, dim=dim)
+    return f"Lipschitz bound {bound:.4g}{'' if promised else ' as built'}, log-det {estimator}"
+
+
+def check_branch(branch: nn.Module, action: GroupAction) -> float:
+    """The bound of a branch; TypeError or ValueError unless it is a contraction with a bound, made for this action."""
+    bound = _check_bound(branch)
     if getattr(branch, "action", action) != action:
         raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
+    return bound
 
 
-def _check_bound(branch: nn.Module) -> None:
+def _check_bound(branch: nn.Module) -> float:
     if not hasattr(branch, "lipschitz_bound"):
         raise TypeError(
             f"expected a branch with a lipschitz_bound() method, got {type(branch).__name__}; build it from "
@@ -143,6 +162,7 @@ def _check_bound(branch: nn.Module) -> None:
             f"expected a branch with a Lipschitz bound below 1, got {bound:g}; an unbounded activation (gated) or "
             "an unbounded layer is in it: use the Lipschitz layers and activations of pyro_gflows.nn"
         )
+    return bound
 
 
 # Numbers in an event up to which the log-det is exact in training too, and up to which it is exact in evaluation: that

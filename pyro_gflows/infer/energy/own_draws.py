@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.learnable import learnable
 
 __all__ = ["OwnDraws", "bearable_power"]
@@ -76,14 +77,10 @@ class OwnDraws:
 
     @torch.no_grad()
     def _refresh(self) -> None:
-        module, distribution = self._target.module, self._target.distribution
-        training = module.training
-        module.eval()
-        try:
+        distribution = self._target.distribution
+        with evaluating(self._target.module):
             x = distribution.sample(torch.Size([self.pool]))
             log_q = distribution.log_prob(x)
-        finally:
-            module.train(training)
         log_p = self._log_density(x)
         if log_p.shape != (self.pool,) or bool(log_p.isnan().any()):
             raise ValueError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_gflows.infer.energy.path_gradient import LogDensity
 from pyro_gflows.infer.evaluate import mean_and_error
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.infer.training.run import FitResult
@@ -107,20 +108,15 @@ def energy_report(
     distribution, reference = target.distribution, target.reference
     if samples is not None:
         samples = check_data(samples, event_shape=distribution.event_shape, source="samples").to(reference)
-    training = target.module.training
-    target.module.eval()
     devices = [reference.device] if reference.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(seed)
-            log_p, log_q = [], []
-            for count in _parts(draws, batch_size):
-                x = distribution.sample(torch.Size([count]))
-                log_q.append(distribution.log_prob(x).double())
-                log_p.append(log_density(x).double())
-            forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
-    finally:
-        target.module.train(training)
+    with evaluating(target.module), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        log_p, log_q = [], []
+        for count in _parts(draws, batch_size):
+            x = distribution.sample(torch.Size([count]))
+            log_q.append(distribution.log_prob(x).double())
+            log_p.append(log_density(x).double())
+        forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
     target_log, own_log = torch.cat(log_p), torch.cat(log_q)
     importance = importance_report(target_log - own_log)
     loss, error = mean_and_error(own_log - target_log)

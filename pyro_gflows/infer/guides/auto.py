@@ -211,8 +211,8 @@ class AutoGFlow(AutoContinuous):
         chosen = latent if sites is None else list(sites)
         if unknown := [name for name in chosen if name not in latent]:
             raise ValueError(f"expected sites among {latent}, got {unknown}")
-        if moved := [name for name in chosen if name in self.action.sites]:
-            fixed = [name for name in latent if name not in self.action.sites]
+        if moved := [name for name in chosen if self.action.moves(name)]:
+            fixed = [name for name in latent if not self.action.moves(name)]
             raise ValueError(
                 f"under {self.action.group} the posterior of {moved} is the same for all images of a value, so a "
                 "median or quantile says nothing of one of them; ask for those of guide.orbit_representative(samples)"
@@ -237,5 +237,12 @@ class AutoGFlow(AutoContinuous):
 
 
 def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:
-    """A flow needs a transform; this one stays the identity."""
-    return [GActNorm(action).requires_grad_(False)]
+    """A flow needs a transform; this one stays the identity.
+
+    Its numbers are buffers under the names of the parameters: Pyro warns of every frozen parameter.
+    """
+    identity = GActNorm(action)
+    for name, value in list(identity.named_parameters(recurse=False)):
+        delattr(identity, name)
+        identity.register_buffer(name, value.detach())
+    return [identity]

@@ -84,7 +84,8 @@ class Trainer:
         now, optimizer = self.progress, self._optimizer
         for group in optimizer.param_groups:
             group["lr"] = self.settings.optimizer.lr * self.settings.schedule(now.step / self.settings.steps)
-        self.module.train()
+        if not self.module.training:  # a layer that was put into eval() since the start stays there
+            self.module.train()
         optimizer.zero_grad()
         loss = self.loss()
         value = loss.item()
@@ -142,6 +143,7 @@ class Trainer:
     def restore(self, snapshot: Snapshot) -> None:
         """Take up a snapshot."""
         device = self._parameters[0].device
+        self.module.train()
         self.module.load_state_dict(snapshot.group("flow"))
         self._average.restore(snapshot.group("average"))
         self._best = {name: tensor.to(device) for name, tensor in snapshot.group("best").items()}
