@@ -270,7 +270,7 @@ def _check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
     if transforms is not None and (not callable(transforms) or isinstance(transforms, Transform)):
         raise TypeError(
             "expected transforms= to be a function that makes the layers from the action on the unconstrained vector, "
-            f'such as lambda action: [g_coupling(action, fast="sample"), GActNorm(action)], got {_said(transforms)}'
+            f"such as lambda action: [g_coupling(action), GActNorm(action)], got {_said(transforms)}"
         )
     if init_loc_fn is not None and not callable(init_loc_fn):
         raise TypeError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_gflows.infer.guides.enumeration import Enumerate, Structure, log_factors
 from pyro_gflows.infer.guides.hidden_sites import visible_and_hidden
 from pyro_gflows.infer.guides.minibatch import Minibatch, cover, random_minibatch
 
@@ -139,9 +140,11 @@ class JointModel:
         """Minibatches that together are all rows."""
         return cover(self.plates)
 
-    def sites(self, values: Mapping[str, Tensor], batch: Minibatch) -> dict[str, Any]:
-        """The sites that have a density, with their log-probabilities, in one run."""
-        with poutine.block():
+    def sites(
+        self, values: Mapping[str, Tensor], batch: Minibatch, plate: AbstractContextManager[Any] | None = None
+    ) -> dict[str, Any]:
+        """The sites that have a density, with their log-probabilities, in one run, inside of one more plate if any."""
+        with poutine.block(), plate or nullcontext():
             trace = poutine.trace(self._given(values, batch)).get_trace(*self._args, **self._kwargs)
         trace.compute_log_prob()
         return {
@@ -154,10 +157,14 @@ class JointModel:
         """The log-probability of each site in one run; a single term where discrete sites are summed out."""
         if not self.summed:
             return {name: batch.weighed(site).sum() for name, site in self.sites(values, batch).items()}
-        model = poutine.enum(self._given(values, batch), first_available_dim=-1 - self.nesting)
+        structure, factors = self.factors(values, batch)
+        return {_SUMMED: structure.total(factors)}
+
+    def factors(self, values: Mapping[str, Tensor], batch: Minibatch) -> tuple[Structure, list[Tensor]]:
+        """The log-probabilities of all sites, at all values of the discrete sites that are summed out."""
+        model = Enumerate(-1 - self.nesting)(self._given(values, batch))
         with poutine.block():
-            trace = poutine.trace(model).get_trace(*self._args, **self._kwargs)
-        return {_SUMMED: TraceEinsumEvaluator(trace, True, self.nesting).log_prob(trace)}
+            return log_factors(poutine.trace(model).get_trace(*self._args, **self._kwargs))
 
     def _given(self, values: Mapping[str, Tensor], batch: Minibatch) -> Callable[..., Any]:
         return poutine.condition(self._model, data={**values, **batch.rows})

@@ -11,6 +11,7 @@ from pyro.infer.autoguide.guides import AutoContinuous
 from torch import Tensor
 from torch.distributions import biject_to
 
+from pyro_gflows.infer.guides.enumeration import Structure
 from pyro_gflows.infer.guides.joint_model import JointModel
 from pyro_gflows.infer.guides.minibatch import Minibatch
 
@@ -44,12 +45,18 @@ class RowRun:
             value = transform(free)
             yield site["name"], value, transform.log_abs_det_jacobian(free, value)
 
-    def _one(self, row: Tensor, batch: Minibatch) -> Tensor:
-        """The log-joint of one vector, by the model's own trace."""
+    def _unpacked(self, row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The values of all sites, and the log-det of the maps to them, of one vector."""
         values, total = {}, row.new_zeros(())
         for name, value, log_det in self._values(row):
             values[name] = value
-            total = total + batch.share * log_det.sum()
+            total = total + log_det.sum()
+        return values, total
+
+    def _one(self, row: Tensor, batch: Minibatch) -> Tensor:
+        """The log-joint of one vector, by the model's own trace."""
+        values, log_det = self._unpacked(row)
+        total = batch.share * log_det
         for term in self._joint.terms(values, batch).values():
             total = total + term
         return total
@@ -73,8 +80,23 @@ class ByVmap(RowRun):
 
     def __call__(self, latent: Tensor, batch: Minibatch) -> Tensor:
         with pyro.validation_enabled(False):
+            if self._joint.summed:
+                return self._summed(latent, batch)
             values: Tensor = torch.func.vmap(lambda row: self._one(row, batch))(latent)
         return values
+
+    def _summed(self, latent: Tensor, batch: Minibatch) -> Tensor:
+        """Where discrete sites are summed out: the sum is over all rows at once, since it is no function of vmap's."""
+        structures: list[Structure] = []
+
+        def one(row: Tensor) -> tuple[Tensor, ...]:
+            values, log_det = self._unpacked(row)
+            structure, factors = self._joint.factors(values, batch)
+            structures.append(structure)
+            return log_det, *factors
+
+        log_det, *factors = torch.func.vmap(one)(latent)
+        return log_det + structures[0].total(factors, rows=True)
 
 
 class InAPlate(RowRun):
@@ -93,8 +115,9 @@ class InAPlate(RowRun):
         for name, value, log_det in self._values(latent.reshape(rows, *[1] * nesting, -1)):
             values[name] = value
             total = total + batch.share * log_det.reshape(rows, -1).sum(-1)
-        with poutine.block(), pyro.plate(_PLATE, rows, dim=-nesting - 1):
-            sites = self._joint.sites(values, batch)
+        with poutine.block():  # the plate itself is a message, too
+            plate = pyro.plate(_PLATE, rows, dim=-nesting - 1)
+        sites = self._joint.sites(values, batch, plate)
         for name, site in sites.items():
             score = site["log_prob"]
             if score.ndim != nesting + 1 or len(score) != rows:
