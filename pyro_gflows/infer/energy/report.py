@@ -98,8 +98,8 @@ def energy_report(
 
     Args:
         flow: as for :func:`fit_energy`.
-        log_density: as for :func:`fit_energy`. Where it has a method ``on_full_plates``, as that of a guide has, this is
-            what counts; one that changes from call to call gets no figures, and a warning.
+        log_density: as for :func:`fit_energy`. Where it has a method ``on_full_plates``, as that of a guide has, this
+            is what counts; one that changes from call to call gets no figures, and a warning.
         draws: how many.
         samples: of the target, shape ``(n, *event_shape)``.
         seed: of the draws.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -34,6 +34,7 @@ __all__ = ["AutoGFlow"]
 _POINTS = 3
 _DRAWS = 10_000
 _STARTS = 32
+_FEW_STARTS = 8  # where each takes runs of the model of its own
 
 
 class AutoGFlow(AutoContinuous):
@@ -53,8 +54,9 @@ class AutoGFlow(AutoContinuous):
         transforms: makes the flow's transforms from the action on the unconstrained vector; build them with
             ``fast="sample"``. By default :func:`guide_transforms`; after an OrbitFlow, which is flexible itself, none.
         base: makes the invariant base from that action; by default the isotropic InvariantNormal. A base with separate
-            modes (OrbitFlow, OrbitMixture) is placed at the best mode that :func:`find_mode` finds from 32 starts,
-            before training: draws of the prior, and half of them about ``init_loc_fn``'s point if it is given.
+            modes (OrbitFlow, OrbitMixture) is placed at the best mode that :func:`find_mode` finds from 32 starts (8
+            where the model runs one by one), before training: draws of the prior, and half of them about the point of
+            ``init_loc_fn`` if it is given.
         args: arguments to run the model with, such as a batch of data.
         kwargs: keyword arguments to run the model with.
         check: what to do where the log-joint is not invariant: "warn", "raise" (ValueError) or "skip" the check.
@@ -121,7 +123,10 @@ class AutoGFlow(AutoContinuous):
         chosen_base = base(self.vector_action)
         if transforms is None:
             transforms = _as_it_is if isinstance(chosen_base, OrbitFlow) else guide_transforms
-        self.flow = EquivariantFlow(chosen_base, list(transforms(self.vector_action))).to(self._init_loc())
+        layers = transforms(self.vector_action)
+        if isinstance(layers, str | Transform) or not isinstance(layers, Iterable):
+            raise TypeError(f"expected transforms= to give a list of layers, got {_said(layers)}; return [layer, ...]")
+        self.flow = EquivariantFlow(chosen_base, list(layers)).to(self._init_loc())
         with poutine.block():
             self._create_plates(*args, **given)
         if check != "skip":
@@ -134,7 +139,8 @@ class AutoGFlow(AutoContinuous):
         if hasattr(chosen_base, "start_at"):
             target = self.log_density(*args, **given)
             options: dict[str, Any] = {"args": args, "kwargs": given, "about_start": init_loc_fn is not None}
-            starts = mode_starts(self, model, log_density=target.on_full_plates, count=_STARTS, **options)
+            count = _FEW_STARTS if target.is_one_by_one else _STARTS
+            starts = mode_starts(self, model, log_density=target.on_full_plates, count=count, **options)
             chosen_base.start_at(*find_mode(target, starts))
 
     # -- set-up -------------------------------------------------------------------------------------------------------
@@ -280,7 +286,7 @@ def _check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
 
 
 def _said(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+    return repr(value) if isinstance(value, str) else type(value).__name__
 
 
 def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:

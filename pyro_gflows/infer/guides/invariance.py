@@ -49,8 +49,8 @@ class LogJointReport:
             return f"{unchecked}: {self.fault}"
         if self.is_empty:
             return (
-                f"{unchecked}: it is -inf or NaN at all points that were tried, and at their images; give init_loc_fn=, which "
-                "says where the posterior's mass is"
+                f"{unchecked}: it is -inf or NaN at all points that were tried, and at their images; give "
+                "init_loc_fn=, which says where the posterior's mass is"
             )
         return (
             f"the model's log-joint is not invariant: group element {self.element.tolist()} changes it by "

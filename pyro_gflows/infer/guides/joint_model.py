@@ -148,9 +148,7 @@ class JointModel:
             trace = poutine.trace(self._given(values, batch)).get_trace(*self._args, **self._kwargs)
         trace.compute_log_prob()
         return {
-            name: site
-            for name, site in trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)
+            name: site for name, site in trace.nodes.items() if site["type"] == "sample" and not site_is_subsample(site)
         }
 
     def terms(self, values: Mapping[str, Tensor], batch: Minibatch) -> dict[str, Tensor]:

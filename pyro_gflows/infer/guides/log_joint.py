@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_gflows.infer.guides.joint_model import JointModel
 from pyro_gflows.infer.guides.minibatch import Minibatch
-from pyro_gflows.infer.guides.row_check import alike, finite_rows, first_that_agrees
+from pyro_gflows.infer.guides.row_check import alike, finite_rows, first_that_agrees, wide_rows
 from pyro_gflows.infer.guides.row_runs import ByVmap, InAPlate, OneByOne, RowRun
 
 __all__ = ["LogJoint"]
@@ -68,6 +68,11 @@ class LogJoint:
             total = total + self._run(latent, batch)
         return total
 
+    @property
+    def is_one_by_one(self) -> bool:
+        """Whether the model runs once for each vector."""
+        return self._ways[0] is self._surest
+
     def __repr__(self) -> str:
         return f"LogJoint of {self._latent_dim} unconstrained numbers"
 
@@ -77,22 +82,27 @@ class LogJoint:
         reference = partial(self._surest, batch=batch)
         with torch.no_grad(), torch.random.fork_rng(devices=[start.device] if start.device.type == "cuda" else []):
             torch.manual_seed(0)
-            rows = finite_rows(reference, start)
+            rows = torch.cat([finite_rows(reference, start), wide_rows(reference, start)])
             if not alike(reference(rows), reference(rows)):
                 raise ValueError(f"the model's log-joint {self._joint.why_random()}")
             chosen, reason = first_that_agrees([partial(way, batch=batch) for way in self._ways], reference, rows)
         self._leave_out(0 if chosen is None else chosen, reason)
         if self._joint.hidden_latent:
             warnings.warn(
-                f"the model hides the latent sites {self._joint.hidden_latent} behind poutine.block; at the points that "
-                "were tried the log-joint did not depend on them, but they are no part of it; if anything observed "
+                f"the model hides the latent sites {self._joint.hidden_latent} behind poutine.block; at the points "
+                "that were tried the log-joint did not depend on them, but they are no part of it; if anything observed "
                 "does, pass joint=, the same model with them summed out or held fixed by poutine.condition",
                 stacklevel=4,
             )
 
     def _leave_out(self, count: int, reason: str) -> None:
         del self._ways[:count]
-        if count:
+        if count and self._joint.summed:
+            self.note = (
+                f"the discrete sites {self._joint.summed} are summed out of the log-joint, which is evaluated "
+                f"{self._ways[0].cost}"
+            )
+        elif count:
             self.note = (
                 f"the model does not run in one more plate ({reason}), so its log-joint is evaluated "
                 f"{self._ways[0].cost}; index from the right and sum over the model's own dimensions only, as "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["alike", "first_that_agrees", "finite_rows"]
+__all__ = ["alike", "finite_rows", "first_that_agrees", "wide_rows"]
 
 _ROWS = 3
 _SCALES = (0.5, 1.0, 2.0, 0.1, 0.02, 0.0)
@@ -44,11 +45,38 @@ def finite_rows(log_density: Callable[[Tensor], Tensor], start: Tensor, count: i
     noise = torch.randn(len(_SCALES), count, len(start), generator=generator, dtype=torch.float64).to(start)
     rows = start.detach() + _SCALES[0] * noise[0]
     for scale, other in zip(_SCALES, noise, strict=True):
-        lacking = ~log_density(rows).isfinite()
+        lacking = ~_values(log_density, rows).isfinite()
         if not bool(lacking.any()):
             break
         rows = torch.where(lacking[:, None], start.detach() + scale * other, rows)
     return rows
+
+
+@torch.no_grad()
+def wide_rows(log_density: Callable[[Tensor], Tensor], start: Tensor, count: int = _ROWS) -> Tensor:
+    """Rows farther from a start, also where the log-density is -inf; those at which the model fails are left out.
+
+    A model that branches on its values shows so only where some rows take another branch than the others.
+
+    Args:
+        log_density: maps shape (rows, d) to (rows,).
+        start: a vector of shape (d,).
+        count: how many rows at most.
+    """
+    generator = torch.Generator().manual_seed(1)
+    rows = start.detach() + 2.0 * torch.randn(count, len(start), generator=generator, dtype=torch.float64).to(start)
+    return rows[~_values(log_density, rows).isnan()]
+
+
+def _values(log_density: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """The value of each row by itself; NaN where the model fails there: an ill-conditioned matrix, say."""
+    values = []
+    for row in rows:
+        try:
+            values.append(float(log_density(row[None])))
+        except (ValueError, RuntimeError):
+            values.append(math.nan)
+    return torch.tensor(values, device=rows.device)
 
 
 @torch.no_grad()
@@ -81,7 +109,10 @@ def first_that_agrees(
                 agrees = alike(way(rows[:count]).detach(), expected[:count])
                 why = f"its values for {count} rows at once are not those of each row"
             except Exception as error:  # whatever a model may raise about shapes that it was not written for
-                agrees, why = False, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+                agrees, why = (
+                    False,
+                    f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
+                )
             if not agrees:
                 reason = reason or why
                 break
