@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from opt_einsum import shared_intermediates
 from pyro.ops.contract import contract_to_tensor
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.util import site_is_subsample
@@ -62,8 +61,7 @@ class Structure:
             named = factor.view_as(factor)
             named._pyro_dims = (_ROWS if rows else "") + dims  # type: ignore[attr-defined]
             terms.setdefault(plates | outer, []).append(named)
-        with shared_intermediates() as cache:
-            total: Tensor = contract_to_tensor(terms, set(self.summed), target_ordinal=outer, cache=cache)
+        total: Tensor = contract_to_tensor(terms, set(self.summed), target_ordinal=outer)
         return total
 
 

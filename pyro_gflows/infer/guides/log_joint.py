@@ -90,8 +90,8 @@ class LogJoint:
         if self._joint.hidden_latent:
             warnings.warn(
                 f"the model hides the latent sites {self._joint.hidden_latent} behind poutine.block; at the points "
-                "that were tried the log-joint did not depend on them, but they are no part of it; if anything observed "
-                "does, pass joint=, the same model with them summed out or held fixed by poutine.condition",
+                "that were tried the log-joint did not depend on them, but they are no part of it; if anything "
+                "observed does, pass joint=, the same model with them summed out or held fixed by poutine.condition",
                 stacklevel=4,
             )
 
