@@ -66,8 +66,7 @@ class Structure:
 
 
 def log_factors(trace: Any) -> tuple[Structure, list[Tensor]]:
-    """The log-probabilities of an enumerated trace, without dimensions of size 1, and what their dimensions are."""
-    trace.compute_log_prob()
+    """The log-probabilities of an enumerated and scored trace, and what their dimensions are (none of size 1)."""
     trace.pack_tensors()
     sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
     factors = [site["packed"]["log_prob"] for site in sites]

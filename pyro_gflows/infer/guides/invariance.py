@@ -49,7 +49,7 @@ class LogJointReport:
             return f"{unchecked}: {self.fault}"
         if self.is_empty:
             return (
-                f"{unchecked}: it is -inf or NaN at all points that were tried, and at their images; give "
+                f"{unchecked}: it is -inf or NaN at all points that were tried (at site {self.site!r}); give "
                 "init_loc_fn=, which says where the posterior's mass is"
             )
         return (
@@ -96,7 +96,7 @@ def log_joint_invariance(
     worst = LogJointReport(-1.0, 0.0, elements[0], next(iter(action.sites)))
     if fault := joint.fault():
         return replace(worst, error=math.inf, fault=fault)
-    compared = False
+    compared, site = False, worst.site
     with torch.no_grad():
         for point in points:
             batch = joint.minibatch()  # one for all images
@@ -105,6 +105,7 @@ def log_joint_invariance(
                 return {name: float(term.double()) for name, term in joint.terms(values, batch).items()}
 
             before, again = terms(point), terms(point)
+            site = next((name for name, term in before.items() if not math.isfinite(term)), site)
             tolerance = _tolerance(before, point)
             if _change(sum(before.values()), sum(again.values())) > tolerance:
                 return replace(
@@ -115,9 +116,9 @@ def log_joint_invariance(
                 compared = compared or math.isfinite(sum(before.values())) or math.isfinite(sum(after.values()))
                 error = _change(sum(before.values()), sum(after.values()))
                 if not error - tolerance <= worst.error - worst.tolerance:
-                    site = max(before, key=lambda name: _change(before[name], after.get(name, math.nan)))
-                    worst = LogJointReport(error, tolerance, element, site)
-    return worst if compared else replace(worst, is_empty=True)
+                    changed = max(before, key=lambda name: _change(before[name], after.get(name, math.nan)))
+                    worst = LogJointReport(error, tolerance, element, changed)
+    return worst if compared else replace(worst, site=site, is_empty=True)
 
 
 def _change(before: float, after: float) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_gflows.infer.guides.enumeration import Enumerate, Structure, log_factors
 from pyro_gflows.infer.guides.hidden_sites import visible_and_hidden
 from pyro_gflows.infer.guides.minibatch import Minibatch, cover, random_minibatch
+from pyro_gflows.infer.guides.scoring import score, unless_out_of_support
 
 __all__ = ["JointModel"]
 
@@ -144,9 +145,14 @@ class JointModel:
         self, values: Mapping[str, Tensor], batch: Minibatch, plate: AbstractContextManager[Any] | None = None
     ) -> dict[str, Any]:
         """The sites that have a density, with their log-probabilities, in one run, inside of one more plate if any."""
-        with poutine.block(), plate or nullcontext():
-            trace = poutine.trace(self._given(values, batch)).get_trace(*self._args, **self._kwargs)
-        trace.compute_log_prob()
+        model = self._given(values, batch)
+
+        def run() -> tuple[Any, bool]:
+            with poutine.block(), plate or nullcontext():
+                trace = poutine.trace(model).get_trace(*self._args, **self._kwargs)
+            return trace, score(trace, values)
+
+        trace = unless_out_of_support(run)
         return {
             name: site for name, site in trace.nodes.items() if site["type"] == "sample" and not site_is_subsample(site)
         }
@@ -161,8 +167,14 @@ class JointModel:
     def factors(self, values: Mapping[str, Tensor], batch: Minibatch) -> tuple[Structure, list[Tensor]]:
         """The log-probabilities of all sites, at all values of the discrete sites that are summed out."""
         model = Enumerate(-1 - self.nesting)(self._given(values, batch))
-        with poutine.block():
-            return log_factors(poutine.trace(model).get_trace(*self._args, **self._kwargs))
+
+        def run() -> tuple[tuple[Structure, list[Tensor]], bool]:
+            with poutine.block():
+                trace = poutine.trace(model).get_trace(*self._args, **self._kwargs)
+            outside = score(trace, values)
+            return log_factors(trace), outside
+
+        return unless_out_of_support(run)
 
     def _given(self, values: Mapping[str, Tensor], batch: Minibatch) -> Callable[..., Any]:
         return poutine.condition(self._model, data={**values, **batch.rows})

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import OrbitMixture
@@ -49,6 +50,28 @@ def unvalidated_support():
     pyro.sample("x", dist.Uniform(0.0, width, validate_args=False), obs=torch.tensor(6.0, dtype=torch.float64))
 
 
+def validated_support():
+    """The same; Pyro's validation would raise for data outside of the interval."""
+    means = prior()
+    pyro.sample("x", dist.Uniform(0.0, 1.0 + means.square().sum(-1)), obs=torch.tensor(6.0, dtype=torch.float64))
+
+
+def shifted_exponential():
+    """Without validation its log-probability is a number for any data."""
+    means = prior()
+    delay = torch.tensor(1.5, dtype=torch.float64) - means.square().sum(-1)
+    pyro.sample("x", dist.Exponential(torch.ones((), dtype=torch.float64)), obs=delay)
+
+
+def shifted_in_plates():
+    """As above, where only vmap will do."""
+    with pyro.plate("components", 3):
+        means = pyro.sample("means", dist.Normal(torch.zeros((), dtype=torch.float64), 2.0))
+    with pyro.plate("data", 2):
+        delay = torch.tensor([1.5, 30.0], dtype=torch.float64) - means.square().sum()
+        pyro.sample("x", dist.Exponential(torch.ones((), dtype=torch.float64)), obs=delay)
+
+
 def branching():
     """Runs for one vector at a time only."""
     means = prior()
@@ -57,7 +80,7 @@ def branching():
     pyro.sample("x", dist.Normal(means.sum(-1), 1.0), obs=torch.tensor(2.0, dtype=torch.float64))
 
 
-MODELS = [least_distance, logs_of_truth_values, unvalidated_support]
+SUPPORTS = [unvalidated_support, validated_support, shifted_exponential, shifted_in_plates]
 
 
 def normal(location, scale):
@@ -66,15 +89,21 @@ def normal(location, scale):
 
 def by_hand(model, z):
     density = normal(0.0, 2.0).log_prob(z).sum(-1)
-    if model is unvalidated_support:
+    if model in (shifted_exponential, shifted_in_plates):
+        delay = 1.5 - z.square().sum(-1)
+        last = 28.5 + delay if model is shifted_in_plates else 0.0
+        return density + torch.where(delay > 0.0, -delay - last, -INF)
+    if model in (unvalidated_support, validated_support):
         width = 1.0 + z.square().sum(-1)
         return density + torch.where(width > 6.0, -width.log(), -INF)
     density = density + normal(z.sum(-1), 1.0).log_prob(torch.tensor(2.0))
     return torch.where(apart(z), density, -INF)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("base", [OrbitFlow, OrbitMixture])
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [(least_distance, OrbitFlow), (logs_of_truth_values, OrbitMixture), (validated_support, OrbitMixture)],
+)
 def test_guides_start_where_there_is_density(model, base):
     torch.manual_seed(0)
     guide = AutoGFlow(model, PAIR, base=base, check="raise", transforms=lambda action: [GActNorm(action)])
@@ -86,8 +115,52 @@ def test_guides_start_where_there_is_density(model, base):
     assert (by_hand(model, draws) > -INF).double().mean() > 0.3
 
 
+@pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("model", SUPPORTS)
+def test_data_outside_of_a_support_have_no_density(model, validation):
+    with pyro.validation_enabled(validation):
+        guide = AutoGFlow(model, PAIR, check="raise", transforms=lambda action: [GActNorm(action)])
+        z = 1.2 * torch.randn(30, 3, dtype=torch.float64)
+        expected = by_hand(model, z)
+        assert expected.isinf().any() and expected.isfinite().any()
+        torch.testing.assert_close(guide.log_density()(z), expected)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_missing_data_may_be_anything(inside):
+    seen = torch.tensor([True, False])
+    data = torch.tensor([2.0, -1.0], dtype=torch.float64)
+
+    def missing():
+        means = prior()
+        rate = dist.Exponential(means.exp().sum(-1))
+        with pyro.plate("data", 2, dim=-1):
+            if inside:
+                pyro.sample("x", rate.mask(seen), obs=data)
+            else:
+                with poutine.mask(mask=seen):
+                    pyro.sample("x", rate, obs=data)
+
+    with pyro.validation_enabled(False):
+        guide = AutoGFlow(missing, PAIR, check="raise", transforms=lambda action: [GActNorm(action)])
+        z = torch.randn(4, 3, dtype=torch.float64)
+        rates = z.exp().sum(-1)
+        expected = normal(0.0, 2.0).log_prob(z).sum(-1) + rates.log() - 2.0 * rates
+        torch.testing.assert_close(guide.log_density()(z), expected)
+
+
+def test_other_errors_of_validation_are_not_swallowed():
+    def wrong():
+        means = prior()
+        pyro.sample("x", dist.Normal(means.sum(-1), -1.0), obs=torch.tensor(0.0))
+
+    with pytest.raises(ValueError, match="scale"):
+        AutoGFlow(wrong, PAIR, transforms=lambda action: [GActNorm(action)])
+
+
 @pytest.mark.filterwarnings("ignore:transform.parts.0.* was not registered")  # the frozen identity after an OrbitFlow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [least_distance, validated_support])
 def test_own_draws_fit_them(model):
     torch.manual_seed(0)
     guide = AutoGFlow(model, PAIR, base=lambda a: OrbitFlow(a, steps=2, width=8), check="raise")
