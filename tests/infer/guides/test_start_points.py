@@ -19,7 +19,6 @@ from torch.distributions import constraints
 
 from pyro_gflows import InvariantNormal
 from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.distributions import OrbitMixture
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, OrbitFlow
 from pyro_gflows.infer.guides.start_points import mode_starts
 from pyro_gflows.transforms import GActNorm
@@ -56,8 +55,10 @@ def guide_of(model, **options):
     )
 
 
-@pytest.mark.parametrize("model", [improper, improper_in_plates])
-@pytest.mark.parametrize("base", [InvariantNormal, OrbitFlow, OrbitMixture])
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [(improper, InvariantNormal), (improper_in_plates, InvariantNormal), (improper_in_plates, OrbitFlow)],
+)
 @pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
 def test_priors_that_cannot_be_drawn_from(model, base):
     torch.manual_seed(0)
