@@ -141,7 +141,8 @@ class EnergyTrainer(Trainer):
         return (
             f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder (now "
             f"clip_norm={optimizer.clip_norm}), begin at a higher temperature (annealing=Ramp(start=0.1)), or look for "
-            "NaN in the log-density"
+            "NaN in the log-density; if it is -inf at some draws (hard edges), the reverse divergence is infinite, and "
+            "fit(flow, OwnDraws(flow, log_density)) fits the forward one"
         )
 
 

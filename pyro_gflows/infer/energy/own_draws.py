@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.energy.path_gradient import LogDensity, on_full_plates
 from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.learnable import learnable
 
@@ -61,7 +61,8 @@ class OwnDraws:
     ) -> None:
         if pool < 2 or batches < 1 or not 0 < ess < 1:
             raise ValueError(f"expected pool >= 2, batches >= 1 and ess in (0, 1), got {pool}, {batches} and {ess}")
-        self._target, self._log_density = learnable(flow), log_density
+        # weights of draws that see different minibatches would compare the minibatches
+        self._target, self._log_density = learnable(flow), on_full_plates(log_density)
         self.pool, self.batches, self.ess = pool, batches, ess
         self.power = 0.0
         """The power beta of the last pool; 0 before there is one."""

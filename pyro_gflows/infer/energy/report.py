@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.energy.path_gradient import LogDensity, on_full_plates
 from pyro_gflows.infer.evaluate import mean_and_error
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
 from pyro_gflows.infer.modes import evaluating
@@ -17,6 +19,9 @@ from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.infer.training.run import FitResult
 
 __all__ = ["EnergyReport", "energy_report"]
+
+
+_COMPARED = 16  # draws at which two calls of a log-density are compared
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class EnergyReport:
         forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
             alone shows modes that q has lost.
         run: Steps, seconds and loss curve of the fit, or None.
+        noise: how much the log-density changes from call to call at the same draws, in nats; above 0 no other figure is
+            given (they are NaN), since weights made of such a log-density are those of its noise.
     """
 
     importance: ImportanceReport
@@ -41,6 +48,7 @@ class EnergyReport:
     forward_nll: float | None = None
     forward_nll_error: float | None = None
     run: FitResult | None = None
+    noise: float = 0.0
 
     @property
     def ess(self) -> float:
@@ -63,6 +71,12 @@ class EnergyReport:
         return self.reverse_loss + self.log_normaliser
 
     def __str__(self) -> str:
+        if self.noise:
+            return (
+                f"no report: log_density changes by {self.noise:.3g} nats from call to call at the same draws (it sees "
+                "random minibatches, or draws numbers of its own), so that figures made from it would be noise; give "
+                "one that sees all data as energy_report(flow, log_density)"
+            )
         forward = "" if self.forward_nll is None else f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
         return (
             f"{self.importance}\n"
@@ -85,7 +99,8 @@ def energy_report(
 
     Args:
         flow: as for :func:`fit_energy`.
-        log_density: as for :func:`fit_energy`.
+        log_density: as for :func:`fit_energy`. Where it has a method ``on_full_plates``, as that of a guide has, this
+            is what counts; one that changes from call to call gets no figures, and a warning.
         draws: how many.
         samples: of the target, shape ``(n, *event_shape)``.
         seed: of the draws.
@@ -111,11 +126,17 @@ def energy_report(
     devices = [reference.device] if reference.device.type == "cuda" else []
     with evaluating(target.module), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        log_p, log_q = [], []
+        full, log_p, log_q = on_full_plates(log_density), [], []
+        noise = _noise(full, distribution.sample(torch.Size([_COMPARED])))
+        if noise:
+            report = _no_report(draws, noise)
+            warnings.warn(str(report), stacklevel=2)
+            return report
+        torch.manual_seed(seed)
         for count in _parts(draws, batch_size):
             x = distribution.sample(torch.Size([count]))
             log_q.append(distribution.log_prob(x).double())
-            log_p.append(log_density(x).double())
+            log_p.append(full(x).double())
         forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
     target_log, own_log = torch.cat(log_p), torch.cat(log_q)
     importance = importance_report(target_log - own_log)
@@ -129,6 +150,22 @@ def energy_report(
         forward_nll=mean,
         forward_nll_error=spread,
     )
+
+
+def _noise(log_density: LogDensity, x: Tensor) -> float:
+    """The largest change of a log-density between two calls, in nats; 0 where it is that of rounding."""
+    first, second = log_density(x).double(), log_density(x).double()
+    same = (first == second) | (first.isnan() & second.isnan())  # infinities are equal to themselves
+    change = torch.where(same, 0.0, (first - second).abs())
+    size = first[first.isfinite()].abs().max() if bool(first.isfinite().any()) else first.new_zeros(())
+    rounding = torch.finfo(x.dtype).eps ** 0.5 * (1.0 + float(size))
+    return float(change.max()) if bool((change > rounding).any()) else 0.0
+
+
+def _no_report(draws: int, noise: float) -> EnergyReport:
+    unknown = math.nan
+    importance = ImportanceReport(draws, unknown, unknown, unknown, unknown, unknown)
+    return EnergyReport(importance, unknown, unknown, unknown, noise=noise)
 
 
 def _parts(total: int, size: int) -> list[int]:
