@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity
 from pyro_gflows.infer.evaluate import mean_and_error
-from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.importance import ImportanceReport, importance_report, rounding_step
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.infer.training.run import FitResult
@@ -116,13 +116,15 @@ def energy_report(
             log_p, log_q = [], []
             for count in _parts(draws, batch_size):
                 x = distribution.sample(torch.Size([count]))
-                log_q.append(distribution.log_prob(x).double())
-                log_p.append(log_density(x).double())
+                log_q.append(distribution.log_prob(x))
+                log_p.append(log_density(x))
             forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
     finally:
         target.module.train(training)
     target_log, own_log = torch.cat(log_p), torch.cat(log_q)
-    importance = importance_report(target_log - own_log)
+    resolution = max(rounding_step(target_log), rounding_step(own_log))
+    target_log, own_log = target_log.double(), own_log.double()
+    importance = importance_report(target_log - own_log, resolution=resolution)
     loss, error = mean_and_error(own_log - target_log)
     mean, spread = (None, None) if forward is None else mean_and_error(torch.cat(forward).double())
     return EnergyReport(
