@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
 from pyro_gflows.infer.likelihood import LikelihoodTrainer
+from pyro_gflows.infer.log_det_error import log_det_error
 from pyro_gflows.infer.training.batches import Sampler, fingerprint
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.run import FitResult, run, run_identity
@@ -89,7 +91,7 @@ def fit(
         validation = check_data(validation, event_shape=shape, source="validation").to(like)
     held_out = None if validation is None else fingerprint(validation)
     with pyro.get_param_store().scope():
-        return run(
+        result = run(
             lambda: LikelihoodTrainer(trained, data, settings=settings, augment=augment, validation=validation),
             settings=settings,
             device=like.device,
@@ -98,6 +100,7 @@ def fit(
             resume=resume,
             show="nll" if progress else "",
         )
+    return result if validation is None else replace(result, log_det_error=log_det_error(trained, validation))
 
 
 def _with_noise(flow: EquivariantFlow, dequantise: VariationalDequantiser) -> DequantisedFlow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_gflows.infer.energy.path_gradient import LogDensity
 from pyro_gflows.infer.evaluate import mean_and_error
 from pyro_gflows.infer.importance import ImportanceReport, importance_report, rounding_step
+from pyro_gflows.infer.log_det_error import LogDetError, error_of_score
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.infer.training.run import FitResult
@@ -30,6 +31,8 @@ class EnergyReport:
         reverse_nll: :math:`E_q[-\log p]` with the estimated normaliser.
         forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
             alone shows modes that q has lost.
+        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normaliser and all
+            losses alike.
         run: Steps, seconds and loss curve of the fit, or None.
     """
 
@@ -40,6 +43,7 @@ class EnergyReport:
     forward_nll: float | None = None
     forward_nll_error: float | None = None
     run: FitResult | None = None
+    log_det_error: LogDetError = field(default_factory=LogDetError)
 
     @property
     def ess(self) -> float:
@@ -62,12 +66,15 @@ class EnergyReport:
         return self.reverse_loss + self.log_normaliser
 
     def __str__(self) -> str:
-        forward = "" if self.forward_nll is None else f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        forward = "unknown (no samples of the target given)"
+        if self.forward_nll is not None:
+            forward = f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        estimated = "" if self.log_det_error.is_exact else f"\n{self.log_det_error}"
         return (
             f"{self.importance}\n"
             f"reverse KL {self.reverse_kl:.4f} = {self.reverse_loss:.4f} +- {self.reverse_loss_error:.4f} "
             f"+ log normaliser {self.log_normaliser:.4f}\n"
-            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward or 'unknown (no samples of the target given)'}"
+            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward}{estimated}"
         )
 
 
@@ -118,6 +125,8 @@ def energy_report(
                 x = distribution.sample(torch.Size([count]))
                 log_q.append(distribution.log_prob(x))
                 log_p.append(log_density(x))
+            few = x[:256]
+            error_of_log_det = error_of_score(target.module, lambda: distribution.log_prob(few.clone()))
             forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
     finally:
         target.module.train(training)
@@ -134,6 +143,7 @@ def energy_report(
         reverse_nll=importance.log_mean_weight - float(target_log.mean()),
         forward_nll=mean,
         forward_nll_error=spread,
+        log_det_error=error_of_log_det,
     )
 
 

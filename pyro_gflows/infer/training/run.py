@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from pyro_gflows.infer.log_det_error import LogDetError
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.infer.training.interrupt import DeferredInterrupt
 from pyro_gflows.infer.training.settings import FitSettings
@@ -31,6 +32,8 @@ class FitResult:
         held_out_nll: Held-out NLL in nats of the returned weights, or None without validation data.
         stopped_early: Whether patience ran out.
         train_curve, held_out_curve: Pairs (step, loss).
+        log_det_error: Of ``held_out_nll`` and ``held_out_curve``, where layers estimate their log-det; None without
+            validation data.
     """
 
     steps: int
@@ -39,6 +42,7 @@ class FitResult:
     stopped_early: bool
     train_curve: list[tuple[int, float]]
     held_out_curve: list[tuple[int, float]]
+    log_det_error: LogDetError | None = None
 
 
 def run(
