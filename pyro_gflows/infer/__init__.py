@@ -26,6 +26,7 @@ from pyro_gflows.infer.image_report import ImageReport, image_report
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
 from pyro_gflows.infer.log_det_error import LogDetError, log_det_error
 from pyro_gflows.infer.save import load, save
+from pyro_gflows.infer.symmetry_check import SymmetryReport, check_symmetry
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
 
@@ -50,8 +51,10 @@ __all__ = [
     "OrbitFlow",
     "OwnDraws",
     "Ramp",
+    "SymmetryReport",
     "VariationalDequantiser",
     "check_data",
+    "check_symmetry",
     "energy_report",
     "fit",
     "fit_energy",

@@ -14,6 +14,7 @@ from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
 from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
+from pyro_gflows.numerics.two_sample import TwoSampleResult, two_sample_test
 
 __all__ = [
     "BanachSolver",
@@ -28,6 +29,7 @@ __all__ = [
     "SeriesLogDet",
     "Solver",
     "SolverReport",
+    "TwoSampleResult",
     "cap_norm",
     "conv_norm_bound",
     "dense_jacobian",
@@ -40,4 +42,5 @@ __all__ = [
     "rational_quadratic",
     "replayed",
     "spectral_norm",
+    "two_sample_test",
 ]

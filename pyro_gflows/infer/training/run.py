@@ -124,5 +124,6 @@ def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dic
     except (AttributeError, TypeError):
         # What cannot be described (a user's own unregistered class, say) is told apart by names and shapes of weights.
         structure = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    plain = {field.name: repr(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    decisive = [field.name for field in dataclasses.fields(settings) if field.name != "check_symmetry"]
+    plain = {name: repr(getattr(settings, name)) for name in decisive}
     return {"settings": plain, "flow": structure, **others}
