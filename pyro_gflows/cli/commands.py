@@ -13,7 +13,7 @@ import numpy as np
 
 from pyro_gflows import experiments
 from pyro_gflows.datasets import load_array, load_data
-from pyro_gflows.infer import Adam, check_data, load, log_probs
+from pyro_gflows.infer import Adam, check_data, load, log_det_error, log_probs
 from pyro_gflows.presets import PRESETS, Preset, preset_for
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 
@@ -81,6 +81,9 @@ def score(arguments: argparse.Namespace) -> int:
     if data is not None and data.scaling is not None:
         bits = data.scaling.bits_per_dim(-float(scores.mean()), pixels=flow.action.numel)
         print(f"bits_per_dim: {bits:.6g}")
+    estimated = log_det_error(flow, x)
+    if not estimated.is_exact:
+        print(estimated)
     if path is not None:
         np.save(path, scores.numpy())
         print(f"written to {path}")

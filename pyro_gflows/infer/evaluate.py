@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InvarianceReport",
-    "evaluating",
     "gap",
     "group_bits_per_dim",
     "group_log_probs",
@@ -45,7 +44,11 @@ def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
 
 
 def nll(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> float:
-    """Mean negative log-density in nats, accumulated in float64."""
+    """Mean negative log-density in nats, accumulated in float64.
+
+    Where a layer estimates its log-det (large residual layers do), so is this figure: its error, which no number of
+    events makes smaller, is that of :func:`log_det_error`.
+    """
     return -float(log_probs(flow, x, batch_size=batch_size).double().mean())
 
 

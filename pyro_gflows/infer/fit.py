@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
 from pyro_gflows.infer.likelihood import LikelihoodTrainer
+from pyro_gflows.infer.log_det_error import log_det_error
+from pyro_gflows.infer.symmetry_check import warn_of_contradictions
 from pyro_gflows.infer.training.batches import Sampler, fingerprint
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.run import FitResult, run, run_identity
@@ -42,7 +45,9 @@ def fit(
     such weights goes on from where it is. All randomness comes from the seed of the settings; the caller's generators
     and parameter store are left as they were. With a ``folder``, a checkpoint is replaced atomically every so often; a
     run that was killed and resumed ends, on the CPU and with the same number of threads, in exactly the weights of an
-    unbroken one. Ctrl-C finishes the step, leaves a checkpoint and then raises ``KeyboardInterrupt``.
+    unbroken one. Ctrl-C finishes the step, leaves a checkpoint and then raises ``KeyboardInterrupt``. Warns where a few
+    hundred rows of the data contradict the flow's symmetry (:func:`check_symmetry` says more); not with ``augment``,
+    which may well be what makes the data symmetric.
 
     Args:
         flow: The flow; its device and dtype are used.
@@ -94,8 +99,10 @@ def fit(
     if validation is not None:
         validation = check_data(validation, event_shape=shape, source="validation").to(like)
     held_out = None if validation is None else fingerprint(validation)
+    if settings.check_symmetry and isinstance(data, Tensor) and augment is None and not resume:
+        warn_of_contradictions(flow.action, data, seed=settings.seed)
     with pyro.get_param_store().scope():
-        return run(
+        result = run(
             lambda: LikelihoodTrainer(
                 trained, data, settings=settings, augment=augment, validation=validation, initialize=initialize
             ),
@@ -106,6 +113,7 @@ def fit(
             resume=resume,
             show="nll" if progress else "",
         )
+    return result if validation is None else replace(result, log_det_error=log_det_error(trained, validation))
 
 
 def _with_noise(flow: EquivariantFlow, dequantise: VariationalDequantiser) -> DequantisedFlow:

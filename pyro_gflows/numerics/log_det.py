@@ -123,6 +123,10 @@ class LogDet(ABC):
         """
         return self.estimate(f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=True)
 
+    def evaluator(self) -> LogDet:
+        """The estimator that is used outside training: itself, or the one that it defers to."""
+        return self
+
     @abstractmethod
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
         """What is certified for a branch with this Lipschitz bound on events of ``dim`` entries, for a repr."""

@@ -48,6 +48,8 @@ class GMonotone(EquivariantTransform):
         True
     """
 
+    log_dets = 2  # how many a call computes, each with an error of its own
+
     def __init__(
         self,
         action: GroupAction,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity, on_full_plates
 from pyro_gflows.infer.evaluate import mean_and_error
-from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.importance import ImportanceReport, importance_report, rounding_step
+from pyro_gflows.infer.log_det_error import LogDetError, error_of_score
 from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.learnable import learnable
@@ -36,6 +37,8 @@ class EnergyReport:
         reverse_nll: :math:`E_q[-\log p]` with the estimated normaliser.
         forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
             alone shows modes that q has lost.
+        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normaliser and all
+            losses alike.
         run: Steps, seconds and loss curve of the fit, or None.
         noise: how much the log-density changes from call to call at the same draws, in nats; above 0 no other figure is
             given (they are NaN), since weights made of such a log-density are those of its noise.
@@ -49,6 +52,7 @@ class EnergyReport:
     forward_nll_error: float | None = None
     run: FitResult | None = None
     noise: float = 0.0
+    log_det_error: LogDetError = field(default_factory=LogDetError)
 
     @property
     def ess(self) -> float:
@@ -77,12 +81,15 @@ class EnergyReport:
                 "random minibatches, or draws numbers of its own), so that figures made from it would be noise; give "
                 "one that sees all data as energy_report(flow, log_density)"
             )
-        forward = "" if self.forward_nll is None else f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        forward = "unknown (no samples of the target given)"
+        if self.forward_nll is not None:
+            forward = f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        estimated = "" if self.log_det_error.is_exact else f"\n{self.log_det_error}"
         return (
             f"{self.importance}\n"
             f"reverse KL {self.reverse_kl:.4f} = {self.reverse_loss:.4f} +- {self.reverse_loss_error:.4f} "
             f"+ log normaliser {self.log_normaliser:.4f}\n"
-            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward or 'unknown (no samples of the target given)'}"
+            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward}{estimated}"
         )
 
 
@@ -135,11 +142,15 @@ def energy_report(
         torch.manual_seed(seed)
         for count in _parts(draws, batch_size):
             x = distribution.sample(torch.Size([count]))
-            log_q.append(distribution.log_prob(x).double())
-            log_p.append(full(x).double())
+            log_q.append(distribution.log_prob(x))
+            log_p.append(full(x))
+        few = x[:256]
+        error_of_log_det = error_of_score(target.module, lambda: distribution.log_prob(few.clone()))
         forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
     target_log, own_log = torch.cat(log_p), torch.cat(log_q)
-    importance = importance_report(target_log - own_log)
+    resolution = max(rounding_step(target_log), rounding_step(own_log))
+    target_log, own_log = target_log.double(), own_log.double()
+    importance = importance_report(target_log - own_log, resolution=resolution)
     loss, error = mean_and_error(own_log - target_log)
     mean, spread = (None, None) if forward is None else mean_and_error(torch.cat(forward).double())
     return EnergyReport(
@@ -149,6 +160,7 @@ def energy_report(
         reverse_nll=importance.log_mean_weight - float(target_log.mean()),
         forward_nll=mean,
         forward_nll_error=spread,
+        log_det_error=error_of_log_det,
     )
 
 

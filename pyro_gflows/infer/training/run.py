@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from pyro_gflows.infer.log_det_error import LogDetError
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.infer.training.interrupt import DeferredInterrupt
 from pyro_gflows.infer.training.processes import require_one_process
@@ -32,6 +33,8 @@ class FitResult:
         held_out_nll: Held-out NLL in nats of the returned weights, or None without validation data.
         stopped_early: Whether patience ran out.
         train_curve, held_out_curve: Pairs (step, loss).
+        log_det_error: Of ``held_out_nll`` and ``held_out_curve``, where layers estimate their log-det; None without
+            validation data.
     """
 
     steps: int
@@ -40,6 +43,7 @@ class FitResult:
     stopped_early: bool
     train_curve: list[tuple[int, float]]
     held_out_curve: list[tuple[int, float]]
+    log_det_error: LogDetError | None = None
 
 
 def run(
@@ -125,5 +129,6 @@ def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dic
         # A flag says what was done so far, not what the flow is.
         weights = {name: tensor for name, tensor in module.state_dict().items() if tensor.dtype != torch.bool}
         structure = {name: list(tensor.shape) for name, tensor in weights.items()}
-    plain = {field.name: repr(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    decisive = [field.name for field in dataclasses.fields(settings) if field.name != "check_symmetry"]
+    plain = {name: repr(getattr(settings, name)) for name in decisive}
     return {"settings": plain, "flow": structure, **others}

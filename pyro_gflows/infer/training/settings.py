@@ -159,6 +159,8 @@ class FitSettings:
             None returns the weights themselves.
         held_out: When to validate, and early stopping.
         checkpoint_every: Steps between two checkpoints.
+        check_symmetry: Whether :func:`~pyro_gflows.infer.fit` tests at the start if the data contradict the flow's
+            symmetry, and warns if so; it does not where there is an augmentation.
 
     Example:
         >>> FitSettings(steps=100, optimizer=Adam(lr=3e-3)).batch_size
@@ -173,6 +175,7 @@ class FitSettings:
     ema_decay: float | None = None
     held_out: HeldOut = field(default_factory=HeldOut)
     checkpoint_every: int = 500
+    check_symmetry: bool = field(default=True, repr=False)  # it decides nothing about the weights
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every"):
