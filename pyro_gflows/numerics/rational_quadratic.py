@@ -23,7 +23,10 @@ def rational_quadratic(
     .. math:: y = y_0 + h\,\frac{s\,\xi^2 + d_0\,\xi(1-\xi)}{s + (d_0 + d_1 - 2s)\,\xi(1-\xi)}
 
     which increases from knot to knot. Beyond a knot it goes on as the tangent there, so that a spline's outer pieces
-    are its linear tails. The inverse is a root of a quadratic, in the form that does not cancel.
+    are its linear tails. With the shares :math:`\xi : \bar\xi` of the width and :math:`\eta : \bar\eta` of the height on
+    both sides of the point, and the slopes in units of the secant, the odds :math:`t = \xi/\bar\xi` are the positive root
+    of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. Its discriminant is a sum of positive terms, and of the
+    two forms of the root the sign of the middle coefficient chooses the one without a difference.
 
     Arguments (all of them broadcast):
         x: points; of the inverse, values.
@@ -45,28 +48,37 @@ def rational_quadratic(
     """
     (left, bottom), (width, height), (start, end) = corner, size, slopes
     secant = height / width
-    curvature = start + end - 2 * secant
+    start_ratio, end_ratio = start / secant, end / secant
     if inverse:
-        rise = (x - bottom).clamp_min(0)
-        a = height * (secant - start) + rise * curvature
-        b = height * start - rise * curvature
-        c = -secant * rise
-        fraction = (2 * c / (-b - (b.square() - 4 * a * c).clamp_min(0).sqrt())).clamp(0, 1)
+        below, above = _shares(x - bottom, height)
+        before, after = _odds(below, above, start_ratio, end_ratio)
     else:
-        fraction = ((x - left) / width).clamp(0, 1)
-    product = fraction * (1 - fraction)
-    denominator = secant + curvature * product
-    log_slope = (
-        2 * secant.log()
-        + (end * fraction.square() + 2 * secant * product + start * (1 - fraction).square()).log()
-        - 2 * denominator.log()
-    )
+        before, after = _shares(x - left, width)
+    product = before * after
+    denominator = before.square() + (start_ratio + end_ratio) * product + after.square()
+    numerator = end_ratio * before.square() + 2 * product + start_ratio * after.square()
+    log_slope = secant.log() + numerator.log() - 2 * denominator.log()
     right, top = left + width, bottom + height
     if inverse:
-        below, above = x < bottom, x > top
-        image = torch.where(below, left + (x - bottom) / start, left + width * fraction)
-        return torch.where(above, right + (x - top) / end, image), -log_slope
-    below, above = x < left, x > right
-    image = bottom + height * (secant * fraction.square() + start * product) / denominator
-    image = torch.where(below, bottom + (x - left) * start, image)
-    return torch.where(above, top + (x - right) * end, image), log_slope
+        image = torch.where(x < bottom, left + (x - bottom) / start, left + width * before)
+        return torch.where(x > top, right + (x - top) / end, image), -log_slope
+    image = bottom + height * (before.square() + start_ratio * product) / denominator
+    image = torch.where(x < left, bottom + (x - left) * start, image)
+    return torch.where(x > right, top + (x - right) * end, image), log_slope
+
+
+def _shares(distance: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """What lies before a point and after it, as shares of the whole; neither is 1 minus the other rounded."""
+    return (distance / size).clamp(0, 1), ((size - distance) / size).clamp(0, 1)
+
+
+def _odds(below: Tensor, above: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares of the width before and after a value, from the shares of the height; slopes in units of the secant."""
+    middle = above * start - below * end
+    # tiny: where all else underflows, the root must still have a gradient
+    root = (middle.square() + 4 * below * above + torch.finfo(middle.dtype).tiny).sqrt()
+    rising = middle >= 0
+    sum_of_two = root + middle.abs()
+    before = torch.where(rising, 2 * below, sum_of_two)
+    after = torch.where(rising, sum_of_two, 2 * above)
+    return before / (before + after), after / (before + after)
