@@ -47,17 +47,17 @@ class Knots(nn.Module):
 class BoundedKnots(Knots):
     r"""Knots whose spline can be inverted in single precision, whatever the free numbers are.
 
-    No piece is narrower than ``smallest`` / K of the whole width. The logarithms of the secants (height over width of a
-    piece) are smoothly kept within :math:`\pm\tfrac12\log` ``secant`` of one another's middle, so that all secants lie
-    between 1 / ``secant`` and ``secant`` times the secant of the whole, and their ratio is at most ``secant``. The slope
+    No piece is narrower than ``smallest`` / K of the whole width. The logarithms of the pieces' secants (height over
+    width) are kept, smoothly, within an interval of the length log ``secant``. So every secant lies between
+    1 / ``secant`` and ``secant`` times the secant of the whole, and no two differ by more than that factor. The slope
     at a knot is the harmonic mean of the two secants beside it (at the ends, the one), times a factor from
-    1 / ``slope`` to ``slope``.
+    1 / ``slope`` to ``slope``. The whole height is between e^-3 and e^3 times the whole width.
 
     A rational-quadratic piece with the secant s between knots of slopes up to D is nowhere flatter than about
     :math:`2 s^2 / (D + s)`. A harmonic mean is at most twice the smaller secant, so D is at most 2 ``slope`` s, and all
-    slopes lie between :math:`2 / ((2\,\mathrm{slope} + 1)\,\mathrm{secant})` and :math:`2\,\mathrm{slope}\cdot\mathrm{secant}`
-    times the secant of the whole: 0.025 and 64 by default. Bounds on heights and slopes each on their own do not give
-    that, since slopes much steeper than the secant make the middle of the piece flat.
+    slopes of the spline lie between 2 / ((2 ``slope`` + 1) ``secant``) and 2 ``slope`` ``secant`` times the secant of
+    the whole: 1/80 and 128 by default. Bounds on heights and slopes each on their own do not give that, since knots
+    much steeper than the secant between them make the middle of the piece flat.
 
     Args:
         smallest: the least width of a piece, as a share of the mean width; in (0, 1).
@@ -72,12 +72,12 @@ class BoundedKnots(Knots):
         >>> widths = knots.widths(torch.tensor([0.0, 50.0]))
         >>> heights = knots.heights(torch.tensor([-50.0, 50.0]), widths)
         >>> widths, heights / widths
-        (tensor([0.0500, 0.9500]), tensor([0.1047, 1.0471]))
+        (tensor([0.1000, 0.9000]), tensor([0.1099, 1.0989]))
     """
 
     scales_shift = True
 
-    def __init__(self, *, smallest: float = 0.1, secant: float = 16.0, slope: float = 2.0) -> None:
+    def __init__(self, *, smallest: float = 0.2, secant: float = 32.0, slope: float = 2.0) -> None:
         super().__init__()
         if not 0 < smallest < 1 or not 1 < secant < math.inf or not 1 < slope < math.inf:
             raise ValueError(

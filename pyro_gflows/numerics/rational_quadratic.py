@@ -23,10 +23,10 @@ def rational_quadratic(
     .. math:: y = y_0 + h\,\frac{s\,\xi^2 + d_0\,\xi(1-\xi)}{s + (d_0 + d_1 - 2s)\,\xi(1-\xi)}
 
     which increases from knot to knot. Beyond a knot it goes on as the tangent there, so that a spline's outer pieces
-    are its linear tails. With the shares :math:`\xi : \bar\xi` of the width and :math:`\eta : \bar\eta` of the height on
-    both sides of the point, and the slopes in units of the secant, the odds :math:`t = \xi/\bar\xi` are the positive root
-    of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. Its discriminant is a sum of positive terms, and of the
-    two forms of the root the sign of the middle coefficient chooses the one without a difference.
+    are its linear tails. With the shares :math:`\xi : \bar\xi` of the width and :math:`\eta : \bar\eta` of the height
+    on both sides of the point, and the slopes in units of the secant, the inverse is the positive root
+    :math:`t = \xi/\bar\xi` of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. The discriminant is a
+    sum of positive terms, and the sign of the middle coefficient chooses the form of the root without a difference.
 
     Arguments (all of them broadcast):
         x: points; of the inverse, values.
@@ -49,31 +49,35 @@ def rational_quadratic(
     (left, bottom), (width, height), (start, end) = corner, size, slopes
     secant = height / width
     start_ratio, end_ratio = start / secant, end / secant
+    whole = height if inverse else width
+    distance, rest = _both_sides(x, bottom if inverse else left, whole)
+    # neither share is 1 minus the other, rounded
+    before, after = (distance / whole).clamp(0, 1), (rest / whole).clamp(0, 1)
     if inverse:
-        below, above = _shares(x - bottom, height)
-        before, after = _odds(below, above, start_ratio, end_ratio)
-    else:
-        before, after = _shares(x - left, width)
+        before, after = _across(before, after, start_ratio, end_ratio)
     product = before * after
     denominator = before.square() + (start_ratio + end_ratio) * product + after.square()
     numerator = end_ratio * before.square() + 2 * product + start_ratio * after.square()
     log_slope = secant.log() + numerator.log() - 2 * denominator.log()
-    right, top = left + width, bottom + height
     if inverse:
-        image = torch.where(x < bottom, left + (x - bottom) / start, left + width * before)
-        return torch.where(x > top, right + (x - top) / end, image), -log_slope
+        image = torch.where(distance < 0, left + distance / start, left + width * before)
+        return torch.where(rest < 0, left + width - rest / end, image), -log_slope
     image = bottom + height * (before.square() + start_ratio * product) / denominator
-    image = torch.where(x < left, bottom + (x - left) * start, image)
-    return torch.where(x > right, top + (x - right) * end, image), log_slope
+    image = torch.where(distance < 0, bottom + distance * start, image)
+    return torch.where(rest < 0, bottom + height - rest * end, image), log_slope
 
 
-def _shares(distance: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies before a point and after it, as shares of the whole; neither is 1 minus the other rounded."""
-    return (distance / size).clamp(0, 1), ((size - distance) / size).clamp(0, 1)
+def _both_sides(x: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """x - start, and start + size - x without the rounding of the first, which near the end would be all there is."""
+    distance = x - start
+    with torch.no_grad():  # the difference's rounding error, exactly (Knuth's two-sum)
+        back = distance - x
+        rounded = (x - (distance - back)) - (start + back)
+    return distance, (size - distance) - rounded.nan_to_num()  # of infinite points there is no error
 
 
-def _odds(below: Tensor, above: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The shares of the width before and after a value, from the shares of the height; slopes in units of the secant."""
+def _across(below: Tensor, above: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares of the width on both sides of a value, from those of the height; slopes in units of the secant."""
     middle = above * start - below * end
     # tiny: where all else underflows, the root must still have a gradient
     root = (middle.square() + 4 * below * above + torch.finfo(middle.dtype).tiny).sqrt()

@@ -40,8 +40,8 @@ class GRadial(ConditionalTransform):
         context_action: how the group moves a context that changes the splines; None: there is none.
         width: hidden fields of the network that reads the context.
         knots: how the weights become widths, heights and slopes, and within which bounds; by default
-            :class:`~pyro_gflows.nn.BoundedKnots`. Files from before there were bounds load with
-            :class:`~pyro_gflows.nn.FreeKnots`.
+            ``BoundedKnots(secant=64.0)``, since a radius has no shift that takes up digits. Files from before there
+            were bounds load with :class:`~pyro_gflows.nn.FreeKnots`.
 
     Raises:
         ValueError: events are not vectors, a context that does not go with them, or bins and limit are not positive.
@@ -73,7 +73,7 @@ class GRadial(ConditionalTransform):
         if not 1 <= bins <= _MOST_BINS or not 0 < limit < math.inf:
             raise ValueError(f"expected 1 <= bins < {_MOST_BINS + 1} and a positive limit, got {bins} and {limit}")
         self.bins, self.limit = bins, limit
-        self.knots = BoundedKnots() if knots is None else knots
+        self.knots = BoundedKnots(secant=64.0) if knots is None else knots
         self.parts = IsotypicParts(action)
         count = len(self.parts)
         self.widths = nn.Parameter(torch.zeros(count, bins))
