@@ -17,10 +17,12 @@ from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.run import FitResult, run, run_identity
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.trainer import FitDiverged
+from pyro_gflows.precision import full_precision
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 
 
+@full_precision
 def fit(
     flow: EquivariantFlow,
     data: Tensor | np.ndarray | Sampler,
@@ -41,6 +43,8 @@ def fit(
     a checkpoint is replaced atomically every so often; a run that was killed and resumed ends, on the CPU and with the
     same number of threads, in exactly the weights of an unbroken one. Ctrl-C finishes the step, leaves a checkpoint and
     then raises ``KeyboardInterrupt``.
+
+    Inside ``torch.autocast`` it trains without it.
 
     Args:
         flow: The flow; its device and dtype are used.

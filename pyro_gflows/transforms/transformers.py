@@ -6,12 +6,15 @@ The rule behind all of them: :math:`x \\mapsto A(c)\\,x + t(c)` commutes with th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
+from pyro_gflows.precision import full_precision, on_methods
 from pyro_gflows.registry import registered
 
 __all__ = ["ElementwiseAffine", "IrrepScale", "MatrixExponential", "Transformer", "default_transformer"]
@@ -30,6 +33,10 @@ class Transformer(nn.Module):
 
     start: float = 0.0
     """The factor on a fresh conditioner's last layer; 0 starts as the identity."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        on_methods(cls, ("forward", "inverse"), full_precision)
 
     def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
         super().__init__()
