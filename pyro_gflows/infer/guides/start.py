@@ -7,12 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_gflows.precision import full_precision
+
 __all__ = ["find_mode"]
 
 _DENSE_UP_TO = 128  # numbers: a Hessian takes as many backward passes
 _WIDEST = 10.0  # standard deviations where the posterior looks flat
 
 
+@full_precision
 def find_mode(
     log_density: Callable[[Tensor], Tensor],
     starts: Tensor,
