@@ -130,6 +130,7 @@ class SphericalBase(TorchDistribution):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     @property
+    @full_precision
     def mean(self) -> Tensor:
         mean = self.module.location(self.module.reference).expand(self.action.numel)
         return mean.reshape(self.event_shape).expand(self._extended_shape())
@@ -148,6 +149,7 @@ class SphericalBase(TorchDistribution):
         factor = self.module.factor(torch.eye(self.action.numel, dtype=reference.dtype, device=reference.device)).T
         return self.standard_variance() * factor @ factor.T
 
+    @full_precision
     def entropy(self) -> Tensor:
         log_det = self.module.factor.log_det().to(self.module.reference)
         return (self.standard_entropy() + log_det).expand(self.batch_shape)

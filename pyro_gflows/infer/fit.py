@@ -17,7 +17,7 @@ from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.run import FitResult, run, run_identity
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.trainer import FitDiverged
-from pyro_gflows.precision import full_precision
+from pyro_gflows.precision import full_precision, refuse_low
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 
@@ -80,6 +80,7 @@ def fit(
     like = next(flow.parameters(), None)
     if like is None:
         raise ValueError(f"expected a flow with weights to fit, got none in {flow}")
+    refuse_low(like, "weights")
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")

@@ -99,6 +99,7 @@ class EquivariantTransform(TransformModule):
         """``inv_call_and_ladj`` under a context."""
         return self.inv_call_and_ladj(y)
 
+    @full_precision
     def condition(self, context: Tensor) -> EquivariantTransform:
         """This transform under a batch of contexts, a :class:`Conditioned` view that shares the weights."""
         from pyro_gflows.transforms.conditional import Conditioned  # it is an EquivariantTransform itself
