@@ -97,7 +97,8 @@ def at_least_single(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **kwargs)
         raised: Any = [_raised(argument, torch.float32) for argument in args]
         result: Any = function(*raised, **kwargs)
-        return tuple(part.to(low) for part in result) if isinstance(result, tuple) else result.to(low)
+        lowered: Any = tuple(part.to(low) for part in result) if isinstance(result, tuple) else result.to(low)
+        return lowered  # type: ignore[no-any-return]
 
     return full_precision(inner)
 
