@@ -6,7 +6,7 @@ turns them into plain JSON data, and :func:`build` makes an equal object (with f
 A constructor's argument that comes later, with a default under which old descriptions would mean something else, is
 named in the class attribute ``described_before``: the argument's name -> what makes its value for a description without
 it. The instance must keep the argument as an attribute of that name; it is then described even where the default was
-taken.
+taken, and left out where it has the value that a description without it means.
 """
 
 from __future__ import annotations
@@ -43,8 +43,12 @@ def registered(cls: _T) -> _T:
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # in __dict__ directly: arguments that are modules must not be registered as children a second time
-            later = {name: getattr(self, name) for name in _described_before(cls)}
-            self.__dict__[_ARGUMENTS] = {**_flatten(signature, bound), **later}
+            arguments = _flatten(signature, bound)
+            for name, make in _described_before(cls).items():
+                arguments[name] = getattr(self, name)
+                if describe(arguments[name]) == describe(make()):
+                    del arguments[name]
+            self.__dict__[_ARGUMENTS] = arguments
 
     cls.__init__ = wrapper  # type: ignore[misc]
     _CLASSES[cls.__name__] = cls

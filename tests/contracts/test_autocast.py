@@ -10,11 +10,15 @@ from pyro import poutine
 from torch import nn
 
 from pyro_gflows import (
+    ElementwiseAffine,
+    ElementwiseSpline,
     EquivariantFlow,
     EquivariantTransform,
     GActNorm,
     ImageAction,
     InvariantNormal,
+    IrrepScale,
+    MatrixExponential,
     OffGridAction,
     SitesAction,
     VectorAction,
@@ -26,7 +30,7 @@ from pyro_gflows import (
 from pyro_gflows.actions import IrrepSplit
 from pyro_gflows.distributions import InvariantStudentT, InvariantUniformBall, OrbitMixture, Symmetrized
 from pyro_gflows.infer import AutoGFlow, FitSettings, LogRatioReparam, OrbitFlow, fit, fit_energy
-from pyro_gflows.nn import LipschitzNetwork
+from pyro_gflows.nn import LipschitzNetwork, conditioner
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, expm_apply, log_abs_det, matrix_exp, spectral_norm
 from pyro_gflows.testing import randomize_
 from tests.constructors import CONDITIONAL, CONSTRUCTORS, conditional_flow, events, make_flow
@@ -231,6 +235,32 @@ def test_networks_of_the_user_still_take_the_low_precision():
     assert z.dtype == score.dtype == torch.float32
     score.mean().backward()
     assert encoder.weight.grad.isfinite().all()
+
+
+class Rounded(nn.Module):
+    """A conditioner that opts into autocast by itself."""
+
+    def __init__(self, action_in, action_out):
+        super().__init__()
+        self.network = conditioner(action_in, action_out, width=2, start=1.0)
+
+    def forward(self, x):
+        with autocast():
+            return self.network(x)
+
+
+@pytest.mark.parametrize("transformer", [ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixExponential])
+def test_conditioners_may_take_the_low_precision(transformer):
+    """A coupling stays a bijection whatever its conditioner rounds, and as equivariant as permuted numbers are."""
+    torch.manual_seed(0)
+    action = VectorAction.regular("C4", copies=2)
+    layer = g_coupling(action, transformer=transformer, network=Rounded)
+    x = torch.randn(7, 8)
+    y, ladj = layer.call_and_ladj(x)
+    assert y.dtype == ladj.dtype == torch.float32
+    torch.testing.assert_close(layer.inv_call_and_ladj(y)[0], x, rtol=1e-4, atol=1e-4)
+    moved = action.act_all(x)
+    torch.testing.assert_close(layer.call_and_ladj(moved)[1], ladj.expand(4, -1), rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("dtype", LOW)

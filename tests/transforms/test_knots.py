@@ -178,6 +178,12 @@ def test_bounds_are_described_whether_given_or_not():
     assert '"secant": 64.0' in json.dumps(spline_flow().config())
 
 
+def test_knots_of_before_are_described_as_before():
+    """So that a run that began without bounds is recognised when it is taken up again."""
+    config = spline_flow(knots=FreeKnots()).transforms[0].transforms
+    assert [describe(layer) for layer in config] == [plain(describe(layer)) for layer in config]
+
+
 def test_a_flow_without_bounds_in_its_description_loads_as_before():
     config = plain(spline_flow().config())
     kinds = {type(module.knots) for module in EquivariantFlow.from_config(config).modules() if hasattr(module, "knots")}
