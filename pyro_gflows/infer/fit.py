@@ -20,10 +20,12 @@ from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.run import FitResult, run, run_identity
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.trainer import FitDiverged
+from pyro_gflows.precision import full_precision, refuse_low
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 
 
+@full_precision
 def fit(
     flow: EquivariantFlow,
     data: Tensor | np.ndarray | Sampler,
@@ -48,6 +50,8 @@ def fit(
     unbroken one. Ctrl-C finishes the step, leaves a checkpoint and then raises ``KeyboardInterrupt``. Warns where a few
     hundred rows of the data contradict the flow's symmetry (:func:`check_symmetry` says more); not with ``augment``,
     which may well be what makes the data symmetric.
+
+    Inside ``torch.autocast`` it trains without it.
 
     Args:
         flow: The flow; its device and dtype are used.
@@ -87,6 +91,7 @@ def fit(
     like = next(flow.parameters(), None)
     if like is None:
         raise ValueError(f"expected a flow with weights to fit, got none in {flow}")
+    refuse_low(like, "weights")
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")

@@ -11,6 +11,7 @@ from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import spectral_norm
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["EquivariantLinear", "LipschitzLinear"]
@@ -140,6 +141,7 @@ class LipschitzLinear(EquivariantLinear):
     def blocks(self) -> list[Tensor]:
         return [block / (spectral_norm(block) / self.bound).clamp_min(1.0) for block in super().blocks()]
 
+    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """The norm of the map, as the weights are now (exact)."""
         with torch.no_grad():

@@ -5,7 +5,7 @@ from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
 from pyro_gflows.numerics.log_det import LogDet, Orbit
-from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix
+from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix, matrix_exp
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.rational_quadratic import rational_quadratic
@@ -38,6 +38,7 @@ __all__ = [
     "implicit_root",
     "log_abs_det",
     "low_rank_matrix",
+    "matrix_exp",
     "pareto_shape",
     "rational_quadratic",
     "replayed",

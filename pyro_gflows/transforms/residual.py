@@ -25,6 +25,7 @@ from pyro_gflows.numerics import (
     Solver,
     implicit_root,
 )
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
@@ -113,6 +114,7 @@ class GResidual(OneWayTransform):
         return f"{super().extra_repr()}, {certified}"
 
 
+@full_precision
 def bound_now(branch: nn.Module) -> Tensor:
     """An upper bound of a branch's Lipschitz constant, as its weights are now."""
     return torch.as_tensor(branch.lipschitz_bound()).detach()  # type: ignore[operator]

@@ -18,10 +18,12 @@ from pyro_gflows.infer.training.learnable import Learnable, learnable
 from pyro_gflows.infer.training.run import run, run_identity
 from pyro_gflows.infer.training.settings import FitSettings, Schedule
 from pyro_gflows.infer.training.trainer import Trainer
+from pyro_gflows.precision import full_precision
 
 __all__ = ["fit_energy"]
 
 
+@full_precision
 def fit_energy(
     flow: Any,
     log_density: LogDensity,

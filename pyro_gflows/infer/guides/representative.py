@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.precision import full_precision
 
 __all__ = ["orbit_representative"]
 
@@ -16,6 +17,7 @@ _FITTED_ON = 2000  # draws
 _SMALLEST = 1e-3  # standard deviation, in units of the site's
 
 
+@full_precision
 def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, rounds: int = 20) -> dict[str, Tensor]:
     r"""Move every draw by the element of a finite group that makes it most likely among the moved draws.
 

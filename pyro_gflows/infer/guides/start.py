@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.infer.energy.path_gradient import on_full_plates
+from pyro_gflows.precision import full_precision
 
 __all__ = ["find_mode"]
 
@@ -17,6 +18,7 @@ _WIDEST = 10.0  # standard deviations where the posterior looks flat
 _NARROWED = (1.0, 0.5, 0.25, 0.1)
 
 
+@full_precision
 def find_mode(
     log_density: Callable[[Tensor], Tensor],
     starts: Tensor,
