@@ -26,7 +26,7 @@ from pyro_gflows.infer.image_report import ImageReport, image_report
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
 from pyro_gflows.infer.save import load, save
 from pyro_gflows.infer.training.data import check_data
-from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
+from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp, TorchOptimizer
 
 __all__ = [
     "Adam",
@@ -48,6 +48,7 @@ __all__ = [
     "OrbitFlow",
     "OwnDraws",
     "Ramp",
+    "TorchOptimizer",
     "VariationalDequantiser",
     "check_data",
     "energy_report",

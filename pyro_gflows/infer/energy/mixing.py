@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity
-from pyro_gflows.infer.training.batches import fingerprint
+from pyro_gflows.infer.training.identity import fingerprint, values_at
 from pyro_gflows.infer.training.settings import Ramp, Schedule
 
 __all__ = ["AlphaMixing", "ForwardKL", "Mixing"]
@@ -90,6 +90,10 @@ class AlphaMixing:
             log_m = torch.logaddexp(log_q, self.proposal.log_prob(x.to(foreign)).to(log_q)) - math.log(2)
             weights = torch.softmax(self.alpha * (log_density(x) - log_m), 0)
         return -(weights * log_q).sum()
+
+    def identity(self, event_shape: torch.Size, like: Tensor) -> dict[str, Any] | None:
+        """Values of the proposal's log-density, whose repr need not show its parameters."""
+        return values_at(lambda x: self.proposal.log_prob(x), event_shape, like, name="the proposal")
 
 
 def _kind(value: object) -> str:
