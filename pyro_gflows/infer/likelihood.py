@@ -21,7 +21,7 @@ from pyro_gflows.infer.training.batches import FreshDraws, Sampler, ShuffledEpoc
 from pyro_gflows.infer.training.data import check_batch
 from pyro_gflows.infer.training.identity import same_values
 from pyro_gflows.infer.training.loader import LoaderBatches
-from pyro_gflows.infer.training.rows import Rows, tensor_of
+from pyro_gflows.infer.training.rows import ArrayRows, Rows, TensorRows, tensor_of
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.support import spread_rows, warn_off_support
 from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
@@ -140,9 +140,14 @@ class LikelihoodTrainer(Trainer):
 
     def _warn_of_data(self) -> None:
         """What is seen in stored data before the first step; of anything else, the first batch is looked at."""
-        if isinstance(self._batches, ShuffledEpochs) and self._augment is None and not self._has_own_noise:
+        if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
             like = next(self.flow.parameters())
-            warn_off_support(spread_rows(self._batches.data, self.flow.action).to(like), self.flow.action)
+            warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
+
+    @property
+    def _is_seen_as_stored(self) -> bool:
+        """Whether the flow sees stored events just as they are."""
+        return isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and not self._has_own_noise
 
     @property
     def _has_own_noise(self) -> bool:
@@ -194,9 +199,8 @@ class LikelihoodTrainer(Trainer):
         if first:
             check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
             self._first = x[:_COMPARED_ROWS].detach().clone()
-            if not isinstance(self._batches, ShuffledEpochs) or self._augment is not None:
-                if not self._has_own_noise and self.progress.step == 0:
-                    warn_off_support(x.detach(), self.flow.action)
+            if not self._is_seen_as_stored and not self._has_own_noise:
+                warn_off_support(x.detach(), self.flow.action)
         return x.to(like)
 
 

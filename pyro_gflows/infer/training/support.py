@@ -10,43 +10,56 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.infer.training.rows import DatasetRows, Rows
+from pyro_gflows.infer.training.rows import Rows
 
-__all__ = ["off_support", "spread_rows", "warn_off_support"]
+__all__ = ["full_turns", "off_support", "spread_rows", "warn_off_support"]
 
 _ROWS = 2000
 _LARGEST = 512  # entries of an event, beyond which ranks are not computed
 _FEWEST = 16  # different events that say anything
 _RELATIVE = 1e-6  # what is this small beside its scale counts as constant
-_EDGE, _AT_EDGE = 0.01, 6  # this share of a range at either end, and how many events lie there at least
+_EDGE = 0.01  # this share of a range at either end ...
+_AT_EDGE = (8, 0.008)  # ... holds at least so many events, and this share of them (of a uniform angle 0.02)
+
+_TURNS = (
+    (-math.pi, 2 * math.pi, "-pi to pi"),
+    (0.0, 2 * math.pi, "0 to 2 pi"),
+    (-180.0, 360.0, "-180 to 180"),
+    (0.0, 360.0, "0 to 360"),
+)
 
 
 def warn_off_support(x: Tensor, action: GroupAction) -> None:
-    """Warn with what :func:`off_support` says, if anything."""
+    """Warn with what :func:`off_support` and :func:`full_turns` say, if anything."""
     found = off_support(x, action)
     if found:
         warnings.warn(
-            "the data do not fill the space on which the flow has its density: " + "; ".join(found) + ". The "
-            "likelihood of such data has no bound, and the NLL falls for ever without meaning anything. Describe the "
-            "events by as many coordinates as they have degrees of freedom, or add noise of a known size",
+            f"the data do not fill the space on which the flow has its density: {'; '.join(found)}. The likelihood of "
+            "such data has no bound: the NLL falls for ever and means nothing. Describe the events by as many "
+            "coordinates as they have degrees of freedom, or add noise of a known size",
+            stacklevel=6,
+        )
+    turns = full_turns(x, action)
+    if turns:
+        warnings.warn(
+            f"the data look like angles: {turns}. The flow is a density on a line, which does not know that the two "
+            "ends are one point: cut the circle where there are few data, or give (cos, sin) of the angles, each with "
+            "a radius that varies",
             stacklevel=6,
         )
 
 
 def spread_rows(rows: Rows, action: GroupAction) -> Tensor:
-    """Up to some thousand rows, evenly spaced; of a ``Dataset``, whose items may be costly, only some hundred."""
+    """Up to some thousand rows, evenly spaced."""
     count = min(len(rows), max(_ROWS, 4 * min(action.numel, _LARGEST)))
-    if isinstance(rows, DatasetRows):
-        count = min(count, 4 * _FEWEST + 2 * min(action.numel, _LARGEST))
     return rows.take(torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long())
 
 
 def off_support(x: Tensor, action: GroupAction) -> list[str]:
     """What is constant in a sample of events although a density on all of R^n would let it vary, in words.
 
-    Looks for constant entries, linear relations (a subspace), constant norms of whole events and of their parts, other
-    relations between entries and their squares (spheres about other points, ellipsoids), and entries that are spread
-    over a full turn, as angles are.
+    Looks for constant entries, linear relations (a subspace), constant norms of whole events and of their parts, and
+    other relations between entries and their squares (spheres about other points, ellipsoids).
 
     Args:
         x: shape (rows,) + event_shape.
@@ -78,8 +91,6 @@ def off_support(x: Tensor, action: GroupAction) -> list[str]:
     varying = ~constant
     if not varying.any():
         return found
-    if len(action.event_shape) == 1:
-        found += _angles(flat, varying)
     z = (flat[:, varying] - mean[varying]) / spread[varying]
     tolerance = float(_tolerance(step, reach[varying], spread[varying]).max())
     count = z.shape[1]
@@ -89,12 +100,12 @@ def off_support(x: Tensor, action: GroupAction) -> list[str]:
     if rank < count:
         found.append(
             f"events of {size} numbers lie in a flat subspace of dimension {rank}"
-            + (" (as centred particles do)" if rank >= count // 2 else "")
+            + (" (sums or means of entries are the same in all events)" if _sums(flat[:, varying]) else "")
         )
     norms = list(_norms(flat, action, step))
     if norms:
         found.append(norms[0])
-    elif rank == count and count <= _LARGEST // 2 and rows >= 2 * count + 3:
+    elif rank == count and count <= _LARGEST // 4 and rows >= 2 * count + 3:
         squares = z.square()
         both = torch.cat([z, (squares - squares.mean(0)) / squares.std(0).clamp_min(_RELATIVE)], 1)
         # twice the digits are lost where a square is compared with its entry
@@ -114,6 +125,15 @@ def _tolerance(step: float, reach: Tensor, scale: Tensor) -> Tensor:
 def _rank(z: Tensor, tolerance: float) -> int:
     """The rank of standardised columns."""
     return int((torch.linalg.svdvals(z) / math.sqrt(len(z)) > tolerance).sum())
+
+
+def _sums(flat: Tensor) -> bool:
+    """Whether the sum of all entries, or of each of several interleaved or consecutive groups, is constant."""
+    for width in (width for width in range(2, flat.shape[1] + 1) if flat.shape[1] % width == 0):
+        for parts in (flat.unflatten(1, (-1, width)), flat.unflatten(1, (width, -1)).transpose(1, 2)):
+            if bool((parts.sum(-1).std(0) <= 1e-5 * parts.norm(dim=-1).mean(0)).all()):
+                return True
+    return False
 
 
 def _norms(flat: Tensor, action: GroupAction, step: float) -> Iterator[str]:
@@ -153,22 +173,31 @@ def _field_parts(flat: Tensor, action: GroupAction) -> list[Tensor]:
     return list(flat.split([size * pixels for size in action.field_sizes], dim=1))
 
 
-def _angles(flat: Tensor, varying: Tensor) -> list[str]:
-    """Entries that are spread over one turn and lie at both of its ends."""
-    for low, turn, unit in ((-math.pi, 2 * math.pi, "-pi to pi"), (0.0, 2 * math.pi, "0 to 2 pi")) + (
-        (-180.0, 360.0, "-180 to 180"),
-        (0.0, 360.0, "0 to 360"),
-    ):
+def full_turns(x: Tensor, action: GroupAction) -> str | None:
+    """Entries of vectors that are spread over one turn and are as frequent at its two ends, in words.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> x = torch.rand(1000, 1, generator=torch.Generator().manual_seed(0))
+        >>> full_turns(2 * math.pi * x, VectorAction.trivial("C1"))
+        'entry 0 is spread over 0 to 2 pi up to both ends'
+        >>> full_turns(5 * x, VectorAction.trivial("C1")) is None
+        True
+    """
+    if len(action.event_shape) != 1:
+        return None
+    flat = x.detach().double().cpu()
+    for low, turn, unit in _TURNS:
         share = (flat - low) / turn
         inside = ((share >= -1e-6) & (share <= 1 + 1e-6)).all(0)
         ends = torch.stack([(share < _EDGE).sum(0), (share > 1 - _EDGE).sum(0)])
         near = (share < 3 * _EDGE).sum(0) + (share > 1 - 3 * _EDGE).sum(0)
         # a bell that happens to end there falls off before, and with so many events would have some beyond
-        level = (ends.sum(0) >= _AT_EDGE) & (ends.sum(0) > 0.22 * near) & (ends.amin(0) >= _AT_EDGE // 3)
-        entries = varying & inside & level
-        if entries.any():
-            return [f"{_entries(entries)} spread over {unit} up to both ends, as angles are, whose ends are one point"]
-    return []
+        enough = max(_AT_EDGE[0], _AT_EDGE[1] * len(flat))
+        level = (ends.sum(0) >= enough) & (ends.sum(0) > 0.22 * near) & (ends.amin(0) >= enough / 4)
+        if (inside & level).any():
+            return f"{_entries(inside & level)} spread over {unit} up to both ends"
+    return None
 
 
 def _entries(which: Tensor) -> str:
