@@ -89,7 +89,12 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 def group_log_probs(
-    flow: nn.Module, x: Tensor | np.ndarray, action: GroupAction, *, elements: Tensor | None = None, batch_size: int = 1024
+    flow: nn.Module,
+    x: Tensor | np.ndarray,
+    action: GroupAction,
+    *,
+    elements: Tensor | None = None,
+    batch_size: int = 1024,
 ) -> Tensor:
     """Log-densities log p(g x) for every element g (by default all of a finite group) and every row, (|G|, rows).
 
@@ -156,7 +161,12 @@ class InvarianceReport:
 
 
 def invariance_report(
-    flow: nn.Module, x: Tensor | np.ndarray, action: GroupAction, *, rows: int = 128, generator: torch.Generator | None = None
+    flow: nn.Module,
+    x: Tensor | np.ndarray,
+    action: GroupAction,
+    *,
+    rows: int = 128,
+    generator: torch.Generator | None = None,
 ) -> InvarianceReport:
     """Worst and mean invariance error of a float64 copy of a flow, over the first ``rows`` events."""
     errors = invariance_errors(copy.deepcopy(flow).double(), x[:rows], action, generator=generator)

@@ -81,7 +81,9 @@ class LikelihoodTrainer(Trainer):
             step = self.progress.step
             raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
         # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            # layers may be frozen on purpose, of which Pyro would warn at every step
+            warnings.filterwarnings("ignore", message=".*was not registered in the param store")
             loss: Tensor = self._loss(self._model, self._guide, x) / len(x)
         return loss
 
@@ -122,8 +124,8 @@ class LikelihoodTrainer(Trainer):
             )
             return
         raise ValueError(
-            "cannot resume: the first batch of this run is another one than that of the run in the folder, so the data, "
-            "the sampler or the augmentation differ; resume with the same ones, or start anew in another folder"
+            "cannot resume: the first batch of this run is another one than that of the run in the folder, so the "
+            "data, the sampler or the augmentation differ; resume with the same ones, or start anew in another folder"
         )
 
     def _first_rows(self) -> Tensor:

@@ -47,26 +47,46 @@ class Batches(Protocol):
 
 
 class ShuffledEpochs:
-    """Every row once an epoch, in a fresh order each time; an incomplete last batch is left out."""
+    """Every row once an epoch, in a fresh order each time; an incomplete last batch is left out.
+
+    A position is the random state from which the epoch's order was drawn, and how much of it is used.
+    """
 
     def __init__(self, data: Rows, batch_size: int, generator: torch.Generator) -> None:
         self.data = data
         self.batch_size = min(batch_size, len(data))
         self.generator = generator
+        self._began: Tensor | None = None
         self._order = torch.empty(0, dtype=torch.long)
+        self._used = 0
 
     def next(self) -> Tensor:
-        if len(self._order) < self.batch_size:
-            self._order = torch.randperm(len(self.data), generator=self.generator)
-        rows, self._order = self._order[: self.batch_size], self._order[self.batch_size :]
-        return self.data.take(rows)
+        if len(self._order) - self._used < self.batch_size:
+            self._began, self._used = self.generator.get_state(), 0
+            self._order = self._shuffled(self.generator)
+        rows = self._order[self._used : self._used + self.batch_size]
+        self._used += self.batch_size
+        return self.data.take(rows.long())
 
     def state(self) -> dict[str, Tensor]:
-        return {"order": self._order, "generator": self.generator.get_state()}
+        epoch = {} if self._began is None else {"epoch": self._began, "used": torch.tensor(self._used)}
+        return {"generator": self.generator.get_state(), **epoch}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._order = state["order"]
         self.generator.set_state(state["generator"])
+        self._began = state.get("epoch")
+        self._used = int(state["used"]) if "used" in state else 0
+        # older files hold what is left of the order itself
+        self._order = state.get("order", torch.empty(0, dtype=torch.long))
+        if self._began is not None:
+            generator = torch.Generator()
+            generator.set_state(self._began)
+            self._order = self._shuffled(generator)
+
+    def _shuffled(self, generator: torch.Generator) -> Tensor:
+        rows = len(self.data)
+        # the same order in both types; of many rows the smaller one matters
+        return torch.randperm(rows, generator=generator, dtype=torch.int32 if rows < 2**31 else torch.int64)
 
 
 class FreshDraws:

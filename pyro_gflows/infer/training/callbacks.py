@@ -30,9 +30,7 @@ def callback_list(given: Callback | Sequence[Callback] | None) -> list[Callback]
     return callbacks
 
 
-def ask(
-    callbacks: Sequence[Callback], step: int, losses: dict[str, float], flow: Any, *, device: torch.device
-) -> bool:
+def ask(callbacks: Sequence[Callback], step: int, losses: dict[str, float], flow: Any, *, device: torch.device) -> bool:
     """Call all of them; whether any one wants the run to stop.
 
     What they draw from torch's generators does not change the run.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pyro_gflows.infer.training.rows import ArrayRows, DatasetRows, Rows, TensorRows
+from pyro_gflows.infer.training.rows import ArrayRows, DatasetRows, TensorRows
 from pyro_gflows.infer.training.settings import FitSettings
 
 __all__ = [

@@ -65,7 +65,8 @@ class TorchOptimizer:
         ValueError: A class whose ``step`` needs a closure (``LBFGS``), or a rate or norm that is not positive.
 
     Example:
-        >>> TorchOptimizer(torch.optim.SGD, lr=0.1, options={"momentum": 0.9}).make([Parameter(torch.zeros(2))]).defaults["lr"]
+        >>> optimizer = TorchOptimizer(torch.optim.SGD, lr=0.1, options={"momentum": 0.9})
+        >>> optimizer.make([Parameter(torch.zeros(2))]).defaults["lr"]
         0.1
     """
 
@@ -86,7 +87,8 @@ class TorchOptimizer:
         _check(self.lr, self.clip_norm)
 
     def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-        """One optimizer of that class over all parameters."""
+        """One optimizer of that class over all parameters that have entries (some classes divide by their number)."""
+        parameters = [parameter for parameter in parameters if parameter.numel()]
         return self.kind(parameters, lr=self.lr, **self.options)  # type: ignore[call-arg]
 
 

@@ -128,4 +128,3 @@ def _steps(
             if interrupt.requested:
                 raise KeyboardInterrupt(f"stopped after step {now.step}")
     return now.step < settings.steps
-
