@@ -20,7 +20,7 @@ __all__ = ["EquivariantFlow"]
 class FlowDensity(TransformedDistribution):
     """The density of a flow, which says what it expects where values of another kind would fail inside a layer."""
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Any) -> Tensor:
         transform: EquivariantTransform = self.transforms[0]
         weight = next(transform.parameters(), None)
         if not isinstance(value, Tensor):

@@ -190,7 +190,7 @@ class LikelihoodTrainer(Trainer):
         """The next batch, in the dtype of the weights."""
         like = next(self.flow.parameters())
         first = not len(self._first)
-        x = self._batches.next()
+        x: Any = self._batches.next()
         if isinstance(x, np.ndarray):
             x = tensor_of(x)
         if first:

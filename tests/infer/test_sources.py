@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from pyro_gflows import EquivariantFlow, GActNorm, GAffine, InvariantNormal, VectorAction
 from pyro_gflows.infer import (
     FitSettings,
+    ForwardKL,
     check_data,
     energy_report,
     fit,
+    fit_energy,
     group_log_probs,
     invariance_error,
     invariance_report,
@@ -279,3 +281,17 @@ def test_check_data_gives_a_tensor_of_its_own(tmp_path):
     x = check_data(array)
     x += 1.0  # a read-only map would end the process
     np.testing.assert_array_equal(array, points(10).numpy())
+
+
+@pytest.mark.parametrize("own", [torch.float32, torch.float64])
+def test_a_fit_to_an_energy_takes_samples_in_any_form(own):
+    x = points(30)
+    found = []
+    for samples in (x.to(own), x, x.float(), x.numpy(), x.float().numpy()):
+        flow = plain_flow(own)
+        options = {"settings": FitSettings(steps=3, batch_size=8), "progress": False}
+        report = fit_energy(flow, lambda y: -y.square().sum(-1), mixing=ForwardKL(samples), samples=samples, **options)
+        found.append(report.forward_nll)
+    assert found == pytest.approx([found[0]] * len(found), abs=1e-4)
+    with pytest.raises(ValueError, match=r"samples of ForwardKL: expected event shape \(2,\), received \(3,\)"):
+        fit_energy(plain_flow(), lambda y: -y.square().sum(-1), mixing=ForwardKL(torch.zeros(4, 3)), progress=False)

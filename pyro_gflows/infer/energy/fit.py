@@ -12,7 +12,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.energy.mixing import Mixing
+from pyro_gflows.infer.energy.mixing import ForwardKL, Mixing
 from pyro_gflows.infer.energy.path_gradient import LogDensity, reverse_kl_loss
 from pyro_gflows.infer.energy.report import EnergyReport, energy_report
 from pyro_gflows.infer.training.callbacks import Callback, callback_list
@@ -88,6 +88,9 @@ def fit_energy(
         raise ValueError("there is no held-out set to stop early by: give HeldOut(patience=None)")
     if samples is not None:
         samples = check_data(samples, event_shape=target.distribution.event_shape, source="samples")
+    if isinstance(mixing, ForwardKL):
+        given = check_data(mixing.samples, event_shape=target.distribution.event_shape, source="samples of ForwardKL")
+        mixing = dataclasses.replace(mixing, samples=given.to(target.reference))
     _check_log_density(log_density, target)
 
     def identity() -> dict[str, Any]:

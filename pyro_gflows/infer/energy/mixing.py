@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.identity import fingerprint, values_at
 from pyro_gflows.infer.training.settings import Ramp, Schedule
 
@@ -32,7 +34,7 @@ class ForwardKL:
     r"""Adds the likelihood of given samples of the target, :math:`-E_p \log q(x)`.
 
     Args:
-        samples: shape ``(n, *event_shape)``; ``draws`` of them, with replacement, at every step.
+        samples: shape ``(n, *event_shape)``, a tensor or an array; ``draws`` of them, with replacement, at every step.
         weight: the share of this loss, when a fraction of the run is over; by default it falls from 1/2 to 0 at 80%, so
             that the end is free of its noise.
     """
@@ -41,6 +43,8 @@ class ForwardKL:
     weight: Schedule = field(default_factory=lambda: Ramp(start=0.5, end=0.0, until=0.8))
 
     def __post_init__(self) -> None:
+        if isinstance(self.samples, np.ndarray) and self.samples.ndim >= 2 and len(self.samples):
+            object.__setattr__(self, "samples", check_data(self.samples, source="samples"))
         if not isinstance(self.samples, Tensor) or self.samples.ndim < 2 or len(self.samples) == 0:
             raise TypeError(f"expected samples as a tensor of shape (n, *event_shape), got {_kind(self.samples)}")
 

@@ -43,7 +43,7 @@ def ask(callbacks: Sequence[Callback], step: int, losses: dict[str, float], flow
     stop = False
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for callback in callbacks:
-            answer = callback(step, dict(losses), flow)
+            answer: Any = callback(step, dict(losses), flow)
             truth = isinstance(answer, (bool, np.bool_))
             if isinstance(answer, Tensor) and answer.numel() == 1 and answer.dtype == torch.bool:
                 truth = True

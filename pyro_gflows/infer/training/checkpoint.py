@@ -173,8 +173,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     # torch has cast what belongs to a parameter to its dtype, which some classes do not use for all of their state
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, entries in state.items():
-        loaded = optimizer.state[parameters[index]]
+    for number, entries in state.items():
+        loaded = optimizer.state[parameters[number]]
         for name, value in entries.items():
             if isinstance(value, Tensor) and loaded[name].dtype != value.dtype:
                 loaded[name] = value.to(loaded[name].device)

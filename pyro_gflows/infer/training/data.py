@@ -85,7 +85,11 @@ def check_rows(
 
 
 def check_batch(
-    x: Any, *, event_shape: Sequence[int], source: str = "the first batch", dtype: torch.dtype | None = None
+    x: Any,
+    *,
+    event_shape: Sequence[int] | None = None,
+    source: str = "the first batch",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return a batch of events as a tensor, otherwise raise as :func:`check_rows` does."""
     check_rows(as_rows(x, source=source), event_shape=event_shape, source=source, dtype=dtype)
