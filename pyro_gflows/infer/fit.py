@@ -142,7 +142,9 @@ def _rows(data: Any, flow: EquivariantFlow, like: Tensor, *, source: str) -> Row
     rows = check_rows(
         as_rows(data, source=source), event_shape=flow.action.event_shape, source=source, dtype=like.dtype
     )
-    return TensorRows(rows.data.to(like.device)) if isinstance(rows, TensorRows) else rows
+    if isinstance(rows, TensorRows) and rows.data.device != like.device:
+        return TensorRows(rows.data.to(like))  # to another device in one piece, as a copy is needed there in any case
+    return rows
 
 
 def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, resume: bool) -> dict[str, Any]:
