@@ -14,6 +14,7 @@ import numpy as np
 from pyro_gflows import experiments
 from pyro_gflows.datasets import load_array, load_data
 from pyro_gflows.infer import Adam, check_data, load, log_det_error, log_probs
+from pyro_gflows.infer.training.checkpoint import steps_done
 from pyro_gflows.presets import PRESETS, Preset, preset_for
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 
@@ -26,7 +27,8 @@ def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
     data = load_data(arguments.data, seed=arguments.seed)
     preset = _preset(arguments)
-    outcome = experiments.run(preset, data, arguments.out, resume=arguments.resume, progress=not arguments.quiet)
+    resume = arguments.resume or arguments.more_steps is not None
+    outcome = experiments.run(preset, data, arguments.out, resume=resume, progress=not arguments.quiet)
     try:
         experiments.write_pictures(outcome, data, arguments.out)
     except ImportError as error:  # the model is worth keeping without its pictures
@@ -48,12 +50,23 @@ def _preset(arguments: argparse.Namespace) -> Preset:
         preset = preset.with_flow(arguments.flow)
     wanted = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed")}
     changes = {name: value for name, value in wanted.items() if value is not None}
+    if arguments.more_steps is not None:
+        changes["steps"] = _steps_in_all(arguments)
     if arguments.lr is not None:
         changes["optimizer"] = Adam(lr=arguments.lr)
     settings = dataclasses.replace(preset.settings, **changes)
     group, augment = arguments.group or preset.group, arguments.augment or preset.augment
     variational = preset.variational or arguments.variational
     return preset.change(group=group, augment=augment, variational=variational, settings=settings)
+
+
+def _steps_in_all(arguments: argparse.Namespace) -> int:
+    """Those that the run in the folder has done, and the further ones that are asked for."""
+    if arguments.steps is not None:
+        raise ValueError("give either --steps, the number in all, or --more-steps, those after the last one")
+    if arguments.more_steps < 1:
+        raise ValueError(f"expected --more-steps to be at least 1, got {arguments.more_steps}")
+    return steps_done(arguments.out) + int(arguments.more_steps)
 
 
 def sample(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from pyro_gflows.infer.migrations import eigenvector_blocks
 from pyro_gflows.infer.save import load, save
 from pyro_gflows.infer.symmetry_check import SymmetryReport, check_symmetry
 from pyro_gflows.infer.training.data import check_data
-from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
+from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp, TorchOptimizer
 
 __all__ = [
     "Adam",
@@ -53,6 +53,7 @@ __all__ = [
     "OwnDraws",
     "Ramp",
     "SymmetryReport",
+    "TorchOptimizer",
     "VariationalDequantiser",
     "check_data",
     "check_symmetry",

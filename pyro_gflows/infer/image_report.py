@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
 from pyro_gflows.infer.evaluate import group_log_probs, invariance_report, log_probs
 from pyro_gflows.infer.log_det_error import log_det_error
 from pyro_gflows.infer.modes import evaluating
+from pyro_gflows.infer.training.data import as_events
 from pyro_gflows.infer.training.run import FitResult
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class ImageReport:
 
 def image_report(
     flow: EquivariantFlow,
-    images: Tensor,
+    images: Tensor | np.ndarray,
     scaling: GreyLevels,
     *,
     action: GroupAction | None = None,
@@ -102,6 +104,7 @@ def image_report(
         ('C4', True)
     """
     action = flow.action if action is None else action
+    images = as_events(images, flow, source="images")
     model = flow if dequantiser is None else DequantisedFlow(flow, dequantiser)
     pixels = math.prod(flow.action.event_shape)
 

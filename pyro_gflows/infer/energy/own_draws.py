@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity, on_full_plates
 from pyro_gflows.infer.modes import evaluating
+from pyro_gflows.infer.training.identity import name_of, values_at
 from pyro_gflows.infer.training.learnable import learnable
 
 __all__ = ["OwnDraws", "bearable_power"]
@@ -98,6 +99,27 @@ class OwnDraws:
         self._events = x
         # where -inf to the power 0 would be NaN
         self._weights = torch.where(log_weights > -math.inf, self.power * log_weights, -math.inf).softmax(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """The pool and how much of it is used, for a checkpoint."""
+        return {
+            "events": self._events,
+            "weights": self._weights,
+            "power": torch.tensor(self.power, dtype=torch.float64),
+            "used": torch.tensor(self._used),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state` gave."""
+        self._events = state["events"].to(self._target.reference.device)
+        self._weights = state["weights"].cpu()
+        self.power, self._used = float(state["power"]), int(state["used"])
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run: the log-density, by its name and its values at a few points."""
+        shape, like = self._target.distribution.event_shape, self._target.reference
+        values = values_at(self._log_density, shape, like, name="the log-density")
+        return {"log_density": name_of(self._log_density), **({} if values is None else {"at": values})}
 
     def __repr__(self) -> str:
         return f"OwnDraws(pool={self.pool}, batches={self.batches}, ess={self.ess})"
