@@ -43,8 +43,9 @@ class LogDetError:
     def __str__(self) -> str:
         if self.is_exact:
             return "log-det exact"
+        layers = "1 layer" if self.estimated == 1 else f"{self.estimated} layers"
         return (
-            f"log-det of {self.estimated} layers estimated: standard error {self.standard_error:.3g} nats, "
+            f"log-det of {layers} estimated: standard error {self.standard_error:.3g} nats, "
             f"mostly the same for every event; cutting the series adds at most {self.truncation:.3g}"
         )
 
@@ -86,7 +87,8 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
         module: What holds the layers.
         score: Gives the log-densities, of shape (rows,), of the same events at every call.
     """
-    layers = [(layer, layer.log_det.evaluator()) for layer in module.modules() if _is_estimating(layer)]
+    found = [(layer, _estimator(layer)) for layer in module.modules()]
+    layers = [(layer, estimator) for layer, estimator in found if estimator is not None]
     if not layers:
         return LogDetError()
     sets, shares = _sets([estimator for _, estimator in layers])
@@ -103,9 +105,11 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
     )
 
 
-def _is_estimating(layer: nn.Module) -> bool:
+def _estimator(layer: nn.Module) -> SeriesLogDet | None:
+    """What a layer estimates its log-det with, outside training; None where it has an exact one, or none."""
     log_det = getattr(layer, "log_det", None)
-    return isinstance(log_det, LogDet) and isinstance(log_det.evaluator(), SeriesLogDet)
+    evaluator = log_det.evaluator() if isinstance(log_det, LogDet) else None
+    return evaluator if isinstance(evaluator, SeriesLogDet) else None
 
 
 def _truncation(layer: Any, estimator: SeriesLogDet) -> float:

@@ -116,14 +116,14 @@ def check_symmetry(
         raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level}")
-    data = check_data(data, event_shape=action.event_shape, source="data").detach()
-    if min(len(data), rows) < _FEWEST_ROWS:
-        raise ValueError(f"expected at least {_FEWEST_ROWS} rows to compare two halves, got {min(len(data), rows)}")
     generator = torch.Generator().manual_seed(seed)
+    some = check_data(_some_rows(data, rows, generator), event_shape=action.event_shape, source="data")
+    if len(some) < _FEWEST_ROWS:
+        raise ValueError(f"expected at least {_FEWEST_ROWS} rows to compare two halves, got {len(some)}")
     if elements is None:
         action = _exact(action)
         elements = _some_elements(action, generator)
-    x = data[torch.randperm(len(data), generator=generator)[:rows].to(data.device)].double().cpu()
+    x = some.detach().double().cpu()
     half = len(x) // 2
     x = x[: 2 * half]
     results = tuple(
@@ -136,6 +136,14 @@ def check_symmetry(
     )
     names = tuple(element_name(action.group, element) for element in elements)
     return SymmetryReport(str(action), len(x), level, elements, names, results)
+
+
+def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator) -> Tensor | np.ndarray:
+    """Random rows of what has rows, in random order; of a memory-mapped array no others are read."""
+    if not isinstance(data, Tensor | np.ndarray) or data.ndim == 0:
+        return data
+    index = torch.randperm(len(data), generator=generator)[:rows]
+    return data[index.numpy()] if isinstance(data, np.ndarray) else data[index.to(data.device)]
 
 
 def _some_elements(action: GroupAction, generator: torch.Generator) -> Tensor:

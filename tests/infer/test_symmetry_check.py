@@ -1,5 +1,6 @@
 """Which symmetries data contradict."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -133,9 +134,20 @@ def test_arrays_elements_and_seeds():
     assert again.contradicted.tolist() == [2]
 
 
+def test_of_a_memory_mapped_array_only_the_rows_that_are_used_are_read(tmp_path):
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype="f4", shape=(200_000, 40))  # 32 MB
+    array[:, 0] = 1.0 + np.random.default_rng(0).standard_normal(len(array))
+    tracemalloc.start()
+    report = check_symmetry(array, VectorAction.regular("C2", copies=20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not report.is_consistent and peak < 1e7
+
+
 @pytest.mark.parametrize(
     ("data", "action", "options", "error", "message"),
     [
+        ([1.0, 2.0], PLANE("C2"), {}, TypeError, "expected a tensor or an array"),
         (normal(39, 2), PLANE("C2"), {}, ValueError, "at least 40 rows to compare two halves, got 39"),
         (normal(100, 2), PLANE("C2"), {"rows": 10}, ValueError, "at least 40 rows to compare two halves, got 10"),
         (normal(100, 3), PLANE("C2"), {}, ValueError, "event shape"),
