@@ -12,6 +12,7 @@ __all__ = ["TwoSampleResult", "two_sample_test"]
 
 _NEIGHBORS = 5
 _FOR_MEDIAN = 200  # rows
+_FARTHEST = 3.0  # median distances from the mean
 _CHUNKS = (256, 2048)  # tosses: a first few, which settle most cases, and so many at a time from then on
 
 
@@ -37,9 +38,9 @@ def two_sample_test(first: Tensor, second: Tensor, *, level: float, generator: t
     :math:`h_{ij} = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j)`, which is compared with its values after each
     pair of rows (x_i, y_i) was swapped or not by the toss of a coin. So the level is exact for any distribution and any
     number of rows: of equal distributions, at most a fraction ``level`` is called different. The kernel is the sum of
-    three, each centered and scaled to one norm: the negative distance (energy distance: location and spread), a
-    Gaussian of half the median distance (shape), and which rows are among each other's nearest five (detail in many
-    dimensions). The tosses stop as soon as they cannot lead to a rejection any more.
+    five, each centered and scaled to one norm: scalar products and their squares (means and covariances), the negative
+    distance (energy distance) and a Gaussian of half the median distance (shape), and which rows are among each other's
+    nearest five (detail in many dimensions). The tosses stop as soon as they cannot lead to a rejection any more.
 
     Args:
         first: independent rows, shape ``(n, d)``.
@@ -93,7 +94,7 @@ def two_sample_test(first: Tensor, second: Tensor, *, level: float, generator: t
 
 
 def _kernel(z: Tensor, generator: torch.Generator) -> Tensor:
-    """The sum of the three kernels between the rows of z, in float32."""
+    """The sum of the five kernels between the rows of z, in float32."""
     distance = torch.cdist(z, z).float()
     # Ties between neighbors are broken by the order of the rows, which therefore must not know the samples.
     order = torch.randperm(len(z), generator=generator)
@@ -103,12 +104,23 @@ def _kernel(z: Tensor, generator: torch.Generator) -> Tensor:
     nearest = order[shuffled.topk(min(_NEIGHBORS, len(z) - 1), largest=False).indices]
     distance.fill_diagonal_(0.0)
     neighbors = torch.zeros_like(distance).scatter_(1, nearest, 1.0)
-    gaussian = distance.div(middle).square_().mul_(-2).exp_().fill_diagonal_(0.0)
-    return sum((_centered(part) for part in (gaussian, neighbors + neighbors.mT)), _centered(-distance))
+    gaussian = distance.div(middle).square_().mul_(-2).exp_()
+    product = _moments(z)
+    parts = (gaussian, neighbors + neighbors.mT, product.square(), product)
+    return sum((_centered(part) for part in parts), _centered(-distance))
+
+
+def _moments(z: Tensor) -> Tensor:
+    """Scalar products of the rows about their mean; far rows are drawn in, lest they alone decide."""
+    z = z - z.mean(0)
+    length = z.norm(dim=-1, keepdim=True)
+    z = z * (_FARTHEST * length.median() / length).nan_to_num(nan=1.0).clamp_max(1.0)
+    return (z @ z.mT).float()
 
 
 def _centered(kernel: Tensor) -> Tensor:
     """Less its row and column means, which no swap changes, and of norm 1; its diagonal, which none changes, is 0."""
+    kernel.fill_diagonal_(0.0)
     rows, columns, mean = kernel.mean(1, keepdim=True), kernel.mean(0), kernel.mean()
     kernel.sub_(rows).sub_(columns).add_(mean)
     return kernel.div_(kernel.norm().clamp_min(torch.finfo(kernel.dtype).tiny))
