@@ -39,7 +39,7 @@ class ForwardKL:
             that the end is free of its noise.
     """
 
-    samples: Tensor = field(repr=False)
+    samples: Any = field(repr=False)
     weight: Schedule = field(default_factory=lambda: Ramp(start=0.5, end=0.0, until=0.8))
 
     def __post_init__(self) -> None:
