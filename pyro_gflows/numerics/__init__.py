@@ -8,7 +8,7 @@ from pyro_gflows.numerics.log_det import LogDet, Orbit
 from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.rational_quadratic import rational_quadratic
-from pyro_gflows.numerics.replay import replayed
+from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
@@ -36,6 +36,7 @@ __all__ = [
     "log_abs_det",
     "low_rank_matrix",
     "rational_quadratic",
+    "replayable",
     "replayed",
     "spectral_norm",
 ]
