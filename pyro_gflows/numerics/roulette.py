@@ -52,7 +52,7 @@ class RouletteLogDet(LogDet):
             [0, 1), or continuation at most its square.
         RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased, where inside
             torch.func all orders are, at the cost of memory that grows with the length. (In a training call)
-            torch.jit.trace is recording.
+            torch.jit.trace, make_fx or torch.func.linearize is recording.
 
     Source: Chen et al., Residual Flows for Invertible Generative Modeling, arXiv 1906.02735, for the series and its
     Neumann gradient; the tail, the weights by row and the value are chosen anew here.

@@ -92,7 +92,7 @@ class Solver(ABC):
 
         Raises:
             InverseDidNotConverge: where a row ends above the tolerance and ``strict`` holds.
-            RuntimeError: torch.jit.trace is recording.
+            RuntimeError: torch.jit.trace, make_fx or torch.func.linearize is recording.
         """
         refuse_tracing("the inverse of a residual layer")
         if not y.is_floating_point():
