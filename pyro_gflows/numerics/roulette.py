@@ -13,7 +13,7 @@ from pyro_gflows.numerics.jacobian import Branch, Product, pullback, pushforward
 from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.tracing import refuse_tracing
-from pyro_gflows.numerics.transforms_active import largest, transforming
+from pyro_gflows.numerics.transforms_active import forward_levels, largest, transforming
 from pyro_gflows.registry import registered
 
 __all__ = ["RouletteLogDet"]
@@ -99,6 +99,9 @@ class RouletteLogDet(LogDet):
         self._continuation(lipschitz)  # a bound that is too large is named before f is called
         value, product = pullback(f, x)
         log_det, neumann, probe = self._series(product, x, event_dim, lipschitz)
+        if forward_levels() > 1:
+            # torch switches forward mode off inside the jvp of _Held; the series' own derivatives are unbiased as well
+            return value, log_det
         if transforming():
             held = _Held.apply(neumann, pushforward(f, x, probe)).flatten(x.dim() - event_dim).sum(-1)
             return value, log_det.detach() + (held - held.detach())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["anywhere", "largest", "transforming"]
+__all__ = ["anywhere", "forward_levels", "largest", "transforming"]
 
 
 def transforming() -> bool:
@@ -21,6 +21,16 @@ def transforming() -> bool:
     (False, tensor([1., 1.]))
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def forward_levels() -> int:
+    """How many levels of forward mode of ``torch.func`` are nested around this call.
+
+    >>> torch.func.jvp(lambda x: x * forward_levels(), (torch.ones(1),), (torch.ones(1),))[0]
+    tensor([1.])
+    """
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
 
 
 def anywhere(condition: Tensor) -> bool:
