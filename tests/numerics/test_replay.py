@@ -177,7 +177,9 @@ def test_a_context_that_is_computed_from_something_else(wrap):
 
     def build(wrapped):
         torch.manual_seed(0)
-        layer = randomize_(g_residual(action, context_action=action).double(), generator=torch.Generator().manual_seed(1))
+        layer = randomize_(
+            g_residual(action, context_action=action).double(), generator=torch.Generator().manual_seed(1)
+        )
         encoder = nn.Linear(4, 4).double()
         return loss_of(wrapped(layer), points(), encoder(points(1))), [*encoder.parameters()]
 

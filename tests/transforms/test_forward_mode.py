@@ -202,7 +202,8 @@ def test_draws_have_their_tangents_along_the_weights(name):
     along = {key: like(weight, 1) for key, weight in weights.items()}
     tangent = jvp(lambda weights: functional_call(module, weights, ()), (weights,), (along,))[1]
     above, below = (
-        functional_call(module, {key: w + step * along[key] for key, w in weights.items()}, ()) for step in (1e-6, -1e-6)
+        functional_call(module, {key: w + step * along[key] for key, w in weights.items()}, ())
+        for step in (1e-6, -1e-6)
     )
     torch.testing.assert_close(tangent, (above - below) / 2e-6, rtol=1e-6, atol=1e-6)
 
@@ -281,7 +282,12 @@ def test_second_derivatives_of_the_roulette_are_unbiased_in_torch_func(nested):
 
 @pytest.mark.parametrize(
     "estimator",
-    [SeriesLogDet(6, probes=2), RouletteLogDet(), RouletteLogDet(shared_length=False), ConstantMemory(RouletteLogDet())],
+    [
+        SeriesLogDet(6, probes=2),
+        RouletteLogDet(),
+        RouletteLogDet(shared_length=False),
+        ConstantMemory(RouletteLogDet()),
+    ],
     ids=repr,
 )
 def test_random_and_fixed_probes_under_vmap(estimator):
