@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.representations import Representation
 
@@ -129,6 +130,7 @@ def _is_trivial(representation: Representation, rows: Tensor) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
+@as_constants()
 def decompose(representation: Representation) -> list[Isotype]:
     """The isotypic components of one representation, the trivial one first, then by dimension."""
     singles = [
