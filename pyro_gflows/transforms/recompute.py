@@ -23,8 +23,8 @@ class Recompute(EquivariantTransform):
 
     The backward pass computes T once more, from the same random numbers, and differentiates that: memory for a stack of
     layers grows by one event a layer in place of all activations, and a training step costs one more forward pass.
-    Map, log-det, bijectivity and equivariance are those of T. All tensors that T reads have their gradient, whoever owns
-    them. Inside ``torch.func`` and forward mode, and where T samples its weights (PyroSample), T is called as it is.
+    Map, log-det, bijectivity and equivariance are those of T. All tensors that T reads have their gradient, whoever
+    owns them. Inside ``torch.func`` and forward mode, and where T samples its weights (PyroSample), T is called as is.
 
     Args:
         transform: T, any EquivariantTransform.

@@ -1,4 +1,4 @@
-"""Recompute and ConstantMemory: the gradient of every tensor that is read, whoever owns it, as with the graph stored."""
+"""Recompute and ConstantMemory give every tensor that is read its gradient, whoever owns it."""
 
 import pyro
 import pyro.distributions as dist
