@@ -47,11 +47,14 @@ class Reads(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        for tensor in _tensors((args, kwargs)):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", None) == "__get__":  # an attribute such as the shape
+            return func(*args, **kwargs)
+        for tensor in _tensors([*args, *kwargs.values()]):
             if tensor.requires_grad and id(tensor) not in self._found and self._was_there(tensor):
                 self._found[id(tensor)] = tensor
-        out = func(*args, **(kwargs or {}))
-        for tensor in _tensors(out):
+        out = func(*args, **kwargs)
+        for tensor in _tensors([out]):
             if tensor.requires_grad and tensor.is_leaf and id(tensor) not in self._found:
                 self._made[tensor] = True
         return out
@@ -64,14 +67,16 @@ class Reads(TorchFunctionMode):
         return tensor not in self._made
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += _tensors(value)
+        elif isinstance(value, dict):
+            found += _tensors(list(value.values()))
+    return found
 
 
 def modules_in(call: object) -> list[nn.Module]:

@@ -89,17 +89,24 @@ class _Replay:
     def __call__(self, inputs: Sequence[Tensor | None], kept: Sequence[Tensor]) -> _Outputs:
         if any(tensor._version != version for tensor, version in self.versions):
             raise _changed()
+        outputs = self._run(inputs, kept)
+        known = {id(tensor) for tensor in [*inputs, *self.captured]}
+        ends = {tensor.grad_fn for tensor in self.captured if tensor.grad_fn is not None}
+        if any(id(leaf) not in known for leaf in _leaves(outputs, ends)):
+            # made by the call itself, or another tensor than was read: once more, to tell which
+            with Reads() as reads:
+                outputs = self._run(inputs, kept)
+            if any(id(leaf) not in known and not reads.has_made(leaf) for leaf in _leaves(outputs, ends)):
+                raise _changed()
+        return outputs
+
+    def _run(self, inputs: Sequence[Tensor | None], kept: Sequence[Tensor]) -> _Outputs:
         cpu, cuda = self.random
-        with self.holdings.put_back(), torch.enable_grad(), torch.random.fork_rng(devices=list(cuda)), Reads() as reads:
+        with self.holdings.put_back(), torch.enable_grad(), torch.random.fork_rng(devices=list(cuda)):
             torch.set_rng_state(cpu)
             for device, state in cuda.items():
                 torch.cuda.set_rng_state(state, device)
-            outputs = self.again(*inputs, *kept)
-        known = {id(tensor) for tensor in [*inputs, *self.captured]}
-        ends = {tensor.grad_fn for tensor in self.captured if tensor.grad_fn is not None}
-        if any(id(leaf) not in known and not reads.has_made(leaf) for leaf in _leaves(outputs, ends)):
-            raise _changed()
-        return outputs
+            return self.again(*inputs, *kept)
 
 
 def _changed() -> RuntimeError:
@@ -145,9 +152,10 @@ class _Replayed(torch.autograd.Function):
             )
         saved, replay = ctx.saved_tensors, ctx.replay
         wanted = ctx.needs_input_grad[4:]  # of the tensors
+        # all of them, wanted or not: the call then makes no leaf of its own in their place
         inputs = [
-            None if tensor is None else tensor.detach().requires_grad_(wants)
-            for tensor, wants in zip(saved[: ctx.count], wanted, strict=False)
+            None if tensor is None else tensor.detach().requires_grad_(tensor.is_floating_point())
+            for tensor in saved[: ctx.count]
         ]
         outputs = replay(inputs, saved[ctx.count :])
         sources = [*inputs, *replay.captured]
