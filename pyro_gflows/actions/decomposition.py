@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical import Nearly, canonical_rows
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.representations import Representation
 
@@ -133,6 +134,7 @@ def _is_trivial(representation: Representation, rows: Tensor) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
+@as_constants()
 def decompose(representation: Representation) -> list[Isotype]:
     """The isotypic components of one representation in canonical bases, the trivial one first, then by dimension."""
     return isotypes_of(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.registry import registered
 
 __all__ = ["CyclicGroup", "DihedralGroup", "FiniteGroup", "Group"]
@@ -167,6 +168,7 @@ def _positive(n: int) -> int:
 
 
 @functools.cache
+@as_constants()
 def _rotations(n: int) -> Tensor:
     rows = []
     for k in range(n):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
 from pyro_gflows.actions.groups import FiniteGroup, Group
@@ -130,13 +131,14 @@ class ImageAction(GroupAction):
     def _table(self, key: Any, device: torch.device) -> Tensor:
         if (key, device) not in self._tables:
             assert isinstance(self.group, FiniteGroup)
-            if key == "pixels":  # y[p] = x[g^-1 p]
-                table = self.grid_permutations()[self.group.inverse]
-            elif key == "channels":
-                table = self.channel_permutations()[self.group.inverse]
-            else:
-                table = self.channel_matrices(self.elements()).to(key)
-            self._tables[key, device] = table.to(device)
+            with as_constants():
+                if key == "pixels":  # y[p] = x[g^-1 p]
+                    table = self.grid_permutations()[self.group.inverse]
+                elif key == "channels":
+                    table = self.channel_permutations()[self.group.inverse]
+                else:
+                    table = self.channel_matrices(self.elements()).to(key)
+                self._tables[key, device] = table.to(device)
         return self._tables[key, device]
 
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
@@ -158,6 +160,7 @@ class ImageAction(GroupAction):
 
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
+    @as_constants()
     def decomposition(self) -> list[Isotype]:
         if self.numel > _LARGEST_DECOMPOSED:
             raise ValueError(

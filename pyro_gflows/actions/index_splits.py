@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.irrep_basis import restriction
@@ -68,8 +69,9 @@ class _IndexSplit(Split):
 
     def _index(self, name: str, device: torch.device) -> Tensor:
         if (name, device) not in self._tables:
-            order = torch.tensor([index for part in self.indices for index in part])
-            self._tables[name, device] = (order if name == "split" else order.argsort()).to(device)
+            with as_constants():
+                order = torch.tensor([index for part in self.indices for index in part])
+                self._tables[name, device] = (order if name == "split" else order.argsort()).to(device)
         return self._tables[name, device]
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:

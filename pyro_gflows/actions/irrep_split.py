@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.canonical import Nearly
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.irrep_basis import IrreducibleBlock, block_of, irreducible_blocks
 from pyro_gflows.actions.splits import Split, balanced_halves, with_fields
@@ -71,7 +72,8 @@ class IrrepSplit(Split):
     def _matrix(self, x: Tensor) -> Tensor:
         key = (x.device, x.dtype)
         if key not in self._tables:
-            self._tables[key] = self.basis.to(x)
+            with as_constants():
+                self._tables[key] = self.basis.to(x.device, x.dtype)
         return self._tables[key]
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import as_constants
+
 __all__ = ["evaluate_irrep"]
 
 
@@ -77,6 +79,7 @@ def _space(degree: int, rotations: Tensor) -> Tensor:
 
 
 @functools.cache
+@as_constants()
 def _stretched(degree: int) -> Tensor:
     """The isometry from degree l into degree l-1 times degree 1, shape ``(3 (2l-1), 2l+1)``.
 

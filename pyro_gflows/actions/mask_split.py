@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.splits import Split
 from pyro_gflows.registry import registered
@@ -64,7 +65,8 @@ class MaskSplit(Split):
     def _mask(self, index: int, x: Tensor) -> Tensor:
         key = (index, x.device)
         if key not in self._tables:
-            self._tables[key] = (self.mask if index == 0 else ~self.mask).to(x.device)
+            with as_constants():
+                self._tables[key] = (self.mask if index == 0 else ~self.mask).to(x.device)
         return self._tables[key]
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:

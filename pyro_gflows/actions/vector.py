@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.closure import generate_group
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.escnn_door import representation_data
 from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup, Group
@@ -161,7 +162,8 @@ class VectorAction(GroupAction):
             return part.matrices(elements.to("cpu", torch.float64)).to(x)
         key = (part, x.device, x.dtype)
         if key not in self._tables:
-            self._tables[key] = part.matrices(self.group.elements()).to(x)
+            with as_constants():
+                self._tables[key] = part.matrices(self.group.elements()).to(x.device, x.dtype)
         return self._tables[key][elements.to(x.device)]
 
     def matrix(self, elements: Tensor) -> Tensor:
@@ -180,6 +182,7 @@ class VectorAction(GroupAction):
 
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
+    @as_constants()
     def decomposition(self) -> list[Isotype]:
         return self.field_decomposition()
 

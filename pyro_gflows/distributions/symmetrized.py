@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
@@ -124,7 +125,7 @@ class Symmetrized(TorchDistribution):
     def _scores(self, orbit: Tensor) -> Tensor:
         """The base's scores of all images; gradients go through those alone that the sum can tell from 0."""
         tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not torch.is_grad_enabled() or self.batch_shape or tracing:
+        if not torch.is_grad_enabled() or self.batch_shape or tracing or transforming():
             return self.base.log_prob(orbit)
         with torch.no_grad():
             scores = self.base.log_prob(orbit)

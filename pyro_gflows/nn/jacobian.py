@@ -7,6 +7,8 @@ import functools
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import as_constants
+
 __all__ = ["sandwich_jacobian"]
 
 
@@ -39,6 +41,7 @@ def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: 
 
 
 @functools.lru_cache(maxsize=16)
+@as_constants()
 def _places(
     height: int, width: int, size: int, channels_out: int, channels_in: int, periodic: bool
 ) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,8 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     area = area - area[:, n, None]
     # rows of contiguous numbers from one look-up: its backward is the only scatter
     table = torch.stack([area * spacing, slopes, bend / spacing]).flatten(1)
-    knot = (t.detach() / spacing).floor_().clamp_(-n, n - 1).nan_to_num_()  # NaN goes through by the offset alone
-    offset = torch.sub(t, knot, alpha=spacing)
+    knot = (t.detach() / spacing).floor_().clamp(-n, n - 1).nan_to_num()  # NaN goes through by the offset alone
+    offset = t - spacing * knot  # not torch.sub with alpha, which crashes inside torch.func.linearize
     place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
     area, start, bend = table.index_select(1, place.flatten()).reshape(3, *place.shape).unbind(0)
     rise = bend * offset

@@ -9,7 +9,7 @@ from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.rational_quadratic import rational_quadratic
-from pyro_gflows.numerics.replay import replayed
+from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
@@ -41,6 +41,7 @@ __all__ = [
     "matrix_exp",
     "pareto_shape",
     "rational_quadratic",
+    "replayable",
     "replayed",
     "spectral_norm",
     "two_sample_test",

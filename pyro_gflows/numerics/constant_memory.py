@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-
-from torch import Tensor, enable_grad, nn
+from torch import Tensor, enable_grad
 
 from pyro_gflows.numerics.jacobian import Branch
 from pyro_gflows.numerics.log_det import LogDet, Orbit
-from pyro_gflows.numerics.replay import replayed
+from pyro_gflows.numerics.reading import modules_in
+from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.registry import registered
 
 __all__ = ["ConstantMemory"]
@@ -28,15 +26,16 @@ class ConstantMemory(LogDet):
     :math:`w^T J_f(x)\,\varepsilon`, row by row under the weights that come in, so that masks and importance weights
     act as without it. What the gradient costs does not depend on the number of terms; recomputing the whole layer
     (:class:`~pyro_gflows.transforms.Recompute`) pays for them twice. Deterministic estimators are computed again.
+    All tensors that the branch reads have their gradient, whoever owns them. Inside ``torch.func`` and forward mode,
+    and where the branch samples its weights (PyroSample), the graph is stored as without it.
 
     Arguments:
         estimator: what is to be estimated, and how.
 
     Raises:
-        TypeError: estimator is no LogDet; (in a call) the branch is neither a Module nor has a ``captured()`` that
-            lists the tensors it reads, which here would silently have no gradient.
-        RuntimeError: (in a backward pass) a second derivative is taken, or the weights are not those of the forward
-            pass (``functional_call``).
+        TypeError: estimator is no LogDet.
+        RuntimeError: (in a backward pass) a second derivative is taken, or the tensors that the branch reads are no
+            longer those of the forward pass.
 
     Source: the memory-efficient gradient of Residual Flows for Invertible Generative Modeling, arXiv 1906.02735,
     section 3.2; there the gradient itself is taken in the forward pass, for equal weights of all rows.
@@ -66,9 +65,10 @@ class ConstantMemory(LogDet):
         orbit: Orbit | None,
         create_graph: bool,
     ) -> tuple[Tensor, Tensor]:
-        if not create_graph:
+        modules = modules_in(f)
+        if not create_graph or not replayable(modules):
             return self.estimator.estimate(
-                f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=False
+                f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=create_graph
             )
         known = {"lipschitz": lipschitz, "training": training, "orbit": orbit}
 
@@ -80,7 +80,7 @@ class ConstantMemory(LogDet):
         def again(x: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
             return self.estimator.replay(f, x, event_dim, *kept, **known)  # type: ignore[arg-type]
 
-        value, log_det = replayed(first, again, [x], captured=functools.partial(_captured, f))
+        value, log_det = replayed(first, again, [x], captured=getattr(f, "captured", list), modules=modules)
         return value, log_det
 
     def evaluator(self) -> LogDet:
@@ -91,16 +91,3 @@ class ConstantMemory(LogDet):
 
     def __repr__(self) -> str:
         return f"ConstantMemory({self.estimator!r})"
-
-
-def _captured(f: Branch) -> Sequence[Tensor]:
-    if isinstance(f, nn.Module):
-        return list(f.parameters())
-    captured = getattr(f, "captured", None)
-    if captured is None:
-        raise TypeError(
-            f"expected a branch that is a Module, or has a captured() method, received {type(f).__name__}: the "
-            "gradient of the tensors it reads would be lost; write captured() -> list of them"
-        )
-    found: Sequence[Tensor] = captured()
-    return found

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian
 from pyro_gflows.numerics.log_det import LogDet, Orbit
+from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import at_least_single
 from pyro_gflows.registry import registered
 
@@ -24,7 +25,7 @@ def log_abs_det(matrix: Tensor) -> Tensor:
     if matrix.dim() < 2 or matrix.shape[-2] != size:
         raise ValueError(f"expected square matrices of shape (..., d, d), received {tuple(matrix.shape)}")
     if not 1 <= size <= 3:
-        return torch.linalg.slogdet(matrix).logabsdet
+        return _expanded(matrix) if transforming() else torch.linalg.slogdet(matrix).logabsdet
     if size == 1:
         return matrix[..., 0, 0].abs().log()
     if size == 2:
@@ -32,6 +33,18 @@ def log_abs_det(matrix: Tensor) -> Tensor:
         return (a * d - b * c).abs().log()
     first, second, third = matrix.unbind(-2)
     return (first * torch.linalg.cross(second, third)).sum(-1).abs().log()
+
+
+def _expanded(matrix: Tensor) -> Tensor:
+    """log|det A|, whose derivatives up to the third are those of the power series about A itself.
+
+    For forward mode, in which torch's slogdet has a wrong second derivative.
+    """
+    constant = matrix.detach()
+    inverse, _ = torch.linalg.inv_ex(constant)
+    change = inverse @ (matrix - constant)  # zero, but for its derivatives
+    series = change - change @ change / 2 + change @ change @ change / 3
+    return torch.linalg.slogdet(constant).logabsdet + series.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 @registered

@@ -1,34 +1,46 @@
-"""Gradients of the root of x + f(x) = y by the implicit function theorem."""
+"""Derivatives of the root of x + f(x) = y by the implicit function theorem."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, event_numel, vector_jacobian_product
+from pyro_gflows.numerics.jacobian import Branch, constant_jacobian, event_numel, vector_jacobian_product
+from pyro_gflows.numerics.log_det import as_float
 from pyro_gflows.numerics.solvers import row_norm
+from pyro_gflows.numerics.transforms_active import anywhere, transforming
 from pyro_gflows.precision import full_precision
 
 __all__ = ["implicit_root"]
 
 _DENSE_EVENT = 3
+_DENSE_TRANSFORMED_EVENT = 256
 _MAX_ITERATIONS = 10_000
 
 
 @full_precision
-def implicit_root(f: Branch, y: Tensor, root: Tensor, event_dim: int) -> Tensor:
-    """The root with gradients with respect to y and to everything that f has captured; its value is unchanged.
+def implicit_root(
+    f: Branch, y: Tensor, root: Tensor, event_dim: int, *, lipschitz: float | Tensor | None = None
+) -> Tensor:
+    """The root with derivatives with respect to y and to everything that f has captured; its value is unchanged.
 
     For x + f(x) = y: dx = (I + J)^-1 (dy - df), so a gradient g at the root becomes v with v + J^T v = g, solved
     densely for at most 3 entries and otherwise by v <- g - J^T v, and v is what y - f(root) receives. Memory does not
     grow with the iterations that found the root. First and second derivatives are right; third ones are not. Under
     ``torch.no_grad()`` the root is returned as it is.
 
+    Inside ``torch.func`` (jvp, vmap, ...) and forward mode I + J is inverted densely for at most 256 entries; beyond,
+    x <- y - f(x) is iterated, with its derivatives, as often as the Lipschitz bound asks for.
+
     Arguments:
         f: the branch, a contraction of batch_shape + event_shape to the same shape, row by row.
         y: the right-hand side, of shape batch_shape + event_shape.
         root: a solution found by a solver, of the shape of y.
         event_dim: the number of event dimensions.
+        lipschitz: an upper bound of the Lipschitz constant of f, below 1; None inverts I + J at every size.
 
     Raises:
         ValueError: y and root differ in shape.
@@ -38,84 +50,160 @@ def implicit_root(f: Branch, y: Tensor, root: Tensor, event_dim: int) -> Tensor:
     >>> implicit_root(lambda x: 0.5 * x, y, y.detach() / 1.5, 1).sum().backward()
     >>> y.grad
     tensor([0.6667, 0.6667])
+    >>> torch.func.jvp(lambda y: implicit_root(lambda x: 0.5 * x, y, y / 1.5, 1), (y,), (torch.ones(2),))[1]
+    tensor([0.6667, 0.6667], grad_fn=<AddBackward0>)
     """
     if y.shape != root.shape:
         raise ValueError(f"expected a root of the shape {tuple(y.shape)} of y, received {tuple(root.shape)}")
-    event_numel(y, event_dim)
-    if not torch.is_grad_enabled():
+    size = event_numel(y, event_dim)
+    transformed = transforming()
+    if not torch.is_grad_enabled() and not transformed:
         return root
     root = root.detach()
+    if transformed and size > _DENSE_TRANSFORMED_EVENT and lipschitz is not None:
+        return _iterated(f, y, root, as_float(lipschitz))
+    # Two steps x <- x + S (y - x - f(x)) from the root, with the constant matrix S = (I + J)^-1 of the root: the first
+    # has the right first derivative; the second starts from there, has no first-order error left, and so has the right
+    # second derivative. As S is constant, its own derivatives are those of a linear map.
     first = y - f(root)
-    if not first.requires_grad:
+    if not first.requires_grad and not transformed:
         return root
-    # Two Newton steps from the root. The first has the right first derivative; the second starts from there, has no
-    # first-order error left, and so has the right second derivative. The first solves with the Jacobian at a leaf: its
-    # hook must not hold the graph that holds the hook, for such a cycle is never freed.
-    leaf = root.clone().requires_grad_()
-    first_adjoint = _Adjoint(f(leaf), leaf, event_dim)
-    first.register_hook(first_adjoint)
-    point = _with_gradient_of(root, first)
-    second_adjoint = _Adjoint(f(point), point, event_dim, before=first_adjoint)
-    second = y - point - second_adjoint.value
-    second.register_hook(second_adjoint)
-    return _with_gradient_of(point, second)
+    first = first - root
+    if transformed or size <= _DENSE_EVENT:
+        inverse = _inverse_matrix(f, root, event_dim)
+        point = _with_derivative_of(root, _times(inverse, first, event_dim))
+        return _with_derivative_of(point, _times(inverse, y - point - f(point), event_dim))
+    operator = _Operator(f, root, event_dim)
+    point = _Step.apply(root, first, operator)
+    found: Tensor = _Step.apply(point, y - point - f(point), operator)
+    return found
 
 
-def _with_gradient_of(value: Tensor, source: Tensor) -> Tensor:
-    """``value``, to the last bit, plus the gradient of ``source``."""
+def _with_derivative_of(value: Tensor, source: Tensor) -> Tensor:
+    """``value``, to the last bit, plus the derivative of ``source``."""
     return value + (source - source.detach())
 
 
-class _Adjoint:
-    """gradient -> v with v + J^T v = gradient, where J is the Jacobian of value with respect to x; differentiable."""
+def _iterated(f: Branch, y: Tensor, root: Tensor, lipschitz: float) -> Tensor:
+    """The root with the derivatives of so many Banach steps that what they miss is below rounding."""
+    if not 0 <= lipschitz < 1:
+        raise RuntimeError(f"expected a Lipschitz bound in [0, 1) for derivatives of a root, received {lipschitz}")
+    steps = 1 if lipschitz == 0 else math.ceil(math.log(torch.finfo(y.dtype).eps) / math.log(lipschitz))
+    x = root
+    for _ in range(max(1, steps)):
+        x = y - f(x)
+    return _with_derivative_of(root, x)
 
-    def __init__(self, value: Tensor, x: Tensor, event_dim: int, *, before: _Adjoint | None = None) -> None:
-        self.value = value
-        self.x = x
-        self.event_dim = event_dim
-        self.before = before
-        self.remainder: Tensor | None = None
+
+def _inverse_matrix(f: Branch, root: Tensor, event_dim: int) -> Tensor:
+    """(I + J)^-1 at the root, constant; NaN in the rows where it is singular or not finite."""
+    matrix = constant_jacobian(f, root, event_dim)
+    matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    inverse, failed = torch.linalg.inv_ex(matrix)
+    return inverse.masked_fill((failed != 0)[..., None, None], math.nan)
+
+
+def _times(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
+    return (matrix @ x.flatten(x.dim() - event_dim).unsqueeze(-1)).reshape(x.shape)
+
+
+class _Operator:
+    """S = (I + J)^-1 and its transpose, without matrices, where J is the Jacobian of f at a fixed point.
+
+    Its graph is its own: it can be used after the backward pass has freed that of the root, and the graph of the root
+    can hold it without being held by it, for such a cycle is never freed.
+    """
+
+    def __init__(self, f: Branch, point: Tensor, event_dim: int) -> None:
+        self._leaf = point.clone().requires_grad_()
+        self._value = f(self._leaf)
+        self._event_dim = event_dim
+        self._remainder: Tensor | None = None
 
     @full_precision  # a backward pass inside autocast computes in it too
-    def __call__(self, gradient: Tensor | None) -> Tensor | None:
-        if gradient is None:  # autograd's way to say zero
-            return None
-        norm = row_norm(gradient.detach(), self.event_dim)
-        create_graph = torch.is_grad_enabled()
-        # In a first derivative the two paths to the first step cancel, and what rounding left needs no solution.
-        if not create_graph and self.remainder is not None and (norm <= self.remainder).all():
-            return gradient
-        tolerance = torch.finfo(gradient.dtype).eps ** 0.8 * norm
-        solution = self._solve(gradient.detach(), tolerance)
-        if self.before is not None:
-            self.before.remainder = 2 * tolerance
-        if not create_graph:
-            return solution
-        # v + J^T v = gradient is again an equation of this kind, with the contraction J^T for a branch.
-        return implicit_root(self._transposed, gradient, solution, self.event_dim)
+    def transposed(self, gradient: Tensor) -> Tensor:
+        """S^T times a gradient."""
+        return self._solve(gradient, self._pull)
 
-    def _transposed(self, vector: Tensor) -> Tensor:
-        return vector_jacobian_product(self.value, self.x, vector, create_graph=torch.is_grad_enabled())
+    @full_precision
+    def times(self, vector: Tensor) -> Tensor:
+        """S times a vector: J v is the derivative of u -> J^T u, which does not depend on u."""
+        with torch.enable_grad():
+            cotangent = torch.zeros_like(self._leaf, requires_grad=True)
+            pulled = vector_jacobian_product(self._value, self._leaf, cotangent, create_graph=True)
+        return self._solve(vector, lambda v: vector_jacobian_product(pulled, cotangent, v, create_graph=False))
+
+    def expect_remainder(self, gradient: Tensor) -> None:
+        """In a first derivative the two paths to the first step cancel, and what rounding left needs no solution."""
+        self._remainder = 2 * self._tolerance(gradient)
+
+    def is_remainder(self, gradient: Tensor) -> bool:
+        norm = row_norm(gradient, self._event_dim)
+        return self._remainder is not None and not anywhere(~(norm <= self._remainder))
+
+    def _pull(self, vector: Tensor) -> Tensor:
+        return vector_jacobian_product(self._value, self._leaf, vector, create_graph=False)
+
+    def _tolerance(self, vector: Tensor) -> Tensor:
+        return torch.finfo(vector.dtype).eps ** 0.8 * row_norm(vector, self._event_dim)
 
     @torch.no_grad()
-    def _solve(self, gradient: Tensor, tolerance: Tensor) -> Tensor:
-        split = gradient.dim() - self.event_dim
-        size = event_numel(gradient, self.event_dim)
-        if size <= _DENSE_EVENT:
-            identity = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
-            basis = identity.reshape(size, *gradient.shape[split:])
-            rows = [self._transposed(vector.expand_as(gradient)).flatten(split) for vector in basis]
-            matrix = torch.stack(rows, -1) + identity
-            return torch.linalg.solve(matrix, gradient.flatten(split).unsqueeze(-1)).reshape(gradient.shape)
-        solution = gradient
+    def _solve(self, vector: Tensor, product: Branch) -> Tensor:
+        tolerance = self._tolerance(vector)
+        solution = vector
         for _ in range(_MAX_ITERATIONS):
-            change = gradient - self._transposed(solution) - solution
+            change = vector - product(solution) - solution
             solution = solution + change
-            norm = row_norm(change, self.event_dim)
+            norm = row_norm(change, self._event_dim)
             # Rows that are not finite have lost their gradient already; they must not keep the others waiting.
-            if not (norm.isfinite() & (norm > tolerance)).any():
+            if not anywhere(norm.isfinite() & (norm > tolerance)):
                 return solution
         raise RuntimeError(
             f"the adjoint iteration of implicit_root did not converge in {_MAX_ITERATIONS} steps (last change "
             f"{float(norm.max()):.3g}): the branch is not a contraction at the root; check its Lipschitz bound"
         )
+
+
+class _Step(torch.autograd.Function):
+    """x, with the gradient of x + S residual."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, operator: _Operator) -> Tensor:
+        ctx.operator = operator
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        operator: _Operator = ctx.operator
+        if torch.is_grad_enabled():
+            return gradient, _Transposed.apply(gradient, operator), None
+        if operator.is_remainder(gradient):
+            return gradient, gradient, None
+        operator.expect_remainder(gradient)
+        return gradient, operator.transposed(gradient), None
+
+
+class _Transposed(torch.autograd.Function):
+    """S^T v."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, operator: _Operator) -> Tensor:
+        ctx.operator = operator
+        return operator.transposed(vector)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Times.apply(gradient, ctx.operator), None
+
+
+class _Times(torch.autograd.Function):
+    """S v."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, operator: _Operator) -> Tensor:
+        ctx.operator = operator
+        return operator.times(vector)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Transposed.apply(gradient, ctx.operator), None

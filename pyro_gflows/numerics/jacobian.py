@@ -1,14 +1,26 @@
-"""Jacobians of row-wise independent maps by reverse-mode differentiation."""
+"""Jacobians of row-wise independent maps by reverse-mode differentiation, which may itself be differentiated."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Branch", "dense_jacobian", "event_numel", "tracked", "vector_jacobian_product"]
+from pyro_gflows.numerics.transforms_active import transforming
+
+__all__ = [
+    "Branch",
+    "Product",
+    "constant_jacobian",
+    "dense_jacobian",
+    "event_numel",
+    "pullback",
+    "pushforward",
+    "vector_jacobian_product",
+]
 
 #: A map of batch_shape + event_shape to the same shape in which each batch row depends on its own input row only.
 Branch = Callable[[Tensor], Tensor]
@@ -27,7 +39,7 @@ def event_numel(x: Tensor, event_dim: int) -> int:
     return math.prod(x.shape[x.dim() - event_dim :])
 
 
-def tracked(x: Tensor) -> Tensor:
+def _tracked(x: Tensor) -> Tensor:
     """A node of its own with the value (and the gradient) of x, with respect to which f(x) can be differentiated.
 
     Not x itself: what f has captured may depend on x too, and is not part of the Jacobian of f.
@@ -50,6 +62,54 @@ def vector_jacobian_product(y: Tensor, x: Tensor, vector: Tensor, *, create_grap
     return product
 
 
+class Product(Protocol):
+    """v -> J^T v, row by row, at one point."""
+
+    def __call__(self, vector: Tensor, *, create_graph: bool) -> Tensor: ...
+
+
+def pullback(f: Branch, x: Tensor) -> tuple[Tensor, Product]:
+    """f(x), and the map v -> J^T v at x, both differentiable with respect to x and to all that f has captured.
+
+    The product is zero where f does not depend on x. Without ``create_graph`` it need not be differentiable. Gradients
+    must be enabled by the caller, but for forward mode, whose tangents do not ask.
+
+    >>> value, product = pullback(torch.sin, torch.zeros(2))
+    >>> product(torch.ones(2), create_graph=False)
+    tensor([1., 1.])
+    """
+    if transforming():
+        value, vjp, *_ = torch.func.vjp(f, x)
+
+        def transformed(vector: Tensor, *, create_graph: bool) -> Tensor:
+            product: Tensor = vjp(vector)[0]
+            return product
+
+        return value, transformed
+    point = _tracked(x)
+    value = f(point)
+
+    def recorded(vector: Tensor, *, create_graph: bool) -> Tensor:
+        return vector_jacobian_product(value, point, vector, create_graph=create_graph)
+
+    return value, recorded
+
+
+def pushforward(f: Branch, x: Tensor, vector: Tensor) -> Tensor:
+    """J v at x inside ``torch.func`` or forward mode, by two reverse passes: the levels of forward mode do not nest.
+
+    >>> pushforward(lambda x: x.square(), torch.ones(2), torch.tensor([1.0, 2.0]))
+    tensor([2., 4.])
+    """
+
+    def transposed(cotangent: Tensor) -> Tensor:
+        product: Tensor = torch.func.vjp(f, x)[1](cotangent)[0]
+        return product
+
+    found: Tensor = torch.func.vjp(transposed, torch.zeros_like(x))[1](vector)[0]
+    return found
+
+
 def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) -> tuple[Tensor, Tensor]:
     """f(x) and its Jacobian, of shape batch_shape + (d, d) with d the size of a flattened event.
 
@@ -69,10 +129,23 @@ def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) 
     basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *(1,) * split, *x.shape[split:])
     rows = []
     for vectors in basis.split(max(1, _CHUNK_ELEMENTS // max(1, x.numel()))):
-        copies = tracked(x.expand(len(vectors), *x.shape))
-        y = f(copies)
+        copies = x.expand(len(vectors), *x.shape)
+        y, product = pullback(f, copies)
         if y.shape != copies.shape:
             raise ValueError(f"expected the branch to keep the shape {tuple(copies.shape)}, received {tuple(y.shape)}")
-        product = vector_jacobian_product(y, copies, vectors.expand_as(copies), create_graph=create_graph)
-        rows.append(product.flatten(1 + split).movedim(0, -2))
+        found = product(vectors.expand_as(copies), create_graph=create_graph)
+        rows.append(found.flatten(1 + split).movedim(0, -2))
     return y[0], torch.cat(rows, -2)
+
+
+def constant_jacobian(f: Branch, x: Tensor, event_dim: int) -> Tensor:
+    """The Jacobian of f at x, of shape batch_shape + (d, d), without a derivative; from f itself where f knows it.
+
+    >>> constant_jacobian(lambda x: 0.5 * x, torch.ones(1, 2), 1).tolist()
+    [[[0.5, 0.0], [0.0, 0.5]]]
+    """
+    if hasattr(f, "call_and_jacobian"):
+        with torch.no_grad():
+            return f.call_and_jacobian(x.detach())[1].detach()
+    with torch.inference_mode(False), torch.enable_grad():
+        return dense_jacobian(f, x.detach().clone(), event_dim, create_graph=False)[1].detach()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
+from pyro_gflows.numerics.transforms_active import largest, transforming
 from pyro_gflows.precision import full_precision, refuse_low
 
 __all__ = ["LogDet", "Orbit", "as_float", "require_contraction"]
@@ -18,8 +19,8 @@ Orbit = Callable[[Tensor], Tensor]
 
 
 def as_float(bound: float | Tensor) -> float:
-    """A Lipschitz bound as a number."""
-    return float(bound.detach()) if isinstance(bound, Tensor) else float(bound)
+    """A Lipschitz bound as a number; of a batch of branches under ``vmap`` the largest one."""
+    return largest(bound) if isinstance(bound, Tensor) else float(bound)
 
 
 def require_contraction(lipschitz: float) -> None:
@@ -72,8 +73,9 @@ class LogDet(ABC):
         refuse_low(x, "an input")
         event_numel(x, event_dim)
         bound = as_float(lipschitz)
-        if torch.is_grad_enabled():
-            return self.estimate(f, x, event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=True)
+        graph = torch.is_grad_enabled()
+        if graph or transforming():  # tangents of forward mode flow under torch.no_grad() as well
+            return self.estimate(f, x, event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=graph)
         # Leaving inference mode needs a copy of x: inference tensors can never be recorded.
         with torch.inference_mode(False), torch.enable_grad():
             value, log_det = self.estimate(
@@ -93,7 +95,10 @@ class LogDet(ABC):
         orbit: Orbit | None,
         create_graph: bool,
     ) -> tuple[Tensor, Tensor]:
-        """f(x) and the log-det, differentiable if ``create_graph``; called with gradients enabled."""
+        """f(x) and the log-det, differentiable if ``create_graph``; called with gradients enabled.
+
+        Inside ``torch.func`` and forward mode it must have its tangents either way, and gradients may be disabled.
+        """
 
     def rehearse(
         self,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
+from pyro_gflows.numerics.jacobian import Branch, constant_jacobian, event_numel
 from pyro_gflows.numerics.solvers import Solver, row_norm
+from pyro_gflows.numerics.transforms_active import anywhere
 from pyro_gflows.registry import registered
 
 __all__ = ["NewtonSolver"]
@@ -38,22 +39,15 @@ class NewtonSolver(Solver):
         if size > _LARGEST_EVENT:
             shape = tuple(x.shape[x.dim() - event_dim :])
             raise ValueError(f"expected events of at most {_LARGEST_EVENT} entries, received {shape}; use BanachSolver")
-        matrix = self._jacobian(f, x, event_dim) + torch.eye(size, dtype=x.dtype, device=x.device)
+        matrix = constant_jacobian(f, x, event_dim) + torch.eye(size, dtype=x.dtype, device=x.device)
         # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch.
         direction, _ = torch.linalg.solve_ex(matrix, residual.flatten(x.dim() - event_dim).unsqueeze(-1))
         newton = x + direction.reshape(x.shape)
         newton_residual = y - newton - f(newton)
         # A comparison with NaN is false, so a Newton step that is not finite is refused here as well.
         accepted = row_norm(newton_residual, event_dim) <= min(lipschitz, 1.0) * row_norm(residual, event_dim)
-        if accepted.all():
+        if not anywhere(~accepted):
             return newton, newton_residual
         banach = x + residual
         mask = accepted.reshape(accepted.shape + (1,) * event_dim)
         return torch.where(mask, newton, banach), torch.where(mask, newton_residual, y - banach - f(banach))
-
-    @staticmethod
-    def _jacobian(f: Branch, x: Tensor, event_dim: int) -> Tensor:
-        if hasattr(f, "call_and_jacobian"):
-            return f.call_and_jacobian(x)[1]
-        with torch.inference_mode(False), torch.enable_grad():
-            return dense_jacobian(f, x.clone(), event_dim, create_graph=False)[1].detach()

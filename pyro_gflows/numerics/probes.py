@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from pyro_gflows.numerics.transforms_active import transforming
 
 __all__ = ["fixed_probes", "random_probes"]
 
@@ -25,6 +28,30 @@ def fixed_probes(count: int, event_shape: Sequence[int], *, seed: int, like: Ten
     >>> fixed_probes(4, (2, 3), seed=0, like=torch.zeros(1)).shape
     torch.Size([4, 2, 3])
     """
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (count, *event_shape), generator=generator) * 2 - 1
+    shape = (count, *event_shape)
+    signs = _fixed_signs(shape, seed) if not transforming() else _FixedSigns.apply(like, shape, seed)
     return signs.to(device=like.device, dtype=like.dtype)
+
+
+def _fixed_signs(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+class _FixedSigns(torch.autograd.Function):
+    """The same outside of all transforms: vmap would refuse them as random numbers, which fixed ones are not."""
+
+    @staticmethod
+    def forward(like: Tensor, shape: tuple[int, ...], seed: int) -> Tensor:
+        return _fixed_signs(shape, seed)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, like: Tensor, shape: tuple[int, ...], seed: int) -> tuple[Tensor, None]:
+        return _FixedSigns.apply(like, shape, seed), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:
+        return None

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pyro_gflows.numerics.reading import Holdings, Reads, samples_its_weights
+from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
 
-__all__ = ["replayed"]
+__all__ = ["replayable", "replayed"]
 
 _Outputs = tuple[Tensor, ...]
+
+
+def replayable(modules: Sequence[nn.Module]) -> bool:
+    """Whether a call that uses these modules can be computed again in a backward pass.
+
+    Not inside ``torch.func`` and forward mode, whose tensors are gone by then, nor where a module samples its weights
+    (PyroSample): reading one is a sample statement, which belongs to the forward pass alone.
+
+    >>> replayable([nn.Linear(2, 2)])
+    True
+    """
+    return not transforming() and not samples_its_weights(modules)
 
 
 def replayed(
@@ -20,52 +34,113 @@ def replayed(
     again: Callable[..., _Outputs],
     inputs: Sequence[Tensor | None],
     *,
-    captured: Callable[[], Sequence[Tensor]],
+    captured: Callable[[], Sequence[Tensor]] = list,
+    modules: Sequence[nn.Module] = (),
 ) -> _Outputs:
     """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, whose graph is made when asked.
 
     ``first`` runs without a graph and returns its outputs, and tensors to keep for ``again``. The backward pass runs
     ``again`` from the same random numbers, with a graph, and differentiates it. Between the two, memory holds the
-    inputs and what is kept, and nothing else.
+    inputs and what is kept, and nothing else. Whatever tensors the calls read beside their inputs have their gradient,
+    whoever owns them; in the backward pass the modules hold the tensors that they held in the forward pass.
+
+    Not everything can be replayed: ask ``replayable`` first.
 
     Arguments:
         first: inputs -> (outputs, kept).
-        again: inputs and kept -> as many outputs, of the same gradient; their values may differ.
+        again: inputs and kept -> as many outputs, of the same gradient; their values may differ, unless kept is empty.
         inputs: tensors to differentiate by, or None in their place.
-        captured: the other tensors that both calls read and that may want a gradient, such as weights.
+        captured: tensors that both calls read and that may want a gradient, beside those that are seen to be read.
+        modules: the modules that the calls use.
 
     Raises:
-        RuntimeError: (in a backward pass) a second derivative is taken, or the captured tensors are not those of the
-            forward pass.
+        RuntimeError: (in a backward pass) a second derivative is taken, or the tensors that the call reads are not
+            those of the forward pass.
 
-    >>> x = torch.ones(2, requires_grad=True)
-    >>> (y,) = replayed(lambda x: ((x.sin(),), ()), lambda x: (x.sin(),), [x], captured=list)
-    >>> torch.equal(torch.autograd.grad(y.sum(), x)[0], x.cos())
-    True
+    >>> x, w = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    >>> (y,) = replayed(lambda x: (((w * x).sin(),), ()), lambda x: ((w * x).sin(),), [x])
+    >>> [torch.equal(gradient, torch.ones(2).cos()) for gradient in torch.autograd.grad(y.sum(), [x, w])]
+    [True, True]
     """
-    wanted = [tensor for tensor in captured() if tensor.requires_grad]
-    outputs: _Outputs = _Replayed.apply(first, again, captured, len(inputs), *inputs, *wanted)
-    return outputs
+    devices = {tensor.device for tensor in inputs if tensor is not None and tensor.device.type == "cuda"}
+    random = torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
+    with torch.no_grad(), Reads() as reads:
+        outputs, kept = first(*inputs)
+    holdings = Holdings(modules, reads.tensors)
+    both = [*captured(), *holdings.parameters, *reads.tensors]
+    tensors = list({id(tensor): tensor for tensor in both if tensor.requires_grad}.values())
+    replay = _Replay(again, random, tensors, holdings)
+    found: _Outputs = _Replayed.apply(replay, outputs, kept, len(inputs), *inputs, *tensors)
+    return found
+
+
+class _Replay:
+    """``again``, as it would have run in the forward pass."""
+
+    def __init__(
+        self,
+        again: Callable[..., _Outputs],
+        random: tuple[Tensor, dict[torch.device, Tensor]],
+        captured: list[Tensor],
+        holdings: Holdings,
+    ) -> None:
+        self.again, self.random, self.captured, self.holdings = again, random, captured, holdings
+        self.versions = [(tensor, tensor._version) for tensor in [*captured, *holdings.parameters]]
+
+    def __call__(self, inputs: Sequence[Tensor | None], kept: Sequence[Tensor]) -> _Outputs:
+        if any(tensor._version != version for tensor, version in self.versions):
+            raise _changed()
+        outputs = self._run(inputs, kept)
+        known = {id(tensor) for tensor in [*inputs, *self.captured]}
+        ends = {tensor.grad_fn for tensor in self.captured if tensor.grad_fn is not None}
+        if any(id(leaf) not in known for leaf in _leaves(outputs, ends)):
+            # made by the call itself, or another tensor than was read: once more, to tell which
+            with Reads() as reads:
+                outputs = self._run(inputs, kept)
+            if any(id(leaf) not in known and not reads.has_made(leaf) for leaf in _leaves(outputs, ends)):
+                raise _changed()
+        return outputs
+
+    def _run(self, inputs: Sequence[Tensor | None], kept: Sequence[Tensor]) -> _Outputs:
+        cpu, cuda = self.random
+        with self.holdings.put_back(), torch.enable_grad(), torch.random.fork_rng(devices=list(cuda)):
+            torch.set_rng_state(cpu)
+            for device, state in cuda.items():
+                torch.cuda.set_rng_state(state, device)
+            return self.again(*inputs, *kept)
+
+
+def _changed() -> RuntimeError:
+    return RuntimeError(
+        "the weights, or other tensors that the call reads, are no longer those of the forward pass, so it cannot be "
+        "computed again; take the gradient before they change, or store the graph: leave out Recompute or "
+        "ConstantMemory there"
+    )
+
+
+def _leaves(outputs: _Outputs, ends: set[Any]) -> Iterator[Tensor]:
+    """The leaves that the graph of the outputs reaches, but for those behind ``ends``."""
+    nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    yield from (output for output in outputs if output.requires_grad and output.grad_fn is None)
+    seen = set(ends)
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::AccumulateGrad":
+            yield node.variable
+        nodes += [following for following, _ in node.next_functions]
 
 
 class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        first: Callable[..., tuple[_Outputs, _Outputs]],
-        again: Callable[..., _Outputs],
-        captured: Callable[[], Sequence[Tensor]],
-        count: int,
-        *tensors: Tensor | None,
+        ctx: Any, replay: _Replay, outputs: _Outputs, kept: _Outputs, count: int, *tensors: Tensor | None
     ) -> _Outputs:
-        ctx.again, ctx.captured, ctx.count = again, captured, count
-        ctx.devices = {tensor.device for tensor in tensors if tensor is not None and tensor.device.type == "cuda"}
-        ctx.random = torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in ctx.devices}
-        with torch.no_grad():
-            outputs, kept = first(*tensors[:count])
+        ctx.replay, ctx.count = replay, count
         ctx.save_for_backward(*tensors[:count], *kept)
-        ctx.weights = [(tensor, tensor._version) for tensor in tensors[count:] if tensor is not None]
-        return outputs
+        return tuple(output.detach() for output in outputs)  # one may be an input, or a buffer
 
     @staticmethod
     @full_precision  # a backward pass inside autocast computes in it too
@@ -77,26 +152,15 @@ class _Replayed(torch.autograd.Function):
                 "expected a first derivative, received create_graph=True: what is computed again in the backward pass "
                 "has no second one; store the graph: leave out Recompute or ConstantMemory there"
             )
-        saved = ctx.saved_tensors
-        captured = [tensor for tensor in ctx.captured() if tensor.requires_grad]
-        both = zip(captured, ctx.weights, strict=False)
-        if any(now is not then or now._version != version for now, (then, version) in both):
-            raise RuntimeError(
-                "the weights are no longer those of the forward pass, so it cannot be computed again; take the "
-                "gradient before they change and inside functional_call, or store the graph: leave out Recompute or "
-                "ConstantMemory there"
-            )
+        saved, replay = ctx.saved_tensors, ctx.replay
         wanted = ctx.needs_input_grad[4:]  # of the tensors
+        # all of them, wanted or not: the call then makes no leaf of its own in their place
         inputs = [
-            None if tensor is None else tensor.detach().requires_grad_(wants)
-            for tensor, wants in zip(saved[: ctx.count], wanted, strict=False)
+            None if tensor is None else tensor.detach().requires_grad_(tensor.is_floating_point())
+            for tensor in saved[: ctx.count]
         ]
-        with torch.enable_grad(), torch.random.fork_rng(devices=ctx.devices):
-            torch.set_rng_state(ctx.random[0])
-            for device, state in ctx.random[1].items():
-                torch.cuda.set_rng_state(state, device)
-            outputs = ctx.again(*inputs, *saved[ctx.count :])
-        sources = [*inputs, *captured]
+        outputs = replay(inputs, saved[ctx.count :])
+        sources = [*inputs, *replay.captured]
         chosen = [place for place, tensor in enumerate(sources) if tensor is not None and wanted[place]]
         pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
         if not pairs:  # the outputs depend on nothing here

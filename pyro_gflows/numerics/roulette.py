@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.exact import ExactLogDet
-from pyro_gflows.numerics.jacobian import Branch, tracked, vector_jacobian_product
+from pyro_gflows.numerics.jacobian import Branch, Product, pullback, pushforward
 from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.tracing import refuse_tracing
+from pyro_gflows.numerics.transforms_active import forward_levels, largest, transforming
 from pyro_gflows.registry import registered
 
 __all__ = ["RouletteLogDet"]
@@ -48,8 +50,9 @@ class RouletteLogDet(LogDet):
     Raises:
         ValueError: exact_terms below 1, continuation outside (0, 1); (in a training call) a Lipschitz bound outside
             [0, 1), or continuation at most its square.
-        RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased. (In a training call)
-            torch.jit.trace is recording.
+        RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased, where inside
+            torch.func all orders are, at the cost of memory that grows with the length. (In a training call)
+            torch.jit.trace, make_fx or torch.func.linearize is recording.
 
     Source: Chen et al., Residual Flows for Invertible Generative Modeling, arXiv 1906.02735, for the series and its
     Neumann gradient; the tail, the weights by row and the value are chosen anew here.
@@ -94,11 +97,16 @@ class RouletteLogDet(LogDet):
                 f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit, create_graph=create_graph
             )
         self._continuation(lipschitz)  # a bound that is too large is named before f is called
-        point = tracked(x)
-        value = f(point)
-        log_det, neumann, probe = self._series(value, point, event_dim, lipschitz)
+        value, product = pullback(f, x)
+        log_det, neumann, probe = self._series(product, x, event_dim, lipschitz)
+        if forward_levels() > 1:
+            # torch switches forward mode off inside the jvp of _Held; the series' own derivatives are unbiased as well
+            return value, log_det
+        if transforming():
+            held = _Held.apply(neumann, pushforward(f, x, probe)).flatten(x.dim() - event_dim).sum(-1)
+            return value, log_det.detach() + (held - held.detach())
         if create_graph and value.requires_grad:
-            surrogate = _surrogate(value, point, event_dim, neumann, probe)
+            surrogate = _surrogate(product, event_dim, neumann, probe)
             if surrogate.requires_grad:
                 # Subtracting the value from itself is exactly zero: the surrogate gives its gradient only.
                 log_det = log_det + (surrogate - surrogate.detach())
@@ -119,9 +127,8 @@ class RouletteLogDet(LogDet):
         if not training:
             return self.evaluation.rehearse(f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit)
         self._continuation(lipschitz)  # a bound that is too large is named before f is called
-        point = tracked(x)
-        value = f(point)
-        log_det, neumann, probe = self._series(value, point, event_dim, lipschitz)
+        value, product = pullback(f, x)
+        log_det, neumann, probe = self._series(product, x, event_dim, lipschitz)
         return (value, log_det), (neumann, probe > 0)
 
     def replay(
@@ -138,12 +145,11 @@ class RouletteLogDet(LogDet):
         if not training:
             return self.evaluation.replay(f, x, event_dim, *kept, lipschitz=lipschitz, training=False, orbit=orbit)
         neumann, positive = kept
-        point = tracked(x)
-        value = f(point)
-        return value, _surrogate(value, point, event_dim, neumann, 2 * positive.to(x.dtype) - 1)
+        value, product = pullback(f, x)
+        return value, _surrogate(product, event_dim, neumann, 2 * positive.to(x.dtype) - 1)
 
-    def _series(self, value: Tensor, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The log-det, w and eps, for value = f(x)."""
+    def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The log-det, w and eps, for v -> J^T v at x."""
         refuse_tracing("the roulette log-det, in training,")
         split = x.dim() - event_dim
         weights = self._weights(x, split, self._continuation(lipschitz))
@@ -151,7 +157,7 @@ class RouletteLogDet(LogDet):
         power, log_det, neumann = probe, x.new_zeros(x.shape[:split]), torch.zeros_like(probe)
         for k, weight in enumerate(weights, start=1):
             neumann = neumann - (-1) ** k * weight.reshape(*weight.shape, *(1,) * event_dim) * power
-            power = vector_jacobian_product(value, x, power, create_graph=False)
+            power = product(power, create_graph=False)
             log_det = log_det - (-1) ** k / k * weight * _dot(power, probe, event_dim)
         return log_det, neumann, probe
 
@@ -172,7 +178,7 @@ class RouletteLogDet(LogDet):
         # 1 - u lies in (0, 1], so the logarithm is finite; P(N >= m) = P(1 - u <= q^m) = q^m.
         uniform = 1 - torch.rand(shape, dtype=torch.float64)
         tail = torch.floor(uniform.log() / math.log(q)) if q > 0 else torch.zeros_like(uniform)
-        length = self.exact_terms + (int(tail.max()) if tail.numel() else 0)
+        length = self.exact_terms + (int(largest(tail)) if tail.numel() else 0)
         beyond = (torch.arange(1, length + 1) - self.exact_terms).clamp(min=0).reshape(-1, *(1,) * split)
         weights = torch.where(beyond <= tail, max(q, 1e-300) ** -beyond.double(), 0.0)
         return weights.to(device=x.device, dtype=x.dtype)
@@ -195,9 +201,38 @@ class RouletteLogDet(LogDet):
         )
 
 
-def _surrogate(value: Tensor, x: Tensor, event_dim: int, neumann: Tensor, probe: Tensor) -> Tensor:
-    """w^T J eps by row, for value = f(x)."""
-    return _dot(vector_jacobian_product(value, x, neumann, create_graph=True), probe, event_dim)
+def _surrogate(product: Product, event_dim: int, neumann: Tensor, probe: Tensor) -> Tensor:
+    """w^T J eps by row."""
+    return _dot(product(neumann, create_graph=True), probe, event_dim)
+
+
+class _Held(torch.autograd.Function):
+    """The product w u, in whose derivative w is held fixed; the derivative of that derivative knows that w varies.
+
+    So the derivative of the estimate is w^T dJ eps at every point, and whatever torch.func differentiates further is
+    an unbiased estimate as well.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(w: Tensor, u: Tensor) -> Tensor:
+        return w * u
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (w,) = ctx.saved_tensors
+        return None, gradient * w
+
+    @staticmethod
+    def jvp(ctx: Any, w_tangent: Tensor, u_tangent: Tensor) -> Tensor:
+        (w,) = ctx.saved_tensors
+        return w * u_tangent
 
 
 def _dot(first: Tensor, second: Tensor, event_dim: int) -> Tensor:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, tracked, vector_jacobian_product
+from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, pullback
 from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
 from pyro_gflows.numerics.probes import fixed_probes
 from pyro_gflows.registry import registered
@@ -119,12 +119,12 @@ class SeriesLogDet(LogDet):
     ) -> tuple[Tensor, Tensor]:
         """f(x), and the sum over the probes, of shape (count,) + event_shape, of their estimates."""
         split = x.dim() - event_dim
-        copies = tracked(x.expand(len(probes), *x.shape))
-        value = f(copies)
+        copies = x.expand(len(probes), *x.shape)
+        value, product = pullback(f, copies)
         probe = probes.reshape(len(probes), *(1,) * split, *x.shape[split:]).expand_as(copies)
         power, log_det = probe, x.new_zeros(x.shape[:split])
         for k in range(1, self.terms + 1):
-            power = vector_jacobian_product(value, copies, power, create_graph=create_graph)
+            power = product(power, create_graph=create_graph)
             trace = (power * probe).flatten(1 + split).sum(-1).sum(0)
             log_det = log_det - (-1) ** k / k * trace
         return value[0], log_det

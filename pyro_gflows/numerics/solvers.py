@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.log_det import as_float
 from pyro_gflows.numerics.tracing import refuse_tracing
+from pyro_gflows.numerics.transforms_active import anywhere, largest
 from pyro_gflows.precision import full_precision, refuse_low
 from pyro_gflows.registry import registered
 
@@ -93,7 +94,7 @@ class Solver(ABC):
 
         Raises:
             InverseDidNotConverge: where a row ends above the tolerance and ``strict`` holds.
-            RuntimeError: torch.jit.trace is recording.
+            RuntimeError: torch.jit.trace, make_fx or torch.func.linearize is recording.
         """
         refuse_tracing("the inverse of a residual layer")
         if not y.is_floating_point():
@@ -114,7 +115,7 @@ class Solver(ABC):
         iterations = 0
         while iterations < limit:
             active = norm.isfinite() & (norm > tolerance)
-            if not active.any():
+            if not anywhere(active):
                 break
             moved, moved_residual = self.step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
             mask = active.reshape(active.shape + (1,) * event_dim)
@@ -123,14 +124,14 @@ class Solver(ABC):
             norm = row_norm(residual, event_dim, math.inf)
             iterations += 1
         report = SolverReport(
-            residual=float(norm.max()),
+            residual=largest(norm),
             iterations=iterations,
-            converged=bool((norm <= tolerance).all()),
-            error_bound=float(row_norm(residual, event_dim).max()) / (1 - lipschitz) if lipschitz < 1 else math.inf,
+            converged=not anywhere(~(norm <= tolerance)),  # NaN is not below
+            error_bound=largest(row_norm(residual, event_dim)) / (1 - lipschitz) if lipschitz < 1 else math.inf,
         )
         if self.strict and not report.converged:
             name = type(self).__name__
-            raise InverseDidNotConverge(report, solver=name, tolerance=float(tolerance.min()), lipschitz=lipschitz)
+            raise InverseDidNotConverge(report, solver=name, tolerance=-largest(-tolerance), lipschitz=lipschitz)
         return x, report
 
     def _tolerances(self, y: Tensor, event_dim: int) -> Tensor:
@@ -180,5 +181,5 @@ def _promised_iterations(norm: Tensor, tolerance: Tensor, lipschitz: float) -> i
         return 10_000
     if lipschitz <= 0:
         return 10
-    ratio = float(torch.where(norm.isfinite(), norm / tolerance, 1).max())
+    ratio = largest(torch.where(norm.isfinite(), norm / tolerance, 1))
     return min(10_000, 10 + 2 * math.ceil(math.log(max(ratio, 1.0)) / -math.log(lipschitz)))

@@ -1,6 +1,8 @@
-"""What torch.jit.trace cannot record."""
+"""What cannot be recorded as a fixed list of operations."""
 
 from __future__ import annotations
+
+import sys
 
 import torch
 
@@ -8,17 +10,29 @@ __all__ = ["refuse_tracing"]
 
 
 def refuse_tracing(what: str) -> None:
-    """Raise while torch.jit.trace records: it keeps the operations of one call, so that what depends on the numbers
-    (how many steps an iteration takes) would be frozen, and wrong for others, without a word.
+    """Raise while torch.jit.trace, make_fx or torch.func.linearize records: they keep the operations of one call, so
+    that what depends on the numbers (how many steps an iteration takes) would be frozen, and wrong for others, without
+    a word.
 
     Raises:
         RuntimeError: a trace is being recorded.
 
     >>> refuse_tracing("the inverse of a residual layer")
     """
+    steps = f"{what} cannot be traced: the number of its steps depends on the numbers it meets, and"
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise RuntimeError(
-            f"{what} cannot be traced: the number of its steps depends on the numbers it meets, and torch.jit.trace "
-            "would keep that of one call; make the layers that the traced code draws from with fast='sample', or "
-            "leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"
+            f"{steps} torch.jit.trace would keep that of one call; make the layers that the traced code draws from "
+            "with fast='sample', or leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"
         )
+    if _records_graph():
+        raise RuntimeError(
+            f"{steps} make_fx or torch.func.linearize would keep that of one call; take torch.func.jvp for derivatives "
+            "in a direction, or the layer's other direction (fast='sample' or 'score')"
+        )
+
+
+def _records_graph() -> bool:
+    # imported by whoever records; the module itself takes long to import
+    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return proxies is not None and proxies.get_proxy_mode() is not None

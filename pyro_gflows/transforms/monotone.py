@@ -82,7 +82,7 @@ class GMonotone(EquivariantTransform):
         with torch.no_grad(), kernels_once(self.branch):
             root, _ = self.solver(there, 2 * x, event_dim, lipschitz=bound)
         with kernels_once(self.branch):
-            u = implicit_root(there, 2 * x, root, event_dim)
+            u = implicit_root(there, 2 * x, root, event_dim, lipschitz=bound)
             _, before = self._log_det(there, u, bound)
             value, after = self._log_det(back, u, bound)
         return 0.5 * (u + value), after - before

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.numerics import replayed
+from pyro_gflows.numerics import replayable, replayed
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -23,14 +23,15 @@ class Recompute(EquivariantTransform):
 
     The backward pass computes T once more, from the same random numbers, and differentiates that: memory for a stack of
     layers grows by one event a layer in place of all activations, and a training step costs one more forward pass.
-    Map, log-det, bijectivity and equivariance are those of T.
+    Map, log-det, bijectivity and equivariance are those of T. All tensors that T reads have their gradient, whoever
+    owns them. Inside ``torch.func`` and forward mode, and where T samples its weights (PyroSample), T is called as is.
 
     Args:
         transform: T, any EquivariantTransform.
 
     Raises:
-        RuntimeError: (in a backward pass) a second derivative is taken, or the weights are not those of the forward
-            pass (``functional_call``).
+        RuntimeError: (in a backward pass) a second derivative is taken, or the tensors that T reads are no longer
+            those of the forward pass.
 
     Source: Training Deep Nets with Sublinear Memory Cost, arXiv:1604.06174.
 
@@ -69,12 +70,12 @@ class Recompute(EquivariantTransform):
         return self.transform.initialize_inverse(y, context)
 
     def _sparingly(self, call: _Call, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or not replayable([self.transform]):
             return call(x, context)
         y, ladj = replayed(
             lambda x, context: (call(x, context), ()),
             call,
             [x, context],
-            captured=lambda: list(self.transform.parameters()),
+            modules=[self.transform],
         )
         return y, ladj

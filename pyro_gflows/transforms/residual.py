@@ -89,7 +89,7 @@ class GResidual(OneWayTransform):
         branch = self._given(context)
         with torch.no_grad(), kernels_once(self.branch):
             root, _ = self.solver(branch, y, self.action_in.event_dim, lipschitz=promised_bound(self.branch))
-        x = implicit_root(branch, y, root, self.action_in.event_dim)
+        x = implicit_root(branch, y, root, self.action_in.event_dim, lipschitz=promised_bound(self.branch))
         return x, -self._forth(branch, x)[1]
 
     def _given(self, context: Tensor | None) -> Branch:

@@ -265,3 +265,24 @@ def test_adjoint_of_an_expanding_branch_raises():
     root = implicit_root(lambda x: -1.0 * x, y, y.detach(), 1)
     with pytest.raises(RuntimeError, match="not a contraction"):
         root.sum().backward()
+
+
+@pytest.mark.parametrize("event", [(2,), (5,), (1, 2, 3)])
+def test_a_root_is_differentiated_twice_without_keeping_its_graph(event):
+    f, y = Branch(event, lipschitz=0.6), points((2,), event)
+    direction = points((2,), event).cos()
+
+    def gradient(y: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        y = y.clone().requires_grad_()
+        found, _ = BanachSolver(tolerance=1e-15, max_iterations=100, strict=False)(f, y, len(event), lipschitz=0.6)
+        root = implicit_root(f, y, found, len(event))
+        wanted = [y, f.w]
+        by_y, by_w = torch.autograd.grad((root**3).sum(), wanted, create_graph=create_graph)
+        return y, (by_y * direction).sum() + by_w.sum()
+
+    point, total = gradient(y, create_graph=True)
+    total.backward()  # frees the graph, and uses it once
+    step = 1e-5
+    above, below = (gradient(y + h * direction, create_graph=False)[1] for h in (step, -step))
+    assert point.grad is not None
+    assert abs(float((point.grad * direction).sum() - (above - below) / (2 * step))) < 1e-6

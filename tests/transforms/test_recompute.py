@@ -79,13 +79,3 @@ def test_it_composes_describes_itself_and_refuses_second_derivatives():
     assert torch.equal(again(x), flow(x))
     with pytest.raises(RuntimeError, match="expected a first derivative"):
         torch.autograd.grad(flow(x).sum(), x, create_graph=True)
-
-
-def test_swapped_weights_are_noticed():
-    layer = Recompute(g_residual(VectorAction.plane("D4")))
-    flow = EquivariantFlow(InvariantNormal(layer.action_in), [layer])
-    x = torch.randn(3, 2, requires_grad=True)
-    swapped = {name: value.detach().clone().requires_grad_() for name, value in flow.named_parameters()}
-    loss = torch.func.functional_call(flow, swapped, (x,)).sum()
-    with pytest.raises(RuntimeError, match="no longer those of the forward pass"):
-        loss.backward()

@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.precision import full_precision
 
 __all__ = ["IsometricLogRatio", "LogRatioReparam", "log_ratio_basis", "log_ratio_simplex"]
 
 
 @functools.cache
+@as_constants()
 def log_ratio_basis(categories: int) -> Tensor:
     """Orthonormal rows that span the vectors of sum 0 (Helmert's), float64, shape ``(categories - 1, categories)``.
 

@@ -1,0 +1,77 @@
+"""Whether PyTorch differentiates forwards or maps over a batch at this moment, and questions about such a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = ["anywhere", "forward_levels", "largest", "transforming"]
+
+
+def transforming() -> bool:
+    """Whether a transform of ``torch.func`` (jvp, grad, vmap, ...) or a level of ``forward_ad`` is active.
+
+    Hooks of reverse-mode differentiation, ``requires_grad_`` and values that steer the program mean nothing there, so
+    that what relies on them must take a way made of plain operations.
+
+    >>> transforming(), torch.func.vmap(lambda x: x * transforming())(torch.ones(2))
+    (False, tensor([1., 1.]))
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def forward_levels() -> int:
+    """How many levels of forward mode of ``torch.func`` are nested around this call.
+
+    >>> torch.func.jvp(lambda x: x * forward_levels(), (torch.ones(1),), (torch.ones(1),))[0]
+    tensor([1.])
+    """
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
+
+
+def anywhere(condition: Tensor) -> bool:
+    """Whether a condition holds in any entry, over all the batches of ``vmap`` as well.
+
+    An iteration that runs until all rows have arrived may ask this inside ``vmap``, where ``bool(condition.any())`` is
+    an error since every entry of the batch would have an answer of its own.
+
+    >>> torch.func.vmap(lambda x: x * anywhere(x > 1))(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    if not torch._C._are_functorch_transforms_active():
+        return bool(condition.any())
+    return condition.numel() > 0 and bool(_Largest.apply(condition.detach().to(torch.uint8)))
+
+
+def largest(values: Tensor) -> float:
+    """The largest entry, over all the batches of ``vmap`` as well; NaN if there is one.
+
+    >>> torch.func.vmap(lambda x: x / largest(x))(torch.tensor([1.0, 2.0]))
+    tensor([0.5000, 1.0000])
+    """
+    if not torch._C._are_functorch_transforms_active():
+        return float(values.detach().max())
+    return float(_Largest.apply(values.detach()))
+
+
+class _Largest(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.max()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, values: Tensor) -> tuple[Tensor, None]:
+        return _Largest.apply(values), None  # one answer for the whole batch
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> None:
+        return None
