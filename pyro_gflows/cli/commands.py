@@ -66,7 +66,7 @@ def fit(arguments: argparse.Namespace) -> int:
 
 def _announced(preset: Preset, data: DataSet) -> str:
     """How the data were read, and what is fitted to them."""
-    read = "" if data.format is None else f" is read as {data.format.describe()};"
+    read = ":" if data.format is None else f" is read as {data.format.describe()};"
     settings = preset.settings
     return (
         f"{data.name}{read} group {preset.group}, recipe {preset.name}: --flow {preset.flow} --steps {settings.steps} "

@@ -99,7 +99,7 @@ class RunFolder:
         steps, now = read_json(self.path / _METRICS).get("steps"), self._progress()
         if now is None or steps is None or now[0] == steps:
             return None
-        return f"the run in {self.path} went on after step {steps} and {self._stopped()}; this is the model of step {steps}"
+        return f"the run in {self.path} went on and {self._stopped()}; this is the model of step {steps}"
 
     def format(self) -> EventFormat | None:
         """How the events lie in the user's file; None for named data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from typing import Any
 
 from pyro_gflows.actions import GroupAction, OffGridAction, parse_group
@@ -23,6 +24,8 @@ def read_data(arguments: argparse.Namespace) -> DataSet:
             or a download that failed.
     """
     name = arguments.data
+    for option in ("group", "augment"):
+        _check_group(getattr(arguments, option), option)
     if not is_file_name(name):
         given = [f"--{option}" for option in ("events", "levels", "key") if getattr(arguments, option) is not None]
         try:
@@ -108,7 +111,7 @@ def unsuitable(error: UnsuitableFamily, data: DataSet) -> ValueError:
         )
     return ValueError(
         f"--flow {family} cannot be built for {_in_words(data)} under {action.group}: {_reason(error)}; "
-        + (f"choose --flow {' or '.join(can)}" if can else "choose another --group")
+        + (f"choose --flow {' or '.join(can)}, or another --group" if can else "choose another --group")
     )
 
 
@@ -118,7 +121,9 @@ def _reason(error: UnsuitableFamily) -> str:
         return "it is for images"
     if family in ("radial", "ridges") and is_image:
         return "it is for vectors"
-    return str(error).split(";")[0]
+    if "cannot be split" in str(error):
+        return f"its layers need events that split into parts, each of which {error.action.group} maps to itself"
+    return re.sub(r",? got \w+Action\(.*", "", str(error).split(";")[0])
 
 
 def _families_for(action: GroupAction) -> list[str]:
@@ -140,11 +145,15 @@ def _in_words(data: DataSet) -> str:
     return f"{data.name} (events of shape {tuple(data.event_shape)})" if data.format is None else data.format.describe()
 
 
-def _spelt(group: str) -> str:
-    """A group's name as it is usually written; names that are no group's are refused where the action is built."""
-    if group in ("", "translations"):
-        return group
+def _check_group(name: str | None, option: str) -> None:
+    if name is None or name == "translations":
+        return
     try:
-        return str(parse_group(group))
-    except ValueError:
-        return group
+        parse_group(name)
+    except ValueError as error:
+        raise ValueError(f"--{option} {name}: {str(error).split(';')[0]}") from error
+
+
+def _spelt(group: str) -> str:
+    """A group's name as it is usually written."""
+    return group if group in ("", "translations") else str(parse_group(group))

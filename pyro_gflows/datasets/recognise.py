@@ -17,6 +17,7 @@ __all__ = ["FileOptions", "event_format", "repeats"]
 
 _MOST_LEVELS = 65_536
 _LOOKED_AT = 1_000_000  # numbers from which the distance of the levels is found
+_FEWEST_NUMBERS = 50  # two or three continuous numbers lie on some grid by chance, so many do not
 _LARGEST_GAP = 8  # levels that may be unused between the two closest ones that are used
 
 # the ranks of one event, and how its array is written
@@ -103,7 +104,7 @@ def _kind(shape: tuple[int, ...], group: str) -> EventKind:
     if isinstance(parsed, SymmetricGroup):
         return "sets"
     if isinstance(parsed, ContinuousGroup) and parsed.dimension == 3:
-        return "vectors"
+        return "vectors" if shape[1] == 3 else "images"
     no_symmetry = isinstance(parsed, FiniteGroup) and parsed.order == 1
     return "vectors" if shape[1] in ((1, 2, 3) if no_symmetry else (2,)) else "images"
 
@@ -159,7 +160,7 @@ def _grey_scale(array: np.ndarray, given: int | None, source: str) -> GreyScale 
 
 
 def repeats(array: np.ndarray) -> bool:
-    """Whether the numbers of an array are so often the same that they are hardly continuous: counts, rounded numbers."""
+    """Whether the numbers of an array are so often the same that they are hardly continuous, as counts are."""
     flat = array.reshape(-1)
     some = flat[np.random.default_rng(0).integers(len(flat), size=_LOOKED_AT)] if len(flat) > _LOOKED_AT else flat
     share = len(np.unique(some)) / len(some)
@@ -184,7 +185,7 @@ def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
     some = np.random.default_rng(0).integers(len(flat), size=min(len(flat), _LOOKED_AT))
     distances = np.diff(np.unique(np.append(flat[some], lowest)))
     distances = distances[distances > 1e-6 * reach]  # numbers closer than that are the same one, rounded
-    if not len(distances):
+    if not len(distances) or len(flat) < _FEWEST_NUMBERS:
         return None
     closest = float(distances.min())
     # the coarsest grid first; then whole numbers, k/255 and 255 steps from end to end; then grids with unused levels
@@ -193,8 +194,8 @@ def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
     rounding = float(np.finfo(array.dtype).eps) * float(np.abs(flat).max())
     for roughly in steps:
         count = round(reach / roughly) + 1
-        if not 2 <= count <= _MOST_LEVELS or len(flat) < 4 * count:
-            continue  # two or three numbers always lie on some grid
+        if not 2 <= count <= _MOST_LEVELS:
+            continue
         step = reach / (count - 1)
         exact = (flat - lowest) / step
         if bool((np.abs(exact - np.rint(exact)) < min(0.25, 1e-3 + 2 * rounding / step)).all()):
