@@ -153,8 +153,9 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     """The default recipe for the events of the user's own file.
 
     Images take a multi-scale flow: as many scales as the grid can be halved to at least 4 pixels, at most 3; logit
-    preprocessing where they are of grey levels; a rate that falls with the number of pixels, since the log-scales of
-    all couplings add up. Sets take couplings by features, where there are several. All else takes residual layers.
+    preprocessing where they are of grey levels; a low rate that falls with the number of pixels, since the log-scales
+    of all couplings add up, and images of any kind are to be fitted without a search for the rate. Sets take couplings
+    by features, where there are several. All else takes residual layers.
 
     Args:
         form: How the events lie in the file.
@@ -164,7 +165,7 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     Example:
         >>> preset = own_preset(EventFormat("images", (28, 28)), group="C4")
         >>> preset.size["scales"], preset.settings.optimizer.lr
-        (3, 0.001)
+        (3, 0.0003)
     """
     own = PRESETS["own"].change(group=group)
     if form.kind == "images":
@@ -179,12 +180,13 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
 def _own_images(form: EventFormat, group: str) -> Preset:
     channels, height, width = form.event_shape
     pixels = channels * height * width
-    rate = max(1e-3, min(1e-2, 0.64 / pixels))  # 1e-2 on 8 x 8 pixels, 1e-3 from 28 x 28 on
+    rate = max(3e-4, min(3e-3, 0.2 / pixels))
     scales = 1
     while scales < 3 and all(side % 2**scales == 0 and side >= 4 * 2**scales for side in (height, width)):
         scales += 1
     size = {"scales": scales, "blocks": 2 if pixels <= 256 else 4, "width": 8}
-    settings = _images(3000, lr=rate, every=100)
+    # the default schedule warms up for a quarter of the run, which keeps short runs together
+    settings = dataclasses.replace(_images(3000, lr=rate, every=100), schedule=OneCycle())
     logit = None if form.grey is None else 0.01
     if group == "translations":  # single shifts exchange the colours of a checkerboard, and cannot be squeezed
         return Preset("own-images", "", group, "image-residual", {"blocks": 4}, settings, logit=logit)

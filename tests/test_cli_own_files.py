@@ -83,7 +83,7 @@ def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_pat
     arguments = ["fit", str(tmp_path / "own.npy"), "--group", "C4", "--out", str(tmp_path / "out"), "--steps", "1"]
     assert main([*arguments, "--batch-size", "4", "--quiet"]) == 0
     about = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert "--lr 0.001" in capsys.readouterr().out
+    assert "--lr 0.0003" in capsys.readouterr().out
     assert about["flow"] == "image-coupling" and "logit=0.01" in about["recipe"] and "'scales': 3" in about["recipe"]
     layers = (tmp_path / "out" / "model.json").read_text()
     assert "GSigmoid" in layers

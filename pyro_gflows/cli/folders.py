@@ -129,6 +129,6 @@ class RunFolder:
 
 
 def _shown(value: Any) -> str:
-    if value in (None, "", False):
-        return "not given"
-    return "given" if value is True else str(value)
+    if isinstance(value, bool):
+        return "given" if value else "not given"
+    return "not given" if value in (None, "") else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -154,8 +155,8 @@ def _grey_scale(array: np.ndarray, given: int | None, source: str) -> GreyScale 
         raise ValueError(f"{source}: expected at most {given} grey levels, got numbers of at least {count}")
     levels = given or _usual(count)
     unit = ((array.astype(np.float64) - lowest) / step + 0.5) / levels
-    gain = 1 / max(float(unit.std()), 1 / levels)
-    scaling = GreyLevels(levels, centre=round(float(unit.mean()), 2), gain=float(f"{gain:.2g}"))
+    spread = math.sqrt(float(unit.var()) + 1 / (12 * levels**2))  # with the noise inside a level
+    scaling = GreyLevels(levels, centre=round(float(unit.mean()), 2), gain=float(f"{1 / spread:.2g}"))
     return GreyScale(scaling, lowest=lowest, step=step)
 
 
