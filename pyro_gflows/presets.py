@@ -180,7 +180,7 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
 def _own_images(form: EventFormat, group: str) -> Preset:
     channels, height, width = form.event_shape
     pixels = channels * height * width
-    rate = max(3e-4, min(3e-3, 0.2 / pixels))
+    rate = float(f"{max(3e-4, min(3e-3, 0.2 / pixels)):.1g}")
     scales = 1
     while scales < 3 and all(side % 2**scales == 0 and side >= 4 * 2**scales for side in (height, width)):
         scales += 1

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, get_args
 
 from pyro_gflows.cli.commands import check, fit, sample, score
 from pyro_gflows.cli.comparison import demo
+from pyro_gflows.cli.data_check import check_data
 from pyro_gflows.datasets import EventKind
 from pyro_gflows.families import FAMILIES
 from pyro_gflows.infer import FitDiverged
@@ -22,12 +23,23 @@ from pyro_gflows.presets import PRESETS
 __all__ = ["main"]
 
 _DATA = "8gaussians, rings, checkerboard, digits, mnist, ..., or a .npy, .npz or .csv file with one event a row"
+# what warnings of the library advise in Python, in the words of the command line
+_IN_OPTIONS = {
+    "print(check_symmetry(data, flow.action))": "pyro-gflows check-data",
+    "; FitSettings(check_symmetry=False) leaves this check out": "",
+}
 _GO_ON = "the same command with --resume (and without --overwrite) goes on"
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _add_file_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--events", choices=get_args(EventKind), help="what a file holds (default: told by its shape)")
+    command.add_argument("--levels", type=int, help="grey levels of the images in a file (default: told by them)")
+    command.add_argument("--key", help="which array of an .npz file")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,10 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     command.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
-    command.add_argument("--events", choices=get_args(EventKind), help="what a file holds (default: told by its shape)")
-    command.add_argument("--levels", type=int, help="grey levels of the images in a file (default: told by them)")
-    command.add_argument("--key", help="which array of an .npz file")
+    _add_file_options(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    command = commands.add_parser("check-data", help="test whether data have a symmetry, before a fit")
+    command.set_defaults(run=check_data, augment=None)
+    command.add_argument("data", metavar="DATA", help=_DATA)
+    command.add_argument("--group", help="the symmetry to test (default: the one that named data are known to have)")
+    _add_file_options(command)
+    command.add_argument("--rows", type=int, default=1000, help="events to use at most (default: 1000)")
+    command.add_argument("--level", type=float, default=1e-3, help="chance of a false alarm (default: 0.001)")
+    command.add_argument("--seed", type=int, default=0, help="of the data and of the test (default: 0)")
 
     command = commands.add_parser("sample", help="draw from a fitted flow")
     command.set_defaults(run=sample)
@@ -85,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the place in the source."""
-    print(f"pyro-gflows: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    text = " ".join(str(message).split())
+    for python, words in _IN_OPTIONS.items():
+        text = text.replace(python, words)
+    print(f"pyro-gflows: warning: {text}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

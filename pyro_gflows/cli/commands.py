@@ -30,13 +30,13 @@ def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
     if arguments.resume and arguments.overwrite:
         raise ValueError("expected --resume, which goes on, or --overwrite, which starts anew, got both")
-    folder = RunFolder(Path(arguments.out))
-    if not arguments.resume:  # known before the data are read, which may take minutes
+    folder, goes_on = RunFolder(Path(arguments.out)), arguments.resume
+    if not goes_on:  # known before the data are read, which may take minutes
         folder.check_free(overwrite=arguments.overwrite)
     data = read_data(arguments)
     preset = recipe(arguments, data)
     options = options_of(arguments, preset)
-    if arguments.resume:
+    if goes_on:
         folder.check_resumable(options)
     print(_announced(preset, data), flush=True)
     try:
@@ -44,7 +44,7 @@ def fit(arguments: argparse.Namespace) -> int:
             preset,
             data,
             arguments.out,
-            resume=arguments.resume,
+            resume=goes_on,
             progress=not arguments.quiet,
             started=partial(folder.begin, options, data.format),
         )
