@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -154,9 +153,9 @@ def _grey_scale(array: np.ndarray, given: int | None, source: str) -> GreyScale 
     if given is not None and given < count:
         raise ValueError(f"{source}: expected at most {given} grey levels, got numbers of at least {count}")
     levels = given or _usual(count)
-    unit = ((array.astype(np.float64) - lowest) / step + 0.5) / levels
-    spread = math.sqrt(float(unit.var()) + 1 / (12 * levels**2))  # with the noise inside a level
-    scaling = GreyLevels(levels, centre=round(float(unit.mean()), 2), gain=float(f"{1 / spread:.2g}"))
+    mean = ((float(array.mean(dtype=np.float64)) - lowest) / step + 0.5) / levels
+    variance = float(array.var(dtype=np.float64)) / (step * levels) ** 2 + 1 / (12 * levels**2)  # noise inside a level
+    scaling = GreyLevels(levels, centre=round(mean, 2), gain=float(f"{variance**-0.5:.2g}"))
     return GreyScale(scaling, lowest=lowest, step=step)
 
 
@@ -177,28 +176,38 @@ def _usual(count: int) -> int:
 def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
     """The lowest number of an evenly spaced grid on which all numbers lie, its step, and how many there are."""
     if array.dtype.kind in "iub":
-        lowest = min(0, int(array.min()))
-        count = int(array.max()) - lowest + 1
-        return (float(lowest), 1.0, count) if count <= _MOST_LEVELS else None
+        least = min(0, int(array.min()))
+        count = int(array.max()) - least + 1
+        return (float(least), 1.0, count) if count <= _MOST_LEVELS else None
     flat = array.reshape(-1).astype(np.float64)
-    lowest = min(0.0, float(flat.min()))
+    least = float(flat.min())
+    if len(flat) < _FEWEST_NUMBERS:
+        return None
+    # rounding of the file's own dtype
+    rounding = float(np.finfo(array.dtype).eps) * float(np.abs(flat).max())
+    for lowest in (0.0, least) if least > 0 else (least,):
+        found = _grid_from(flat, lowest, rounding)
+        if found is not None:
+            return (lowest, *found)
+    return None
+
+
+def _grid_from(flat: np.ndarray, lowest: float, rounding: float) -> tuple[float, int] | None:
+    """The step of a grid that begins at a given number, and how many numbers it has."""
     reach = float(flat.max()) - lowest
     some = np.random.default_rng(0).integers(len(flat), size=min(len(flat), _LOOKED_AT))
     distances = np.diff(np.unique(np.append(flat[some], lowest)))
     distances = distances[distances > 1e-6 * reach]  # numbers closer than that are the same one, rounded
-    if not len(distances) or len(flat) < _FEWEST_NUMBERS:
+    if not len(distances):
         return None
     closest = float(distances.min())
     # the coarsest grid first; then whole numbers, k/255 and 255 steps from end to end; then grids with unused levels
-    steps = [closest, 1.0, 1 / 255, reach / 255, *(closest / part for part in range(2, _LARGEST_GAP + 1))]
-    # rounding of the file's own dtype
-    rounding = float(np.finfo(array.dtype).eps) * float(np.abs(flat).max())
-    for roughly in steps:
+    for roughly in (closest, 1.0, 1 / 255, reach / 255, *(closest / part for part in range(2, _LARGEST_GAP + 1))):
         count = round(reach / roughly) + 1
         if not 2 <= count <= _MOST_LEVELS:
             continue
         step = reach / (count - 1)
         exact = (flat - lowest) / step
         if bool((np.abs(exact - np.rint(exact)) < min(0.25, 1e-3 + 2 * rounding / step)).all()):
-            return lowest, step, count
+            return step, count
     return None

@@ -69,6 +69,8 @@ def test_the_pixels_stay_where_they_are():
         (256, lambda k: k.astype(np.float32), 256),
         (17, lambda k: (k / 16).astype(np.float32), 17),
         (17, lambda k: (15 * k / 255).astype(np.float32), 17),
+        (256, lambda k: 100.37 + k / 4, 256),
+        (256, lambda k: (k - 128).astype(np.int8), 256),
         (2, lambda k: k.astype(bool), 2),
         (2, lambda k: k.astype(float), 2),
         (4096, lambda k: k.astype(np.uint16), 4096),
