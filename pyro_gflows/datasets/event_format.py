@@ -94,11 +94,8 @@ class EventFormat:
     def levels(self, array: np.ndarray, *, source: str) -> Tensor:
         """The grey levels 0 .. n-1 of an array of images, int64, in its own shape."""
         assert self.grey is not None
-        if array.dtype.kind in "iub" and self.grey.step == 1:
-            exact = levels = array.astype(np.int64) - round(self.grey.lowest)
-        else:
-            exact = (array.astype(np.float64) - self.grey.lowest) / self.grey.step
-            levels = np.rint(exact)
+        exact: np.ndarray = (array.astype(np.float64) - self.grey.lowest) / self.grey.step
+        levels = np.rint(exact)
         last = self.grey.scaling.levels - 1
         # half precision holds k/255 to a tenth of a level
         wrong = ~((np.abs(exact - levels) < 0.25) & (levels >= 0) & (levels <= last))

@@ -176,9 +176,9 @@ def _usual(count: int) -> int:
 def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
     """The lowest number of an evenly spaced grid on which all numbers lie, its step, and how many there are."""
     if array.dtype.kind in "iub":
-        least = min(0, int(array.min()))
-        count = int(array.max()) - least + 1
-        return (float(least), 1.0, count) if count <= _MOST_LEVELS else None
+        first = min(0, int(array.min()))
+        count = int(array.max()) - first + 1
+        return (float(first), 1.0, count) if count <= _MOST_LEVELS else None
     flat = array.reshape(-1).astype(np.float64)
     least = float(flat.min())
     if len(flat) < _FEWEST_NUMBERS:
