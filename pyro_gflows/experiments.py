@@ -24,6 +24,7 @@ from pyro_gflows.infer import (
     g_dequantiser,
     image_report,
     invariance_report,
+    log_det_error,
     log_probs,
     mean_and_error,
     random_elements,
@@ -207,6 +208,9 @@ def measure(
     if data.scaling is not None:
         about = image_report(flow, test, data.scaling, action=action, dequantiser=dequantiser, result=result, seed=seed)
         return {**figures, **about.known()}
+    if not (estimated := log_det_error(flow, test)).is_exact:
+        figures["log_det_standard_error"] = estimated.standard_error
+        figures["log_det_truncation"] = estimated.truncation
     errors = invariance_report(flow, test, action, generator=torch.Generator().manual_seed(seed))
     figures["invariance_error"], figures["mean_invariance_error"] = errors.worst, errors.mean
     return {**figures, "invariance_group": str(action.group)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
@@ -14,6 +15,29 @@ from pyro_gflows.transforms.base import EquivariantTransform, forget_param_store
 from pyro_gflows.transforms.compose import Compose
 
 __all__ = ["EquivariantFlow"]
+
+
+class FlowDensity(TransformedDistribution):
+    """The density of a flow, which says what it expects where values of another kind would fail inside a layer."""
+
+    def log_prob(self, value: Any) -> Tensor:
+        transform: EquivariantTransform = self.transforms[0]
+        weight = next(transform.parameters(), None)
+        if not isinstance(value, Tensor):
+            expected = "" if weight is None else f" of {weight.dtype}"
+            raise TypeError(
+                f"expected events as a tensor{expected}, got {type(value).__name__}; use torch.as_tensor, or "
+                "pyro_gflows.infer.log_probs, which takes arrays"
+            )
+        if weight is not None and value.is_floating_point() and value.dtype != weight.dtype:
+            if not torch.is_autocast_enabled(value.device.type):
+                name = str(weight.dtype).removeprefix("torch.")
+                raise TypeError(
+                    f"expected events in the flow's dtype {weight.dtype}, got {value.dtype}; convert them by "
+                    f".to(torch.{name}), or the flow by .to({value.dtype}); pyro_gflows.infer.log_probs takes both"
+                )
+        log_prob: Tensor = super().log_prob(value)
+        return log_prob
 
 
 @registered
@@ -89,7 +113,7 @@ class EquivariantFlow(nn.Module):
         """
         if self.context_action is not None:
             raise ValueError(f"this flow needs a context, which {self.context_action} moves: flow.condition(context)")
-        return TransformedDistribution(self._base, [self.transform])
+        return FlowDensity(self._base, [self.transform])
 
     def condition(self, context: Tensor) -> TransformedDistribution:
         """The density under each of a batch of contexts, as a Pyro distribution of the contexts' batch shape.
@@ -100,7 +124,7 @@ class EquivariantFlow(nn.Module):
         Raises:
             ValueError: the flow takes no context, or contexts of another event shape.
         """
-        return TransformedDistribution(self._base, [self.transform.condition(context)])
+        return FlowDensity(self._base, [self.transform.condition(context)])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density of x (given the context): what DistributedDataParallel wraps."""
@@ -110,7 +134,11 @@ class EquivariantFlow(nn.Module):
         return log_prob
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Set data-dependent parameters (GActNorm) from a batch of data; call it once, before training.
+        """Set the parameters of all data-dependent layers (GActNorm, GOrbitNorm) from a batch of data.
+
+        For training loops of one's own: call it once, before the first step, with some hundred events; SVI never does
+        it by itself. Every call sets them anew, also in a trained flow, except in layers with a frozen parameter.
+        :func:`pyro_gflows.infer.fit` does it for the layers that are not set yet.
 
         Raises:
             ValueError: fewer than 2 events, events of another shape, or numbers that are not finite.
@@ -139,6 +167,7 @@ class EquivariantFlow(nn.Module):
         return self.__dict__
 
     def __repr__(self) -> str:
-        lines = [f"EquivariantFlow: {self.action}", f"  base: {self._base!r}"]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        lines = [f"EquivariantFlow: {self.action}, {count:,} parameters", f"  base: {self._base!r}"]
         lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transforms)]
         return "\n".join(lines)

@@ -2,12 +2,18 @@
 
 A class joins with ``@registered``. Its instances then remember the arguments they were built with, :func:`describe`
 turns them into plain JSON data, and :func:`build` makes an equal object (with fresh weights) from that data.
+
+A constructor's argument that comes later, with a default under which old descriptions would mean something else, is
+named in the class attribute ``described_before``: the argument's name -> what makes its value for a description without
+it. The instance must keep the argument as an attribute of that name; it is then described even where the default was
+taken, and left out where it has the value that a description without it means.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -49,11 +55,21 @@ def registered(cls: _T) -> _T:
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # in __dict__ directly: arguments that are modules must not be registered as children a second time
-            self.__dict__[_ARGUMENTS] = _flatten(signature, bound)
+            arguments = _flatten(signature, bound)
+            for name, make in _described_before(cls).items():
+                arguments[name] = getattr(self, name)
+                if describe(arguments[name]) == describe(make()):
+                    del arguments[name]
+            self.__dict__[_ARGUMENTS] = arguments
 
     cls.__init__ = wrapper  # type: ignore[misc]
     _CLASSES[cls.__name__] = cls
     return cls
+
+
+def _described_before(cls: type) -> dict[str, Callable[[], Any]]:
+    found: dict[str, Callable[[], Any]] = getattr(cls, "described_before", {})
+    return found
 
 
 def _flatten(signature: inspect.Signature, bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -137,7 +153,9 @@ def build(description: Any) -> Any:
         )
     if "type" in description:
         return _CLASSES[name]
-    return _CLASSES[name](**_build_each(description.get("arguments")))
+    given = _build_each(description.get("arguments"))
+    before = {key: make() for key, make in _described_before(_CLASSES[name]).items() if key not in given}
+    return _CLASSES[name](**given, **before)
 
 
 def _build_each(items: Any) -> dict[str, Any]:

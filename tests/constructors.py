@@ -24,7 +24,15 @@ from pyro_gflows.actions.groups import DihedralGroup
 from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm, Ridges, SoftNetwork
+from pyro_gflows.nn import (
+    FreeKnots,
+    LipschitzDenseNetwork,
+    LipschitzNetwork,
+    LipschitzSum,
+    RadialTerm,
+    Ridges,
+    SoftNetwork,
+)
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
@@ -176,6 +184,7 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
         [GActNorm(VectorAction.rows("S3")), GNormalCdf(VectorAction.rows("S3"), (-20.0, 30.0), alpha=0.0)]
     ),
     "radial, O(2)": lambda: GRadial(VectorAction.plane("O(2)"), bins=6),
+    "radial, knots without bounds, O(2)": lambda: GRadial(VectorAction.plane("O(2)"), bins=6, knots=FreeKnots()),
     "radial, trivial and sign of C2": lambda: GRadial(VectorAction.regular("C2"), bins=6),
     "coupling, regular C4": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), width=2, depth=1),
     "coupling, sign flips": lambda: g_coupling(VectorAction.from_generators(SIGN_FLIPS), width=2, depth=1),

@@ -13,6 +13,7 @@ PACKAGE = Path(pyro_gflows.__file__).parent
 # Every room may import itself and the rooms before it.
 ROOMS = [
     "registry",
+    "precision",
     "actions",
     "numerics",
     "nn",

@@ -216,3 +216,25 @@ def test_the_same_seed_samples_the_same_events(cloud, tmp_path):
         main(["sample", str(tmp_path / "out"), "-n", "5", "--seed", seed, "--out", str(tmp_path / "s.npy")])
         draws.append(np.load(tmp_path / "s.npy"))
     assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
+
+
+def test_a_finished_run_goes_on_for_more_steps(cloud, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert fit_cloud(cloud, out) == 0
+    first = (out / "model.safetensors").read_bytes()
+    more = ["fit", cloud, "--group", "D4", "--out", str(out), "--flow", "radial", "--quiet"]
+    assert main([*more, "--more-steps", "4"]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["steps"] == 7 and (out / "model.safetensors").read_bytes() != first
+    assert main([*more, "--resume", "--steps", "9"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 9
+    capsys.readouterr()
+    for options, message in [
+        (["--more-steps", "2", "--seed", "5"], "other"),
+        (["--more-steps", "2", "--steps", "3"], "either --steps"),
+        (["--more-steps", "0"], "at least 1"),
+        (["--resume", "--steps", "8"], "9 steps are done already"),
+        (["--more-steps", "2", "--out", str(tmp_path / "none")], "no checkpoint to go on from"),
+    ]:
+        assert main([*more, *options]) == 2
+        assert message in one_line(capsys)

@@ -5,8 +5,6 @@ import pytest
 
 from pyro_gflows.cli import main
 
-pytest.importorskip("pyro_gflows.infer.symmetry_check")
-
 RANDOM = np.random.default_rng(0)
 BRIGHTER_TO_THE_RIGHT = (RANDOM.integers(0, 64, (400, 4, 4)) * np.arange(1, 5)).astype(np.uint8)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.representations import Representation
+from pyro_gflows.precision import full_precision, on_methods
 
 __all__ = ["GroupAction"]
 
@@ -23,8 +24,13 @@ class GroupAction(ABC):
     r"""How a group G moves one event: :math:`x \mapsto \rho(g)\,x` with orthogonal :math:`\rho(g)`.
 
     Elements are tensors: int64 indices for finite groups, float64 defining matrices for continuous ones. An action is a
-    plain value: it compares by value, pickles, and follows the device and dtype of the tensors that it moves.
+    plain value: it compares by value, pickles, and follows the device and dtype of the tensors that it moves. Inside
+    ``torch.autocast`` it computes in full precision all the same.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        on_methods(cls, ("act", "act_each", "act_all"), full_precision)
 
     group: Group
     event_shape: torch.Size

@@ -162,7 +162,9 @@ def merge(parts: Sequence[Sequence[Isotype]], offsets: Sequence[int], size: int)
         for isotype in part:
             rows = torch.zeros(isotype.multiplicity, isotype.dim, size, dtype=torch.float64)
             rows[..., offset : offset + isotype.basis.shape[-1]] = isotype.basis
-            for known, bases, labels in found:
+            # copies of one field hold the very same irreps: no average over the group is needed to see it
+            same = [entry for entry in found if entry[0].representation[1] is isotype.representation[1]]
+            for known, bases, labels in same or found:
                 change = None if known.is_trivial != isotype.is_trivial else intertwiner(isotype, known)
                 if change is not None:
                     bases.append(change @ rows)

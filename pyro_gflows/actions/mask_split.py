@@ -59,6 +59,7 @@ class MaskSplit(Split):
             )
         self.action, self.mask = action, mask.cpu()
         self.parts = (action, action)
+        self._count = int(mask.sum())
 
     def _mask(self, index: int, x: Tensor) -> Tensor:
         key = (index, x.device)
@@ -81,8 +82,7 @@ class MaskSplit(Split):
         return self.mask.numpy().tobytes()
 
     def __repr__(self) -> str:
-        count = int(self.mask.sum())
-        return f"MaskSplit({self.action}: {count} | {self.mask.numel() - count} pixels)"
+        return f"MaskSplit({self.action}: {self._count} | {self.mask.numel() - self._count} pixels)"
 
 
 def mirrored_checkerboard(height: int, width: int) -> Tensor:

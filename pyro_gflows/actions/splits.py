@@ -13,6 +13,7 @@ from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.precision import full_precision, on_methods
 
 __all__ = ["Split", "balanced_halves", "require_split", "with_fields"]
 
@@ -26,6 +27,10 @@ class Split(ABC):
 
     action: GroupAction
     parts: tuple[GroupAction, ...]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        on_methods(cls, ("split", "merge"), full_precision)
 
     @abstractmethod
     def split(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -200,6 +200,11 @@ class VectorAction(GroupAction):
     def lift(self, product: ProductGroup, index: int) -> VectorAction:
         """The action of a direct product in which only factor ``index`` moves anything, as this action says.
 
+        A direct product is right where every element of one factor commutes with every element of the other, as
+        permutations of rows and one sign for all of them do. The permutations and the signs of the same rows (hidden
+        units, factors) do not: give those as joint generators, ``VectorAction.from_generators`` or
+        ``SitesAction.from_generators``.
+
         Raises:
             ValueError: this is not an action of that factor.
 

@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--lr", type=float, help="peak learning rate")
     command.add_argument("--seed", type=int, default=0, help="of data, weights and training (default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    command.add_argument(
+        "--more-steps", type=int, metavar="N", help="go on from a run in --out that has ended, for N more steps"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     _add_file_options(command)
     command.add_argument("--quiet", action="store_true", help="no progress bar")

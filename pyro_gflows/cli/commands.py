@@ -17,7 +17,7 @@ from pyro_gflows.cli.recipes import options_of, read_data, recipe, unsuitable
 from pyro_gflows.datasets import DataSet, EventFormat, is_file_name, load_data, read_array
 from pyro_gflows.families import UnsuitableFamily
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import FitDiverged, check_data, log_probs
+from pyro_gflows.infer import FitDiverged, check_data, log_det_error, log_probs
 from pyro_gflows.presets import Preset
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 
@@ -28,9 +28,9 @@ _CHECKED_EVENTS = 4
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
-    if arguments.resume and arguments.overwrite:
-        raise ValueError("expected --resume, which goes on, or --overwrite, which starts anew, got both")
-    folder, goes_on = RunFolder(Path(arguments.out)), arguments.resume
+    folder, goes_on = RunFolder(Path(arguments.out)), arguments.resume or arguments.more_steps is not None
+    if goes_on and arguments.overwrite:
+        raise ValueError("expected --resume or --more-steps, which go on, or --overwrite, which starts anew, got both")
     if not goes_on:  # known before the data are read, which may take minutes
         folder.check_free(overwrite=arguments.overwrite)
     data = read_data(arguments)
@@ -114,6 +114,9 @@ def score(arguments: argparse.Namespace) -> int:
     if scaling is not None:
         bits = scaling.bits_per_dim(-float(scores.mean()), pixels=flow.action.numel)
         print(f"bits_per_dim: {bits:.6g}")
+    estimated = log_det_error(flow, x)
+    if not estimated.is_exact:
+        print(estimated)
     if path is not None:
         np.save(path, scores.numpy())
         print(f"written to {path}")

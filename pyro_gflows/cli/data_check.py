@@ -8,14 +8,13 @@ import torch
 
 from pyro_gflows.cli.recipes import read_data
 from pyro_gflows.families import build_action
+from pyro_gflows.infer import check_symmetry
 
 __all__ = ["check_data"]
 
 
 def check_data(arguments: argparse.Namespace) -> int:
     """Test data against every element of a group; exit code 1 if they contradict one."""
-    from pyro_gflows.infer import check_symmetry
-
     data = read_data(arguments)
     group = arguments.group or data.symmetry
     if group is None:

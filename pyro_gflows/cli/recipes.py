@@ -11,6 +11,7 @@ from pyro_gflows.actions import GroupAction, OffGridAction, parse_group
 from pyro_gflows.datasets import DataSet, FileOptions, is_file_name, load_data
 from pyro_gflows.families import FAMILIES, UnsuitableFamily, build_flow
 from pyro_gflows.infer import Adam
+from pyro_gflows.infer.training.checkpoint import steps_done
 from pyro_gflows.presets import PRESETS, Preset, own_preset, preset_for
 
 __all__ = ["options_of", "read_data", "recipe", "unsuitable"]
@@ -60,6 +61,8 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
         preset = preset.with_flow(arguments.flow)
     wanted = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed")}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if arguments.more_steps is not None:
+        changes["steps"] = _steps_in_all(arguments)
     if arguments.lr is not None:
         optimizer = preset.settings.optimizer
         adam = optimizer if isinstance(optimizer, Adam) else Adam()
@@ -70,6 +73,15 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
     if variational and data.scaling is None:
         raise ValueError(f"--variational: expected images of grey levels, got {_in_words(data)}; leave it out")
     return preset.change(group=_spelt(group), augment=_spelt(augment), variational=variational, settings=settings)
+
+
+def _steps_in_all(arguments: argparse.Namespace) -> int:
+    """Those that the run in the folder has done, and the further ones that are asked for."""
+    if arguments.steps is not None:
+        raise ValueError("give either --steps, the number in all, or --more-steps, those after the last one")
+    if arguments.more_steps < 1:
+        raise ValueError(f"expected --more-steps to be at least 1, got {arguments.more_steps}")
+    return steps_done(arguments.out) + int(arguments.more_steps)
 
 
 def options_of(arguments: argparse.Namespace, preset: Preset) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
+from pyro_gflows.precision import full_precision, refuse_low
 
 __all__ = ["SphericalBase"]
 
@@ -109,14 +110,18 @@ class SphericalBase(TorchDistribution):
         new._batch_shape = batch_shape
         return new
 
+    @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         batch = shape[: len(shape) - self.action.event_dim]
+        refuse_low(self.module.reference, "a base")
         z = self.standard_draw(batch, self.module.reference)
         return (self.module.factor(z) + self.module.location(z)).reshape(shape)
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         self.action.check_event(value, "value")
+        refuse_low(value, "values")
         if self._validate_args:
             self._validate_sample(value)
         x = value.flatten(-self.action.event_dim)
@@ -125,6 +130,7 @@ class SphericalBase(TorchDistribution):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     @property
+    @full_precision
     def mean(self) -> Tensor:
         mean = self.module.location(self.module.reference).expand(self.action.numel)
         return mean.reshape(self.event_shape).expand(self._extended_shape())
@@ -136,12 +142,14 @@ class SphericalBase(TorchDistribution):
         return self.covariance_matrix.diagonal().reshape(self.event_shape).expand(self._extended_shape())
 
     @property
+    @full_precision
     def covariance_matrix(self) -> Tensor:
         """The covariance of the flattened event, shape (numel, numel)."""
         reference = self.module.reference
         factor = self.module.factor(torch.eye(self.action.numel, dtype=reference.dtype, device=reference.device)).T
         return self.standard_variance() * factor @ factor.T
 
+    @full_precision
     def entropy(self) -> Tensor:
         log_det = self.module.factor.log_det().to(self.module.reference)
         return (self.standard_entropy() + log_det).expand(self.batch_shape)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["Symmetrized"]
@@ -90,16 +91,19 @@ class Symmetrized(TorchDistribution):
         new._batch_shape = torch.Size(batch_shape)
         return new
 
+    @full_precision
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         with torch.no_grad():
             return self._move(self.base.sample(torch.Size(sample_shape)))
 
+    @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         return self._move(self.base.rsample(torch.Size(sample_shape)))
 
     def _move(self, x: Tensor) -> Tensor:
         return self.action.act_each(self.action.sample(x.shape[: x.ndim - self.action.event_dim]), x)
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         self.action.check_event(value, "value")
         if self._validate_args:
@@ -130,10 +134,12 @@ class Symmetrized(TorchDistribution):
         return scores.new_full(scores.shape, -math.inf).masked_scatter(counts, self.base.log_prob(orbit[counts]))
 
     @property
+    @full_precision
     def mean(self) -> Tensor:
         return self.action.act_all(self.base.mean).mean(0)
 
     @property
+    @full_precision
     def variance(self) -> Tensor:
         r"""E over g of the variance of :math:`\rho(g) x`, plus the variance over g of its mean.
 

@@ -24,10 +24,12 @@ from pyro_gflows.infer.fit import FitDiverged, FitResult, fit
 from pyro_gflows.infer.guides import AutoGFlow, LogRatioReparam, OrbitFlow, guide_transforms, orbit_representative
 from pyro_gflows.infer.image_report import ImageReport, image_report
 from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.log_det_error import LogDetError, log_det_error
 from pyro_gflows.infer.migrations import eigenvector_blocks
 from pyro_gflows.infer.save import load, save
+from pyro_gflows.infer.symmetry_check import SymmetryReport, check_symmetry
 from pyro_gflows.infer.training.data import check_data
-from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp
+from pyro_gflows.infer.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp, TorchOptimizer
 
 __all__ = [
     "Adam",
@@ -44,13 +46,17 @@ __all__ = [
     "ImageReport",
     "ImportanceReport",
     "InvarianceReport",
+    "LogDetError",
     "LogRatioReparam",
     "OneCycle",
     "OrbitFlow",
     "OwnDraws",
     "Ramp",
+    "SymmetryReport",
+    "TorchOptimizer",
     "VariationalDequantiser",
     "check_data",
+    "check_symmetry",
     "eigenvector_blocks",
     "energy_report",
     "fit",
@@ -66,6 +72,7 @@ __all__ = [
     "invariance_errors",
     "invariance_report",
     "load",
+    "log_det_error",
     "log_probs",
     "mean_and_error",
     "nll",

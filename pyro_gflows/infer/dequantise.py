@@ -9,13 +9,12 @@ import pyro
 import torch
 from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
-from torch.distributions import AffineTransform
 
 from pyro_gflows.actions import GroupAction, ImageAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.registry import describe, registered
-from pyro_gflows.transforms import GAffine, GNormalCdf, g_coupling
+from pyro_gflows.transforms import EquivariantTransform, GAffine, GNormalCdf, g_coupling
 
 if TYPE_CHECKING:
     from pyro_gflows.datasets import GreyLevels
@@ -63,9 +62,35 @@ class VariationalDequantiser(nn.Module):
         """
         corners = self.scaling.to_real(levels.to(next(self.noise.parameters())))
         step = self.scaling.step
-        # remembers the noise of a draw, which to find again between y and its corner would cost digits
-        cell = AffineTransform(corners, step, event_dim=self.action.event_dim, cache_size=1)
-        return TransformedDistribution(self.noise.condition(corners + step / 2), [cell])
+        cells = _Cells(self.action, corners, step)
+        return TransformedDistribution(self.noise.condition(corners + step / 2), [cells])
+
+
+class _Cells(EquivariantTransform):
+    r""":math:`u \mapsto c + a\,u`, from the unit cube to the cells with corners c and side a.
+
+    A transform of its own because it remembers the noise u of a draw, which to find again between y and its corner
+    would cost digits; torch's AffineTransform remembers it as well, but does not notice that y was changed since.
+    """
+
+    corners: Tensor
+
+    def __init__(self, action: GroupAction, corners: Tensor, side: float) -> None:
+        super().__init__(action.without_symmetry())
+        self.register_buffer("corners", corners, persistent=False)
+        self._side = side
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.corners + self._side * x
+        return y, self._ladj(y)
+
+    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x = (y - self.corners) / self._side
+        return x, -self._ladj(x)
+
+    def _ladj(self, event: Tensor) -> Tensor:
+        batch = event.shape[: event.ndim - self.action_in.event_dim]
+        return event.new_full(batch, self.action_in.numel * math.log(self._side))
 
 
 def g_dequantiser(

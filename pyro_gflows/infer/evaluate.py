@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.infer.modes import evaluating
+from pyro_gflows.infer.training.data import as_events
+from pyro_gflows.infer.training.rows import as_rows
 
 if TYPE_CHECKING:
     from pyro_gflows.datasets import Density, GreyLevels
 
 __all__ = [
     "InvarianceReport",
-    "evaluating",
     "gap",
     "group_bits_per_dim",
     "group_log_probs",
@@ -33,32 +34,32 @@ __all__ = [
 ]
 
 
-@contextlib.contextmanager
-def evaluating(flow: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, for a while."""
-    training = flow.training
-    flow.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        flow.train(training)
-
-
-def log_probs(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> Tensor:
+def log_probs(flow: nn.Module, x: Tensor | np.ndarray, *, batch_size: int = 1024) -> Tensor:
     """Log-densities in nats of the rows of x, shape (rows,), in evaluation mode and without gradients.
 
     Args:
         flow: A module whose forward is its log-density.
-        x: Events, shape (rows,) + event_shape.
+        x: Events, shape (rows,) + event_shape; a tensor or an array (also a memory-mapped one) of any floating dtype,
+            taken into the flow's a part at a time.
         batch_size: Rows scored at a time.
+
+    Raises:
+        TypeError: Neither a tensor nor an array, or not of a floating dtype.
+        ValueError: No rows.
     """
+    rows = as_rows(x, source="x")
+    if len(rows) == 0:
+        raise ValueError(f"x is empty: expected rows of events, got an array of shape {tuple(x.shape)}")
     with evaluating(flow):
-        return torch.cat([flow(part) for part in x.split(batch_size)])
+        return torch.cat([flow(as_events(part, flow)) for part in rows.blocks(batch_size)])
 
 
-def nll(flow: nn.Module, x: Tensor, *, batch_size: int = 1024) -> float:
-    """Mean negative log-density in nats, accumulated in float64."""
+def nll(flow: nn.Module, x: Tensor | np.ndarray, *, batch_size: int = 1024) -> float:
+    """Mean negative log-density in nats, accumulated in float64.
+
+    Where a layer estimates its log-det (large residual layers do), so is this figure: its error, which no number of
+    events makes smaller, is that of :func:`log_det_error`.
+    """
     return -float(log_probs(flow, x, batch_size=batch_size).double().mean())
 
 
@@ -78,7 +79,12 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 def group_log_probs(
-    flow: nn.Module, x: Tensor, action: GroupAction, *, elements: Tensor | None = None, batch_size: int = 1024
+    flow: nn.Module,
+    x: Tensor | np.ndarray,
+    action: GroupAction,
+    *,
+    elements: Tensor | None = None,
+    batch_size: int = 1024,
 ) -> Tensor:
     """Log-densities log p(g x) for every element g (by default all of a finite group) and every row, (|G|, rows).
 
@@ -89,23 +95,24 @@ def group_log_probs(
         if not action.is_finite:
             raise ValueError(f"expected a finite group, got {action.group}; use a finite subgroup of it")
         elements = action.elements()
+    x = as_events(x, flow)
     return torch.stack([log_probs(flow, action.act(element, x), batch_size=batch_size) for element in elements])
 
 
-def group_bits_per_dim(flow: nn.Module, x: Tensor, action: GroupAction, *, scaling: GreyLevels) -> float:
+def group_bits_per_dim(flow: nn.Module, x: Tensor | np.ndarray, action: GroupAction, *, scaling: GreyLevels) -> float:
     """Bits per dimension averaged over the group: the price of a test set that holds every image in every pose."""
     mean = -float(group_log_probs(flow, x, action).double().mean())
     return scaling.bits_per_dim(mean, pixels=math.prod(action.event_shape))
 
 
-def symmetrized_nll(flow: nn.Module, x: Tensor, action: GroupAction) -> float:
+def symmetrized_nll(flow: nn.Module, x: Tensor | np.ndarray, action: GroupAction) -> float:
     """Mean of -log mean_g p(g x): a flow without the symmetry, made invariant at test time at |G| times the cost."""
     images = group_log_probs(flow, x, action).double()
     return -float((torch.logsumexp(images, dim=0) - math.log(len(images))).mean())
 
 
 def invariance_errors(
-    flow: nn.Module, x: Tensor, action: GroupAction, *, generator: torch.Generator | None = None
+    flow: nn.Module, x: Tensor | np.ndarray, action: GroupAction, *, generator: torch.Generator | None = None
 ) -> Tensor:
     """|log p(g x) - log p(x)| / max(1, |log p(x)|) for elements g and rows x, shape (elements, rows).
 
@@ -117,6 +124,7 @@ def invariance_errors(
         action: The group whose invariance is measured; it need not be the flow's own.
         generator: Of the random elements.
     """
+    x = as_events(x, flow)
     here = log_probs(flow, x)
     if action.is_finite:
         there = group_log_probs(flow, x, action)
@@ -128,7 +136,7 @@ def invariance_errors(
 
 
 def invariance_error(
-    flow: nn.Module, x: Tensor, action: GroupAction, *, generator: torch.Generator | None = None
+    flow: nn.Module, x: Tensor | np.ndarray, action: GroupAction, *, generator: torch.Generator | None = None
 ) -> float:
     """The worst of :func:`invariance_errors`."""
     return float(invariance_errors(flow, x, action, generator=generator).max())
@@ -143,8 +151,13 @@ class InvarianceReport:
 
 
 def invariance_report(
-    flow: nn.Module, x: Tensor, action: GroupAction, *, rows: int = 128, generator: torch.Generator | None = None
+    flow: nn.Module,
+    x: Tensor | np.ndarray,
+    action: GroupAction,
+    *,
+    rows: int = 128,
+    generator: torch.Generator | None = None,
 ) -> InvarianceReport:
     """Worst and mean invariance error of a float64 copy of a flow, over the first ``rows`` events."""
-    errors = invariance_errors(copy.deepcopy(flow).double(), x[:rows].double(), action, generator=generator)
+    errors = invariance_errors(copy.deepcopy(flow).double(), x[:rows], action, generator=generator)
     return InvarianceReport(float(errors.max()), float(errors.mean()))

@@ -8,7 +8,9 @@ from pyro_gflows.nn.conditional_branch import ConditionalBranch
 from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
+from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
+from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
@@ -25,6 +27,7 @@ from pyro_gflows.nn.steerable import SteerableConv
 __all__ = [
     "AlmostOrthogonalConv",
     "AutoregressiveNetwork",
+    "BoundedKnots",
     "ConcatenatedLipSwish",
     "ConditionalBranch",
     "Conditioner",
@@ -34,8 +37,11 @@ __all__ = [
     "EquivariantLinear",
     "EquivariantMLP",
     "EquivariantNetwork",
+    "FreeKnots",
     "GatedNorm",
+    "HiddenFields",
     "KernelLayer",
+    "Knots",
     "LipSwish",
     "LipschitzConv",
     "LipschitzDenseNetwork",
@@ -55,5 +61,6 @@ __all__ = [
     "conditioner",
     "conditioner_from",
     "kernels_once",
+    "knots_of_file",
     "lipschitz_branch",
 ]

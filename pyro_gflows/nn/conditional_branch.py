@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.conditioners import conditioner
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["BranchGiven", "ConditionalBranch"]
@@ -48,6 +49,7 @@ class ConditionalBranch(nn.Module):
         self.encoder = conditioner(context_action, features, width=2 * width, depth=1, start=1.0)
         self.network = lipschitz_branch(action.direct_sum(features), bound=bound)
 
+    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant in x, as the weights are now; it holds for every context."""
         bound: Tensor = self.network.lipschitz_bound()  # type: ignore[operator]

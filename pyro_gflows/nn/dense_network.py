@@ -15,6 +15,7 @@ from pyro_gflows.nn.linear import LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.networks import activation_for
 from pyro_gflows.numerics import dense_jacobian
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzDenseNetwork"]
@@ -85,6 +86,7 @@ class LipschitzDenseNetwork(nn.Module):
         out: Tensor = self.layers[-1](x)
         return out
 
+    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
         gain = torch.ones(())
@@ -120,4 +122,4 @@ class LipschitzDenseNetwork(nn.Module):
         return last(hidden), jacobian
 
     def extra_repr(self) -> str:
-        return f"Lipschitz bound {self.lipschitz_bound():.3f}"
+        return f"Lipschitz bound {self.bound:g}"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pyro_gflows.precision import full_precision
+
 __all__ = ["KernelLayer", "kernels_once"]
 
 
@@ -20,6 +22,7 @@ class KernelLayer(nn.Module):
     def _make_kernel(self) -> Tensor:
         raise NotImplementedError
 
+    @full_precision  # a norm that was rounded up is no bound
     def kernel(self) -> Tensor:
         """The kernel: computed anew at every call, but for calls inside ``kernels_once``."""
         if not self._keeps:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.actions.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import spectral_norm
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["EquivariantLinear", "LipschitzLinear"]
@@ -37,6 +39,8 @@ class EquivariantLinear(KernelLayer):
         >>> EquivariantLinear(VectorAction.plane("D4"), VectorAction.regular("D4", copies=3))
         EquivariantLinear(D4: R^2 -> R^24, 9 weights)
     """
+
+    bias: Tensor | None
 
     def __init__(
         self,
@@ -67,7 +71,10 @@ class EquivariantLinear(KernelLayer):
         self.basis_in = FixedBasis(torch.cat(rows_in) if rows_in else torch.zeros(0, action_in.numel))
         self.basis_out = FixedBasis(torch.cat(rows_out) if rows_out else torch.zeros(0, action_out.numel))
         self.invariants = FixedBasis(action_out.invariants())
-        self.bias = nn.Parameter(torch.zeros(len(self.invariants.value))) if bias else None
+        if bias:
+            register_coefficients(self, "bias", len(self.invariants.value))
+        else:
+            self.register_parameter("bias", None)
 
     def blocks(self) -> list[Tensor]:
         """The map on each isotypic component, as a matrix over the reals, ``(m_out d, m_in d)``."""
@@ -134,6 +141,7 @@ class LipschitzLinear(EquivariantLinear):
     def blocks(self) -> list[Tensor]:
         return [block / (spectral_norm(block) / self.bound).clamp_min(1.0) for block in super().blocks()]
 
+    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """The norm of the map, as the weights are now (exact)."""
         with torch.no_grad():

@@ -13,6 +13,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.numerics import spectral_norm
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzConv"]
@@ -94,6 +95,7 @@ class LipschitzConv(EquivariantConv):
         """A little below the bound, so that rounding does not lift a scaled kernel above it."""
         return self.bound * (1.0 - 32.0 * torch.finfo(dtype).eps)
 
+    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant of this layer with its present weights, a 0-dim tensor."""
         return self.norm(self.weight())

@@ -21,6 +21,7 @@ from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.numerics import dense_jacobian
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzNetwork", "lipschitz_branch"]
@@ -113,6 +114,7 @@ class LipschitzNetwork(EquivariantNetwork):
         kernel = first.weight().detach().transpose(0, 1).flip(-1, -2)  # type: ignore[operator]
         last.assign_(kernel.repeat(1, last.action_in.channels // kernel.shape[1], 1, 1))  # type: ignore[operator, union-attr]
 
+    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
         bounds = [layer.lipschitz_bound() for layer in self.layers]  # type: ignore[operator]

@@ -16,7 +16,14 @@ from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantCNN", "EquivariantMLP", "EquivariantNetwork", "activation_for", "hidden_action"]
+__all__ = [
+    "EquivariantCNN",
+    "EquivariantMLP",
+    "EquivariantNetwork",
+    "activation_for",
+    "has_regular_fields",
+    "hidden_action",
+]
 
 _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
     "clipswish": ConcatenatedLipSwish,
@@ -48,9 +55,14 @@ def _kind(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> s
 _REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is large
 
 
+def has_regular_fields(action: GroupAction) -> bool:
+    """Whether hidden fields are regular ones: under a finite group that is small, and on images."""
+    return action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO)
+
+
 def hidden_action(action: GroupAction, width: int) -> GroupAction:
     """``width`` hidden fields: regular ones of a small finite group; else copies of the event and invariants."""
-    if action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO):
+    if has_regular_fields(action):
         return action.regular_fields(width)
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
@@ -69,6 +81,8 @@ class EquivariantNetwork(nn.Module):
             "gated" (any); by default LipSwish where fields are permuted, else gates.
         bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
             "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
+        hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
+            as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
 
     Raises:
         ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
@@ -87,6 +101,7 @@ class EquivariantNetwork(nn.Module):
         depth: int = 2,
         activation: str | None = None,
         bias: Literal["channels", "pixels"] = "channels",
+        hidden_fields: Callable[[GroupAction], GroupAction] | None = None,
     ) -> None:
         super().__init__()
         if width < 1 or depth < 0:
@@ -94,7 +109,7 @@ class EquivariantNetwork(nn.Module):
         if bias != "channels" and (bias != "pixels" or action_in.event_dim == 1):
             raise ValueError(f"expected bias 'channels' or, on images, 'pixels', got {bias!r} for {action_in}")
         self.action_in, self.action_out, self._bias = action_in, action_out, bias
-        hidden = self.hidden(action_in, width)
+        hidden = self.hidden(action_in, width) if hidden_fields is None else hidden_fields(action_in)
         kind = _kind(activation, hidden, self.default_activations)
         copies = getattr(_ACTIVATIONS[kind], "fan_out", 1)
         activated = hidden if copies == 1 else hidden.copies(copies)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -129,11 +127,13 @@ class SoftNetwork(EquivariantNetwork):
         return float((moved - fields[1]).norm() / moved.norm())
 
     def extra_repr(self) -> str:
-        error = self.equivariance_error()
-        measured = "no scalar input to measure on" if math.isnan(error) else f"{error:.1e}, measured"
-        measured += "" if self._carried or math.isnan(error) else ", never exact"
         exact = f"{self.group} in the hidden layers, exact under {self.action_in.group}"
-        return f"{exact}; relative error of {self.group}'s smallest turn: {measured}"
+        entrance = self.layers[0]
+        assert isinstance(entrance, _Entrance)
+        if entrance.steerable is None:
+            return f"{exact}; no scalar input to measure the error under {self.group} on"
+        between = "" if self._carried else f", never exact under {self.group}"
+        return f"{exact}{between}; equivariance_error() measures that of {self.group}'s smallest turn"
 
 
 class _Entrance(nn.Module):

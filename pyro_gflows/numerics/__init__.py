@@ -5,14 +5,16 @@ from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
 from pyro_gflows.numerics.log_det import LogDet, Orbit
-from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix
+from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix, matrix_exp
 from pyro_gflows.numerics.newton import NewtonSolver
+from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.rational_quadratic import rational_quadratic
 from pyro_gflows.numerics.replay import replayed
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
 from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
+from pyro_gflows.numerics.two_sample import TwoSampleResult, two_sample_test
 
 __all__ = [
     "BanachSolver",
@@ -27,6 +29,7 @@ __all__ = [
     "SeriesLogDet",
     "Solver",
     "SolverReport",
+    "TwoSampleResult",
     "cap_norm",
     "conv_norm_bound",
     "dense_jacobian",
@@ -35,7 +38,10 @@ __all__ = [
     "implicit_root",
     "log_abs_det",
     "low_rank_matrix",
+    "matrix_exp",
+    "pareto_shape",
     "rational_quadratic",
     "replayed",
     "spectral_norm",
+    "two_sample_test",
 ]

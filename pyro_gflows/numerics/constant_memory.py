@@ -83,6 +83,9 @@ class ConstantMemory(LogDet):
         value, log_det = replayed(first, again, [x], captured=functools.partial(_captured, f))
         return value, log_det
 
+    def evaluator(self) -> LogDet:
+        return self.estimator.evaluator()
+
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
         return f"{self.estimator.describe(lipschitz=lipschitz, dim=dim)}; in constant memory"
 

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian
 from pyro_gflows.numerics.log_det import LogDet, Orbit
+from pyro_gflows.precision import at_least_single
 from pyro_gflows.registry import registered
 
 __all__ = ["ExactLogDet", "log_abs_det"]
 
 
+@at_least_single
 def log_abs_det(matrix: Tensor) -> Tensor:
     """log|det A| of square matrices of shape (..., d, d); in closed form for d <= 3.
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel, vector_jacobian_product
 from pyro_gflows.numerics.solvers import row_norm
+from pyro_gflows.precision import full_precision
 
 __all__ = ["implicit_root"]
 
@@ -14,6 +15,7 @@ _DENSE_EVENT = 3
 _MAX_ITERATIONS = 10_000
 
 
+@full_precision
 def implicit_root(f: Branch, y: Tensor, root: Tensor, event_dim: int) -> Tensor:
     """The root with gradients with respect to y and to everything that f has captured; its value is unchanged.
 
@@ -74,6 +76,7 @@ class _Adjoint:
         self.before = before
         self.remainder: Tensor | None = None
 
+    @full_precision  # a backward pass inside autocast computes in it too
     def __call__(self, gradient: Tensor | None) -> Tensor | None:
         if gradient is None:  # autograd's way to say zero
             return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
+from pyro_gflows.precision import full_precision, refuse_low
 
 __all__ = ["LogDet", "Orbit", "as_float", "require_contraction"]
 
@@ -55,6 +56,7 @@ class LogDet(ABC):
         f(x), and the log-det of shape batch_shape.
     """
 
+    @full_precision
     def __call__(
         self,
         f: Branch,
@@ -67,6 +69,7 @@ class LogDet(ABC):
     ) -> tuple[Tensor, Tensor]:
         if not x.is_floating_point():
             raise TypeError(f"expected a floating point input, received {x.dtype}; convert it first")
+        refuse_low(x, "an input")
         event_numel(x, event_dim)
         bound = as_float(lipschitz)
         if torch.is_grad_enabled():
@@ -122,6 +125,10 @@ class LogDet(ABC):
         overrides both methods.
         """
         return self.estimate(f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=True)
+
+    def evaluator(self) -> LogDet:
+        """The estimator that is used outside training: itself, or the one that it defers to."""
+        return self
 
     @abstractmethod
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:

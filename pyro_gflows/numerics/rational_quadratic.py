@@ -23,7 +23,10 @@ def rational_quadratic(
     .. math:: y = y_0 + h\,\frac{s\,\xi^2 + d_0\,\xi(1-\xi)}{s + (d_0 + d_1 - 2s)\,\xi(1-\xi)}
 
     which increases from knot to knot. Beyond a knot it goes on as the tangent there, so that a spline's outer pieces
-    are its linear tails. The inverse is a root of a quadratic, in the form that does not cancel.
+    are its linear tails. With the shares :math:`\xi : \bar\xi` of the width and :math:`\eta : \bar\eta` of the height
+    on both sides of the point, and the slopes in units of the secant, the inverse is the positive root
+    :math:`t = \xi/\bar\xi` of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. The discriminant is a
+    sum of positive terms, and the sign of the middle coefficient chooses the form of the root without a difference.
 
     Arguments (all of them broadcast):
         x: points; of the inverse, values.
@@ -45,28 +48,41 @@ def rational_quadratic(
     """
     (left, bottom), (width, height), (start, end) = corner, size, slopes
     secant = height / width
-    curvature = start + end - 2 * secant
+    start_ratio, end_ratio = start / secant, end / secant
+    whole = height if inverse else width
+    distance, rest = _both_sides(x, bottom if inverse else left, whole)
+    # neither share is 1 minus the other, rounded
+    before, after = (distance / whole).clamp(0, 1), (rest / whole).clamp(0, 1)
     if inverse:
-        rise = (x - bottom).clamp_min(0)
-        a = height * (secant - start) + rise * curvature
-        b = height * start - rise * curvature
-        c = -secant * rise
-        fraction = (2 * c / (-b - (b.square() - 4 * a * c).clamp_min(0).sqrt())).clamp(0, 1)
-    else:
-        fraction = ((x - left) / width).clamp(0, 1)
-    product = fraction * (1 - fraction)
-    denominator = secant + curvature * product
-    log_slope = (
-        2 * secant.log()
-        + (end * fraction.square() + 2 * secant * product + start * (1 - fraction).square()).log()
-        - 2 * denominator.log()
-    )
-    right, top = left + width, bottom + height
+        before, after = _across(before, after, start_ratio, end_ratio)
+    product = before * after
+    denominator = before.square() + (start_ratio + end_ratio) * product + after.square()
+    numerator = end_ratio * before.square() + 2 * product + start_ratio * after.square()
+    log_slope = secant.log() + numerator.log() - 2 * denominator.log()
     if inverse:
-        below, above = x < bottom, x > top
-        image = torch.where(below, left + (x - bottom) / start, left + width * fraction)
-        return torch.where(above, right + (x - top) / end, image), -log_slope
-    below, above = x < left, x > right
-    image = bottom + height * (secant * fraction.square() + start * product) / denominator
-    image = torch.where(below, bottom + (x - left) * start, image)
-    return torch.where(above, top + (x - right) * end, image), log_slope
+        image = torch.where(distance < 0, left + distance / start, left + width * before)
+        return torch.where(rest < 0, left + width - rest / end, image), -log_slope
+    image = bottom + height * (before.square() + start_ratio * product) / denominator
+    image = torch.where(distance < 0, bottom + distance * start, image)
+    return torch.where(rest < 0, bottom + height - rest * end, image), log_slope
+
+
+def _both_sides(x: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """x - start, and start + size - x without the rounding of the first, which near the end would be all there is."""
+    distance = x - start
+    with torch.no_grad():  # the difference's rounding error, exactly (Knuth's two-sum)
+        back = distance - x
+        rounded = (x - (distance - back)) - (start + back)
+    return distance, (size - distance) - rounded.nan_to_num()  # of infinite points there is no error
+
+
+def _across(below: Tensor, above: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares of the width on both sides of a value, from those of the height; slopes in units of the secant."""
+    middle = above * start - below * end
+    # tiny: where all else underflows, the root must still have a gradient
+    root = (middle.square() + 4 * below * above + torch.finfo(middle.dtype).tiny).sqrt()
+    rising = middle >= 0
+    sum_of_two = root + middle.abs()
+    before = torch.where(rising, 2 * below, sum_of_two)
+    after = torch.where(rising, sum_of_two, 2 * above)
+    return before / (before + after), after / (before + after)

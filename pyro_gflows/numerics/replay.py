@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.precision import full_precision
+
 __all__ = ["replayed"]
 
 _Outputs = tuple[Tensor, ...]
@@ -66,6 +68,7 @@ class _Replayed(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @full_precision  # a backward pass inside autocast computes in it too
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             # not left to once_differentiable, which lets a constant incoming gradient pass: the second derivative

@@ -177,6 +177,9 @@ class RouletteLogDet(LogDet):
         weights = torch.where(beyond <= tail, max(q, 1e-300) ** -beyond.double(), 0.0)
         return weights.to(device=x.device, dtype=x.dtype)
 
+    def evaluator(self) -> LogDet:
+        return self.evaluation.evaluator()
+
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
         q = self.continuation or as_float(lipschitz)
         length = self.exact_terms + q / (1 - q) if q < 1 else math.inf

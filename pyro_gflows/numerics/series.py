@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 
+import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, tracked, vector_jacobian_product
@@ -13,6 +16,8 @@ from pyro_gflows.registry import registered
 
 __all__ = ["SeriesLogDet"]
 
+_MOST_NUMBERS = 2**22  # in the copies of x that are held at once, where one probe and its images do not need more
+
 
 @registered
 class SeriesLogDet(LogDet):
@@ -20,11 +25,13 @@ class SeriesLogDet(LogDet):
 
     The truncation error is at most d sum_{k>n} L^k / k (:meth:`truncation_error`). The traces are exact with
     ``probes=None``. Otherwise they are means of eps^T J^k eps over fixed probes, the same for every row, call, device
-    and dtype, and the spread of that mean comes on top of the truncation error.
+    and dtype. The error of that mean comes on top of the truncation error. It is much the same for every row, so that a
+    mean over many rows keeps it; the spread between the probes measures it (``pyro_gflows.infer.log_det_error``).
 
     Deterministic, so fit for evaluation, HMC and NUTS. With ``orbit`` the probes are averaged over their group images:
     the estimate is then exactly invariant where f is equivariant, and, by Schur's lemma, the exact trace where the
-    action is irreducible over the complex numbers. Cost: n vector-Jacobian products on probes x |G| copies of x.
+    action is irreducible over the complex numbers. Cost: n vector-Jacobian products on probes x |G| copies of x, of
+    which no more are held at once than memory allows.
 
     Arguments:
         terms: the number n of terms.
@@ -41,6 +48,8 @@ class SeriesLogDet(LogDet):
     >>> round(float(log_det[0]), 6), estimator.describe(lipschitz=0.5, dim=2)
     (0.81093, 'series, 30 terms, error <= 6e-11')
     """
+
+    _part: tuple[int, int] | None = None  # from which probe to which, where it is a part of another estimator
 
     def __init__(self, terms: int, *, probes: int | None = 4, seed: int = 0) -> None:
         if terms < 1:
@@ -96,20 +105,50 @@ class SeriesLogDet(LogDet):
         require_contraction(lipschitz)
         if self.probes is None:
             return self._exact_traces(f, x, event_dim, create_graph)
+        first, last = (0, self.probes) if self._part is None else self._part
+        probes = fixed_probes(self.probes, x.shape[x.dim() - event_dim :], seed=self.seed, like=x)[first:last]
+        images = probes.unsqueeze(0) if orbit is None else orbit(probes)
+        at_once = max(1, _MOST_NUMBERS // max(1, len(images) * x.numel()))
+        found = [
+            self._by_probes(f, x, event_dim, part.flatten(0, 1), create_graph) for part in images.split(at_once, dim=1)
+        ]
+        return found[0][0], torch.stack([total for _, total in found]).sum(0) / (len(images) * len(probes))
+
+    def _by_probes(
+        self, f: Branch, x: Tensor, event_dim: int, probes: Tensor, create_graph: bool
+    ) -> tuple[Tensor, Tensor]:
+        """f(x), and the sum over the probes, of shape (count,) + event_shape, of their estimates."""
         split = x.dim() - event_dim
-        event_shape = x.shape[split:]
-        probes = fixed_probes(self.probes, event_shape, seed=self.seed, like=x)
-        if orbit is not None:
-            probes = orbit(probes).reshape(-1, *event_shape)
         copies = tracked(x.expand(len(probes), *x.shape))
         value = f(copies)
-        probe = probes.reshape(len(probes), *(1,) * split, *event_shape).expand_as(copies)
+        probe = probes.reshape(len(probes), *(1,) * split, *x.shape[split:]).expand_as(copies)
         power, log_det = probe, x.new_zeros(x.shape[:split])
         for k in range(1, self.terms + 1):
             power = vector_jacobian_product(value, copies, power, create_graph=create_graph)
-            trace = (power * probe).flatten(1 + split).sum(-1).mean(0)
+            trace = (power * probe).flatten(1 + split).sum(-1).sum(0)
             log_det = log_det - (-1) ** k / k * trace
         return value[0], log_det
+
+    def parts(self, count: int) -> list[SeriesLogDet]:
+        """Independent estimators with a share of the probes each, whose mean this one is where the shares are equal.
+
+        >>> len(SeriesLogDet(10, probes=8).parts(4))
+        4
+        """
+        if self.probes is None or not 1 <= count <= self.probes:
+            raise ValueError(f"expected at most one part for each probe, received {count} parts of {self._traces()}")
+        bounds = [index * self.probes // count for index in range(count + 1)]
+        return [self._changed(part=part) for part in itertools.pairwise(bounds)]
+
+    def reseeded(self, shift: int) -> SeriesLogDet:
+        """The same estimator with other probes: those of ``seed + shift``."""
+        return self._changed(seed=self.seed + shift)
+
+    def _changed(self, *, part: tuple[int, int] | None = None, seed: int | None = None) -> SeriesLogDet:
+        other = copy.copy(self)
+        other._part = self._part if part is None else part
+        other.seed = self.seed if seed is None else seed
+        return other
 
     def _exact_traces(self, f: Branch, x: Tensor, event_dim: int, create_graph: bool) -> tuple[Tensor, Tensor]:
         value, jacobian = dense_jacobian(f, x, event_dim, create_graph=create_graph)
@@ -121,7 +160,7 @@ class SeriesLogDet(LogDet):
 
     def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
         error = f"error <= {self.truncation_error(lipschitz=lipschitz, dim=dim):.2g}"
-        spread = "" if self.probes is None else f" + spread of {self._traces()}"
+        spread = "" if self.probes is None else f" + error of the mean of {self._traces()}"
         return f"series, {self.terms} terms, {error}{spread}"
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.log_det import as_float
 from pyro_gflows.numerics.tracing import refuse_tracing
+from pyro_gflows.precision import full_precision, refuse_low
 from pyro_gflows.registry import registered
 
 __all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "row_norm"]
@@ -78,6 +79,7 @@ class Solver(ABC):
         self.max_iterations = max_iterations
         self.strict = strict
 
+    @full_precision
     def __call__(
         self, f: Branch, y: Tensor, event_dim: int, *, lipschitz: float | Tensor
     ) -> tuple[Tensor, SolverReport]:
@@ -96,6 +98,7 @@ class Solver(ABC):
         refuse_tracing("the inverse of a residual layer")
         if not y.is_floating_point():
             raise TypeError(f"expected a floating point right-hand side, received {y.dtype}; convert it first")
+        refuse_low(y, "a right-hand side")
         bound = as_float(lipschitz)
         event_numel(y, event_dim)
         with torch.no_grad():

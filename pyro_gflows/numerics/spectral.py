@@ -8,9 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyro_gflows.precision import at_least_single
+
 __all__ = ["conv_norm_bound", "spectral_norm"]
 
 
+@at_least_single
 def spectral_norm(matrix: Tensor) -> Tensor:
     """The largest singular value of real or complex matrices of shape (..., m, n), differentiable.
 
@@ -39,6 +42,7 @@ def spectral_norm(matrix: Tensor) -> Tensor:
     return torch.where(finite, norm, torch.full_like(norm, torch.nan))
 
 
+@at_least_single
 def conv_norm_bound(
     weight: Tensor, size: int | Sequence[int], *, padding: Literal["zero", "circular"] = "zero"
 ) -> Tensor:

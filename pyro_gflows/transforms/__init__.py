@@ -7,6 +7,7 @@ from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform, Conditioned
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
+from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.invert import Invert
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.monotone import GMonotone
@@ -25,6 +26,7 @@ __all__ = [
     "Compose",
     "ConditionalTransform",
     "Conditioned",
+    "DataDependentTransform",
     "ElementwiseAffine",
     "ElementwiseSpline",
     "EquivariantTransform",

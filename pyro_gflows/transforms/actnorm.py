@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
 __all__ = ["GActNorm"]
 
 
 @registered
-class GActNorm(EquivariantTransform):
+class GActNorm(DataDependentTransform):
     r"""Scales each field by one number and shifts along the directions that the group leaves alone.
 
     .. math:: y = e^{a_i}\,(x_i + b), \qquad \log|\det J| = \sum_i n_i a_i
@@ -22,8 +23,7 @@ class GActNorm(EquivariantTransform):
     with one a_i for each field i of the action (for images on all pixels; n_i is the field's share of the event) and b
     in the span of the invariant field vectors. Bijective because no scale is 0; equivariant because a number commutes
     with every representation and b is fixed by it. ``initialize`` sets both so that data come out with unit scale and,
-    along the invariant directions, zero mean; a forward call never changes them, and a frozen layer
-    (``requires_grad_(False)``) is not initialised either.
+    along the invariant directions, zero mean; see :class:`DataDependentTransform` for when that happens.
 
     Args:
         action: how the group moves events.
@@ -38,13 +38,14 @@ class GActNorm(EquivariantTransform):
     """
 
     field: Tensor
+    shift: Tensor
 
     def __init__(self, action: GroupAction) -> None:
         super().__init__(action)
         sizes = torch.tensor(action.field_sizes)
         self.invariants = FixedBasis(action.invariants())
         self.log_scale = nn.Parameter(torch.zeros(len(sizes)))
-        self.shift = nn.Parameter(torch.zeros(len(self.invariants.value)))
+        register_coefficients(self, "shift", len(self.invariants.value))
         self.register_buffer("field", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self._pixels = action.numel // int(sizes.sum())
 
@@ -65,25 +66,17 @@ class GActNorm(EquivariantTransform):
     def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
         return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if not self.log_scale.requires_grad:
-            return super().initialize(x, context)
+    def standardize(self, x: Tensor) -> None:
         shift, scale = self._moments(x)
-        with torch.no_grad():
-            self.shift.copy_(-shift)
-            self.log_scale.copy_(-scale.log())
-        return super().initialize(x, context)
+        self.shift.copy_(-shift)
+        self.log_scale.copy_(-scale.log())
 
-    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        if not self.log_scale.requires_grad:
-            return super().initialize_inverse(y, context)
-        # the inverse is x = y / s - b: standardises y when s is the data's scale and b its mean over s
+    def standardize_inverse(self, y: Tensor) -> None:
+        # the inverse is x = y / s - b: standardizes y when s is the data's scale and b its mean over s
         shift, scale = self._moments(y)
-        with torch.no_grad():
-            directions = self.invariants(y)
-            self.shift.copy_(directions @ ((shift @ directions) / scale[self.field]))
-            self.log_scale.copy_(scale.log())
-        return super().initialize_inverse(y, context)
+        directions = self.invariants(y)
+        self.shift.copy_(directions @ ((shift @ directions) / scale[self.field]))
+        self.log_scale.copy_(scale.log())
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of the mean along the invariants, and the scale of each field about it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
 from pyro_gflows.transforms.last_draw import LastDraw
 
 __all__ = ["EquivariantTransform", "forget_param_store"]
@@ -21,14 +23,16 @@ class EquivariantTransform(TransformModule):
     r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x) = \rho_{out}(g)\,T(x)`.
 
     A subclass writes ``call_and_ladj(x)`` and ``inv_call_and_ladj(y)``: value and log|det| of that very map in one
-    pass, the log-det of exactly the batch shape. All that Pyro and torch ask for is derived here.
+    pass, the log-det of exactly the batch shape. All that Pyro and torch ask for is derived here, and that inside
+    ``torch.autocast`` these methods compute without it, networks included: an event that was rounded to three digits
+    has lost its symmetry and its log-det.
 
     Args:
         action_in: how the group moves x.
         action_out: how it moves y (as x, unless given).
 
     Raises:
-        TypeError: ``action_in`` is not a GroupAction.
+        TypeError: ``action_in`` is not a GroupAction; (in a call) events, contexts or weights of half precision.
         ValueError: two actions of different groups.
 
     Example:
@@ -43,6 +47,12 @@ class EquivariantTransform(TransformModule):
     """
 
     bijective = True
+    _has_low_weights = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        on_methods(cls, _COMPUTING, lambda method: full_precision(_refusing_low(method)))
+        on_methods(cls, ("lipschitz_bound",), full_precision)
 
     def __init__(self, action_in: GroupAction, action_out: GroupAction | None = None) -> None:
         super().__init__(cache_size=0)
@@ -89,6 +99,7 @@ class EquivariantTransform(TransformModule):
         """``inv_call_and_ladj`` under a context."""
         return self.inv_call_and_ladj(y)
 
+    @full_precision
     def condition(self, context: Tensor) -> EquivariantTransform:
         """This transform under a batch of contexts, a :class:`Conditioned` view that shares the weights."""
         from pyro_gflows.transforms.conditional import Conditioned  # it is an EquivariantTransform itself
@@ -157,7 +168,9 @@ class EquivariantTransform(TransformModule):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self.clear_cache()
-        return super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)
+        self._has_low_weights = any(is_low(parameter) for parameter in self.parameters())
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.clear_cache()
@@ -177,6 +190,30 @@ class EquivariantTransform(TransformModule):
         if self.action_out == self.action_in:
             return str(self.action_in)
         return f"{self.action_in} -> {self.action_out}"
+
+
+_COMPUTING = (
+    "call_and_ladj",
+    "inv_call_and_ladj",
+    "call_given",
+    "inv_call_given",
+    "initialize",
+    "initialize_inverse",
+)
+
+
+def _refusing_low(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a transform that refuses events, contexts and weights of half precision."""
+
+    @functools.wraps(method)
+    def inner(self: EquivariantTransform, *args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()):
+            refuse_low(value, "events and contexts")
+        if self._has_low_weights:
+            refuse_low(next(filter(is_low, self.parameters()), None), "weights")
+        return method(self, *args, **kwargs)
+
+    return inner
 
 
 def forget_param_store(module: torch.nn.Module) -> None:

@@ -120,6 +120,8 @@ class Conditioned(EquivariantTransform):
         (torch.Size([5, 2]), VectorAction(C1 on R^2: 2 x trivial))
     """
 
+    context: Tensor
+
     def __init__(self, transform: EquivariantTransform, context: Tensor) -> None:
         action = transform.context_action
         if action is None:
@@ -128,7 +130,9 @@ class Conditioned(EquivariantTransform):
             )
         action.check_event(context, "context")
         super().__init__(transform.action_in.without_symmetry(), transform.action_out.without_symmetry())
-        self.transform, self.context = transform, context
+        self.transform = transform
+        # a buffer, so that the memory of the last draw sees when the context is changed
+        self.register_buffer("context", context, persistent=False)
         self._context_dim = action.event_dim
         self.training = transform.training
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,65 +15,99 @@ __all__ = ["LastDraw"]
 class LastDraw:
     """Remembers what a transform last produced, from what, and with which log-det, until it is used once.
 
-    Sampling and then scoring the same tensor, as every SVI guide does, must not invert the transform. But a value may
-    outlive an optimizer step, and nothing that torch keeps (version counters, identities) betrays every kind of step;
-    so the weights themselves are compared with a copy taken when the value was made. The product is held weakly: when
-    it is gone, so is the memory of it.
+    Sampling and then scoring the same tensor, as every SVI guide does, must not invert the transform. But nothing that
+    torch keeps (version counters, identities) betrays every optimizer step or every write to a tensor: writes through
+    ``.data`` and through a NumPy view leave no trace. So everything that the log-det depends on (the product, what it
+    was made from, parameters and buffers, among them the context of a conditioned view) is compared by value with a
+    copy taken when the value was made. The product is held weakly: when it is gone, so is the memory of it.
     """
 
     def __init__(self) -> None:
-        self._product: weakref.ref[Tensor] | None = None
-        self._source: Tensor | None = None
+        self._product: _Seen | None = None
+        self._source: _Seen | None = None
+        self._made_from: Tensor | None = None
         self._ladj: Tensor | None = None
-        self._weights: list[tuple[weakref.ref[Tensor], Tensor]] = []
+        self._with_gradient = False
+        self._weights: list[_Seen] = []
+        self._modes: list[object] = []
 
     def drop(self, _: object = None) -> None:
         """Forget everything."""
-        self._product = self._source = self._ladj = None
-        self._weights = []
+        self._product = self._source = self._made_from = self._ladj = None
+        self._weights, self._modes = [], []
 
     def keep(self, module: nn.Module, source: Tensor, product: Tensor, ladj: Tensor) -> None:
         """Remember that ``module`` made ``product`` from ``source``; ``ladj`` is the forward log-det there."""
-        self._product, self._source, self._ladj = weakref.ref(product, self.drop), source, ladj
-        with torch.no_grad():  # cheaper than to detach each
-            self._weights = [(weakref.ref(tensor), tensor.clone()) for tensor in _weights(module)]
+        tensors, self._modes = _reads(module)
+        self._with_gradient = torch.is_grad_enabled()
+        self._made_from, self._ladj = source, ladj
+        with torch.no_grad():  # cheaper than to detach each copy
+            self._product, self._source = _Seen(product, self.drop), _Seen(source)
+            self._weights = [_Seen(tensor) for tensor in tensors]
 
     def source_of(self, module: nn.Module, product: Tensor) -> Tensor | None:
         """What this very tensor was made from, if it was made last and nothing has changed since."""
-        if self._product is None or self._product() is not product or not self._valid(module, product):
+        if self._product is None or self._product.tensor() is not product or not self._valid(module, product):
             return None
-        return self._source
+        return self._made_from
 
     def take(self, module: nn.Module, first: Tensor, second: Tensor) -> Tensor | None:
         """The log-det of this very pair (source and product, in any order), if still valid; it is given out once."""
-        product = None if self._product is None else self._product()
+        product, source = None if self._product is None else self._product.tensor(), self._made_from
         known = product is not None and (
-            (first is self._source and second is product) or (first is product and second is self._source)
+            (first is source and second is product) or (first is product and second is source)
         )
         ladj = self._ladj if known and product is not None and self._valid(module, product) else None
         self.drop()
         return ladj
 
     def _valid(self, module: nn.Module, product: Tensor) -> bool:
-        now = _weights(module)
-        if self._ladj is None or self._source is None or len(now) != len(self._weights):
+        if self._product is None or self._source is None or self._made_from is None:
             return False
-        if torch.is_grad_enabled() and not self._ladj.requires_grad:
-            if any(tensor.requires_grad for tensor in [self._source, product, *now]):
-                return False  # made under no_grad: it would be scored without a gradient
+        tensors, modes = _reads(module)
+        if modes != self._modes or len(tensors) != len(self._weights):
+            return False
+        now = [product, self._made_from, *tensors]
+        if torch.is_grad_enabled() and not self._with_gradient and any(tensor.requires_grad for tensor in now):
+            return False  # made under no_grad: it would be scored without a gradient
+        then = [self._product, self._source, *self._weights]
         try:
-            return all(
-                old() is tensor and torch.equal(copy, tensor)
-                for (old, copy), tensor in zip(self._weights, now, strict=True)
-            )
+            return all(old.is_still(tensor) for old, tensor in zip(then, now, strict=True))
         except RuntimeError:  # under vmap values cannot be compared, so nothing is reused
             return False
 
 
-def _weights(module: nn.Module) -> list[Tensor]:
+class _Seen:
+    """A tensor as it was at one moment: which one, its values, and where its gradient flowed to."""
+
+    __slots__ = ("_graph", "_values", "tensor")
+
+    def __init__(self, tensor: Tensor, when_gone: Callable[[Any], None] | None = None) -> None:
+        self.tensor = weakref.ref(tensor, when_gone)
+        self._values = tensor.clone()
+        self._graph = _graph(tensor)
+
+    def is_still(self, tensor: Tensor) -> bool:
+        """Whether this is that very tensor, unchanged; NaN is the same as NaN."""
+        if self.tensor() is not tensor or self._values.shape != tensor.shape or self._graph != _graph(tensor):
+            return False
+        return torch.equal(self._values, tensor) or torch.allclose(self._values, tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def _graph(tensor: Tensor) -> tuple[bool, Any]:
+    """What in-place changes of the gradient alone change (``detach_``, ``requires_grad_``, times 1 with a gradient)."""
+    return tensor.requires_grad, tensor.grad_fn
+
+
+def _reads(module: nn.Module) -> tuple[list[Tensor], list[object]]:
+    """The parameters and buffers of a module and its children, and the mode of each of them."""
     # not module.parameters(): it makes names and looks for duplicates, which costs more than small layers themselves
     own = [*module._parameters.values(), *module._buffers.values()]
     tensors = [tensor for tensor in own if tensor is not None]
+    # weights that Pyro draws anew at every access (PyroSample) are never the same: a fresh object equals no other
+    modes: list[object] = [object() if getattr(module, "_pyro_samples", None) else module.training]
     for child in module.children():
-        tensors += _weights(child)
-    return tensors
+        more, their_modes = _reads(child)
+        tensors += more
+        modes += their_modes
+    return tensors, modes

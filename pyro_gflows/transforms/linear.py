@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import GroupAction, VectorAction
 from pyro_gflows.nn import EquivariantLinear
-from pyro_gflows.numerics import cap_norm
+from pyro_gflows.numerics import cap_norm, matrix_exp
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -58,7 +58,7 @@ class GLinear(EquivariantTransform):
 
     def _apply_exponential(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
         matrix = sign * cap_norm(self.generator.matrix(), self.cap)
-        mixed = torch.linalg.matrix_exp(matrix)
+        mixed = matrix_exp(matrix)
         event_dim = self.action_in.event_dim
         batch = x.shape[: x.ndim - event_dim]
         # channels first and pixels flat, also where the event is a vector

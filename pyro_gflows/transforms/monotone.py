@@ -10,7 +10,7 @@ from pyro_gflows.nn import kernels_once
 from pyro_gflows.numerics import BanachSolver, Branch, ExactLogDet, LogDet, NewtonSolver, Solver, implicit_root
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
-from pyro_gflows.transforms.residual import bound_now, check_branch, promised_bound
+from pyro_gflows.transforms.residual import bound_now, certificate, check_branch, promised_bound
 
 __all__ = ["GMonotone"]
 
@@ -48,6 +48,8 @@ class GMonotone(EquivariantTransform):
         True
     """
 
+    log_dets = 2  # how many a call computes, each with an error of its own
+
     def __init__(
         self,
         action: GroupAction,
@@ -57,7 +59,7 @@ class GMonotone(EquivariantTransform):
         solver: Solver | None = None,
     ) -> None:
         super().__init__(action)
-        check_branch(branch, action)
+        self._bound_as_built = check_branch(branch, action)
         if getattr(branch, "context_action", None) is not None:
             raise ValueError(f"expected a branch without a context, got one that reads {branch.context_action}")
         self.branch = branch
@@ -90,8 +92,8 @@ class GMonotone(EquivariantTransform):
         return self.log_det(f, u, self.action_in.event_dim, lipschitz=bound, training=self.training, orbit=orbit)
 
     def extra_repr(self) -> str:
-        estimator = self.log_det.describe(lipschitz=self.lipschitz_bound(), dim=self.action_in.numel)
-        return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
+        certified = certificate(self.branch, self.log_det, self.action_in.numel, as_built=self._bound_as_built)
+        return f"{super().extra_repr()}, {certified}"
 
 
 class _Negative:

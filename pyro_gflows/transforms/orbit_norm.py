@@ -9,20 +9,20 @@ from pyro_gflows.actions import GroupAction
 from pyro_gflows.actions.orbits import component_labels
 from pyro_gflows.nn.tying import coordinate_moves
 from pyro_gflows.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
 __all__ = ["GOrbitNorm"]
 
 
 @registered
-class GOrbitNorm(EquivariantTransform):
+class GOrbitNorm(DataDependentTransform):
     r"""Scales and shifts all coordinates that the group exchanges by the same numbers.
 
     .. math:: y_i = e^{a_{o(i)}} x_i + b_{o(i)}, \qquad \log|\det J| = \sum_i a_{o(i)}
 
     with o(i) the orbit of coordinate i: for images, a ring of equivalent pixels of a channel. Bijective because
-    :math:`e^a > 0`; equivariant because the numbers are constant on orbits. ``initialize`` standardises each orbit; a
-    forward call never changes the numbers.
+    :math:`e^a > 0`; equivariant because the numbers are constant on orbits. ``initialize`` standardizes each orbit; see
+    :class:`DataDependentTransform` for when that happens.
 
     Args:
         action: how the group permutes coordinates; events of shape ``action.event_shape``.
@@ -57,19 +57,15 @@ class GOrbitNorm(EquivariantTransform):
     def _ladj(self, x: Tensor) -> Tensor:
         return self.log_scale[self.orbit].sum().expand(x.shape[: x.ndim - self.action_in.event_dim])
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def standardize(self, x: Tensor) -> None:
         mean, scale = self._moments(x)
-        with torch.no_grad():
-            self.log_scale.copy_(-scale.log())
-            self.shift.copy_(-mean / scale)
-        return super().initialize(x, context)
+        self.log_scale.copy_(-scale.log())
+        self.shift.copy_(-mean / scale)
 
-    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+    def standardize_inverse(self, y: Tensor) -> None:
         mean, scale = self._moments(y)
-        with torch.no_grad():
-            self.log_scale.copy_(scale.log())
-            self.shift.copy_(mean)
-        return super().initialize_inverse(y, context)
+        self.log_scale.copy_(scale.log())
+        self.shift.copy_(mean)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each orbit, over its coordinates and the batch."""

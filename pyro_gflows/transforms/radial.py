@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.nn import conditioner
+from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of_file
 from pyro_gflows.nn.radial import IsotypicParts, safe_norm
 from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
@@ -17,7 +18,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["GRadial", "g_radial"]
 
-_SMALLEST = 1e-3
+_MOST_BINS = 999
 
 
 @registered
@@ -29,7 +30,8 @@ class GRadial(ConditionalTransform):
 
     Bijective because R is increasing with R(0) = 0 and a linear tail, both directions in closed form; it commutes with
     every orthogonal map of each part, so with the group, continuous ones included. It never mixes directions: on its
-    own it models radial structure only.
+    own it models radial structure only. ``knots`` bounds how steep and how flat R may be, so that in single precision
+    the inverse undoes the map to 1e-3, both ways, for any weights.
 
     Args:
         action: how the group moves vectors.
@@ -37,6 +39,9 @@ class GRadial(ConditionalTransform):
         limit: where the linear tail begins.
         context_action: how the group moves a context that changes the splines; None: there is none.
         width: hidden fields of the network that reads the context.
+        knots: how the weights become widths, heights and slopes, and within which bounds; by default
+            ``BoundedKnots(secant=64.0)``, since a radius has no shift that takes up digits. Files from before there
+            were bounds load with :class:`~pyro_gflows.nn.FreeKnots`.
 
     Raises:
         ValueError: events are not vectors, a context that does not go with them, or bins and limit are not positive.
@@ -50,6 +55,8 @@ class GRadial(ConditionalTransform):
         True
     """
 
+    described_before: ClassVar[dict[str, Any]] = {"knots": FreeKnots}
+
     def __init__(
         self,
         action: GroupAction,
@@ -58,13 +65,15 @@ class GRadial(ConditionalTransform):
         limit: float = 4.0,
         context_action: GroupAction | None = None,
         width: int = 16,
+        knots: Knots | None = None,
     ) -> None:
         super().__init__(action, context_action=context_action)
         if action.event_dim != 1:
             raise ValueError(f"GRadial works on vectors, got {action}")
-        if not 1 <= bins < 1 / _SMALLEST or not 0 < limit < math.inf:
-            raise ValueError(f"expected 1 <= bins < {1 / _SMALLEST:g} and a positive limit, got {bins} and {limit}")
+        if not 1 <= bins <= _MOST_BINS or not 0 < limit < math.inf:
+            raise ValueError(f"expected 1 <= bins < {_MOST_BINS + 1} and a positive limit, got {bins} and {limit}")
         self.bins, self.limit = bins, limit
+        self.knots = BoundedKnots(secant=64.0) if knots is None else knots
         self.parts = IsotypicParts(action)
         count = len(self.parts)
         self.widths = nn.Parameter(torch.zeros(count, bins))
@@ -82,15 +91,15 @@ class GRadial(ConditionalTransform):
         if self.network is not None:
             raw = raw + self.network(self.inputs([], context)).unflatten(-1, raw.shape)
         widths, heights, slopes, log_height = raw.split([self.bins, self.bins, self.bins + 1, 1], -1)
+        width_shares = self.knots.widths(widths)
+        height_shares = self.knots.heights(heights, width_shares)
+        width, height = self.limit * torch.ones_like(log_height), self.limit * self.knots.log_height(log_height).exp()
         grids = []
-        for shares, end in (
-            (widths, self.limit * torch.ones_like(log_height)),
-            (heights, self.limit * log_height.exp()),
-        ):
-            share = _SMALLEST + (1 - _SMALLEST * self.bins) * shares.softmax(-1)
-            inner = functional.pad(share.cumsum(-1)[..., :-1], (1, 0))
+        for shares, end in ((width_shares, width), (height_shares, height)):
+            inner = functional.pad(shares.cumsum(-1)[..., :-1], (1, 0))
             grids.append(torch.cat([inner * end, end], -1))  # the last knot exactly at the end
-        return grids[0], grids[1], _SMALLEST + functional.softplus(slopes + math.log(math.expm1(1 - _SMALLEST)))
+        secants = (height_shares * height) / (width_shares * width)
+        return grids[0], grids[1], self.knots.slopes(slopes, secants)
 
     def _through(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         parts = self.parts.split(x)
@@ -110,6 +119,10 @@ class GRadial(ConditionalTransform):
 
     def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._through(y, context, inverse=False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:  # type: ignore[override]
+        self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.", complete=bool(args[1]))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.bins} bins on [0, {self.limit:g}]"

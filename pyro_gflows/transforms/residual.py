@@ -25,10 +25,11 @@ from pyro_gflows.numerics import (
     Solver,
     implicit_root,
 )
+from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
-__all__ = ["GResidual", "bound_now", "check_branch", "g_residual", "promised_bound"]
+__all__ = ["GResidual", "bound_now", "certificate", "check_branch", "g_residual", "promised_bound"]
 
 
 @registered
@@ -72,7 +73,7 @@ class GResidual(OneWayTransform):
         fast: Fast = "score",
     ) -> None:
         super().__init__(action, fast=fast, context_action=getattr(branch, "context_action", None))
-        check_branch(branch, action)
+        self._bound_as_built = check_branch(branch, action)
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if action.numel <= 3 else BanachSolver()) if solver is None else solver
@@ -109,10 +110,11 @@ class GResidual(OneWayTransform):
         return x + value, ladj
 
     def extra_repr(self) -> str:
-        estimator = self.log_det.describe(lipschitz=self.lipschitz_bound(), dim=self.action_in.numel)
-        return f"{super().extra_repr()}, Lipschitz bound {self.lipschitz_bound():.3f}, log-det {estimator}"
+        certified = certificate(self.branch, self.log_det, self.action_in.numel, as_built=self._bound_as_built)
+        return f"{super().extra_repr()}, {certified}"
 
 
+@full_precision
 def bound_now(branch: nn.Module) -> Tensor:
     """An upper bound of a branch's Lipschitz constant, as its weights are now."""
     return torch.as_tensor(branch.lipschitz_bound()).detach()  # type: ignore[operator]
@@ -120,18 +122,37 @@ def bound_now(branch: nn.Module) -> Tensor:
 
 def promised_bound(branch: nn.Module) -> float | Tensor:
     """A bound for solvers and estimators; what a branch promises for all weights costs nothing to compute."""
-    known = isinstance(branch, LipschitzSum | LipschitzNetwork | LipschitzDenseNetwork | ConditionalBranch)
-    return branch.bound if known else bound_now(branch)  # type: ignore[return-value]
+    return branch.bound if _keeps_a_promise(branch) else bound_now(branch)  # type: ignore[return-value]
 
 
-def check_branch(branch: nn.Module, action: GroupAction) -> None:
-    """Raise TypeError or ValueError unless the branch is a contraction with a bound, made for this action."""
-    _check_bound(branch)
+def _keeps_a_promise(branch: nn.Module) -> bool:
+    return isinstance(branch, LipschitzSum | LipschitzNetwork | LipschitzDenseNetwork | ConditionalBranch)
+
+
+def certificate(branch: nn.Module, log_det: LogDet, dim: int, *, as_built: float) -> str:
+    """What is certified of a branch and of the log-det, for a ``repr``: nothing is computed from the weights.
+
+    Args:
+        branch: one that promises a bound for all weights, or any other, whose bound may change with its weights.
+        log_det: the estimator.
+        dim: numbers in an event.
+        as_built: the bound of the branch when the layer was built.
+    """
+    promised = _keeps_a_promise(branch)
+    bound = float(branch.bound) if promised else as_built  # type: ignore[arg-type]
+    estimator = log_det.describe(lipschitz=bound, dim=dim)
+    return f"Lipschitz bound {bound:.4g}{'' if promised else ' as built'}, log-det {estimator}"
+
+
+def check_branch(branch: nn.Module, action: GroupAction) -> float:
+    """The bound of a branch; TypeError or ValueError unless it is a contraction with a bound, made for this action."""
+    bound = _check_bound(branch)
     if getattr(branch, "action", action) != action:
         raise ValueError(f"expected a branch for {action}, got one for {branch.action}")
+    return bound
 
 
-def _check_bound(branch: nn.Module) -> None:
+def _check_bound(branch: nn.Module) -> float:
     if not hasattr(branch, "lipschitz_bound"):
         raise TypeError(
             f"expected a branch with a lipschitz_bound() method, got {type(branch).__name__}; build it from "
@@ -143,6 +164,7 @@ def _check_bound(branch: nn.Module) -> None:
             f"expected a branch with a Lipschitz bound below 1, got {bound:g}; an unbounded activation (gated) or "
             "an unbounded layer is in it: use the Lipschitz layers and activations of pyro_gflows.nn"
         )
+    return bound
 
 
 # Numbers in an event up to which the log-det is exact in training too, and up to which it is exact in evaluation: that
@@ -151,6 +173,7 @@ _EXACT_UP_TO = 64
 _DENSE_UP_TO = 1000
 
 _TRUNCATION = 1e-3  # nats for each number
+_PROBES = 4
 
 
 def _default_log_det(action: GroupAction, branch: nn.Module) -> LogDet:
@@ -159,7 +182,7 @@ def _default_log_det(action: GroupAction, branch: nn.Module) -> LogDet:
     if action.numel <= _DENSE_UP_TO:
         return RouletteLogDet()
     _check_bound(branch)
-    return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=promised_bound(branch), probes=1))
+    return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=promised_bound(branch), probes=_PROBES))
 
 
 def g_residual(
@@ -176,10 +199,11 @@ def g_residual(
 
     The default log-det follows the size of the event. At most 64 numbers: exact. More: the unbiased roulette in
     training, and in evaluation the exact one up to 1,000 numbers; above, where its dense Jacobian would be too large,
-    the power series, cut where the bound leaves at most 0.001 nats for each number, of a fixed probe and all its group
-    images: an estimate, but deterministic and exactly invariant. Its cost grows as 1 / (1 - bound): 49 terms at 0.9,
-    509 at 0.99. ``repr`` says which is in use, with its error; ``log_det`` takes another, such as
-    ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=8))``.
+    the power series, cut where the bound leaves at most 0.001 nats for each number, of 4 fixed probes and all their
+    group images: an estimate, but deterministic and exactly invariant. Its error is nearly the same for every event;
+    ``pyro_gflows.infer.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound): 49
+    terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
+    ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``, which is exact in evaluation.
 
     Args:
         action: how the group moves events.
@@ -199,7 +223,7 @@ def g_residual(
         >>> g_residual(VectorAction.plane("D8"), fast="sample").fast
         'sample'
         >>> g_residual(ImageAction("D4", channels=3, size=32), bound=0.9).log_det.evaluation
-        SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 1 fixed probe)
+        SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 4 fixed probes)
     """
     if not isinstance(action, GroupAction):
         raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
 
 __all__ = ["ElementwiseSpline"]
 
-_SMALLEST = 1e-3  # share of the interval, and slope
+_MOST_BINS = 998
 
 
 @registered
 class ElementwiseSpline(Transformer):
-    r""":math:`y_i = e^{s_i} S_i(x_i) + t_i`, S_i a monotone rational-quadratic spline; signed permutations only.
+    r""":math:`y_i = e^{s_i} (S_i(x_i) + t_i)`, S_i a monotone rational-quadratic spline; signed permutations only.
 
-    The knots of S_i lie on both sides of 0, as many on each. Each of their parameters (log-shares of the widths and of
-    the heights, slopes) is e + o on the right and e - o on the left, where e moves by :math:`|\rho|` and o by
+    The knots of S_i lie on both sides of 0, as many on each. Each of their parameters (of the widths, heights and
+    slopes) is e + o on the right and e - o on the left, where e moves by :math:`|\rho|` and o by
     :math:`\rho`: a sign flip mirrors the knots, :math:`S(-x) \to -S(x)`, and a permutation permutes the splines. This
     reaches every spline that commutes; where the conditioner sees nothing that flips with x_i, o = 0 and S_i is odd.
     Beyond the knots S_i goes on in a straight line. Log-det :math:`\sum_i s_i + \log S_i'(x_i)`; both directions in
-    closed form; the identity for zero parameters.
+    closed form; the identity for zero parameters. ``knots`` bounds how steep and how flat S_i may be, so that in single
+    precision the inverse undoes the map to 1e-3, both ways, for any parameters (and shifts that themselves do not use
+    up the digits: \|t\| up to 100).
 
     Args:
         action: how the group moves the part.
         bins: pieces of each spline, an even number.
         limit: the knots lie in [-limit, limit].
         cap: bound of \|s\|, smooth.
+        knots: how the parameters become widths, heights and slopes, and within which bounds; by default
+            :class:`~pyro_gflows.nn.BoundedKnots`. Files from before there were bounds load with
+            :class:`~pyro_gflows.nn.FreeKnots`, under which also :math:`y_i = e^{s_i} S_i(x_i) + t_i`.
 
     Raises:
         ValueError: the action is not a signed permutation; bins are not even, or limit is not positive.
@@ -49,22 +56,32 @@ class ElementwiseSpline(Transformer):
         torch.Size([5, 2])
     """
 
-    def __init__(self, action: GroupAction, *, bins: int = 8, limit: float = 4.0, cap: float = 3.0) -> None:
+    described_before: ClassVar[dict[str, Any]] = {"knots": FreeKnots}
+
+    def __init__(
+        self,
+        action: GroupAction,
+        *,
+        bins: int = 8,
+        limit: float = 4.0,
+        cap: float = 3.0,
+        knots: Knots | None = None,
+    ) -> None:
         super().__init__(action, cap=cap)
         if not action.is_signed_permutation:
             raise ValueError(f"an element-wise spline commutes with (signed) permutations only, got {action}")
-        if bins < 2 or bins % 2 or bins >= 1 / _SMALLEST or not 0 < limit < math.inf:
+        if bins < 2 or bins % 2 or bins > _MOST_BINS or not 0 < limit < math.inf:
             raise ValueError(
-                f"expected an even number of bins from 2 to {1 / _SMALLEST - 2:g} and a positive limit, "
-                f"got {bins} and {limit}"
+                f"expected an even number of bins from 2 to {_MOST_BINS} and a positive limit, got {bins} and {limit}"
             )
         self.bins, self.limit = bins, limit
+        self.knots = BoundedKnots() if knots is None else knots
         # of the log-scale or shift; widths and heights on one side of 0; slopes there (that at 0 has no odd part)
         self.even, self.odd = [1, bins // 2, bins // 2, bins // 2 + 1], [1, bins // 2, bins // 2, bins // 2]
         self.params_action = action.absolute().copies(sum(self.even)).direct_sum(action.copies(sum(self.odd)))
 
     def _numbers(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, ...]:
-        """Log-scale, shift, log-shares of widths and heights, and raw slopes, along a last dimension."""
+        """Log-scale, shift, and what the knots read their widths, heights and slopes from, along a last dimension."""
         event_dim, fields = self.action.event_dim, sum(self.action.field_sizes)
         params = params.unflatten(-event_dim, (-1, fields))
         if belongs is not None:
@@ -77,17 +94,16 @@ class ElementwiseSpline(Transformer):
         left = [(e - o).flip(-1) for e, o in zip(even, odd, strict=True)]
         widths, heights = (torch.cat(pair, -1) for pair in zip(left[:2], right[:2], strict=True))
         slopes = torch.cat([left[2], right[2][..., 1:]], -1)
-        return self._capped(scale.squeeze(-1)), shift.squeeze(-1), widths, heights, slopes
-
-    def _sizes(self, raw: Tensor) -> Tensor:
-        return 2 * self.limit * (_SMALLEST + (1 - _SMALLEST * self.bins) * raw.softmax(-1))
+        log_scale, shift = self._capped(scale.squeeze(-1)), shift.squeeze(-1)
+        return log_scale, shift * log_scale.exp() if self.knots.scales_shift else shift, widths, heights, slopes
 
     def _spline(self, x: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, *, inverse: bool) -> list[Tensor]:
-        sizes = [self._sizes(widths), self._sizes(heights)]
-        knots = [functional.pad(size.cumsum(-1)[..., :-1], (1, 0)) - self.limit for size in sizes]
-        slopes = _SMALLEST + functional.softplus(slopes + math.log(math.expm1(1 - _SMALLEST)))
-        piece = (x[..., None] >= knots[1 if inverse else 0][..., 1:]).sum(-1)
-        table = torch.stack([*knots, *sizes, slopes[..., :-1], slopes[..., 1:]], -2)
+        shares = self.knots.widths(widths)
+        sizes = [2 * self.limit * shares, 2 * self.limit * self.knots.heights(heights, shares)]
+        ends = [functional.pad(size.cumsum(-1)[..., :-1], (1, 0)) - self.limit for size in sizes]
+        slopes = self.knots.slopes(slopes, sizes[1] / sizes[0])
+        piece = (x[..., None] >= ends[1 if inverse else 0][..., 1:]).sum(-1)
+        table = torch.stack([*ends, *sizes, slopes[..., :-1], slopes[..., 1:]], -2)
         chosen = torch.take_along_dim(table, piece[..., None, None], -1).squeeze(-1)
         left, bottom, width, height, start, end = chosen.unbind(-1)
         return list(rational_quadratic(x, (left, bottom), (width, height), (start, end), inverse=inverse))
@@ -104,6 +120,10 @@ class ElementwiseSpline(Transformer):
         log_scale, shift, *knots = self._numbers(params, belongs)
         image, log_slope = self._spline((y - shift) * (-log_scale).exp(), *knots, inverse=True)
         return image, self._ladj(log_slope - log_scale)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.", complete=bool(args[1]))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{self.bins} bins on [-{self.limit:g}, {self.limit:g}], log-scales within {self.cap:g}"

@@ -6,15 +6,23 @@ The rule behind all of them: :math:`x \\mapsto A(c)\\,x + t(c)` commutes with th
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
+from pyro_gflows.precision import full_precision, is_low, on_methods
 from pyro_gflows.registry import registered
 
 __all__ = ["ElementwiseAffine", "IrrepScale", "MatrixExponential", "Transformer", "default_transformer"]
+
+
+_Result = tuple[Tensor, Tensor]
 
 
 class Transformer(nn.Module):
@@ -30,6 +38,10 @@ class Transformer(nn.Module):
 
     start: float = 0.0
     """The factor on a fresh conditioner's last layer; 0 starts as the identity."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        on_methods(cls, ("forward", "inverse"), lambda method: full_precision(_raising_params(method)))
 
     def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
         super().__init__()
@@ -61,6 +73,16 @@ class Transformer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"log-scales within {self.cap:g}"
+
+
+def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
+    """A map that takes rounded parameters, of a network with an autocast of its own, back to the dtype of the event."""
+
+    @functools.wraps(method)
+    def inner(self: Transformer, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> _Result:
+        return method(self, x, params.to(x.dtype) if is_low(params) else params, belongs)
+
+    return inner
 
 
 class _Affine(Transformer):

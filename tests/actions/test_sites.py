@@ -1,6 +1,7 @@
 """SitesAction: one group on several sites, packed into one vector, and what bad input gets."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -89,3 +90,71 @@ def test_joint_generators_move_all_sites_together():
 def test_bad_input_says_what_was_expected(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+SCALAR = SitesAction.from_generators([{"scale": [[-1]], "means": [[0, 1], [1, 0]]}])
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (4, 5), (1,), (0,)], ids=str)
+def test_a_scalar_site_is_moved(batch):
+    """A value of shape () per draw, as ``pyro.sample("scale", dist.Normal(0.0, 1.0))`` gives it."""
+    values = {"scale": torch.randn(batch), "means": torch.randn(*batch, 2)}
+    moved = SCALAR.act(torch.tensor(1), values)
+    assert torch.equal(moved["scale"], -values["scale"])
+    assert torch.equal(moved["means"], values["means"].flip(-1))
+
+
+def test_a_scalar_site_is_turned_into_nothing_else_by_a_continuous_group():
+    action = SitesAction("SO(2)", {"angle": VectorAction.trivial("SO(2)"), "arrow": VectorAction.plane("SO(2)")})
+    values = {"angle": torch.tensor(2.0), "arrow": torch.randn(2)}
+    element = action.sample((), torch.Generator().manual_seed(0))
+    moved = action.act(element, values)
+    assert moved["angle"].shape == () and torch.equal(moved["angle"], values["angle"])
+    each = action.move("angle", action.sample((3,)), torch.randn(3))
+    assert each.shape == (3,)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
+def test_an_element_for_each_draw_of_a_site_of_one_number(shape):
+    value, elements = torch.randn(7, *shape), torch.arange(7) % 2
+    moved = SCALAR.move("scale", elements, value)
+    signs = (1 - 2 * elements).reshape(7, *[1] * len(shape))
+    assert torch.equal(moved, signs * value)
+    all_images = SCALAR.move("scale", torch.arange(2).reshape(2, *[1] * value.ndim), value)
+    assert torch.equal(all_images, torch.stack([value, -value]))
+
+
+def test_which_sites_any_element_changes():
+    group = VectorAction.signs(2).group
+    action = SitesAction(group, {"x": VectorAction.signs(2), "y": VectorAction.trivial(group, copies=3)})
+    assert [action.moves(site) for site in ("x", "y", "z")] == [True, False, False]
+    assert not SitesAction("SO(3)", {"x": VectorAction.trivial("SO(3)")}).moves("x")
+    assert SitesAction("SO(3)", {"x": VectorAction.space("SO(3)")}).moves("x")
+    assert not SitesAction("C1", {"x": VectorAction.regular("C1", copies=2)}).moves("x")
+
+
+def test_hidden_units_change_places_and_signs_jointly():
+    """The group of a tanh network with 3 hidden units: permutations and signs, which do not commute."""
+    swap, shift = torch.eye(3).double()[[1, 0, 2]], torch.eye(3).double()[[1, 2, 0]]
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0]).double())
+    moves = [{"w": torch.kron(m, torch.eye(2).double()), "b": m, "v": m} for m in (swap, shift, flip)]
+    action = SitesAction.from_generators(moves)
+    assert action.group.order == 2**3 * 6
+    assert not torch.equal(action.group.table, action.group.table.T)
+    x = torch.randn(20, 2, dtype=torch.float64)
+
+    def outputs(values):
+        return torch.tanh(x @ values["w"].mT + values["b"]) @ values["v"]
+
+    values = {"w": torch.randn(3, 2), "b": torch.randn(3), "v": torch.randn(3)}
+    values = {name: value.double() for name, value in values.items()}
+    images = [action.act(element, values) for element in action.elements()]
+    for image in images:
+        torch.testing.assert_close(outputs(image), outputs(values))
+    # independently: every order of the units with every choice of signs, once
+    expected = {
+        tuple(s * float(values["v"][i]) for i, s in zip(order, signs, strict=True))
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product([1, -1], repeat=3)
+    }
+    assert {tuple(image["v"].tolist()) for image in images} == expected

@@ -61,7 +61,7 @@ def test_a_flow_with_the_symmetry_has_it_to_rounding_and_every_pose_costs_the_sa
 def test_with_a_dequantiser_bounds_of_the_levels():
     flow, x = flow_of(), images(60)
     dequantiser = randomize_(g_dequantiser(flow.action, SCALING, width=2), scale=0.05)
-    result = fit(flow, x, settings=FitSettings(steps=2), dequantise=dequantiser, progress=False)
+    result = fit(flow, x, settings=FitSettings(steps=2, check_symmetry=False), dequantise=dequantiser, progress=False)
     state = torch.get_rng_state()
     report = image_report(flow, x, SCALING, dequantiser=dequantiser, draws=50, result=result)
     assert torch.equal(torch.get_rng_state(), state)

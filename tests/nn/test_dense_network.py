@@ -81,3 +81,33 @@ def test_what_is_read_is_passed_on():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         LipschitzDenseNetwork(ACTIONS["regular C4"], **arguments)
+
+
+@pytest.mark.parametrize("name", ["regular C4", "SO(3)"])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_the_bound_is_the_product_of_exact_norms(name, depth, scale):
+    """Those of the layers' matrices, from dense singular values; to understate it, if only by 2 %, is to break it."""
+    action = ACTIONS[name]
+    branch = randomize_(LipschitzDenseNetwork(action, width=2, depth=depth, bound=0.8).double(), scale=scale)
+    gains = torch.ones((), dtype=torch.float64)
+    for layer, angle in zip(branch.layers[:-1], branch.angle.detach(), strict=True):
+        made = torch.linalg.matrix_norm(matrix_of(layer), 2)
+        gains = gains * (angle.cos() ** 2 + (angle.sin() * made) ** 2).sqrt()
+    expected = gains * torch.linalg.matrix_norm(matrix_of(branch.layers[-1]), 2)
+    torch.testing.assert_close(branch.lipschitz_bound(), expected, rtol=1e-10, atol=0)
+
+
+def test_the_bound_of_images_is_no_less_than_the_product_of_exact_norms():
+    for name in ("image D4", "shifts"):
+        branch = randomize_(LipschitzDenseNetwork(ACTIONS[name], width=2, bound=0.8).double(), scale=0.2)
+        made, last = (torch.linalg.matrix_norm(matrix_of(layer), 2) for layer in branch.layers)
+        angle = branch.angle.detach()[0]
+        assert (angle.cos() ** 2 + (angle.sin() * made) ** 2).sqrt() * last <= branch.lipschitz_bound() * (1 + 1e-12)
+
+
+def matrix_of(layer):
+    """The linear part of a layer, as a matrix on flattened events."""
+    shape = layer.action_in.event_shape
+    units = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)
+    return (layer(units) - layer(torch.zeros_like(units))).flatten(1).detach().mT

@@ -130,3 +130,40 @@ def test_a_second_derivative_raises():
     _, log_det = RouletteLogDet()(f, x, 1, lipschitz=0.8, training=True)
     with pytest.raises(RuntimeError, match="first derivative"):
         torch.autograd.grad(log_det.sum(), list(f.parameters()), create_graph=True)
+
+
+@pytest.mark.parametrize("memory", [lambda estimator: estimator, ConstantMemory], ids=["plain", "constant"])
+@pytest.mark.parametrize(("rows", "calls", "shared"), [(4000, 1, False), (1, 300, False), (2, 300, True)])
+def test_every_term_is_summed_as_often_as_it_should_be(rows, calls, shared, memory):
+    """Of x -> a x on the line every term is known, so that a value shows how many were summed, and a gradient too."""
+    exact_terms, a, q = 3, 0.7, 0.8
+    slope = torch.full((rows,), a, dtype=torch.float64, requires_grad=True)
+
+    class Slopes:
+        def __call__(self, x: Tensor) -> Tensor:
+            return slope.unsqueeze(-1) * x
+
+        def captured(self) -> list[Tensor]:
+            return [slope]
+
+    torch.manual_seed(0)
+    estimator = memory(RouletteLogDet(exact_terms=exact_terms, continuation=q, shared_length=shared))
+    x = torch.ones(rows, 1, dtype=torch.float64)
+    values, gradients = [], []
+    for _ in range(calls):
+        _, log_det = estimator(Slopes(), x, 1, lipschitz=a, training=True)
+        gradients.append(torch.autograd.grad(log_det.sum(), slope)[0])
+        values.append(log_det.detach())
+    log_det, gradient = torch.cat(values), torch.cat(gradients)
+
+    k = torch.arange(1, 200, dtype=torch.float64)
+    weights = q ** -(k - exact_terms).clamp(min=0)
+    sums = (weights * (-1) ** (k + 1) * a**k / k).cumsum(0)[exact_terms - 1 :]
+    slopes = (weights * (-1) ** (k + 1) * a ** (k - 1)).cumsum(0)[exact_terms - 1 :]
+    more = (log_det.unsqueeze(-1) - sums).abs().argmin(-1)
+    torch.testing.assert_close(log_det, sums[more], rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, slopes[more], rtol=0, atol=1e-12)
+    lengths = more[::rows] if shared else more
+    for m in range(1, 12):
+        share = float((lengths >= m).double().mean())
+        assert abs(share - q**m) < 4.5 * (q**m * (1 - q**m) / len(lengths)) ** 0.5, m

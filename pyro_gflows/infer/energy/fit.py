@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.energy.mixing import Mixing
+from pyro_gflows.infer.energy.mixing import ForwardKL, Mixing
 from pyro_gflows.infer.energy.path_gradient import LogDensity, reverse_kl_loss
 from pyro_gflows.infer.energy.report import EnergyReport, energy_report
+from pyro_gflows.infer.training.callbacks import Callback, callback_list
 from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.identity import name_of, run_identity, schedule_identity, values_at
 from pyro_gflows.infer.training.learnable import Learnable, learnable
-from pyro_gflows.infer.training.run import run, run_identity
+from pyro_gflows.infer.training.run import Watch, run
 from pyro_gflows.infer.training.settings import FitSettings, Schedule
 from pyro_gflows.infer.training.trainer import Trainer
+from pyro_gflows.precision import full_precision
 
 __all__ = ["fit_energy"]
 
 
+@full_precision
 def fit_energy(
     flow: Any,
     log_density: LogDensity,
@@ -29,7 +35,8 @@ def fit_energy(
     settings: FitSettings | None = None,
     annealing: Schedule | None = None,
     mixing: Mixing | None = None,
-    samples: Tensor | None = None,
+    samples: Tensor | np.ndarray | None = None,
+    callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -52,14 +59,17 @@ def fit_energy(
             should end at 1.
         mixing: a second loss: ``ForwardKL(samples)`` or ``AlphaMixing(proposal)``.
         samples: of the target, for the forward NLL of the report.
+        callbacks: as for :func:`fit`; the losses are ``{"train": ...}``, what is minimised, and the flow is ``flow``.
         folder: where checkpoints go; None keeps none.
-        resume: go on from the folder's checkpoint.
+        resume: go on from the folder's checkpoint, also for more steps, as :func:`fit` does. Log-density and mixing are
+            compared by their values at a few fixed points.
         progress: show a progress bar.
 
     Raises:
         TypeError: neither flow nor distribution with a module, or a ``log_density`` that does not give tensors.
         ValueError: no weights, no reparametrised draws, a ``log_density`` of another shape or without gradient, samples
             of another shape, early stopping (there is no held-out set), or what :func:`fit` says of folders.
+        RuntimeError: this is one of several processes, as torchrun starts them.
         FitDiverged: NaN; the weights are put back to the last good snapshot.
 
     Example:
@@ -81,18 +91,36 @@ def fit_energy(
         raise ValueError("there is no held-out set to stop early by: give HeldOut(patience=None)")
     if samples is not None:
         samples = check_data(samples, event_shape=target.distribution.event_shape, source="samples")
+    if isinstance(mixing, ForwardKL):
+        given = check_data(mixing.samples, event_shape=target.distribution.event_shape, source="samples of ForwardKL")
+        mixing = dataclasses.replace(mixing, samples=given.to(target.reference))
     _check_log_density(log_density, target)
-    name = getattr(log_density, "__qualname__", None) or repr(log_density)
+
+    def identity() -> dict[str, Any]:
+        shape, like = target.distribution.event_shape, target.reference
+        values = values_at(log_density, shape, like, name="the log-density")
+        about = {} if values is None else {"log_density_values": values}
+        if mixing is not None:
+            about["mixing_weight"] = schedule_identity(mixing.weight)
+            if (described := getattr(mixing, "identity", None)) is not None:
+                about["mixing_values"] = described(shape, like)
+        return run_identity(
+            target.module,
+            settings,
+            log_density=name_of(log_density),
+            annealing=schedule_identity(annealing),
+            mixing=name_of(mixing),
+            **about,
+        )
+
     result = run(
         lambda: EnergyTrainer(target, log_density, settings=settings, annealing=annealing, mixing=mixing),
         settings=settings,
         device=target.reference.device,
-        identity=run_identity(
-            target.module, settings, log_density=name, annealing=repr(annealing), mixing=repr(mixing)
-        ),
+        identity=identity,
         folder=folder,
         resume=resume,
-        show="loss" if progress else "",
+        watch=Watch(flow, callback_list(callbacks), "loss" if progress else ""),
     )
     report = energy_report(flow, log_density, samples=samples, seed=settings.seed)
     return dataclasses.replace(report, run=result)
@@ -140,7 +168,8 @@ class EnergyTrainer(Trainer):
         return (
             f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder (now "
             f"clip_norm={optimizer.clip_norm}), begin at a higher temperature (annealing=Ramp(start=0.1)), or look for "
-            "NaN in the log-density"
+            "NaN in the log-density; if it is -inf at some draws (hard edges), the reverse divergence is infinite, and "
+            "fit(flow, OwnDraws(flow, log_density)) fits the forward one"
         )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_gflows.infer.energy.path_gradient import LogDensity
-from pyro_gflows.infer.training.batches import fingerprint
+from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.identity import fingerprint, values_at
 from pyro_gflows.infer.training.settings import Ramp, Schedule
 
 __all__ = ["AlphaMixing", "ForwardKL", "Mixing"]
@@ -32,7 +34,7 @@ class ForwardKL:
     r"""Adds the likelihood of given samples of the target, :math:`-E_p \log q(x)`.
 
     Args:
-        samples: shape ``(n, *event_shape)``; ``draws`` of them, with replacement, at every step.
+        samples: shape ``(n, *event_shape)``, a tensor or an array; ``draws`` of them, with replacement, at every step.
         weight: the share of this loss, when a fraction of the run is over; by default it falls from 1/2 to 0 at 80%, so
             that the end is free of its noise.
     """
@@ -41,6 +43,8 @@ class ForwardKL:
     weight: Schedule = field(default_factory=lambda: Ramp(start=0.5, end=0.0, until=0.8))
 
     def __post_init__(self) -> None:
+        if isinstance(self.samples, np.ndarray) and self.samples.ndim >= 2 and len(self.samples):
+            object.__setattr__(self, "samples", check_data(self.samples, source="samples"))
         if not isinstance(self.samples, Tensor) or self.samples.ndim < 2 or len(self.samples) == 0:
             raise TypeError(f"expected samples as a tensor of shape (n, *event_shape), got {_kind(self.samples)}")
 
@@ -90,6 +94,10 @@ class AlphaMixing:
             log_m = torch.logaddexp(log_q, self.proposal.log_prob(x.to(foreign)).to(log_q)) - math.log(2)
             weights = torch.softmax(self.alpha * (log_density(x) - log_m), 0)
         return -(weights * log_q).sum()
+
+    def identity(self, event_shape: torch.Size, like: Tensor) -> dict[str, Any] | None:
+        """Values of the proposal's log-density, whose repr need not show its parameters."""
+        return values_at(lambda x: self.proposal.log_prob(x), event_shape, like, name="the proposal")
 
 
 def _kind(value: object) -> str:

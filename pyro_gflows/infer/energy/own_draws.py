@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.energy.path_gradient import LogDensity, on_full_plates
+from pyro_gflows.infer.modes import evaluating
+from pyro_gflows.infer.training.identity import name_of, values_at
 from pyro_gflows.infer.training.learnable import learnable
 
 __all__ = ["OwnDraws", "bearable_power"]
@@ -60,7 +62,8 @@ class OwnDraws:
     ) -> None:
         if pool < 2 or batches < 1 or not 0 < ess < 1:
             raise ValueError(f"expected pool >= 2, batches >= 1 and ess in (0, 1), got {pool}, {batches} and {ess}")
-        self._target, self._log_density = learnable(flow), log_density
+        # weights of draws that see different minibatches would compare the minibatches
+        self._target, self._log_density = learnable(flow), on_full_plates(log_density)
         self.pool, self.batches, self.ess = pool, batches, ess
         self.power = 0.0
         """The power beta of the last pool; 0 before there is one."""
@@ -76,14 +79,10 @@ class OwnDraws:
 
     @torch.no_grad()
     def _refresh(self) -> None:
-        module, distribution = self._target.module, self._target.distribution
-        training = module.training
-        module.eval()
-        try:
+        distribution = self._target.distribution
+        with evaluating(self._target.module):
             x = distribution.sample(torch.Size([self.pool]))
             log_q = distribution.log_prob(x)
-        finally:
-            module.train(training)
         log_p = self._log_density(x)
         if log_p.shape != (self.pool,) or bool(log_p.isnan().any()):
             raise ValueError(
@@ -100,6 +99,27 @@ class OwnDraws:
         self._events = x
         # where -inf to the power 0 would be NaN
         self._weights = torch.where(log_weights > -math.inf, self.power * log_weights, -math.inf).softmax(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """The pool and how much of it is used, for a checkpoint."""
+        return {
+            "events": self._events,
+            "weights": self._weights,
+            "power": torch.tensor(self.power, dtype=torch.float64),
+            "used": torch.tensor(self._used),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state` gave."""
+        self._events = state["events"].to(self._target.reference.device)
+        self._weights = state["weights"].cpu()
+        self.power, self._used = float(state["power"]), int(state["used"])
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run: the log-density, by its name and its values at a few points."""
+        shape, like = self._target.distribution.event_shape, self._target.reference
+        values = values_at(self._log_density, shape, like, name="the log-density")
+        return {"log_density": name_of(self._log_density), **({} if values is None else {"at": values})}
 
     def __repr__(self) -> str:
         return f"OwnDraws(pool={self.pool}, batches={self.batches}, ess={self.ess})"

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, TransformedDistribution
 from pyro_gflows.transforms import EquivariantTransform
 from pyro_gflows.transforms.one_way import OneWayTransform
 
-__all__ = ["LogDensity", "draws_and_scores", "reverse_kl_loss"]
+__all__ = ["LogDensity", "draws_and_scores", "on_full_plates", "reverse_kl_loss"]
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -56,6 +56,19 @@ def reverse_kl_loss(
     value = (log_q - inverse_temperature * log_p.detach()).mean()
     surrogate = (direction * x).sum() / draws
     return value + (surrogate - surrogate.detach())
+
+
+def on_full_plates(log_density: LogDensity) -> LogDensity:
+    """The log-density of all data, where calls of ``log_density`` see a random minibatch of them.
+
+    That is its method of this name where it has one, as :meth:`AutoGFlow.log_density` has; else itself.
+
+    Example:
+        >>> on_full_plates(torch.sin) is torch.sin
+        True
+    """
+    full: LogDensity = getattr(log_density, "on_full_plates", log_density)
+    return full
 
 
 def draws_and_scores(distribution: Distribution, draws: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.infer.energy.path_gradient import LogDensity
+from pyro_gflows.infer.energy.path_gradient import LogDensity, on_full_plates
 from pyro_gflows.infer.evaluate import mean_and_error
-from pyro_gflows.infer.importance import ImportanceReport, importance_report
+from pyro_gflows.infer.importance import ImportanceReport, importance_report, rounding_step
+from pyro_gflows.infer.log_det_error import LogDetError, error_of_score
+from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.infer.training.run import FitResult
 
 __all__ = ["EnergyReport", "energy_report"]
+
+
+_COMPARED = 16  # draws at which two calls of a log-density are compared
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,11 @@ class EnergyReport:
         reverse_nll: :math:`E_q[-\log p]` with the estimated normaliser.
         forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
             alone shows modes that q has lost.
+        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normaliser and all
+            losses alike.
         run: Steps, seconds and loss curve of the fit, or None.
+        noise: how much the log-density changes from call to call at the same draws, in nats; above 0 no other figure is
+            given (they are NaN), since weights made of such a log-density are those of its noise.
     """
 
     importance: ImportanceReport
@@ -40,6 +51,8 @@ class EnergyReport:
     forward_nll: float | None = None
     forward_nll_error: float | None = None
     run: FitResult | None = None
+    noise: float = 0.0
+    log_det_error: LogDetError = field(default_factory=LogDetError)
 
     @property
     def ess(self) -> float:
@@ -62,12 +75,21 @@ class EnergyReport:
         return self.reverse_loss + self.log_normaliser
 
     def __str__(self) -> str:
-        forward = "" if self.forward_nll is None else f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        if self.noise:
+            return (
+                f"no report: log_density changes by {self.noise:.3g} nats from call to call at the same draws (it sees "
+                "random minibatches, or draws numbers of its own), so that figures made from it would be noise; give "
+                "one that sees all data as energy_report(flow, log_density)"
+            )
+        forward = "unknown (no samples of the target given)"
+        if self.forward_nll is not None:
+            forward = f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        estimated = "" if self.log_det_error.is_exact else f"\n{self.log_det_error}"
         return (
             f"{self.importance}\n"
             f"reverse KL {self.reverse_kl:.4f} = {self.reverse_loss:.4f} +- {self.reverse_loss_error:.4f} "
             f"+ log normaliser {self.log_normaliser:.4f}\n"
-            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward or 'unknown (no samples of the target given)'}"
+            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward}{estimated}"
         )
 
 
@@ -84,7 +106,8 @@ def energy_report(
 
     Args:
         flow: as for :func:`fit_energy`.
-        log_density: as for :func:`fit_energy`.
+        log_density: as for :func:`fit_energy`. Where it has a method ``on_full_plates``, as that of a guide has, this
+            is what counts; one that changes from call to call gets no figures, and a warning.
         draws: how many.
         samples: of the target, shape ``(n, *event_shape)``.
         seed: of the draws.
@@ -107,22 +130,27 @@ def energy_report(
     distribution, reference = target.distribution, target.reference
     if samples is not None:
         samples = check_data(samples, event_shape=distribution.event_shape, source="samples").to(reference)
-    training = target.module.training
-    target.module.eval()
     devices = [reference.device] if reference.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(seed)
-            log_p, log_q = [], []
-            for count in _parts(draws, batch_size):
-                x = distribution.sample(torch.Size([count]))
-                log_q.append(distribution.log_prob(x).double())
-                log_p.append(log_density(x).double())
-            forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
-    finally:
-        target.module.train(training)
+    with evaluating(target.module), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        full, log_p, log_q = on_full_plates(log_density), [], []
+        noise = _noise(full, distribution.sample(torch.Size([_COMPARED])))
+        if noise:
+            report = _no_report(draws, noise)
+            warnings.warn(str(report), stacklevel=2)
+            return report
+        torch.manual_seed(seed)
+        for count in _parts(draws, batch_size):
+            x = distribution.sample(torch.Size([count]))
+            log_q.append(distribution.log_prob(x))
+            log_p.append(full(x))
+        few = x[:256]
+        error_of_log_det = error_of_score(target.module, lambda: distribution.log_prob(few.clone()))
+        forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
     target_log, own_log = torch.cat(log_p), torch.cat(log_q)
-    importance = importance_report(target_log - own_log)
+    resolution = max(rounding_step(target_log), rounding_step(own_log))
+    target_log, own_log = target_log.double(), own_log.double()
+    importance = importance_report(target_log - own_log, resolution=resolution)
     loss, error = mean_and_error(own_log - target_log)
     mean, spread = (None, None) if forward is None else mean_and_error(torch.cat(forward).double())
     return EnergyReport(
@@ -132,7 +160,24 @@ def energy_report(
         reverse_nll=importance.log_mean_weight - float(target_log.mean()),
         forward_nll=mean,
         forward_nll_error=spread,
+        log_det_error=error_of_log_det,
     )
+
+
+def _noise(log_density: LogDensity, x: Tensor) -> float:
+    """The largest change of a log-density between two calls, in nats; 0 where it is that of rounding."""
+    first, second = log_density(x).double(), log_density(x).double()
+    same = (first == second) | (first.isnan() & second.isnan())  # infinities are equal to themselves
+    change = torch.where(same, 0.0, (first - second).abs())
+    size = first[first.isfinite()].abs().max() if bool(first.isfinite().any()) else first.new_zeros(())
+    rounding = torch.finfo(x.dtype).eps ** 0.5 * (1.0 + float(size))
+    return float(change.max()) if bool((change > rounding).any()) else 0.0
+
+
+def _no_report(draws: int, noise: float) -> EnergyReport:
+    unknown = math.nan
+    importance = ImportanceReport(draws, unknown, unknown, unknown, unknown, unknown)
+    return EnergyReport(importance, unknown, unknown, unknown, noise=noise)
 
 
 def _parts(total: int, size: int) -> list[int]:

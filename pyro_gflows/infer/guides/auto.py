@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from pyro import poutine
 from pyro.infer.autoguide.guides import AutoContinuous
-from pyro.infer.autoguide.initialization import init_to_feasible
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import Distribution, Transform, biject_to
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.guides.default_flow import guide_transforms
 from pyro_gflows.infer.guides.invariance import log_joint_invariance
-from pyro_gflows.infer.guides.log_joint import log_joint, prior_draws
+from pyro_gflows.infer.guides.joint_model import JointModel
+from pyro_gflows.infer.guides.log_joint import LogJoint
 from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
 from pyro_gflows.infer.guides.pushforward import pushforward_sites
 from pyro_gflows.infer.guides.representative import orbit_representative
+from pyro_gflows.infer.guides.row_check import finite_rows
+from pyro_gflows.infer.guides.row_runs import OneByOne
 from pyro_gflows.infer.guides.start import find_mode
+from pyro_gflows.infer.guides.start_points import init_or_zero, mode_starts
 from pyro_gflows.infer.guides.supports import unconstrained_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm
 
@@ -31,6 +34,7 @@ __all__ = ["AutoGFlow"]
 _POINTS = 3
 _DRAWS = 10_000
 _STARTS = 32
+_FEW_STARTS = 8  # where each takes runs of the model of its own
 
 
 class AutoGFlow(AutoContinuous):
@@ -50,17 +54,24 @@ class AutoGFlow(AutoContinuous):
         transforms: makes the flow's transforms from the action on the unconstrained vector; build them with
             ``fast="sample"``. By default :func:`guide_transforms`; after an OrbitFlow, which is flexible itself, none.
         base: makes the invariant base from that action; by default the isotropic InvariantNormal. A base with separate
-            modes (OrbitFlow, OrbitMixture) is placed at the best mode that :func:`find_mode` finds from 32 draws of
-            the prior, before training.
+            modes (OrbitFlow, OrbitMixture) is placed at the best mode that :func:`find_mode` finds from 32 starts (8
+            where the model runs one by one), before training: draws of the prior, and half of them about the point of
+            ``init_loc_fn`` if it is given.
         args: arguments to run the model with, such as a batch of data.
         kwargs: keyword arguments to run the model with.
         check: what to do where the log-joint is not invariant: "warn", "raise" (ValueError) or "skip" the check.
-        joint: the model to check in place of ``model``, with the discrete sites summed out.
+        joint: the model whose log-joint is meant, in place of ``model``, where ``model`` is behind ``poutine.block``:
+            the whole of it, with discrete sites summed out (by hand, or by ``infer={"enumerate": "parallel"}``) and the
+            sites of other guides held fixed by ``poutine.condition``.
+        init_loc_fn: as for Pyro's guides, such as ``init_to_value(values={...})``: maps a site to a value. The check
+            is made about that point, and modes are looked for from there. By default a point that the support allows;
+            priors that cannot be drawn from (ImproperUniform) need none.
 
     Raises:
-        TypeError: the model needs arguments that ``args`` and ``kwargs`` do not give.
+        TypeError: the model needs arguments that ``args`` and ``kwargs`` do not give; or ``base``, ``transforms`` or
+            ``init_loc_fn`` are no functions.
         ValueError: the action does not fit a site, or does not commute with the map to its support; names the site and
-            the way out.
+            the way out. With a base that is placed at a mode: what :meth:`log_density` raises.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; automatic guides, arXiv:1603.00788.
 
@@ -77,6 +88,7 @@ class AutoGFlow(AutoContinuous):
     """
 
     flow: EquivariantFlow
+    _has_noted_cost = False
 
     def __init__(
         self,
@@ -89,12 +101,14 @@ class AutoGFlow(AutoContinuous):
         kwargs: Mapping[str, Any] | None = None,
         check: Literal["warn", "raise", "skip"] = "warn",
         joint: Callable[..., Any] | None = None,
+        init_loc_fn: Callable[..., Any] | None = None,
     ) -> None:
         if not isinstance(action, SitesAction):
             raise TypeError(f"expected a SitesAction('S3', {{site: action}}), got {type(action).__name__}")
         if check not in ("warn", "raise", "skip"):
             raise ValueError(f"expected check to be 'warn', 'raise' or 'skip', got {check!r}")
-        super().__init__(model, init_loc_fn=init_to_feasible)
+        _check_makers(base, transforms, init_loc_fn)
+        super().__init__(model, init_loc_fn=init_or_zero() if init_loc_fn is None else init_or_zero(init_loc_fn))
         self.action = action
         given = {} if kwargs is None else dict(kwargs)
         try:
@@ -109,18 +123,25 @@ class AutoGFlow(AutoContinuous):
         chosen_base = base(self.vector_action)
         if transforms is None:
             transforms = _as_it_is if isinstance(chosen_base, OrbitFlow) else guide_transforms
-        self.flow = EquivariantFlow(chosen_base, list(transforms(self.vector_action))).to(self._init_loc())
+        layers = transforms(self.vector_action)
+        if isinstance(layers, str | Transform) or not isinstance(layers, Iterable):
+            raise TypeError(f"expected transforms= to give a list of layers, got {_said(layers)}; return [layer, ...]")
+        self.flow = EquivariantFlow(chosen_base, list(layers)).to(self._init_loc())
         with poutine.block():
             self._create_plates(*args, **given)
         if check != "skip":
-            report = log_joint_invariance(joint or model, action, self._points(), args=args, kwargs=given)
+            points = self._points(JointModel(joint or model, self._start(), args, given))
+            report = log_joint_invariance(joint or model, action, points, args=args, kwargs=given)
             if not report.is_invariant:
                 if check == "raise":
                     raise ValueError(str(report))
                 warnings.warn(str(report), stacklevel=2)
         if hasattr(chosen_base, "start_at"):
-            starts = prior_draws(self, model, _STARTS, args, given)
-            chosen_base.start_at(*find_mode(self.log_density(*args, **given), starts))
+            target = self.log_density(*args, **given)
+            options: dict[str, Any] = {"args": args, "kwargs": given, "about_start": init_loc_fn is not None}
+            count = _FEW_STARTS if target.is_one_by_one else _STARTS
+            starts = mode_starts(self, model, log_density=target.on_full_plates, count=count, **options)
+            chosen_base.start_at(*find_mode(target, starts))
 
     # -- set-up -------------------------------------------------------------------------------------------------------
     def _packed_action(self) -> VectorAction:
@@ -135,14 +156,14 @@ class AutoGFlow(AutoContinuous):
             raise ValueError(f"the action names {missing}, but the latent sites of the model are {list(sizes)}")
         return SitesAction(self.action.group, free).packed(sizes)
 
-    def _points(self) -> list[dict[str, Tensor]]:
-        """Values of all sites, at random unconstrained points about the initial one."""
-        start, generator = self._init_loc(), torch.Generator().manual_seed(0)
-        points = []
-        for _ in range(_POINTS):
-            noise = torch.randn(start.shape, generator=generator, dtype=torch.float64)
-            points.append(self._values(start + noise.to(start)))
-        return points
+    def _start(self) -> dict[str, Tensor]:
+        """The values of all sites at the start."""
+        return {name: site["value"] for name, site in self.prototype_trace.iter_stochastic_nodes()}
+
+    def _points(self, joint: JointModel) -> list[dict[str, Tensor]]:
+        """Values of all sites, at random unconstrained points about the start, where the log-joint is finite."""
+        run, batch = OneByOne(self, joint), joint.minibatch()
+        return [self._values(row) for row in finite_rows(lambda rows: run(rows, batch), self._init_loc(), _POINTS)]
 
     def _values(self, latent: Tensor) -> dict[str, Tensor]:
         """The constrained values of all sites, from unconstrained vectors."""
@@ -166,19 +187,28 @@ class AutoGFlow(AutoContinuous):
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
         return self.flow.dist
 
-    def log_density(self, *args: Any, **kwargs: Any) -> Callable[[Tensor], Tensor]:
+    def log_density(self, *args: Any, **kwargs: Any) -> LogJoint:
         r"""The function :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|` of unconstrained vectors u, shape
         ``(rows, latent_dim)``: what ``fit_energy(guide.flow, guide.log_density(data))`` fits the guide to.
+
+        A model that cannot be run for all vectors at once, in one more plate, runs by vmap or for one vector after the
+        other; the first such call says so and what it costs. Of a model with minibatches it is an unbiased estimate,
+        with new rows at every call; its ``on_full_plates`` is the log-joint of all rows, which the report of
+        :func:`fit_energy` is made from.
 
         Args:
             args: arguments of the model.
             kwargs: its keyword arguments.
 
         Raises:
-            ValueError: the model draws sites that the guide does not see, such as discrete ones, and no ``joint`` was
-                given; or it cannot be run in a plate.
+            ValueError: the model hides observed sites behind ``poutine.block``, or draws sites that the guide does not
+                see, such as discrete ones, and no ``joint`` was given.
         """
-        return log_joint(self, self._joint[0], args, kwargs)
+        target = LogJoint(self, self._joint[0], args, kwargs)
+        if target.note and not self._has_noted_cost:
+            self._has_noted_cost = True
+            warnings.warn(target.note, stacklevel=2)
+        return target
 
     # -- reading ------------------------------------------------------------------------------------------------------
     def orbit_representative(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -211,8 +241,8 @@ class AutoGFlow(AutoContinuous):
         chosen = latent if sites is None else list(sites)
         if unknown := [name for name in chosen if name not in latent]:
             raise ValueError(f"expected sites among {latent}, got {unknown}")
-        if moved := [name for name in chosen if name in self.action.sites]:
-            fixed = [name for name in latent if name not in self.action.sites]
+        if moved := [name for name in chosen if self.action.moves(name)]:
+            fixed = [name for name in latent if not self.action.moves(name)]
             raise ValueError(
                 f"under {self.action.group} the posterior of {moved} is the same for all images of a value, so a "
                 "median or quantile says nothing of one of them; ask for those of guide.orbit_representative(samples)"
@@ -236,6 +266,36 @@ class AutoGFlow(AutoContinuous):
         return drawn
 
 
+def _check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
+    """Base, transforms and start are given as functions: what they are made from is known to the guide alone."""
+    if not callable(base) or isinstance(base, Distribution):
+        raise TypeError(
+            "expected base= to be a function that makes the base from the action on the unconstrained vector, such as "
+            f"OrbitFlow, OrbitMixture or lambda action: InvariantNormal(action, mean=True), got {_said(base)}"
+        )
+    if transforms is not None and (not callable(transforms) or isinstance(transforms, Transform)):
+        raise TypeError(
+            "expected transforms= to be a function that makes the layers from the action on the unconstrained vector, "
+            f"such as lambda action: [g_coupling(action), GActNorm(action)], got {_said(transforms)}"
+        )
+    if init_loc_fn is not None and not callable(init_loc_fn):
+        raise TypeError(
+            "expected init_loc_fn= to be a function from a site to a value, such as init_to_value(values={...}), got "
+            f"{_said(init_loc_fn)}"
+        )
+
+
+def _said(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else type(value).__name__
+
+
 def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:
-    """A flow needs a transform; this one stays the identity."""
-    return [GActNorm(action).requires_grad_(False)]
+    """A flow needs a transform; this one stays the identity.
+
+    Its numbers are buffers under the names of the parameters: Pyro warns of every frozen parameter.
+    """
+    identity = GActNorm(action)
+    for name, value in list(identity.named_parameters(recurse=False)):
+        delattr(identity, name)
+        identity.register_buffer(name, value.detach())
+    return [identity]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_gflows.actions import SitesAction
+from pyro_gflows.infer.guides.joint_model import JointModel
+from pyro_gflows.infer.guides.minibatch import Minibatch
 
 __all__ = ["LogJointReport", "log_joint_invariance"]
 
@@ -27,6 +27,8 @@ class LogJointReport:
         element: the group element that changed it most.
         site: the site whose own log-probability changed most then.
         is_random: two runs at one point differ: the model draws sites that the values do not fix.
+        fault: why there is no log-joint to check: the model hides its observed sites, say; "" where there is one.
+        is_empty: the log-joint is -inf or NaN at all points and all their images, so that nothing was compared.
     """
 
     error: float
@@ -34,17 +36,21 @@ class LogJointReport:
     element: Tensor
     site: str
     is_random: bool = False
+    fault: str = ""
+    is_empty: bool = False
 
     @property
     def is_invariant(self) -> bool:
-        return not self.is_random and self.error <= self.tolerance
+        return not (self.is_random or self.fault or self.is_empty) and self.error <= self.tolerance
 
     def __str__(self) -> str:
-        if self.is_random:
+        unchecked = "the model's log-joint could not be checked for invariance"
+        if self.is_random or self.fault:
+            return f"{unchecked}: {self.fault}"
+        if self.is_empty:
             return (
-                "the model's log-joint could not be checked for invariance: it changes from run to run at the same "
-                "latent values, so the model draws sites that the guide does not see (discrete ones behind "
-                "poutine.block, say); pass joint=, the same model with them summed out"
+                f"{unchecked}: it is -inf or NaN at all points that were tried (at site {self.site!r}); give "
+                "init_loc_fn=, which says where the posterior's mass is"
             )
         return (
             f"the model's log-joint is not invariant: group element {self.element.tolist()} changes it by "
@@ -70,6 +76,9 @@ def log_joint_invariance(
         args: arguments of the model.
         kwargs: its keyword arguments.
 
+    Raises:
+        ValueError: no points.
+
     Example:
         >>> import pyro, pyro.distributions as dist
         >>> from pyro_gflows import VectorAction
@@ -80,43 +89,36 @@ def log_joint_invariance(
         >>> report.is_invariant, report.site
         (False, 'means')
     """
+    if not points:
+        raise ValueError("expected at least one point, got none")
+    joint = JointModel(model, points[0], args, kwargs)
     elements = torch.cat([action.generators(), action.sample((2,), torch.Generator().manual_seed(1))])
     worst = LogJointReport(-1.0, 0.0, elements[0], next(iter(action.sites)))
-
-    def run(values: Mapping[str, Tensor], batches: Any = None) -> Any:
-        conditioned = poutine.condition(model, data=dict(values))
-        if batches is not None:
-            conditioned = poutine.replay(conditioned, trace=batches)
-        return poutine.block(poutine.trace(conditioned).get_trace)(*args, **(kwargs or {}))
-
+    if fault := joint.fault():
+        return replace(worst, error=math.inf, fault=fault)
+    compared, site = False, worst.site
     with torch.no_grad():
         for point in points:
-            start = run(point)
-            batches = start.copy()
-            for name, site in start.nodes.items():
-                if not (site["type"] == "sample" and site_is_subsample(site)):
-                    batches.remove_node(name)
-            before, again = _terms(start), _terms(run(point, batches))
+            batch = joint.minibatch()  # one for all images
+
+            def terms(values: Mapping[str, Tensor], batch: Minibatch = batch) -> dict[str, float]:
+                return {name: float(term.double()) for name, term in joint.terms(values, batch).items()}
+
+            before, again = terms(point), terms(point)
+            site = next((name for name, term in before.items() if not math.isfinite(term)), site)
             tolerance = _tolerance(before, point)
             if _change(sum(before.values()), sum(again.values())) > tolerance:
-                return LogJointReport(float("inf"), tolerance, elements[0], worst.site, is_random=True)
+                return replace(
+                    worst, error=math.inf, tolerance=tolerance, is_random=True, fault=f"it {joint.why_random()}"
+                )
             for element in elements:
-                after = _terms(run(action.act(element, point), batches))
+                after = terms(action.act(element, point))
+                compared = compared or math.isfinite(sum(before.values())) or math.isfinite(sum(after.values()))
                 error = _change(sum(before.values()), sum(after.values()))
                 if not error - tolerance <= worst.error - worst.tolerance:
-                    site = max(before, key=lambda name: _change(before[name], after[name]))
-                    worst = LogJointReport(error, tolerance, element, site)
-    return worst
-
-
-def _terms(trace: Any) -> dict[str, float]:
-    """The log-probability of each site."""
-    trace.compute_log_prob()
-    return {
-        name: float(site["log_prob"].double().sum())
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    }
+                    changed = max(before, key=lambda name: _change(before[name], after.get(name, math.nan)))
+                    worst = LogJointReport(error, tolerance, element, changed)
+    return worst if compared else replace(worst, site=site, is_empty=True)
 
 
 def _change(before: float, after: float) -> float:

@@ -2,100 +2,128 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.infer.autoguide.guides import AutoContinuous
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import biject_to
 
-from pyro_gflows.infer.guides.row_check import check_rows
+from pyro_gflows.infer.guides.joint_model import JointModel
+from pyro_gflows.infer.guides.minibatch import Minibatch
+from pyro_gflows.infer.guides.row_check import alike, finite_rows, first_that_agrees, wide_rows
+from pyro_gflows.infer.guides.row_runs import ByVmap, InAPlate, OneByOne, RowRun
 
-__all__ = ["log_joint", "prior_draws"]
-
-_PLATE = "num_particles_vectorized"  # as Pyro's ELBOs call theirs, so that models treat both alike
+__all__ = ["LogJoint"]
 
 
-def log_joint(
-    guide: AutoContinuous, model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Callable[[Tensor], Tensor]:
-    r"""The function :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|` of vectors u packed as the guide packs them.
+class LogJoint:
+    r"""The function :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|` of vectors u packed as a guide packs them.
 
-    The model runs once for all vectors, in one more plate outside of its own.
+    The model runs once for all vectors, in one more plate outside of its own, where it gives what its own trace of each
+    vector gives. A model that is not written for that (another shape, an error, or rows that are mixed) runs by
+    ``torch.func.vmap``, and where that does not work either, one vector at a time; ``note`` says so.
+
+    Where plates hold minibatches, a call draws their rows anew, the same for all vectors, and scales their terms up: an
+    unbiased estimate, for training. :meth:`on_full_plates` is the log-joint of all rows, for reports.
 
     Args:
         guide: has seen the model, and knows its latent sites.
-        model: the model; all its latent sites are the guide's.
-        args: its arguments.
+        model: the model; all its latent sites are the guide's, or discrete and summed out by
+            ``infer={"enumerate": "parallel"}``.
+        args: arguments of the model.
         kwargs: its keyword arguments.
 
-    Returns:
-        A function from shape ``(rows, latent_dim)`` to ``(rows,)``. It raises ValueError for another shape.
-
     Raises:
-        ValueError: the model draws sites which the guide does not see, or cannot be run in a plate, or mixes its rows.
+        ValueError: the model has latent sites which the guide does not see, or hides observed ones; its values change
+            from run to run; or (when called) vectors of another shape than ``(rows, latent_dim)``.
     """
-    with torch.no_grad(), poutine.block():
-        nodes = poutine.trace(model).get_trace(*args, **kwargs).nodes.values()
-    frames = [frame for site in nodes if site["type"] == "sample" for frame in site["cond_indep_stack"]]
-    nesting = max((-frame.dim for frame in frames if frame.vectorized), default=0)
 
-    def log_density(latent: Tensor) -> Tensor:
-        if latent.ndim != 2 or latent.shape[1] != guide.latent_dim:
-            raise ValueError(f"expected vectors of shape (rows, {guide.latent_dim}), got {tuple(latent.shape)}")
-        rows = len(latent)
-        total = latent.new_zeros(rows)
-        values = {}
-        for site, free in guide._unpack_latent(latent.reshape(rows, *[1] * nesting, -1)):
-            transform = biject_to(site["fn"].support)
-            value = values[site["name"]] = transform(free)
-            total = total + transform.log_abs_det_jacobian(free, value).reshape(rows, -1).sum(-1)
-        with poutine.block(), pyro.plate(_PLATE, rows, dim=-nesting - 1):
-            trace = poutine.trace(poutine.condition(model, data=values)).get_trace(*args, **kwargs)
-        trace.compute_log_prob()
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample" or site_is_subsample(site):
-                continue
-            if not site["is_observed"]:
-                raise ValueError(
-                    f"site {name!r} is latent, but not one of the guide's; sum it out of the model (discrete sites), "
-                    "and give that model as AutoGFlow(..., joint=)"
-                )
-            score = site["log_prob"]
-            if score.ndim != nesting + 1 or len(score) != rows:
-                raise ValueError(
-                    f"expected site {name!r} to have a batch dimension for {rows} vectors at dim {-nesting - 1}, "
-                    f"got log-probabilities of shape {tuple(score.shape)}; write the model so that it runs in a plate, "
-                    "as vectorize_particles=True asks for"
-                )
-            total = total + score.reshape(rows, -1).sum(-1)
+    def __init__(
+        self, guide: AutoContinuous, model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        self.__qualname__ = "log_joint.<locals>.log_density"  # the name by which saved runs know it
+        self._latent_dim = guide.latent_dim
+        start = {name: site["value"] for name, site in guide.prototype_trace.iter_stochastic_nodes()}
+        self._joint = JointModel(model, start, args, kwargs)
+        if fault := self._joint.fault():
+            raise ValueError(fault)
+        self._surest = OneByOne(guide, self._joint)
+        self._ways: list[RowRun] = [InAPlate(guide, self._joint), ByVmap(guide, self._joint), self._surest]
+        self.note = ""
+        """What a model that does not run in one more plate costs."""
+        self._choose(guide._init_loc())
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        return self._run(latent, self._joint.minibatch())
+
+    def on_full_plates(self, latent: Tensor) -> Tensor:
+        """The log-joint of all rows of all plates: as many runs as it takes minibatches to hold each row once."""
+        if not self._joint.plates:
+            return self(latent)
+        total = latent.new_zeros(len(latent))
+        for batch in self._joint.cover():
+            total = total + self._run(latent, batch)
         return total
 
-    check_rows(log_density, guide._init_loc(), minibatches=any(_is_minibatch(site) for site in nodes))
-    return log_density
+    @property
+    def is_one_by_one(self) -> bool:
+        """Whether the model runs once for each vector."""
+        return self._ways[0] is self._surest
 
+    def __repr__(self) -> str:
+        return f"LogJoint of {self._latent_dim} unconstrained numbers"
 
-def _is_minibatch(site: Any) -> bool:
-    """Whether a site draws the rows of a plate, rather than taking all of them."""
-    return site["type"] == "sample" and site_is_subsample(site) and len(site["value"]) < site["fn"].size
+    def _choose(self, start: Tensor) -> None:
+        """Keep the ways that give what the model's own trace gives."""
+        batch = self._joint.minibatch()
+        reference = partial(self._surest, batch=batch)
+        with torch.no_grad(), torch.random.fork_rng(devices=[start.device] if start.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            rows = torch.cat([finite_rows(reference, start), wide_rows(reference, start)])
+            if not alike(reference(rows), reference(rows)):
+                raise ValueError(f"the model's log-joint {self._joint.why_random()}")
+            chosen, reason = first_that_agrees([partial(way, batch=batch) for way in self._ways], reference, rows)
+        self._leave_out(0 if chosen is None else chosen, reason)
+        if self._joint.hidden_latent:
+            warnings.warn(
+                f"the model hides the latent sites {self._joint.hidden_latent} behind poutine.block; at the points "
+                "that were tried the log-joint did not depend on them, but they are no part of it; if anything "
+                "observed does, pass joint=, the same model with them summed out or held fixed by poutine.condition",
+                stacklevel=4,
+            )
 
+    def _leave_out(self, count: int, reason: str) -> None:
+        del self._ways[:count]
+        if count and self._joint.summed:
+            self.note = (
+                f"the discrete sites {self._joint.summed} are summed out of the log-joint, which is evaluated "
+                f"{self._ways[0].cost}"
+            )
+        elif count:
+            self.note = (
+                f"the model does not run in one more plate ({reason}), so its log-joint is evaluated "
+                f"{self._ways[0].cost}; index from the right and sum over the model's own dimensions only, as "
+                "vectorize_particles=True asks for, to run all draws at once"
+            )
 
-@torch.no_grad()
-def prior_draws(
-    guide: AutoContinuous, model: Callable[..., Any], count: int, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Tensor:
-    """Unconstrained latent vectors, shape ``(count, latent_dim)``: the model's own draws of its sites."""
-    drawn = []
-    for _ in range(count):
-        with poutine.block():
-            trace = poutine.trace(model).get_trace(*args, **kwargs)
-        parts = [
-            biject_to(site["fn"].support).inv(trace.nodes[name]["value"]).reshape(-1)
-            for name, site in guide.prototype_trace.iter_stochastic_nodes()
-        ]
-        drawn.append(torch.cat(parts))
-    return torch.stack(drawn)
+    def _run(self, latent: Tensor, batch: Minibatch) -> Tensor:
+        if latent.ndim != 2 or latent.shape[1] != self._latent_dim:
+            raise ValueError(f"expected vectors of shape (rows, {self._latent_dim}), got {tuple(latent.shape)}")
+        for index, way in enumerate(self._ways):
+            try:
+                values = way(latent, batch)
+            except Exception as error:
+                # shapes may fit for the number of rows that was tried and for no other; an error of the model itself
+                # comes again when it runs for each vector alone
+                if way is self._surest:
+                    raise
+                reason = f"{type(error).__name__} for {len(latent)} rows"
+                continue
+            if index:
+                self._leave_out(index, reason)
+                warnings.warn(self.note, stacklevel=3)
+            return values
+        raise AssertionError("the last way returns or raises")

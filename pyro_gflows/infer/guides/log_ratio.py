@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, biject_to, constraints, transform_to
 from torch.distributions.transforms import Transform
 
+from pyro_gflows.precision import full_precision
+
 __all__ = ["IsometricLogRatio", "LogRatioReparam", "log_ratio_basis", "log_ratio_simplex"]
 
 
@@ -60,12 +62,15 @@ class IsometricLogRatio(Transform):
     domain = constraints.real_vector
     codomain = log_ratio_simplex
 
+    @full_precision
     def _call(self, x: Tensor) -> Tensor:
         return torch.softmax(x @ log_ratio_basis(x.shape[-1] + 1).to(x), -1)
 
+    @full_precision
     def _inverse(self, y: Tensor) -> Tensor:
         return y.clamp_min(torch.finfo(y.dtype).tiny).log() @ log_ratio_basis(y.shape[-1]).to(y).T
 
+    @full_precision
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         log_y = torch.log_softmax(x @ log_ratio_basis(y.shape[-1]).to(x), -1)
         return log_y.sum(-1) + 0.5 * math.log(y.shape[-1])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import register_kl
@@ -15,10 +17,11 @@ __all__ = ["Pushforward", "pushforward_sites"]
 class Pushforward(dist.Delta):
     r"""The point :math:`v = T(u)` that a latent u decides, with :math:`-\log|\det J_T(u)|` as its log-density.
 
-    A Pyro Delta in all but two respects, in which a Delta forgets that its density is a function of the point. Its KL
+    A Pyro Delta in all but three respects, in which a Delta forgets that its density is a function of the point. Its KL
     divergence to p is :math:`-\log|\det J_T(u)| - \log p(v)`, where that of a Delta has the second term alone, so that
     TraceMeanField_ELBO is off by the log-det of every constrained site. And a detached point has a density without a
-    gradient: ReweightedWakeSleep scores constant draws.
+    gradient: ReweightedWakeSleep scores constant draws. And a draw is a tensor of its own, where that of a Delta is the
+    point itself (often a view of the latent u): changed in place, it is another point, which has density 0.
 
     Args:
         v: the point.
@@ -33,6 +36,10 @@ class Pushforward(dist.Delta):
         >>> bool(torch.isclose(kl_divergence(point, normal), 0.5 - normal.log_prob(point.v)))
         True
     """
+
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        drawn: Tensor = super().rsample(torch.Size(sample_shape))
+        return drawn.clone()
 
     def log_prob(self, x: Tensor) -> Tensor:
         at_point = super().log_prob(x)

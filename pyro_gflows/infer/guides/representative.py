@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.precision import full_precision
 
 __all__ = ["orbit_representative"]
 
@@ -16,6 +17,7 @@ _FITTED_ON = 2000  # draws
 _SMALLEST = 1e-3  # standard deviation, in units of the site's
 
 
+@full_precision
 def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, rounds: int = 20) -> dict[str, Tensor]:
     r"""Move every draw by the element of a finite group that makes it most likely among the moved draws.
 
@@ -24,10 +26,13 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
     and moves each draw to where this normal is largest, in turn: so what tells the images apart counts, and noise does
     not. Starts from the images nearest to one draw, once by all sites and once by each alone; the most likely end is
     taken. There the mean is the lexicographically smallest of its images: permuted rows come out in ascending order of
-    the site that ``action`` names first.
+    the site that ``action`` names first. Of one draw, that is all: it comes back as the smallest of its own images.
+
+    The choice of the elements is not differentiated; a gradient passes through the action of the chosen element.
 
     Args:
-        samples: for each site its draws, batch dimensions first; those of other sites are returned as they are.
+        samples: for each site its draws, batch dimensions first, or one draw without any; those of other sites are
+            returned as they are.
         action: how the group moves the sites.
         rounds: at most so many fits from each start.
 
@@ -48,24 +53,32 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
     names = [name for name in action.sites if name in samples]
     if not names:
         raise ValueError(f"expected draws of the sites {list(action.sites)}, got {list(samples)}")
-    flat = {name: action.flatten(name, samples[name]).flatten(0, -2) for name in names}
+    flat = {name: action.flatten(name, samples[name]) for name in names}
+    flat = {name: values.reshape(-1, values.shape[-1]) for name, values in flat.items()}
     counts = {name: len(values) for name, values in flat.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"expected as many draws of each site, got {counts}")
+    if not next(iter(counts.values())):
+        return dict(samples)
     joint = SitesAction(action.group, {name: action.sites[name] for name in names}).vector_action
-    x = torch.cat([values / values.std().clamp_min(1e-12) for values in flat.values()], -1)
+    chosen, last = _chosen(joint, {name: values.detach() for name, values in flat.items()}, rounds)
+    moved = {
+        name: action.sites[name].act(last, action.sites[name].act_each(chosen, values)).reshape(samples[name].shape)
+        for name, values in flat.items()
+    }
+    return {**samples, **moved}
+
+
+def _chosen(joint: VectorAction, flat: Mapping[str, Tensor], rounds: int) -> tuple[Tensor, Tensor]:
+    """The element for each draw that brings it to where the others are, and the one that then orders them all."""
+    x = torch.cat([values / values.std(correction=0).clamp_min(1e-12) for values in flat.values()], -1)
     few = x[torch.linspace(0, len(x) - 1, min(len(x), _FITTED_ON)).long()]
     sizes = [values.shape[-1] for values in flat.values()]
     best = min((_fit(joint, few, weights, rounds) for weights in _starts(sizes, x)), key=lambda fit: fit[0])
     _, mean, weights = best
     chosen = _most_likely(joint, x, mean, weights)
     images = joint.act_all(joint.act_each(chosen, x).mean(0))
-    last = joint.elements()[min(range(len(images)), key=lambda index: images[index].tolist())]
-    moved = {
-        name: action.sites[name].act(last, action.sites[name].act_each(chosen, values)).reshape(samples[name].shape)
-        for name, values in flat.items()
-    }
-    return {**samples, **moved}
+    return chosen, joint.elements()[min(range(len(images)), key=lambda index: images[index].tolist())]
 
 
 def _starts(sizes: list[int], x: Tensor) -> list[Tensor]:

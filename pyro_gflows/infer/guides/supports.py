@@ -12,6 +12,7 @@ from torch.distributions import biject_to, constraints
 
 from pyro_gflows.actions import FiniteGroup, MatrixRepresentation, Representation, SitesAction, VectorAction
 from pyro_gflows.infer.guides.log_ratio import log_ratio_basis, log_ratio_simplex
+from pyro_gflows.infer.guides.whole_rows import blocks_of_rows, whole_rows
 
 __all__ = ["unconstrained_action"]
 
@@ -24,7 +25,8 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     ``biject_to(support)``.
 
     That is the site's own action where T works number by number, and its image under the log-ratio basis on a simplex
-    that a LogRatioReparam has changed.
+    that a LogRatioReparam has changed. Where a row of values has fewer free numbers (the simplex, a Cholesky factor of
+    correlations) and the group permutes whole rows, it is the same permutation of the rows of free numbers.
 
     Args:
         action: how the group moves sites.
@@ -33,7 +35,8 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
         shape: the shape of an unconstrained value.
 
     Raises:
-        ValueError: the site has another number of values, or :math:`T(\rho(g)\,u) \ne \rho(g)\,T(u)`; says what to do.
+        ValueError: the site has another number of values, none of them is free, or
+            :math:`T(\rho(g)\,u) \ne \rho(g)\,T(u)`; says what to do.
 
     Example:
         >>> rows = SitesAction("S3", {"scales": VectorAction.rows("S3")})
@@ -44,9 +47,10 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     size = math.prod(transform.forward_shape(tuple(shape)))
     if size != own.numel:
         raise ValueError(f"site {site!r} has {size} numbers, but its action is {own}")
-    categories = transform.forward_shape(tuple(shape))[-1] if shape else 1
-    free = _in_log_ratios(site, own, categories) if _innermost(support) is log_ratio_simplex else own
-    if free.numel != math.prod(shape):
+    if not math.prod(shape):
+        raise ValueError(f"site {site!r} has no free number under its support {support}; leave it out of the action")
+    free = _on_free_numbers(own, site, support, shape)
+    if free is None:
         raise ValueError(
             f"site {site!r}: {own} moves {own.numel} numbers, but only {math.prod(shape)} of them are free under the "
             f"support {support}; {_advice(site, support)}"
@@ -64,6 +68,17 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     return free
 
 
+def _on_free_numbers(own: VectorAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction | None:
+    """The action that the free numbers must have; None: the site's action does not restrict to them."""
+    values, free = biject_to(support).forward_shape(tuple(shape)), math.prod(shape)
+    row = math.prod(values[len(values) - _innermost(support).event_dim :])
+    if _innermost(support) is log_ratio_simplex and own.is_finite:
+        return _in_log_ratios(site, own, row)
+    if own.numel == free:
+        return own
+    return whole_rows(own, row=row, free=free * row // own.numel)
+
+
 def _innermost(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
@@ -71,28 +86,30 @@ def _innermost(support: Any) -> Any:
 
 
 def _advice(site: str, support: Any) -> str:
+    if _innermost(support) is log_ratio_simplex:
+        return "give the site an action that permutes its categories, or whole rows of them"
     if isinstance(_innermost(support), type(constraints.simplex)):
         return (
             f"give the model as poutine.reparam(model, config={{{site!r}: LogRatioReparam()}}) to the guide and to "
             "SVI: permutations of the categories act orthogonally on log-ratios"
         )
     return (
-        "give the site an action that only permutes its numbers, or rewrite it in the model as a function of a site "
-        "whose support is real"
+        "give the site an action that only permutes its numbers (whole rows of them, where the support is one of "
+        "rows), or rewrite it in the model as a function of a site whose support is real"
     )
 
 
 def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAction:
     group = action.group
+    assert isinstance(group, FiniteGroup)
     basis = log_ratio_basis(categories)
-    if not isinstance(group, FiniteGroup) or any(field.size % categories for field in action.fields):
-        raise ValueError(f"site {site!r}: expected permutations of {categories} categories, got {action}")
     fields: list[Representation] = []
-    for field in action.fields:
-        rows = torch.block_diag(*[basis] * (field.size // categories))
+    for block in blocks_of_rows(action, categories):
+        rows = torch.block_diag(*[basis] * (block.numel // categories))
         try:
-            table = _restricted(field.matrices(group.elements()), rows)
-            fields.append(MatrixRepresentation(group, table, name=f"log-ratios of {field.name}"))
+            table = _restricted(block.matrix(group.elements()), rows)
+            name = " + ".join(dict.fromkeys(field.name for field in block.fields))
+            fields.append(MatrixRepresentation(group, table, name=f"log-ratios of {name}"))
         except ValueError as error:
             raise ValueError(f"site {site!r}: expected permutations of {categories} categories: {error}") from None
     return VectorAction(fields)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
+from pyro_gflows.infer.log_det_error import LogDetError
+from pyro_gflows.infer.training.callbacks import Callback, ask
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.infer.training.interrupt import DeferredInterrupt
+from pyro_gflows.infer.training.processes import require_one_process
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.infer.training.storage import check_writable
 from pyro_gflows.infer.training.trainer import FitDiverged, Trainer
 
-__all__ = ["FitResult", "run", "run_identity"]
+__all__ = ["FitResult", "Watch", "run"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who sees a run while it goes on.
+
+    Attributes:
+        flow: What the callbacks are given.
+        callbacks: Called after every step.
+        show: What the progress bar calls the loss; "" shows none.
+    """
+
+    flow: Any
+    callbacks: Sequence[Callback] = ()
+    show: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,8 +45,10 @@ class FitResult:
         steps: Optimizer steps done (fewer than asked for after an early stop).
         seconds: Time spent on them, over all resumed parts.
         held_out_nll: Held-out NLL in nats of the returned weights, or None without validation data.
-        stopped_early: Whether patience ran out.
+        stopped_early: Whether patience ran out, or a callback stopped the run.
         train_curve, held_out_curve: Pairs (step, loss).
+        log_det_error: Of ``held_out_nll`` and ``held_out_curve``, where layers estimate their log-det; None without
+            validation data.
     """
 
     steps: int
@@ -39,6 +57,7 @@ class FitResult:
     stopped_early: bool
     train_curve: list[tuple[int, float]]
     held_out_curve: list[tuple[int, float]]
+    log_det_error: LogDetError | None = None
 
 
 def run(
@@ -46,10 +65,10 @@ def run(
     *,
     settings: FitSettings,
     device: torch.device,
-    identity: dict[str, Any],
+    identity: Callable[[], dict[str, Any]],
     folder: str | Path | None,
     resume: bool,
-    show: str,
+    watch: Watch,
 ) -> FitResult:
     """Make a trainer and train to the end.
 
@@ -57,42 +76,45 @@ def run(
         make: Makes the trainer; called once torch's generators are seeded.
         settings: Those of the trainer.
         device: Where it computes.
-        identity: What must be the same for a resumed run.
+        identity: Gives what must be the same for a resumed run; called if there is a folder.
         folder: Where checkpoints go; None keeps none.
         resume: Go on from the folder's checkpoint.
-        show: What the progress bar calls the loss; "" shows none.
+        watch: Who sees the run.
 
     Raises:
+        RuntimeError: This is one of several processes, as torchrun starts them.
         ValueError: A folder that is not writable, a checkpoint that is missing, unreadable or of another run.
         FitDiverged: NaN or a diverged loss; the weights are put back to the last good snapshot, which stays on disk.
     """
+    require_one_process()
     if resume and folder is None:
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
     place = None if folder is None else check_writable(folder)
+    known = {} if place is None else identity()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), DeferredInterrupt() as interrupt:
         torch.manual_seed(settings.seed)
         trainer = make()
         if resume and place is not None:
-            trainer.restore(read_checkpoint(place, identity))
+            trainer.resume(read_checkpoint(place, known))
         else:
             trainer.start()
-        stopped = _steps(trainer, identity, place, interrupt=interrupt, show=show)
+        stopped = _steps(trainer, known, place, interrupt=interrupt, watch=watch)
         held_out_nll = trainer.finish()
     now = trainer.progress
     return FitResult(now.step, now.seconds, held_out_nll, stopped, now.train_curve, now.held_out_curve)
 
 
 def _steps(
-    trainer: Trainer, identity: dict[str, Any], place: Path | None, *, interrupt: DeferredInterrupt, show: str
+    trainer: Trainer, identity: dict[str, Any], place: Path | None, *, interrupt: DeferredInterrupt, watch: Watch
 ) -> bool:
     """Train to the end, with snapshots; whether it stopped early."""
-    settings, now = trainer.settings, trainer.progress
+    settings, now, show = trainer.settings, trainer.progress, watch.show
     good = trainer.snapshot(identity)
     if place is not None:
         good.write(place)
     with tqdm(total=settings.steps, initial=now.step, disable=not show, desc="fit", unit="step") as bar:
-        while now.step < settings.steps and not trainer.out_of_patience:
+        while now.step < settings.steps and not trainer.out_of_patience and not now.stopped:
             try:
                 loss = trainer.step()
             except FitDiverged as error:
@@ -103,7 +125,9 @@ def _steps(
             if show and now.step % 10 == 0:
                 rate = trainer.batch_size * now.step / now.seconds
                 bar.set_postfix_str(f"{show} {loss:.3f}, {rate:,.0f} events/s", refresh=False)
-            last = now.step == settings.steps or trainer.out_of_patience or interrupt.requested
+            asked = ask(watch.callbacks, now.step, trainer.losses(loss), watch.flow, device=trainer.device)
+            now.stopped = now.step < settings.steps and (asked or trainer.out_of_patience)
+            last = now.step == settings.steps or now.stopped or interrupt.requested
             if last or now.step % settings.checkpoint_every == 0:
                 good = trainer.snapshot(identity)
                 if place is not None:
@@ -111,14 +135,3 @@ def _steps(
             if interrupt.requested:
                 raise KeyboardInterrupt(f"stopped after step {now.step}")
     return now.step < settings.steps
-
-
-def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dict[str, Any]:
-    """What makes two runs the same one: structure of the flow, settings, and what else the kind of run depends on."""
-    try:
-        structure = module.config()  # type: ignore[operator]
-    except (AttributeError, TypeError):
-        # What cannot be described (a user's own unregistered class, say) is told apart by names and shapes of weights.
-        structure = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    plain = {field.name: repr(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-    return {"settings": plain, "flow": structure, **others}

@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-from torch.nn import Parameter
+from pyro_gflows.infer.training.optimizers import Adam, OptimizerSettings, TorchOptimizer, optimizer_settings
 
-__all__ = ["Adam", "Constant", "FitSettings", "HeldOut", "OneCycle", "OptimizerSettings", "Ramp", "Schedule"]
-
-
-class OptimizerSettings(Protocol):
-    """Makes the one optimizer of a run; gradients are clipped to ``clip_norm`` over all parameters together."""
-
-    @property
-    def lr(self) -> float: ...
-
-    @property
-    def clip_norm(self) -> float | None: ...
-
-    def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer: ...
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam with global gradient clipping.
-
-    Args:
-        lr: Peak learning rate; the schedule multiplies it.
-        betas: Decay rates of the two moment estimates.
-        weight_decay: L2 penalty added to the gradient.
-        clip_norm: Largest norm of the whole gradient, or None for no clipping.
-    """
-
-    lr: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    clip_norm: float | None = 10.0
-
-    def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"expected a positive learning rate, got lr={self.lr}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"expected a positive clip_norm or None, got {self.clip_norm}")
-
-    def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-        """One ``torch.optim.Adam`` over all parameters."""
-        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+__all__ = [
+    "Adam",
+    "Constant",
+    "FitSettings",
+    "HeldOut",
+    "OneCycle",
+    "OptimizerSettings",
+    "Ramp",
+    "Schedule",
+    "TorchOptimizer",
+]
 
 
 class Schedule(Protocol):
@@ -151,14 +120,17 @@ class FitSettings:
 
     Args:
         steps: Number of optimizer steps.
-        batch_size: Events a step (at most the number of rows of the data).
+        batch_size: Events a step (at most the number of rows of the data; a ``DataLoader`` has its own).
         seed: Of the minibatches, the augmentation and everything random inside the flow while it trains.
-        optimizer: For example ``Adam(lr=3e-3)``.
+        optimizer: For example ``Adam(lr=3e-3)``, or ``TorchOptimizer(torch.optim.AdamW, lr=3e-3)`` for any other class;
+            the bare class, or a ``functools.partial`` of it, is taken too.
         schedule: ``OneCycle()`` or ``Constant()``.
         ema_decay: Decay of the exponential moving average of the weights, which is then what is validated and returned;
             None returns the weights themselves.
         held_out: When to validate, and early stopping.
         checkpoint_every: Steps between two checkpoints.
+        check_symmetry: Whether :func:`~pyro_gflows.infer.fit` tests at the start if the data contradict the flow's
+            symmetry, and warns if so; it does not where there is an augmentation.
 
     Example:
         >>> FitSettings(steps=100, optimizer=Adam(lr=3e-3)).batch_size
@@ -173,10 +145,17 @@ class FitSettings:
     ema_decay: float | None = None
     held_out: HeldOut = field(default_factory=HeldOut)
     checkpoint_every: int = 500
+    check_symmetry: bool = field(default=True, repr=False)  # it decides nothing about the weights
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        object.__setattr__(self, "optimizer", optimizer_settings(self.optimizer))
+        if not callable(self.schedule):
+            raise TypeError(
+                f"expected a schedule such as OneCycle(), a function of the fraction of the run that is over, got "
+                f"{type(self.schedule).__name__}"
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"expected ema_decay between 0 and 1, or None, got {self.ema_decay}")

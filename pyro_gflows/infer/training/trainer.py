@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_gflows.infer.training.average import MovingAverage, copy_weights
 from pyro_gflows.infer.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
 from pyro_gflows.infer.training.settings import FitSettings
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["FitDiverged", "Trainer"]
 
@@ -36,6 +37,11 @@ class Trainer:
         self.settings = settings
         self.progress = Progress()
         self._parameters = [p for p in module.parameters() if p.requires_grad]
+        if not self._parameters:
+            raise ValueError(
+                "every weight is frozen: expected at least one that requires a gradient; call requires_grad_(True) on "
+                "the layers that are to be trained"
+            )
         self._optimizer = settings.optimizer.make(self._parameters)
         self._average = MovingAverage(module, settings.ema_decay)
         self._best: dict[str, Tensor] = {}
@@ -61,6 +67,9 @@ class Trainer:
     def restore_state(self, state: dict[str, Tensor]) -> None:
         """Take up what :meth:`state` gave."""
 
+    def check_same(self, state: dict[str, Tensor]) -> None:
+        """Raise ValueError if what :meth:`state` gave in an earlier run shows that this is another one."""
+
     def held_out_nll(self) -> float | None:
         """The figure of the weights that are returned, if there is one."""
         return None
@@ -70,6 +79,7 @@ class Trainer:
         """Get ready for the first step."""
         self.module.train()
         self.initialize()
+        mark_as_set(self.module)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
 
     def step(self) -> float:
@@ -82,7 +92,8 @@ class Trainer:
         now, optimizer = self.progress, self._optimizer
         for group in optimizer.param_groups:
             group["lr"] = self.settings.optimizer.lr * self.settings.schedule(now.step / self.settings.steps)
-        self.module.train()
+        if not self.module.training:  # a layer that was put into eval() since the start stays there
+            self.module.train()
         optimizer.zero_grad()
         loss = self.loss()
         value = loss.item()
@@ -137,9 +148,29 @@ class Trainer:
         tensors = {f"{group}/{name}": t.detach().clone() for group, ts in groups.items() for name, t in ts.items()}
         return Snapshot(identity, copy.deepcopy(self.progress), tensors)
 
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of an earlier run, which may have ended before it had as many steps as this one."""
+        self.check_same(snapshot.group("batches"))
+        self.restore(snapshot)
+        if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
+            self.progress.looks_without_gain = 0
+        self.progress.stopped = self.out_of_patience
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._parameters[0].device
+
+    def losses(self, value: float) -> dict[str, float]:
+        """The losses of the last step, in nats an event: "train", and "held_out" after a step with a held-out look."""
+        looks = self.progress.held_out_curve
+        looked = bool(looks) and looks[-1][0] == self.progress.step
+        return {"train": value, **({"held_out": looks[-1][1]} if looked else {})}
+
     def restore(self, snapshot: Snapshot) -> None:
         """Take up a snapshot."""
-        device = self._parameters[0].device
+        device = self.device
+        self.module.train()
         self.module.load_state_dict(snapshot.group("flow"))
         self._average.restore(snapshot.group("average"))
         self._best = {name: tensor.to(device) for name, tensor in snapshot.group("best").items()}
@@ -156,10 +187,11 @@ class Trainer:
         optimizer = self.settings.optimizer
         return (
             f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder "
-            f"(now clip_norm={optimizer.clip_norm}), or scale the data to unit standard deviation"
+            f"(now clip_norm={optimizer.clip_norm}), or scale the data to unit standard deviation (and give "
+            "initialize=True, so that the flow starts from their new scale)"
         )
 
     def _random_state(self) -> dict[str, Tensor]:
-        device = self._parameters[0].device
+        device = self.device
         cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {"cpu": torch.get_rng_state(), **cuda}

@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoGuideList, AutoNormal
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.infer.guides import AutoGFlow, guide_transforms, log_joint_invariance
+from pyro_gflows.infer.guides import AutoGFlow, OrbitFlow, guide_transforms, log_joint_invariance
 from pyro_gflows.transforms import g_autoregressive, g_residual
 from tests.infer.guides.models import (
     FACTORS,
@@ -321,3 +321,64 @@ def test_points_where_all_images_are_impossible_break_no_symmetry():
 
     report = log_joint_invariance(lopsided, rows, [{"means": torch.tensor([1.0, -2.0])}])
     assert not report.is_invariant and report.site == "wall"
+
+
+def signed_scalar():
+    """A number of shape () of either sign, and a vector that changes sign with it."""
+    scale = pyro.sample("scale", dist.Normal(0.0, 1.0))
+    slopes = pyro.sample("slopes", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(scale[..., None] * slopes, 0.5).to_event(1), obs=torch.tensor([1.0, -2.0]))
+
+
+def lone_scalar():
+    scale = pyro.sample("scale", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(scale.square(), 0.5), obs=torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "action"),
+    [
+        (signed_scalar, SitesAction.from_generators([{"scale": [[-1]], "slopes": [[-1, 0], [0, -1]]}])),
+        (lone_scalar, SitesAction("C2", {"scale": VectorAction.signs(1)})),
+    ],
+)
+def test_a_site_of_shape_nothing_is_moved(model, action):
+    guide = AutoGFlow(model, action, check="raise")
+    one = guide()
+    assert one["scale"].shape == ()
+    assert guide.orbit_representative(one)["scale"].shape == ()
+    with pyro.plate("draws", 40, dim=-1):
+        drawn = guide()
+    moved = guide.orbit_representative(drawn)
+    assert moved["scale"].shape == (40,) and moved["scale"].requires_grad
+    torch.testing.assert_close(moved["scale"].abs(), drawn["scale"].abs())
+    Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=0).loss(model, guide)
+
+
+@pytest.mark.parametrize("group", ["C1", "S3"])
+def test_quantiles_of_a_site_that_no_element_changes(group):
+    action = SitesAction(group, {"slopes": VectorAction.trivial(group, copies=2)})
+    guide = AutoGFlow(signed_scalar, action, check="raise")
+    found = guide.quantiles([0.1, 0.9])
+    assert found["slopes"].shape == (2, 2) and found["scale"].shape == (2,)
+    assert (found["slopes"][0] < found["slopes"][1]).all()
+    assert guide.median(sites=["slopes"])["slopes"].shape == (2,)
+
+
+def test_sites_that_are_named_but_not_moved_are_offered_for_quantiles():
+    action = SitesAction("S2", {"slopes": VectorAction.rows("S2"), "scale": VectorAction.trivial("S2")})
+    guide = AutoGFlow(signed_scalar, action, check="skip")
+    with pytest.raises(ValueError, match=r"the posterior of \['slopes'\] .*or for sites=\['scale'\], which the group"):
+        guide.quantiles([0.5])
+
+
+def test_svi_on_images_of_one_flow_warns_of_nothing(recwarn):
+    data = mixture_data()
+    guide = AutoGFlow(mixture, LABELS, args=(data,), base=lambda action: OrbitFlow(action, steps=2, width=4))
+    svi = SVI(mixture, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    before = guide.flow.transform(torch.ones(8))
+    for _ in range(2):
+        svi.step(data)
+    assert not recwarn.list
+    assert torch.equal(guide.flow.transform(torch.ones(8)), before)  # what is behind the base stays the identity
+    assert {"flow.transform.parts.0.log_scale", "flow.transform.parts.0.shift"} <= set(guide.state_dict())

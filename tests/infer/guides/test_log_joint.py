@@ -84,13 +84,18 @@ def test_a_hidden_discrete_site_is_noticed_and_a_joint_cures_it():
     torch.testing.assert_close(guide.log_density(x)(z)[0], expected)
 
 
-def test_a_model_that_mixes_the_rows_is_refused():
+def test_a_model_that_mixes_the_rows_is_run_for_each_of_them():
     def mixing(x):
         means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))
         pyro.factor("all", -((means - x) ** 2).sum())
 
-    with pytest.raises(ValueError, match="mixes latent vectors"):
-        AutoGFlow(mixing, PAIR, args=(torch.zeros(3),)).log_density(torch.zeros(3))
+    x = torch.tensor([1.0, -2.0, 0.5])
+    guide = AutoGFlow(mixing, PAIR, args=(x,), check="skip")
+    with pytest.warns(UserWarning, match="does not run in one more plate"):
+        log_density = guide.log_density(x)
+    z = torch.randn(7, 3)
+    expected = dist.Normal(0.0, 3.0).log_prob(z).sum(-1) - (z - x).square().sum(-1)
+    torch.testing.assert_close(log_density(z), expected)
 
 
 def test_minibatches_are_scaled_and_drawn_anew():

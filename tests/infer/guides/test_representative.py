@@ -66,3 +66,46 @@ def test_signs_come_back():
 def test_bad_draws_say_what_was_expected(samples, action, message):
     with pytest.raises(ValueError, match=message):
         orbit_representative(samples, action)
+
+
+def shuffled_means(*batch):
+    return (torch.tensor([0.0, 2.0, 4.0, 6.0]) + 0.1 * torch.randn(*batch, 4))[..., torch.randperm(4)]
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (1, 1)], ids=str)
+def test_one_draw_comes_back_as_the_smallest_of_its_images(batch):
+    draw = {"means": shuffled_means(*batch), "locations": torch.randn(*batch, 4, 2)}
+    moved = orbit_representative(draw, ACTION)
+    order = draw["means"].flatten().argsort()
+    torch.testing.assert_close(moved["means"], draw["means"][..., order])
+    torch.testing.assert_close(moved["locations"], draw["locations"][..., order, :])
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (9,)], ids=str)
+def test_draws_of_a_scalar_site(batch):
+    action = SitesAction.from_generators([{"x": [[-1]]}])
+    x = 3 + 0.1 * torch.randn(batch)
+    moved = orbit_representative({"x": x * torch.randn(batch).sign()}, action)["x"]
+    torch.testing.assert_close(moved, -x)  # the smaller of the two images of the mean
+
+
+def test_no_draws_come_back_as_they_are():
+    none = {"means": torch.zeros(0, 4), "locations": torch.zeros(0, 4, 2), "noise": torch.zeros(0)}
+    moved = orbit_representative(none, ACTION)
+    assert {name: value.shape for name, value in moved.items()} == {name: value.shape for name, value in none.items()}
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (50,)], ids=str)
+def test_gradients_pass_through_the_chosen_element(batch):
+    means = shuffled_means(*batch).requires_grad_()
+    moved = orbit_representative({"means": means}, ACTION)["means"]
+    assert torch.equal(moved.detach(), orbit_representative({"means": means.detach()}, ACTION)["means"])
+    (moved * torch.arange(4.0)).sum().backward()
+    order = means.detach().argsort(-1).argsort(-1)
+    torch.testing.assert_close(means.grad, order.to(means))
+
+
+def test_under_the_trivial_group_nothing_is_moved():
+    draws = {"x": torch.randn(20, 3)}
+    action = SitesAction("C1", {"x": VectorAction.trivial("C1", copies=3)})
+    assert torch.equal(orbit_representative(draws, action)["x"], draws["x"])

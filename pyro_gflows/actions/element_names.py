@@ -1,0 +1,57 @@
+"""Group elements in words."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group
+from pyro_gflows.actions.products import ProductGroup
+from pyro_gflows.actions.symmetric import SymmetricGroup
+
+__all__ = ["element_name"]
+
+
+def element_name(group: Group, element: Tensor) -> str:
+    """What one element is called in a report.
+
+    Args:
+        group: its group.
+        element: an index of a finite group, a matrix of a continuous one.
+
+    Example:
+        >>> element_name(DihedralGroup(4), torch.tensor(3))
+        'element 3, rotation by 270 degrees'
+        >>> element_name(DihedralGroup(4), torch.tensor(5))
+        'element 5, reflection in the axis at 45 degrees'
+        >>> element_name(SymmetricGroup(3), torch.tensor(3))
+        'element 3, permutation [1, 2, 0]'
+    """
+    if not group.is_finite:
+        return _of_matrix(element)
+    number = int(element)
+    words = ""
+    if isinstance(group, CyclicGroup | DihedralGroup):
+        words = _of_matrix(group.plane()[number])
+    elif isinstance(group, SymmetricGroup):
+        words = f"permutation {group.permutations()[number].tolist()}"
+    elif isinstance(group, ProductGroup):
+        words = f"that is {tuple(int(group.project(element, index)) for index in range(len(group.factors)))}"
+    return f"element {number}, {words}" if words else f"element {number}"
+
+
+def _of_matrix(matrix: Tensor) -> str:
+    """A rotation or reflection of the plane or of space."""
+    reflects = bool(torch.linalg.det(matrix) < 0)
+    if len(matrix) == 2:
+        angle = math.degrees(math.atan2(matrix[1, 0], matrix[0, 0])) % 360
+        return f"reflection in the axis at {_short(angle / 2)}" if reflects else f"rotation by {_short(angle)}"
+    trace = float((-matrix if reflects else matrix).trace())
+    angle = math.degrees(math.acos(min(1.0, max(-1.0, (trace - 1) / 2))))
+    return f"{'inversion and ' if reflects else ''}rotation by {_short(angle)}"
+
+
+def _short(degrees: float) -> str:
+    return f"{round(degrees, 1) % 360:g} degrees"

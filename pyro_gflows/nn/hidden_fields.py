@@ -1,0 +1,92 @@
+"""HiddenFields: hidden layers that are as wide as they are asked to be, however large the event or the group is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions import GroupAction, Representation, VectorAction
+from pyro_gflows.actions.irrep_basis import restriction
+from pyro_gflows.actions.orbits import invariant_sets
+from pyro_gflows.registry import registered
+
+__all__ = ["HiddenFields", "maps_between"]
+
+
+@registered
+class HiddenFields:
+    """So many invariant numbers, and so many copies of each kind of vector that the input of a network holds.
+
+    The kinds are the orbits of coordinates where the group permutes these, else the irreps that are not trivial. An
+    :class:`EquivariantMLP` of ``width`` fields copies its whole input as often instead, under a continuous or a large
+    group: its weights grow as the square of the size of the event.
+
+    Args:
+        invariants: numbers that the group leaves alone.
+        copies: of each kind.
+
+    Raises:
+        ValueError: fewer than one of either.
+
+    Example:
+        >>> HiddenFields(8, 4)(VectorAction.plane("O(2)", copies=60))
+        VectorAction(O(2) on R^16: 8 x trivial + 4 x defining)
+        >>> HiddenFields(8, 4)(VectorAction.rows("S5", features=20))
+        VectorAction(S5 on R^28: 8 x trivial + 4 x orbit of 5)
+    """
+
+    def __init__(self, invariants: int, copies: int) -> None:
+        if invariants < 1 or copies < 1:
+            raise ValueError(f"expected at least one invariant and one copy, got {invariants} and {copies}")
+        self.invariants, self.copies = invariants, copies
+
+    def __call__(self, action: GroupAction) -> VectorAction:
+        """How the group acts on the hidden layers of a network whose input it acts on by ``action``.
+
+        Raises:
+            TypeError: the input is no vector.
+        """
+        if not isinstance(action, VectorAction):
+            raise TypeError(f"expected a network on vectors, got an input of {action}; on images give a width")
+        trivial = action.trivial_fields(self.invariants)
+        kinds = list(dict.fromkeys(_kinds(action)))
+        return trivial.direct_sum(*[VectorAction(kind).copies(self.copies) for kind in kinds])
+
+    def __repr__(self) -> str:
+        return f"HiddenFields({self.invariants} invariants, {self.copies} copies)"
+
+
+def _kinds(action: VectorAction) -> Iterator[Representation]:
+    if action.is_permutation:
+        for field in dict.fromkeys(action.fields):
+            for orbit in invariant_sets([field], action.group.generators()):
+                if len(orbit) > 1:
+                    yield _part(field, torch.eye(field.size, dtype=torch.float64)[orbit], f"orbit of {len(orbit)}")
+        return
+    for isotype in action.decomposition:
+        if not isotype.is_trivial:
+            yield _part(*isotype.representation, f"irrep of {isotype.dim} dimensions")
+
+
+def _part(field: Representation, rows: Tensor, name: str) -> Representation:
+    return field if len(rows) == field.size else restriction(field, rows, name)
+
+
+def maps_between(first: VectorAction, second: VectorAction) -> int:
+    r"""How many weights the linear maps between two actions of one group have, :math:`\int \chi_1(g) \chi_2(g)\,dg`.
+
+    Example:
+        >>> action = VectorAction.plane("D4")
+        >>> maps_between(action, action.regular_fields(3))
+        6
+    """
+    bands = [max(field.band for field in action.fields) for action in (first, second)]
+    elements, weights = first.group.quadrature(sum(bands))
+    return round(float((_character(first, elements) * _character(second, elements)) @ weights))
+
+
+def _character(action: VectorAction, elements: Tensor) -> Tensor:
+    traces = {field: field.matrices(elements).diagonal(dim1=-2, dim2=-1).sum(-1) for field in set(action.fields)}
+    return torch.stack([traces[field] for field in action.fields]).sum(0)

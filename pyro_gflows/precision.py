@@ -1,0 +1,131 @@
+"""Computing in full precision inside torch.autocast, and refusing numbers of half precision elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["at_least_single", "autocast_off", "full_precision", "is_low", "on_methods", "refuse_low"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_LOW = (torch.bfloat16, torch.float16)
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_ONE_QUESTION = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
+
+
+def is_low(value: Any) -> bool:
+    """Whether this is a tensor of bfloat16 or float16 numbers."""
+    return isinstance(value, Tensor) and value.dtype in _LOW
+
+
+def refuse_low(value: Any, what: str) -> None:
+    """Raise TypeError for a tensor of half precision.
+
+    Example:
+        >>> refuse_low(torch.ones(2), "events")
+    """
+    if is_low(value):
+        raise TypeError(
+            f"expected {what} of float32 or float64, got {value.dtype}: three digits carry no log-det and no exact "
+            "symmetry; convert with .float(), or leave the flow in float32 and put torch.autocast around your own "
+            "networks, inside which flows compute in float32 by themselves"
+        )
+
+
+@contextlib.contextmanager
+def autocast_off() -> Iterator[None]:
+    """Inside, no operation is cast to a lower precision, whatever the caller's ``torch.autocast`` says.
+
+    Example:
+        >>> x = torch.ones(2, 2)
+        >>> with torch.autocast("cpu", torch.bfloat16), autocast_off():
+        ...     print((x @ x).dtype)
+        torch.float32
+    """
+    with contextlib.ExitStack() as stack:
+        for device in _casting():
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A function that inside ``torch.autocast`` computes without it, from at least float32.
+
+    Arguments of half precision are there what autocast made of others; they are taken back to float32, or, for a method
+    of a module, to the dtype of its weights. Outside autocast nothing is changed.
+
+    Example:
+        >>> square = full_precision(lambda x: x @ x)
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     print(square(torch.ones(2, 2)).dtype, square(torch.ones(2, 2).bfloat16()).dtype)
+        torch.float32 torch.float32
+    """
+
+    @functools.wraps(function)
+    def inner(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not _casting():
+            return function(*args, **kwargs)
+        dtype = _weights_dtype(args[0]) if args else torch.float32
+        raised: Any = [_raised(argument, dtype) for argument in args]
+        named: Any = {name: _raised(argument, dtype) for name, argument in kwargs.items()}
+        with autocast_off():
+            return function(*raised, **named)
+
+    return inner
+
+
+def at_least_single(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """As :func:`full_precision`; outside autocast, half precision is computed in float32, and the results cast back.
+
+    Example:
+        >>> norm = at_least_single(torch.linalg.matrix_norm)
+        >>> norm(torch.ones(2, 2).half()).dtype
+        torch.float16
+    """
+
+    @functools.wraps(function)
+    def inner(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        low = next((argument.dtype for argument in args if isinstance(argument, Tensor) and is_low(argument)), None)
+        if low is None:
+            return function(*args, **kwargs)
+        raised: Any = [_raised(argument, torch.float32) for argument in args]
+        result: Any = function(*raised, **kwargs)
+        lowered: Any = tuple(part.to(low) for part in result) if isinstance(result, tuple) else result.to(low)
+        return lowered  # type: ignore[no-any-return]
+
+    return full_precision(inner)
+
+
+def on_methods(cls: type, names: tuple[str, ...], wrap: Callable[[Any], Any]) -> None:
+    """Wrap those of the named methods that a class defines itself; for ``__init_subclass__`` of its base."""
+    for name in names:
+        method = cls.__dict__.get(name)
+        if inspect.isfunction(method):
+            setattr(cls, name, wrap(method))
+
+
+def _casting() -> list[str]:
+    """The kinds of devices on which autocast is on now."""
+    if _ONE_QUESTION:
+        return [device for device in _DEVICES if torch.is_autocast_enabled(device)]
+    both = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
+    return [device for device, is_on in both.items() if is_on()]  # type: ignore[operator]
+
+
+def _raised(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if is_low(value) else value
+
+
+def _weights_dtype(owner: Any) -> torch.dtype:
+    """The dtype of a module's weights, if they are of full precision; else float32."""
+    for parameter in owner.parameters() if isinstance(owner, nn.Module) else ():
+        if parameter.is_floating_point() and not is_low(parameter):
+            return parameter.dtype
+    return torch.float32

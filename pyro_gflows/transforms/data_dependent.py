@@ -1,0 +1,113 @@
+"""Transforms that are set from data before training: which of them are set already, and how they are left alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import GroupAction
+from pyro_gflows.transforms.base import EquivariantTransform
+
+__all__ = ["DataDependentTransform", "leaving_alone_what_is_set", "mark_as_set"]
+
+
+class DataDependentTransform(EquivariantTransform):
+    r"""A transform whose own parameters ``initialize`` sets from data, so that what comes out is standardized.
+
+    A subclass makes its parameters, all of them 0, and writes ``standardize(x)`` and ``standardize_inverse(y)``, which
+    set them from events. ``initialize`` and ``initialize_inverse`` set them at every call, whatever they were before,
+    except in a layer with a frozen parameter (``requires_grad_(False)``), which is left alone; a forward or inverse
+    call never changes them.
+
+    The layer counts as set (:attr:`is_set`) once ``initialize`` or a run of training has begun with it (the buffer
+    ``initialized`` says so and is saved with the weights), where a parameter is not 0, and when it was loaded from a
+    file that has no such buffer. :func:`pyro_gflows.infer.fit` sets those layers alone that are not set yet.
+
+    Args:
+        action: how the group acts on events; on both sides the same.
+
+    Example:
+        >>> from pyro_gflows import GActNorm, VectorAction
+        >>> layer = GActNorm(VectorAction.plane("D4"))
+        >>> before = layer.is_set
+        >>> _ = layer.initialize(torch.randn(100, 2))
+        >>> before, layer.is_set
+        (False, True)
+    """
+
+    initialized: Tensor
+
+    def __init__(self, action: GroupAction) -> None:
+        super().__init__(action)
+        self.register_buffer("initialized", torch.tensor(False))
+        self._left_alone = False
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------------
+    def standardize(self, x: Tensor) -> None:
+        """Set the parameters so that T(x) is standardized; called without gradients."""
+        raise NotImplementedError
+
+    def standardize_inverse(self, y: Tensor) -> None:
+        """Set the parameters so that T^{-1}(y) is standardized; called without gradients."""
+        raise NotImplementedError
+
+    # -- what is derived from it --------------------------------------------------------------------------------------
+    @property
+    def is_set(self) -> bool:
+        """Whether the parameters are those of data or of training, and no longer those the layer was built with."""
+        return bool(self.initialized) or any(bool(p.count_nonzero()) for p in self._own())
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if self._begin():
+            with torch.no_grad():
+                self.standardize(x)
+        return super().initialize(x, context)
+
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        if self._begin():
+            with torch.no_grad():
+                self.standardize_inverse(y)
+        return super().initialize_inverse(y, context)
+
+    def _begin(self) -> bool:
+        """Whether the parameters are to be set now; from here on the layer counts as set."""
+        if self._left_alone:
+            return False
+        self.initialized.fill_(True)
+        return all(parameter.requires_grad for parameter in self._own())
+
+    def _own(self) -> list[nn.Parameter]:
+        return list(self.parameters(recurse=False))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        # a file from before there was this buffer holds trained weights, whatever their values
+        if any(prefix + name in state_dict for name in self._parameters):
+            state_dict.setdefault(f"{prefix}initialized", torch.ones_like(self.initialized))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _data_dependent(module: nn.Module) -> list[DataDependentTransform]:
+    return [part for part in module.modules() if isinstance(part, DataDependentTransform)]
+
+
+@contextlib.contextmanager
+def leaving_alone_what_is_set(module: nn.Module) -> Iterator[None]:
+    """Meanwhile ``initialize`` changes no layer of the module that was set before."""
+    settled = [layer for layer in _data_dependent(module) if layer.is_set]
+    for layer in settled:
+        layer._left_alone = True
+    try:
+        yield
+    finally:
+        for layer in settled:
+            layer._left_alone = False
+
+
+def mark_as_set(module: nn.Module) -> None:
+    """All layers of the module count as set from now on: the others are trained at the values that these have."""
+    for layer in _data_dependent(module):
+        layer.initialized.fill_(True)
