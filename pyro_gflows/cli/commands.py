@@ -103,8 +103,8 @@ def score(arguments: argparse.Namespace) -> int:
         array = read_array(arguments.data, key=arguments.key)
         if form is None and array.dtype.kind != "f":
             raise TypeError(
-                f"{arguments.data}: expected floating-point numbers, scaled as the command sample writes them, since the "
-                f"flow was fitted to named data; got {array.dtype}"
+                f"{arguments.data}: expected floating-point numbers, scaled as the command sample writes them, since "
+                f"the flow was fitted to named data; got {array.dtype}"
             )
         form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
         generator = torch.Generator().manual_seed(arguments.seed)
