@@ -185,3 +185,27 @@ def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
     np.save(tmp_path / "other.npy", grey(40, 5, 5))
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "other.npy")]) == 2
     assert "expected event shape (4, 4), received (5, 5)" in error_of(capsys)
+
+
+def test_levels_are_not_scored_by_a_flow_of_scaled_numbers(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    options = [
+        "--flow",
+        "image-residual",
+        "--steps",
+        "1",
+        "--batch-size",
+        "4",
+        "--quiet",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    monkeypatch.setattr("pyro_gflows.experiments.measure", lambda *_, **__: {})  # of all test images, which takes long
+    monkeypatch.setattr("pyro_gflows.experiments.write_pictures", lambda *_: None)
+    assert main(["fit", "digits", *options]) == 0
+    np.save(tmp_path / "levels.npy", grey(4, 8, 8, levels=17))
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "out"), str(tmp_path / "levels.npy")]) == 2
+    assert "scaled as the command sample writes them" in error_of(capsys)
+    assert draws(tmp_path).dtype == np.float32
+    assert main(["score", str(tmp_path / "out"), str(tmp_path / "draws.npy")]) == 0

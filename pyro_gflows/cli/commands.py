@@ -100,9 +100,15 @@ def score(arguments: argparse.Namespace) -> int:
     flow, form = _model(arguments)
     shape = tuple(flow.action.event_shape)
     if is_file_name(arguments.data):
+        array = read_array(arguments.data, key=arguments.key)
+        if form is None and array.dtype.kind != "f":
+            raise TypeError(
+                f"{arguments.data}: expected floating-point numbers, scaled as the command sample writes them, since "
+                f"the flow was fitted to named data; got {array.dtype}"
+            )
         form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
         generator = torch.Generator().manual_seed(arguments.seed)
-        x = form.to_events(read_array(arguments.data, key=arguments.key), source=arguments.data, generator=generator)
+        x = form.to_events(array, source=arguments.data, generator=generator)
         scaling = None if form.grey is None else form.grey.scaling
     else:
         data = load_data(arguments.data, seed=arguments.seed)
