@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ from pyro_gflows.transforms import GSigmoid
 
 __all__ = ["Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
-_METRICS = "metrics.json"
+_METRICS, _NOISE = "metrics.json", "noise"
+_MODEL = ("model.json", "model.safetensors")
+_PICTURES = ("density.png", "samples.png", "loss.png", "latent.png")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    started: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
 
@@ -67,9 +70,11 @@ def run(
         preset: What to build and how to train it; its seed also starts the weights.
         data: Training and held-out events.
         folder: Made if needed.
-        resume: Go on from the folder's checkpoint.
+        resume: Go on from the folder's checkpoint. Without it, what an earlier run left in the folder is removed before
+            training starts, so that nothing in it is of another run than the rest.
         progress: Show a progress bar.
         device: Where to train and measure.
+        started: Called once all is ready, before training.
 
     Raises:
         ValueError, TypeError: The recipe does not fit the data, or the folder is not writable; before any training.
@@ -81,12 +86,17 @@ def run(
         torch.manual_seed(seed)
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
         dequantiser = _dequantiser(flow.action, data).to(device) if preset.variational else None
+    augment = _augmentation(preset, data)
+    if not resume:
+        _clear(folder)
+    if started is not None:
+        started()
     result = fit(
         flow,
         data.train,
         settings=preset.settings,
         validation=data.validation,
-        augment=_augmentation(preset, data),
+        augment=augment,
         dequantise=dequantiser,
         folder=folder,
         resume=resume,
@@ -94,7 +104,7 @@ def run(
     )
     save(flow, folder)
     if dequantiser is not None:
-        save(dequantiser.noise, folder / "noise")
+        save(dequantiser.noise, folder / _NOISE)
     about = {
         "data": data.name,
         "group": preset.group,
@@ -117,6 +127,13 @@ def run(
     metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantiser=dequantiser, result=result)}
     write_json(folder / _METRICS, metrics)
     return Outcome(flow, result, metrics)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run writes."""
+    places = [folder / name for name in (CHECKPOINT, _METRICS, *_MODEL, *_PICTURES)]
+    for path in [*places, *(folder / _NOISE / name for name in _MODEL)]:
+        path.unlink(missing_ok=True)
 
 
 def finish(

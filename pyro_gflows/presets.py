@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyro_gflows.datasets import EventFormat
 from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
 
-__all__ = ["DEMO", "PRESETS", "Preset", "preset_for"]
+__all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def _images(steps: int, *, lr: float, every: int) -> FitSettings:
 def _digits(flow: str, size: Mapping[str, Any], settings: FitSettings, *, logit: float | None = None) -> Preset:
     return Preset(f"digits-{flow}", "digits", "C4", flow, size, settings, logit=logit)
 
+
+_OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), held_out=HeldOut(100, 10))
 
 # on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
 _LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
@@ -143,6 +146,55 @@ def preset_for(data: str, *, flow: str | None = None) -> Preset:
         'digits-residual'
     """
     fitting = [preset for preset in _ALL if preset.data == data and not preset.shortened] or [PRESETS["own"]]
+    return _of_flow(fitting, flow)
+
+
+def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Preset:
+    """The default recipe for the events of the user's own file.
+
+    Images take a multi-scale flow: as many scales as the grid can be halved to at least 4 pixels, at most 3; logit
+    preprocessing where they are of grey levels; a low rate that falls with the number of pixels, since the log-scales
+    of all couplings add up, and images of any kind are to be fitted without a search for the rate. Sets take couplings
+    by features, where there are several. All else takes residual layers.
+
+    Args:
+        form: How the events lie in the file.
+        group: The symmetry.
+        flow: Another family, at its default size.
+
+    Example:
+        >>> preset = own_preset(EventFormat("images", (28, 28)), group="C4")
+        >>> preset.size["scales"], preset.settings.optimizer.lr
+        (3, 0.0003)
+    """
+    own = PRESETS["own"].change(group=group)
+    if form.kind == "images":
+        own = _own_images(form, group)
+    elif form.kind == "sets" and form.shape[1] > 1:
+        own = own.change(name="own-sets", flow="coupling", settings=_OWN_COUPLINGS)
+    if flow is not None and flow.startswith("image-") and own.flow.startswith("image-"):
+        return own.change(flow=flow)  # the same scales
+    return _of_flow([own], flow)
+
+
+def _own_images(form: EventFormat, group: str) -> Preset:
+    channels, height, width = form.event_shape
+    pixels = channels * height * width
+    rate = float(f"{max(3e-4, min(3e-3, 0.2 / pixels)):.1g}")
+    scales = 1
+    while scales < 3 and all(side % 2**scales == 0 and side >= 4 * 2**scales for side in (height, width)):
+        scales += 1
+    size = {"scales": scales, "blocks": 2 if pixels <= 256 else 4, "width": 8}
+    # the default schedule warms up for a quarter of the run, which keeps short runs together
+    settings = dataclasses.replace(_images(3000, lr=rate, every=100), schedule=OneCycle())
+    logit = None if form.grey is None else 0.01
+    if group == "translations":  # single shifts exchange the colours of a checkerboard, and cannot be squeezed
+        return Preset("own-images", "", group, "image-residual", {"blocks": 4}, settings, logit=logit)
+    return Preset("own-images", "", group, "image-coupling", size, settings, logit=logit)
+
+
+def _of_flow(presets: Sequence[Preset], flow: str | None) -> Preset:
+    """The first recipe of a family; without one, the first recipe with this family at its default size."""
     if flow is None:
-        return fitting[0]
-    return next((preset for preset in fitting if preset.flow == flow), fitting[0].with_flow(flow))
+        return presets[0]
+    return next((preset for preset in presets if preset.flow == flow), presets[0].with_flow(flow))

@@ -35,7 +35,7 @@ ROOMS = [
 DOORS = {
     "escnn": ["actions/escnn_door.py"],
     "lie_learn": ["actions/escnn_door.py"],
-    "argparse": ["cli/__init__.py", "cli/commands.py", "cli/comparison.py"],
+    "argparse": ["cli/__init__.py", "cli/commands.py", "cli/comparison.py", "cli/data_check.py", "cli/recipes.py"],
     "matplotlib": ["plots/figures.py"],
     "sklearn": ["datasets/digits.py", "datasets/image_sets.py"],
     "pickle": ["datasets/cifar_batches.py"],  # the published format; whatever is no array is refused

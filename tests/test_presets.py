@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from pyro_gflows.actions import OffGridAction
-from pyro_gflows.datasets import load_data
+from pyro_gflows.datasets import EventFormat, load_data
 from pyro_gflows.families import FAMILIES, build_action, build_flow
-from pyro_gflows.presets import DEMO, PRESETS, preset_for
+from pyro_gflows.presets import DEMO, PRESETS, own_preset, preset_for
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,10 @@ from pyro_gflows.presets import DEMO, PRESETS, preset_for
         ("C1", (5,)),
         ("D4", (1, 8, 8)),
         ("C1", (3, 4, 4)),
+        ("S3", (3,)),
+        ("S3", (6,)),
+        ("c1", (5,)),
+        ("d4", (1, 8, 8)),
     ],
 )
 def test_actions_fit_the_events(group, shape):
@@ -32,6 +36,10 @@ def test_actions_fit_the_events(group, shape):
         ("D8", (3,), "vectors of 2 numbers, got events of 3"),
         ("SO(3)", (4,), "vectors of 3 numbers, got events of 4"),
         ("C4", (8, 8), "expected events of shape"),
+        ("S5", (6,), "no multiple of 5"),
+        ("S3 x C2", (6,), "got S3 x C2"),
+        ("translations", (6,), "shift the pixels of images"),
+        ("S3", (1, 8, 8), "for images, got S3"),
     ],
 )
 def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
@@ -78,6 +86,41 @@ def test_another_family_and_own_files_get_defaults():
     assert set(FAMILIES) >= {"residual", "coupling", "radial"}
     assert preset_for("digits").logit is not None
     assert preset_for("digits", flow="radial").logit is None  # one scale takes the images as they are
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "scales"),
+    [((8, 8), "C4", 2), ((28, 28), "D4", 3), ((3, 32, 32), "C1", 3), ((7, 7), "C4", 1), ((12, 8), "D2", 2)],
+)
+def test_own_images_get_a_recipe_that_their_grid_carries(shape, group, scales):
+    form = EventFormat("images", shape)
+    preset = own_preset(form, group=group)
+    assert preset.flow == "image-coupling" and preset.size["scales"] == scales and preset.group == group
+    assert preset.settings.optimizer.lr == 3e-4 if shape[-1] >= 28 else 3e-4 < preset.settings.optimizer.lr <= 3e-3
+    flow = build_flow(preset.flow, build_action(group, form.event_shape), size={**preset.size, "width": 1, "blocks": 1})
+    assert flow(torch.randn(2, *form.event_shape)).shape == (2,)
+    assert own_preset(form, group=group, flow="image-residual").size["scales"] == scales
+
+
+def test_own_sets_and_vectors_get_theirs():
+    assert own_preset(EventFormat("sets", (5, 3)), group="S5").flow == "coupling"
+    assert own_preset(EventFormat("sets", (5, 1)), group="S5").flow == "residual"
+    assert own_preset(EventFormat("vectors", (2,)), group="C4").flow == "residual"
+
+
+def test_a_recipe_for_other_data_keeps_to_the_symmetry_of_the_data():
+    from argparse import Namespace
+
+    from pyro_gflows.cli.recipes import recipe
+
+    options = dict.fromkeys(["group", "flow", "augment", "steps", "batch_size", "lr", "more_steps"])
+    arguments = Namespace(preset="rings", variational=False, seed=0, **options)
+    chosen = recipe(arguments, load_data("checkerboard"))
+    assert (chosen.name, chosen.group, chosen.data) == ("rings", "C2", "checkerboard")
+    arguments.preset, arguments.lr = "digits-image-coupling", 0.5
+    chosen = recipe(arguments, load_data("checkerboard"))
+    assert chosen.logit is None  # there are no grey levels
+    assert chosen.settings.optimizer.lr == 0.5 and chosen.settings.optimizer.clip_norm == 50.0
 
 
 def test_the_demo_is_labelled_as_shortened_and_pairs_every_flow_with_its_plain_twin():

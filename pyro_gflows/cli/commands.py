@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pyro_gflows import experiments
-from pyro_gflows.datasets import load_array, load_data
-from pyro_gflows.infer import Adam, check_data, load, log_det_error, log_probs
-from pyro_gflows.infer.training.checkpoint import steps_done
-from pyro_gflows.presets import PRESETS, Preset, preset_for
+from pyro_gflows.cli.folders import RunFolder
+from pyro_gflows.cli.recipes import options_of, read_data, recipe, unsuitable
+from pyro_gflows.datasets import DataSet, EventFormat, is_file_name, load_data, read_array
+from pyro_gflows.families import UnsuitableFamily
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer import FitDiverged, check_data, log_det_error, log_probs
+from pyro_gflows.presets import Preset
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 
 __all__ = ["check", "fit", "sample", "score"]
@@ -25,10 +28,30 @@ _CHECKED_EVENTS = 4
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit, save, measure, draw."""
-    data = load_data(arguments.data, seed=arguments.seed)
-    preset = _preset(arguments)
-    resume = arguments.resume or arguments.more_steps is not None
-    outcome = experiments.run(preset, data, arguments.out, resume=resume, progress=not arguments.quiet)
+    folder, goes_on = RunFolder(Path(arguments.out)), arguments.resume or arguments.more_steps is not None
+    if goes_on and arguments.overwrite:
+        raise ValueError("expected --resume or --more-steps, which go on, or --overwrite, which starts anew, got both")
+    if not goes_on:  # known before the data are read, which may take minutes
+        folder.check_free(overwrite=arguments.overwrite)
+    data = read_data(arguments)
+    preset = recipe(arguments, data)
+    options = options_of(arguments, preset)
+    if goes_on:
+        folder.check_resumable(options)
+    print(_announced(preset, data), flush=True)
+    try:
+        outcome = experiments.run(
+            preset,
+            data,
+            arguments.out,
+            resume=goes_on,
+            progress=not arguments.quiet,
+            started=partial(folder.begin, options, data.format),
+        )
+    except UnsuitableFamily as error:
+        raise unsuitable(error, data) from error
+    except FitDiverged as error:
+        raise _diverged(error, preset) from error
     try:
         experiments.write_pictures(outcome, data, arguments.out)
     except ImportError as error:  # the model is worth keeping without its pictures
@@ -41,32 +64,21 @@ def fit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _preset(arguments: argparse.Namespace) -> Preset:
-    """The recipe that was named, or the data's, with what the other arguments change."""
-    preset = PRESETS[arguments.preset] if arguments.preset else preset_for(arguments.data, flow=arguments.flow)
-    if not preset.data and arguments.group is None:
-        raise ValueError("your own data need --group, their symmetry: for example C4 or D8, or C1 for none")
-    if arguments.flow is not None and arguments.flow != preset.flow:
-        preset = preset.with_flow(arguments.flow)
-    wanted = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed")}
-    changes = {name: value for name, value in wanted.items() if value is not None}
-    if arguments.more_steps is not None:
-        changes["steps"] = _steps_in_all(arguments)
-    if arguments.lr is not None:
-        changes["optimizer"] = Adam(lr=arguments.lr)
-    settings = dataclasses.replace(preset.settings, **changes)
-    group, augment = arguments.group or preset.group, arguments.augment or preset.augment
-    variational = preset.variational or arguments.variational
-    return preset.change(group=group, augment=augment, variational=variational, settings=settings)
+def _announced(preset: Preset, data: DataSet) -> str:
+    """How the data were read, and what is fitted to them."""
+    read = ":" if data.format is None else f" is read as {data.format.describe()};"
+    settings = preset.settings
+    return (
+        f"{data.name}{read} group {preset.group}, recipe {preset.name}: --flow {preset.flow} --steps {settings.steps} "
+        f"--batch-size {settings.batch_size} --lr {settings.optimizer.lr:g}"
+    )
 
 
-def _steps_in_all(arguments: argparse.Namespace) -> int:
-    """Those that the run in the folder has done, and the further ones that are asked for."""
-    if arguments.steps is not None:
-        raise ValueError("give either --steps, the number in all, or --more-steps, those after the last one")
-    if arguments.more_steps < 1:
-        raise ValueError(f"expected --more-steps to be at least 1, got {arguments.more_steps}")
-    return steps_done(arguments.out) + int(arguments.more_steps)
+def _diverged(error: FitDiverged, preset: Preset) -> FitDiverged:
+    """What happened, and which options to change."""
+    what = str(error).split(";")[0]
+    lr = preset.settings.optimizer.lr
+    return FitDiverged(f"{what}; start anew with --overwrite and a lower --lr (now {lr:g}), for example {lr / 3:.1g}")
 
 
 def sample(arguments: argparse.Namespace) -> int:
@@ -74,25 +86,39 @@ def sample(arguments: argparse.Namespace) -> int:
     if arguments.number < 1:
         raise ValueError(f"expected a positive number of samples, got {arguments.number}")
     path = _array_path(arguments.out)
-    draws = experiments.draw(load(arguments.model), arguments.number, seed=arguments.seed)
-    np.save(path, draws.numpy())
-    print(f"{len(draws)} events of shape {tuple(draws.shape[1:])} written to {path}")
+    flow, form = _model(arguments)
+    draws = experiments.draw(flow, arguments.number, seed=arguments.seed)
+    array = draws.numpy() if form is None else form.to_array(draws)
+    np.save(path, array)
+    print(f"{len(array)} events of shape {array.shape[1:]} written to {path}")
     return 0
 
 
 def score(arguments: argparse.Namespace) -> int:
     """Log-densities of data under a saved flow."""
     path = None if arguments.out is None else _array_path(arguments.out)
-    flow = load(arguments.model)
-    is_file = Path(arguments.data).suffix in (".npy", ".npz", ".csv")
-    data = None if is_file else load_data(arguments.data, seed=arguments.seed)
-    x = load_array(arguments.data) if data is None else data.test
-    x = check_data(x, event_shape=flow.action.event_shape, source=arguments.data).to(next(flow.parameters()))
+    flow, form = _model(arguments)
+    shape = tuple(flow.action.event_shape)
+    if is_file_name(arguments.data):
+        array = read_array(arguments.data, key=arguments.key)
+        if form is None and array.dtype.kind != "f":
+            raise TypeError(
+                f"{arguments.data}: expected floating-point numbers, scaled as the command sample writes them, since "
+                f"the flow was fitted to named data; got {array.dtype}"
+            )
+        form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
+        generator = torch.Generator().manual_seed(arguments.seed)
+        x = form.to_events(array, source=arguments.data, generator=generator)
+        scaling = None if form.grey is None else form.grey.scaling
+    else:
+        data = load_data(arguments.data, seed=arguments.seed)
+        x, scaling = data.test, data.scaling
+    x = check_data(x, event_shape=shape, source=arguments.data).to(next(flow.parameters()))
     scores = log_probs(flow, x).double()
     print(f"events: {len(scores)}")
     print(f"nll: {-float(scores.mean()):.6g} nats")
-    if data is not None and data.scaling is not None:
-        bits = data.scaling.bits_per_dim(-float(scores.mean()), pixels=flow.action.numel)
+    if scaling is not None:
+        bits = scaling.bits_per_dim(-float(scores.mean()), pixels=flow.action.numel)
         print(f"bits_per_dim: {bits:.6g}")
     estimated = log_det_error(flow, x)
     if not estimated.is_exact:
@@ -101,6 +127,15 @@ def score(arguments: argparse.Namespace) -> int:
         np.save(path, scores.numpy())
         print(f"written to {path}")
     return 0
+
+
+def _model(arguments: argparse.Namespace) -> tuple[EquivariantFlow, EventFormat | None]:
+    """The flow of a folder, and how events lie in the file that it was fitted to, if it was one."""
+    folder = RunFolder(Path(arguments.model))
+    flow = folder.load()
+    if (note := folder.note()) is not None:
+        print(f"pyro-gflows: {note}", file=sys.stderr)
+    return flow, folder.format()
 
 
 def _array_path(name: str) -> Path:
@@ -114,7 +149,7 @@ def _array_path(name: str) -> Path:
 
 def check(arguments: argparse.Namespace) -> int:
     """Test what a saved flow promises, layer by layer, in float64."""
-    flow = load(arguments.model).double()
+    flow = _model(arguments)[0].double()
     x = experiments.draw(flow, _CHECKED_EVENTS, seed=arguments.seed)
     checks: list[tuple[str, Callable[[], None]]] = [
         (f"log-density invariant under {flow.action.group}", partial(assert_invariant, flow, flow.action, x))

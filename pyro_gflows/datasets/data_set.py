@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from torch import Tensor
 
 from pyro_gflows.datasets.densities import DENSITIES, Density, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.files import load_array
+from pyro_gflows.datasets.event_format import EventFormat
+from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
 from pyro_gflows.datasets.images import IMAGE_SETS
+from pyro_gflows.datasets.recognise import FileOptions, event_format, repeats
 from pyro_gflows.datasets.scaling import GreyLevels
 from pyro_gflows.datasets.splits import Splits, random_splits
 
 __all__ = ["DataSet", "load_data"]
 
-_FILES = (".npy", ".npz", ".csv")
 _TEST_POINTS = 200_000
 # Training draws from the plain seed; torch's CPU generator looks only at the low 32 bits, so the offset is in them.
 _TEST_STREAM = 1_000_000_007
@@ -36,7 +38,8 @@ class DataSet:
         symmetry: The group that the data are known to have, or None.
         target: The exact density, where there is one.
         scaling: How grey levels became real numbers, for images.
-        augment: Fresh dequantisation noise, for images.
+        augment: Fresh dequantisation noise, for images of grey levels.
+        format: How the events lie in the file that they come from, for a file.
     """
 
     name: str
@@ -47,6 +50,7 @@ class DataSet:
     target: Density | None = None
     scaling: GreyLevels | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    format: EventFormat | None = None
 
     @property
     def event_shape(self) -> torch.Size:
@@ -54,21 +58,28 @@ class DataSet:
         return self.test.shape[1:]
 
 
-def load_data(name: str, *, seed: int = 0, folder: str | Path | None = None) -> DataSet:
+def load_data(
+    name: str, *, seed: int = 0, folder: str | Path | None = None, file: FileOptions | None = None
+) -> DataSet:
     """Find a data set by name, or read it from a file.
 
     Args:
         name: ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, ``mnist``, ``rotated-mnist`` (any angle),
             ``cifar10``, ``cifar10-rot`` (quarter-turns), or the path of a ``.npy``, ``.npz`` or ``.csv`` file with one
-            event a row (split 80/10/10 at random).
+            event a row (split 80/10/10 at random): vectors, sets of rows, or images of continuous numbers or of grey
+            levels, as :func:`~pyro_gflows.datasets.event_format` tells them apart.
         seed: Of the test points of a density, the turns and noise of images, or the split of a file.
         folder: Where the files of MNIST and CIFAR-10 lie; by default the folder that the environment variable
             ``PYRO_GFLOWS_DATA`` names, else scikit-learn's cache, into which they are downloaded.
+        file: What is known about a file beside its name.
 
     Raises:
         ValueError, TypeError: An unknown name, or a file that cannot be used; the message says why.
         ImportError: ``digits``, or a download, without scikit-learn.
         RuntimeError: A download failed; the message says which file to put where.
+
+    Warns:
+        UserWarning: A file of continuous events that holds the same few numbers again and again.
 
     Example:
         >>> load_data("rings").test.shape
@@ -83,12 +94,11 @@ def load_data(name: str, *, seed: int = 0, folder: str | Path | None = None) -> 
     if name in IMAGE_SETS:
         chosen = IMAGE_SETS[name]
         return _images(name, chosen.load(seed=seed, folder=folder), chosen.symmetry, chosen.scaling)
-    if Path(name).suffix in _FILES:
-        parts = random_splits(load_array(name), seed=seed)
-        return DataSet(name, parts.train, parts.validation, parts.test)
+    if is_file_name(name):
+        return _from_file(name, file or FileOptions(), seed=seed)
     raise ValueError(
         f"unknown data {name!r}: expected one of {[*sorted(DENSITIES), 'digits', *IMAGE_SETS]}, or the path of a "
-        f"{', '.join(_FILES)} file with one event a row"
+        f"{', '.join(FILE_ENDINGS)} file with one event a row"
     )
 
 
@@ -101,4 +111,27 @@ def _images(name: str, parts: Splits, symmetry: str | None, scaling: GreyLevels)
         symmetry=symmetry,
         scaling=scaling,
         augment=scaling.redequantise,
+    )
+
+
+def _from_file(name: str, options: FileOptions, *, seed: int) -> DataSet:
+    array = read_array(name, key=options.key)
+    form = event_format(array, options, source=name)
+    x = form.to_events(array, source=name, generator=torch.Generator().manual_seed(seed))
+    if form.grey is None and repeats(array):
+        warnings.warn(
+            f"{name}: the same few numbers come again and again: a density of them has no largest value, "
+            "and a fit of it does not end. Save images as whole grey levels; add uniform noise from [0, 1) to counts",
+            stacklevel=3,
+        )
+    parts = random_splits(x, seed=seed)
+    scaling = None if form.grey is None else form.grey.scaling
+    return DataSet(
+        name,
+        parts.train,
+        parts.validation,
+        parts.test,
+        scaling=scaling,
+        augment=None if scaling is None else scaling.redequantise,
+        format=form,
     )

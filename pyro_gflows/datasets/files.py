@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.tables import read_csv
 from pyro_gflows.infer.training.data import check_data
 
-__all__ = ["load_array"]
+__all__ = ["FILE_ENDINGS", "in_dtype", "is_file_name", "load_array", "read_array"]
+
+FILE_ENDINGS = (".npy", ".npz", ".csv")
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name of data ends as the name of a file that can be read."""
+    return Path(name).suffix.lower() in FILE_ENDINGS
 
 
 def load_array(
@@ -26,27 +33,61 @@ def load_array(
     """Read an array of events, one a row, from a ``.npy``, ``.npz`` or ``.csv`` file. Nothing is unpickled.
 
     Args:
-        path: The file; a first line of ``.csv`` that is not numeric is taken as a header.
+        path: The file; of a ``.csv`` file, names of columns and pandas' column of row names are left out.
         key: Which array of an ``.npz`` file; needed when it holds more than one.
         event_shape: Expected shape of one row, if known.
         dtype: Of the result (default: torch's default dtype).
 
     Raises:
-        ValueError: No such file, unknown ending, unreadable, empty, NaN or inf (with the row), or a wrong event shape.
+        ValueError: No such file, unknown ending, unreadable, empty, NaN or inf (with the row), a number that is too
+            large for the dtype, or a wrong event shape.
         TypeError: An integer, object or complex array; the message says what to do.
+    """
+    x = check_data(read_array(path, key=key), event_shape=event_shape, source=str(path))
+    return in_dtype(x, dtype or torch.get_default_dtype(), source=str(path))
+
+
+def in_dtype(x: Tensor, dtype: torch.dtype, *, source: str) -> Tensor:
+    """Rows of finite numbers in another dtype; a ValueError names the first row that it cannot hold."""
+    converted = x.to(dtype)
+    bad = ~converted.flatten(1).isfinite().all(-1)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        largest = float(x[row].abs().max())
+        raise ValueError(
+            f"{source}: row {row} holds {largest:.3g}, more than {str(dtype).removeprefix('torch.')} can hold "
+            f"({torch.finfo(dtype).max:.3g}); divide the data by their standard deviation"
+        )
+    return converted
+
+
+def read_array(path: str | Path, *, key: str | None = None) -> np.ndarray:
+    """The real numbers of a file as they are stored, of any dtype and shape.
+
+    Args:
+        path: a ``.npy``, ``.npz`` or ``.csv`` file.
+        key: which array of an ``.npz`` file; needed when it holds more than one.
+
+    Raises:
+        ValueError: No such file, unknown ending, unreadable, empty, or another ``key``.
+        TypeError: An array of something else than real numbers.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no such data file: {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): expected an array with one event a row")
-    if path.suffix == ".csv":
-        array = _read_csv(path)
-    elif path.suffix in (".npy", ".npz"):
-        array = _read_numpy(path, key)
-    else:
+    ending = path.suffix.lower()
+    if ending not in FILE_ENDINGS:
         raise ValueError(f"{path} ends in {path.suffix!r}: expected .npy, .npz or .csv")
-    return check_data(array, event_shape=event_shape, source=str(path)).to(dtype or torch.get_default_dtype())
+    if key is not None and ending != ".npz":
+        raise ValueError(f"{path} holds one array without a key, received the key {key!r}; only .npz files have keys")
+    array = read_csv(path) if ending == ".csv" else _read_numpy(path, key)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{path}: expected real floating-point numbers, got {array.dtype}; save an array of floats")
+    if array.size == 0:
+        raise ValueError(f"{path} is empty: expected one event a row, got an array of shape {array.shape}")
+    return array
 
 
 def _read_numpy(path: Path, key: str | None) -> np.ndarray:
@@ -59,39 +100,10 @@ def _read_numpy(path: Path, key: str | None) -> np.ndarray:
             if not names:
                 raise ValueError("it holds no array")
             if key is None and len(names) > 1:
-                raise ValueError(f"it holds the arrays {names}: say which with key=")
+                raise ValueError(f"it holds the arrays {names}: say which by its key (on the command line: --key NAME)")
             if key is not None and key not in names:
-                raise ValueError(f"it holds the arrays {names}, not {key!r}")
+                raise ValueError(f"it holds the arrays {names}, not {key!r}; the key is one of these names")
             return np.asarray(stored[key or names[0]])
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-
-
-def _read_csv(path: Path) -> np.ndarray:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(map(str.strip, row))]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read {path} as text: {error}") from error
-    if lines and not any(_is_number(cell) for cell in lines[0][1]):
-        lines = lines[1:]
-    if not lines:
-        raise ValueError(f"{path} is empty: expected one event a line, numbers separated by commas")
-    width = len(lines[0][1])
-    rows = []
-    for number, row in lines:
-        if len(row) != width:
-            raise ValueError(f"{path}, line {number}: expected {width} numbers, received {len(row)}")
-        wrong = [cell for cell in row if not _is_number(cell)]
-        if wrong:
-            raise ValueError(f"{path}, line {number}: expected numbers, received {wrong[0]!r}")
-        rows.append([float(cell) for cell in row])
-    return np.array(rows)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+        reason = "it holds Python objects or is no NumPy file" if "allow_pickle" in str(error) else str(error)
+        raise ValueError(f"cannot read {path}: {reason}") from error

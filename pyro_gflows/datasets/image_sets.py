@@ -123,7 +123,7 @@ def _download(name: str) -> RawImages:
     except ImportError as error:
         raise ImportError(
             f"to download {name}, install scikit-learn (pip install 'pyro-gflows[data]'); or put {_WANTED[name]} into "
-            f"a folder and name it by folder= or the environment variable {FOLDER_VARIABLE}"
+            f"a folder and name it by the environment variable {FOLDER_VARIABLE} (in Python, by folder=)"
         ) from error
     title, count = _OPENML[name]
     try:
@@ -131,7 +131,7 @@ def _download(name: str) -> RawImages:
     except Exception as error:  # whatever a network can do
         raise RuntimeError(
             f"could not download {name} from OpenML ({error}); offline, put {_WANTED[name]} into a folder and name it "
-            f"by folder= or the environment variable {FOLDER_VARIABLE}"
+            f"by the environment variable {FOLDER_VARIABLE} (in Python, by folder=)"
         ) from error
     images = torch.from_numpy(np.asarray(bunch.data, dtype=np.uint8)).reshape(-1, *_SHAPES[name])
     labels = torch.from_numpy(np.asarray(bunch.target, dtype=np.int64))

@@ -88,3 +88,66 @@ def test_unknown_and_missing_files_are_refused(tmp_path, name):
     (tmp_path / "x.txt").write_text("1")
     with pytest.raises(ValueError, match=r"expected \.npy|no such data file"):
         load_array(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff0.5,1.5\n2.5,3.5\n",  # a byte order mark, as Excel writes it
+        "\ufeffx,y\n0.5,1.5\n2.5,3.5\n",
+        ",x,y\n0,0.5,1.5\n1,2.5,3.5\n",  # pandas with its column of row names
+        ",x,y\na,0.5,1.5\nb,2.5,3.5\n",
+        "Unnamed: 0,x,y\n7,0.5,1.5\n3,2.5,3.5\n",  # ... read and written again
+        ",0,1\n0,0.5,1.5\n1,2.5,3.5\n",  # pandas without names of columns
+        "0,1\n0.5,1.5\n2.5,3.5\n",
+        '"","x","y"\n"1",0.5,1.5\n"2",2.5,3.5\n',  # R
+        "x,y\nfirst,0.5,1.5\nsecond,2.5,3.5\n",
+        "# x,y\r\n0.5,1.5\r\n\r\n2.5,3.5\r\n",
+        "0.5, 1.5\n2.5, 3.5",
+    ],
+)
+def test_tables_as_other_programs_write_them(tmp_path, text):
+    (tmp_path / "x.csv").write_bytes(text.encode("utf-8"))
+    assert load_array(tmp_path / "x.csv").tolist() == [[0.5, 1.5], [2.5, 3.5]]
+
+
+def test_a_row_of_whole_numbers_is_no_header_among_whole_numbers(tmp_path):
+    (tmp_path / "x.csv").write_text("0,1\n5,2\n")
+    assert load_array(tmp_path / "x.csv").tolist() == [[0, 1], [5, 2]]
+
+
+def test_a_column_that_may_number_the_rows_is_warned_of(tmp_path):
+    (tmp_path / "x.csv").write_text("id,x\n1,0.5\n2,2.5\n3,0.25\n")
+    with pytest.warns(UserWarning, match="first column 'id' counts the rows"):
+        assert load_array(tmp_path / "x.csv").shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x;y\n0.5;1.5\n", "line 2.*separated by commas.*semicolons"),
+        ("0,5;1,5\n0,5;2,5\n", "line 1.*'5;1'"),
+        ("x y\n0.5 1.5\n", "line 2.*spaces"),
+        ("x\ty\n0.5\t1.5\n", "line 2.*tabs"),
+        ("x,y\n0.5,\n", "line 2.*an empty cell"),
+        ("x,y\n", "is empty"),
+    ],
+)
+def test_tables_that_cannot_be_read_say_why(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_array(tmp_path / "x.csv")
+
+
+def test_text_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "x.csv").write_bytes("x,y\n0.5,1.5\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="UTF-8"):
+        load_array(tmp_path / "x.csv")
+
+
+def test_endings_in_capitals_and_numbers_that_overflow(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((3, 2), 1e39))
+    (tmp_path / "x.npy").rename(tmp_path / "X.NPY")
+    with pytest.raises(ValueError, match="row 0 holds 1e\\+39, more than float32 can hold"):
+        load_array(tmp_path / "X.NPY")
+    assert load_array(tmp_path / "X.NPY", dtype=torch.float64).shape == (3, 2)

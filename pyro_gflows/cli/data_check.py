@@ -1,0 +1,28 @@
+"""``check-data``: whether data have a symmetry, before a flow with it is fitted to them."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from pyro_gflows.cli.recipes import read_data
+from pyro_gflows.families import build_action
+from pyro_gflows.infer import check_symmetry
+
+__all__ = ["check_data"]
+
+
+def check_data(arguments: argparse.Namespace) -> int:
+    """Test data against every element of a group; exit code 1 if they contradict one."""
+    data = read_data(arguments)
+    group = arguments.group or data.symmetry
+    if group is None:
+        raise ValueError(f"{data.name} has no known symmetry: give --group, for example C4 or D4")
+    action = build_action(group, data.event_shape)
+    parts = [part for part in (data.train, data.validation, data.test) if isinstance(part, torch.Tensor)]
+    if data.format is not None:
+        print(f"{data.name} is read as {data.format.describe()}")
+    report = check_symmetry(torch.cat(parts), action, level=arguments.level, rows=arguments.rows, seed=arguments.seed)
+    print(report)
+    return 0 if report.is_consistent else 1

@@ -1,0 +1,134 @@
+"""What a folder of ``fit`` holds: a finished run, one that was stopped, or nothing; and with which options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_gflows.datasets import EventFormat
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer import load
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT
+from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json
+from pyro_gflows.registry import build, describe
+
+__all__ = ["RunFolder"]
+
+_RUN, _MODEL, _METRICS = "run.json", "model.json", "metrics.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder that ``fit`` writes and that ``sample``, ``score`` and ``check`` read.
+
+    Args:
+        path: where it is; it need not exist.
+    """
+
+    path: Path
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Raise ValueError if a new run would destroy another one, unless that is asked for."""
+        if overwrite:
+            return
+        if (self.path / _MODEL).exists():
+            raise ValueError(
+                f"{self.path} holds a finished run{self._in_words()}; take another folder, or give --overwrite to "
+                "replace it"
+            )
+        if (self.path / CHECKPOINT).exists():
+            raise ValueError(
+                f"{self.path} holds a run that {self._stopped()}; the same command with --resume goes on, --overwrite "
+                "starts anew"
+            )
+
+    def check_resumable(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError if there is nothing to go on from, or if that was started with other options.
+
+        Args:
+            options: of this command, by the names that the command line has for them.
+        """
+        if not (self.path / CHECKPOINT).exists():
+            raise ValueError(f"no checkpoint to resume from in {self.path}: leave --resume out to start the run there")
+        if not (self.path / _RUN).exists():  # the run of an earlier version; its checkpoint is compared
+            return
+        stored = read_json(self.path / _RUN)["options"]
+        ours = json.loads(json.dumps(dict(options)))
+        other = [
+            f"{name} is {_shown(stored[name])} there and {_shown(ours[name])} here"
+            for name in ours
+            if name in stored and stored[name] != ours[name]
+        ]
+        if other:
+            raise ValueError(
+                f"cannot resume the run in {self.path}: {', '.join(other)}; give the same options as it was started "
+                "with, or start anew in another folder"
+            )
+
+    def begin(self, options: Mapping[str, Any], form: EventFormat | None) -> None:
+        """Write down how a run is started.
+
+        Args:
+            options: as for :meth:`check_resumable`.
+            form: how the events lie in the user's file; None for named data.
+        """
+        write_json(check_writable(self.path) / _RUN, {"options": dict(options), "format": describe(form)})
+
+    def load(self) -> EquivariantFlow:
+        """The fitted flow.
+
+        Raises:
+            ValueError: there is none; the message says whether a run was stopped before it ended.
+        """
+        if not (self.path / _MODEL).exists():
+            if (self.path / CHECKPOINT).exists():
+                raise ValueError(
+                    f"{self.path} holds no model yet: its run {self._stopped()}; the same fit command with --resume "
+                    "goes on to the end"
+                )
+            raise ValueError(f"no such file: {self.path / _MODEL}; MODEL is a folder that the command fit wrote")
+        return load(self.path)
+
+    def note(self) -> str | None:
+        """What is to be said of the model: that it is from before the run went on, and was stopped."""
+        if not (self.path / _METRICS).exists() or not (self.path / CHECKPOINT).exists():
+            return None
+        steps, now = read_json(self.path / _METRICS).get("steps"), self._progress()
+        if now is None or steps is None or now[0] == steps:
+            return None
+        return f"the run in {self.path} went on and {self._stopped()}; this is the model of step {steps}"
+
+    def format(self) -> EventFormat | None:
+        """How the events lie in the user's file; None for named data."""
+        if not (self.path / _RUN).exists():
+            return None
+        form = build(read_json(self.path / _RUN)["format"])
+        assert form is None or isinstance(form, EventFormat)
+        return form
+
+    def _stopped(self) -> str:
+        progress = self._progress()
+        return "was stopped" if progress is None else f"was stopped after step {progress[0]} of {progress[1]}"
+
+    def _progress(self) -> tuple[int, int] | None:
+        """Steps done and wanted, as the checkpoint has them; None where it cannot be read."""
+        try:
+            _, about = read_tensors(self.path / CHECKPOINT)
+            return int(about["progress"]["step"]), int(about["identity"]["settings"]["steps"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _in_words(self) -> str:
+        if not (self.path / _METRICS).exists():
+            return ""
+        metrics = read_json(self.path / _METRICS)
+        return f" ({metrics.get('flow')} under {metrics.get('group')} on {metrics.get('data')})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "given" if value else "not given"
+    return "not given" if value in (None, "") else str(value)
