@@ -176,7 +176,7 @@ def _one_scale(action: GroupAction, *samples: Tensor) -> list[Tensor]:
     return list(torch.cat(scaled, dim=dim).flatten(1).split([len(sample) for sample in samples]))
 
 
-def warn_of_contradictions(action: GroupAction, data: Tensor, *, seed: int = 0) -> None:
+def warn_of_contradictions(action: GroupAction, data: Tensor | np.ndarray, *, seed: int = 0) -> None:
     """Warn where a few hundred rows contradict the generators of a group; silent where there are too few rows.
 
     Args:
