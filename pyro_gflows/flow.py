@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.precision import casting, refuse_low
 from pyro_gflows.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform, forget_param_store
 from pyro_gflows.transforms.compose import Compose
@@ -29,13 +29,14 @@ class FlowDensity(TransformedDistribution):
                 f"expected events as a tensor{expected}, got {type(value).__name__}; use torch.as_tensor, or "
                 "pyro_gflows.infer.log_probs, which takes arrays"
             )
-        if weight is not None and value.is_floating_point() and value.dtype != weight.dtype:
-            if not torch.is_autocast_enabled(value.device.type):
-                name = str(weight.dtype).removeprefix("torch.")
-                raise TypeError(
-                    f"expected events in the flow's dtype {weight.dtype}, got {value.dtype}; convert them by "
-                    f".to(torch.{name}), or the flow by .to({value.dtype}); pyro_gflows.infer.log_probs takes both"
-                )
+        if weight is not None and value.is_floating_point() and value.dtype != weight.dtype and not casting():
+            refuse_low(weight, "weights")
+            refuse_low(value, "events")
+            name = str(weight.dtype).removeprefix("torch.")
+            raise TypeError(
+                f"expected events in the flow's dtype {weight.dtype}, got {value.dtype}; convert them by "
+                f".to(torch.{name}), or the flow by .to({value.dtype}); pyro_gflows.infer.log_probs takes both"
+            )
         log_prob: Tensor = super().log_prob(value)
         return log_prob
 

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["at_least_single", "autocast_off", "full_precision", "is_low", "on_methods", "refuse_low"]
+__all__ = ["at_least_single", "autocast_off", "casting", "full_precision", "is_low", "on_methods", "refuse_low"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -50,7 +50,7 @@ def autocast_off() -> Iterator[None]:
         torch.float32
     """
     with contextlib.ExitStack() as stack:
-        for device in _casting():
+        for device in casting():
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
@@ -70,7 +70,7 @@ def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def inner(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if not _casting():
+        if not casting():
             return function(*args, **kwargs)
         dtype = _weights_dtype(args[0]) if args else torch.float32
         raised: Any = [_raised(argument, dtype) for argument in args]
@@ -111,8 +111,12 @@ def on_methods(cls: type, names: tuple[str, ...], wrap: Callable[[Any], Any]) ->
             setattr(cls, name, wrap(method))
 
 
-def _casting() -> list[str]:
-    """The kinds of devices on which autocast is on now."""
+def casting() -> list[str]:
+    """The kinds of devices on which autocast is on now.
+
+    >>> casting()
+    []
+    """
     if _ONE_QUESTION:
         return [device for device in _DEVICES if torch.is_autocast_enabled(device)]
     both = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}

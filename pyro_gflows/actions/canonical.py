@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +56,13 @@ class Nearly:
     """A tensor that compares equal to one that differs from it by rounding only: by at most 1e-11 in every entry.
 
     Two machines compute a representation's matrices with other rounding; it is one representation all the same.
+
+    Args:
+        value: a real tensor on the CPU.
+
+    Example:
+        >>> Nearly(torch.tensor([0.1 + 0.2], dtype=torch.float64)) == Nearly(torch.tensor([0.3], dtype=torch.float64))
+        True
     """
 
     def __init__(self, value: Tensor) -> None:
@@ -65,10 +71,14 @@ class Nearly:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Nearly) or self.value.shape != other.value.shape:
             return False
-        return self.value is other.value or bool((self.value - other.value).abs().max() <= 1e-11)
+        if self.value is other.value:
+            return True
+        # in NumPy, so that a comparison is seen by no transform, mode or trace of torch
+        apart = np.abs(self.value.numpy() - other.value.numpy())
+        return bool(apart.max(initial=0.0) <= 1e-11)
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.value.shape))
 
     def __repr__(self) -> str:
-        return f"Nearly({math.prod(self.value.shape)} entries)"
+        return f"Nearly({tuple(self.value.shape)})"

@@ -119,8 +119,9 @@ def fit(
     trained = flow if dequantise is None else _with_noise(flow, dequantise)
     if not any(weight.requires_grad for weight in trained.parameters()):
         raise ValueError(
-            f"expected weights to fit, but all {sum(1 for _ in trained.parameters())} weight tensors of the flow are "
-            "frozen; call requires_grad_(True) on the layers that are to be trained"
+            "expected weights to fit, but each of the flow's is frozen "
+            f"({sum(1 for _ in trained.parameters())} tensors); "
+            "call requires_grad_(True) on the layers that are to be trained"
         )
     source = _source(data, flow, like)
     held_out = None if validation is None else _rows(validation, flow, like, source="validation")

@@ -25,6 +25,7 @@ class SplitBasis(FixedBasis):
 
     def __init__(self, split: IrrepSplit) -> None:
         super().__init__(split.basis)
+        self._split = split
 
     @staticmethod
     def of(split: Split) -> SplitBasis | None:
@@ -41,7 +42,7 @@ class SplitBasis(FixedBasis):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        own, loaded = self.value, state_dict.get(f"{prefix}value")
+        own, loaded = self._split.basis, state_dict.get(f"{prefix}value")
         if (
             loaded is not None
             and loaded.shape == own.shape

@@ -167,7 +167,7 @@ def test_own_draws_fit_them(model):
     guide.flow.eval()
     energy = guide.log_density()
     before = energy_report(guide.flow, energy, draws=4000).ess
-    settings = FitSettings(steps=60, batch_size=256)
+    settings = FitSettings(steps=150, batch_size=256)
     fit(guide.flow, OwnDraws(guide.flow, energy, pool=2000), settings=settings, progress=False)
     report = energy_report(guide.flow, energy, draws=4000)
     assert report.noise == 0 and report.ess > max(before, 0.3)
