@@ -18,7 +18,8 @@ __all__ = ["EquivariantFlow"]
 
 
 class FlowDensity(TransformedDistribution):
-    """The density of a flow, which says what it expects where values of another kind would fail inside a layer."""
+    """The density of a flow. Fresh data are scored in one pass, without a look at the memory of draws; and it says what
+    it expects where values of another kind would fail inside a layer."""
 
     def log_prob(self, value: Any) -> Tensor:
         transform: EquivariantTransform = self.transforms[0]
@@ -37,7 +38,14 @@ class FlowDensity(TransformedDistribution):
                 f"expected events in the flow's dtype {weight.dtype}, got {value.dtype}; convert them by "
                 f".to(torch.{name}), or the flow by .to({value.dtype}); pyro_gflows.infer.log_probs takes both"
             )
-        log_prob: Tensor = super().log_prob(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        source = transform.drawn_from(value)
+        if source is None:
+            source, ladj = transform.inv_call_and_ladj(value)
+        else:
+            ladj = -transform.log_abs_det_jacobian(source, value)
+        log_prob: Tensor = self.base_dist.log_prob(source) + ladj
         return log_prob
 
 

@@ -131,10 +131,9 @@ class EquivariantTransform(TransformModule):
         return y
 
     def _inverse(self, y: Tensor) -> Tensor:
-        drawn = self._last_draw.source_of(self, y)
+        drawn = self.drawn_from(y)
         if drawn is not None:
             return drawn
-        self.action_out.check_event(y, "y")
         x, ladj = self.inv_call_and_ladj(y)
         self._last_draw.keep(self, y, x, -ladj)
         return x
@@ -142,6 +141,13 @@ class EquivariantTransform(TransformModule):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         kept = self._last_draw.take(self, x, y)
         return self.call_and_ladj(x)[1] if kept is None else kept
+
+    def drawn_from(self, y: Tensor) -> Tensor | None:
+        """What this very tensor was made from, if it was made last and nothing has changed since; else None."""
+        drawn = self._last_draw.source_of(self, y)
+        if drawn is None:
+            self.action_out.check_event(y, "y")
+        return drawn
 
     @property
     def inv(self) -> EquivariantTransform:
