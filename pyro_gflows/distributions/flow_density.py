@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.distributions.supports import ValidatesEvents
 from pyro_gflows.numerics.transforms_active import anywhere
+from pyro_gflows.precision import refuse_low
 
 __all__ = ["FlowDensity"]
 
@@ -79,6 +80,8 @@ class FlowDensity(ValidatesEvents, TransformedDistribution):
                 f"expected events as a tensor{expected}, got {type(value).__name__}; use torch.as_tensor, or "
                 "pyro_gflows.infer.log_probs, which takes arrays"
             )
+        refuse_low(value, "events and contexts")
+        refuse_low(weight, "weights")
         if weight is not None and value.is_floating_point() and value.dtype != weight.dtype:
             if not torch.is_autocast_enabled(value.device.type):
                 name = str(weight.dtype).removeprefix("torch.")

@@ -122,7 +122,7 @@ def test_draws_on_the_ends_of_a_far_interval_are_inside(alpha):
     flow = EquivariantFlow(InvariantNormal(PAIR), [GNormalCdf(PAIR, (100.0, 101.0), alpha=alpha), GActNorm(PAIR)])
     randomize_(flow, generator=torch.Generator().manual_seed(1))
     z = torch.tensor([[9.0, -9.0], [6.0, 0.0], [-40.0, 40.0]])
-    assert flow.dist.log_prob(flow.transform(z).detach().clone()).isfinite().logical_or(z.abs().amax(-1) > 5).all()
+    assert flow.dist.log_prob(flow.transform(z).detach().clone()).isfinite().all()
 
 
 def test_a_layer_that_is_undefined_on_what_arrives_is_refused():
