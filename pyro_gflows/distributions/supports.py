@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 
 __all__ = ["ValidatesEvents", "interval_of", "is_real"]
 
@@ -41,15 +41,18 @@ def _inner(constraint: constraints.Constraint | None) -> constraints.Constraint 
     return constraint
 
 
-class ValidatesEvents(Distribution):
-    """A distribution whose validation accepts a batch without events, as a filter on data may leave one.
+class ValidatesEvents:
+    """Before a distribution: its validation accepts a batch without events, as a filter on data may leave one.
 
     That of torch stops with "cannot reshape tensor of 0 elements" for all distributions of events.
     """
 
+    batch_shape: torch.Size
+    event_shape: torch.Size
+
     def _validate_sample(self, value: Any) -> None:
         if not isinstance(value, Tensor) or value.numel():
-            super()._validate_sample(value)
+            super()._validate_sample(value)  # type: ignore[misc]
             return
         batch, event = value.shape[: value.ndim - len(self.event_shape)], value.shape[-len(self.event_shape) :]
         if value.ndim < len(self.event_shape) or event != self.event_shape:
