@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
 from pyro_gflows.actions import GroupAction
-from pyro_gflows.precision import casting, refuse_low
+from pyro_gflows.distributions import InvariantUniformBall
+from pyro_gflows.distributions.flow_density import FlowDensity
+from pyro_gflows.distributions.supports import interval_of
 from pyro_gflows.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform, forget_param_store
 from pyro_gflows.transforms.compose import Compose
 
 __all__ = ["EquivariantFlow"]
-
-
-class FlowDensity(TransformedDistribution):
-    """The density of a flow. Fresh data are scored in one pass, without a look at the memory of draws; and it says what
-    it expects where values of another kind would fail inside a layer."""
-
-    def log_prob(self, value: Any) -> Tensor:
-        transform: EquivariantTransform = self.transforms[0]
-        weight = next(transform.parameters(), None)
-        if not isinstance(value, Tensor):
-            expected = "" if weight is None else f" of {weight.dtype}"
-            raise TypeError(
-                f"expected events as a tensor{expected}, got {type(value).__name__}; use torch.as_tensor, or "
-                "pyro_gflows.infer.log_probs, which takes arrays"
-            )
-        if weight is not None and value.is_floating_point() and value.dtype != weight.dtype and not casting():
-            refuse_low(weight, "weights")
-            refuse_low(value, "events")
-            name = str(weight.dtype).removeprefix("torch.")
-            raise TypeError(
-                f"expected events in the flow's dtype {weight.dtype}, got {value.dtype}; convert them by "
-                f".to(torch.{name}), or the flow by .to({value.dtype}); pyro_gflows.infer.log_probs takes both"
-            )
-        if self._validate_args:
-            self._validate_sample(value)
-        source = transform.drawn_from(value)
-        if source is None:
-            source, ladj = transform.inv_call_and_ladj(value)
-        else:
-            ladj = -transform.log_abs_det_jacobian(source, value)
-        log_prob: Tensor = self.base_dist.log_prob(source) + ladj
-        return log_prob
 
 
 @registered
@@ -65,7 +35,8 @@ class EquivariantFlow(nn.Module):
 
     Raises:
         TypeError: the base is not an invariant one, or a transform not an EquivariantTransform.
-        ValueError: no transform, or two neighbours' actions that differ.
+        ValueError: no transform, two neighbours' actions that differ, or a transform that is defined on an interval
+            alone (the inverse of a GSigmoid) where values beyond it arrive.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
 
@@ -90,6 +61,7 @@ class EquivariantFlow(nn.Module):
                 f"the base and the first transform do not fit: the base is invariant under {base.action}, "
                 f"the transform expects {self.transform.action_in}"
             )
+        _require_domains(base, self.transform)
         self.base_module = base.module
         self._base = base
 
@@ -180,3 +152,27 @@ class EquivariantFlow(nn.Module):
         lines = [f"EquivariantFlow: {self.action}, {count:,} parameters", f"  base: {self._base!r}"]
         lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transforms)]
         return "\n".join(lines)
+
+
+def _require_domains(base: Any, transform: EquivariantTransform) -> None:
+    """ValueError where a transform is not defined on all that arrives: its draws were NaN, and mass were missing."""
+    # the ball says that it is all of R^n, so that points outside have a score; what it fills is left to the user
+    arriving = (0.0, 0.0) if isinstance(base, InvariantUniformBall) else interval_of(base.support)
+    for part in _leaves(transform):
+        low, high = interval_of(part.domain)
+        if arriving[0] < low or arriving[1] > high:
+            raise ValueError(
+                f"{' '.join(repr(part).split())} is defined between {low:g} and {high:g} alone, but values between "
+                f"{arriving[0]:g} and {arriving[1]:g} reach it; put a map into that interval (GSigmoid, GNormalCdf) "
+                "before it, or use its .inv"
+            )
+        arriving = interval_of(part.codomain)
+
+
+def _leaves(transform: EquivariantTransform) -> Iterator[EquivariantTransform]:
+    """The parts of compositions, in the order in which they are applied."""
+    if not isinstance(transform, Compose):
+        yield transform
+        return
+    for part in transform.transforms:
+        yield from _leaves(part)

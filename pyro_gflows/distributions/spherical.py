@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
+from pyro_gflows.distributions.supports import ValidatesEvents
 from pyro_gflows.precision import full_precision, refuse_low
 
 __all__ = ["SphericalBase"]
@@ -33,7 +34,7 @@ class _BaseModule(nn.Module):
         return like.new_zeros(()) if self.mean is None else self.mean(like)
 
 
-class SphericalBase(TorchDistribution):
+class SphericalBase(ValidatesEvents, TorchDistribution):
     r"""The distribution of :math:`x = L z + \mu`, where the density of z in R^n is a function of |z|.
 
     It is invariant when :math:`\Sigma = L L^T` commutes with the group and :math:`\mu` is fixed by it;

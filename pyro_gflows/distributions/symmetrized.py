@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.distributions.supports import ValidatesEvents, is_real
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -35,7 +36,7 @@ class _OrbitOf(constraints.Constraint):
 
 
 @registered
-class Symmetrized(TorchDistribution):
+class Symmetrized(ValidatesEvents, TorchDistribution):
     r"""A distribution averaged over a finite group: draw x from the base, and move it by a random element.
 
     :math:`\log p(x) = \log \frac{1}{|G|} \sum_g p_0(\rho(g)^{-1} x)`, exactly, at |G| evaluations of the base. It is
@@ -83,7 +84,7 @@ class Symmetrized(TorchDistribution):
     @property
     def support(self) -> constraints.Constraint:
         support: Any = self.base.support
-        return support if _is_real(support) else _OrbitOf(support, self.action)
+        return support if is_real(support) else _OrbitOf(support, self.action)
 
     def expand(self, batch_shape: Sequence[int], _instance: Symmetrized | None = None) -> Symmetrized:
         """The same distribution (and the same module) with another batch shape."""
@@ -112,7 +113,7 @@ class Symmetrized(TorchDistribution):
         batch_shape = torch.broadcast_shapes(value.shape[: value.ndim - self.action.event_dim], self.batch_shape)
         orbit = self.action.act_all(value.expand(batch_shape + self.event_shape))
         support: Any = self.base.support
-        if _is_real(support):
+        if is_real(support):
             return self._scores(orbit).logsumexp(0) - self._log_order
         inside = support.check(orbit)
         # the base may raise, or give NaN gradients, outside its support: ask it about an image inside in their place
@@ -170,12 +171,6 @@ class Symmetrized(TorchDistribution):
 
     def __repr__(self) -> str:
         return f"Symmetrized({self.base}, {self.action})"
-
-
-def _is_real(constraint: constraints.Constraint) -> bool:
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    return constraint is constraints.real
 
 
 def _is_independent(base: Distribution) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
+from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
 from pyro_gflows.transforms.last_draw import LastDraw
 
@@ -114,6 +115,18 @@ class EquivariantTransform(TransformModule):
     @property
     def codomain(self) -> constraints.Constraint:
         return constraints.independent(constraints.real, self.action_out.event_dim)
+
+    @property
+    def reaches_all(self) -> bool:
+        """Whether every event is a value of T, whatever its weights: no layer maps into an interval."""
+        return is_real(self.codomain)
+
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Which events are values of T, NaN included; the batch shape."""
+        if self.reaches_all or not y.numel():
+            return torch.ones(y.shape[: y.ndim - self.action_out.event_dim], dtype=torch.bool, device=y.device)
+        inside: Tensor = self.codomain.check(y)
+        return inside
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         return _exchange(shape, self.action_in, self.action_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -71,6 +72,20 @@ class Compose(ConditionalTransform):
     @property
     def codomain(self) -> constraints.Constraint:
         return self.transforms[-1].codomain
+
+    @property
+    def reaches_all(self) -> bool:
+        return all(part.reaches_all for part in self.transforms)
+
+    @torch.no_grad()
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        inside = torch.ones(y.shape[: y.ndim - self.action_out.event_dim], dtype=torch.bool, device=y.device)
+        for position, part in reversed(list(enumerate(self.transforms))):
+            inside = inside & part.reaches(y, context)
+            if all(earlier.reaches_all for earlier in self.transforms[:position]):
+                break
+            y = part.inv_call_given(y, context)[0]
+        return inside
 
     def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])

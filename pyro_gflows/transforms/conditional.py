@@ -148,6 +148,13 @@ class Conditioned(EquivariantTransform):
     def codomain(self) -> constraints.Constraint:
         return self.transform.codomain
 
+    @property
+    def reaches_all(self) -> bool:
+        return self.transform.reaches_all
+
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.transform.reaches(*self._pair(y, self.action_out))
+
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         return self._joined(super().forward_shape(shape), self.action_out)
 

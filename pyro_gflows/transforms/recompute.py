@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.numerics import replayable, replayed
@@ -50,6 +51,21 @@ class Recompute(EquivariantTransform):
     @property
     def context_action(self) -> GroupAction | None:
         return self.transform.context_action
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.codomain
+
+    @property
+    def reaches_all(self) -> bool:
+        return self.transform.reaches_all
+
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.transform.reaches(y, context)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.call_given(x, None)

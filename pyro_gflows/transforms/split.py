@@ -84,6 +84,13 @@ class GSplit(ConditionalTransform):
             network = conditioner(inputs, params_action, width=width, depth=depth, start=self.transformer.start)
         self.network = network
 
+    @property
+    def reaches_all(self) -> bool:
+        return self.inner.reaches_all
+
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.inner.reaches(self.split.split(y)[0], context)
+
     def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         first, second = self.split.split(x)
         first, inner_ladj = self.inner.call_given(first, context)

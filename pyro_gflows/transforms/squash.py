@@ -83,9 +83,17 @@ class Squash(EquivariantTransform):
 
     def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         p = (y - self._bottom) / self._length
-        slack = 4 * torch.finfo(p.dtype).eps
-        x = self.stretch(_inside(p)).masked_fill((p < -slack) | (p > 1 + slack), math.nan)
+        x = self.stretch(_inside(p)).masked_fill(self._is_outside(p), math.nan)
         return x, -self._ladj(x)
+
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        outside = self._is_outside((y - self._bottom) / self._length)
+        return ~outside.flatten(y.ndim - self.action_out.event_dim).any(-1)
+
+    def _is_outside(self, p: Tensor) -> Tensor:
+        # draws on an end, which other layers and their inverses have moved by rounding, are inside
+        slack = 4 * torch.finfo(p.dtype).eps * (1 + max(map(abs, self.limits)) / self._length)
+        return (p < -slack) | (p > 1 + slack)
 
     def _ladj(self, x: Tensor) -> Tensor:
         slopes = self.log_slope(x).flatten(x.ndim - self.action_in.event_dim).sum(-1)

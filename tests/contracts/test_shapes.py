@@ -25,6 +25,19 @@ def test_log_det_and_log_prob_have_the_batch_shape(flow, batch):
     assert transform.forward_shape(x.shape) == y.shape and transform.inverse_shape(y.shape) == x.shape
 
 
+@pytest.mark.parametrize("batch", [(0,), (2, 0)], ids=str)
+def test_no_events_at_all(flow, batch):
+    """A filter on data may leave none: they have shapes, scores, draws and gradients like any others."""
+    drawn = flow.dist.sample(batch)
+    assert drawn.shape == batch + flow.action.event_shape and flow.dist.log_prob(drawn).shape == batch
+    scores = flow(drawn.clone().requires_grad_())
+    assert scores.shape == batch
+    scores.sum().backward()
+    assert flow.dist.expand(batch).rsample().shape == drawn.shape
+    with pytest.raises(ValueError, match="of shape"):
+        flow.dist.log_prob(drawn.new_zeros(0, *drawn.shape[1:-1], drawn.shape[-1] + 1))
+
+
 def test_log_det_shape_where_the_batch_is_as_large_as_the_event(flow):
     """An extra dimension would broadcast silently here (contract 6)."""
     x = events(flow.transform, *flow.transform.action_in.event_shape[-1:])

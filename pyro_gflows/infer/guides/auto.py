@@ -20,6 +20,7 @@ from pyro_gflows.infer.guides.invariance import log_joint_invariance
 from pyro_gflows.infer.guides.joint_model import JointModel
 from pyro_gflows.infer.guides.log_joint import LogJoint
 from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
+from pyro_gflows.infer.guides.param_store import take_names
 from pyro_gflows.infer.guides.pushforward import pushforward_sites
 from pyro_gflows.infer.guides.representative import orbit_representative
 from pyro_gflows.infer.guides.row_check import finite_rows
@@ -174,9 +175,22 @@ class AutoGFlow(AutoContinuous):
 
     # -- AutoContinuous -----------------------------------------------------------------------------------------------
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        self._take_names()
         with pushforward_sites():
             drawn: dict[str, Tensor] = super().forward(*args, **kwargs)
         return drawn
+
+    def _take_names(self) -> None:
+        """Put this guide's own weights into Pyro's parameter store, in place of those of another guide."""
+        name = self._pyro_get_fullname("flow")
+        if take_names(self._modules["flow"], name):  # type: ignore[arg-type]
+            warnings.warn(
+                f"Pyro's parameter store held other weights under the name {name!r}, of an earlier guide or of a "
+                "loaded file; this guide keeps its own, which take their place. Call pyro.clear_param_store() before "
+                f"a new fit; to take loaded weights, call pyro.module({name!r}, guide.flow, "
+                "update_module_params=True) after get_param_store().load(...) and before the guide runs",
+                stacklevel=2,
+            )
 
     def get_base_dist(self) -> Any:
         return self.flow.base
