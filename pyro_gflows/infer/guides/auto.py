@@ -28,6 +28,7 @@ from pyro_gflows.infer.guides.start import find_mode
 from pyro_gflows.infer.guides.start_points import init_or_zero, mode_starts
 from pyro_gflows.infer.guides.supports import unconstrained_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["AutoGFlow"]
 
@@ -290,11 +291,12 @@ def _said(value: Any) -> str:
 
 
 def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:
-    """A flow needs a transform; this one stays the identity.
+    """A flow needs a transform; this one stays the identity, also where a fit initializes layers from data.
 
-    Its numbers are buffers under the names of the parameters: Pyro warns of every frozen parameter.
+    Its numbers are buffers under the names of the parameters, since Pyro warns of every frozen parameter.
     """
     identity = GActNorm(action)
+    mark_as_set(identity)  # also where it is built again from the guide's saved flow, with parameters
     for name, value in list(identity.named_parameters(recurse=False)):
         delattr(identity, name)
         identity.register_buffer(name, value.detach())
