@@ -23,7 +23,9 @@ def _enabled_by_device() -> dict[str, Callable[[], bool]]:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 4):
         return {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
     # torch 2.4 has none for mps, and raises where it is asked
-    devices = [device for device in ("cpu", "cuda", "mps", "xpu") if torch.amp.autocast_mode.is_autocast_available(device)]
+    devices = [
+        device for device in ("cpu", "cuda", "mps", "xpu") if torch.amp.autocast_mode.is_autocast_available(device)
+    ]
     return {device: functools.partial(torch.is_autocast_enabled, device) for device in devices}
 
 
