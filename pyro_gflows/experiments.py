@@ -31,6 +31,7 @@ from pyro_gflows.infer import (
     save,
 )
 from pyro_gflows.infer.augment import Augmentation
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT
 from pyro_gflows.infer.training.storage import check_writable, read_json, write_json
 from pyro_gflows.presets import Preset
@@ -82,8 +83,7 @@ def run(
     folder = check_writable(folder)
     seed = preset.settings.seed
     action = build_action(preset.group, data.event_shape)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with random_state_kept(seed=seed):
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
         dequantiser = _dequantiser(flow.action, data).to(device) if preset.variational else None
     augment = _augmentation(preset, data)
@@ -224,8 +224,7 @@ def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> GroupA
 
 def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
     """Samples of a flow, shape (n,) + event_shape; the caller's random state is left as it was."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with random_state_kept(flow, seed=seed), torch.no_grad():
         return flow.dist.sample((n,))
 
 

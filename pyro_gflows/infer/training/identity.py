@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.rows import ArrayRows, DatasetRows, TensorRows
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.registry import same_description
@@ -81,8 +82,7 @@ def repeated_values(call: Callable[[], Tensor], device: torch.device) -> Tensor 
     """
     found = []
     for _ in range(2):
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(20)
+        with random_state_kept(device, seed=20):
             found.append(call().detach().clone())
     return found[0] if same_values(*found, exact=True) else None
 
