@@ -108,7 +108,7 @@ def as_rows(x: Any, *, source: str = "data") -> Rows:
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{source}: expected an array without a mask; remove the masked rows, then use .data")
         return ArrayRows(x)
-    if isinstance(x, TensorDataset):
+    if isinstance(x, TensorDataset) and type(x).__getitem__ is TensorDataset.__getitem__:  # one that changes nothing
         return TensorRows(x.tensors[0])
     if isinstance(x, DataLoader):
         batches = [event_part(batch) for batch in x]
