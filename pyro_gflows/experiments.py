@@ -31,15 +31,16 @@ from pyro_gflows.infer import (
     save,
 )
 from pyro_gflows.infer.augment import Augmentation
+from pyro_gflows.infer.randomness import random_state_kept
+from pyro_gflows.infer.save import STRUCTURE, WEIGHTS
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT
 from pyro_gflows.infer.training.storage import check_writable, read_json, write_json
 from pyro_gflows.presets import Preset
 from pyro_gflows.transforms import GSigmoid
 
-__all__ = ["Outcome", "draw", "finish", "measure", "run", "write_pictures"]
+__all__ = ["METRICS", "Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
-_METRICS, _NOISE = "metrics.json", "noise"
-_MODEL = ("model.json", "model.safetensors")
+METRICS, _NOISE = "metrics.json", "noise"
 _PICTURES = ("density.png", "samples.png", "loss.png", "latent.png")
 
 
@@ -82,8 +83,7 @@ def run(
     folder = check_writable(folder)
     seed = preset.settings.seed
     action = build_action(preset.group, data.event_shape)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with random_state_kept(seed=seed):
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
         dequantiser = _dequantiser(flow.action, data).to(device) if preset.variational else None
     augment = _augmentation(preset, data)
@@ -125,14 +125,14 @@ def run(
         print(f"measuring on {len(data.test):,} held-out events", file=sys.stderr, flush=True)
     measured = preset.group if preset.group != "C1" else preset.augment or preset.group
     metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantiser=dequantiser, result=result)}
-    write_json(folder / _METRICS, metrics)
+    write_json(folder / METRICS, metrics)
     return Outcome(flow, result, metrics)
 
 
 def _clear(folder: Path) -> None:
     """Remove what a run writes."""
-    places = [folder / name for name in (CHECKPOINT, _METRICS, *_MODEL, *_PICTURES)]
-    for path in [*places, *(folder / _NOISE / name for name in _MODEL)]:
+    places = [folder / name for name in (CHECKPOINT, METRICS, STRUCTURE, WEIGHTS, *_PICTURES)]
+    for path in [*places, *(folder / _NOISE / name for name in (STRUCTURE, WEIGHTS))]:
         path.unlink(missing_ok=True)
 
 
@@ -147,8 +147,8 @@ def finish(
         ValueError, TypeError: As :func:`run`; or the folder holds the run of another recipe or of other data.
     """
     folder = check_writable(folder)
-    if (folder / _METRICS).exists():
-        metrics = read_json(folder / _METRICS)
+    if (folder / METRICS).exists():
+        metrics = read_json(folder / METRICS)
         if (metrics.get("recipe"), metrics["data"]) == (repr(preset), data.name):
             return metrics
         raise ValueError(
@@ -224,8 +224,7 @@ def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> GroupA
 
 def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
     """Samples of a flow, shape (n,) + event_shape; the caller's random state is left as it was."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with random_state_kept(flow, seed=seed), torch.no_grad():
         return flow.dist.sample((n,))
 
 

@@ -16,8 +16,20 @@ __all__ = ["at_least_single", "autocast_off", "casting", "full_precision", "is_l
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _LOW = (torch.bfloat16, torch.float16)
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
-_ONE_QUESTION = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
+
+
+def _enabled_by_device() -> dict[str, Callable[[], bool]]:
+    """Whether autocast is on, for each kind of device that has one in this version of torch."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 4):
+        return {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
+    # torch 2.4 has none for mps, and raises where it is asked
+    devices = [
+        device for device in ("cpu", "cuda", "mps", "xpu") if torch.amp.autocast_mode.is_autocast_available(device)
+    ]
+    return {device: functools.partial(torch.is_autocast_enabled, device) for device in devices}
+
+
+_ENABLED = _enabled_by_device()
 
 
 def is_low(value: Any) -> bool:
@@ -117,10 +129,7 @@ def casting() -> list[str]:
     >>> casting()
     []
     """
-    if _ONE_QUESTION:
-        return [device for device in _DEVICES if torch.is_autocast_enabled(device)]
-    both = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
-    return [device for device, is_on in both.items() if is_on()]  # type: ignore[operator]
+    return [device for device, is_on in _ENABLED.items() if is_on()]
 
 
 def _raised(value: Any, dtype: torch.dtype) -> Any:

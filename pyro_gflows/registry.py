@@ -3,10 +3,10 @@
 A class joins with ``@registered``. Its instances then remember the arguments they were built with, :func:`describe`
 turns them into plain JSON data, and :func:`build` makes an equal object (with fresh weights) from that data.
 
-A constructor's argument that comes later, with a default under which old descriptions would mean something else, is
-named in the class attribute ``described_before``: the argument's name -> what makes its value for a description without
-it. The instance must keep the argument as an attribute of that name; it is then described even where the default was
-taken, and left out where it has the value that a description without it means.
+Arguments whose values are known to the instance alone (a default may be computed, or change with the weights that are
+loaded) are described by :class:`ComputesArguments`. An argument that came later, with a default under which older
+descriptions would mean something else, is named in the class attribute ``described_before``: its name -> what makes the
+value that a description without it means. An object with that value is described as before.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _T = TypeVar("_T", bound=type)
 
 @runtime_checkable
 class ComputesArguments(Protocol):
-    """A class that computes what some of its arguments are where they are not given, in a way that weights depend on.
+    """A class that says itself what some of its arguments are now, since weights mean something under these only.
 
-    :func:`describe` writes down what they came to, so that nothing is computed anew where the description is read.
+    :func:`describe` writes them down in place of those that were given, so that nothing is computed anew where the
+    description is read.
     """
 
     def computed_arguments(self) -> dict[str, Any]:
@@ -55,12 +56,7 @@ def registered(cls: _T) -> _T:
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # in __dict__ directly: arguments that are modules must not be registered as children a second time
-            arguments = _flatten(signature, bound)
-            for name, make in _described_before(cls).items():
-                arguments[name] = getattr(self, name)
-                if describe(arguments[name]) == describe(make()):
-                    del arguments[name]
-            self.__dict__[_ARGUMENTS] = arguments
+            self.__dict__[_ARGUMENTS] = _flatten(signature, bound)
 
     cls.__init__ = wrapper  # type: ignore[misc]
     _CLASSES[cls.__name__] = cls
@@ -105,6 +101,9 @@ def describe(value: Any) -> Any:
         given = value.__dict__[_ARGUMENTS]
         computed = value.computed_arguments() if isinstance(value, ComputesArguments) else {}
         arguments = {name: describe(item) for name, item in {**given, **computed}.items()}
+        for name, make in _described_before(type(value)).items():
+            if arguments.get(name) == describe(make()):
+                del arguments[name]
         return {"class": type(value).__name__, "arguments": arguments}
     raise TypeError(
         f"{type(value).__module__}.{type(value).__qualname__} is not registered, so it cannot be described as JSON; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype, decompose, merge
+from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
 from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.image_decomposition import image_isotypes
 from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
     RegularRepresentation,
@@ -168,30 +167,7 @@ class ImageAction(GroupAction):
                 f"{self.numel} in {self}; use layers on fields, such as convolutions"
             )
         assert isinstance(self.group, FiniteGroup)
-        targets, elements = self.grid_permutations(), self.elements()
-        orbits = connected_components(targets)
-        # one small representation for each field on each orbit of pixels: few differ, and each is decomposed once
-        parts, order, owner = [], [], []
-        start = 0
-        for label, field in enumerate(self.fields):
-            for orbit in orbits:
-                position = torch.zeros(targets.shape[-1], dtype=torch.int64)
-                position[orbit] = torch.arange(len(orbit))
-                pixels = permutation_matrices(position[targets[:, orbit]])
-                table = (field.matrices(elements)[:, :, None, :, None] * pixels[:, None, :, None, :]).flatten(3, 4)
-                parts.append(decompose(MatrixRepresentation(self.group, table.flatten(1, 2), name="field on an orbit")))
-                channel = start + torch.arange(field.size)
-                order.append((channel[:, None] * targets.shape[-1] + orbit).flatten())
-                owner.append(label)
-            start += field.size
-        offsets = list(itertools.accumulate((len(place) for place in order), initial=0))[:-1]
-        place = torch.cat(order).argsort()
-        return [
-            dataclasses.replace(
-                isotype, basis=isotype.basis[..., place], labels=tuple(owner[label] for label in isotype.labels)
-            )
-            for isotype in merge(parts, offsets, self.numel)
-        ]
+        return image_isotypes(self.group, self.fields, self.grid_permutations())
 
     def _entries_in(self, values: list[float]) -> bool:
         allowed = torch.tensor(values, dtype=torch.float64)

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pyro_gflows.datasets import EventFormat
+from pyro_gflows.experiments import METRICS
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import load
+from pyro_gflows.infer.save import STRUCTURE
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT
 from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json
 from pyro_gflows.registry import build, describe
 
 __all__ = ["RunFolder"]
 
-_RUN, _MODEL, _METRICS = "run.json", "model.json", "metrics.json"
+_RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class RunFolder:
         """Raise ValueError if a new run would destroy another one, unless that is asked for."""
         if overwrite:
             return
-        if (self.path / _MODEL).exists():
+        if (self.path / STRUCTURE).exists():
             raise ValueError(
                 f"{self.path} holds a finished run{self._in_words()}; take another folder, or give --overwrite to "
                 "replace it"
@@ -83,20 +85,20 @@ class RunFolder:
         Raises:
             ValueError: there is none; the message says whether a run was stopped before it ended.
         """
-        if not (self.path / _MODEL).exists():
+        if not (self.path / STRUCTURE).exists():
             if (self.path / CHECKPOINT).exists():
                 raise ValueError(
                     f"{self.path} holds no model yet: its run {self._stopped()}; the same fit command with --resume "
                     "goes on to the end"
                 )
-            raise ValueError(f"no such file: {self.path / _MODEL}; MODEL is a folder that the command fit wrote")
+            raise ValueError(f"no such file: {self.path / STRUCTURE}; MODEL is a folder that the command fit wrote")
         return load(self.path)
 
     def note(self) -> str | None:
         """What is to be said of the model: that it is from before the run went on, and was stopped."""
-        if not (self.path / _METRICS).exists() or not (self.path / CHECKPOINT).exists():
+        if not (self.path / METRICS).exists() or not (self.path / CHECKPOINT).exists():
             return None
-        steps, now = read_json(self.path / _METRICS).get("steps"), self._progress()
+        steps, now = read_json(self.path / METRICS).get("steps"), self._progress()
         if now is None or steps is None or now[0] == steps:
             return None
         return f"the run in {self.path} went on and {self._stopped()}; this is the model of step {steps}"
@@ -122,9 +124,9 @@ class RunFolder:
             return None
 
     def _in_words(self) -> str:
-        if not (self.path / _METRICS).exists():
+        if not (self.path / METRICS).exists():
             return ""
-        metrics = read_json(self.path / _METRICS)
+        metrics = read_json(self.path / METRICS)
         return f" ({metrics.get('flow')} under {metrics.get('group')} on {metrics.get('data')})"
 
 

@@ -110,14 +110,9 @@ def _kind(shape: tuple[int, ...], group: str) -> EventKind:
 
 
 def _check_kind(kind: EventKind, shape: tuple[int, ...], group: str, source: str) -> None:
-    wanted = {"vectors": (1, 2), "sets": (2,), "images": (2, 3)}[kind]
-    written = {
-        "vectors": "(N, d) or (N, n, d)",
-        "sets": "(N, n, d)",
-        "images": "(N, H, W), (N, C, H, W) or (N, H, W, C)",
-    }
-    if len(shape) not in wanted:
-        raise ValueError(f"{source}: expected {kind} as an array {written[kind]}, got events of shape {shape}")
+    ranks, written = _LAYOUTS[kind]
+    if len(shape) not in ranks:
+        raise ValueError(f"{source}: expected {kind} as an array {written}, got events of shape {shape}")
     parsed = None if group == "translations" else parse_group(group)
     if kind == "sets" and isinstance(parsed, SymmetricGroup) and shape[0] != parsed.n:
         swap = "; the rows are the first axis of an event: exchange its axes" if shape[1] == parsed.n else ""

@@ -17,6 +17,7 @@ from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
 from pyro_gflows.infer.evaluate import group_log_probs, invariance_report, log_probs
 from pyro_gflows.infer.log_det_error import log_det_error
 from pyro_gflows.infer.modes import evaluating
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.data import as_events
 from pyro_gflows.infer.training.run import FitResult
 
@@ -113,8 +114,7 @@ def image_report(
         return nats / pixels / math.log(2) if dequantiser else scaling.bits_per_dim(nats, pixels=pixels)
 
     group = symmetrized = weighted = None
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with random_state_kept(images.device, seed=seed):
         own = bits(log_probs(model, images))
         turned = action if action.is_finite else flow.action
         if turned.is_finite:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from pyro_gflows.infer.augment import Augmentation
 from pyro_gflows.infer.dequantise import DequantisedFlow
 from pyro_gflows.infer.evaluate import log_probs
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.symmetry_check import warn_of_contradictions
 from pyro_gflows.infer.training.average import weights
 from pyro_gflows.infer.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
@@ -185,9 +186,7 @@ class LikelihoodTrainer(Trainer):
 
     def _nll(self, x: Rows) -> float:
         """The same random numbers at every look, so that looks differ by the weights alone."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.settings.seed)
+        with random_state_kept(self.device, seed=self.settings.seed):
             scores = [log_probs(self.flow, block) for block in x.blocks(1024)]
         return -float(torch.cat(scores).double().mean())
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.infer.evaluate import log_probs
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.numerics import LogDet, SeriesLogDet
 
 __all__ = ["LogDetError", "error_of_score", "log_det_error"]
@@ -94,8 +95,8 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
     sets, shares = _sets([estimator for _, estimator in layers])
     means = []
     for estimators in sets:
-        with _using([layer for layer, _ in layers], estimators), torch.random.fork_rng():
-            torch.manual_seed(0)  # the same numbers, of a dequantiser say, with all probes
+        # the same numbers, of a dequantiser say, with all probes
+        with _using([layer for layer, _ in layers], estimators), random_state_kept(module, seed=0):
             means.append(float(score().detach().double().mean()))
     spread = float(torch.tensor(means, dtype=torch.float64).std()) if means else 0.0
     return LogDetError(

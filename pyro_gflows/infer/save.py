@@ -16,9 +16,9 @@ from pyro_gflows.transforms.split_basis import SPLIT_BASIS
 if TYPE_CHECKING:
     from pyro_gflows.flow import EquivariantFlow
 
-__all__ = ["load", "save"]
+__all__ = ["STRUCTURE", "WEIGHTS", "load", "save"]
 
-_STRUCTURE, _WEIGHTS = "model.json", "model.safetensors"
+STRUCTURE, WEIGHTS = "model.json", "model.safetensors"
 
 
 def save(flow: EquivariantFlow, folder: str | Path) -> None:
@@ -36,10 +36,10 @@ def save(flow: EquivariantFlow, folder: str | Path) -> None:
     structure = json.loads(json.dumps(flow.config()))
     folder = check_writable(folder)
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
-    write_tensors(folder / _WEIGHTS, flow.state_dict(), {"format": FORMAT})
+    write_tensors(folder / WEIGHTS, flow.state_dict(), {"format": FORMAT})
     write_json(
-        folder / _STRUCTURE,
-        {"format": FORMAT, "dtype": dtype, "weights_sha256": _sha256(folder / _WEIGHTS), "flow": structure},
+        folder / STRUCTURE,
+        {"format": FORMAT, "dtype": dtype, "weights_sha256": _sha256(folder / WEIGHTS), "flow": structure},
     )
 
 
@@ -59,13 +59,11 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
     from pyro_gflows.flow import EquivariantFlow
 
     folder = Path(folder)
-    description = read_json(folder / _STRUCTURE)
-    tensors, _ = read_tensors(folder / _WEIGHTS)
-    if _sha256(folder / _WEIGHTS) != description["weights_sha256"]:
-        raise ValueError(
-            f"{folder / _WEIGHTS} does not belong to {folder / _STRUCTURE}: its sha256 differs; save again"
-        )
-    structure = migrate(description["flow"], description.get("format"), source=str(folder / _STRUCTURE))
+    description = read_json(folder / STRUCTURE)
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    if _sha256(folder / WEIGHTS) != description["weights_sha256"]:
+        raise ValueError(f"{folder / WEIGHTS} does not belong to {folder / STRUCTURE}: its sha256 differs; save again")
+    structure = migrate(description["flow"], description.get("format"), source=str(folder / STRUCTURE))
     flow = EquivariantFlow.from_config(structure)
     flow.to(device=device, dtype=getattr(torch, description["dtype"]))
     for name, value in flow.state_dict().items():

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.element_names import element_name
 from pyro_gflows.infer.training.data import check_data
+from pyro_gflows.infer.training.rows import random_order
 from pyro_gflows.numerics import TwoSampleResult, two_sample_test
 
 __all__ = ["SymmetryReport", "check_symmetry", "warn_of_contradictions"]
@@ -142,7 +143,7 @@ def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator)
     """Random rows of what has rows, in random order; of a memory-mapped array no others are read."""
     if not isinstance(data, Tensor | np.ndarray) or data.ndim == 0:
         return data
-    index = torch.randperm(len(data), generator=generator)[:rows]
+    index = random_order(len(data), generator)[:rows].long()
     return data[index.numpy()] if isinstance(data, np.ndarray) else data[index.to(data.device)]
 
 

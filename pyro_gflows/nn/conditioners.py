@@ -25,8 +25,7 @@ def conditioner(
         action_in: how the group moves the input.
         action_out: how it moves the output.
         start: a factor on the last layer's weights; 0 starts at zero output.
-        keywords: of :class:`EquivariantNetwork`: width, depth, activation, bias,
-            hidden_fields.
+        keywords: of :class:`EquivariantNetwork`: width, depth, activation, bias, hidden_fields.
 
     Example:
         >>> import torch

@@ -91,6 +91,10 @@ class BoundedKnots(Knots):
     def _read(self, bounds: Tensor) -> None:
         self.smallest, self.secant, self.slope = bounds.tolist()
 
+    def computed_arguments(self) -> dict[str, Any]:
+        """The bounds: weights that are loaded bring theirs with them."""
+        return {"smallest": self.smallest, "secant": self.secant, "slope": self.slope}
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         if (stored := state_dict.get(f"{prefix}{_STORED}")) is not None:
             self._read(stored.double())
@@ -143,18 +147,15 @@ class FreeKnots(Knots):
         return raw
 
 
-def knots_of_file(knots: Knots, state_dict: Mapping[str, Tensor], prefix: str, *, complete: bool) -> Knots:
+def knots_of_file(knots: Knots, state_dict: Mapping[str, Tensor], prefix: str) -> Knots:
     """The knots that stored weights mean: those given, or :class:`FreeKnots` where the weights come with no bounds.
 
     Args:
         knots: of the layer that is about to load the weights.
         state_dict: the weights.
         prefix: of the names of the knots' tensors in them.
-        complete: whether the weights hold all tensors of the layer, so that a missing one says something.
     """
-    if complete and isinstance(knots, BoundedKnots) and f"{prefix}{_STORED}" not in state_dict:
-        return FreeKnots()
-    return knots
+    return FreeKnots() if isinstance(knots, BoundedKnots) and f"{prefix}{_STORED}" not in state_dict else knots
 
 
 def _within(raw: Tensor, bound: float) -> Tensor:

@@ -133,13 +133,19 @@ class _Operator:
             pulled = vector_jacobian_product(self._value, self._leaf, cotangent, create_graph=True)
         return self._solve(vector, lambda v: vector_jacobian_product(pulled, cotangent, v, create_graph=False))
 
-    def expect_remainder(self, gradient: Tensor) -> None:
-        """In a first derivative the two paths to the first step cancel, and what rounding left needs no solution."""
-        self._remainder = 2 * self._tolerance(gradient)
+    def backward(self, gradient: Tensor) -> Tensor:
+        """S^T times the gradients of the two steps, which a first derivative asks for in turn, the later step first.
 
-    def is_remainder(self, gradient: Tensor) -> bool:
-        norm = row_norm(gradient, self._event_dim)
-        return self._remainder is not None and not anywhere(~(norm <= self._remainder))
+        The two paths to the earlier step cancel in it, and what rounding left of its gradient needs no solution. What
+        is left is judged by the gradient of the same pass: another pass may have one of any size.
+        """
+        remainder, self._remainder = self._remainder, None
+        if remainder is None:
+            solution = self.transposed(gradient)
+            self._remainder = 2 * self._tolerance(gradient)
+            return solution
+        is_rounding = not anywhere(~(row_norm(gradient, self._event_dim) <= remainder))
+        return gradient if is_rounding else self.transposed(gradient)
 
     def _pull(self, vector: Tensor) -> Tensor:
         return vector_jacobian_product(self._value, self._leaf, vector, create_graph=False)
@@ -177,10 +183,7 @@ class _Step(torch.autograd.Function):
         operator: _Operator = ctx.operator
         if torch.is_grad_enabled():
             return gradient, _Transposed.apply(gradient, operator), None
-        if operator.is_remainder(gradient):
-            return gradient, gradient, None
-        operator.expect_remainder(gradient)
-        return gradient, operator.transposed(gradient), None
+        return gradient, operator.backward(gradient), None
 
 
 class _Transposed(torch.autograd.Function):

@@ -35,4 +35,8 @@ def refuse_tracing(what: str) -> None:
 def _records_graph() -> bool:
     # imported by whoever records; the module itself takes long to import
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
-    return proxies is not None and proxies.get_proxy_mode() is not None
+    if proxies is None:
+        return False
+    # torch 2.3 and 2.4 have the second name only
+    mode = getattr(proxies, "get_proxy_mode", None) or proxies.get_innermost_proxy_mode
+    return mode() is not None

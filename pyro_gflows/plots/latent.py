@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import ContinuousGroup, GroupAction
 from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.plots.figures import new_figure, save_figure
 from pyro_gflows.plots.samples import draw_images
 
@@ -63,8 +64,7 @@ def plot_latent_rotations(
         raise ValueError(f"expected images and latents of one shape (C, H, W), moved by {action}, got shapes {shapes}")
     elements = _spaced(action) if elements is None else elements
     precise = copy.deepcopy(flow).double().eval()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with random_state_kept(precise, seed=seed), torch.no_grad():
         z = precise.base.sample((latents,)).double()
         images = precise.transform(z)
         moved = torch.stack([precise.transform(of_latents.act(element, z)) for element in elements])

@@ -20,8 +20,8 @@ class DataDependentTransform(EquivariantTransform):
 
     A subclass makes its parameters, all of them 0, and writes ``standardize(x)`` and ``standardize_inverse(y)``, which
     set them from events. ``initialize`` and ``initialize_inverse`` set them at every call, whatever they were before,
-    except in a layer with a frozen parameter (``requires_grad_(False)``), which is left alone; a forward or inverse
-    call never changes them.
+    except in a layer with a frozen parameter (``requires_grad_(False)``) or with none left, which is left alone; a
+    forward or inverse call never changes them.
 
     The layer counts as set (:attr:`is_set`) once ``initialize`` or a run of training has begun with it (the buffer
     ``initialized`` says so and is saved with the weights), where a parameter is not 0, and when it was loaded from a
@@ -78,14 +78,16 @@ class DataDependentTransform(EquivariantTransform):
         if self._left_alone:
             return False
         self.initialized.fill_(True)
-        return all(parameter.requires_grad for parameter in self._own())
+        own = self._own()
+        return bool(own) and all(parameter.requires_grad for parameter in own)
 
     def _own(self) -> list[nn.Parameter]:
         return list(self.parameters(recurse=False))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        # a file from before there was this buffer holds trained weights, whatever their values
-        if any(prefix + name in state_dict for name in self._parameters):
+        # a file from before there was this buffer holds trained weights, whatever their values; of a layer that is to
+        # stay as it is they are buffers
+        if any(prefix + name in state_dict for name in (*self._parameters, *self._buffers)):
             state_dict.setdefault(f"{prefix}initialized", torch.ones_like(self.initialized))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,57 +21,69 @@ class LastDraw:
     ``.data`` and through a NumPy view leave no trace. So everything that the log-det depends on (the product, what it
     was made from, parameters and buffers, among them the context of a conditioned view) is compared by value with a
     copy taken when the value was made. The product is held weakly: when it is gone, so is the memory of it.
+
+    Threads that share a transform share its memory. What is remembered is therefore one object, read once by every
+    question: another thread may replace it meanwhile, but never a part of it.
     """
 
     def __init__(self) -> None:
-        self._product: _Seen | None = None
-        self._source: _Seen | None = None
-        self._made_from: Tensor | None = None
-        self._ladj: Tensor | None = None
-        self._with_gradient = False
-        self._weights: list[_Seen] = []
-        self._modes: list[object] = []
+        self._memory: _Memory | None = None
 
-    def drop(self, _: object = None) -> None:
+    def drop(self) -> None:
         """Forget everything."""
-        self._product = self._source = self._made_from = self._ladj = None
-        self._weights, self._modes = [], []
+        self._memory = None
 
     def keep(self, module: nn.Module, source: Tensor, product: Tensor, ladj: Tensor) -> None:
         """Remember that ``module`` made ``product`` from ``source``; ``ladj`` is the forward log-det there."""
-        tensors, self._modes = _reads(module)
-        self._with_gradient = torch.is_grad_enabled()
-        self._made_from, self._ladj = source, ladj
+        tensors, modes = _reads(module)
+        graded = torch.is_grad_enabled()
         with torch.no_grad():  # cheaper than to detach each copy
-            self._product, self._source = _Seen(product, self.drop), _Seen(source)
-            self._weights = [_Seen(tensor) for tensor in tensors]
+            seen = _Seen(product, self._forget), _Seen(source), [_Seen(tensor) for tensor in tensors]
+        self._memory = _Memory(*seen, source, ladj, modes, graded)
 
     def source_of(self, module: nn.Module, product: Tensor) -> Tensor | None:
         """What this very tensor was made from, if it was made last and nothing has changed since."""
-        if self._product is None or self._product.tensor() is not product or not self._valid(module, product):
+        memory = self._memory
+        if memory is None or memory.product.tensor() is not product or not memory.is_valid(module, product):
             return None
-        return self._made_from
+        return memory.made_from
 
     def take(self, module: nn.Module, first: Tensor, second: Tensor) -> Tensor | None:
         """The log-det of this very pair (source and product, in any order), if still valid; it is given out once."""
-        product, source = None if self._product is None else self._product.tensor(), self._made_from
-        known = product is not None and (
-            (first is source and second is product) or (first is product and second is source)
-        )
-        ladj = self._ladj if known and product is not None and self._valid(module, product) else None
-        self.drop()
-        return ladj
+        memory, self._memory = self._memory, None
+        if memory is None:
+            return None
+        product, source = memory.product.tensor(), memory.made_from
+        if product is None or not ((first is source and second is product) or (first is product and second is source)):
+            return None
+        return memory.ladj if memory.is_valid(module, product) else None
 
-    def _valid(self, module: nn.Module, product: Tensor) -> bool:
-        if self._product is None or self._source is None or self._made_from is None:
-            return False
+    def _forget(self, gone: object) -> None:
+        memory = self._memory
+        if memory is not None and memory.product.tensor is gone:
+            self._memory = None
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """One value, as it was when it was made, and all that its log-det depends on."""
+
+    product: _Seen
+    source: _Seen
+    weights: list[_Seen]
+    made_from: Tensor
+    ladj: Tensor
+    modes: list[object]
+    with_gradient: bool
+
+    def is_valid(self, module: nn.Module, product: Tensor) -> bool:
         tensors, modes = _reads(module)
-        if modes != self._modes or len(tensors) != len(self._weights):
+        if modes != self.modes or len(tensors) != len(self.weights):
             return False
-        now = [product, self._made_from, *tensors]
-        if torch.is_grad_enabled() and not self._with_gradient and any(tensor.requires_grad for tensor in now):
+        now = [product, self.made_from, *tensors]
+        if torch.is_grad_enabled() and not self.with_gradient and any(tensor.requires_grad for tensor in now):
             return False  # made under no_grad: it would be scored without a gradient
-        then = [self._product, self._source, *self._weights]
+        then = [self.product, self.source, *self.weights]
         try:
             return all(old.is_still(tensor) for old, tensor in zip(then, now, strict=True))
         except RuntimeError:  # under vmap values cannot be compared, so nothing is reused

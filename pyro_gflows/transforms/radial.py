@@ -120,8 +120,13 @@ class GRadial(ConditionalTransform):
     def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._through(y, context, inverse=False)
 
+    def computed_arguments(self) -> dict[str, Any]:
+        """The knots: weights that are loaded bring theirs with them."""
+        return {"knots": self.knots}
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:  # type: ignore[override]
-        self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.", complete=bool(args[1]))
+        if f"{prefix}widths" in state_dict:
+            self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

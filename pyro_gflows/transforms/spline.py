@@ -121,8 +121,13 @@ class ElementwiseSpline(Transformer):
         image, log_slope = self._spline((y - shift) * (-log_scale).exp(), *knots, inverse=True)
         return image, self._ladj(log_slope - log_scale)
 
+    def computed_arguments(self) -> dict[str, Any]:
+        """The knots: weights that are loaded bring theirs with them."""
+        return {"knots": self.knots}
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.", complete=bool(args[1]))
+        # there are no other weights: that the bounds are missing is all that there is to be seen of an older file
+        self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -108,6 +108,20 @@ def test_a_loader_gives_its_own_batches_for_as_many_passes_as_needed(loader):
         torch.testing.assert_close(p, q, atol=1e-4, rtol=1e-4)
 
 
+class Scaled(TensorDataset):
+    """Tensors that are changed on the way out."""
+
+    def __getitem__(self, row):
+        return (10 * super().__getitem__(row)[0],)
+
+
+def test_a_data_set_of_tensors_that_changes_them_is_asked_for_its_items():
+    seen = []
+    settings = FitSettings(steps=1, batch_size=8)
+    fit(plain_flow(), Scaled(points()), settings=settings, augment=lambda x, _: seen.append(x) or x, progress=False)
+    torch.testing.assert_close(seen[0], 10 * points()[torch.cdist(seen[0], 10 * points()).argmin(-1)])
+
+
 def test_a_stream_is_fitted_and_an_empty_loader_is_named():
     result = fit(plain_flow(), DataLoader(Endless(), batch_size=32), settings=FitSettings(steps=3), progress=False)
     assert result.steps == 3

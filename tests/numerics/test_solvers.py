@@ -286,3 +286,22 @@ def test_a_root_is_differentiated_twice_without_keeping_its_graph(event):
     above, below = (gradient(y + h * direction, create_graph=False)[1] for h in (step, -step))
     assert point.grad is not None
     assert abs(float((point.grad * direction).sum() - (above - below) / (2 * step))) < 1e-6
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1e-15), (1e-15, 1.0), (1.0, 1e-15, 1.0, 1e-15)])
+def test_passes_of_any_size_over_one_graph_have_the_same_derivative(scales):
+    f = Branch((6,), lipschitz=0.9)
+    y = points((5,), (6,)).requires_grad_()
+    root, _ = SOLVERS["banach"](f, y.detach(), 1, lipschitz=0.9)
+    x = implicit_root(f, y, root, 1)
+    weights = points((5,), (6,), seed=1)
+    expected = implicit_gradient(f, root, weights)
+    for scale in scales:
+        (found,) = torch.autograd.grad((scale * weights * x).sum(), y, retain_graph=True)
+        torch.testing.assert_close(found / scale, expected, rtol=1e-9, atol=1e-9)
+
+
+def implicit_gradient(f, root, weights):
+    """(I + J)^-T w, row by row, from dense Jacobians."""
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda row: f(row[None])[0]))(root)
+    return torch.linalg.solve((torch.eye(6, dtype=root.dtype) + jacobian).mT, weights)

@@ -1,5 +1,6 @@
 """Bounded knots: single precision inverts the splines both ways for any parameters; stored flows keep their knots."""
 
+import copy
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from pyro_gflows import ElementwiseSpline, EquivariantFlow, GRadial, InvariantNormal, VectorAction, g_coupling
 from pyro_gflows.nn import BoundedKnots, FreeKnots
 from pyro_gflows.registry import build, describe
+from pyro_gflows.testing import randomize_
 
 SPREADS = [0.3, 3.0, 10.0, 30.0]
 SPACE = VectorAction.space("SO(3)").direct_sum(VectorAction.trivial("SO(3)"))
@@ -190,6 +192,12 @@ def test_a_flow_without_bounds_in_its_description_loads_as_before():
     assert kinds == {FreeKnots}
 
 
+def test_loading_something_else_leaves_the_knots_alone():
+    flow = spline_flow()
+    flow.load_state_dict({}, strict=False)
+    assert isinstance(flow.transforms[1].knots, BoundedKnots)
+
+
 def test_couplings_of_old_weights_load_into_new_layers():
     """The element-wise spline has no weights of its own: the missing bounds alone say that the weights are old."""
     old, new = spline_flow(knots=FreeKnots()).double(), spline_flow().double()
@@ -199,6 +207,28 @@ def test_couplings_of_old_weights_load_into_new_layers():
     expected = EquivariantFlow.from_config(plain(old.config())).double()
     expected.load_state_dict(state)
     torch.testing.assert_close(new.dist.log_prob(x), expected.dist.log_prob(x))
+
+
+@pytest.mark.parametrize("stored", [FreeKnots(), BoundedKnots(smallest=0.5, secant=5.0, slope=1.2)])
+def test_a_description_is_of_the_knots_that_were_loaded(stored):
+    old, new = spline_flow(knots=stored).double(), spline_flow().double()
+    old.transforms[1].knots = copy.deepcopy(stored)
+    randomize_(old)
+    new.load_state_dict(old.state_dict())
+    built = EquivariantFlow.from_config(json.loads(json.dumps(new.config()))).double()
+    for layer in built.modules():
+        if hasattr(layer, "knots"):
+            assert json.dumps(describe(layer.knots)) == json.dumps(describe(stored))
+
+
+class SquaredKnots(FreeKnots):
+    """Knots of a user's own, which are registered nowhere."""
+
+
+def test_knots_of_ones_own_need_a_description_only_to_be_described():
+    layer = GRadial(VectorAction.plane("O(2)"), bins=4, knots=SquaredKnots())
+    with pytest.raises(TypeError, match="SquaredKnots is not registered"):
+        describe(layer)
 
 
 @pytest.mark.parametrize("options", [{"smallest": 0.0}, {"smallest": 1.0}, {"secant": 1.0}, {"slope": float("inf")}])

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_gflows.infer.energy.mixing import ForwardKL, Mixing
 from pyro_gflows.infer.energy.path_gradient import LogDensity, reverse_kl_loss
 from pyro_gflows.infer.energy.report import EnergyReport, energy_report
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.callbacks import Callback, callback_list
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.identity import name_of, run_identity, schedule_identity, values_at
@@ -179,8 +180,7 @@ def _check_log_density(log_density: LogDensity, target: Learnable) -> None:
         raise TypeError(f"expected log_density to be a function of events, got {type(log_density).__name__}")
     rows = 3
     reference = target.reference
-    devices = [reference.device] if reference.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    with random_state_kept(reference.device), torch.no_grad():
         x = target.distribution.sample(torch.Size([rows]))
     with torch.enable_grad():
         values: Any = log_density(x.requires_grad_())

@@ -15,6 +15,7 @@ from pyro_gflows.infer.evaluate import mean_and_error
 from pyro_gflows.infer.importance import ImportanceReport, importance_report, rounding_step
 from pyro_gflows.infer.log_det_error import LogDetError, error_of_score
 from pyro_gflows.infer.modes import evaluating
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.learnable import learnable
 from pyro_gflows.infer.training.run import FitResult
@@ -130,9 +131,7 @@ def energy_report(
     distribution, reference = target.distribution, target.reference
     if samples is not None:
         samples = check_data(samples, event_shape=distribution.event_shape, source="samples").to(reference)
-    devices = [reference.device] if reference.device.type == "cuda" else []
-    with evaluating(target.module), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with evaluating(target.module), random_state_kept(reference.device, seed=seed):
         full, log_p, log_q = on_full_plates(log_density), [], []
         noise = _noise(full, distribution.sample(torch.Size([_COMPARED])))
         if noise:

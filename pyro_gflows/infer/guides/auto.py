@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from pyro import poutine
 from pyro.infer.autoguide.guides import AutoContinuous
 from torch import Tensor
-from torch.distributions import Distribution, Transform, biject_to
+from torch.distributions import biject_to
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer.guides.default_flow import guide_transforms
+from pyro_gflows.infer.guides.default_flow import guide_transforms, identity_transforms
 from pyro_gflows.infer.guides.invariance import log_joint_invariance
 from pyro_gflows.infer.guides.joint_model import JointModel
 from pyro_gflows.infer.guides.log_joint import LogJoint
+from pyro_gflows.infer.guides.makers import check_makers, made_layers
 from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
 from pyro_gflows.infer.guides.param_store import take_names
 from pyro_gflows.infer.guides.pushforward import pushforward_sites
@@ -28,7 +29,7 @@ from pyro_gflows.infer.guides.row_runs import OneByOne
 from pyro_gflows.infer.guides.start import find_mode
 from pyro_gflows.infer.guides.start_points import init_or_zero, mode_starts
 from pyro_gflows.infer.guides.supports import unconstrained_action
-from pyro_gflows.transforms import EquivariantTransform, GActNorm
+from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["AutoGFlow"]
 
@@ -108,7 +109,7 @@ class AutoGFlow(AutoContinuous):
             raise TypeError(f"expected a SitesAction('S3', {{site: action}}), got {type(action).__name__}")
         if check not in ("warn", "raise", "skip"):
             raise ValueError(f"expected check to be 'warn', 'raise' or 'skip', got {check!r}")
-        _check_makers(base, transforms, init_loc_fn)
+        check_makers(base, transforms, init_loc_fn)
         super().__init__(model, init_loc_fn=init_or_zero() if init_loc_fn is None else init_or_zero(init_loc_fn))
         self.action = action
         given = {} if kwargs is None else dict(kwargs)
@@ -123,11 +124,8 @@ class AutoGFlow(AutoContinuous):
         self._joint = (joint or model,)  # in a tuple: a model that is a Module must not become a part of the guide
         chosen_base = base(self.vector_action)
         if transforms is None:
-            transforms = _as_it_is if isinstance(chosen_base, OrbitFlow) else guide_transforms
-        layers = transforms(self.vector_action)
-        if isinstance(layers, str | Transform) or not isinstance(layers, Iterable):
-            raise TypeError(f"expected transforms= to give a list of layers, got {_said(layers)}; return [layer, ...]")
-        self.flow = EquivariantFlow(chosen_base, list(layers)).to(self._init_loc())
+            transforms = identity_transforms if isinstance(chosen_base, OrbitFlow) else guide_transforms
+        self.flow = EquivariantFlow(chosen_base, made_layers(transforms, self.vector_action)).to(self._init_loc())
         with poutine.block():
             self._create_plates(*args, **given)
         if check != "skip":
@@ -278,38 +276,3 @@ class AutoGFlow(AutoContinuous):
             if name in sites:
                 drawn[name] = biject_to(self.prototype_trace.nodes[name]["fn"].support)(part)
         return drawn
-
-
-def _check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
-    """Base, transforms and start are given as functions: what they are made from is known to the guide alone."""
-    if not callable(base) or isinstance(base, Distribution):
-        raise TypeError(
-            "expected base= to be a function that makes the base from the action on the unconstrained vector, such as "
-            f"OrbitFlow, OrbitMixture or lambda action: InvariantNormal(action, mean=True), got {_said(base)}"
-        )
-    if transforms is not None and (not callable(transforms) or isinstance(transforms, Transform)):
-        raise TypeError(
-            "expected transforms= to be a function that makes the layers from the action on the unconstrained vector, "
-            f"such as lambda action: [g_coupling(action), GActNorm(action)], got {_said(transforms)}"
-        )
-    if init_loc_fn is not None and not callable(init_loc_fn):
-        raise TypeError(
-            "expected init_loc_fn= to be a function from a site to a value, such as init_to_value(values={...}), got "
-            f"{_said(init_loc_fn)}"
-        )
-
-
-def _said(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else type(value).__name__
-
-
-def _as_it_is(action: VectorAction) -> list[EquivariantTransform]:
-    """A flow needs a transform; this one stays the identity.
-
-    Its numbers are buffers under the names of the parameters: Pyro warns of every frozen parameter.
-    """
-    identity = GActNorm(action)
-    for name, value in list(identity.named_parameters(recurse=False)):
-        delattr(identity, name)
-        identity.register_buffer(name, value.detach())
-    return [identity]

@@ -11,8 +11,9 @@ from pyro_gflows.nn import HiddenFields, LipschitzNetwork, LipschitzSum, RadialT
 from pyro_gflows.nn.hidden_fields import maps_between
 from pyro_gflows.nn.networks import EquivariantNetwork, has_regular_fields, hidden_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_residual
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
-__all__ = ["guide_transforms"]
+__all__ = ["guide_transforms", "identity_transforms"]
 
 _TIMES = 8  # as many weights as the layers for a plain vector of that size have
 _RIDGES_UP_TO = 2**22  # numbers in the matrices of all elements, which ridge terms hold
@@ -56,6 +57,19 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
         if alone or not splits:
             layers.append(g_residual(action, branch=_branch(action, width), fast="sample"))
     return [*layers, GActNorm(action)]
+
+
+def identity_transforms(action: VectorAction) -> list[EquivariantTransform]:
+    """A flow needs a transform; this one stays the identity, also where a fit initializes layers from data.
+
+    Its numbers are buffers under the names of the parameters, since Pyro warns of every frozen parameter.
+    """
+    identity = GActNorm(action)
+    mark_as_set(identity)  # also where it is built again from the guide's saved flow, with parameters
+    for name, value in list(identity.named_parameters(recurse=False)):
+        delattr(identity, name)
+        identity.register_buffer(name, value.detach())
+    return [identity]
 
 
 def _splits(action: VectorAction) -> list[Split]:

@@ -15,6 +15,7 @@ from pyro_gflows.infer.guides.joint_model import JointModel
 from pyro_gflows.infer.guides.minibatch import Minibatch
 from pyro_gflows.infer.guides.row_check import alike, finite_rows, first_that_agrees, wide_rows
 from pyro_gflows.infer.guides.row_runs import ByVmap, InAPlate, OneByOne, RowRun
+from pyro_gflows.infer.randomness import random_state_kept
 
 __all__ = ["LogJoint"]
 
@@ -80,8 +81,7 @@ class LogJoint:
         """Keep the ways that give what the model's own trace gives."""
         batch = self._joint.minibatch()
         reference = partial(self._surest, batch=batch)
-        with torch.no_grad(), torch.random.fork_rng(devices=[start.device] if start.device.type == "cuda" else []):
-            torch.manual_seed(0)
+        with torch.no_grad(), random_state_kept(start.device, seed=0):
             rows = torch.cat([finite_rows(reference, start), wide_rows(reference, start)])
             if not alike(reference(rows), reference(rows)):
                 raise ValueError(f"the model's log-joint {self._joint.why_random()}")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from pyro_gflows.infer.training.identity import name_of, repeated_values
 from pyro_gflows.infer.training.loader import LoaderBatches
-from pyro_gflows.infer.training.rows import Rows, tensor_of
+from pyro_gflows.infer.training.rows import Rows, random_order, tensor_of
 
 __all__ = ["Batches", "FreshDraws", "Sampler", "ShuffledEpochs", "StatefulSampler", "batches_of", "hidden_state"]
 
@@ -63,7 +63,7 @@ class ShuffledEpochs:
     def next(self) -> Tensor:
         if len(self._order) - self._used < self.batch_size:
             self._began, self._used = self.generator.get_state(), 0
-            self._order = self._shuffled(self.generator)
+            self._order = random_order(len(self.data), self.generator)
         rows = self._order[self._used : self._used + self.batch_size]
         self._used += self.batch_size
         return self.data.take(rows.long())
@@ -81,12 +81,7 @@ class ShuffledEpochs:
         if self._began is not None:
             generator = torch.Generator()
             generator.set_state(self._began)
-            self._order = self._shuffled(generator)
-
-    def _shuffled(self, generator: torch.Generator) -> Tensor:
-        rows = len(self.data)
-        # the same order in both types; of many rows the smaller one matters
-        return torch.randperm(rows, generator=generator, dtype=torch.int32 if rows < 2**31 else torch.int64)
+            self._order = random_order(len(self.data), generator)
 
 
 class FreshDraws:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.infer.randomness import random_state_kept
+
 __all__ = ["Callback", "ask", "callback_list"]
 
 Callback = Callable[[int, dict[str, float], Any], "bool | None"]
@@ -41,7 +43,7 @@ def ask(callbacks: Sequence[Callback], step: int, losses: dict[str, float], flow
     if not callbacks:
         return False
     stop = False
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with random_state_kept(device):
         for callback in callbacks:
             answer: Any = callback(step, dict(losses), flow)
             truth = isinstance(answer, (bool, np.bool_))

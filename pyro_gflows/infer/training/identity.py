@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 import warnings
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.rows import ArrayRows, DatasetRows, TensorRows
 from pyro_gflows.infer.training.settings import FitSettings
 from pyro_gflows.registry import same_description
@@ -81,8 +81,7 @@ def repeated_values(call: Callable[[], Tensor], device: torch.device) -> Tensor 
     """
     found = []
     for _ in range(2):
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(20)
+        with random_state_kept(device, seed=20):
             found.append(call().detach().clone())
     return found[0] if same_values(*found, exact=True) else None
 
@@ -138,7 +137,7 @@ def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dic
 
 
 def alike(stored: Any, received: Any) -> bool:
-    """Whether two parts of an identity are the same; compared values may differ by rounding."""
+    """Whether two parts of an identity, as JSON data, are the same; compared values may differ by rounding."""
     if isinstance(stored, Mapping) and isinstance(received, Mapping):
         if stored.keys() != received.keys():
             return False
@@ -146,7 +145,7 @@ def alike(stored: Any, received: Any) -> bool:
             _close(stored[name], received[name]) if name == _VALUES else alike(stored[name], received[name])
             for name in stored
         )
-    return same_description(json.loads(json.dumps(stored)), json.loads(json.dumps(received)))
+    return same_description(stored, received)
 
 
 def same_values(first: Tensor, second: Tensor, *, exact: bool = False) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
-__all__ = ["Rows", "as_rows", "event_part", "tensor_of"]
+__all__ = ["Rows", "as_rows", "event_part", "random_order", "tensor_of"]
 
 _BLOCK = 2**18  # entries that are read at a time
 
@@ -108,7 +108,7 @@ def as_rows(x: Any, *, source: str = "data") -> Rows:
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{source}: expected an array without a mask; remove the masked rows, then use .data")
         return ArrayRows(x)
-    if isinstance(x, TensorDataset):
+    if isinstance(x, TensorDataset) and type(x).__getitem__ is TensorDataset.__getitem__:  # one that changes nothing
         return TensorRows(x.tensors[0])
     if isinstance(x, DataLoader):
         batches = [event_part(batch) for batch in x]
@@ -136,6 +136,11 @@ def event_part(batch: Any) -> Tensor:
             "give a Dataset whose items are such, or a DataLoader with a collate_fn that picks them"
         )
     return batch
+
+
+def random_order(count: int, generator: torch.Generator) -> Tensor:
+    """The row numbers 0 .. count - 1 in random order, in as few bytes as hold them: of very many rows that matters."""
+    return torch.randperm(count, generator=generator, dtype=torch.int32 if count < 2**31 else torch.int64)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from pyro_gflows.infer.log_det_error import LogDetError
+from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.infer.training.callbacks import Callback, ask
 from pyro_gflows.infer.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.infer.training.interrupt import DeferredInterrupt
@@ -91,9 +92,7 @@ def run(
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
     place = None if folder is None else check_writable(folder)
     known = {} if place is None else identity()
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), DeferredInterrupt() as interrupt:
-        torch.manual_seed(settings.seed)
+    with random_state_kept(device, seed=settings.seed), DeferredInterrupt() as interrupt:
         trainer = make()
         if resume and place is not None:
             trainer.resume(read_checkpoint(place, known))

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm
-from pyro_gflows.actions import ImageAction, VectorAction
-from pyro_gflows.infer import Adam, FitSettings, fit_energy
+from pyro_gflows.actions import ImageAction, SitesAction, VectorAction
+from pyro_gflows.infer import Adam, FitSettings, fit_energy, load, save
 from pyro_gflows.infer.guides import AutoGFlow, OrbitFlow
 from pyro_gflows.testing import assert_invariant, randomize_
+from pyro_gflows.transforms.data_dependent import leaving_alone_what_is_set
 from tests.infer.guides.models import LABELS, mixture, mixture_data
 
 ACTION = VectorAction.rows("S3", features=2)
@@ -82,3 +83,46 @@ def test_a_guide_for_a_mixture_is_trained_and_exactly_invariant():
     assert (images - images[0]).abs().max() < 1e-10
     means = guide.orbit_representative({"means": guide._values(z)["means"]})["means"]
     assert (means.mean(0) - torch.tensor([-3.0, 0.0, 3.0])).abs().max() < 0.5
+
+
+MEANS = SitesAction("S3", {"means": VectorAction.rows("S3")})
+
+
+def placed_guide():
+    return AutoGFlow(scaled_sum, MEANS, base=lambda action: OrbitFlow(action, steps=2, width=4), check="skip")
+
+
+def scaled_sum():
+    means = pyro.sample("means", dist.Normal(torch.zeros(3, dtype=torch.float64), 5.0).to_event(1))
+    pyro.sample("x", dist.Normal(means.square().sum(-1), 1.0), obs=torch.tensor(80.0, dtype=torch.float64))
+
+
+def events_and_scores(flow):
+    z = 3.0 + torch.randn(20, 3, dtype=torch.float64)
+    return z, flow.dist.log_prob(z).detach()
+
+
+def test_the_identity_behind_a_placed_base_is_not_set_from_data():
+    """A scale there would move the base away from the mode at which it was placed."""
+    flow = placed_guide().flow
+    z, before = events_and_scores(flow)
+    flow.initialize(10 * z)
+    torch.testing.assert_close(flow.dist.log_prob(z), before)
+
+
+def test_a_saved_flow_of_a_guide_is_not_set_from_data(tmp_path):
+    flow = placed_guide().flow
+    z, before = events_and_scores(flow)
+    save(flow, tmp_path)
+    loaded = load(tmp_path)
+    with leaving_alone_what_is_set(loaded):
+        loaded.initialize(10 * z)
+    torch.testing.assert_close(loaded.dist.log_prob(z), before)
+
+
+def test_weights_of_a_guide_from_before_it_was_known_what_is_set():
+    guide, other = placed_guide(), placed_guide()
+    state = {name: value for name, value in guide.state_dict().items() if not name.endswith("initialized")}
+    other.load_state_dict(state)
+    z, before = events_and_scores(guide.flow)
+    torch.testing.assert_close(other.flow.dist.log_prob(z), before)

@@ -1,0 +1,36 @@
+"""Random numbers that leave the caller's alone."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+__all__ = ["random_state_kept"]
+
+
+@contextlib.contextmanager
+def random_state_kept(where: torch.device | nn.Module | None = None, *, seed: int | None = None) -> Iterator[None]:
+    """Inside, torch's generators may be used and seeded; afterwards they are as they were before.
+
+    Args:
+        where: the device, or the module on whose device, numbers are drawn besides on the CPU; the state of no other
+            one is kept.
+        seed: for the generators to begin with; None leaves them where they are.
+
+    Example:
+        >>> with random_state_kept(seed=0):
+        ...     first = torch.rand(2)
+        >>> with random_state_kept(seed=0):
+        ...     print(torch.equal(torch.rand(2), first))
+        True
+    """
+    if isinstance(where, nn.Module):
+        where = next((tensor.device for tensor in itertools.chain(where.parameters(), where.buffers())), None)
+    with torch.random.fork_rng(devices=[where] if where is not None and where.type == "cuda" else []):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
