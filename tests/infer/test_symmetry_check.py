@@ -11,7 +11,7 @@ from pyro_gflows import EquivariantFlow, GActNorm, ImageAction, InvariantNormal,
 from pyro_gflows.actions import parse_group
 from pyro_gflows.datasets import density, load_data
 from pyro_gflows.infer import FitSettings, check_symmetry, fit, random_elements
-from pyro_gflows.infer.training.run import run_identity
+from pyro_gflows.infer.training.identity import run_identity
 
 PLANE = VectorAction.plane
 SIGNS = parse_group("C2 x C2")
