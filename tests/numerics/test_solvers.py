@@ -76,6 +76,21 @@ def test_newton_falls_back_to_banach_on_a_kink():
     torch.testing.assert_close(root + zigzag(root), y, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("event", [(1,), (1, 2)])
+def test_newton_takes_banach_steps_where_its_own_lead_away(event):
+    """x + f(x) rises steeply up to 1 and hardly beyond, so that Newton steps from beyond overshoot further each time."""
+
+    def bent(x: Tensor) -> Tensor:
+        near = x.clamp(-1, 1)
+        return 0.95 * near - 0.95 * (x - near)
+
+    y = torch.linspace(-1.9, 1.9, 20, dtype=torch.float64)  # Newton's own from within 1 / 1.95 and back from beyond
+    y = y.reshape(-1, *(1,) * len(event)).expand(-1, *event).contiguous()
+    root, report = NewtonSolver()(bent, y, len(event), lipschitz=0.95)
+    assert report.converged
+    torch.testing.assert_close(root, y / 1.95, rtol=0, atol=1e-11)
+
+
 def test_newton_refuses_large_events():
     with pytest.raises(ValueError, match="BanachSolver"):
         NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
@@ -116,6 +131,15 @@ def test_failure_raises_with_the_figures(name):
 def test_an_expanding_branch_raises():
     with pytest.raises(InverseDidNotConverge):
         BanachSolver()(lambda x: 1.5 * x, points((5,), (2,)), 1, lipschitz=math.inf)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("lipschitz", [1.0, 1.5])
+def test_a_bound_of_1_or_more_promises_nothing_of_the_error(name, lipschitz):
+    f, y = Branch((2,), lipschitz=0.5), points((5,), (2,))
+    root, report = SOLVERS[name](f, y, 1, lipschitz=lipschitz)
+    assert report.error_bound == math.inf
+    torch.testing.assert_close(root + f(root), y, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

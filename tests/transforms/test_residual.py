@@ -85,6 +85,10 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(small.solver, NewtonSolver)
     assert isinstance(large.log_det, RouletteLogDet)
     assert isinstance(large.solver, BanachSolver)
+    assert isinstance(g_residual(ImageAction("C4", 1, size=8)).log_det, ExactLogDet)  # of 64 numbers
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=65)).log_det, RouletteLogDet)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=3)).solver, NewtonSolver)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, BanachSolver)
 
 
 def test_large_events_never_need_a_dense_jacobian(monkeypatch):
