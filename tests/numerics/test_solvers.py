@@ -78,7 +78,7 @@ def test_newton_falls_back_to_banach_on_a_kink():
 
 @pytest.mark.parametrize("event", [(1,), (1, 2)])
 def test_newton_takes_banach_steps_where_its_own_lead_away(event):
-    """x + f(x) rises steeply up to 1 and hardly beyond, so that Newton steps from beyond overshoot further each time."""
+    """x + f(x) rises steeply up to 1 and hardly beyond, so that Newton overshoots more and more from there."""
 
     def bent(x: Tensor) -> Tensor:
         near = x.clamp(-1, 1)
