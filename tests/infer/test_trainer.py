@@ -95,6 +95,7 @@ def test_best_weights_go_before_averaged_ones_and_those_before_the_last():
     assert figure == pytest.approx(float((average - GOAL).norm()), rel=1e-12)
     torch.testing.assert_close(trainer.module.place.detach(), average, rtol=1e-12, atol=1e-12)
     assert not trainer.module.training and not torch.equal(last, average)
+    assert not any(value.requires_grad for value in trainer._average.values.values())
     trainer._best = {"place": GOAL.clone()}
     assert trainer.finish() == 0.0
 

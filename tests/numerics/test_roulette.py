@@ -180,8 +180,8 @@ def test_a_jacobian_of_zero_has_a_finite_gradient_in_every_mode(memory):
 
     zero = torch.zeros((), dtype=torch.float64)
     expected = torch.tensor(8.0, dtype=torch.float64)
-    torch.testing.assert_close(torch.func.grad(total)(zero), expected)
-    torch.testing.assert_close(torch.func.jvp(total, (zero,), (zero + 1,))[1], expected)
+    torch.testing.assert_close(torch.func.grad_and_value(total)(zero), (expected, zero))
+    torch.testing.assert_close(torch.func.jvp(total, (zero,), (zero + 1,)), (zero, expected))
     if memory is not ConstantMemory:  # which takes no tensors that a plain function holds
         leaf = zero.clone().requires_grad_()
         torch.testing.assert_close(torch.autograd.grad(total(leaf), leaf)[0], expected)
