@@ -1,6 +1,7 @@
 """Importance weights with known answers."""
 
 import math
+import re
 
 import arviz
 import numpy as np
@@ -8,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows.infer import EnergyReport, energy_report, importance_report
+from pyro_gflows.infer import EnergyReport, ImportanceReport, energy_report, importance_report
 from pyro_gflows.infer.importance import rounding_step
 from tests.infer.flows import small_flow
 
@@ -188,6 +189,24 @@ def test_a_quantile_of_weight_0_leaves_nothing_of_the_trimmed_size():
     assert importance_report(logs, trim=0.75).trimmed_ess == 0.0
     assert importance_report(logs, trim=0.76).trimmed_ess == 0.25
     assert math.isnan(importance_report(logs[:1]).standard_error)
+
+
+@pytest.mark.parametrize(
+    ("ess", "k", "resolution", "doubt"),
+    [
+        (0.0101, 0.7, 0.1, None),
+        (0.0099, 0.7, 0.1, "9.9 effective draws"),
+        (0.0101, 0.701, 0.1, "above 0.7"),
+        (0.0101, 0.7, 0.11, "rounded to 0.11 nats"),
+        (0.0101, math.inf, 0.0, "k inf .*above 0.7"),
+        (0.0001, math.nan, 0.0, "k unknown .*too few draws"),
+        (math.nan, 0.1, 0.0, "nan effective draws"),
+    ],
+)
+def test_what_a_report_doubts(ess, k, resolution, doubt):
+    report = ImportanceReport(1000, ess, ess, k, 0.0, 0.1, resolution)
+    assert report.is_reliable == (doubt is None) == ("WARNING" not in str(report))
+    assert doubt is None or re.search(doubt, str(report))
 
 
 def test_a_tail_needs_ten_draws():

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import BanachSolver, InverseDidNotConverge, NewtonSolver, implicit_root
+from pyro_gflows.numerics import BanachSolver, InverseDidNotConverge, NewtonSolver, implicit, implicit_root
+from pyro_gflows.numerics.jacobian import constant_jacobian
+from pyro_gflows.numerics.solvers import SolverReport
 from pyro_gflows.registry import build, describe
 from tests.numerics.branches import AnalyticBranch, Branch
 
@@ -37,6 +39,12 @@ def test_root_solves_the_equation(name, event, lipschitz, batch):
     assert not root.requires_grad
     torch.testing.assert_close(root, x, rtol=0, atol=1e-10)
     assert report.residual <= 3e-13 * max(1.0, float(y.abs().max()) if y.numel() else 1.0)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_no_rows_need_no_steps(name):
+    root, report = SOLVERS[name](Branch((2,)), torch.zeros(0, 2, dtype=torch.float64), 1, lipschitz=0.9)
+    assert root.shape == (0, 2) and report == SolverReport(0.0, 0, True, 0.0)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -92,7 +100,7 @@ def test_newton_takes_banach_steps_where_its_own_lead_away(event):
 
 
 def test_newton_refuses_large_events():
-    with pytest.raises(ValueError, match="BanachSolver"):
+    with pytest.raises(ValueError, match=r"at most 3 entries, received \(4,\); use BanachSolver"):
         NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
 
 
@@ -277,6 +285,35 @@ def test_implicit_root_frees_its_graph():
         assert all(reference() is None for reference in watched)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 9])
+def test_only_small_events_invert_a_matrix_for_the_derivatives_of_their_root(monkeypatch, size):
+    """Without forward mode: the matrices of large images would not fit into memory."""
+    made = []
+    monkeypatch.setattr(implicit, "constant_jacobian", lambda f, x, k: made.append(x) or constant_jacobian(f, x, k))
+    y = points((2,), (size,)).requires_grad_()
+    f = Branch((size,), lipschitz=0.5)
+    root, _ = BanachSolver()(f, y, 1, lipschitz=0.5)
+    implicit_root(f, y, root, 1).sum().backward()
+    assert len(made) == (size <= 3)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_roots_and_their_derivatives_are_not_rounded_by_autocast(size):
+    f = Branch((size,), lipschitz=0.7).float()
+    y = points((4,), (size,)).float().requires_grad_()
+
+    def derivatives(enabled):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            root, _ = BanachSolver()(f, y, 1, lipschitz=0.7)
+            root = implicit_root(f, y, root, 1)
+        return root, *torch.autograd.grad(root.sum(), [y, *f.parameters()], allow_unused=True)
+
+    for found, expected in zip(derivatives(True), derivatives(False), strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_implicit_root_refuses_mismatched_shapes():

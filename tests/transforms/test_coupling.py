@@ -101,6 +101,14 @@ def test_conditioners_are_made_by_what_is_given_or_by_its_keywords(context):
             assert len(layer.network.layers) == depth + 1
 
 
+@pytest.mark.parametrize("moved", [-1, 2])
+def test_the_part_that_moves_is_one_of_the_split(moved):
+    split = CoordinateSplit(VectorAction.regular("C4", copies=2))
+    assert len(split.parts) == 2
+    with pytest.raises(ValueError, match=f"got {moved}"):
+        GCoupling(split, moved=moved)
+
+
 def test_every_part_moves_once_in_a_step():
     layer = randomize_(g_coupling(VectorAction.plane("C3", copies=3), transformer=MatrixExponential).double())
     x = torch.randn(6, dtype=torch.float64)
