@@ -99,6 +99,20 @@ def test_newton_takes_banach_steps_where_its_own_lead_away(event):
     torch.testing.assert_close(root, y / 1.95, rtol=0, atol=1e-11)
 
 
+def test_newton_takes_a_banach_step_where_its_own_comes_no_nearer():
+    """An odd map about the root on which Newton's method jumps from one side to the other and back, for ever."""
+
+    def odd(u: Tensor) -> Tensor:
+        near = u.clamp(-1, 1)
+        return 1.95 * near + 0.05 * (u - near)
+
+    y = torch.tensor([[0.0], [0.25]], dtype=torch.float64)
+    center = y - 38.0  # of steps of 76 from y
+    root, report = NewtonSolver()(lambda x: y - x + odd(x - center), y, 1, lipschitz=0.95)
+    assert report.converged
+    torch.testing.assert_close(root, center, rtol=0, atol=1e-10)
+
+
 def test_newton_refuses_large_events():
     with pytest.raises(ValueError, match=r"at most 3 entries, received \(4,\); use BanachSolver"):
         NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
