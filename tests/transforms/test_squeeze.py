@@ -128,6 +128,12 @@ def test_blocks_of_one_pixel_change_nothing() -> None:
             GSqueeze(action, factor)  # type: ignore[arg-type]
 
 
+def test_a_description_names_both_actions_where_they_differ() -> None:
+    action = ImageAction("D4", size=4)
+    assert f"{action} -> {GSqueeze(action).action_out}" in repr(GSqueeze(action))
+    assert "->" not in repr(GSqueeze(action, 1))
+
+
 def test_copies_and_configuration() -> None:
     squeeze = GSqueeze(ACTIONS["D4-regular"])
     x = images(ACTIONS["D4-regular"])
