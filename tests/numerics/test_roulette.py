@@ -185,3 +185,14 @@ def test_a_jacobian_of_zero_has_a_finite_gradient_in_every_mode(memory):
     if memory is not ConstantMemory:  # which takes no tensors that a plain function holds
         leaf = zero.clone().requires_grad_()
         torch.testing.assert_close(torch.autograd.grad(total(leaf), leaf)[0], expected)
+
+
+@pytest.mark.parametrize(("continuation", "refused"), [(0.2, True), (0.25, True), (0.26, False)])
+def test_a_continuation_is_above_the_squared_bound(continuation, refused):
+    estimator = RouletteLogDet(continuation=continuation)
+    x = torch.ones(2, 2, dtype=torch.float64)
+    if refused:
+        with pytest.raises(ValueError, match="above the squared Lipschitz bound 0.25, received"):
+            estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
+    else:
+        estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)

@@ -42,6 +42,17 @@ def test_root_solves_the_equation(name, event, lipschitz, batch):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_the_tolerance_of_a_row_follows_its_own_size(name):
+    f = Branch((2,), lipschitz=0.8)
+    size = torch.tensor([1e-4, 1.0, 1e2, 1e4, 1e6, 1e8], dtype=torch.float64)
+    y = points((6,), (2,)).sign() * size[:, None]
+    root, report = SOLVERS[name](f, y, 1, lipschitz=0.8)
+    residual = (y - root - f(root)).abs().amax(-1)
+    assert report.converged
+    assert (residual <= 1.01 * torch.finfo(torch.float64).eps ** 0.8 * size.clamp(min=1)).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 def test_no_rows_need_no_steps(name):
     root, report = SOLVERS[name](Branch((2,)), torch.zeros(0, 2, dtype=torch.float64), 1, lipschitz=0.9)
     assert root.shape == (0, 2) and report == SolverReport(0.0, 0, True, 0.0)
