@@ -145,6 +145,7 @@ def test_log_weights_that_their_dtype_cannot_tell_apart_are_not_believed():
     assert importance_report(logs + 1e8).is_reliable
     assert importance_report(logs.to(torch.bfloat16)).resolution == 2**-6
     assert not importance_report(logs, resolution=0.5).is_reliable
+    assert importance_report(logs, resolution=0.0).resolution == 0.0
 
 
 def test_an_energy_report_knows_the_rounding_of_both_densities():
