@@ -9,9 +9,11 @@ import torch
 from pyro_gflows.actions.decomposition import decompose
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.registry import build, describe
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import Compose, Invert
+from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from tests.constructors import CONSTRUCTORS, events, make, make_flow
 
 
@@ -34,6 +36,18 @@ def test_every_way_of_composing_keeps_every_parameter(transform):
 
 def make_flow_base(transform):
     return InvariantNormal(transform.action_in, covariance="isotypic")
+
+
+def test_a_state_dict_holds_weights_and_bases_and_which_layers_are_set(transform):
+    """And nothing else: another entry, such as an index that the action determines, would make every file of before
+    one with a missing key."""
+    others = set(transform.state_dict()) - {parameter for parameter, _ in transform.named_parameters()}
+    for module, _, kind in (entry.rpartition(".") for entry in others):
+        owner = transform.get_submodule(module)
+        if kind == "initialized":
+            assert isinstance(owner, DataDependentTransform)
+        else:
+            assert isinstance(owner, FixedBasis) and kind == "value"
 
 
 def test_state_dict_round_trip_is_strict_and_exact(name):

@@ -95,6 +95,30 @@ def test_full_reaches_every_invariant_covariance(name):
     assert torch.linalg.matrix_rank(columns, rtol=1e-8) == FULL_PARAMETERS[name]
 
 
+def test_a_factor_takes_the_covariance_that_commutes_with_the_action(action):
+    """Of a full normal it is found again where it is real on each irrep, and of scales of the components always."""
+    for covariance in ("isotypic", "full"):
+        wanted = random_normal(action, covariance)
+        for name, below in wanted.module.factor.named_parameters():
+            if "below" in name:
+                below.data[1:] = 0  # what is not real
+        found = InvariantNormal(action, covariance=covariance)
+        found.module.double().factor.match_(wanted.covariance_matrix)
+        torch.testing.assert_close(found.covariance_matrix, wanted.covariance_matrix, rtol=1e-8, atol=1e-8)
+
+
+def test_scales_of_components_are_the_mean_variances_of_a_covariance():
+    """On two kinds of components of unlike size; what does not commute with the group is averaged away."""
+    action = VectorAction.trivial("D3", copies=3).direct_sum(VectorAction.plane("D3"))
+    base = InvariantNormal(action, covariance="isotypic")
+    base.module.double()
+    root = torch.randn(5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    variances = (root @ root.T).diagonal()
+    base.module.factor.match_(root @ root.T)
+    expected = torch.cat([variances[:3].mean().expand(3), variances[3:].mean().expand(2)])
+    torch.testing.assert_close(base.covariance_matrix, torch.diag(expected), rtol=1e-10, atol=1e-10)
+
+
 def test_log_prob_is_invariant(action):
     base = random_normal(action, "full")
     assert_invariant(base, action, torch.randn(6, action.numel, dtype=torch.float64))

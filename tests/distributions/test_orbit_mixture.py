@@ -45,6 +45,21 @@ def test_draws_carry_gradients_to_the_mean_and_the_covariance():
     assert all(parameter.grad.abs().max() > 0 for parameter in base.module.parameters())
 
 
+@pytest.mark.parametrize("covariance", ["full", "isotypic", "isotropic"])
+def test_is_placed_at_a_location_with_a_covariance_so_far_as_it_can_have_it(covariance):
+    base = OrbitMixture(ACTION, covariance=covariance)
+    base.module.double()
+    generator = torch.Generator().manual_seed(2)
+    location = torch.randn(6, generator=generator, dtype=torch.float64)
+    factor = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    base.start_at(location, factor.requires_grad_())
+    wanted, identity = (factor @ factor.T).detach(), torch.eye(6, dtype=torch.float64)
+    nearest = {"full": wanted, "isotypic": wanted.diagonal().mean() * identity, "isotropic": identity}
+    torch.testing.assert_close(base.base.mean, location)
+    torch.testing.assert_close(base.base.covariance_matrix, nearest[covariance], rtol=1e-10, atol=1e-10)
+    assert all(parameter.is_leaf for parameter in base.module.parameters())
+
+
 def test_bad_input_says_what_was_expected():
     with pytest.raises(TypeError, match="expected a VectorAction .* got ImageAction"):
         OrbitMixture(ImageAction("C4", size=2))

@@ -64,6 +64,18 @@ def test_descriptions_and_gradients(make):
     assert all(parameter.grad is not None for parameter in base.module.parameters())
 
 
+def test_a_description_says_whether_the_mean_is_learned(make):
+    action = VectorAction.trivial("C2", copies=2)
+    assert "mean=True" in repr(make(action, mean=True)) and "mean" not in repr(make(action))
+
+
+@pytest.mark.parametrize(
+    ("df", "variance"), [(0.5, math.inf), (1.5, math.inf), (2.0, math.inf), (2.5, 5.0), (4.0, 2.0)]
+)
+def test_a_variance_is_finite_above_two_degrees_of_freedom(df, variance):
+    assert InvariantStudentT(ACTION, df=df).variance.tolist() == [pytest.approx(variance)] * ACTION.numel
+
+
 @pytest.mark.parametrize("df", [0.0, -1.0, math.inf, math.nan])
 def test_degrees_of_freedom_are_positive(df):
     with pytest.raises(ValueError, match="positive, finite degrees of freedom"):

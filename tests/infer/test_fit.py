@@ -139,7 +139,7 @@ def poisoned(at, value):
     def augment(x, generator):
         nonlocal calls
         calls += 1
-        return x * value if calls == at else x
+        return torch.cat([x[:-1], x[-1:] * value]) if calls == at else x
 
     return augment
 

@@ -1,6 +1,7 @@
 """Importance weights with known answers."""
 
 import math
+import re
 
 import arviz
 import numpy as np
@@ -8,7 +9,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows.infer import EnergyReport, energy_report, importance_report
+from pyro_gflows.infer import EnergyReport, ImportanceReport, energy_report, importance_report
+from pyro_gflows.infer.importance import rounding_step
 from tests.infer.flows import small_flow
 
 
@@ -143,6 +145,7 @@ def test_log_weights_that_their_dtype_cannot_tell_apart_are_not_believed():
     assert importance_report(logs + 1e8).is_reliable
     assert importance_report(logs.to(torch.bfloat16)).resolution == 2**-6
     assert not importance_report(logs, resolution=0.5).is_reliable
+    assert importance_report(logs, resolution=0.0).resolution == 0.0
 
 
 def test_an_energy_report_knows_the_rounding_of_both_densities():
@@ -168,6 +171,75 @@ def test_draws_outside_the_targets_support_count_as_zero():
     logs = torch.zeros(100)
     logs[:75] = -math.inf
     assert importance_report(logs).ess == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("trim", [0.2, 0.5, 0.75, 0.9, 1.0])
+def test_every_figure_is_that_of_its_formula(trim):
+    """On ten weights: those above the quantile, which is one of them, are clipped to it."""
+    weights = np.random.default_rng(2).lognormal(sigma=1.5, size=10)
+    report = importance_report(torch.as_tensor(np.log(weights) + 3.0), trim=trim)
+    clipped = np.minimum(weights, np.sort(weights)[math.ceil(trim * 10) - 1])
+    assert report.ess == pytest.approx(weights.sum() ** 2 / (10 * (weights**2).sum()), rel=1e-12)
+    assert report.trimmed_ess == pytest.approx(clipped.sum() ** 2 / (10 * (clipped**2).sum()), rel=1e-12)
+    assert report.log_mean_weight == pytest.approx(math.log(weights.mean()) + 3.0, rel=1e-12)
+    assert report.standard_error == pytest.approx(weights.std(ddof=1) / weights.mean() / math.sqrt(10), rel=1e-12)
+
+
+def test_a_quantile_of_weight_0_leaves_nothing_of_the_trimmed_size():
+    logs = torch.tensor([0.0, *[-math.inf] * 3], dtype=torch.float64)
+    assert importance_report(logs, trim=0.75).trimmed_ess == 0.0
+    assert importance_report(logs, trim=0.76).trimmed_ess == 0.25
+    assert math.isnan(importance_report(logs[:1]).standard_error)
+
+
+@pytest.mark.parametrize(
+    ("ess", "k", "resolution", "doubt"),
+    [
+        (0.0101, 0.7, 0.1, None),
+        (0.0099, 0.7, 0.1, "9.9 effective draws"),
+        (0.0101, 0.701, 0.1, "above 0.7"),
+        (0.0101, 0.7, 0.11, "rounded to 0.11 nats"),
+        (0.0101, math.inf, 0.0, "k inf .*above 0.7"),
+        (0.0001, math.nan, 0.0, "k unknown .*too few draws"),
+        (math.nan, 0.1, 0.0, "nan effective draws"),
+    ],
+)
+def test_what_a_report_doubts(ess, k, resolution, doubt):
+    report = ImportanceReport(1000, ess, ess, k, 0.0, 0.1, resolution)
+    assert report.is_reliable == (doubt is None) == ("WARNING" not in str(report))
+    assert doubt is None or re.search(doubt, str(report))
+
+
+def test_a_tail_needs_ten_draws():
+    """Of n draws, a fifth: 46 have a tail of 10, and 45 one of 9."""
+    logs = torch.as_tensor(draws(46))
+    assert math.isfinite(importance_report(logs).pareto_k)
+    assert math.isnan(importance_report(logs[:45]).pareto_k)
+    assert "too few draws" in str(importance_report(logs[:45])) and "unknown" in str(importance_report(logs[:45]))
+
+
+def test_ten_draws_above_equal_ones_are_a_tail_and_nine_are_none():
+    logs = torch.zeros(5000, dtype=torch.float64)
+    for count in (9, 10):
+        logs[:count] = torch.linspace(0.5, 1.0, count, dtype=torch.float64)
+        assert math.isinf(importance_report(logs).pareto_k) == (count < 10)
+
+
+@pytest.mark.parametrize(("gap", "k"), [(0.9e-3, 0.0), (1.1e-3, math.inf)])
+def test_how_far_above_is_negligible(gap, k):
+    logs = torch.zeros(5000, dtype=torch.float64)
+    logs[0] = gap
+    assert importance_report(logs).pareto_k == k
+
+
+def test_the_step_of_rounding_is_the_distance_to_the_next_number():
+    for largest in (1.0, 1.5, 2.0, 1023.9, 1e-3, 1e30):
+        for dtype in (torch.float32, torch.float64):
+            values = torch.tensor([0.0, -largest, 0.5 * largest, -math.inf], dtype=dtype)
+            magnitude = values.abs()[1]
+            following = torch.nextafter(magnitude, torch.tensor(math.inf, dtype=dtype))
+            assert rounding_step(values) == float(following.double() - magnitude.double())
+    assert rounding_step(torch.zeros(3)) == rounding_step(torch.full((2,), -math.inf)) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -252,3 +252,26 @@ def test_a_buffer_that_is_returned_as_it_is_stays_a_buffer():
     outputs = replayed(lambda x: ((x, constant), ()), lambda x: (x, constant), [x])
     assert not constant.requires_grad
     assert torch.equal(torch.autograd.grad(outputs[0].sum(), x)[0], torch.ones(2))
+
+
+def test_a_call_may_make_leaves_of_its_own_beside_the_weights_that_it_reads():
+    w, x = torch.tensor([0.5, 2.0], requires_grad=True), torch.tensor([0.3, -0.7], requires_grad=True)
+
+    def call(x):
+        own = torch.ones(2).requires_grad_()  # as a Jacobian of a branch is made with
+        return ((w * x * own).sin(),)
+
+    (y,) = replayed(lambda x: (call(x), ()), call, [x])
+    gradients = torch.autograd.grad(y.sum(), [w, x])
+    torch.testing.assert_close(gradients, ((w * x).cos() * x, (w * x).cos() * w))
+
+
+def test_a_call_that_depends_on_nothing_has_no_gradient():
+    w, x = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+
+    def call(x):
+        return ((w * x).detach() + 1,)
+
+    (y,) = replayed(lambda x: (call(x), ()), call, [x])
+    gradients = torch.autograd.grad((y * x).sum(), [w, x], allow_unused=True)
+    assert gradients[0] is None and torch.equal(gradients[1], 2 * torch.ones(2))

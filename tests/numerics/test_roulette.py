@@ -167,3 +167,32 @@ def test_every_term_is_summed_as_often_as_it_should_be(rows, calls, shared, memo
     for m in range(1, 12):
         share = float((lengths >= m).double().mean())
         assert abs(share - q**m) < 4.5 * (q**m * (1 - q**m) / len(lengths)) ** 0.5, m
+
+
+@pytest.mark.parametrize("memory", [lambda estimator: estimator, ConstantMemory], ids=["plain", "constant"])
+def test_a_jacobian_of_zero_has_a_finite_gradient_in_every_mode(memory):
+    """As of a branch whose last weights start at zero: d/da log|1 + a| = 1 at a = 0, for each of two components."""
+    estimator = memory(RouletteLogDet(exact_terms=3))
+    x = torch.ones(4, 2, dtype=torch.float64)
+
+    def total(a: Tensor) -> Tensor:
+        return estimator(lambda x: a * x, x, 1, lipschitz=0.5, training=True)[1].sum()
+
+    zero = torch.zeros((), dtype=torch.float64)
+    expected = torch.tensor(8.0, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.grad_and_value(total)(zero), (expected, zero))
+    torch.testing.assert_close(torch.func.jvp(total, (zero,), (zero + 1,)), (zero, expected))
+    if memory is not ConstantMemory:  # which takes no tensors that a plain function holds
+        leaf = zero.clone().requires_grad_()
+        torch.testing.assert_close(torch.autograd.grad(total(leaf), leaf)[0], expected)
+
+
+@pytest.mark.parametrize(("continuation", "refused"), [(0.2, True), (0.25, True), (0.26, False)])
+def test_a_continuation_is_above_the_squared_bound(continuation, refused):
+    estimator = RouletteLogDet(continuation=continuation)
+    x = torch.ones(2, 2, dtype=torch.float64)
+    if refused:
+        with pytest.raises(ValueError, match="above the squared Lipschitz bound 0.25, received"):
+            estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
+    else:
+        estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)

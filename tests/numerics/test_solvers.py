@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import BanachSolver, InverseDidNotConverge, NewtonSolver, implicit_root
+from pyro_gflows.numerics import BanachSolver, InverseDidNotConverge, NewtonSolver, implicit, implicit_root
+from pyro_gflows.numerics.jacobian import constant_jacobian
+from pyro_gflows.numerics.solvers import SolverReport
 from pyro_gflows.registry import build, describe
 from tests.numerics.branches import AnalyticBranch, Branch
 
@@ -37,6 +39,23 @@ def test_root_solves_the_equation(name, event, lipschitz, batch):
     assert not root.requires_grad
     torch.testing.assert_close(root, x, rtol=0, atol=1e-10)
     assert report.residual <= 3e-13 * max(1.0, float(y.abs().max()) if y.numel() else 1.0)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_tolerance_of_a_row_follows_its_own_size(name):
+    f = Branch((2,), lipschitz=0.8)
+    size = torch.tensor([1e-4, 1.0, 1e2, 1e4, 1e6, 1e8], dtype=torch.float64)
+    y = points((6,), (2,)).sign() * size[:, None]
+    root, report = SOLVERS[name](f, y, 1, lipschitz=0.8)
+    residual = (y - root - f(root)).abs().amax(-1)
+    assert report.converged
+    assert (residual <= 1.01 * torch.finfo(torch.float64).eps ** 0.8 * size.clamp(min=1)).all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_no_rows_need_no_steps(name):
+    root, report = SOLVERS[name](Branch((2,)), torch.zeros(0, 2, dtype=torch.float64), 1, lipschitz=0.9)
+    assert root.shape == (0, 2) and report == SolverReport(0.0, 0, True, 0.0)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -76,8 +95,37 @@ def test_newton_falls_back_to_banach_on_a_kink():
     torch.testing.assert_close(root + zigzag(root), y, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("event", [(1,), (1, 2)])
+def test_newton_takes_banach_steps_where_its_own_lead_away(event):
+    """x + f(x) rises steeply up to 1 and hardly beyond, so that Newton overshoots more and more from there."""
+
+    def bent(x: Tensor) -> Tensor:
+        near = x.clamp(-1, 1)
+        return 0.95 * near - 0.95 * (x - near)
+
+    y = torch.linspace(-1.9, 1.9, 20, dtype=torch.float64)  # Newton's own from within 1 / 1.95 and back from beyond
+    y = y.reshape(-1, *(1,) * len(event)).expand(-1, *event).contiguous()
+    root, report = NewtonSolver()(bent, y, len(event), lipschitz=0.95)
+    assert report.converged
+    torch.testing.assert_close(root, y / 1.95, rtol=0, atol=1e-11)
+
+
+def test_newton_takes_a_banach_step_where_its_own_comes_no_nearer():
+    """An odd map about the root on which Newton's method jumps from one side to the other and back, for ever."""
+
+    def odd(u: Tensor) -> Tensor:
+        near = u.clamp(-1, 1)
+        return 1.95 * near + 0.05 * (u - near)
+
+    y = torch.tensor([[0.0], [0.25]], dtype=torch.float64)
+    center = y - 38.0  # of steps of 76 from y
+    root, report = NewtonSolver()(lambda x: y - x + odd(x - center), y, 1, lipschitz=0.95)
+    assert report.converged
+    torch.testing.assert_close(root, center, rtol=0, atol=1e-10)
+
+
 def test_newton_refuses_large_events():
-    with pytest.raises(ValueError, match="BanachSolver"):
+    with pytest.raises(ValueError, match=r"at most 3 entries, received \(4,\); use BanachSolver"):
         NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
 
 
@@ -116,6 +164,15 @@ def test_failure_raises_with_the_figures(name):
 def test_an_expanding_branch_raises():
     with pytest.raises(InverseDidNotConverge):
         BanachSolver()(lambda x: 1.5 * x, points((5,), (2,)), 1, lipschitz=math.inf)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("lipschitz", [1.0, 1.5])
+def test_a_bound_of_1_or_more_promises_nothing_of_the_error(name, lipschitz):
+    f, y = Branch((2,), lipschitz=0.5), points((5,), (2,))
+    root, report = SOLVERS[name](f, y, 1, lipschitz=lipschitz)
+    assert report.error_bound == math.inf
+    torch.testing.assert_close(root + f(root), y, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -253,6 +310,35 @@ def test_implicit_root_frees_its_graph():
         assert all(reference() is None for reference in watched)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 9])
+def test_only_small_events_invert_a_matrix_for_the_derivatives_of_their_root(monkeypatch, size):
+    """Without forward mode: the matrices of large images would not fit into memory."""
+    made = []
+    monkeypatch.setattr(implicit, "constant_jacobian", lambda f, x, k: made.append(x) or constant_jacobian(f, x, k))
+    y = points((2,), (size,)).requires_grad_()
+    f = Branch((size,), lipschitz=0.5)
+    root, _ = BanachSolver()(f, y, 1, lipschitz=0.5)
+    implicit_root(f, y, root, 1).sum().backward()
+    assert len(made) == (size <= 3)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_roots_and_their_derivatives_are_not_rounded_by_autocast(size):
+    f = Branch((size,), lipschitz=0.7).float()
+    y = points((4,), (size,)).float().requires_grad_()
+
+    def derivatives(enabled):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            root, _ = BanachSolver()(f, y, 1, lipschitz=0.7)
+            root = implicit_root(f, y, root, 1)
+        return root, *torch.autograd.grad(root.sum(), [y, *f.parameters()], allow_unused=True)
+
+    for found, expected in zip(derivatives(True), derivatives(False), strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_implicit_root_refuses_mismatched_shapes():

@@ -5,6 +5,7 @@ import torch
 
 from pyro_gflows import CoordinateSplit, GCoupling, ImageAction, IrrepSplit, VectorAction, g_coupling
 from pyro_gflows.actions import checkerboard_split
+from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import IrrepScale, MatrixExponential
 from tests.transforms.cases import assert_layer
@@ -79,6 +80,33 @@ def test_starts_as_the_identity():
     y, ladj = g_coupling(VectorAction.regular("C4", copies=2)).call_and_ladj(x)
     assert torch.equal(y, x)
     assert ladj.abs().max() == 0
+
+
+@pytest.mark.parametrize("context", [None, VectorAction.plane("C4")])
+def test_conditioners_are_made_by_what_is_given_or_by_its_keywords(context):
+    """From the other parts, and the context where there is one, to the parameters of the part that moves."""
+    action = VectorAction.regular("C4", copies=2)
+    made = []
+
+    def make(inputs, outputs):
+        made.append((inputs, outputs))
+        return EquivariantMLP(inputs, outputs, width=1, depth=0)
+
+    layers = g_coupling(action, network=make, context_action=context).parts
+    for layer, (inputs, outputs) in zip(layers, made, strict=True):
+        assert inputs.numel == 4 + (0 if context is None else 2)
+        assert outputs == layer.transformer.params_action and layer.network.action_out == outputs
+    for how, depth in ((None, 2), ({"depth": 3}, 3)):
+        for layer in g_coupling(action, network=how, depth=2, context_action=context).parts:
+            assert len(layer.network.layers) == depth + 1
+
+
+@pytest.mark.parametrize("moved", [-1, 2])
+def test_the_part_that_moves_is_one_of_the_split(moved):
+    split = CoordinateSplit(VectorAction.regular("C4", copies=2))
+    assert len(split.parts) == 2
+    with pytest.raises(ValueError, match=f"got {moved}"):
+        GCoupling(split, moved=moved)
 
 
 def test_every_part_moves_once_in_a_step():

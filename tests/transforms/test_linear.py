@@ -42,6 +42,18 @@ def test_it_starts_as_the_identity_and_finds_the_map_that_whitens():
     assert (covariance - torch.eye(6)).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("cap", [0.5, 3.0])
+@pytest.mark.parametrize("action", [VectorAction.plane("C4"), ImageAction("C4", 3, size=2)])
+def test_the_generator_is_capped_by_the_root_of_the_channels(action, cap):
+    layer = randomize_(GLinear(action, cap=cap), scale=1000.0).double()
+    channels = len(layer.generator.matrix())
+    x = torch.randn(2, *action.event_shape, dtype=torch.float64)
+    free = layer.generator.matrix()
+    capped = cap * channels**0.5 * free / free.norm()  # far weights reach the bound to 1e-6
+    expected = capped.trace() * action.numel / channels
+    torch.testing.assert_close(layer.call_and_ladj(x)[1], expected.expand(2), rtol=1e-4, atol=1e-4)
+
+
 def test_far_weights_stay_invertible():
     layer = randomize_(GLinear(VectorAction.plane("C4")), scale=100.0).double()
     x = torch.randn(5, 2, dtype=torch.float64)

@@ -80,6 +80,21 @@ def test_estimated_log_dets_are_those_of_the_odd_terms():
     torch.testing.assert_close(layer.inv_call_and_ladj(y)[1], -ladj, rtol=0, atol=1e-9)
 
 
+def test_estimated_log_dets_are_invariant_where_the_group_is_finite():
+    """The probes are averaged over the group; a continuous one has no such average, and an estimate all the same."""
+    estimator = RouletteLogDet(evaluation=SeriesLogDet(12, probes=1))
+    for action in (VectorAction.regular("C4"), VectorAction.space("SO(3)", copies=2)):
+        torch.manual_seed(1)
+        branch = randomize_(lipschitz_branch(action, bound=0.8).double(), scale=0.5)
+        layer = GMonotone(action, branch, log_det=estimator).double().eval()
+        x = events(layer)
+        ladj = layer.call_and_ladj(x)[1]
+        assert ladj.isfinite().all()
+        if action.is_finite:
+            for image in action.act_all(x):
+                torch.testing.assert_close(layer.call_and_ladj(image)[1], ladj, rtol=0, atol=1e-9)
+
+
 class Scale(nn.Module):
     def __init__(self, factor):
         super().__init__()

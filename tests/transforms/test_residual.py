@@ -79,12 +79,24 @@ def test_bad_branches_are_refused(make, error, message):
         make(VectorAction.plane("C4"))
 
 
+def test_up_to_a_size_the_evaluation_is_exact(monkeypatch):
+    monkeypatch.setattr(residual, "_EXACT_UP_TO", 3)
+    for most, kind in ((5, ExactLogDet), (4, SeriesLogDet)):
+        monkeypatch.setattr(residual, "_DENSE_UP_TO", most)
+        layer = g_residual(VectorAction.trivial("C1", copies=5))
+        assert isinstance(layer.log_det, RouletteLogDet) and isinstance(layer.log_det.evaluation, kind)
+
+
 def test_defaults_follow_the_size_of_the_event():
     small, large = g_residual(VectorAction.plane("D4")), g_residual(ImageAction("C4", 1, size=9))
     assert isinstance(small.log_det, ExactLogDet)
     assert isinstance(small.solver, NewtonSolver)
     assert isinstance(large.log_det, RouletteLogDet)
     assert isinstance(large.solver, BanachSolver)
+    assert isinstance(g_residual(ImageAction("C4", 1, size=8)).log_det, ExactLogDet)  # of 64 numbers
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=65)).log_det, RouletteLogDet)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=3)).solver, NewtonSolver)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, BanachSolver)
 
 
 def test_large_events_never_need_a_dense_jacobian(monkeypatch):

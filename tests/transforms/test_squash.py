@@ -64,6 +64,19 @@ def test_in_float32_on_the_data_and_its_edges(kind):
     assert_equivariant(layer, ACTION, ACTION, y)
 
 
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_edges_and_draws_that_round_to_them_can_be_scored(kind, dtype):
+    layer = kind(ACTION, (0.0, 1.0), alpha=0.0)
+    edges = torch.tensor([0.0, 1.0], dtype=dtype).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
+    far = torch.tensor([-1e4, 1e4], dtype=dtype).reshape(2, 1, 1, 1).expand(2, 1, 2, 2)
+    for y in (edges, layer.call_and_ladj(far)[0]):
+        assert ((y >= 0) & (y <= 1)).all()
+        x, ladj = layer.inv_call_and_ladj(y)
+        assert x.isfinite().all() and ladj.isfinite().all()
+        assert (x[0] < -5).all() and (x[1] > 5).all()
+
+
 def test_a_normal_base_becomes_exactly_uniform():
     flow = EquivariantFlow(InvariantNormal(ACTION), [GNormalCdf(ACTION, (0.0, 0.5), alpha=0.0)])
     torch.testing.assert_close(flow(images(0.0, 0.5)), torch.full((3,), 4 * math.log(2.0), dtype=torch.float64))

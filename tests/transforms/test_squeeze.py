@@ -118,6 +118,22 @@ def test_factor_three_and_blocks_as_large_as_the_grid() -> None:
     assert GSqueeze(ImageAction("D4", size=2)).action_out.event_shape == (4, 1, 1)
 
 
+def test_blocks_of_one_pixel_change_nothing() -> None:
+    action = ImageAction("D4", 2, size=3)
+    squeeze = GSqueeze(action, 1)
+    x = images(action)
+    assert squeeze.action_out == action and torch.equal(squeeze(x), x)
+    for factor in (0, -1, 1.0):
+        with pytest.raises(ValueError, match="a factor that divides 3 and 3"):
+            GSqueeze(action, factor)  # type: ignore[arg-type]
+
+
+def test_a_description_names_both_actions_where_they_differ() -> None:
+    action = ImageAction("D4", size=4)
+    assert f"{action} -> {GSqueeze(action).action_out}" in repr(GSqueeze(action))
+    assert "->" not in repr(GSqueeze(action, 1))
+
+
 def test_copies_and_configuration() -> None:
     squeeze = GSqueeze(ACTIONS["D4-regular"])
     x = images(ACTIONS["D4-regular"])

@@ -1,0 +1,49 @@
+"""The memory of a transform that several threads use at the same time."""
+
+import pytest
+import torch
+from torch import nn
+
+from pyro_gflows.transforms.last_draw import LastDraw
+
+
+class Interrupted(nn.Module):
+    """A module that another thread uses at the moment at which its tensors are compared."""
+
+    def __init__(self):
+        super().__init__()
+        self.meanwhile = None
+
+    def children(self):
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().children()
+
+
+@pytest.fixture
+def drawn():
+    """A memory of one draw, in whose comparison another thread's draw comes in between."""
+    module, memory = Interrupted(), LastDraw()
+    values = {name: torch.tensor(value) for name, value in zip(("x", "y", "ladj"), (1.0, 2.0, 3.0), strict=True)}
+    other = torch.tensor(-1.0), torch.tensor(-2.0), torch.tensor(-3.0)
+    memory.keep(module, values["x"], values["y"], values["ladj"])
+    module.meanwhile = lambda: memory.keep(module, *other)
+    return module, memory, values, other
+
+
+def test_a_log_det_is_never_that_of_another_threads_draw(drawn):
+    module, memory, values, _ = drawn
+    assert memory.take(module, values["x"], values["y"]) is values["ladj"]
+
+
+def test_a_source_is_never_that_of_another_threads_draw(drawn):
+    module, memory, values, _ = drawn
+    assert memory.source_of(module, values["y"]) is values["x"]
+
+
+def test_another_threads_draw_outlives_the_end_of_this_one(drawn):
+    module, memory, values, (source, product, ladj) = drawn
+    memory.take(module, values["x"], values["y"])
+    values.clear()
+    assert memory.take(module, source, product) is ladj
