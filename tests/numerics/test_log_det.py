@@ -128,6 +128,15 @@ def test_an_estimate_and_its_gradient_are_not_rounded_by_autocast(name):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("probes", [1, 2, 5])
+def test_the_value_is_that_of_the_branch_for_any_number_of_probes(probes):
+    f, x = Branch((4,), lipschitz=0.8), points((3,), (4,))
+    value, log_det = run(SeriesLogDet(6, probes=probes), f, x, 1)
+    torch.testing.assert_close(value, f(x).detach())
+    single = [run(part, f, x, 1)[1] for part in SeriesLogDet(6, probes=probes).parts(probes)]
+    torch.testing.assert_close(log_det, torch.stack(single).mean(0))
+
+
 def test_a_branch_that_ignores_x_has_log_det_zero():
     constant = torch.ones(4, 2, dtype=torch.float64)
     for name, estimator in ESTIMATORS.items():
