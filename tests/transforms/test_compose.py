@@ -41,8 +41,9 @@ def test_actions_change_along_the_chain():
 
 
 def test_the_domain_is_that_of_the_first_and_the_codomain_that_of_the_last():
-    outside = torch.full((1, 2), 5.0)
-    into = Compose([GActNorm(ACTION), GSigmoid(ACTION, (0.0, 1.0))])
+    action = VectorAction.rows("S3")
+    outside = torch.full((1, 3), 5.0)
+    into = Compose([GActNorm(action), GSigmoid(action, (0.0, 1.0))])
     assert into.domain.check(outside).all() and not into.codomain.check(outside).any()
     assert not into.inv.domain.check(outside).any() and into.inv.codomain.check(outside).all()
 
