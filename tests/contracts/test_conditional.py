@@ -62,6 +62,14 @@ def test_the_check_would_see_a_break(layer):
         assert_equivariant_given(broken, x, context)
 
 
+def test_a_view_stores_the_weights_of_its_layer_alone(layer):
+    """Its context is no weight: views of other contexts load from it."""
+    _, context = pairs(layer, 2)
+    view = layer.condition(context)
+    assert {name.removeprefix("transform.") for name in view.state_dict()} == set(layer.state_dict())
+    layer.condition(context[:1]).load_state_dict(view.state_dict())
+
+
 def test_the_context_matters_and_rows_do_not_mix(layer):
     x, context = pairs(layer, 4)
     view = layer.condition(context)

@@ -56,6 +56,16 @@ def test_moments_are_those_of_the_draws(base):
     assert symmetric.mean.shape == symmetric.variance.shape == symmetric.shape()
 
 
+def test_moments_where_the_group_leaves_a_direction_alone():
+    """C2 swaps the first two of three components: their mean and variance are those of both together."""
+    swap = VectorAction.rows("S2").direct_sum(VectorAction.trivial("S2"))
+    mean, sd = torch.tensor([3.0, 1.0, 7.0], dtype=torch.float64), torch.tensor([0.5, 0.25, 2.0], dtype=torch.float64)
+    symmetric = Symmetrized(dist.Normal(mean, sd).to_event(1), swap)
+    torch.testing.assert_close(symmetric.mean, torch.tensor([2.0, 2.0, 7.0], dtype=torch.float64))
+    within = (0.5**2 + 0.25**2) / 2
+    torch.testing.assert_close(symmetric.variance, torch.tensor([within + 1, within + 1, 4.0], dtype=torch.float64))
+
+
 def test_variance_under_signed_permutations_needs_no_covariance():
     base = dist.MixtureSameFamily(
         dist.Categorical(torch.ones(2, dtype=torch.float64)),

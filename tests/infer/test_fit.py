@@ -222,3 +222,21 @@ def test_a_folder_that_is_not_writable_is_refused_before_training(tmp_path):
 def test_impossible_settings_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (
+            lambda n, generator: torch.randint(9, (n, 2), generator=generator),
+            TypeError,
+            "floating-point data, got int64",
+        ),
+        (lambda n, generator: torch.zeros(n, 3), ValueError, r"the first batch.*\(2,\)"),
+        (lambda n, generator: torch.full((n, 2), 1e200, dtype=torch.float64), ValueError, "too large for float32"),
+    ],
+    ids=["integers", "another shape", "too large"],
+)
+def test_the_first_batch_of_a_sampler_is_looked_at_before_it_is_converted(draw, error, message):
+    with pytest.raises(error, match=message):
+        run(small_flow().float(), draw)

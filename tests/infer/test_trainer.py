@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from pyro_gflows.infer import Constant, FitDiverged, FitSettings, HeldOut, Ramp, TorchOptimizer
+from pyro_gflows.infer.likelihood import LikelihoodTrainer
+from pyro_gflows.infer.training.rows import as_rows
 from pyro_gflows.infer.training.trainer import Trainer
+from tests.infer.flows import points, small_flow
 
 GOAL = torch.tensor([3.0, -1.0], dtype=torch.float64)
 
@@ -148,3 +151,27 @@ def test_frozen_weights_are_left_out_and_all_frozen_is_refused():
     module.place.requires_grad_(False)
     with pytest.raises(ValueError, match="every weight is frozen"):
         Descent(module, settings=FitSettings(steps=2))
+
+
+def test_patience_counts_the_looks_since_the_best_and_its_weights_are_kept():
+    trainer = LikelihoodTrainer(
+        small_flow(),
+        as_rows(points(64)),
+        settings=FitSettings(steps=9, batch_size=16, held_out=HeldOut(every=1, patience=3)),
+        augment=None,
+        validation=as_rows(points(8)),
+    )
+    figures, counts, best = iter([3.0, 2.0, 2.5, 2.0, 1.0, 1.5, 1.6]), [], []
+    trainer._nll = lambda x: next(figures)
+    trainer.start()
+    for _ in range(7):
+        trainer.step()
+        counts.append(trainer.progress.looks_without_gain)
+        best.append(trainer.progress.best_step)
+        if trainer.progress.step == 5:
+            kept = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
+    assert counts == [0, 0, 1, 2, 0, 1, 2] and best == [1, 2, 2, 2, 5, 5, 5]
+    assert trainer.progress.best_nll == 1.0 and not trainer.out_of_patience
+    trainer.held_out_nll = lambda: None
+    trainer.finish()
+    assert all(torch.equal(p, kept[name]) for name, p in trainer.module.named_parameters())

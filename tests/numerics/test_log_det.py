@@ -113,6 +113,30 @@ def test_log_dets_follow_the_device(device):
     assert log_det.device.type == value.device.type == device.type
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimate_and_its_gradient_are_not_rounded_by_autocast(name):
+    f, x = Branch((6,), lipschitz=0.8).float(), points((5,), (6,)).float().requires_grad_()
+
+    def estimate(enabled):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value, log_det = run(ESTIMATORS[name], f, x, 1, training=True)
+        return value, log_det, *torch.autograd.grad(log_det.sum(), [x, *f.parameters()])
+
+    for found, expected in zip(estimate(True), estimate(False), strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("probes", [1, 2, 5])
+def test_the_value_is_that_of_the_branch_for_any_number_of_probes(probes):
+    f, x = Branch((4,), lipschitz=0.8), points((3,), (4,))
+    value, log_det = run(SeriesLogDet(6, probes=probes), f, x, 1)
+    torch.testing.assert_close(value, f(x).detach())
+    single = [run(part, f, x, 1)[1] for part in SeriesLogDet(6, probes=probes).parts(probes)]
+    torch.testing.assert_close(log_det, torch.stack(single).mean(0))
+
+
 def test_a_branch_that_ignores_x_has_log_det_zero():
     constant = torch.ones(4, 2, dtype=torch.float64)
     for name, estimator in ESTIMATORS.items():

@@ -112,3 +112,8 @@ def test_bound_is_differentiable():
 def test_bad_arguments_raise(call):
     with pytest.raises(ValueError, match=r"expected .* received"):
         call()
+
+
+def test_a_batch_of_no_matrices_has_no_norms():
+    for batch in ((0,), (2, 0), (0, 2)):
+        assert spectral_norm(torch.zeros(*batch, 2, 3)).shape == batch

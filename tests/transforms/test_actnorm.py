@@ -73,6 +73,16 @@ def test_constant_data_give_finite_scales(action):
     assert layer.log_scale.isfinite().all()
 
 
+@pytest.mark.parametrize("method", ["call_and_ladj", "inv_call_and_ladj", "initialize", "initialize_inverse"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_of_events_and_of_weights(method, dtype):
+    action = VectorAction.plane("D4")
+    with pytest.raises((TypeError, ValueError), match="events.* of float32 or float64"):
+        getattr(GActNorm(action), method)(torch.zeros(3, 2, dtype=dtype))
+    with pytest.raises((TypeError, ValueError), match="weights.* of float32 or float64"):
+        getattr(GActNorm(action).to(dtype), method)(torch.zeros(3, 2))
+
+
 def test_a_frozen_layer_is_not_initialised():
     layer = GActNorm(VectorAction.plane("D4")).requires_grad_(False)
     x = 5 * torch.randn(100, 2)

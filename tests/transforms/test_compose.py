@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_gflows import Compose, GActNorm, GRadial, GSqueeze, ImageAction, Invert, VectorAction, g_residual
+from pyro_gflows import Compose, GActNorm, GRadial, GSigmoid, GSqueeze, ImageAction, Invert, VectorAction, g_residual
 from pyro_gflows.testing import randomize_
 from tests.transforms.cases import assert_layer
 
@@ -38,6 +38,16 @@ def test_actions_change_along_the_chain():
     assert Compose([squeeze]).forward_shape((7, 1, 4, 4)) == (7, 4, 2, 2)
     with pytest.raises(ValueError, match=r"expected a shape \(\.\.\., 1, 4, 4\) for ImageAction.* got \(2, 4, 4\)"):
         squeeze.forward_shape((2, 4, 4))
+
+
+def test_the_domain_is_that_of_the_first_and_the_codomain_that_of_the_last():
+    action = VectorAction.rows("S3")
+    outside = torch.full((1, 3), 5.0)
+    into = Compose([GActNorm(action), GSigmoid(action, (0.0, 1.0))])
+    assert into.domain.check(outside).all() and not into.codomain.check(outside).any()
+    back = Compose([GSigmoid(action, (0.0, 1.0)).inv, GActNorm(action)])
+    for each in (into.inv, back):
+        assert not each.domain.check(outside).any() and each.codomain.check(outside).all()
 
 
 def test_initialises_every_part_from_either_side():

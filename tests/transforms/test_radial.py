@@ -93,3 +93,9 @@ def test_starts_as_the_identity():
 def test_bad_sizes_say_what_was_expected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_conditioner_of_a_context_has_one_hidden_layer():
+    """It is no argument, so the weights of every stored flow have this shape."""
+    layer = GRadial(VectorAction.plane("D4"), bins=4, context_action=VectorAction.plane("D4"))
+    assert len(layer.network.layers) == 2

@@ -78,6 +78,12 @@ def test_couplings_of_splines_are_equivariant_bijections(split):
     assert_layer(layer, events(split.action, 4), tol=1e-7)
 
 
+def test_the_number_of_bins_has_a_largest_value():
+    assert ElementwiseSpline(VectorAction.signs(1), bins=998).bins == 998
+    with pytest.raises(ValueError, match="even number of bins from 2 to 998 .* got 1000 and"):
+        ElementwiseSpline(VectorAction.signs(1), bins=1000)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
