@@ -60,7 +60,7 @@ def fit(
     Two things are warned of at the start: data that do not fill the space (a subspace, a sphere, angles), where the
     likelihood of a density on R^n has no bound; and a few hundred rows that contradict the flow's symmetry
     (:func:`check_symmetry` says more), but not with ``augment``, which may well be what makes the data symmetric. Both
-    look at tensors and arrays; of a ``Dataset``, a ``DataLoader`` or a sampler the first one sees the first batch, and the
+    look at tensors and arrays; of a ``Dataset``, a ``DataLoader`` or a sampler the first one sees the first batch, the
     second one nothing.
     Inside ``torch.autocast`` it trains without it.
 
