@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(arguments.run(arguments))
     except KeyboardInterrupt as error:
         hint = f"; {_GO_ON}" if arguments.command == "fit" else ""
-        print(f"pyro-gflows: {' '.join(['interrupted', *map(str, error.args)])}{hint}", file=sys.stderr)
+        print(f"pyro-gflows: {': '.join(['interrupted', *map(str, error.args)])}{hint}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, OSError, FitDiverged, InverseDidNotConverge) as error:
         if arguments.traceback:
