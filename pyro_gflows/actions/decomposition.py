@@ -22,7 +22,7 @@ from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.representations import Representation
 
-__all__ = ["Isotype", "decompose", "intertwiner", "irreducible_subspaces", "isotypes_of", "merge"]
+__all__ = ["Isotype", "decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge"]
 
 _TOLERANCE = 1e-8
 
@@ -128,7 +128,8 @@ def irreducible_subspaces(representation: Representation) -> list[Tensor]:
     return best[1]
 
 
-def _is_trivial(representation: Representation, rows: Tensor) -> bool:
+def is_trivial(representation: Representation, rows: Tensor) -> bool:
+    """Whether the rows are one vector that every element of the group leaves alone."""
     elements, _ = representation.group.quadrature(2 * representation.band)
     return len(rows) == 1 and bool((rows @ representation.matrices(elements) @ rows.T - 1).abs().max() < _TOLERANCE)
 
@@ -150,7 +151,7 @@ def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> 
             _commutant(representation, rows),
             (representation, rows),
             (0,),
-            _is_trivial(representation, rows),
+            is_trivial(representation, rows),
         )
         for rows in subspaces
     ]

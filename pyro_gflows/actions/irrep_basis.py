@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import GroupAction
 from pyro_gflows.actions.canonical import Nearly, canonical_rows, first_largest
-from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.decomposition import Isotype, is_trivial
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.registry import registered
@@ -111,19 +111,17 @@ def block_of(action: GroupAction, rows: Tensor) -> IrreducibleBlock:
         raise ValueError(f"expected the rows of a block to lie within one field of {action}, got {sum(used)}")
     label = used.index(True)
     field, local = action.fields[label], rows[:, starts[label] : starts[label + 1]]
-    if len(rows) == field.size:
+    images = local @ field.matrices(action.generators())
+    if bool(((images @ local.T @ local - images).abs() > _ROUNDING).any()):
+        raise ValueError(
+            f"expected rows of an invariant subspace of {field}, got rows that a generator leads out of it"
+        )
+    if torch.equal(local, torch.eye(field.size, dtype=torch.float64)):
         representation = field
     else:
         name = "sign" if len(rows) == 1 else f"irrep of {len(rows)} dimensions"
         representation = restriction(field, local, name)
-    return IrreducibleBlock(rows, representation, _is_trivial(representation))
-
-
-def _is_trivial(representation: Representation) -> bool:
-    if representation.size > 1:
-        return False
-    elements, _ = representation.group.quadrature(2 * representation.band)
-    return bool((representation.matrices(elements) - 1).abs().max() < _ROUNDING)
+    return IrreducibleBlock(rows, representation, is_trivial(field, local))
 
 
 def block_rows(

@@ -211,6 +211,22 @@ def test_blocks_that_are_none_are_refused(blocks, message):
         IrrepSplit(VectorAction.regular("D4"), blocks=blocks)
 
 
+def test_parts_act_in_the_basis_of_the_blocks_that_were_given():
+    """Also where a block is a whole field, in another basis than its own."""
+    action = VectorAction.plane("D5", copies=2)
+    rotation = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
+    split = IrrepSplit(action, blocks=torch.kron(torch.eye(2, dtype=torch.float64), rotation).split(2))
+    x = torch.randn(3, 4, dtype=torch.float64)
+    for element in action.elements():
+        for part, moved, still in zip(split.parts, split.split(action.act(element, x)), split.split(x), strict=True):
+            torch.testing.assert_close(moved, part.act(element, still))
+
+
+def test_blocks_of_a_continuous_group_must_be_invariant_too():
+    with pytest.raises(ValueError, match="a generator leads out of it"):
+        IrrepSplit(VectorAction.space("SO(3)", copies=2), blocks=torch.eye(6).split([2, 1, 3]))
+
+
 def test_a_resumed_run_accepts_the_same_flow_elsewhere(tmp_path, other_machine):
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     settings = FitSettings(steps=6, batch_size=16, checkpoint_every=1)
