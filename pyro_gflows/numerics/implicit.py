@@ -182,31 +182,18 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         operator: _Operator = ctx.operator
         if torch.is_grad_enabled():
-            return gradient, _Transposed.apply(gradient, operator), None
+            return gradient, _Solution.apply(gradient, operator, True), None
         return gradient, operator.backward(gradient), None
 
 
-class _Transposed(torch.autograd.Function):
-    """S^T v."""
+class _Solution(torch.autograd.Function):
+    """S^T v, or S v: the derivative of each is the other."""
 
     @staticmethod
-    def forward(ctx: Any, vector: Tensor, operator: _Operator) -> Tensor:
-        ctx.operator = operator
-        return operator.transposed(vector)
+    def forward(ctx: Any, vector: Tensor, operator: _Operator, transposed: bool) -> Tensor:
+        ctx.operator, ctx.transposed = operator, transposed
+        return operator.transposed(vector) if transposed else operator.times(vector)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Times.apply(gradient, ctx.operator), None
-
-
-class _Times(torch.autograd.Function):
-    """S v."""
-
-    @staticmethod
-    def forward(ctx: Any, vector: Tensor, operator: _Operator) -> Tensor:
-        ctx.operator = operator
-        return operator.times(vector)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Transposed.apply(gradient, ctx.operator), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _Solution.apply(gradient, ctx.operator, not ctx.transposed), None, None
