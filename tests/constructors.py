@@ -26,6 +26,7 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.nn import (
     FreeKnots,
+    HiddenFields,
     LipschitzDenseNetwork,
     LipschitzNetwork,
     LipschitzSum,
@@ -202,6 +203,9 @@ CONSTRUCTORS: dict[str, Callable[[], EquivariantTransform]] = {
     ),
     "coupling, matrix exponential, O(2)": lambda: g_coupling(
         VectorAction.plane("O(2)", copies=2), transformer=MatrixExponential, width=2, depth=1
+    ),
+    "coupling, hidden fields, O(2)": lambda: g_coupling(
+        VectorAction.plane("O(2)", copies=2), network={"hidden_fields": HiddenFields(3, 2)}, width=2, depth=1
     ),
     "coupling, splines, sign flips": lambda: g_coupling(
         VectorAction.from_generators(SIGN_FLIPS),

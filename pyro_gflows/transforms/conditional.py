@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.wrapper import Wrapper
 
 __all__ = ["ConditionalTransform", "Conditioned"]
 
@@ -97,7 +97,7 @@ class ConditionalTransform(EquivariantTransform):
         return super().extra_repr() + ("" if self.context_action is None else f", given {self.context_action}")
 
 
-class Conditioned(EquivariantTransform):
+class Conditioned(Wrapper):
     r""":math:`x \mapsto T(x \mid c)` for a batch of contexts: a light view that shares T's weights.
 
     It has a cache of its own, and its batch shape is that of the events joined with that of the contexts, so that a
@@ -139,18 +139,6 @@ class Conditioned(EquivariantTransform):
     @property
     def _batch_shape(self) -> torch.Size:
         return self.context.shape[: self.context.ndim - self._context_dim]
-
-    @property
-    def domain(self) -> constraints.Constraint:
-        return self.transform.domain
-
-    @property
-    def codomain(self) -> constraints.Constraint:
-        return self.transform.codomain
-
-    @property
-    def reaches_all(self) -> bool:
-        return self.transform.reaches_all
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.transform.reaches(*self._pair(y, self.action_out))

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from pyro_gflows.actions import GroupAction
 from pyro_gflows.numerics import replayable, replayed
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.wrapper import Wrapper
 
 __all__ = ["Recompute"]
 
@@ -19,7 +19,7 @@ _Call = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @registered
-class Recompute(EquivariantTransform):
+class Recompute(Wrapper):
     r"""The same map as T, with less memory: nothing of T is stored for the backward pass but its input.
 
     The backward pass computes T once more, from the same random numbers, and differentiates that: memory for a stack of
@@ -51,18 +51,6 @@ class Recompute(EquivariantTransform):
     @property
     def context_action(self) -> GroupAction | None:
         return self.transform.context_action
-
-    @property
-    def domain(self) -> constraints.Constraint:
-        return self.transform.domain
-
-    @property
-    def codomain(self) -> constraints.Constraint:
-        return self.transform.codomain
-
-    @property
-    def reaches_all(self) -> bool:
-        return self.transform.reaches_all
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.transform.reaches(y, context)
