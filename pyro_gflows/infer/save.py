@@ -60,10 +60,10 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
 
     folder = Path(folder)
     description = read_json(folder / STRUCTURE)
+    structure = migrate(description.get("flow"), description.get("format"), source=str(folder / STRUCTURE))
     tensors, _ = read_tensors(folder / WEIGHTS)
     if _sha256(folder / WEIGHTS) != description["weights_sha256"]:
         raise ValueError(f"{folder / WEIGHTS} does not belong to {folder / STRUCTURE}: its sha256 differs; save again")
-    structure = migrate(description["flow"], description.get("format"), source=str(folder / STRUCTURE))
     flow = EquivariantFlow.from_config(structure)
     flow.to(device=device, dtype=getattr(torch, description["dtype"]))
     for name, value in flow.state_dict().items():

@@ -95,3 +95,9 @@ def test_a_failed_write_leaves_the_old_model(tmp_path):
     with pytest.raises(TypeError):
         save(flow, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_file_of_a_later_version_is_refused_before_anything_else_in_it_is_read(tmp_path):
+    (tmp_path / "model.json").write_text('{"format": 1000}')
+    with pytest.raises(ValueError, match="has format 1000, expected one from 1 to"):
+        load(tmp_path)
