@@ -23,6 +23,7 @@ class _IrrepWise(nn.Module):
     """Base of activations that scale each irrep copy by a function of its norm."""
 
     lipschitz: float
+    _copy: Tensor
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
@@ -33,11 +34,12 @@ class _IrrepWise(nn.Module):
         self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
         self._shapes = [(isotype.multiplicity, isotype.dim) for isotype in isotypes]
         self.copies = sum(isotype.multiplicity for isotype in isotypes)
+        sizes = torch.tensor([d for m, d in self._shapes for _ in range(m)])
+        self.register_buffer("_copy", torch.arange(self.copies).repeat_interleave(sizes), persistent=False)
 
     def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
         """Multiply each irrep copy of x by its number; ``scale`` has shape batch + (copies,)."""
-        sizes = torch.tensor([d for m, d in self._shapes for _ in range(m)], device=x.device)
-        return ((x @ self.basis(x).T) * scale.repeat_interleave(sizes, -1)) @ self.basis(x)
+        return ((x @ self.basis(x).T) * scale.index_select(-1, self._copy)) @ self.basis(x)
 
     def _norms(self, x: Tensor) -> Tensor:
         blocks = (x @ self.basis(x).T).split([m * d for m, d in self._shapes], -1)
