@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["SECOND", "DevicesMixed", "SecondDevice", "second_device"]
@@ -51,6 +52,7 @@ class Labeled(Tensor):
     """A tensor that says that it is on the second device; ``numbers`` is the one on the CPU."""
 
     numbers: Tensor
+    is_meta = False  # Module.load_state_dict would say that copying to it does nothing
 
     @staticmethod
     def __new__(cls, numbers: Tensor) -> Labeled:
@@ -156,9 +158,11 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor
     """The operation on the numbers of its arguments, with a label on what it makes."""
     _refuse_mixing(func, args, tensors)
     device = _device_of_results(func, args, kwargs, tensors)
-    out = func(
-        *_without_labels(args), **{**_without_labels(kwargs), **({"device": _CPU} if "device" in kwargs else {})}
-    )
+    elsewhere = {"device": _CPU} if "device" in kwargs else {}
+    out = func(*_without_labels(args), **{**_without_labels(kwargs), **elsewhere})
+    if torch.Tag.inplace_view in func.tags and isinstance(args[0], Labeled):
+        with no_dispatch():  # the label changes its shape as its numbers have done
+            func(*args, **kwargs)
     known = {id(tensor.numbers if isinstance(tensor, Labeled) else tensor): tensor for tensor in tensors}
 
     def labeled(value: Any) -> Any:
@@ -207,6 +211,7 @@ _NESTS = (Tensor, list, tuple, dict)
 
 def _without_labels(value: Any) -> Any:
     if isinstance(value, Labeled):
+        assert value.shape == value.numbers.shape
         return value.numbers
     if isinstance(value, dict):
         return {key: _without_labels(each) for key, each in value.items()}
