@@ -118,9 +118,9 @@ def _reads_values(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     return packet in _READING
 
 
-class _NumbersOnTheCpuFirst(TorchFunctionMode):
-    """torch makes tensors from Python numbers where no dispatch mode sees it: here on the CPU, from where they are
-    copied."""
+class _ByWayOfTheCpu(TorchFunctionMode):
+    """torch makes tensors from Python numbers, and lists from tensors, where no dispatch mode sees it: here by way of a
+    tensor on the CPU."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -128,6 +128,8 @@ class _NumbersOnTheCpuFirst(TorchFunctionMode):
             x, index, *value = args
             index = tuple(_of_list(part, x) for part in index) if isinstance(index, tuple) else _of_list(index, x)
             return func(x, index, *value)
+        if func is Tensor.tolist:
+            return args[0].cpu().tolist()
         if func not in _FROM_NUMBERS:
             return func(*args, **kwargs)
         device = kwargs.pop("device", None)
@@ -148,7 +150,7 @@ def second_device() -> Iterator[SecondDevice]:
     # a label does not fit into the Parameter of a plain tensor
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
-        with SecondDevice() as mode, _NumbersOnTheCpuFirst():
+        with SecondDevice() as mode, _ByWayOfTheCpu():
             yield mode
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(overwriting)
