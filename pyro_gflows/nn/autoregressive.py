@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
@@ -87,7 +88,7 @@ class AutoregressiveNetwork(EquivariantNetwork):
         columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
         return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)  # type: ignore[arg-type]
 
-    def activation(self, kind: str, action: LinearAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> Activation:
         # gates read other fields, so they must look back too
         return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
 

@@ -9,7 +9,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
-from pyro_gflows.nn.kernel import KernelLayer
+from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -108,7 +108,7 @@ class EquivariantLinear(KernelLayer):
 
 
 @registered
-class LipschitzLinear(EquivariantLinear):
+class LipschitzLinear(EquivariantLinear, LipschitzLayer):
     r"""An equivariant linear map whose norm never exceeds ``bound``.
 
     Each isotypic block is divided by :math:`\max(1, \sigma_{max}/c)`; the components are orthogonal, so the largest

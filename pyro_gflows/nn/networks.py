@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
@@ -25,7 +25,7 @@ __all__ = [
     "hidden_action",
 ]
 
-_ACTIVATIONS: dict[str, Callable[[LinearAction], nn.Module]] = {
+_ACTIVATIONS: dict[str, type[Activation]] = {
     "clipswish": ConcatenatedLipSwish,
     "curves": Curves,
     "gated": GatedNorm,
@@ -36,7 +36,7 @@ _ACTIVATIONS: dict[str, Callable[[LinearAction], nn.Module]] = {
 }
 
 
-def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> nn.Module:
+def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> Activation:
     """The activation of that name; without one, the first default where fields are permuted, else the second.
 
     Raises:
@@ -111,7 +111,7 @@ class EquivariantNetwork(nn.Module):
         self.action_in, self.action_out, self._bias = action_in, action_out, bias
         hidden = self.hidden(action_in, width) if hidden_fields is None else hidden_fields(action_in)
         kind = _kind(activation, hidden, self.default_activations)
-        copies = getattr(_ACTIVATIONS[kind], "fan_out", 1)
+        copies = _ACTIVATIONS[kind].fan_out
         activated = hidden if copies == 1 else hidden.copies(copies)
         sources, targets = [action_in, *[activated] * depth], [*[hidden] * depth, action_out]
         self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(sources, targets, strict=True))
@@ -129,7 +129,7 @@ class EquivariantNetwork(nn.Module):
         """The bias of the layer to that action: of the last, one for each orbit of channels."""
         return "pixels" if self._bias == "pixels" and action_out is not self.action_out else True
 
-    def activation(self, kind: str, action: LinearAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> Activation:
         """One activation of the hidden fields."""
         return _ACTIVATIONS[kind](action)
 

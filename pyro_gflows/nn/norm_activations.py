@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.registry import registered
@@ -19,16 +20,13 @@ from pyro_gflows.registry import registered
 __all__ = ["GatedNorm", "SoftThresholdNorm"]
 
 
-class _IrrepWise(nn.Module):
+class _IrrepWise(Activation):
     """Base of activations that scale each irrep copy by a function of its norm."""
 
-    lipschitz: float
-
     def __init__(self, action: LinearAction) -> None:
-        super().__init__()
+        super().__init__(action)
         if action.event_dim != 1:
             raise ValueError(f"{type(self).__name__} needs vectors, got {action}; on images use pointwise activations")
-        self.action = action
         isotypes = action.decomposition
         self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
         self._shapes = [(isotype.multiplicity, isotype.dim) for isotype in isotypes]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.nn.terms import Term
 from pyro_gflows.registry import registered
 
 __all__ = ["IsotypicParts", "RadialTerm", "safe_norm"]
@@ -45,7 +46,7 @@ class IsotypicParts(nn.Module):
 
 
 @registered
-class RadialTerm(nn.Module):
+class RadialTerm(Term):
     r"""A 1-Lipschitz function along the radius of each isotypic part, with its Jacobian in closed form.
 
     .. math:: f(x) = \sum_i \frac{x_i}{|x_i|} g_i(|x_i|), \qquad g_i(0) = 0,\; |g_i'| < 1
@@ -75,7 +76,6 @@ class RadialTerm(nn.Module):
         self.splines = SlopeSplines(len(self.parts), knots=knots, limit=limit, odd=True, start=0.0)
 
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """``weights_0 f(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         parts = self.parts.split(x)
         radii = torch.cat([safe_norm(part) for part in parts], -1)
         g, slope = self.splines(radii, torch.arange(len(parts), device=x.device))
