@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import FiniteGroup, LinearAction
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.numerics import CarriedProbes, OrbitAverage, ProbeImages
 
 __all__ = ["carry", "probe_images"]
@@ -42,8 +43,14 @@ def carry(action: LinearAction, probes: Tensor, x: Tensor) -> Tensor:
     Returns:
         Shape ``(count,) + batch_shape + event_shape``.
     """
-    w = torch.randn(action.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(x)
+    w = _fixed_event(action.event_shape).to(x)
     scores = x.flatten(x.ndim - action.event_dim) @ action.act_all(w).flatten(1).T
     elements = action.elements().to(x.device)[scores.argmax(-1)]
     batch = (1,) * (x.ndim - action.event_dim)
     return action.act_each(elements, probes.reshape(len(probes), *batch, *action.event_shape))
+
+
+@functools.cache
+@as_constants()
+def _fixed_event(shape: torch.Size) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
