@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import torch
+from torch.jit._trace import is_tracing
 
 __all__ = ["refuse_tracing"]
 
@@ -20,7 +20,7 @@ def refuse_tracing(what: str) -> None:
     >>> refuse_tracing("the inverse of a residual layer")
     """
     steps = f"{what} cannot be traced: the number of its steps depends on the numbers it meets, and"
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if is_tracing():
         raise RuntimeError(
             f"{steps} torch.jit.trace would keep that of one call; make the layers that the traced code draws from "
             "with fast='sample', or leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"

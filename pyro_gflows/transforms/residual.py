@@ -117,7 +117,9 @@ def g_residual(
     The default log-det follows the size of the event. At most 64 numbers: exact. More: the unbiased roulette in
     training, and in evaluation the exact one up to 1,000 numbers; above, where its dense Jacobian would be too large,
     the power series, cut where the bound leaves at most 0.001 nats for each number, of 4 fixed probes and all their
-    group images: an estimate, but deterministic and exactly invariant. Its error is nearly the same for every event;
+    group images: an estimate, but deterministic and exactly invariant. Under a finite group of more than 64 elements
+    one image of each probe follows the event in place of all images: the estimate may then jump where the canonical
+    element of the event changes. Its error is nearly the same for every event;
     ``pyro_gflows.infer.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound): 49
     terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
     ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``, which is exact in evaluation.

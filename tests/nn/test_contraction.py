@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import pyro_gflows
 from pyro_gflows import EquivariantFlow, GMonotone, GResidual, InvariantNormal, VectorAction
 from pyro_gflows.infer import load, save
 from pyro_gflows.nn import (
@@ -165,6 +167,20 @@ def test_the_negative_has_the_negative_jacobian():
     for part, expected in zip(Negative(branch).call_and_jacobian(x), branch.call_and_jacobian(x), strict=True):
         assert torch.equal(part, -expected)
     assert torch.equal(Negative(branch)(x), -branch(x))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"transforms/{name}.py" for name in ("residual", "monotone", "by_contraction", "probe_images")),
+        *(f"numerics/{name}.py" for name in ("branch", "residual_map", "log_det", "exact", "series", "roulette")),
+        *(f"numerics/{name}.py" for name in ("newton", "solvers", "implicit", "constant_memory", "jacobian")),
+    ],
+)
+def test_layers_estimators_and_solvers_ask_for_the_type_alone(path):
+    text = (Path(pyro_gflows.__file__).parent / path).read_text(encoding="utf-8")
+    assert "hasattr(" not in text
+    assert "getattr(" not in text
 
 
 # -- a module of the user's own ----------------------------------------------------------------------------------------
