@@ -9,6 +9,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.conditioners import conditioner
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
+from pyro_gflows.numerics import Product
 from pyro_gflows.registry import registered
 
 __all__ = ["BranchGiven", "ConditionalBranch"]
@@ -78,3 +79,15 @@ class BranchGiven:
         value, jacobian = self.network.call_and_jacobian(self._joint(x))
         d = self.action.numel  # the fields of x come first, also when flattened
         return value.narrow(self._dim, 0, x.shape[self._dim]), jacobian[..., :d, :d]
+
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """The value and the map v -> J^T v, for J the Jacobian in x."""
+        joint = self._joint(x)
+        value, product = self.network.call_and_pullback(joint)
+        own, others = x.shape[self._dim], joint.shape[self._dim] - x.shape[self._dim]
+
+        def cut(vector: Tensor, *, create_graph: bool) -> Tensor:
+            filled = torch.nn.functional.pad(vector, (0, 0) * (-self._dim - 1) + (0, others))
+            return product(filled, create_graph=create_graph).narrow(self._dim, 0, own)
+
+        return value.narrow(self._dim, 0, own), cut

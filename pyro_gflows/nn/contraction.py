@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.numerics import BranchWithJacobian, as_branch, as_float, jacobian_by_autograd
+from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
 from pyro_gflows.precision import on_methods
 from pyro_gflows.registry import registered
 
@@ -22,8 +22,8 @@ class Contraction(nn.Module):
     .. math:: |f(x) - f(y)| \le c\,|x - y|, \quad c < 1, \qquad f(\rho(g)\,x) = \rho(g)\,f(x)
 
     A subclass sets ``action`` and writes ``forward`` and ``lipschitz_bound``; whatever else is known of it is optional:
-    a ``bound``, a Jacobian in closed form (``call_and_jacobian``), contexts (``context_action`` and ``given``). Layers,
-    estimators and solvers ask for nothing else.
+    a ``bound``, derivatives in closed form (``call_and_jacobian``, ``call_and_pullback``), contexts
+    (``context_action`` and ``given``). Layers, estimators and solvers ask for nothing else.
 
     Inside ``torch.autocast`` ``lipschitz_bound`` is computed in full precision.
 
@@ -71,7 +71,14 @@ class Contraction(nn.Module):
         """
         return jacobian_by_autograd(self, x, self.action.event_dim)
 
-    def given(self, context: Tensor) -> BranchWithJacobian:
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """f(x), and the map v -> J^T v at x, for v of the shape of x.
+
+        By automatic differentiation; a subclass that knows a faster way writes it here.
+        """
+        return pullback(self, x)
+
+    def given(self, context: Tensor) -> DifferentiableBranch:
         """x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
         return self
 
@@ -80,14 +87,14 @@ class Negative:
     """The branch x -> -f(x).
 
     Args:
-        f: a branch that gives its Jacobian.
+        f: a branch with its derivatives.
 
     Example:
         >>> Negative(as_branch(torch.sin, 1)).call_and_jacobian(torch.zeros(2))[1].diagonal().tolist()
         [-1.0, -1.0]
     """
 
-    def __init__(self, f: BranchWithJacobian) -> None:
+    def __init__(self, f: DifferentiableBranch) -> None:
         self.f = f
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -97,6 +104,15 @@ class Negative:
         """-f(x) and its Jacobian."""
         value, jacobian = self.f.call_and_jacobian(x)
         return -value, -jacobian
+
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """-f(x) and the map v -> -J^T v."""
+        value, product = self.f.call_and_pullback(x)
+
+        def negative(vector: Tensor, *, create_graph: bool) -> Tensor:
+            return -product(vector, create_graph=create_graph)
+
+        return -value, negative
 
 
 @registered
@@ -156,7 +172,7 @@ class CustomContraction(Contraction):
         found: tuple[Tensor, Tensor] = _method(self.module, "call_and_jacobian")(x)
         return found
 
-    def given(self, context: Tensor) -> BranchWithJacobian:
+    def given(self, context: Tensor) -> DifferentiableBranch:
         if self.context_action is None:
             return self
         return as_branch(_method(self.module, "given")(context), self.action.event_dim)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,7 +15,7 @@ from pyro_gflows.actions import ImageAction, LinearAction
 from pyro_gflows.nn.activations import Activation, Pointwise
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.contraction import Contraction
-from pyro_gflows.nn.jacobian import sandwich_jacobian
+from pyro_gflows.nn.jacobian import sandwich_jacobian, transposed_convolution, transposed_map
 from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
@@ -22,6 +25,8 @@ from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.numerics import Product
+from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzNetwork", "lipschitz_branch"]
@@ -124,16 +129,32 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
             return super().call_and_jacobian(x)
         with kernels_once(self):
-            return self._closed_form(x, self.activations[0])
+            value, inner, slope, outer = self._factors(x, self.activations[0])
+        if isinstance(self.action, ImageAction):
+            return value, sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
+        return value, (outer * slope[..., None, :]) @ inner
 
-    def _closed_form(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor]:
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """f(x), and the map v -> J^T v at x; in closed form with one hidden layer of slopes."""
+        if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
+            return super().call_and_pullback(x)
+        with kernels_once(self):
+            value, inner, slope, outer = self._factors(x, self.activations[0])
+        across: Callable[[Tensor, Tensor], Tensor] = transposed_map
+        if isinstance(self.action, ImageAction):
+            across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")
+
+        def product(vector: Tensor, *, create_graph: bool) -> Tensor:
+            with contextlib.nullcontext() if create_graph or transforming() else torch.no_grad():
+                return across(inner, slope * across(outer, vector))
+
+        return value, product
+
+    def _factors(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """f(x), and three factors of its Jacobian: the inner kernel, the slopes, the outer kernel."""
         first, last = each(self.layers, LipschitzLayer)
         value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, first.kernel(), last.kernel())
-        if isinstance(self.action, ImageAction):
-            jacobian = sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
-        else:
-            jacobian = (outer * slope[..., None, :]) @ inner
-        return last(self.hidden_scale * value), jacobian
+        return last(self.hidden_scale * value), inner, slope, outer
 
 
 def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> Contraction:

@@ -1,10 +1,10 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions."""
 
-from pyro_gflows.numerics.branch import BranchWithJacobian, as_branch, jacobian_by_autograd
+from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
+from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix, matrix_exp
 from pyro_gflows.numerics.newton import NewtonSolver
@@ -25,6 +25,7 @@ __all__ = [
     "BranchWithJacobian",
     "CarriedProbes",
     "ConstantMemory",
+    "DifferentiableBranch",
     "ExactLogDet",
     "InverseDidNotConverge",
     "LogDet",
@@ -32,6 +33,7 @@ __all__ = [
     "Orbit",
     "OrbitAverage",
     "ProbeImages",
+    "Product",
     "ResidualMap",
     "RouletteLogDet",
     "SeriesLogDet",
@@ -51,6 +53,7 @@ __all__ = [
     "low_rank_matrix",
     "matrix_exp",
     "pareto_shape",
+    "pullback",
     "rational_quadratic",
     "replayable",
     "replayed",

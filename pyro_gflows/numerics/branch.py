@@ -1,4 +1,4 @@
-"""Branches f of residual maps x + f(x), as estimators and solvers take them: a map that can also give its Jacobian."""
+"""Branches f of residual maps x + f(x), as estimators and solvers take them: a map that gives its derivatives too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian
+from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, pullback
 
-__all__ = ["BranchWithJacobian", "as_branch", "constant_jacobian", "jacobian_by_autograd"]
+__all__ = ["BranchWithJacobian", "DifferentiableBranch", "as_branch", "constant_jacobian", "jacobian_by_autograd"]
 
 
 @runtime_checkable
@@ -27,11 +27,23 @@ class BranchWithJacobian(Protocol):
         ...
 
 
+@runtime_checkable
+class DifferentiableBranch(BranchWithJacobian, Protocol):
+    """The same, which also multiplies vectors by the transpose of its Jacobian: what estimators and solvers work with.
+
+    Any callable becomes one by :func:`as_branch`.
+    """
+
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """f(x), and the map v -> J^T v at x, as :func:`~pyro_gflows.numerics.jacobian.pullback` gives them."""
+        ...
+
+
 @dataclass(frozen=True)
 class _ByAutograd:
-    """Any map, with its dense Jacobian by automatic differentiation."""
+    """Any map, with what it does not give itself by automatic differentiation."""
 
-    f: Branch
+    f: Branch | BranchWithJacobian
     event_dim: int
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -40,14 +52,29 @@ class _ByAutograd:
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return jacobian_by_autograd(self.f, x, self.event_dim)
 
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        return pullback(self.f, x)
 
-def as_branch(f: Branch, event_dim: int) -> BranchWithJacobian:
-    """f itself where it gives its Jacobian; else f with the Jacobian that automatic differentiation finds.
+
+@dataclass(frozen=True)
+class _WithJacobian(_ByAutograd):
+    """A map that gives its Jacobian itself."""
+
+    f: BranchWithJacobian
+
+    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.f.call_and_jacobian(x)
+
+
+def as_branch(f: Branch, event_dim: int) -> DifferentiableBranch:
+    """f itself where it gives all derivatives; else f with those that automatic differentiation finds.
 
     >>> as_branch(torch.sin, 1).call_and_jacobian(torch.zeros(5, 2))[1].shape
     torch.Size([5, 2, 2])
     """
-    return f if isinstance(f, BranchWithJacobian) else _ByAutograd(f, event_dim)
+    if isinstance(f, DifferentiableBranch):
+        return f
+    return _WithJacobian(f, event_dim) if isinstance(f, BranchWithJacobian) else _ByAutograd(f, event_dim)
 
 
 def jacobian_by_autograd(f: Branch, x: Tensor, event_dim: int) -> tuple[Tensor, Tensor]:

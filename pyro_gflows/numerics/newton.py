@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.branch import BranchWithJacobian, constant_jacobian
+from pyro_gflows.numerics.branch import DifferentiableBranch, constant_jacobian
 from pyro_gflows.numerics.jacobian import event_numel
 from pyro_gflows.numerics.solvers import Solver, row_norm
 from pyro_gflows.numerics.transforms_active import anywhere
@@ -34,7 +34,7 @@ class NewtonSolver(Solver):
     """
 
     def step(
-        self, f: BranchWithJacobian, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         size = event_numel(x, event_dim)
         if size > _LARGEST_EVENT:

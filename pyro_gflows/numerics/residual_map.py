@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_gflows.numerics.branch import BranchWithJacobian, as_branch
+from pyro_gflows.numerics.branch import DifferentiableBranch, as_branch
 from pyro_gflows.numerics.jacobian import Branch
 from pyro_gflows.numerics.probe_images import Orbit, OrbitAverage, ProbeImages
 from pyro_gflows.numerics.transforms_active import largest
@@ -49,7 +49,7 @@ class ResidualMap:
     (1, 0.5, False)
     """
 
-    f: BranchWithJacobian
+    f: DifferentiableBranch
     event_dim: int
     lipschitz: float
     training: bool = False

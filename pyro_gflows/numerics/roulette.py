@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.exact import ExactLogDet
-from pyro_gflows.numerics.jacobian import Product, pullback, pushforward
+from pyro_gflows.numerics.jacobian import Product, pushforward
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.probes import random_probes
@@ -88,7 +88,7 @@ class RouletteLogDet(LogDet):
             return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
         f, event_dim = residual_map.f, residual_map.event_dim
         self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
-        value, product = pullback(f, x)
+        value, product = f.call_and_pullback(x)
         log_det, neumann, probe = self._series(product, x, event_dim, residual_map.lipschitz)
         if forward_levels() > 1:
             # torch switches forward mode off inside the jvp of _Held; the series' own derivatives are unbiased as well
@@ -109,7 +109,7 @@ class RouletteLogDet(LogDet):
         if not residual_map.training:
             return self.evaluation.rehearse(residual_map, x)
         self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
-        value, product = pullback(residual_map.f, x)
+        value, product = residual_map.f.call_and_pullback(x)
         log_det, neumann, probe = self._series(product, x, residual_map.event_dim, residual_map.lipschitz)
         return (value, log_det), (neumann, probe > 0)
 
@@ -118,7 +118,7 @@ class RouletteLogDet(LogDet):
         if not residual_map.training:
             return self.evaluation.replay(residual_map, x, *kept)
         neumann, positive = kept
-        value, product = pullback(residual_map.f, x)
+        value, product = residual_map.f.call_and_pullback(x)
         return value, _surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
 
     def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:

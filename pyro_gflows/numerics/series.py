@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import pullback
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.probe_images import OrbitAverage, ProbeImages
 from pyro_gflows.numerics.probes import fixed_probes
@@ -115,7 +114,7 @@ class SeriesLogDet(LogDet):
         """f(x), and the sum over the first axis of the probes, which broadcast with x, of their estimates."""
         split = x.dim() - residual_map.event_dim
         copies = x.expand(len(probes), *x.shape)
-        value, product = pullback(residual_map.f, copies)
+        value, product = residual_map.f.call_and_pullback(copies)
         probe = probes.expand_as(copies)
         power, log_det = probe, x.new_zeros(x.shape[:split])
         for k in range(1, self.terms + 1):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.branch import BranchWithJacobian, as_branch
+from pyro_gflows.numerics.branch import DifferentiableBranch, as_branch
 from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.tracing import refuse_tracing
@@ -106,7 +106,9 @@ class Solver(ABC):
         with torch.no_grad():
             return self._solve(as_branch(f, event_dim), y.detach(), event_dim, bound)
 
-    def _solve(self, f: BranchWithJacobian, y: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, SolverReport]:
+    def _solve(
+        self, f: DifferentiableBranch, y: Tensor, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, SolverReport]:
         if y.numel() == 0:
             return y, SolverReport(residual=0.0, iterations=0, converged=True, error_bound=0.0)
         tolerance = self._tolerances(y, event_dim)
@@ -144,7 +146,7 @@ class Solver(ABC):
 
     @abstractmethod
     def step(
-        self, f: BranchWithJacobian, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         """One step from x, whose residual y - x - f(x) is given: the new point and its residual."""
 
@@ -165,7 +167,7 @@ class BanachSolver(Solver):
     """
 
     def step(
-        self, f: BranchWithJacobian, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         moved = x + residual
         return moved, y - moved - f(moved)

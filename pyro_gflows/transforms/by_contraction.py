@@ -10,7 +10,7 @@ from pyro_gflows.actions import Action, LinearAction
 from pyro_gflows.nn import Contraction, CustomContraction
 from pyro_gflows.numerics import (
     BanachSolver,
-    BranchWithJacobian,
+    DifferentiableBranch,
     ExactLogDet,
     LogDet,
     NewtonSolver,
@@ -56,7 +56,7 @@ class ByContraction(EquivariantTransform):
         """An upper bound of Lip(f), as the weights are now."""
         return self._contraction.lipschitz_bound().detach()
 
-    def _residual_map(self, f: BranchWithJacobian) -> ResidualMap:
+    def _residual_map(self, f: DifferentiableBranch) -> ResidualMap:
         """x -> x + f(x), for f the branch under a context, or its negative."""
         bound = self._contraction.known_bound()
         return ResidualMap(f, self.action_in.event_dim, bound, training=self.training, images=self._images)

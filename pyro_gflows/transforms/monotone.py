@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import kernels_once
 from pyro_gflows.nn.contraction import Negative
-from pyro_gflows.numerics import BranchWithJacobian, LogDet, Solver, implicit_root
+from pyro_gflows.numerics import DifferentiableBranch, LogDet, Solver, implicit_root
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.by_contraction import ByContraction
 
@@ -70,7 +70,7 @@ class GMonotone(ByContraction):
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._across(Negative(self._contraction), self._contraction, y)
 
-    def _across(self, there: BranchWithJacobian, back: BranchWithJacobian, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _across(self, there: DifferentiableBranch, back: DifferentiableBranch, x: Tensor) -> tuple[Tensor, Tensor]:
         """From (u + there(u)) / 2 to (u + back(u)) / 2."""
         first, second = self._residual_map(there), self._residual_map(back)
         event_dim, bound = first.event_dim, first.lipschitz

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import ConditionalBranch, Contraction, kernels_once, lipschitz_branch
 from pyro_gflows.numerics import (
-    BranchWithJacobian,
+    DifferentiableBranch,
     ExactLogDet,
     LogDet,
     RouletteLogDet,
@@ -79,7 +79,7 @@ class GResidual(ByContraction, OneWayTransform):
         x = implicit_root(f, y, root, event_dim, lipschitz=bound)
         return x, -self.log_det.value_and_log_det(residual_map, x)[1]
 
-    def _given(self, context: Tensor | None) -> BranchWithJacobian:
+    def _given(self, context: Tensor | None) -> DifferentiableBranch:
         if self.context_action is None:
             return self._contraction
         return self._contraction.given(self.require_context(context))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pyro_gflows
-from pyro_gflows import EquivariantFlow, GMonotone, GResidual, InvariantNormal, VectorAction
+from pyro_gflows import EquivariantFlow, GMonotone, GResidual, ImageAction, InvariantNormal, VectorAction
 from pyro_gflows.infer import load, save
 from pyro_gflows.nn import (
     ConditionalBranch,
@@ -25,15 +25,16 @@ from pyro_gflows.nn import (
 from pyro_gflows.nn.contraction import Negative
 from pyro_gflows.numerics import (
     BanachSolver,
-    BranchWithJacobian,
+    DifferentiableBranch,
     ExactLogDet,
     NewtonSolver,
     RouletteLogDet,
     dense_jacobian,
+    pullback,
 )
 from pyro_gflows.registry import registered
-from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det
-from tests.constructors import CONSTRUCTORS
+from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det, randomize_
+from tests.constructors import CONSTRUCTORS, make
 
 ACTION = VectorAction.plane("D4")
 
@@ -158,15 +159,54 @@ def test_the_branches_of_this_package_are_contractions():
     assert {type(branch) for branch in branches} >= {LipschitzSum, LipschitzNetwork, LipschitzDenseNetwork}
     for branch in [*branches, lipschitz_branch(ACTION), ConditionalBranch(ACTION, ACTION)]:
         assert isinstance(branch, Contraction)
-        assert isinstance(branch, BranchWithJacobian)
+        assert isinstance(branch, DifferentiableBranch)
         assert branch.known_bound() == branch.bound < 1
 
 
-def test_the_negative_has_the_negative_jacobian():
-    branch, x = WithJacobian(ACTION).double(), points()
+def test_the_negative_has_the_negative_derivatives():
+    branch, x, vector = WithJacobian(ACTION).double(), points(), points().sin()
     for part, expected in zip(Negative(branch).call_and_jacobian(x), branch.call_and_jacobian(x), strict=True):
         assert torch.equal(part, -expected)
     assert torch.equal(Negative(branch)(x), -branch(x))
+    (value, product), (plain, plain_product) = Negative(branch).call_and_pullback(x), branch.call_and_pullback(x)
+    assert torch.equal(value, -plain)
+    assert torch.equal(product(vector, create_graph=False), -plain_product(vector, create_graph=False))
+
+
+WITH_BRANCH = [name for name in CONSTRUCTORS if name.startswith(("residual", "monotone"))]
+
+
+@pytest.mark.parametrize("name", [*WITH_BRANCH, "given a context, vectors", "given a context, images"])
+def test_products_with_the_jacobian_are_those_of_autograd(name):
+    """In value, in the gradient of a product, without a gradient, and inside torch.func."""
+    if name in CONSTRUCTORS:
+        layer = make(name, scale=0.5)
+        f, action, modules = layer.branch, layer.action_in, layer.branch
+    else:
+        action = ImageAction("D4", 1, size=4) if "images" in name else VectorAction.regular("C4")
+        modules = randomize_(ConditionalBranch(action, action, bound=0.8).double(), scale=0.5)
+        f = modules.given(torch.randn(3, *action.event_shape, dtype=torch.float64))
+    x, vector, other = torch.randn(3, 3, *action.event_shape, dtype=torch.float64).unbind()
+    parameters = [p for p in modules.parameters() if p.numel()]
+    found = []
+    for value, product in (f.call_and_pullback(x.requires_grad_()), pullback(f, x)):
+        weighted = (product(vector, create_graph=True) * other).sum()
+        gradients = torch.autograd.grad(weighted, [x, *parameters], allow_unused=True, retain_graph=True)
+        constant = product(vector, create_graph=False)
+        assert not constant.requires_grad
+        zeros = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, [x, *parameters], strict=True)]
+        found.append([value, constant, *zeros])
+    for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-12)
+
+    x = x.detach()
+
+    def inside(x):
+        return f.call_and_pullback(x)[1](vector, create_graph=False)
+
+    _, tangent = torch.func.jvp(inside, (x,), (other,))
+    _, expected = torch.func.jvp(lambda x: pullback(f, x)[1](vector, create_graph=False), (x,), (other,))
+    torch.testing.assert_close(tangent, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
