@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import threading
-import types
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -152,8 +151,8 @@ class _Guarded:
         if owner is None:
             return self._function
         if not casting() and (_GUARD.inside or torch.compiler.is_compiling()):
-            return types.MethodType(self._function, owner)
-        return types.MethodType(self._checked, owner)
+            return self._function.__get__(owner, cls)
+        return self._checked.__get__(owner, cls)
 
     @functools.cached_property
     def _checked(self) -> Callable[..., Any]:
