@@ -21,7 +21,7 @@ FORMAT = 2
 """The format that is written today."""
 
 RENAMED: dict[int, dict[str, str]] = {}
-"""By format: the classes that have another name in the next one, old name -> new name; no other code knows old names."""
+"""By format: the classes that have another name in the next one, old name -> new; no other code knows old names."""
 
 
 def migrate(flow: Any, version: int | None, *, source: str) -> Any:
