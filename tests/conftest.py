@@ -1,8 +1,12 @@
 """Fixtures that all tests share."""
 
+import collections
+
 import pyro
 import pytest
 import torch
+
+from tests.constructors import TABLE, some_rows
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
@@ -24,3 +28,36 @@ def fresh_start():
     """The same random numbers and an empty Pyro parameter store for every test."""
     torch.manual_seed(0)
     pyro.clear_param_store()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--rows",
+        type=int,
+        metavar="N",
+        help="keep N rows of the table of constructors in every test that runs over it, spread over the families",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    count = config.getoption("--rows")
+    if count is None:
+        return
+    if count < 1:
+        raise pytest.UsageError(f"expected --rows of at least 1, got {count}")
+    over = collections.defaultdict(dict)  # of each test and each of its arguments: the rows, in their order
+    for item in items:
+        for place, name in _rows_of(item):
+            over[place][name] = None
+    kept = {place: some_rows(names, count, key=str(place)) for place, names in over.items()}
+    left_out = [item for item in items if any(name not in kept[place] for place, name in _rows_of(item))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _rows_of(item):
+    """The rows that a test case is for, each with the test and the argument that has it."""
+    arguments = item.callspec.params if hasattr(item, "callspec") else {}
+    test = (item.path.name, item.originalname)
+    return [((*test, key), value) for key, value in arguments.items() if isinstance(value, str) and value in TABLE]

@@ -15,7 +15,7 @@ from pyro_gflows.nn.jacobian import _places
 from pyro_gflows.numerics import BanachSolver, ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet, implicit_root
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
-from tests.constructors import CONSTRUCTORS, PIECEWISE_LINEAR, events, make, make_conditional, make_flow
+from tests.constructors import CONSTRUCTORS, events, make, make_conditional, make_flow, names, slow_unless
 from tests.numerics.branches import Branch
 
 QUICK = [
@@ -33,10 +33,7 @@ QUICK = [
     "composed, regular C4",
 ]
 QUICKER = [QUICK[place] for place in (1, 2, 5, 7, 8)]
-NAMES, FEWER = (
-    [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in CONSTRUCTORS]
-    for quick in (QUICK, QUICKER)
-)
+NAMES, FEWER = (slow_unless(quick, CONSTRUCTORS) for quick in (QUICK, QUICKER))
 DIRECTIONS = ["call_and_ladj", "inv_call_and_ladj"]
 
 
@@ -122,7 +119,8 @@ def scalar(outputs):
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
-    "name", [each for each in FEWER if each.values[0] not in PIECEWISE_LINEAR and "image" not in each.values[0]]
+    "name",
+    slow_unless(QUICKER, [*names(CONSTRUCTORS, piecewise_linear=False, image=False), "residual, network, shifts"]),
 )
 def test_hessians_by_forward_over_reverse_mode(name, direction):
     function, weights, x = setting(name, direction)
@@ -140,7 +138,7 @@ def test_hessians_by_forward_over_reverse_mode(name, direction):
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
-    "name", [each for each in FEWER if each.values[0] not in PIECEWISE_LINEAR] + ["residual, network, image C4"]
+    "name", [*slow_unless(QUICKER, names(CONSTRUCTORS, piecewise_linear=False)), "residual, network, image C4"]
 )
 def test_second_derivatives_in_every_order_of_modes(name, direction):
     """Along one line through weights and points; a layer whose first use is inside torch.func is as good as any.
