@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows import EquivariantFlow, GActNorm, GResidual, ImageAction, InvariantNormal, VectorAction, g_residual
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.datasets import load_data
 from pyro_gflows.infer import Adam, FitSettings, fit
 from pyro_gflows.nn import LipschitzConv, LipschitzLinear, LipschitzNetwork
@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 SEEDS = 3
 
 
-def matrix(layer: nn.Module, action: GroupAction) -> Tensor:
+def matrix(layer: nn.Module, action: LinearAction) -> Tensor:
     """A linear layer with its bias taken away, as a matrix."""
     units = torch.eye(action.numel, dtype=torch.float64).reshape(-1, *action.event_shape)
     with torch.no_grad():

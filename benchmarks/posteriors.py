@@ -34,7 +34,7 @@ from pyro_gflows import (
     ElementwiseSpline,
     EquivariantTransform,
     GActNorm,
-    GroupAction,
+    LinearAction,
     InvariantNormal,
     IrrepSplit,
     Split,
@@ -80,7 +80,7 @@ class Recipe:
                 layers.append(GActNorm(action))
         return layers
 
-    def _spline(self, part: GroupAction) -> ElementwiseSpline:
+    def _spline(self, part: LinearAction) -> ElementwiseSpline:
         return ElementwiseSpline(part, bins=self.bins)
 
     def __str__(self) -> str:

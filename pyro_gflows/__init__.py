@@ -1,11 +1,12 @@
 """Normalizing flows for Pyro whose densities are exactly invariant under a symmetry group."""
 
 from pyro_gflows.actions import (
+    Action,
     ChannelSplit,
     CoordinateSplit,
-    GroupAction,
     ImageAction,
     IrrepSplit,
+    LinearAction,
     MaskSplit,
     OffGridAction,
     ProductGroup,
@@ -17,6 +18,7 @@ from pyro_gflows.actions import (
     isotypic_split,
     plain_checkerboard_split,
 )
+from pyro_gflows.actions import __getattr__ as __getattr__
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
@@ -25,6 +27,7 @@ from pyro_gflows.distributions import (
     Symmetrized,
 )
 from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flow_distribution import FlowDistribution
 from pyro_gflows.image_flows import g_coupling_image_flow, g_residual_image_flow
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms import (
@@ -57,6 +60,7 @@ from pyro_gflows.transforms import (
 )
 
 __all__ = [
+    "Action",
     "ChannelSplit",
     "Compose",
     "ConditionalTransform",
@@ -65,6 +69,7 @@ __all__ = [
     "ElementwiseSpline",
     "EquivariantFlow",
     "EquivariantTransform",
+    "FlowDistribution",
     "GActNorm",
     "GAffine",
     "GAutoregressive",
@@ -79,7 +84,6 @@ __all__ = [
     "GSigmoid",
     "GSplit",
     "GSqueeze",
-    "GroupAction",
     "ImageAction",
     "InvariantNormal",
     "InvariantStudentT",
@@ -87,6 +91,7 @@ __all__ = [
     "Invert",
     "IrrepScale",
     "IrrepSplit",
+    "LinearAction",
     "MaskSplit",
     "MatrixExponential",
     "OffGridAction",

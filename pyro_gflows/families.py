@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 
-from pyro_gflows.actions import SO2, ContinuousGroup, GroupAction, ImageAction, OffGridAction, VectorAction, parse_group
+from pyro_gflows.actions import (
+    SO2,
+    ContinuousGroup,
+    ImageAction,
+    LinearAction,
+    OffGridAction,
+    VectorAction,
+    parse_group,
+)
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.distributions import InvariantNormal
@@ -28,12 +36,12 @@ class UnsuitableFamily(ValueError):
         reason: what its constructor raised.
     """
 
-    def __init__(self, family: str, action: GroupAction, reason: Exception) -> None:
+    def __init__(self, family: str, action: LinearAction, reason: Exception) -> None:
         super().__init__(str(reason))
         self.family, self.action = family, action
 
 
-def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
+def build_action(group: str, event_shape: Sequence[int]) -> LinearAction:
     """The usual action of a named group on events of a shape.
 
     Args:
@@ -80,7 +88,7 @@ def build_action(group: str, event_shape: Sequence[int]) -> GroupAction:
     return make(parsed, copies=shape[0] // size)
 
 
-def _image_action(group: str, shape: tuple[int, ...]) -> GroupAction:
+def _image_action(group: str, shape: tuple[int, ...]) -> LinearAction:
     if group == "translations":
         return ImageAction.translations(shape[0], size=shape[1:])
     parsed = parse_group(group)
@@ -94,7 +102,7 @@ def _image_action(group: str, shape: tuple[int, ...]) -> GroupAction:
         return OffGridAction(parsed, shape[0], size=shape[1:])
 
 
-def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
+def _residual(action: LinearAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
     """``width``: hidden fields of a LipschitzNetwork branch; None takes the action's default branch."""
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
@@ -103,7 +111,7 @@ def _residual(action: GroupAction, *, blocks: int = 10, width: int | None = None
     return _over_normal(action, layers)
 
 
-def _coupling(action: GroupAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+def _coupling(action: LinearAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
         layers += [GActNorm(action), g_coupling(action, width=width)]
@@ -111,7 +119,7 @@ def _coupling(action: GroupAction, *, blocks: int = 8, width: int = 16) -> Equiv
 
 
 def _ridges(
-    action: GroupAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
+    action: LinearAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
 ) -> EquivariantFlow:
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
@@ -120,7 +128,7 @@ def _ridges(
     return _over_normal(action, layers)
 
 
-def _radial(action: GroupAction, *, blocks: int = 2, bins: int = 32) -> EquivariantFlow:
+def _radial(action: LinearAction, *, blocks: int = 2, bins: int = 32) -> EquivariantFlow:
     return _over_normal(action, [g_radial(action, bins=bins) for _ in range(blocks)])
 
 
@@ -128,7 +136,7 @@ def _soft_images(action: ImageAction | OffGridAction, **size: Any) -> Equivarian
     return g_coupling_image_flow(action, soft=True, **size)
 
 
-def _over_normal(action: GroupAction, layers: Sequence[EquivariantTransform]) -> EquivariantFlow:
+def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -> EquivariantFlow:
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 
@@ -143,7 +151,7 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
 }
 
 
-def build_flow(family: str, action: GroupAction, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
+def build_flow(family: str, action: LinearAction, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
     """A flow of one family over the isotropic invariant normal distribution.
 
     Args:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions import InvariantUniformBall
-from pyro_gflows.distributions.flow_density import FlowDensity
 from pyro_gflows.distributions.supports import interval_of
+from pyro_gflows.flow_distribution import FlowDistribution, drawn_out
 from pyro_gflows.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform, forget_param_store
 from pyro_gflows.transforms.compose import Compose
@@ -50,7 +49,7 @@ class EquivariantFlow(nn.Module):
 
     def __init__(self, base: Any, transforms: Sequence[EquivariantTransform]) -> None:
         super().__init__()
-        if not isinstance(getattr(base, "action", None), GroupAction):
+        if not isinstance(getattr(base, "action", None), LinearAction):
             raise TypeError(
                 f"expected an invariant base such as InvariantNormal(action), got {type(base).__name__}; "
                 "wrap any distribution as Symmetrized(distribution, action)"
@@ -71,7 +70,7 @@ class EquivariantFlow(nn.Module):
         return self._base
 
     @property
-    def action(self) -> GroupAction:
+    def action(self) -> LinearAction:
         """How the group moves the data."""
         return self.transform.action_out
 
@@ -81,12 +80,12 @@ class EquivariantFlow(nn.Module):
         return self.transform.transforms
 
     @property
-    def context_action(self) -> GroupAction | None:
+    def context_action(self) -> LinearAction | None:
         """How the group moves the context that the flow takes; None: it takes none."""
         return self.transform.context_action
 
     @property
-    def dist(self) -> TransformedDistribution:
+    def dist(self) -> FlowDistribution:
         """The density, as a Pyro distribution that shares the flow's parameters.
 
         Raises:
@@ -94,9 +93,9 @@ class EquivariantFlow(nn.Module):
         """
         if self.context_action is not None:
             raise ValueError(f"this flow needs a context, which {self.context_action} moves: flow.condition(context)")
-        return FlowDensity(self._base, [self.transform])
+        return FlowDistribution(self._base, self.transform)
 
-    def condition(self, context: Tensor) -> TransformedDistribution:
+    def condition(self, context: Tensor) -> FlowDistribution:
         """The density under each of a batch of contexts, as a Pyro distribution of the contexts' batch shape.
 
         Args:
@@ -105,7 +104,7 @@ class EquivariantFlow(nn.Module):
         Raises:
             ValueError: the flow takes no context, or contexts of another event shape.
         """
-        return FlowDensity(self._base, [self.transform.condition(context)])
+        return FlowDistribution(self._base, self.transform.condition(context))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density of x (given the context): what DistributedDataParallel wraps."""
@@ -149,9 +148,7 @@ class EquivariantFlow(nn.Module):
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())
-        lines = [f"EquivariantFlow: {self.action}, {count:,} parameters", f"  base: {self._base!r}"]
-        lines += [f"  {index}: {part!r}".replace("\n", "\n  ") for index, part in enumerate(self.transforms)]
-        return "\n".join(lines)
+        return f"EquivariantFlow: {self.action}, {count:,} parameters\n{drawn_out(self._base, self.transform)}"
 
 
 def _require_domains(base: Any, transform: EquivariantTransform) -> None:

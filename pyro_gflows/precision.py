@@ -5,13 +5,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["at_least_single", "autocast_off", "casting", "full_precision", "is_low", "on_methods", "refuse_low"]
+__all__ = [
+    "at_least_single",
+    "autocast_off",
+    "casting",
+    "full_precision",
+    "guarded",
+    "is_low",
+    "on_methods",
+    "refuse_low",
+]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -115,12 +126,80 @@ def at_least_single(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return full_precision(inner)
 
 
-def on_methods(cls: type, names: tuple[str, ...], wrap: Callable[[Any], Any]) -> None:
-    """Wrap those of the named methods that a class defines itself; for ``__init_subclass__`` of its base."""
+_Check = Callable[..., None]
+
+
+class _Guard(threading.local):
+    """Whether a guarded method is being computed in this thread: what it calls has been checked already."""
+
+    inside = False
+
+
+_GUARD = _Guard()
+
+
+class _Guarded:
+    """A method that is computed in full precision and whose arguments are checked, where it is called from outside.
+
+    Called from another guarded method it is the plain function, so that neither time nor a frame of the stack is spent.
+    """
+
+    def __init__(self, function: Callable[..., Any], check: _Check | None) -> None:
+        self._function, self._check = function, check
+        self.__isabstractmethod__ = getattr(function, "__isabstractmethod__", False)
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+        if owner is None:
+            return self._function
+        if not casting() and (_GUARD.inside or torch.compiler.is_compiling()):
+            return types.MethodType(self._function, owner)
+        return types.MethodType(self._checked, owner)
+
+    @functools.cached_property
+    def _checked(self) -> Callable[..., Any]:
+        function, check = self._function, self._check
+
+        @functools.wraps(function)
+        def inner(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            if check is not None:
+                check(owner, *args, *kwargs.values())
+            with guarded():
+                return function(owner, *args, **kwargs)
+
+        return full_precision(inner)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Inside, guarded methods trust that they are called in full precision and with checked arguments."""
+    before, _GUARD.inside = _GUARD.inside, True
+    try:
+        yield
+    finally:
+        _GUARD.inside = before
+
+
+def on_methods(
+    cls: type,
+    names: tuple[str, ...],
+    wrap: Callable[[Any], Any] | None = None,
+    *,
+    check: _Check | None = None,
+) -> None:
+    """Compute those of the named methods that a class defines itself in full precision (:func:`full_precision`).
+
+    For ``__init_subclass__`` of a base class.
+
+    Args:
+        cls: the class.
+        names: of its methods.
+        wrap: what is done to each method first.
+        check: raises for arguments that are not allowed; asked where the method is called from outside of such methods.
+    """
     for name in names:
         method = cls.__dict__.get(name)
         if inspect.isfunction(method):
-            setattr(cls, name, wrap(method))
+            setattr(cls, name, _Guarded(method if wrap is None else wrap(method), check))
 
 
 def casting() -> list[str]:

@@ -19,6 +19,7 @@ ROOMS = [
     "nn",
     "distributions",
     "transforms",
+    "flow_distribution",
     "flow",
     "image_flows",
     "infer",

@@ -1,6 +1,9 @@
-"""How a group element moves one event."""
+"""How a group element acts on one event."""
 
-from pyro_gflows.actions.base import GroupAction
+import warnings
+from typing import Any
+
+from pyro_gflows.actions.base import Action, LinearAction
 from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.default_split import default_split
@@ -34,6 +37,7 @@ __all__ = [
     "O3",
     "SO2",
     "SO3",
+    "Action",
     "ChannelSplit",
     "ContinuousGroup",
     "CoordinateSplit",
@@ -42,10 +46,10 @@ __all__ = [
     "DihedralGroup",
     "FiniteGroup",
     "Group",
-    "GroupAction",
     "ImageAction",
     "IrrepSplit",
     "Isotype",
+    "LinearAction",
     "MaskSplit",
     "MatrixRepresentation",
     "OffGridAction",
@@ -68,3 +72,10 @@ __all__ = [
     "parse_group",
     "plain_checkerboard_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GroupAction":
+        warnings.warn("GroupAction is now LinearAction (or Action, which is wider)", DeprecationWarning, stacklevel=2)
+        return LinearAction
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""GroupAction: how a group moves one event tensor."""
+"""Action and LinearAction: how a group acts on one event tensor."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import Tensor
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.representations import Representation
-from pyro_gflows.precision import full_precision, on_methods
+from pyro_gflows.precision import on_methods
 
-__all__ = ["GroupAction"]
+__all__ = ["Action", "LinearAction"]
 
-_Action = TypeVar("_Action", bound="GroupAction")
+_Action = TypeVar("_Action", bound="Action")
+_Linear = TypeVar("_Linear", bound="LinearAction")
 
 
-class GroupAction(ABC):
-    r"""How a group G moves one event: :math:`x \mapsto \rho(g)\,x` with orthogonal :math:`\rho(g)`.
+class Action(ABC):
+    r"""How a group G acts on one event: :math:`x \mapsto g\,x`, with :math:`g\,(h\,x) = (g h)\,x`.
 
     Elements are tensors: int64 indices for finite groups, float64 defining matrices for continuous ones. An action is a
     plain value: it compares by value, pickles, and follows the device and dtype of the tensors that it moves. Inside
@@ -30,12 +31,10 @@ class GroupAction(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, ("act", "act_each", "act_all"), full_precision)
+        on_methods(cls, ("act", "act_each", "act_all"))
 
     group: Group
     event_shape: torch.Size
-    fields: tuple[Representation, ...]
-    """The representations that lie side by side along dimension ``-event_dim`` (vector entries, image channels)."""
 
     # -- the group ----------------------------------------------------------------------------------------------------
     @property
@@ -89,6 +88,46 @@ class GroupAction(ABC):
         batch_rank = x.ndim - self.event_dim
         return self.act_each(elements.reshape(-1, *[1] * batch_rank), x)
 
+    def check_event(self, x: Tensor, what: str = "x") -> None:
+        """Raise ValueError or TypeError unless x is a floating tensor whose shape ends with the event shape."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}; convert it with .float()")
+        if x.shape[x.ndim - self.event_dim :] != self.event_shape or x.ndim < self.event_dim:
+            raise ValueError(
+                f"expected {what} of shape (..., {', '.join(map(str, self.event_shape))}) for {self}, "
+                f"got {tuple(x.shape)}"
+            )
+
+    # -- values -------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def _key(self) -> Any:
+        """What two equal actions share."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Action) and type(self) is type(other) and bool(self._key() == other._key())
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self._key()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._derived()}
+
+    @staticmethod
+    def _derived() -> tuple[str, ...]:
+        """Names of attributes that are caches, and are left out of pickles and copies."""
+        return ("decomposition", "_tables")
+
+
+class LinearAction(Action):
+    r"""A group that acts by orthogonal matrices, :math:`x \mapsto \rho(g)\,x`; :math:`\rho` is its representation.
+
+    Linear layers, factors and splits need one: what they may do follows from how the representation decomposes.
+    """
+
+    fields: tuple[Representation, ...]
+    """The representations that lie side by side along dimension ``-event_dim`` (vector entries, image channels)."""
+
     @abstractmethod
     def matrix(self, elements: Tensor) -> Tensor:
         """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
@@ -126,62 +165,32 @@ class GroupAction(ABC):
 
     # -- related actions of the same group, on the same kind of event -------------------------------------------------
     @abstractmethod
-    def absolute(self) -> GroupAction:
+    def absolute(self) -> LinearAction:
         """The permutation action |rho| of a signed permutation action."""
 
     @abstractmethod
-    def regular_fields(self, copies: int) -> GroupAction:
+    def regular_fields(self, copies: int) -> LinearAction:
         """``copies`` regular representations (image: regular fields on the same grid)."""
 
     @abstractmethod
-    def trivial_fields(self, copies: int) -> GroupAction:
+    def trivial_fields(self, copies: int) -> LinearAction:
         """``copies`` invariant numbers (image: scalar fields on the same grid)."""
 
     @abstractmethod
-    def direct_sum(self, *others: GroupAction) -> GroupAction:
+    def direct_sum(self, *others: LinearAction) -> LinearAction:
         """Events side by side: concatenation along dimension ``-event_dim``."""
 
     @abstractmethod
-    def without_symmetry(self) -> GroupAction:
+    def without_symmetry(self) -> LinearAction:
         """The same events under the trivial group C1, which claims nothing of them."""
 
-    def copies(self, count: int) -> GroupAction:
+    def copies(self, count: int) -> LinearAction:
         """The direct sum of ``count`` copies."""
         if count < 1:
             raise ValueError(f"expected a positive number of copies, got {count}")
         return self.direct_sum(*[self] * (count - 1))
 
-    def check_event(self, x: Tensor, what: str = "x") -> None:
-        """Raise ValueError or TypeError unless x is a floating tensor whose shape ends with the event shape."""
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}; convert it with .float()")
-        if x.shape[x.ndim - self.event_dim :] != self.event_shape or x.ndim < self.event_dim:
-            raise ValueError(
-                f"expected {what} of shape (..., {', '.join(map(str, self.event_shape))}) for {self}, "
-                f"got {tuple(x.shape)}"
-            )
-
-    # -- values -------------------------------------------------------------------------------------------------------
-    @abstractmethod
-    def _key(self) -> Any:
-        """What two equal actions share."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GroupAction) and type(self) is type(other) and bool(self._key() == other._key())
-
-    def __hash__(self) -> int:
-        return hash((type(self).__name__, self._key()))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in self._derived()}
-
-    @staticmethod
-    def _derived() -> tuple[str, ...]:
-        """Names of attributes that are caches, and are left out of pickles and copies."""
-        return ("decomposition", "_tables")
-
-    def _require(self: _Action, others: Sequence[GroupAction]) -> list[_Action]:
+    def _require(self: _Linear, others: Sequence[LinearAction]) -> list[_Linear]:
         """The others, if they are of this kind and group; else ValueError naming both."""
         for other in others:
             if type(other) is not type(self) or other.group != self.group:

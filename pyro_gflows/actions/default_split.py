@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_split import IrrepSplit
@@ -12,7 +12,7 @@ from pyro_gflows.actions.splits import Split, require_split
 __all__ = ["default_split", "split_of"]
 
 
-def default_split(action: GroupAction) -> Split:
+def default_split(action: LinearAction) -> Split:
     """The first split that the action allows: vectors by coordinates, then by irreps; images by channels, then by the
     mirrored checkerboard, then by irreps.
 
@@ -37,7 +37,7 @@ def default_split(action: GroupAction) -> Split:
     raise ValueError(f"{action} cannot be split: " + "; ".join(reasons))
 
 
-def split_of(action: GroupAction, given: Split | None) -> Split:
+def split_of(action: LinearAction, given: Split | None) -> Split:
     """The split that was given, or the default one.
 
     Raises:

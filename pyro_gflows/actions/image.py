@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
@@ -33,7 +33,7 @@ _LARGEST_DECOMPOSED = 512
 
 
 @registered
-class ImageAction(GroupAction):
+class ImageAction(LinearAction):
     r"""A group moving the pixels of images (C, H, W), exactly, and the channels of each field with them.
 
     :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)`, where g turns or mirrors the grid about its centre (a turn by +90 degrees
@@ -223,14 +223,14 @@ class ImageAction(GroupAction):
     def without_symmetry(self) -> ImageAction:
         return ImageAction("C1", self.channels, size=(self.height, self.width))
 
-    def direct_sum(self, *others: GroupAction) -> ImageAction:
+    def direct_sum(self, *others: LinearAction) -> ImageAction:
         images = self._require(others)
         for other in images:
             if not self.shares_grid(other):
                 raise ValueError(f"expected actions on one grid, got {self} and {other}")
         return self.with_fields([field for action in (self, *images) for field in action.fields])
 
-    def shares_grid(self, other: GroupAction) -> bool:
+    def shares_grid(self, other: LinearAction) -> bool:
         """Whether the other action moves the pixels of an equal grid in the same way."""
         return isinstance(other, ImageAction) and self._pixels_key() == other._pixels_key()
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.actions.image import ImageAction
@@ -26,11 +26,11 @@ __all__ = ["ChannelSplit", "CoordinateSplit"]
 class _IndexSplit(Split):
     """Parts are sets of indices along the dimension of the fields, each closed under the group."""
 
-    _kind: ClassVar[type[GroupAction]]
+    _kind: ClassVar[type[LinearAction]]
     _word: ClassVar[str]
     _instead: ClassVar[str]
 
-    def __init__(self, action: GroupAction, parts: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, action: LinearAction, parts: Sequence[Sequence[int]] | None = None) -> None:
         if not isinstance(action, self._kind):
             raise TypeError(f"expected a {self._kind.__name__} to split by {self._word}s, got {action}")
         orbits = invariant_sets(action.fields, action.generators())
@@ -94,7 +94,7 @@ def _lists(parts: Sequence[Sequence[int]]) -> str:
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
-def _restrict_fields(action: GroupAction, part: set[int]) -> tuple[list[int], list[Representation]]:
+def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], list[Representation]]:
     """The fields of a part, and its indices in their order: whole fields as they are, pieces by their orbits."""
     order: list[int] = []
     fields: list[Representation] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical import Nearly, canonical_rows, first_largest
 from pyro_gflows.actions.decomposition import Isotype, is_trivial
 from pyro_gflows.actions.groups import FiniteGroup
@@ -82,7 +82,7 @@ class IrreducibleBlock:
     is_trivial: bool
 
 
-def irreducible_blocks(action: GroupAction) -> list[IrreducibleBlock]:
+def irreducible_blocks(action: LinearAction) -> list[IrreducibleBlock]:
     """All irreducible blocks of the fields, the invariant ones first; a field that is irreducible stays as it is.
 
     Bases are chosen so that the group permutes the basis vectors up to signs, where the irrep allows it (every irrep of
@@ -96,7 +96,7 @@ def irreducible_blocks(action: GroupAction) -> list[IrreducibleBlock]:
     ]
 
 
-def block_of(action: GroupAction, rows: Tensor) -> IrreducibleBlock:
+def block_of(action: LinearAction, rows: Tensor) -> IrreducibleBlock:
     """The block that the given rows span; they lie within one field.
 
     Raises:
@@ -125,7 +125,7 @@ def block_of(action: GroupAction, rows: Tensor) -> IrreducibleBlock:
 
 
 def block_rows(
-    action: GroupAction, isotype: Isotype, change: Tensor, pivot: Callable[[Tensor], int] = first_largest
+    action: LinearAction, isotype: Isotype, change: Tensor, pivot: Callable[[Tensor], int] = first_largest
 ) -> list[Tensor]:
     """The rows of each copy of the irrep, in the basis that ``change`` makes of the isotype's; ``pivot`` chooses the
     entry of the first row that is made positive, from the sizes of its entries."""
@@ -155,7 +155,7 @@ def reflection_axes(involutions: Tensor) -> Iterator[Tensor]:
 
 
 def monomial_basis(
-    isotype: Isotype, action: GroupAction, candidates: Callable[[Tensor], Iterable[Tensor]] = reflection_axes
+    isotype: Isotype, action: LinearAction, candidates: Callable[[Tensor], Iterable[Tensor]] = reflection_axes
 ) -> Tensor:
     """An orthogonal change of basis after which the irrep permutes basis vectors up to signs; else the identity.
 

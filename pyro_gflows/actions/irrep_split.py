@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.image import ImageAction
@@ -46,7 +46,7 @@ class IrrepSplit(Split):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         parts: Sequence[Sequence[int]] | None = None,
         *,
         blocks: Sequence[Tensor] | None = None,
@@ -94,7 +94,7 @@ class IrrepSplit(Split):
         return (self._chosen, Nearly(self.basis))
 
 
-def isotypic_split(action: GroupAction) -> IrrepSplit:
+def isotypic_split(action: LinearAction) -> IrrepSplit:
     """One part for each irrep, with all of its copies: of squeezed images the means, and every kind of details.
 
     Raises:
@@ -113,13 +113,13 @@ def isotypic_split(action: GroupAction) -> IrrepSplit:
     return IrrepSplit(action, [list(range(end - count, end)) for end, count in zip(ends, copies, strict=True)])
 
 
-def _require_action(action: GroupAction) -> GroupAction:
-    if not isinstance(action, GroupAction):
-        raise TypeError(f"expected a GroupAction to split by irreps, got {type(action).__name__}")
+def _require_action(action: LinearAction) -> LinearAction:
+    if not isinstance(action, LinearAction):
+        raise TypeError(f"expected a LinearAction to split by irreps, got {type(action).__name__}")
     return action
 
 
-def _given(action: GroupAction, rows: Sequence[Tensor]) -> list[IrreducibleBlock]:
+def _given(action: LinearAction, rows: Sequence[Tensor]) -> list[IrreducibleBlock]:
     blocks = [block_of(_require_action(action), block) for block in rows]
     basis = torch.cat([block.rows for block in blocks])
     size = sum(action.field_sizes)
@@ -135,7 +135,7 @@ def _along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
     return (matrix @ x.flatten(1 - event_dim)).unflatten(-1, x.shape[1 - event_dim :])
 
 
-def _default(action: GroupAction, blocks: list[IrreducibleBlock]) -> list[list[int]]:
+def _default(action: LinearAction, blocks: list[IrreducibleBlock]) -> list[list[int]]:
     invariant = [index for index, block in enumerate(blocks) if block.is_trivial]
     others = [index for index, block in enumerate(blocks) if not block.is_trivial]
     if isinstance(action, ImageAction) and invariant and others:

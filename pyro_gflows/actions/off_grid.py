@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.continuous import O2, SO2
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
@@ -25,7 +25,7 @@ _ROUNDING = 1e-9
 
 
 @registered
-class OffGridAction(GroupAction):
+class OffGridAction(LinearAction):
     r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's centre, bilinearly between the pixels.
 
     :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
@@ -166,7 +166,7 @@ class OffGridAction(GroupAction):
     def trivial_fields(self, copies: int) -> OffGridAction:
         return OffGridAction(self.group, copies, size=(self.height, self.width))
 
-    def direct_sum(self, *others: GroupAction) -> OffGridAction:
+    def direct_sum(self, *others: LinearAction) -> OffGridAction:
         images = self._require(others)
         if any(other.event_shape[1:] != self.event_shape[1:] for other in images):
             raise ValueError(f"expected actions on one grid, got {self} and {others}")

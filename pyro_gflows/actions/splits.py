@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.actions.vector import VectorAction
-from pyro_gflows.precision import full_precision, on_methods
+from pyro_gflows.precision import on_methods
 
 __all__ = ["Split", "balanced_halves", "require_split", "with_fields"]
 
@@ -25,12 +25,12 @@ class Split(ABC):
     is 0. A split is a plain value, as an action is.
     """
 
-    action: GroupAction
-    parts: tuple[GroupAction, ...]
+    action: LinearAction
+    parts: tuple[LinearAction, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, ("split", "merge"), full_precision)
+        on_methods(cls, ("split", "merge"))
 
     @abstractmethod
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -103,6 +103,6 @@ def balanced_halves(sizes: Sequence[int]) -> list[list[int]]:
     return [sorted(half) for half in halves]
 
 
-def with_fields(action: GroupAction, fields: Sequence[Representation]) -> GroupAction:
+def with_fields(action: LinearAction, fields: Sequence[Representation]) -> LinearAction:
     """An action of the same kind with other fields: of vectors, or of images on the same grid."""
     return action.with_fields(fields) if isinstance(action, ImageAction) else VectorAction(list(fields))

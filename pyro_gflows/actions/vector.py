@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.closure import generate_group
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype
@@ -34,7 +34,7 @@ __all__ = ["VectorAction"]
 
 
 @registered
-class VectorAction(GroupAction):
+class VectorAction(LinearAction):
     r"""A group moving vectors by a direct sum of orthogonal representations, :math:`x \mapsto \rho(g)\,x` on R^d.
 
     Args:
@@ -247,7 +247,7 @@ class VectorAction(GroupAction):
     def without_symmetry(self) -> VectorAction:
         return VectorAction.trivial("C1", copies=self.numel)
 
-    def direct_sum(self, *others: GroupAction) -> VectorAction:
+    def direct_sum(self, *others: LinearAction) -> VectorAction:
         return VectorAction([part for action in (self, *self._require(others)) for part in action.fields])
 
     def _key(self) -> Any:

@@ -27,7 +27,7 @@ class InvariantUniformBall(SphericalBase):
         covariance: as for :class:`InvariantNormal`; so are ``mean`` and ``validate_args``.
 
     Raises:
-        TypeError: ``action`` is not a GroupAction.
+        TypeError: ``action`` is not a LinearAction.
         ValueError: an unknown covariance.
 
     Example:

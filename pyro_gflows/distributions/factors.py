@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 
 __all__ = ["FACTORS", "FullFactor", "InvariantMean", "IsotropicFactor", "IsotypicFactor"]
@@ -21,7 +21,7 @@ __all__ = ["FACTORS", "FullFactor", "InvariantMean", "IsotropicFactor", "Isotypi
 class IsotropicFactor(nn.Module):
     """L = 1: nothing is computed from the action, so events may be large."""
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
 
     def forward(self, z: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class IsotypicFactor(nn.Module):
 
     component: Tensor
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
         self.basis = FixedBasis(_basis(action))
         sizes = torch.tensor([isotype.multiplicity * isotype.dim for isotype in action.decomposition])
@@ -82,7 +82,7 @@ class FullFactor(nn.Module):
     :math:`T_i` is a lower triangular real matrix that commutes with the group.
     """
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
         self.basis = FixedBasis(_basis(action))
         self.dims = [isotype.dim for isotype in action.decomposition]
@@ -146,7 +146,7 @@ class FullFactor(nn.Module):
 class InvariantMean(nn.Module):
     """A learnable mean on the trivial component, the only vectors that the group leaves alone."""
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
         trivial = [isotype for isotype in action.decomposition if isotype.is_trivial]
         if not trivial:
@@ -161,7 +161,7 @@ class InvariantMean(nn.Module):
         return self.coordinates.to(like) @ self.basis(like)
 
 
-def _basis(action: GroupAction) -> Tensor:
+def _basis(action: LinearAction) -> Tensor:
     """All isotypic bases under one another: an orthogonal matrix of shape (numel, numel)."""
     return torch.cat([isotype.basis.flatten(0, 1) for isotype in action.decomposition])
 

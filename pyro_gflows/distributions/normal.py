@@ -31,7 +31,7 @@ class InvariantNormal(SphericalBase):
         validate_args: as for every torch distribution.
 
     Raises:
-        TypeError: ``action`` is not a GroupAction.
+        TypeError: ``action`` is not a LinearAction.
         ValueError: an unknown covariance, or ``mean=True`` where the action has no trivial component.
 
     Example:

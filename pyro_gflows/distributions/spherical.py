@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
 from pyro_gflows.distributions.supports import ValidatesEvents
 from pyro_gflows.precision import full_precision, refuse_low
@@ -23,7 +23,7 @@ class _BaseModule(nn.Module):
 
     reference: Tensor
 
-    def __init__(self, action: GroupAction, covariance: str, mean: bool) -> None:
+    def __init__(self, action: LinearAction, covariance: str, mean: bool) -> None:
         super().__init__()
         self.register_buffer("reference", torch.zeros(()), persistent=False)
         self.factor = FACTORS[covariance](action)
@@ -51,7 +51,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
         validate_args: as for every torch distribution.
 
     Raises:
-        TypeError: ``action`` is not a GroupAction.
+        TypeError: ``action`` is not a LinearAction.
         ValueError: an unknown covariance, or ``mean=True`` where the action has no trivial component.
     """
 
@@ -60,14 +60,14 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         *,
         covariance: str = "isotropic",
         mean: bool = False,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(action, GroupAction):
-            raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+        if not isinstance(action, LinearAction):
+            raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
         action.require_representation()
         if covariance not in FACTORS:
             raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")

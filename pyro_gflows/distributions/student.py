@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Chi2
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions.spherical import SphericalBase
 from pyro_gflows.registry import registered
 
@@ -33,7 +33,7 @@ class InvariantStudentT(SphericalBase):
             :class:`InvariantNormal`.
 
     Raises:
-        TypeError: ``action`` is not a GroupAction.
+        TypeError: ``action`` is not a LinearAction.
         ValueError: ``df`` is not positive and finite, or an unknown covariance.
 
     Example:
@@ -43,7 +43,7 @@ class InvariantStudentT(SphericalBase):
         (InvariantStudentT(VectorAction(D8 on R^2: defining), covariance='isotropic', df=3), torch.Size([5, 2]))
     """
 
-    def __init__(self, action: GroupAction, *, df: float = 4.0, **options: Any) -> None:
+    def __init__(self, action: LinearAction, *, df: float = 4.0, **options: Any) -> None:
         if not 0 < df < math.inf:
             raise ValueError(f"expected positive, finite degrees of freedom, got {df}")
         self.df = float(df)

@@ -44,13 +44,16 @@ def _inner(constraint: constraints.Constraint | None) -> constraints.Constraint 
 class ValidatesEvents:
     """Before a distribution: its validation accepts a batch without events, as a filter on data may leave one.
 
-    That of torch stops with "cannot reshape tensor of 0 elements" for all distributions of events.
+    That of torch stops with "cannot reshape tensor of 0 elements" for all distributions of events. While
+    ``torch.compile`` records, nothing is validated: what depends on values cannot be recorded.
     """
 
     batch_shape: torch.Size
     event_shape: torch.Size
 
     def _validate_sample(self, value: Any) -> None:
+        if torch.compiler.is_compiling():
+            return  # what depends on values cannot be compiled
         if not isinstance(value, Tensor) or value.numel():
             super()._validate_sample(value)  # type: ignore[misc]
             return

@@ -12,7 +12,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
@@ -26,7 +26,7 @@ _NEGLIGIBLE = 50.0  # nats below the largest term of a sum, where float64 rounds
 class _OrbitOf(constraints.Constraint):
     """Events of which some group image satisfies a constraint."""
 
-    def __init__(self, constraint: constraints.Constraint, action: GroupAction) -> None:
+    def __init__(self, constraint: constraints.Constraint, action: LinearAction) -> None:
         self.constraint, self.action = constraint, action
         self.event_dim = action.event_dim
         self.is_discrete = constraint.is_discrete
@@ -49,7 +49,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
         validate_args: as for every torch distribution.
 
     Raises:
-        TypeError: ``base`` is not a distribution, or ``action`` not a GroupAction.
+        TypeError: ``base`` is not a distribution, or ``action`` not a LinearAction.
         ValueError: the group is infinite, or the base's event shape is not the action's.
 
     Example:
@@ -63,11 +63,11 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
 
-    def __init__(self, base: Distribution, action: GroupAction, *, validate_args: bool | None = None) -> None:
+    def __init__(self, base: Distribution, action: LinearAction, *, validate_args: bool | None = None) -> None:
         if not isinstance(base, Distribution):
             raise TypeError(f"expected a distribution, got {type(base).__name__}; of a flow, give flow.dist")
-        if not isinstance(action, GroupAction):
-            raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+        if not isinstance(action, LinearAction):
+            raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
         action.require_representation()
         if base.event_shape != action.event_shape:
             raise ValueError(

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import GroupAction
+from pyro_gflows.actions.base import LinearAction
 
 __all__ = ["Augmentation", "random_elements"]
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def random_elements(action: GroupAction) -> Augmentation:
+def random_elements(action: LinearAction) -> Augmentation:
     """The augmentation that moves every event of a batch by its own random group element.
 
     Args:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, ImageAction
+from pyro_gflows.actions import ImageAction, LinearAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flow_distribution import FlowDistribution
 from pyro_gflows.registry import describe, registered
-from pyro_gflows.transforms import EquivariantTransform, GAffine, GNormalCdf, g_coupling
+from pyro_gflows.transforms import Compose, EquivariantTransform, GAffine, GNormalCdf, g_coupling
 
 if TYPE_CHECKING:
     from pyro_gflows.datasets import GreyLevels
@@ -50,11 +50,11 @@ class VariationalDequantiser(nn.Module):
         self.noise, self.scaling = noise, scaling
 
     @property
-    def action(self) -> GroupAction:
+    def action(self) -> LinearAction:
         """How the group moves images, their levels and the noise."""
         return self.noise.action
 
-    def condition(self, levels: Tensor) -> TransformedDistribution:
+    def condition(self, levels: Tensor) -> FlowDistribution:
         """q(y | k) of each image, as a Pyro distribution of their batch shape.
 
         Args:
@@ -63,28 +63,29 @@ class VariationalDequantiser(nn.Module):
         corners = self.scaling.to_real(levels.to(next(self.noise.parameters())))
         step = self.scaling.step
         cells = _Cells(self.action, corners, step)
-        return TransformedDistribution(self.noise.condition(corners + step / 2), [cells])
+        noise = self.noise.transform.condition(corners + step / 2)
+        return FlowDistribution(self.noise.base, Compose([noise, cells]))
 
 
 class _Cells(EquivariantTransform):
     r""":math:`u \mapsto c + a\,u`, from the unit cube to the cells with corners c and side a.
 
-    A transform of its own because it remembers the noise u of a draw, which to find again between y and its corner
-    would cost digits; torch's AffineTransform remembers it as well, but does not notice that y was changed since.
+    In the same composition as the flow of the noise, whose distribution remembers where a draw came from: to find u
+    again between y and its corner would cost digits.
     """
 
     corners: Tensor
 
-    def __init__(self, action: GroupAction, corners: Tensor, side: float) -> None:
+    def __init__(self, action: LinearAction, corners: Tensor, side: float) -> None:
         super().__init__(action.without_symmetry())
         self.register_buffer("corners", corners, persistent=False)
         self._side = side
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y = self.corners + self._side * x
         return y, self._ladj(y)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = (y - self.corners) / self._side
         return x, -self._ladj(x)
 
@@ -165,7 +166,7 @@ class DequantisedFlow(nn.Module):
         self.flow, self.dequantiser = flow, dequantiser
 
     @property
-    def action(self) -> GroupAction:
+    def action(self) -> LinearAction:
         """How the group moves the data."""
         return self.flow.action
 

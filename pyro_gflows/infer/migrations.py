@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.decomposition import irreducible_subspaces, isotypes_of, merge
 from pyro_gflows.actions.irrep_basis import block_rows, monomial_basis
 from pyro_gflows.registry import build, describe
@@ -87,7 +87,7 @@ def _blocks_beside_weights(flow: Any, source: str) -> Any:
     return migrated
 
 
-def eigenvector_blocks(action: GroupAction) -> list[Tensor]:
+def eigenvector_blocks(action: LinearAction) -> list[Tensor]:
     """The rows of the irreducible blocks of an action's fields as format 1 had them.
 
     Their bases are eigenvectors; those of a degenerate eigenvalue are decided by rounding, so they are those of the

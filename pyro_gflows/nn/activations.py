@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.registry import registered
 
@@ -25,7 +25,7 @@ class Pointwise(nn.Module):
     fan_out = 1
     """How many numbers it makes of each: the output's fields are as many copies of the input's, one after the other."""
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
         if not action.is_permutation:
             raise ValueError(
@@ -68,7 +68,7 @@ class LipSwish(Pointwise):
         torch.Size([5, 4])
     """
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         self.raw_beta = nn.Parameter(torch.tensor(math.log(math.expm1(1.0))))
 
@@ -99,7 +99,7 @@ class SortedPairs(Pointwise):
         tensor([2., 1., 3., 5.])
     """
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         half = len(action.fields) // 2
         if len(action.fields) % 2 or action.fields[:half] != action.fields[half:]:
@@ -139,7 +139,7 @@ class Splines(Pointwise):
 
     row: Tensor
 
-    def __init__(self, action: GroupAction, *, knots: int = 8, limit: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, knots: int = 8, limit: float = 3.0) -> None:
         super().__init__(action)
         self.splines = SlopeSplines(len(action.fields), knots=knots, limit=limit)
         self.register_buffer("row", self.field_of_entries(), persistent=False)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
@@ -18,7 +18,7 @@ from pyro_gflows.registry import registered
 __all__ = ["AutoregressiveNetwork"]
 
 
-def _side_by_side(actions: Sequence[GroupAction]) -> tuple[GroupAction, list[int]]:
+def _side_by_side(actions: Sequence[LinearAction]) -> tuple[LinearAction, list[int]]:
     """The direct sum, and for each of its fields the index of the action it came from."""
     labels = [index for index, action in enumerate(actions) for _ in action.fields]
     return actions[0].direct_sum(*actions[1:]), labels
@@ -54,12 +54,12 @@ class AutoregressiveNetwork(EquivariantNetwork):
 
     def __init__(
         self,
-        blocks: Sequence[GroupAction],
-        outputs: Sequence[GroupAction],
+        blocks: Sequence[LinearAction],
+        outputs: Sequence[LinearAction],
         *,
         width: int = 8,
         depth: int = 2,
-        context: GroupAction | None = None,
+        context: LinearAction | None = None,
     ) -> None:
         if len(blocks) < 2 or len(blocks) != len(outputs):
             raise ValueError(f"expected k >= 2 blocks and as many outputs, got {len(blocks)} and {len(outputs)}")
@@ -76,10 +76,10 @@ class AutoregressiveNetwork(EquivariantNetwork):
         del self._labels, self._hidden, self._hidden_labels  # the hooks below have used them
         self.sizes = [sum(output.field_sizes) for output in outputs]
 
-    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+    def hidden(self, action: LinearAction, width: int) -> LinearAction:
         return self._hidden
 
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         labels_in, labels_out = next(self._labels)
         if action_in.event_dim == 1:
             return EquivariantLinear(action_in, action_out, autoregressive=(labels_in, labels_out))
@@ -87,7 +87,7 @@ class AutoregressiveNetwork(EquivariantNetwork):
         columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
         return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)  # type: ignore[arg-type]
 
-    def activation(self, kind: str, action: GroupAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> nn.Module:
         # gates read other fields, so they must look back too
         return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
 

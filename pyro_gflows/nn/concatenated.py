@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import LipSwish, Pointwise
 from pyro_gflows.nn.splines import integrate_slopes
 from pyro_gflows.registry import registered
@@ -35,7 +35,7 @@ class ConcatenatedLipSwish(Pointwise):
 
     fan_out = 2
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         self.swish = LipSwish(action)
 
@@ -73,7 +73,7 @@ class Curves(Pointwise):
     fan_out = 2
     row: Tensor
 
-    def __init__(self, action: GroupAction, *, knots: int = 8, limit: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, knots: int = 8, limit: float = 3.0) -> None:
         super().__init__(action)
         self.knots, self.limit = knots, limit
         points = torch.linspace(-limit, limit, 2 * knots - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.conditioners import conditioner
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
 from pyro_gflows.precision import full_precision
@@ -40,7 +40,7 @@ class ConditionalBranch(nn.Module):
     """
 
     def __init__(
-        self, action: GroupAction, context_action: GroupAction, *, bound: float = 0.99, width: int = 4
+        self, action: LinearAction, context_action: LinearAction, *, bound: float = 0.99, width: int = 4
     ) -> None:
         super().__init__()
         # under a continuous group F carries nothing from one irrep to another: invariants would be dead weight
@@ -63,7 +63,7 @@ class ConditionalBranch(nn.Module):
 class BranchGiven:
     """x -> P_x F(x + features side by side), with its Jacobian in x."""
 
-    def __init__(self, network: nn.Module, features: Tensor, action: GroupAction) -> None:
+    def __init__(self, network: nn.Module, features: Tensor, action: LinearAction) -> None:
         self.network, self.features, self.action = network, features, action
         self._dim = -action.event_dim
 

@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 
 __all__ = ["Conditioner", "conditioner", "conditioner_from"]
 
-Conditioner = Mapping[str, Any] | Callable[[GroupAction, GroupAction], nn.Module]
+Conditioner = Mapping[str, Any] | Callable[[LinearAction, LinearAction], nn.Module]
 """More keywords of :func:`conditioner`; or what makes a network from the actions of its input and its output."""
 
 
 def conditioner(
-    action_in: GroupAction, action_out: GroupAction, *, start: float = 0.0, **keywords: Any
+    action_in: LinearAction, action_out: LinearAction, *, start: float = 0.0, **keywords: Any
 ) -> EquivariantNetwork:
     """The default network for a pair of actions: an MLP on vectors, a CNN on images.
 
@@ -39,7 +39,7 @@ def conditioner(
 
 
 def conditioner_from(
-    how: Conditioner | None, action_in: GroupAction, action_out: GroupAction, **defaults: Any
+    how: Conditioner | None, action_in: LinearAction, action_out: LinearAction, **defaults: Any
 ) -> nn.Module:
     """The network that ``how`` describes: the default one with its keywords, or the one that it makes, as it starts.
 

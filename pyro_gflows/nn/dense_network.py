@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import Pointwise
 from pyro_gflows.nn.jacobian import sandwich_jacobian
 from pyro_gflows.nn.kernel import kernels_once
@@ -52,7 +52,7 @@ class LipschitzDenseNetwork(nn.Module):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         *,
         width: int = 8,
         depth: int = 1,

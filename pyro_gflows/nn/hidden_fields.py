@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction, Representation, VectorAction
+from pyro_gflows.actions import LinearAction, Representation, VectorAction
 from pyro_gflows.actions.irrep_basis import restriction
 from pyro_gflows.actions.orbits import invariant_sets
 from pyro_gflows.registry import registered
@@ -42,7 +42,7 @@ class HiddenFields:
             raise ValueError(f"expected at least one invariant and one copy, got {invariants} and {copies}")
         self.invariants, self.copies = invariants, copies
 
-    def __call__(self, action: GroupAction) -> VectorAction:
+    def __call__(self, action: LinearAction) -> VectorAction:
         """How the group acts on the hidden layers of a network whose input it acts on by ``action``.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
@@ -44,8 +44,8 @@ class EquivariantLinear(KernelLayer):
 
     def __init__(
         self,
-        action_in: GroupAction,
-        action_out: GroupAction,
+        action_in: LinearAction,
+        action_out: LinearAction,
         *,
         bias: bool = True,
         autoregressive: tuple[list[int], list[int]] | None = None,
@@ -131,7 +131,7 @@ class LipschitzLinear(EquivariantLinear):
     """
 
     def __init__(
-        self, action_in: GroupAction, action_out: GroupAction, *, bound: float = 1.0, bias: bool = True
+        self, action_in: LinearAction, action_out: LinearAction, *, bound: float = 1.0, bias: bool = True
     ) -> None:
         super().__init__(action_in, action_out, bias=bias)
         if not 0 < bound < float("inf"):

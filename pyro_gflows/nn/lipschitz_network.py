@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import Pointwise
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.jacobian import sandwich_jacobian
@@ -68,7 +68,7 @@ class LipschitzNetwork(EquivariantNetwork):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         *,
         width: int = 8,
         depth: int = 1,
@@ -96,16 +96,16 @@ class LipschitzNetwork(EquivariantNetwork):
         if mirrored:
             self._mirror()
 
-    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+    def hidden(self, action: LinearAction, width: int) -> LinearAction:
         # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
         return action.regular_fields(width) if action.is_finite else action.copies(width)
 
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         kind = LipschitzLinear if action_in.event_dim == 1 else _CONVOLUTIONS[self._layer_kind]
         bias = self.bias_of(action_out)
         return kind(action_in, action_out, bound=self._layer_bound, bias=bias)  # type: ignore[arg-type]
 
-    def activation(self, kind: str, action: GroupAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> nn.Module:
         plain = super().activation(kind, action)
         return plain if self._units == "fixed" else Rescaled(plain, each_field=self._units == "field")
 
@@ -145,7 +145,7 @@ class LipschitzNetwork(EquivariantNetwork):
         return last(self.hidden_scale * value), jacobian
 
 
-def lipschitz_branch(action: GroupAction, *, bound: float = 0.99) -> nn.Module:
+def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> nn.Module:
     """A residual branch for an action, with Lipschitz constant below ``bound``.
 
     Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
@@ -25,7 +25,7 @@ __all__ = [
     "hidden_action",
 ]
 
-_ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
+_ACTIVATIONS: dict[str, Callable[[LinearAction], nn.Module]] = {
     "clipswish": ConcatenatedLipSwish,
     "curves": Curves,
     "gated": GatedNorm,
@@ -36,7 +36,7 @@ _ACTIVATIONS: dict[str, Callable[[GroupAction], nn.Module]] = {
 }
 
 
-def activation_for(action: GroupAction, name: str | None, defaults: tuple[str, str]) -> nn.Module:
+def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> nn.Module:
     """The activation of that name; without one, the first default where fields are permuted, else the second.
 
     Raises:
@@ -45,7 +45,7 @@ def activation_for(action: GroupAction, name: str | None, defaults: tuple[str, s
     return _ACTIVATIONS[_kind(name, action, defaults)](action)
 
 
-def _kind(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> str:
+def _kind(name: str | None, action: LinearAction, defaults: tuple[str, str]) -> str:
     kind = name or defaults[0 if action.is_permutation else 1]
     if kind not in _ACTIVATIONS:
         raise ValueError(f"expected an activation among {sorted(_ACTIVATIONS)}, got {name!r}")
@@ -55,12 +55,12 @@ def _kind(name: str | None, action: GroupAction, defaults: tuple[str, str]) -> s
 _REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is large
 
 
-def has_regular_fields(action: GroupAction) -> bool:
+def has_regular_fields(action: LinearAction) -> bool:
     """Whether hidden fields are regular ones: under a finite group that is small, and on images."""
     return action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO)
 
 
-def hidden_action(action: GroupAction, width: int) -> GroupAction:
+def hidden_action(action: LinearAction, width: int) -> LinearAction:
     """``width`` hidden fields: regular ones of a small finite group; else copies of the event and invariants."""
     if has_regular_fields(action):
         return action.regular_fields(width)
@@ -94,14 +94,14 @@ class EquivariantNetwork(nn.Module):
 
     def __init__(
         self,
-        action_in: GroupAction,
-        action_out: GroupAction,
+        action_in: LinearAction,
+        action_out: LinearAction,
         *,
         width: int = 16,
         depth: int = 2,
         activation: str | None = None,
         bias: Literal["channels", "pixels"] = "channels",
-        hidden_fields: Callable[[GroupAction], GroupAction] | None = None,
+        hidden_fields: Callable[[LinearAction], LinearAction] | None = None,
     ) -> None:
         super().__init__()
         if width < 1 or depth < 0:
@@ -117,19 +117,19 @@ class EquivariantNetwork(nn.Module):
         self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(sources, targets, strict=True))
         self.activations = nn.ModuleList(self.activation(kind, hidden) for _ in range(depth))
 
-    def hidden(self, action: GroupAction, width: int) -> GroupAction:
+    def hidden(self, action: LinearAction, width: int) -> LinearAction:
         """How the group moves the hidden layers."""
         return hidden_action(action, width)
 
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         """One linear layer between two actions."""
         raise NotImplementedError
 
-    def bias_of(self, action_out: GroupAction) -> Literal[True, "pixels"]:
+    def bias_of(self, action_out: LinearAction) -> Literal[True, "pixels"]:
         """The bias of the layer to that action: of the last, one for each orbit of channels."""
         return "pixels" if self._bias == "pixels" and action_out is not self.action_out else True
 
-    def activation(self, kind: str, action: GroupAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> nn.Module:
         """One activation of the hidden fields."""
         return _ACTIVATIONS[kind](action)
 
@@ -158,7 +158,7 @@ class EquivariantMLP(EquivariantNetwork):
         torch.Size([5, 3])
     """
 
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return EquivariantLinear(action_in, action_out)
 
 
@@ -173,5 +173,5 @@ class EquivariantCNN(EquivariantNetwork):
         torch.Size([5, 2, 8, 8])
     """
 
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return EquivariantConv(action_in, action_out, bias=self.bias_of(action_out))  # type: ignore[arg-type]  # it checks

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.registry import registered
@@ -24,7 +24,7 @@ class _IrrepWise(nn.Module):
 
     lipschitz: float
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
         if action.event_dim != 1:
             raise ValueError(f"{type(self).__name__} needs vectors, got {action}; on images use pointwise activations")
@@ -69,7 +69,7 @@ class SoftThresholdNorm(_IrrepWise):
 
     lipschitz = 1.0
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         self.raw_threshold = nn.Parameter(torch.linspace(-2.0, 2.0, self.copies))
 
@@ -100,7 +100,7 @@ class GatedNorm(_IrrepWise):
     lipschitz = math.inf
     looks_back: Tensor | None
 
-    def __init__(self, action: GroupAction, *, labels: Sequence[int] | None = None) -> None:
+    def __init__(self, action: LinearAction, *, labels: Sequence[int] | None = None) -> None:
         super().__init__(action)
         invariants = action.invariants()
         self.gate = nn.Linear(self.copies, self.copies)

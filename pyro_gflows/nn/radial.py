@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.registry import registered
@@ -25,7 +25,7 @@ class IsotypicParts(nn.Module):
         action: any action with a decomposition.
     """
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__()
         rows = [isotype.basis.flatten(0, 1) for isotype in action.decomposition]
         self.sizes = [len(row) for row in rows]
@@ -68,7 +68,7 @@ class RadialTerm(nn.Module):
 
     terms = 1
 
-    def __init__(self, action: GroupAction, *, knots: int = 64, limit: float = 4.0) -> None:
+    def __init__(self, action: LinearAction, *, knots: int = 64, limit: float = 4.0) -> None:
         super().__init__()
         self.action = action
         self.parts = IsotypicParts(action)

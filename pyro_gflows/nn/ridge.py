@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.registry import registered
@@ -45,7 +45,7 @@ class Ridges(nn.Module):
         (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
-    def __init__(self, action: GroupAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
+    def __init__(self, action: LinearAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
         super().__init__()
         if not action.is_finite or action.event_dim != 1:
             raise ValueError(f"ridge terms need a finite group on vectors, got {action}; use radial terms instead")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, ImageAction
+from pyro_gflows.actions import ImageAction, LinearAction
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.restriction import restricted_regular
@@ -77,12 +77,12 @@ class SoftNetwork(EquivariantNetwork):
         super().__init__(action_in, action_out, width=width, depth=depth, activation=activation)
         self.scale_last_(start)
 
-    def hidden(self, action: GroupAction, width: int) -> ImageAction:
+    def hidden(self, action: LinearAction, width: int) -> ImageAction:
         """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
         assert isinstance(action, ImageAction) and isinstance(action.group, FiniteGroup)
         return action.with_fields([restricted_regular(action.group, self._sampled)] * width)
 
-    def layer(self, action_in: GroupAction, action_out: GroupAction) -> nn.Module:
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         assert isinstance(action_in, ImageAction) and isinstance(action_out, ImageAction)
         if not self._is_hidden(action_in):
             return _Entrance(action_in, action_out, self.group, self.kernel_size)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.orbits import component_labels
 
 __all__ = ["coordinate_moves", "signed_orbits", "spread"]
 
 
-def coordinate_moves(action: GroupAction) -> tuple[Tensor, Tensor]:
+def coordinate_moves(action: LinearAction) -> tuple[Tensor, Tensor]:
     """Where the identity and each generator take each coordinate of the flattened event from, and with which sign.
 
     Example:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.testing.report import compare, require, tolerance
 from pyro_gflows.testing.symmetry import default_elements
 from pyro_gflows.transforms import EquivariantTransform
@@ -51,10 +51,10 @@ def assert_equivariant_given(
         raise ValueError(f"expected a transform that takes a context, got {transform}; use assert_equivariant")
     tol = tolerance("symmetry", x) if tol is None else tol
     with torch.no_grad():
-        y = transform.call_given(x, context)[0]
+        y = transform.call_and_ladj(x, context)[0]
     group = default_elements(action_in) if elements is None else elements
-    forth: _Call = transform.call_given
-    back: _Call = transform.inv_call_given
+    forth: _Call = transform.call_and_ladj
+    back: _Call = transform.inv_call_and_ladj
     for what, call, points, before, after in [
         ("", forth, x, action_in, action_out),
         ("the inverse is ", back, y, action_out, action_in),
@@ -72,8 +72,8 @@ def assert_equivariant_given(
 
 def assert_invariant_given(
     log_prob: Callable[[Tensor, Tensor], Tensor],
-    action: GroupAction,
-    context_action: GroupAction,
+    action: LinearAction,
+    context_action: LinearAction,
     x: Tensor,
     context: Tensor,
     *,
@@ -107,9 +107,9 @@ def assert_invariant_given(
 
 def _assert_moves(
     function: Callable[[Tensor, Tensor], Tensor],
-    action: GroupAction,
-    context_action: GroupAction,
-    action_out: GroupAction | None,
+    action: LinearAction,
+    context_action: LinearAction,
+    action_out: LinearAction | None,
     x: Tensor,
     context: Tensor,
     elements: Tensor,

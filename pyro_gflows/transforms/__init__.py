@@ -3,12 +3,11 @@
 from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
 from pyro_gflows.transforms.compose import Compose
-from pyro_gflows.transforms.conditional import ConditionalTransform, Conditioned
+from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
-from pyro_gflows.transforms.invert import Invert
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform

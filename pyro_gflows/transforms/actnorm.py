@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.registry import registered
@@ -40,7 +40,7 @@ class GActNorm(DataDependentTransform):
     field: Tensor
     shift: Tensor
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         sizes = torch.tensor(action.field_sizes)
         self.invariants = FixedBasis(action.invariants())
@@ -53,12 +53,12 @@ class GActNorm(DataDependentTransform):
         """A field vector, shaped to broadcast over the rest of the event."""
         return vector.reshape(-1, *[1] * (self.action_in.event_dim - 1))
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale = self.log_scale[self.field]
         y = (x + self._columns(self.shift @ self.invariants(x))) * self._columns(scale.exp())
         return y, self._ladj(scale, x)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale = self.log_scale[self.field]
         x = y * self._columns((-scale).exp()) - self._columns(self.shift @ self.invariants(y))
         return x, -self._ladj(scale, y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -33,7 +33,7 @@ class GAffine(ConditionalTransform):
         depth: its hidden layers.
 
     Raises:
-        TypeError: ``context_action`` is not a GroupAction.
+        TypeError: ``context_action`` is not a LinearAction.
         ValueError: a context that does not go with the event, or a transformer of another action.
 
     Source: Auto-Encoding Variational Bayes, arXiv:1312.6114.
@@ -49,9 +49,9 @@ class GAffine(ConditionalTransform):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         *,
-        context_action: GroupAction,
+        context_action: LinearAction,
         transformer: Transformer | None = None,
         network: nn.Module | None = None,
         width: int = 16,
@@ -64,9 +64,9 @@ class GAffine(ConditionalTransform):
             network = conditioner(self.inputs_action(), params_action, width=width, depth=depth, start=start)
         self.network = network
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         image: tuple[Tensor, Tensor] = self.transformer(x, self.network(self.inputs([], context)))
         return image
 
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transformer.inverse(y, self.network(self.inputs([], context)))

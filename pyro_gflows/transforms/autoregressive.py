@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, Split
+from pyro_gflows.actions import LinearAction, Split
 from pyro_gflows.actions.default_split import split_of
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import AutoregressiveNetwork
@@ -54,11 +54,11 @@ class GAutoregressive(OneWayTransform):
         self,
         split: Split,
         *,
-        transformer: Callable[[GroupAction], Transformer] | None = None,
+        transformer: Callable[[LinearAction], Transformer] | None = None,
         width: int = 8,
         depth: int = 2,
         fast: Fast = "score",
-        context_action: GroupAction | None = None,
+        context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(require_split(split).action, fast=fast, context_action=context_action)
         if not split.is_slicing:
@@ -115,10 +115,10 @@ class GInverseAutoregressive(GAutoregressive):
         self,
         split: Split,
         *,
-        transformer: Callable[[GroupAction], Transformer] | None = None,
+        transformer: Callable[[LinearAction], Transformer] | None = None,
         width: int = 8,
         depth: int = 2,
-        context_action: GroupAction | None = None,
+        context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(
             split, transformer=transformer, width=width, depth=depth, fast="sample", context_action=context_action
@@ -126,14 +126,14 @@ class GInverseAutoregressive(GAutoregressive):
 
 
 def g_autoregressive(
-    action: GroupAction,
+    action: LinearAction,
     *,
     split: Split | None = None,
-    transformer: Callable[[GroupAction], Transformer] | None = None,
+    transformer: Callable[[LinearAction], Transformer] | None = None,
     width: int = 8,
     depth: int = 2,
     fast: Fast = "score",
-    context_action: GroupAction | None = None,
+    context_action: LinearAction | None = None,
 ) -> GAutoregressive:
     """An autoregressive layer over the blocks of ``split`` (by default that of ``default_split``).
 

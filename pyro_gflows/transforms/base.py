@@ -1,8 +1,9 @@
-"""EquivariantTransform: the one place where the contract with Pyro is kept."""
+"""EquivariantTransform: the one place where the contract with Pyro is kept; its inverse and its conditioned view."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,36 +13,39 @@ from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import Action
 from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
-from pyro_gflows.transforms.last_draw import LastDraw
+from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantTransform", "forget_param_store"]
+__all__ = ["Conditioned", "EquivariantTransform", "Invert", "Wrapper", "forget_param_store"]
 
 
 class EquivariantTransform(TransformModule):
-    r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x) = \rho_{out}(g)\,T(x)`.
+    r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`.
 
-    A subclass writes ``call_and_ladj(x)`` and ``inv_call_and_ladj(y)``: value and log|det| of that very map in one
-    pass, the log-det of exactly the batch shape. All that Pyro and torch ask for is derived here, and that inside
-    ``torch.autocast`` these methods compute without it, networks included: an event that was rounded to three digits
-    has lost its symmetry and its log-det.
+    A subclass writes ``call_and_ladj(x, context=None)`` and ``inv_call_and_ladj(y, context=None)``: value and log|det|
+    of that very map in one pass, the log-det of exactly the batch shape. A layer that takes no context ignores it, or
+    leaves the argument out. All that Pyro and torch ask for is derived here. Nothing is remembered between calls; the
+    memory for scoring what was just drawn belongs to :class:`~pyro_gflows.flow_distribution.FlowDistribution`.
+
+    Inside ``torch.autocast`` these methods compute without it, networks included: an event that was rounded to three
+    digits has lost its symmetry and its log-det.
 
     Args:
-        action_in: how the group moves x.
-        action_out: how it moves y (as x, unless given).
+        action_in: how the group acts on x.
+        action_out: how it acts on y (as on x, unless given).
 
     Raises:
-        TypeError: ``action_in`` is not a GroupAction; (in a call) events, contexts or weights of half precision.
+        TypeError: ``action_in`` is not an Action; (in a call) events, contexts or weights of half precision.
         ValueError: two actions of different groups.
 
     Example:
         >>> from pyro_gflows import VectorAction
         >>> class Double(EquivariantTransform):
-        ...     def call_and_ladj(self, x):
+        ...     def call_and_ladj(self, x, context=None):
         ...         return 2 * x, torch.full(x.shape[:-1], x.shape[-1] * torch.tensor(2.0).log())
-        ...     def inv_call_and_ladj(self, y):
+        ...     def inv_call_and_ladj(self, y, context=None):
         ...         return y / 2, -self.call_and_ladj(y)[1]
         >>> Double(VectorAction.plane("D4")).inv(torch.ones(2))
         tensor([0.5000, 0.5000])
@@ -52,59 +56,49 @@ class EquivariantTransform(TransformModule):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, _COMPUTING, lambda method: full_precision(_refusing_low(method)))
-        on_methods(cls, ("lipschitz_bound",), full_precision)
+        on_methods(cls, ("call_and_ladj", "inv_call_and_ladj"), _taking_a_context, check=_refuse_low)
+        on_methods(cls, ("initialize", "initialize_inverse"), check=_refuse_low)
+        on_methods(cls, ("lipschitz_bound",))
 
-    def __init__(self, action_in: GroupAction, action_out: GroupAction | None = None) -> None:
+    def __init__(self, action_in: Action, action_out: Action | None = None) -> None:
         super().__init__(cache_size=0)
-        if not isinstance(action_in, GroupAction):
-            raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action_in).__name__}")
+        if not isinstance(action_in, Action):
+            raise TypeError(f"expected an Action such as VectorAction.plane('D4'), got {type(action_in).__name__}")
         action_in.require_representation()
         self.action_in = action_in
         self.action_out = action_in if action_out is None else action_out
         if self.action_out.group != action_in.group:
             raise ValueError(f"expected two actions of one group, got {action_in} and {self.action_out}")
-        self._last_draw = LastDraw()
         self._inverse_ref: weakref.ref[EquivariantTransform] | None = None
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(T(x), log|det dT/dx|)``."""
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(T(x | context), log|det dT/dx|)``."""
         raise NotImplementedError
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """``(T^{-1}(y), log|det dT^{-1}/dy|)``."""
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(T^{-1}(y | context), log|det dT^{-1}/dy|)``."""
         raise NotImplementedError
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Set data-dependent parameters from base-side events x, and return T(x). Most transforms have none."""
         with torch.no_grad():
-            return self.call_given(x, context)[0]
+            return self.call_and_ladj(x, context)[0]
 
     def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """As :meth:`initialize`, from data-side events y; returns T^{-1}(y)."""
         with torch.no_grad():
-            return self.inv_call_given(y, context)[0]
+            return self.inv_call_and_ladj(y, context)[0]
 
     # -- contexts: see ConditionalTransform ---------------------------------------------------------------------------
     @property
-    def context_action(self) -> GroupAction | None:
-        """How the group moves the context that this transform takes; None: it takes none."""
+    def context_action(self) -> Action | None:
+        """How the group acts on the context that this transform takes; None: it takes none."""
         return None
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``call_and_ladj`` under a context; one that takes none is the same under all."""
-        return self.call_and_ladj(x)
-
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``inv_call_and_ladj`` under a context."""
-        return self.inv_call_and_ladj(y)
-
     @full_precision
-    def condition(self, context: Tensor) -> EquivariantTransform:
+    def condition(self, context: Tensor) -> Conditioned:
         """This transform under a batch of contexts, a :class:`Conditioned` view that shares the weights."""
-        from pyro_gflows.transforms.conditional import Conditioned  # it is an EquivariantTransform itself
-
         return Conditioned(self, context)
 
     # -- torch's Transform --------------------------------------------------------------------------------------------
@@ -135,69 +129,36 @@ class EquivariantTransform(TransformModule):
         return _exchange(shape, self.action_out, self.action_in)
 
     def _call(self, x: Tensor) -> Tensor:
-        drawn = self._last_draw.source_of(self, x)
-        if drawn is not None:
-            return drawn
         self.action_in.check_event(x)
-        y, ladj = self.call_and_ladj(x)
-        self._last_draw.keep(self, x, y, ladj)
-        return y
+        return self.call_and_ladj(x)[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        drawn = self.drawn_from(y)
-        if drawn is not None:
-            return drawn
-        x, ladj = self.inv_call_and_ladj(y)
-        self._last_draw.keep(self, y, x, -ladj)
-        return x
+        self.action_out.check_event(y, "y")
+        return self.inv_call_and_ladj(y)[0]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        kept = self._last_draw.take(self, x, y)
-        return self.call_and_ladj(x)[1] if kept is None else kept
-
-    def drawn_from(self, y: Tensor) -> Tensor | None:
-        """What this very tensor was made from, if it was made last and nothing has changed since; else None."""
-        drawn = self._last_draw.source_of(self, y)
-        if drawn is None:
-            self.action_out.check_event(y, "y")
-        return drawn
+        return self.call_and_ladj(x)[1]
 
     @property
     def inv(self) -> EquivariantTransform:
         inverse = None if self._inverse_ref is None else self._inverse_ref()
         if inverse is None:
-            from pyro_gflows.transforms.invert import Invert  # it is an EquivariantTransform itself
-
             inverse = Invert(self)
             self._inverse_ref = weakref.ref(inverse)
         return inverse
 
     def with_cache(self, cache_size: int = 1) -> EquivariantTransform:
-        return self  # its own cache is always on, and never stale
+        return self  # a cache of torch's does not see that weights change
 
-    def clear_cache(self) -> None:
-        """Forget the last drawn value."""
-        self._last_draw.drop()
-
-    # -- nothing outlives the weights that made it --------------------------------------------------------------------
-    def train(self, mode: bool = True) -> EquivariantTransform:
-        self.clear_cache()
-        super().train(mode)
-        return self
-
+    # -- torch's Module -----------------------------------------------------------------------------------------------
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self.clear_cache()
         super()._apply(*args, **kwargs)
         self._has_low_weights = any(is_low(parameter) for parameter in self.parameters())
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.clear_cache()
-        super()._load_from_state_dict(*args, **kwargs)
-
     def __getstate__(self) -> dict[str, Any]:
         forget_param_store(self)
-        return {**self.__dict__, "_last_draw": LastDraw(), "_inverse_ref": None, "_inv": None}
+        return {**self.__dict__, "_inverse_ref": None, "_inv": None}
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -211,28 +172,25 @@ class EquivariantTransform(TransformModule):
         return f"{self.action_in} -> {self.action_out}"
 
 
-_COMPUTING = (
-    "call_and_ladj",
-    "inv_call_and_ladj",
-    "call_given",
-    "inv_call_given",
-    "initialize",
-    "initialize_inverse",
-)
-
-
-def _refusing_low(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a transform that refuses events, contexts and weights of half precision."""
+def _taking_a_context(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method with a context, which one that was written without it ignores."""
+    if len(inspect.signature(method).parameters) > 2:
+        return method
 
     @functools.wraps(method)
-    def inner(self: EquivariantTransform, *args: Any, **kwargs: Any) -> Any:
-        for value in (*args, *kwargs.values()):
-            refuse_low(value, "events and contexts")
-        if self._has_low_weights:
-            refuse_low(next(filter(is_low, self.parameters()), None), "weights")
-        return method(self, *args, **kwargs)
+    def inner(self: EquivariantTransform, event: Tensor, context: Tensor | None = None) -> Any:
+        return method(self, event)
 
+    del inner.__wrapped__  # type: ignore[attr-defined]  # inspect would show the signature without a context
     return inner
+
+
+def _refuse_low(transform: EquivariantTransform, *values: Any) -> None:
+    """TypeError for events, contexts or weights of half precision."""
+    for value in values:
+        refuse_low(value, "events and contexts")
+    if transform._has_low_weights:
+        refuse_low(next(filter(is_low, transform.parameters()), None), "weights")
 
 
 def forget_param_store(module: torch.nn.Module) -> None:
@@ -242,7 +200,7 @@ def forget_param_store(module: torch.nn.Module) -> None:
         parameter.__dict__.pop("unconstrained", None)
 
 
-def _exchange(shape: Sequence[int], old: GroupAction, new: GroupAction) -> torch.Size:
+def _exchange(shape: Sequence[int], old: Action, new: Action) -> torch.Size:
     shape = torch.Size(shape)
     batch = len(shape) - old.event_dim
     if batch < 0 or shape[batch:] != old.event_shape:
@@ -250,3 +208,163 @@ def _exchange(shape: Sequence[int], old: GroupAction, new: GroupAction) -> torch
             f"expected a shape (..., {', '.join(map(str, old.event_shape))}) for {old}, got {tuple(shape)}"
         )
     return shape[:batch] + new.event_shape
+
+
+@registered
+class Invert(EquivariantTransform):
+    r"""The inverse bijection, :math:`y \mapsto T^{-1}(y)`, as a Module that owns the transform it inverts.
+
+    Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`; it is equivariant because T is.
+
+    Args:
+        transform: the transform T to invert.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_residual
+        >>> layer = g_residual(VectorAction.plane("D8"))
+        >>> layer.inv.inv is layer
+        True
+    """
+
+    def __init__(self, transform: EquivariantTransform) -> None:
+        super().__init__(transform.action_out, transform.action_in)
+        self.transform = transform
+
+    @property
+    def inv(self) -> EquivariantTransform:
+        return self.transform
+
+    @property
+    def context_action(self) -> Action | None:
+        return self.transform.context_action
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.codomain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.domain
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        return self.transform.inverse_shape(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        return self.transform.forward_shape(shape)
+
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.inv_call_and_ladj(x, context)
+
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.call_and_ladj(y, context)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.transform.initialize_inverse(x, context)
+
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.transform.initialize(y, context)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return -self.transform.log_abs_det_jacobian(y, x)
+
+
+class Wrapper(EquivariantTransform):
+    """A transform with the domain and the image of ``transform``, which it computes in a way of its own."""
+
+    transform: EquivariantTransform
+
+    @property
+    def domain(self) -> constraints.Constraint:
+        return self.transform.domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:
+        return self.transform.codomain
+
+    @property
+    def reaches_all(self) -> bool:
+        return self.transform.reaches_all
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        return self.transform.forward_shape(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        return self.transform.inverse_shape(shape)
+
+
+class Conditioned(Wrapper):
+    r""":math:`x \mapsto T(x \mid c)` for a batch of contexts: a light view that shares T's weights.
+
+    Its batch shape is that of the events joined with that of the contexts, so that a distribution draws one base sample
+    for each context. For a fixed context nothing is left of the symmetry: the view claims the trivial group only.
+
+    Args:
+        transform: T, with a ``context_action``.
+        context: shape ``batch_shape + context_action.event_shape``.
+
+    Raises:
+        ValueError: T takes no context, or the context has another event shape.
+
+    Example:
+        >>> from pyro_gflows import GAffine, VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> layer = GAffine(action, context_action=VectorAction.regular("D4"))
+        >>> view = layer.condition(torch.zeros(5, 8))
+        >>> view(torch.zeros(2)).shape, view.action_in
+        (torch.Size([5, 2]), VectorAction(C1 on R^2: 2 x trivial))
+    """
+
+    context: Tensor
+
+    def __init__(self, transform: EquivariantTransform, context: Tensor) -> None:
+        action = transform.context_action
+        if action is None:
+            raise ValueError(
+                f"expected a transform that takes a context, got {transform}; give its constructor context_action="
+            )
+        action.check_event(context, "context")
+        refuse_low(context, "events and contexts")
+        super().__init__(transform.action_in.without_symmetry(), transform.action_out.without_symmetry())
+        self.transform = transform
+        # a buffer, so that a distribution's memory of its last draw sees when the context is changed
+        self.register_buffer("context", context, persistent=False)
+        self._context_dim = action.event_dim
+        self.training = transform.training
+
+    @property
+    def _batch_shape(self) -> torch.Size:
+        return self.context.shape[: self.context.ndim - self._context_dim]
+
+    def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.transform.reaches(*self._pair(y, self.action_out))
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        return self._joined(super().forward_shape(shape), self.action_out)
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        return self._joined(super().inverse_shape(shape), self.action_in)
+
+    def _joined(self, shape: torch.Size, action: Action) -> torch.Size:
+        batch = shape[: len(shape) - action.event_dim]
+        try:
+            return torch.broadcast_shapes(batch, self._batch_shape) + action.event_shape
+        except RuntimeError:
+            raise ValueError(
+                f"the batch shapes of the events and of the contexts do not broadcast: {tuple(batch)} and "
+                f"{tuple(self._batch_shape)}"
+            ) from None
+
+    def _pair(self, x: Tensor, action: Action) -> tuple[Tensor, Tensor]:
+        """Events and contexts, of one batch shape."""
+        shape = self._joined(x.shape, action)
+        batch = shape[: len(shape) - action.event_dim]
+        return x.expand(shape), self.context.expand(batch + self.context.shape[self.context.ndim - self._context_dim :])
+
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.call_and_ladj(*self._pair(x, self.action_in))
+
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.inv_call_and_ladj(*self._pair(y, self.action_out))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, for contexts of batch shape {tuple(self._batch_shape)}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -84,22 +84,32 @@ class Compose(ConditionalTransform):
             inside = inside & part.reaches(y, context)
             if all(earlier.reaches_all for earlier in self.transforms[:position]):
                 break
-            y = part.inv_call_given(y, context)[0]
+            y = part.inv_call_and_ladj(y, context)[0]
         return inside
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])
         for part in self.transforms:
-            x, ladj = part.call_given(x, context)
+            x, ladj = part.call_and_ladj(x, context)
             total = total + ladj
         return x, total
 
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = y.new_zeros(y.shape[: y.ndim - self.action_out.event_dim])
         for part in reversed(self.transforms):
-            y, ladj = part.inv_call_given(y, context)
+            y, ladj = part.inv_call_and_ladj(y, context)
             total = total + ladj
         return y, total
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        for part in self.transforms:
+            shape = part.forward_shape(shape)
+        return torch.Size(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        for part in reversed(self.transforms):
+            shape = part.inverse_shape(shape)
+        return torch.Size(shape)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         for part in self.transforms:
@@ -111,17 +121,12 @@ class Compose(ConditionalTransform):
             y = part.initialize_inverse(y, context)
         return y
 
-    def clear_cache(self) -> None:
-        super().clear_cache()
-        for part in self.transforms:
-            part.clear_cache()
-
     def extra_repr(self) -> str:
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
 
 
-def _common_context(transforms: Sequence[EquivariantTransform]) -> GroupAction | None:
-    known: GroupAction | None = None
+def _common_context(transforms: Sequence[EquivariantTransform]) -> LinearAction | None:
+    known: LinearAction | None = None
     for position, transform in enumerate(transforms):
         action = transform.context_action
         if known is not None and action is not None and action != known:

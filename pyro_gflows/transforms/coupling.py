@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, Split
+from pyro_gflows.actions import LinearAction, Split
 from pyro_gflows.actions.default_split import split_of
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import Conditioner, conditioner, conditioner_from
@@ -66,7 +66,7 @@ class GCoupling(ConditionalTransform):
         network: nn.Module | None = None,
         width: int = 16,
         depth: int = 2,
-        context_action: GroupAction | None = None,
+        context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(require_split(split).action, context_action=context_action)
         if not 0 <= moved < len(split.parts):
@@ -93,10 +93,10 @@ class GCoupling(ConditionalTransform):
         parts[self.moved], ladj = move(parts[self.moved], params, self.belongs)
         return self.split.merge(parts), ladj
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_map(x, context, inverse=False)
 
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_map(y, context, inverse=True)
 
     def extra_repr(self) -> str:
@@ -104,14 +104,14 @@ class GCoupling(ConditionalTransform):
 
 
 def g_coupling(
-    action: GroupAction,
+    action: LinearAction,
     *,
     split: Split | None = None,
-    transformer: Callable[[GroupAction], Transformer] | None = None,
+    transformer: Callable[[LinearAction], Transformer] | None = None,
     network: Conditioner | None = None,
     width: int = 16,
     depth: int = 2,
-    context_action: GroupAction | None = None,
+    context_action: LinearAction | None = None,
 ) -> Compose:
     """One coupling step in which every part of the split moves once, as the others say.
 

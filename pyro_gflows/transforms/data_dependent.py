@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["DataDependentTransform", "leaving_alone_what_is_set", "mark_as_set"]
@@ -41,7 +41,7 @@ class DataDependentTransform(EquivariantTransform):
 
     initialized: Tensor
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         self.register_buffer("initialized", torch.tensor(False))
         self._left_alone = False

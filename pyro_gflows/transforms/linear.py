@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction, VectorAction
+from pyro_gflows.actions import LinearAction, VectorAction
 from pyro_gflows.nn import EquivariantLinear
 from pyro_gflows.numerics import cap_norm, matrix_exp
 from pyro_gflows.registry import registered
@@ -45,7 +45,7 @@ class GLinear(EquivariantTransform):
         )
     """
 
-    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
         super().__init__(action)
         channels = VectorAction(action.fields)
         self.cap = cap * channels.numel**0.5
@@ -66,10 +66,10 @@ class GLinear(EquivariantTransform):
         image = (mixed.to(x) @ columns).reshape(x.shape)
         return image, (self._pixels * matrix.trace()).to(x).expand(batch)
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_exponential(x, 1)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_exponential(y, -1)
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import kernels_once
 from pyro_gflows.numerics import BanachSolver, Branch, ExactLogDet, LogDet, NewtonSolver, Solver, implicit_root
 from pyro_gflows.registry import registered
@@ -52,7 +52,7 @@ class GMonotone(EquivariantTransform):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         branch: nn.Module,
         *,
         log_det: LogDet | None = None,
@@ -70,10 +70,10 @@ class GMonotone(EquivariantTransform):
         """An upper bound of Lip(f), as the weights are now."""
         return bound_now(self.branch)
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._across(self.branch, _Negative(self.branch), x)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._across(_Negative(self.branch), self.branch, y)
 
     def _across(self, there: Branch, back: Branch, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import Action
 from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Fast", "OneWayTransform"]
@@ -25,7 +25,7 @@ class OneWayTransform(ConditionalTransform):
         context_action: how the group moves the context; None: there is none.
     """
 
-    def __init__(self, action: GroupAction, *, fast: Fast = "score", context_action: GroupAction | None = None) -> None:
+    def __init__(self, action: Action, *, fast: Fast = "score", context_action: Action | None = None) -> None:
         super().__init__(action, context_action=context_action)
         if fast not in ("score", "sample"):
             raise ValueError(f"expected fast='score' (density estimation) or fast='sample' (guides), got {fast!r}")
@@ -39,11 +39,17 @@ class OneWayTransform(ConditionalTransform):
         """The inverse of the cheap map and its log|det|."""
         raise NotImplementedError
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.cheap(x, context) if self.fast == "sample" else self.costly(x, context)
 
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.costly(y, context) if self.fast == "sample" else self.cheap(y, context)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        # either end gives it; the cheap way, unless the gradient is asked for at the other end
+        if self.fast == "sample" or (x.requires_grad and not y.requires_grad):
+            return super().log_abs_det_jacobian(x, y)
+        return -self.inv_call_and_ladj(y)[1]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, fast={self.fast!r}"

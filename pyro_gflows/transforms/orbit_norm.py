@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.orbits import component_labels
 from pyro_gflows.nn.tying import coordinate_moves
 from pyro_gflows.registry import registered
@@ -38,7 +38,7 @@ class GOrbitNorm(DataDependentTransform):
 
     orbit: Tensor
 
-    def __init__(self, action: GroupAction) -> None:
+    def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         if not action.is_permutation or not action.is_finite:
             raise ValueError(f"expected an action that permutes coordinates, got {action}; use GActNorm")
@@ -48,10 +48,10 @@ class GOrbitNorm(DataDependentTransform):
         self.log_scale = nn.Parameter(torch.zeros(count))
         self.shift = nn.Parameter(torch.zeros(count))
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x * self.log_scale.exp()[self.orbit] + self.shift[self.orbit], self._ladj(x)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (y - self.shift[self.orbit]) * (-self.log_scale).exp()[self.orbit], -self._ladj(y)
 
     def _ladj(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of_file
 from pyro_gflows.nn.radial import IsotypicParts, safe_norm
 from pyro_gflows.numerics import rational_quadratic
@@ -59,11 +59,11 @@ class GRadial(ConditionalTransform):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         *,
         bins: int = 32,
         limit: float = 4.0,
-        context_action: GroupAction | None = None,
+        context_action: LinearAction | None = None,
         width: int = 16,
         knots: Knots | None = None,
     ) -> None:
@@ -114,10 +114,10 @@ class GRadial(ConditionalTransform):
             total = total + (log_slope + across).squeeze(-1)
         return self.parts.merge(moved), total
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._through(x, context, inverse=True)
 
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._through(y, context, inverse=False)
 
     def computed_arguments(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _spline(r: Tensor, position: Tensor, value: Tensor, slope: Tensor, *, invers
 
 
 def g_radial(
-    action: GroupAction, *, bins: int = 32, limit: float = 4.0, context_action: GroupAction | None = None
+    action: LinearAction, *, bins: int = 32, limit: float = 4.0, context_action: LinearAction | None = None
 ) -> GRadial:
     """A radial spline layer, with the arguments of :class:`GRadial`.
 

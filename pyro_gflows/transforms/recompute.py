@@ -7,11 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.numerics import replayable, replayed
 from pyro_gflows.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
-from pyro_gflows.transforms.wrapper import Wrapper
+from pyro_gflows.transforms.base import EquivariantTransform, Wrapper
 
 __all__ = ["Recompute"]
 
@@ -49,23 +48,17 @@ class Recompute(Wrapper):
         self.transform = transform
 
     @property
-    def context_action(self) -> GroupAction | None:
+    def context_action(self) -> LinearAction | None:
         return self.transform.context_action
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.transform.reaches(y, context)
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.call_given(x, None)
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._sparingly(self.transform.call_and_ladj, x, context)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inv_call_given(y, None)
-
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._sparingly(self.transform.call_given, x, context)
-
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._sparingly(self.transform.inv_call_given, y, context)
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._sparingly(self.transform.inv_call_and_ladj, y, context)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.transform.initialize(x, context)

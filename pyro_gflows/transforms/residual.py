@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import (
     ConditionalBranch,
     LipschitzDenseNetwork,
@@ -65,7 +65,7 @@ class GResidual(OneWayTransform):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         branch: nn.Module,
         *,
         log_det: LogDet | None = None,
@@ -144,7 +144,7 @@ def certificate(branch: nn.Module, log_det: LogDet, dim: int, *, as_built: float
     return f"Lipschitz bound {bound:.4g}{'' if promised else ' as built'}, log-det {estimator}"
 
 
-def check_branch(branch: nn.Module, action: GroupAction) -> float:
+def check_branch(branch: nn.Module, action: LinearAction) -> float:
     """The bound of a branch; TypeError or ValueError unless it is a contraction with a bound, made for this action."""
     bound = _check_bound(branch)
     if getattr(branch, "action", action) != action:
@@ -176,7 +176,7 @@ _TRUNCATION = 1e-3  # nats for each number
 _PROBES = 4
 
 
-def _default_log_det(action: GroupAction, branch: nn.Module) -> LogDet:
+def _default_log_det(action: LinearAction, branch: nn.Module) -> LogDet:
     if action.numel <= _EXACT_UP_TO:
         return ExactLogDet()
     if action.numel <= _DENSE_UP_TO:
@@ -186,14 +186,14 @@ def _default_log_det(action: GroupAction, branch: nn.Module) -> LogDet:
 
 
 def g_residual(
-    action: GroupAction,
+    action: LinearAction,
     *,
     branch: nn.Module | None = None,
     bound: float = 0.99,
     log_det: LogDet | None = None,
     solver: Solver | None = None,
     fast: Fast = "score",
-    context_action: GroupAction | None = None,
+    context_action: LinearAction | None = None,
 ) -> GResidual:
     """A residual layer with the branch that suits the action.
 
@@ -215,7 +215,7 @@ def g_residual(
         context_action: how the group moves a context that the default branch reads; None: there is none.
 
     Raises:
-        TypeError: ``action`` is not a GroupAction, or the branch has no ``lipschitz_bound``.
+        TypeError: ``action`` is not a LinearAction, or the branch has no ``lipschitz_bound``.
         ValueError: a bound of 1 or more, or a branch made for another action.
 
     Example:
@@ -225,15 +225,15 @@ def g_residual(
         >>> g_residual(ImageAction("D4", channels=3, size=32), bound=0.9).log_det.evaluation
         SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 4 fixed probes)
     """
-    if not isinstance(action, GroupAction):
-        raise TypeError(f"expected a GroupAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+    if not isinstance(action, LinearAction):
+        raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
     chosen = _default_branch(action, context_action, bound) if branch is None else branch
     if log_det is None:
         log_det = _default_log_det(action, chosen)
     return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)
 
 
-def _default_branch(action: GroupAction, context_action: GroupAction | None, bound: float) -> nn.Module:
+def _default_branch(action: LinearAction, context_action: LinearAction | None, bound: float) -> nn.Module:
     if context_action is None:
         return lipschitz_branch(action, bound=bound)
     return ConditionalBranch(action, context_action, bound=bound)

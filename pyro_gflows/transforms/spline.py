@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
@@ -60,7 +60,7 @@ class ElementwiseSpline(Transformer):
 
     def __init__(
         self,
-        action: GroupAction,
+        action: LinearAction,
         *,
         bins: int = 8,
         limit: float = 4.0,

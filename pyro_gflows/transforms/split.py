@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction, Split
+from pyro_gflows.actions import LinearAction, Split
 from pyro_gflows.actions.splits import require_split
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
@@ -61,7 +61,7 @@ class GSplit(ConditionalTransform):
         network: nn.Module | None = None,
         width: int = 16,
         depth: int = 2,
-        context_action: GroupAction | None = None,
+        context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(require_split(split).action, context_action=context_action)
         if len(split.parts) != 2:
@@ -91,16 +91,16 @@ class GSplit(ConditionalTransform):
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.inner.reaches(self.split.split(y)[0], context)
 
-    def call_given(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, second = self.split.split(x)
-        first, inner_ladj = self.inner.call_given(first, context)
+        first, inner_ladj = self.inner.call_and_ladj(first, context)
         second, ladj = self.transformer(second, self.network(self.inputs([first], context)))
         return self.split.merge([first, second]), inner_ladj + ladj
 
-    def inv_call_given(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, second = self.split.split(y)
         second, ladj = self.transformer.inverse(second, self.network(self.inputs([first], context)))
-        first, inner_ladj = self.inner.inv_call_given(first, context)
+        first, inner_ladj = self.inner.inv_call_and_ladj(first, context)
         return self.split.merge([first, second]), inner_ladj + ladj
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:

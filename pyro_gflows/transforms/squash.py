@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -37,7 +37,7 @@ class Squash(EquivariantTransform):
         ValueError: an action that does not permute coordinates, a >= b, or alpha outside [0, 1/2).
     """
 
-    def __init__(self, action: GroupAction, interval: Sequence[float] = (0.0, 1.0), *, alpha: float = 0.05) -> None:
+    def __init__(self, action: LinearAction, interval: Sequence[float] = (0.0, 1.0), *, alpha: float = 0.05) -> None:
         super().__init__(action)
         if not action.is_permutation:
             kind = "a signed permutation" if action.is_signed_permutation else "no permutation"
@@ -77,11 +77,11 @@ class Squash(EquivariantTransform):
     def codomain(self) -> constraints.Constraint:
         return constraints.independent(constraints.interval(*self.limits), self.action_out.event_dim)
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # where s rounds to 0 or 1 the draw must stay one that can be scored
         return (self._bottom + self._length * _inside(self.squash(x))).clamp(*self.limits), self._ladj(x)
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         p = (y - self._bottom) / self._length
         x = self.stretch(_inside(p)).masked_fill(self._is_outside(p), math.nan)
         return x, -self._ladj(x)

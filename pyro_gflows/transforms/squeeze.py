@@ -55,13 +55,13 @@ class GSqueeze(EquivariantTransform):
         self.factor = factor
         self.register_buffer("_order", order, persistent=False)
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         f = self.factor
         blocks = x.unflatten(-1, (x.shape[-1] // f, f)).unflatten(-3, (x.shape[-2] // f, f))
         channels = blocks.movedim((-3, -1), (-4, -3)).flatten(-5, -3)  # torch's pixel_unshuffle fails on empty batches
         return channels.index_select(-3, self._order), x.new_zeros(x.shape[:-3])
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         f = self.factor
         blocks = y.index_select(-3, self._order.argsort()).unflatten(-3, (self.action_in.event_shape[0], f, f))
         x = blocks.movedim((-4, -3), (-3, -1)).flatten(-4, -3).flatten(-2)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import GroupAction
+from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
-from pyro_gflows.precision import full_precision, is_low, on_methods
+from pyro_gflows.precision import is_low, on_methods
 from pyro_gflows.registry import registered
 
 __all__ = ["ElementwiseAffine", "IrrepScale", "MatrixExponential", "Transformer", "default_transformer"]
@@ -33,7 +33,7 @@ class Transformer(nn.Module):
         cap: bound of the log-scales (smooth, by tanh).
     """
 
-    params_action: GroupAction
+    params_action: LinearAction
     """How the group moves the parameters that ``forward`` and ``inverse`` take."""
 
     start: float = 0.0
@@ -41,9 +41,9 @@ class Transformer(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, ("forward", "inverse"), lambda method: full_precision(_raising_params(method)))
+        on_methods(cls, ("forward", "inverse"), _raising_params)
 
-    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
         super().__init__()
         if not 0 < cap < float("inf"):
             raise ValueError(f"expected a positive finite cap of the log-scales, got {cap}")
@@ -57,7 +57,7 @@ class Transformer(nn.Module):
         """The preimage of y and the log-det of the inverse."""
         raise NotImplementedError
 
-    def require(self, action: GroupAction) -> Transformer:
+    def require(self, action: LinearAction) -> Transformer:
         """This transformer; ValueError unless it is made for that action."""
         if self.action != action:
             raise ValueError(f"expected a transformer of {action}, got one of {self.action}")
@@ -128,7 +128,7 @@ class ElementwiseAffine(_Affine):
         VectorAction(C4 on R^8: 2 x regular)
     """
 
-    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
         super().__init__(action, cap=cap)
         if not action.is_signed_permutation:
             raise ValueError(
@@ -162,7 +162,7 @@ class IrrepScale(_Affine):
 
     copy: Tensor
 
-    def __init__(self, action: GroupAction, *, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
         super().__init__(action, cap=cap)
         isotypes = action.field_decomposition()
         dims = torch.tensor([isotype.dim for isotype in isotypes for _ in range(isotype.multiplicity)])
@@ -210,7 +210,7 @@ class MatrixExponential(Transformer):
 
     start = 0.3  # at 0 the product of a, u and v has no gradient at all
 
-    def __init__(self, action: GroupAction, *, rank: int = 2, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, rank: int = 2, cap: float = 3.0) -> None:
         super().__init__(action, cap=cap)
         if action.event_dim != 1:
             raise ValueError(f"MatrixExponential works on vectors, got {action}")
@@ -236,6 +236,6 @@ class MatrixExponential(Transformer):
         return expm_apply(matrix, y - shift, inverse=True)
 
 
-def default_transformer(action: GroupAction) -> Transformer:
+def default_transformer(action: LinearAction) -> Transformer:
     """Element-wise where the group permutes coordinates up to signs, else one scale for each irrep copy."""
     return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)

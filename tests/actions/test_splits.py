@@ -219,5 +219,5 @@ def test_isotypes_are_parts_without_a_common_irrep() -> None:
     assert [part.channels for part in split.parts] == [2, 2, 2, 2, 8]
     with pytest.raises(ValueError, match="holds a single irrep"):
         isotypic_split(ImageAction("C1", 3, size=4))
-    with pytest.raises(TypeError, match="expected a GroupAction to split by irreps, got str"):
+    with pytest.raises(TypeError, match="expected a LinearAction to split by irreps, got str"):
         isotypic_split("D4")  # type: ignore[arg-type]

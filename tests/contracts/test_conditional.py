@@ -56,8 +56,10 @@ def test_it_is_equivariant_jointly_before_and_after_training(layer):
 def test_the_check_would_see_a_break(layer):
     x, context = pairs(layer, 3)
     broken = copy.deepcopy(layer)
-    call = broken.call_given
-    broken.call_given = lambda x, context: call(x, context + 0.1 * torch.arange(context.numel()).reshape(context.shape))
+    call = broken.call_and_ladj
+    broken.call_and_ladj = lambda x, context: call(
+        x, context + 0.1 * torch.arange(context.numel()).reshape(context.shape)
+    )
     with pytest.raises(AssertionError, match="not equivariant"):
         assert_equivariant_given(broken, x, context)
 
@@ -128,7 +130,7 @@ def test_gradients_reach_the_context_in_both_directions(layer):
     x, context = pairs(layer, 2)
     context.requires_grad_()
     direction = events_of(layer.context_action, 2, seed=9)
-    for along in ("call_given", "inv_call_given"):
+    for along in ("call_and_ladj", "inv_call_and_ladj"):
 
         def loss(context, along=along):
             value, ladj = getattr(layer, along)(x, context)

@@ -228,7 +228,7 @@ def test_bad_input():
         base.log_prob(torch.tensor([0.0, math.nan]))
     with pytest.raises(ValueError, match="isotropic"):
         InvariantNormal(action, covariance="diagonal")
-    with pytest.raises(TypeError, match="GroupAction"):
+    with pytest.raises(TypeError, match="LinearAction"):
         InvariantNormal("D4")
 
 

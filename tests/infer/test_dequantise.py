@@ -73,8 +73,8 @@ def test_the_noise_turns_with_the_image(action):
         z = torch.randn(len(levels), *action.event_shape, dtype=dtype)
         context = levels.to(dtype)
         for element in action.elements()[1:5]:  # draws move, with noise that moves
-            moved = dequantiser.noise.transform.call_given(action.act(element, z), action.act(element, context))
-            still = dequantiser.noise.transform.call_given(z, context)
+            moved = dequantiser.noise.transform.call_and_ladj(action.act(element, z), action.act(element, context))
+            still = dequantiser.noise.transform.call_and_ladj(z, context)
             torch.testing.assert_close(moved[0], action.act(element, still[0]), rtol=0, atol=tol)
             torch.testing.assert_close(moved[1], still[1], rtol=tol, atol=tol * action.numel)
     dequantiser.double()

@@ -109,7 +109,7 @@ def test_a_context_has_its_gradient(estimator):
     for each in (layer, sparing):
         torch.manual_seed(0)
         x, context = (points(5, 1, 2, 2, seed=seed).requires_grad_() for seed in (0, 1))
-        y, ladj = each.call_given(x, context)
+        y, ladj = each.call_and_ladj(x, context)
         loss = (WEIGHTS["0 1 2 3 4"] * (ladj + y.square().flatten(1).sum(-1))).sum()
         found.append([loss.detach(), *torch.autograd.grad(loss, [x, context, *each.parameters()])])
     assert_same(*found)

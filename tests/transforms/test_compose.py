@@ -95,5 +95,5 @@ def test_chains_that_do_not_fit_say_why(parts, error, message):
 
 
 def test_layers_need_actions():
-    with pytest.raises(TypeError, match=r"expected a GroupAction such as VectorAction.plane\('D4'\), got str"):
+    with pytest.raises(TypeError, match=r"expected an Action such as VectorAction.plane\('D4'\), got str"):
         GActNorm("D4")

@@ -248,7 +248,7 @@ def test_draws_have_their_tangents_along_the_weights(name):
 def test_contexts_have_tangents_too():
     layer = make_conditional("residual, ridges, plane D4")
     x, context = (torch.randn(3, *a.event_shape).double() for a in (layer.action_in, layer.context_action))
-    for call in (layer.call_given, layer.inv_call_given):
+    for call in (layer.call_and_ladj, layer.inv_call_and_ladj):
         found = jvp(call, (x, context), (x.cos(), context.cos()))[1]
         above, below = (call(x + h * x.cos(), context + h * context.cos()) for h in (1e-6, -1e-6))
         for tangent, a, b in zip(found, above, below, strict=True):

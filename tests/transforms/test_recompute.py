@@ -12,8 +12,8 @@ def gradients(layer, x, context=None):
     """Of a scalar that sees value and log-det, both directions, from one seed."""
     found = []
     with torch.no_grad():
-        y = layer.call_given(x, context)[0]
-    for call, start in ((layer.call_given, x), (layer.inv_call_given, y)):
+        y = layer.call_and_ladj(x, context)[0]
+    for call, start in ((layer.call_and_ladj, x), (layer.inv_call_and_ladj, y)):
         torch.manual_seed(3)
         points = start.clone().requires_grad_()
         given = None if context is None else context.clone().requires_grad_()

@@ -69,7 +69,7 @@ def test_takes_a_users_branch():
             ValueError,
             "expected a branch for .*C4.* got one for .*C3",
         ),
-        (lambda a: g_residual("C4"), TypeError, r"GroupAction such as VectorAction.plane\('D4'\), got str"),
+        (lambda a: g_residual("C4"), TypeError, r"LinearAction such as VectorAction.plane\('D4'\), got str"),
         (lambda a: g_residual(a, bound=1.5), ValueError, r"bound in \(0, 1\), got 1.5"),
         (lambda a: g_residual(a, fast="yes"), ValueError, "expected fast='score'"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pyro_gflows.actions import CoordinateSplit, GroupAction, IrrepSplit, Split, VectorAction
+from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, Split, VectorAction
 from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.nn import HiddenFields, LipschitzNetwork, LipschitzSum, RadialTerm, conditioner
 from pyro_gflows.nn.hidden_fields import maps_between
@@ -45,7 +45,7 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
         ['Compose', 'GActNorm']
     """
 
-    def network(action_in: GroupAction, action_out: GroupAction) -> EquivariantNetwork:
+    def network(action_in: LinearAction, action_out: LinearAction) -> EquivariantNetwork:
         return conditioner(action_in, action_out, **_size(action_in, action_out, width))
 
     splits = _splits(action)
@@ -82,7 +82,7 @@ def _splits(action: VectorAction) -> list[Split]:
     return found
 
 
-def _size(action_in: GroupAction, action_out: GroupAction, width: int) -> dict[str, Any]:
+def _size(action_in: LinearAction, action_out: LinearAction, width: int) -> dict[str, Any]:
     """The keywords of a conditioner that has at most ``_TIMES`` as many weights as one between plain vectors."""
     assert isinstance(action_in, VectorAction) and isinstance(action_out, VectorAction)
     allowed = _TIMES * (width * (action_in.numel + action_out.numel) + width**2)
@@ -93,7 +93,7 @@ def _size(action_in: GroupAction, action_out: GroupAction, width: int) -> dict[s
     return chosen
 
 
-def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any], GroupAction]]:
+def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any], LinearAction]]:
     """The usual network and narrower ones, as keywords and as the action on the hidden layers."""
     yield {"width": width}, hidden_action(action_in, width)
     if has_regular_fields(action_in):
@@ -105,7 +105,7 @@ def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any]
         yield {"width": count, "hidden_fields": fields}, fields(action_in)
 
 
-def _is_within(allowed: int, action_in: VectorAction, hidden: GroupAction, action_out: VectorAction) -> bool:
+def _is_within(allowed: int, action_in: VectorAction, hidden: LinearAction, action_out: VectorAction) -> bool:
     """Whether three linear layers, and the gates between them, have at most so many weights."""
     assert isinstance(hidden, VectorAction)
     linear = sum(maps_between(a, b) for a, b in [(action_in, hidden), (hidden, hidden), (hidden, action_out)])

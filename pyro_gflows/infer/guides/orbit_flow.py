@@ -93,11 +93,11 @@ class _Placed(EquivariantTransform):
         self.factor = FullFactor(action)
         self.shift = nn.Parameter(torch.zeros(action.numel))
 
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y = (self.factor(x) + self.shift) @ self.frame.T + self.centre
         return y, self._ladj().expand(x.shape[:-1])
 
-    def inv_call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = (y - self.centre).reshape(-1, y.shape[-1])
         inner = torch.linalg.solve_triangular(self.frame.T, rows, upper=True, left=False).reshape(y.shape)
         return self.factor.solve(inner - self.shift), -self._ladj().expand(y.shape[:-1])
