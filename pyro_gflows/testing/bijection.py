@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.testing.report import compare, require, tolerance
 
-__all__ = ["assert_bijective", "assert_log_det", "inverse", "log_det_at"]
+__all__ = ["assert_bijective", "assert_log_det", "dense_log_det", "inverse", "log_det_at"]
 
 
 def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol: float | None = None) -> None:
@@ -67,8 +67,7 @@ def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> No
         batch_shape = points.shape[: points.ndim - event_dim]
         if received.shape != batch_shape:
             raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(received.shape)}")
-        events = points.detach().reshape(-1, *points.shape[points.ndim - event_dim :])
-        expected = torch.stack([_dense_log_det(function, event) for event in events]).reshape(batch_shape)
+        expected = dense_log_det(function, points, event_dim=event_dim)
         require(compare(expected[None], received.detach()[None], None, 0), tol, f"the {what} is not autograd's")
 
 
@@ -81,6 +80,25 @@ def log_det_at(transform: Any, x: Tensor) -> Tensor:
     with torch.no_grad():
         y = transform(x.clone()).clone()
     return transform.log_abs_det_jacobian(x.clone(), y).detach()
+
+
+def dense_log_det(function: Callable[[Tensor], Tensor], x: Tensor, *, event_dim: int = 1) -> Tensor:
+    r"""log|det| of the Jacobian of a map at each event, from the dense matrix that autograd gives.
+
+    What a log-det in closed form is compared with. The map is called with one event at a time, as a batch of one.
+
+    Args:
+        function: maps events to events of as many numbers.
+        x: shape ``batch_shape + event_shape``; each event costs one backward pass per coordinate.
+        event_dim: how many of the last dimensions are the event's.
+
+    Example:
+        >>> dense_log_det(lambda x: 2 * x, torch.zeros(3, 2)).exp().tolist()
+        [4.0, 4.0, 4.0]
+    """
+    batch_shape = x.shape[: x.ndim - event_dim]
+    events = x.detach().reshape(-1, *x.shape[x.ndim - event_dim :])
+    return torch.stack([_dense_log_det(function, event) for event in events]).reshape(batch_shape)
 
 
 def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor) -> Tensor:
