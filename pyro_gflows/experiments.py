@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows import plots
-from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions import Action, ImageAction
 from pyro_gflows.datasets import DataSet
 from pyro_gflows.families import build_action, build_flow
 from pyro_gflows.flow import EquivariantFlow
@@ -169,7 +169,7 @@ def _size(preset: Preset, data: DataSet) -> dict[str, Any]:
     return {**preset.size, "preprocess": make}
 
 
-def _dequantiser(action: LinearAction, data: DataSet) -> VariationalDequantiser:
+def _dequantiser(action: Action, data: DataSet) -> VariationalDequantiser:
     if data.scaling is None or not isinstance(action, ImageAction):
         raise ValueError(f"expected images of grey levels for variational dequantisation, got {data.name}")
     return g_dequantiser(action, data.scaling)
@@ -216,7 +216,7 @@ def measure(
     return {**figures, "invariance_group": str(action.group)}
 
 
-def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> LinearAction:
+def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> Action:
     if group == str(flow.action.group) and (group != "C1" or data.symmetry is None):
         return flow.action
     return build_action(data.symmetry if group == "C1" and data.symmetry else group, data.event_shape)

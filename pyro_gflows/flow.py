@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.distributions import InvariantUniformBall
 from pyro_gflows.distributions.supports import interval_of
 from pyro_gflows.flow_distribution import FlowDistribution, drawn_out
@@ -49,7 +49,7 @@ class EquivariantFlow(nn.Module):
 
     def __init__(self, base: Any, transforms: Sequence[EquivariantTransform]) -> None:
         super().__init__()
-        if not isinstance(getattr(base, "action", None), LinearAction):
+        if not isinstance(getattr(base, "action", None), Action):
             raise TypeError(
                 f"expected an invariant base such as InvariantNormal(action), got {type(base).__name__}; "
                 "wrap any distribution as Symmetrized(distribution, action)"
@@ -70,7 +70,7 @@ class EquivariantFlow(nn.Module):
         return self._base
 
     @property
-    def action(self) -> LinearAction:
+    def action(self) -> Action:
         """How the group moves the data."""
         return self.transform.action_out
 
@@ -80,7 +80,7 @@ class EquivariantFlow(nn.Module):
         return self.transform.transforms
 
     @property
-    def context_action(self) -> LinearAction | None:
+    def context_action(self) -> Action | None:
         """How the group moves the context that the flow takes; None: it takes none."""
         return self.transform.context_action
 

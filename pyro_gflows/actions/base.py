@@ -46,6 +46,11 @@ class Action(ABC):
         return self.event_shape.numel()
 
     @property
+    def field_sizes(self) -> list[int]:
+        """How many entries along dimension ``-event_dim`` each field takes, which are alike in kind: here one field."""
+        return [self.event_shape[0]]
+
+    @property
     def is_finite(self) -> bool:
         return self.group.is_finite
 
@@ -87,6 +92,10 @@ class Action(ABC):
         elements = self.elements()
         batch_rank = x.ndim - self.event_dim
         return self.act_each(elements.reshape(-1, *[1] * batch_rank), x)
+
+    @abstractmethod
+    def without_symmetry(self) -> Action:
+        """The same events under the trivial group C1, which claims nothing of them."""
 
     def check_event(self, x: Tensor, what: str = "x") -> None:
         """Raise ValueError or TypeError unless x is a floating tensor whose shape ends with the event shape."""
@@ -179,10 +188,6 @@ class LinearAction(Action):
     @abstractmethod
     def direct_sum(self, *others: LinearAction) -> LinearAction:
         """Events side by side: concatenation along dimension ``-event_dim``."""
-
-    @abstractmethod
-    def without_symmetry(self) -> LinearAction:
-        """The same events under the trivial group C1, which claims nothing of them."""
 
     def copies(self, count: int) -> LinearAction:
         """The direct sum of ``count`` copies."""

@@ -45,7 +45,7 @@ class LastDraw:
         graded = torch.is_grad_enabled()
         with torch.no_grad():
             values = _flat([draw, *tensors])
-        graphs = [_graph(tensor) for tensor in (draw, *tensors)]
+        graphs: list[object] = [_graph(tensor) for tensor in (draw, *tensors)]
         self._memory = _Memory(weakref.ref(draw, self._forget), tensors, values, graphs, ladj, modes, graded)
 
     def take(self, module: nn.Module, draw: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.base import Action
 
 __all__ = ["Augmentation", "random_elements"]
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def random_elements(action: LinearAction) -> Augmentation:
+def random_elements(action: Action) -> Augmentation:
     """The augmentation that moves every event of a batch by its own random group element.
 
     Args:

@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions import Action, ImageAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.flow_distribution import FlowDistribution
@@ -50,7 +50,7 @@ class VariationalDequantiser(nn.Module):
         self.noise, self.scaling = noise, scaling
 
     @property
-    def action(self) -> LinearAction:
+    def action(self) -> Action:
         """How the group moves images, their levels and the noise."""
         return self.noise.action
 
@@ -76,7 +76,7 @@ class _Cells(EquivariantTransform):
 
     corners: Tensor
 
-    def __init__(self, action: LinearAction, corners: Tensor, side: float) -> None:
+    def __init__(self, action: Action, corners: Tensor, side: float) -> None:
         super().__init__(action.without_symmetry())
         self.register_buffer("corners", corners, persistent=False)
         self._side = side
@@ -166,7 +166,7 @@ class DequantisedFlow(nn.Module):
         self.flow, self.dequantiser = flow, dequantiser
 
     @property
-    def action(self) -> LinearAction:
+    def action(self) -> Action:
         """How the group moves the data."""
         return self.flow.action
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.base import Action
 from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.data import as_events
 from pyro_gflows.infer.training.rows import as_rows
@@ -81,7 +81,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 def group_log_probs(
     flow: nn.Module,
     x: Tensor | np.ndarray,
-    action: LinearAction,
+    action: Action,
     *,
     elements: Tensor | None = None,
     batch_size: int = 1024,
@@ -99,20 +99,20 @@ def group_log_probs(
     return torch.stack([log_probs(flow, action.act(element, x), batch_size=batch_size) for element in elements])
 
 
-def group_bits_per_dim(flow: nn.Module, x: Tensor | np.ndarray, action: LinearAction, *, scaling: GreyLevels) -> float:
+def group_bits_per_dim(flow: nn.Module, x: Tensor | np.ndarray, action: Action, *, scaling: GreyLevels) -> float:
     """Bits per dimension averaged over the group: the price of a test set that holds every image in every pose."""
     mean = -float(group_log_probs(flow, x, action).double().mean())
     return scaling.bits_per_dim(mean, pixels=math.prod(action.event_shape))
 
 
-def symmetrized_nll(flow: nn.Module, x: Tensor | np.ndarray, action: LinearAction) -> float:
+def symmetrized_nll(flow: nn.Module, x: Tensor | np.ndarray, action: Action) -> float:
     """Mean of -log mean_g p(g x): a flow without the symmetry, made invariant at test time at |G| times the cost."""
     images = group_log_probs(flow, x, action).double()
     return -float((torch.logsumexp(images, dim=0) - math.log(len(images))).mean())
 
 
 def invariance_errors(
-    flow: nn.Module, x: Tensor | np.ndarray, action: LinearAction, *, generator: torch.Generator | None = None
+    flow: nn.Module, x: Tensor | np.ndarray, action: Action, *, generator: torch.Generator | None = None
 ) -> Tensor:
     """|log p(g x) - log p(x)| / max(1, |log p(x)|) for elements g and rows x, shape (elements, rows).
 
@@ -136,7 +136,7 @@ def invariance_errors(
 
 
 def invariance_error(
-    flow: nn.Module, x: Tensor | np.ndarray, action: LinearAction, *, generator: torch.Generator | None = None
+    flow: nn.Module, x: Tensor | np.ndarray, action: Action, *, generator: torch.Generator | None = None
 ) -> float:
     """The worst of :func:`invariance_errors`."""
     return float(invariance_errors(flow, x, action, generator=generator).max())
@@ -153,7 +153,7 @@ class InvarianceReport:
 def invariance_report(
     flow: nn.Module,
     x: Tensor | np.ndarray,
-    action: LinearAction,
+    action: Action,
     *,
     rows: int = 128,
     generator: torch.Generator | None = None,

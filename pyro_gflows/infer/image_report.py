@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
 from pyro_gflows.infer.evaluate import group_log_probs, invariance_report, log_probs
@@ -77,7 +77,7 @@ def image_report(
     images: Tensor | np.ndarray,
     scaling: GreyLevels,
     *,
-    action: LinearAction | None = None,
+    action: Action | None = None,
     dequantiser: VariationalDequantiser | None = None,
     draws: int = 16,
     result: FitResult | None = None,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.element_names import element_name
 from pyro_gflows.infer.training.data import check_data
 from pyro_gflows.infer.training.rows import random_order
@@ -76,7 +76,7 @@ class SymmetryReport:
 
 def check_symmetry(
     data: Tensor | np.ndarray,
-    action: LinearAction,
+    action: Action,
     *,
     elements: Tensor | None = None,
     level: float = 1e-3,
@@ -113,8 +113,8 @@ def check_symmetry(
         >>> check_symmetry(x, VectorAction.plane("C4")).contradicted_names
         ('element 1, rotation by 90 degrees', 'element 3, rotation by 270 degrees')
     """
-    if not isinstance(action, LinearAction):
-        raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+    if not isinstance(action, Action):
+        raise TypeError(f"expected an Action such as VectorAction.plane('D4'), got {type(action).__name__}")
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level}")
     generator = torch.Generator().manual_seed(seed)
@@ -147,7 +147,7 @@ def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator)
     return data[index.numpy()] if isinstance(data, np.ndarray) else data[index.to(data.device)]
 
 
-def _some_elements(action: LinearAction, generator: torch.Generator) -> Tensor:
+def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
     """The elements that are tested by default."""
     if action.is_finite and len(action.elements()) <= _ALL_UP_TO + 1:
         return action.elements()[1:]
@@ -160,12 +160,12 @@ def _some_elements(action: LinearAction, generator: torch.Generator) -> Tensor:
     return torch.stack(chosen[:_FROM_LARGE_GROUPS])
 
 
-def _exact(action: LinearAction) -> LinearAction:
+def _exact(action: Action) -> Action:
     """The part of an action that does not interpolate between pixels, which alone changes images."""
     return getattr(action, "exact_subgroup", action)
 
 
-def _one_scale(action: LinearAction, *samples: Tensor) -> list[Tensor]:
+def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
     """The samples as rows, each field of the event divided by its spread in both together, so that none hides another.
 
     What is done to both samples alike, without knowing which row is of which, leaves the level as it is.
@@ -177,7 +177,7 @@ def _one_scale(action: LinearAction, *samples: Tensor) -> list[Tensor]:
     return list(torch.cat(scaled, dim=dim).flatten(1).split([len(sample) for sample in samples]))
 
 
-def warn_of_contradictions(action: LinearAction, data: Tensor | np.ndarray, *, seed: int = 0) -> None:
+def warn_of_contradictions(action: Action, data: Tensor | np.ndarray, *, seed: int = 0) -> None:
     """Warn where a few hundred rows contradict the generators of a group; silent where there are too few rows.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import ContinuousGroup, LinearAction
+from pyro_gflows.actions import Action, ContinuousGroup
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.randomness import random_state_kept
 from pyro_gflows.plots.figures import new_figure, save_figure
@@ -28,7 +28,7 @@ def plot_latent_rotations(
     flow: EquivariantFlow,
     path: str | Path,
     *,
-    action: LinearAction | None = None,
+    action: Action | None = None,
     elements: Tensor | None = None,
     latents: int = 4,
     scaling: GreyLevels | None = None,
@@ -93,7 +93,7 @@ def plot_latent_rotations(
     return float(errors.max())
 
 
-def _spaced(action: LinearAction) -> Tensor:
+def _spaced(action: Action) -> Tensor:
     """At most 12 elements, in the group's order."""
     if action.is_finite:
         elements = action.elements()

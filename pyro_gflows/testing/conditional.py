@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.testing.report import compare, require, tolerance
 from pyro_gflows.testing.symmetry import default_elements
 from pyro_gflows.transforms import EquivariantTransform
@@ -72,8 +72,8 @@ def assert_equivariant_given(
 
 def assert_invariant_given(
     log_prob: Callable[[Tensor, Tensor], Tensor],
-    action: LinearAction,
-    context_action: LinearAction,
+    action: Action,
+    context_action: Action,
     x: Tensor,
     context: Tensor,
     *,
@@ -107,9 +107,9 @@ def assert_invariant_given(
 
 def _assert_moves(
     function: Callable[[Tensor, Tensor], Tensor],
-    action: LinearAction,
-    context_action: LinearAction,
-    action_out: LinearAction | None,
+    action: Action,
+    context_action: Action,
+    action_out: Action | None,
     x: Tensor,
     context: Tensor,
     elements: Tensor,

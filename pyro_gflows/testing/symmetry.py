@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.testing.bijection import inverse, log_det_at
 from pyro_gflows.testing.report import EquivarianceReport, compare, require, tolerance
 
@@ -19,8 +19,8 @@ _ALL_ELEMENTS_UP_TO = 32
 
 def equivariance_error(
     function: Callable[[Tensor], Tensor],
-    action_in: LinearAction,
-    action_out: LinearAction,
+    action_in: Action,
+    action_out: Action,
     x: Tensor,
     *,
     elements: Tensor | None = None,
@@ -54,8 +54,8 @@ def equivariance_error(
 
 def assert_equivariant(
     transform: Callable[[Tensor], Tensor],
-    action_in: LinearAction,
-    action_out: LinearAction,
+    action_in: Action,
+    action_out: Action,
     x: Tensor,
     *,
     elements: Tensor | None = None,
@@ -96,7 +96,7 @@ def assert_equivariant(
 
 def assert_invariant(
     log_prob: Distribution | nn.Module | Callable[[Tensor], Tensor],
-    action: LinearAction,
+    action: Action,
     x: Tensor,
     *,
     elements: Tensor | None = None,
@@ -133,13 +133,13 @@ def assert_invariant(
     require(report, tolerance("symmetry", x) if tol is None else tol, f"{what} is not invariant")
 
 
-def default_elements(action: LinearAction) -> Tensor:
+def default_elements(action: Action) -> Tensor:
     if action.is_finite and len(action.elements()) <= _ALL_ELEMENTS_UP_TO:
         return action.elements()
     return torch.cat([action.generators(), action.sample((16,), torch.Generator().manual_seed(0))])
 
 
-def _at_images(function: Callable[[Tensor], Tensor], action: LinearAction, elements: Tensor, x: Tensor) -> Tensor:
+def _at_images(function: Callable[[Tensor], Tensor], action: Action, elements: Tensor, x: Tensor) -> Tensor:
     """f at the images of x under each element, stacked."""
     images = torch.stack([action.act(element, x) for element in elements])
     if x.ndim == action.event_dim:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -125,8 +125,8 @@ class Compose(ConditionalTransform):
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
 
 
-def _common_context(transforms: Sequence[EquivariantTransform]) -> LinearAction | None:
-    known: LinearAction | None = None
+def _common_context(transforms: Sequence[EquivariantTransform]) -> Action | None:
+    known: Action | None = None
     for position, transform in enumerate(transforms):
         action = transform.context_action
         if known is not None and action is not None and action != known:

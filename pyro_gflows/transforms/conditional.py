@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action, LinearAction
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["ConditionalTransform"]
@@ -27,26 +27,26 @@ class ConditionalTransform(EquivariantTransform):
             images of the same size). None: there is no context.
 
     Raises:
-        TypeError: ``context_action`` is not a LinearAction.
+        TypeError: ``context_action`` is not an Action.
         ValueError: actions of different groups.
     """
 
     def __init__(
         self,
-        action_in: LinearAction,
-        action_out: LinearAction | None = None,
+        action_in: Action,
+        action_out: Action | None = None,
         *,
-        context_action: LinearAction | None = None,
+        context_action: Action | None = None,
     ) -> None:
         super().__init__(action_in, action_out)
         self._context_action = self.require_context_action(context_action)
 
-    def require_context_action(self, context_action: LinearAction | None) -> LinearAction | None:
+    def require_context_action(self, context_action: Action | None) -> Action | None:
         """The action of the contexts, if it fits this transform."""
         if context_action is None:
             return None
-        if not isinstance(context_action, LinearAction):
-            raise TypeError(f"expected a LinearAction for the context, got {type(context_action).__name__}")
+        if not isinstance(context_action, Action):
+            raise TypeError(f"expected an Action for the context, got {type(context_action).__name__}")
         if context_action.group != self.action_in.group:
             raise ValueError(
                 f"expected a context moved by {self.action_in.group}, as the events are, got {context_action}"
@@ -54,14 +54,23 @@ class ConditionalTransform(EquivariantTransform):
         return context_action
 
     @property
-    def context_action(self) -> LinearAction | None:
+    def context_action(self) -> Action | None:
         """How the group moves the context; None where there is none."""
         return self._context_action
 
     # -- what a conditioner reads -------------------------------------------------------------------------------------
     def inputs_action(self, *parts: LinearAction) -> LinearAction:
-        """How the group moves parts of the event and the context, side by side."""
-        first, *rest = [*parts, *([] if self.context_action is None else [self.context_action])]
+        """How the group acts on parts of the event and the context, side by side.
+
+        Raises:
+            TypeError: the context's action is not linear, so that no network reads it beside the event.
+        """
+        given = self.context_action
+        if given is None:
+            return parts[0].direct_sum(*parts[1:])
+        if not isinstance(given, LinearAction):
+            raise TypeError(f"expected a LinearAction for the context that a network reads, got {given}")
+        first, *rest = [*parts, given]
         return first.direct_sum(*rest)
 
     def inputs(self, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:

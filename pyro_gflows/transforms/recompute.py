@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.numerics import replayable, replayed
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform, Wrapper
@@ -48,7 +48,7 @@ class Recompute(Wrapper):
         self.transform = transform
 
     @property
-    def context_action(self) -> LinearAction | None:
+    def context_action(self) -> Action | None:
         return self.transform.context_action
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:

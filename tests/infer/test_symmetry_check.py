@@ -153,7 +153,7 @@ def test_of_a_memory_mapped_array_only_the_rows_that_are_used_are_read(tmp_path)
         (normal(100, 3), PLANE("C2"), {}, ValueError, "event shape"),
         (normal(100, 2) / 0, PLANE("C2"), {}, ValueError, "not finite"),
         (torch.zeros(100, 2, dtype=torch.int64), PLANE("C2"), {}, TypeError, "floating-point"),
-        (normal(100, 2), "C2", {}, TypeError, r"LinearAction such as VectorAction.plane\('D4'\), got str"),
+        (normal(100, 2), "C2", {}, TypeError, r"Action such as VectorAction.plane\('D4'\), got str"),
         (normal(100, 2), PLANE("C2"), {"level": 1.0}, ValueError, r"level in \(0, 1\), got 1.0"),
     ],
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action
 from pyro_gflows.infer.training.rows import Rows
 
 __all__ = ["full_turns", "off_support", "spread_rows", "warn_off_support"]
@@ -29,7 +29,7 @@ _TURNS = (
 )
 
 
-def warn_off_support(x: Tensor, action: LinearAction) -> None:
+def warn_off_support(x: Tensor, action: Action) -> None:
     """Warn with what :func:`off_support` and :func:`full_turns` say, if anything."""
     found = off_support(x, action)
     if found:
@@ -49,13 +49,13 @@ def warn_off_support(x: Tensor, action: LinearAction) -> None:
         )
 
 
-def spread_rows(rows: Rows, action: LinearAction) -> Tensor:
+def spread_rows(rows: Rows, action: Action) -> Tensor:
     """Up to some thousand rows, evenly spaced."""
     count = min(len(rows), max(_ROWS, 4 * min(action.numel, _LARGEST)))
     return rows.take(torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long())
 
 
-def off_support(x: Tensor, action: LinearAction) -> list[str]:
+def off_support(x: Tensor, action: Action) -> list[str]:
     """What is constant in a sample of events although a density on all of R^n would let it vary, in words.
 
     Looks for constant entries, linear relations (a subspace), constant norms of whole events and of their parts, and
@@ -136,7 +136,7 @@ def _sums(flat: Tensor) -> bool:
     return False
 
 
-def _norms(flat: Tensor, action: LinearAction, step: float) -> Iterator[str]:
+def _norms(flat: Tensor, action: Action, step: float) -> Iterator[str]:
     """Which norms are constant, the most telling description first."""
     tolerance = max(_RELATIVE, 8 * step)
 
@@ -167,13 +167,13 @@ def _norms(flat: Tensor, action: LinearAction, step: float) -> Iterator[str]:
             yield f"field {index} of the events has the constant norm {_figures(norm)}: it lies on a sphere"
 
 
-def _field_parts(flat: Tensor, action: LinearAction) -> list[Tensor]:
+def _field_parts(flat: Tensor, action: Action) -> list[Tensor]:
     """The fields of events: entries of vectors, channels of images."""
     pixels = action.numel // sum(action.field_sizes)
     return list(flat.split([size * pixels for size in action.field_sizes], dim=1))
 
 
-def full_turns(x: Tensor, action: LinearAction) -> str | None:
+def full_turns(x: Tensor, action: Action) -> str | None:
     """Entries of vectors that are spread over one turn and are as frequent at its two ends, in words.
 
     Example:
