@@ -40,7 +40,7 @@ def test_every_registered_layer_and_split_has_a_row():
         if issubclass(cls, torch.nn.Module | Split) and cls.__module__.startswith(pyro_gflows.__name__)
     }
     assert len(layers) > 20
-    assert not layers - met, "add a row to tests/constructors.py"
+    assert not layers - met, "add a row to tests/constructors/"
 
 
 def test_weights_of_the_table_are_not_trivial(name):
