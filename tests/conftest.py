@@ -35,7 +35,8 @@ def pytest_addoption(parser):
         "--rows",
         type=int,
         metavar="N",
-        help="keep N rows of the table of constructors in every test that runs over it, spread over the families",
+        help="a quick look: every test over the table of constructors keeps N rows, spread over the families, and long "
+        "tests are left out",
     )
 
 
@@ -51,7 +52,11 @@ def pytest_collection_modifyitems(config, items):
         for place, name in _rows_of(item):
             over[place][name] = None
     kept = {place: some_rows(names, count, key=str(place)) for place, names in over.items()}
-    left_out = [item for item in items if any(name not in kept[place] for place, name in _rows_of(item))]
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("long") or any(name not in kept[place] for place, name in _rows_of(item))
+    ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 

@@ -39,6 +39,7 @@ def one_line(capsys):
     return error
 
 
+@pytest.mark.long
 def test_fit_writes_everything_and_sample_score_and_check_read_it(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit_cloud(cloud, out) == 0
@@ -73,6 +74,7 @@ def test_without_matplotlib_the_model_is_kept(cloud, tmp_path, capsys, monkeypat
     assert (tmp_path / "out" / "model.json").exists()
 
 
+@pytest.mark.long
 def test_a_density_has_a_floor_and_a_gap(tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "_TEST_POINTS", 500)
     assert main(["fit", "rings", "--out", str(tmp_path), "--steps", "2", "--flow", "radial", "--quiet"]) == 0
@@ -81,6 +83,7 @@ def test_a_density_has_a_floor_and_a_gap(tmp_path, monkeypatch):
     assert metrics["gap"] == pytest.approx(metrics["nll"] - metrics["floor"], abs=0.3)
 
 
+@pytest.mark.long
 def test_a_flow_without_symmetry_is_measured_against_the_datas(tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "_TEST_POINTS", 200)
     assert main(["fit", "8gaussians", "--group", "C1", "--out", str(tmp_path), "--steps", "2", "--quiet"]) == 0
@@ -123,6 +126,7 @@ def test_a_broken_model_fails_its_check(cloud, tmp_path, capsys, monkeypatch):
     assert "FAILED" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_resume_ends_in_the_weights_of_an_unbroken_run(cloud, tmp_path, monkeypatch, capsys):
     assert fit_cloud(cloud, tmp_path / "whole", "--seed", "1") == 0
     draws = experiments.fit
@@ -218,6 +222,7 @@ def test_the_same_seed_samples_the_same_events(cloud, tmp_path):
     assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
 
 
+@pytest.mark.long
 def test_a_finished_run_goes_on_for_more_steps(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit_cloud(cloud, out) == 0

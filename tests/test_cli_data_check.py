@@ -33,6 +33,7 @@ def test_the_exit_code_tells_whether_data_contradict_a_group(array, group, wrong
     assert "is read as" in said and "do not contradict" in said
 
 
+@pytest.mark.long
 def test_named_data_are_asked_for_their_own_group(capsys):
     assert main(["check-data", "8gaussians", "--rows", "300"]) == 0
     assert "D8" in capsys.readouterr().out

@@ -56,6 +56,7 @@ def stopped(cloud, tmp_path, monkeypatch, capsys):
     return tmp_path / "stopped"
 
 
+@pytest.mark.long
 def test_a_finished_run_is_replaced_on_request_only(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -69,6 +70,7 @@ def test_a_finished_run_is_replaced_on_request_only(cloud, tmp_path, capsys):
     assert json.loads((out / "metrics.json").read_text())["seed"] == 1
 
 
+@pytest.mark.long
 def test_a_command_that_fails_destroys_nothing(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -113,6 +115,7 @@ def test_a_run_that_was_stopped_is_not_overwritten(stopped, cloud, capsys):
     assert fit(cloud, stopped, "--overwrite") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -153,6 +156,7 @@ def test_a_model_from_before_the_run_went_on_is_noted(cloud, tmp_path, stopped, 
     assert "went on and was stopped after step 1 of 3; this is the model of step 3" in one_line(capsys)
 
 
+@pytest.mark.long
 def test_a_folder_of_an_earlier_version_is_read(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0

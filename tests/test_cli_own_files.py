@@ -33,6 +33,7 @@ def error_of(capsys):
     return error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("array", "options", "said"),
     [
@@ -78,6 +79,7 @@ def test_every_kind_of_file_is_fitted_sampled_and_scored_in_its_own_form(array, 
         assert main(["score", str(tmp_path / "out"), str(tmp_path / "draws.npy")]) == 0
 
 
+@pytest.mark.long
 def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_path, capsys):
     np.save(tmp_path / "own.npy", grey(40, 28, 28))
     arguments = ["fit", str(tmp_path / "own.npy"), "--group", "C4", "--out", str(tmp_path / "out"), "--steps", "1"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Sequence
+import itertools
+import random
+from collections.abc import Iterable
 
 from tests.constructors.table import TABLE
 
@@ -21,12 +22,8 @@ def some_rows(names: Iterable[str], count: int, *, key: str) -> set[str]:
     families: dict[str, list[str]] = {}
     for name in names:
         families.setdefault(TABLE[name].family, []).append(name)
-    groups = [_rotated(rows, key + family) for family, rows in families.items()]
-    rounds = max(map(len, groups), default=0)
-    in_turn = [rows[place] for place in range(rounds) for rows in _rotated(groups, key) if place < len(rows)]
+    order = random.Random(key)
+    groups = [order.sample(rows, len(rows)) for rows in families.values()]
+    order.shuffle(groups)
+    in_turn = [name for turn in itertools.zip_longest(*groups) for name in turn if name is not None]
     return set(in_turn[:count])
-
-
-def _rotated(items: Sequence, key: str) -> list:
-    start = zlib.crc32(key.encode()) % len(items) if items else 0
-    return [*items[start:], *items[:start]]

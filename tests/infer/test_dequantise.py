@@ -124,6 +124,7 @@ class Pair(nn.Module):
             return self.flow(y).logsumexp(0) - 2 * math.log(points) + 2 * math.log(SCALING.step)
 
 
+@pytest.mark.long
 def test_bounds_against_quadrature():
     """The ELBO lies below log P(k), the importance-weighted bound between, and gets there; fitting closes the gap."""
     pair, levels = Pair(), torch.cartesian_prod(torch.arange(5), torch.arange(5)).reshape(25, 2, 1, 1)

@@ -101,6 +101,7 @@ def test_forward_nll_shows_the_mode_that_reverse_divergence_drops():
     assert report.forward_nll > 10.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mixing",
     [
@@ -115,6 +116,7 @@ def test_mixing_finds_it(mixing):
     assert report.forward_nll < 5.0 and abs(report.log_normaliser) < 0.1, report
 
 
+@pytest.mark.long
 def test_a_hot_start_finds_it():
     report = left_mode(annealing=Ramp(start=0.02, until=0.6), steps=100)
     assert report.forward_nll < 5.0 and abs(report.log_normaliser) < 0.1, report
@@ -146,6 +148,7 @@ def run(folder=None, *, resume=False, interrupt_at=None, seed=0):
     return torch.cat([p.detach().flatten() for p in flow.parameters()])
 
 
+@pytest.mark.long
 def test_the_seed_decides_everything_and_the_callers_generator_is_left_alone():
     torch.manual_seed(7)
     expected = torch.rand(2)

@@ -52,6 +52,7 @@ def events(n=10):
     return torch.randn(n, *PAIRS.event_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("probes", [1, 3])
 def test_the_standard_error_is_that_of_the_error(probes):
     x = events()

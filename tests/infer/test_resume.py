@@ -52,6 +52,7 @@ def assert_same(first, second):
         assert torch.equal(tensor, second[name]), name
 
 
+@pytest.mark.long
 def test_a_run_killed_in_the_middle_and_resumed_ends_in_the_weights_of_an_unbroken_one(tmp_path):
     script = f"""
         import signal, sys
@@ -68,6 +69,7 @@ def test_a_run_killed_in_the_middle_and_resumed_ends_in_the_weights_of_an_unbrok
     assert_same(fit_small(tmp_path / "whole"), fit_small(tmp_path / "killed", resume=True))
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="after step 12"):
         fit_small(tmp_path / "stopped", signal_at=13)
@@ -80,6 +82,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert_same(fit_small(tmp_path), fit_small(tmp_path, resume=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("length", [0, 5, 100, 5000])
 def test_a_truncated_checkpoint_is_refused_and_left_alone(tmp_path, length):
     fit_small(tmp_path)

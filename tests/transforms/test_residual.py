@@ -98,6 +98,7 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, BanachSolver)
 
 
+@pytest.mark.long
 def test_large_events_never_need_a_dense_jacobian(monkeypatch):
     """The threshold is lowered, so that the exact log-det of the same layer is at hand to compare with."""
     action = ImageAction("D4", 2, size=6)

@@ -159,6 +159,7 @@ def test_other_errors_of_validation_are_not_swallowed():
         AutoGFlow(wrong, PAIR, transforms=lambda action: [GActNorm(action)])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:transform.parts.0.* was not registered")  # the frozen identity after an OrbitFlow
 @pytest.mark.parametrize("model", [least_distance, validated_support])
 def test_own_draws_fit_them(model):

@@ -64,6 +64,7 @@ def test_bad_input_says_what_was_expected():
         OrbitFlow(VectorAction.signs(1))
 
 
+@pytest.mark.long
 def test_a_guide_for_a_mixture_is_trained_and_exactly_invariant():
     """Label switching: a mode is found at the start, and no relabelling changes the trained density."""
     pyro.set_rng_seed(0)

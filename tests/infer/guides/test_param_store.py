@@ -46,6 +46,7 @@ def says_so(expected=True):
     return pytest.warns(UserWarning, match="held other weights") if expected else contextlib.nullcontext()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"base": OrbitFlow}], ids=["normal", "orbit"])
 def test_a_second_guide_is_trained_and_the_first_is_left_alone(options):
     first, second = (AutoGFlow(model, SWAP, **options) for _ in range(2))

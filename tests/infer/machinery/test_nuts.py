@@ -58,6 +58,7 @@ def test_a_flow_prior_seen_from_its_base(layers):
     assert torch.equal(potential(model, "z_base", u), potential(model, "z_base", u))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layers", ["coupling", "residual, fast to score"])
 def test_nuts_with_a_flow_prior(layers):
     torch.manual_seed(1)
