@@ -1,12 +1,10 @@
 """Fixtures that all tests share."""
 
-import collections
-
 import pyro
 import pytest
 import torch
 
-from tests.constructors import TABLE, some_rows
+from tests.quick_look import quick_look
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
@@ -35,8 +33,8 @@ def pytest_addoption(parser):
         "--rows",
         type=int,
         metavar="N",
-        help="a quick look: every test over the table of constructors keeps N rows, spread over the families, and long "
-        "tests are left out",
+        help="a quick look: a test over the table of constructors keeps N rows, spread over the families, any other test "
+        "N of its cases, and long tests are left out",
     )
 
 
@@ -47,22 +45,6 @@ def pytest_collection_modifyitems(config, items):
         return
     if count < 1:
         raise pytest.UsageError(f"expected --rows of at least 1, got {count}")
-    over = collections.defaultdict(dict)  # of each test and each of its arguments: the rows, in their order
-    for item in items:
-        for place, name in _rows_of(item):
-            over[place][name] = None
-    kept = {place: some_rows(names, count, key=str(place)) for place, names in over.items()}
-    left_out = [
-        item
-        for item in items
-        if item.get_closest_marker("long") or any(name not in kept[place] for place, name in _rows_of(item))
-    ]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
-
-
-def _rows_of(item):
-    """The rows that a test case is for, each with the test and the argument that has it."""
-    arguments = item.callspec.params if hasattr(item, "callspec") else {}
-    test = (item.path.name, item.originalname)
-    return [((*test, key), value) for key, value in arguments.items() if isinstance(value, str) and value in TABLE]
+    kept = set(quick_look([item for item in items if not item.get_closest_marker("long")], count))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]

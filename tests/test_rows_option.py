@@ -4,10 +4,12 @@ import collections
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, names, some_rows
+from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, names
+from tests.quick_look import quick_look, some_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +36,34 @@ def test_many_tests_together_meet_most_of_the_table():
     assert {TABLE[name].family for name in met} == {row.family for row in TABLE.values()}
 
 
+def cases_of(test, count, *, marker=None, **arguments):
+    """Cases as pytest collects them, so far as a choice among them looks."""
+    return [
+        SimpleNamespace(
+            path="a file",
+            originalname=test,
+            callspec=SimpleNamespace(params={key: values[number] for key, values in arguments.items()}),
+            get_closest_marker=lambda name: name == marker,
+        )
+        for number in range(count)
+    ]
+
+
+def test_other_tests_keep_some_of_their_cases_or_all():
+    several, one = cases_of("several", 10, x=range(10)), cases_of("one", 1)
+    kept = quick_look([*several, *one], 2)
+    assert len(kept) == 3 and one[0] in kept
+    assert quick_look([*several, *one], 2) == kept
+    every = cases_of("every", 10, marker="all_cases", x=range(10))
+    assert quick_look(every, 2) == every
+
+
+def test_a_row_is_kept_with_all_of_its_cases():
+    rows = [name for name in list(TABLE)[:5] for _ in range(2)]
+    kept = quick_look(cases_of("over the table", 10, name=rows, x=[0, 1] * 5), 2)
+    assert sorted(case.callspec.params["x"] for case in kept) == [0, 0, 1, 1]
+
+
 @pytest.mark.long
 def test_each_test_over_the_table_keeps_that_many_rows_and_long_tests_are_left_out():
     files = ["tests/contracts/test_printing.py", "tests/contracts/test_modules.py", "tests/infer/test_save.py"]
@@ -46,7 +76,7 @@ def test_each_test_over_the_table_keeps_that_many_rows_and_long_tests_are_left_o
         for name in TABLE:
             if name in identity:
                 rows[test].add(name)
-    assert "tests/infer/test_save.py::test_the_dtype_is_kept[dtype0]" in cases
+    assert sum("test_save.py::test_the_dtype_is_kept" in case for case in cases) == 2
     assert "tests/infer/test_save.py::test_a_new_process_gives_identical_log_probs" not in cases
     assert len(rows) > 10
     assert {len(kept) for kept in rows.values()} == {2}

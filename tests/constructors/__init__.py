@@ -2,7 +2,6 @@
 
 from tests.constructors.flows import conditional_flow, events, make, make_conditional, make_flow, training_steps
 from tests.constructors.row import Row
-from tests.constructors.selection import some_rows
 from tests.constructors.table import CONDITIONAL, CONSTRUCTORS, TABLE, names, slow_unless
 
 __all__ = [
@@ -17,6 +16,5 @@ __all__ = [
     "make_flow",
     "names",
     "slow_unless",
-    "some_rows",
     "training_steps",
 ]

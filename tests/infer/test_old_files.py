@@ -21,6 +21,8 @@ STOPPED = DATA / "format_2" / "stopped"
 FLOWS = sorted(path.parent for path in DATA.glob("format_*/*/model.json"))
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
+pytestmark = pytest.mark.all_cases  # quick, and each file holds other classes
+
 old_flow = pytest.mark.parametrize("folder", FLOWS, ids=lambda path: str(path.relative_to(DATA)))
 
 
