@@ -33,7 +33,7 @@ def pytest_addoption(parser):
         "--rows",
         type=int,
         metavar="N",
-        help="a quick look: a test over the table of constructors keeps N rows, spread over the families, any other test "
+        help="a quick look: a test over the table of constructors keeps N rows of different families, any other test "
         "N of its cases, and long tests are left out",
     )
 

@@ -20,7 +20,7 @@ def quick_look(items: Sequence[Any], count: int) -> list[Any]:
     """
     tests: dict[tuple[str, str], list[Any]] = collections.defaultdict(list)
     for item in items:
-        tests[str(item.path), getattr(item, "originalname", item.name)].append(item)
+        tests[str(item.path), getattr(item, "originalname", None) or item.name].append(item)
     return [item for (_, name), cases in tests.items() for item in _some_cases(cases, count, key=name)]
 
 
