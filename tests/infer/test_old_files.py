@@ -12,6 +12,8 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer import FitSettings, HeldOut, fit, load, log_probs, migrations, save
 from pyro_gflows.infer.migrations import FORMAT, RENAMED, migrate
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT
+from pyro_gflows.infer.training.storage import read_tensors, write_tensors
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.registry import registered_classes, same_description
 from pyro_gflows.transforms import GActNorm, GResidual
@@ -79,6 +81,24 @@ def test_between_them_the_old_files_hold_most_classes():
 
 def test_a_run_that_an_earlier_version_was_stopped_in_goes_on_to_the_same_end(tmp_path):
     shutil.copytree(STOPPED, tmp_path, dirs_exist_ok=True)
+    assert_it_goes_on(tmp_path)
+
+
+def test_a_stopped_run_whose_classes_have_other_names_now_goes_on(tmp_path, monkeypatch):
+    tensors, description = read_tensors(STOPPED / CHECKPOINT)
+    text = json.dumps(description)
+    assert '"GActNorm"' in text
+    former = json.loads(text.replace('"GActNorm"', '"FormerName"'))
+    write_tensors(tmp_path / CHECKPOINT, tensors, {**former, "flow_format": FORMAT})
+    with pytest.raises(ValueError, match="of a run with other flow"):
+        assert_it_goes_on(tmp_path)
+    monkeypatch.setattr(migrations, "FORMAT", FORMAT + 1)
+    monkeypatch.setattr(migrations, "RENAMED", {FORMAT: {"FormerName": "GActNorm"}})
+    assert_it_goes_on(tmp_path)
+
+
+def assert_it_goes_on(folder):
+    """The run of ``write.py``, from its checkpoint in the folder, ends as it did without a stop."""
     expected = recorded(STOPPED)
     x = expected["x"]
     settings = FitSettings(
@@ -98,7 +118,7 @@ def test_a_run_that_an_earlier_version_was_stopped_in_goes_on_to_the_same_end(tm
         settings=settings,
         validation=x[24:],
         augment=jitter,
-        folder=tmp_path,
+        folder=folder,
         resume=True,
         progress=False,
     )
