@@ -116,6 +116,7 @@ def test_only_images_have_noise_to_train(cloud, tmp_path, capsys):
     assert "expected images of grey levels" in one_line(capsys)
 
 
+@pytest.mark.long
 def test_a_broken_model_fails_its_check(cloud, tmp_path, capsys, monkeypatch):
     from pyro_gflows.transforms import GActNorm
 
@@ -190,6 +191,7 @@ def test_nan_in_a_file_names_the_row(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_truncated_model_is_named_and_left_alone(cloud, tmp_path, capsys):
     fit_cloud(cloud, tmp_path / "out")
     path = tmp_path / "out" / "model.safetensors"
@@ -199,6 +201,7 @@ def test_a_truncated_model_is_named_and_left_alone(cloud, tmp_path, capsys):
     assert "truncated or damaged" in one_line(capsys)
 
 
+@pytest.mark.long
 def test_score_needs_events_of_the_models_shape(cloud, tmp_path, capsys):
     fit_cloud(cloud, tmp_path / "out")
     np.save(tmp_path / "wide.npy", np.zeros((4, 3)))
@@ -212,6 +215,7 @@ def test_the_whole_error_on_request(tmp_path):
         main(["--traceback", "check", str(tmp_path)])
 
 
+@pytest.mark.long
 def test_the_same_seed_samples_the_same_events(cloud, tmp_path):
     fit_cloud(cloud, tmp_path / "out")
     torch.manual_seed(0)

@@ -56,6 +56,7 @@ def test_what_cannot_be_asked(array, options, message, tmp_path, capsys):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default:the data are not symmetric")
 def test_a_fit_points_to_the_command(tmp_path, capsys):
     np.save(tmp_path / "own.npy", RANDOM.normal(size=(400, 2)) + 5.0)

@@ -82,6 +82,7 @@ def test_a_command_that_fails_destroys_nothing(cloud, tmp_path, capsys):
     assert "got both" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_what_replaces_a_run_leaves_nothing_of_it(cloud, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -106,6 +107,7 @@ def test_a_run_that_was_stopped_says_so(command, stopped, cloud, tmp_path, capsy
     assert "was stopped after step 1 of 3" in error and "--resume" in error
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_is_not_overwritten(stopped, cloud, capsys):
     before = contents(stopped)
     assert fit(cloud, stopped) == 2
@@ -137,6 +139,7 @@ def test_resume_names_the_options_that_differ_and_nothing_else(other, said, stop
     assert fit(cloud, stopped, "--resume") == 0
 
 
+@pytest.mark.long
 def test_resume_takes_the_same_options_however_they_are_written(stopped, cloud, capsys):
     assert fit(cloud, stopped, "--resume", "--group", "d4", "--lr", "1e-2") == 0
 
@@ -147,6 +150,7 @@ def test_resume_without_a_run(cloud, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_model_from_before_the_run_went_on_is_noted(cloud, tmp_path, stopped, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0

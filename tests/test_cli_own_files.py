@@ -91,6 +91,7 @@ def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_pat
     assert "GSigmoid" in layers
 
 
+@pytest.mark.long
 def test_an_option_says_what_a_file_holds(tmp_path, capsys):
     assert fit(RANDOM.normal(size=(40, 3, 2)), tmp_path, "--group", "C2", "--events", "vectors") == 0
     assert "vectors of 6 numbers" in capsys.readouterr().out
@@ -98,6 +99,7 @@ def test_an_option_says_what_a_file_holds(tmp_path, capsys):
     assert "of 16 grey levels" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_one_array_of_an_archive(tmp_path, capsys):
     np.savez(tmp_path / "two.npz", x=RANDOM.normal(size=(40, 2)), labels=grey(40))
     arguments = ["fit", str(tmp_path / "two.npz"), "--group", "C4", "--out", str(tmp_path / "out"), *SMALL]
@@ -107,6 +109,7 @@ def test_one_array_of_an_archive(tmp_path, capsys):
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "two.npz"), "--key", "x"]) == 0
 
 
+@pytest.mark.long
 def test_counts_are_warned_of(tmp_path, capsys, recwarn):
     import warnings
 
@@ -189,6 +192,7 @@ def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
     assert "expected event shape (4, 4), received (5, 5)" in error_of(capsys)
 
 
+@pytest.mark.long
 def test_levels_are_not_scored_by_a_flow_of_scaled_numbers(tmp_path, capsys, monkeypatch):
     pytest.importorskip("sklearn")
     options = [

@@ -97,6 +97,7 @@ def test_a_folder_that_escnn_cannot_write_to_is_named(monkeypatch):
         escnn_group.__wrapped__()
 
 
+@pytest.mark.long
 def test_finite_groups_multiply_by_their_table(groups):
     for group in finite_groups(groups):
         data = representation_data(group.trivial_representation)

@@ -12,6 +12,7 @@ def x():
     return torch.randn(1200, 2, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.long
 def test_draws_of_one_distribution_are_not_told_apart(x):
     assert c2st(x[:600], x[600:]) == pytest.approx(0.5, abs=0.06)
 

@@ -61,6 +61,7 @@ def images(count):
     return PIXELS.act_each(turns, bar.flatten().expand(count, 16))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", [None, inverse_autoregressive, g_coupling])
 def test_the_posterior_turns_with_the_picture_before_and_after_training(family):
     pyro.clear_param_store()

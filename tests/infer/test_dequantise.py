@@ -164,6 +164,7 @@ def stripes(n, seed=0):
 SETTINGS = FitSettings(steps=60, batch_size=32, optimizer=Adam(lr=2e-2), held_out=HeldOut(20), ema_decay=0.9)
 
 
+@pytest.mark.long
 def test_fitting_both_beats_uniform_noise():
     results = {}
     for noise in ("uniform", "variational"):

@@ -55,6 +55,7 @@ def test_an_equivariant_flow_learns_four_corners():
     assert "ESS" in str(report) and "forward NLL" in str(report)
 
 
+@pytest.mark.long
 def test_a_symmetrized_flow_and_an_orbit_mixture_learn_them_too():
     torch.manual_seed(0)
     plain = small_flow(VectorAction.plane("C1"), layers=0)
@@ -95,6 +96,7 @@ def left_mode(*, steps=50, **options):
     )
 
 
+@pytest.mark.long
 def test_forward_nll_shows_the_mode_that_reverse_divergence_drops():
     report = left_mode()
     assert report.ess > 0.95 and report.log_normaliser == pytest.approx(-math.log(2), abs=0.02)
@@ -162,6 +164,7 @@ def test_the_seed_decides_everything_and_the_callers_generator_is_left_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path):
     whole = run()
     with pytest.raises(KeyboardInterrupt, match="after step"):

@@ -256,6 +256,7 @@ def test_layers_frozen_in_a_first_stage_by_energy_are_trained_at_their_values():
     assert max(float(value.abs().max()) for value in values_of(flow)) < 1e-12
 
 
+@pytest.mark.long
 def test_a_flow_goes_on_from_its_own_draws():
     """fit_energy, then the forward divergence by the flow's own draws: it begins where the first stage ended."""
     flow = small_flow()

@@ -80,6 +80,7 @@ def assert_tangents(cotangents, tangents, expected):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", NAMES)
@@ -98,6 +99,7 @@ def test_tangents_along_weights_and_points_are_those_of_reverse_mode(name, direc
     assert_tangents(cotangents, tangents, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", FEWER)
 def test_the_jacobian_of_forward_mode_is_that_of_central_differences(name, direction):
@@ -117,6 +119,7 @@ def scalar(outputs):
     return (outputs[0] ** 3).sum() + (outputs[1] ** 2).sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
     "name",
@@ -136,6 +139,7 @@ def test_hessians_by_forward_over_reverse_mode(name, direction):
     torch.testing.assert_close(found, torch.stack(expected, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
     "name", [*slow_unless(QUICKER, names(CONSTRUCTORS, piecewise_linear=False)), "residual, network, image C4"]
@@ -290,6 +294,7 @@ def test_roots_of_any_size(size, given):
     assert torch.equal(root, inverse(y))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nested", ["jvp of jvp", "jvp of grad", "grad of jvp", "grad of grad"])
 def test_second_derivatives_of_the_roulette_are_unbiased_in_torch_func(nested):
     """Reverse mode alone refuses them; here w is held in the first derivative only."""
@@ -353,6 +358,7 @@ def test_random_and_fixed_probes_under_vmap(estimator):
         assert len(same.unique()) > 1
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's own, of linearize
 def test_linearize_is_right_or_refused():
     layer = make("residual, ridges, plane D8")

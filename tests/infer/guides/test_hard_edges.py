@@ -100,6 +100,7 @@ def by_hand(model, z):
     return torch.where(apart(z), density, -INF)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "base"),
     [(least_distance, OrbitFlow), (logs_of_truth_values, OrbitMixture), (validated_support, OrbitMixture)],

@@ -121,6 +121,7 @@ def test_a_saved_flow_of_a_guide_is_not_set_from_data(tmp_path):
     torch.testing.assert_close(loaded.dist.log_prob(z), before)
 
 
+@pytest.mark.long
 def test_weights_of_a_guide_from_before_it_was_known_what_is_set():
     guide, other = placed_guide(), placed_guide()
     state = {name: value for name, value in guide.state_dict().items() if not name.endswith("initialized")}

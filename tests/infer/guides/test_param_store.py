@@ -88,6 +88,7 @@ def test_guides_in_a_list():
     assert any(changed(second[0], before))
 
 
+@pytest.mark.long
 def test_a_loaded_store_is_taken_as_the_warning_says(tmp_path):
     first = AutoGFlow(model, SWAP)
     train(first)
