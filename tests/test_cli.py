@@ -60,6 +60,7 @@ def test_fit_writes_everything_and_sample_score_and_check_read_it(cloud, tmp_pat
     assert "FAILED" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_pictures_are_drawn(cloud, tmp_path):
     pytest.importorskip("matplotlib")
     fit_cloud(cloud, tmp_path / "out")
@@ -91,6 +92,7 @@ def test_a_flow_without_symmetry_is_measured_against_the_datas(tmp_path, monkeyp
     assert metrics["invariance_group"] == "D8" and metrics["invariance_error"] > 1e-6
 
 
+@pytest.mark.long
 def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
     pytest.importorskip("sklearn")
     data = load_data("digits")

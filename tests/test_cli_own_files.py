@@ -174,6 +174,7 @@ def test_what_cannot_be_used_is_said_in_the_words_of_the_command_line(array, opt
     assert not PYTHON.search(error), PYTHON.search(error)
 
 
+@pytest.mark.long
 def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
     array = grey(40, 4, 4)
     assert fit(array, tmp_path, "--group", "C4") == 0

@@ -17,6 +17,7 @@ def test_draws_of_one_distribution_are_not_told_apart(x):
     assert c2st(x[:600], x[600:]) == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.long
 def test_shifted_draws_are_told_apart(x):
     assert c2st(x[:600], x[600:] + torch.tensor([1.5, 0.0])) > 0.7
 

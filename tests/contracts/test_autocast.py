@@ -335,6 +335,7 @@ def mixture(x):
         pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(means, 1.0)), obs=x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", [None, OrbitFlow])
 def test_guides(base):
     model = poutine.reparam(mixture, config={"weights": LogRatioReparam()})

@@ -1,6 +1,7 @@
 """The contracts that tests cite by number are in README.md, each with tests that exist."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ CITATION = re.compile(r"[Cc]ontracts?\s+(\d+(?:(?:,| and|, and)\s+\d+)*)")
 ROW = re.compile(r"^\| (\d+) \| (.+) \| (`.+`) \|$", re.MULTILINE)
 
 
+@functools.cache
 def cited():
     """Every number that a file of tests cites, with the files."""
     found = {}
@@ -20,6 +22,7 @@ def cited():
     return found
 
 
+@functools.cache
 def listed():
     """Each number of the list, with the tests that it names: file (from the folder of tests) and function."""
     rows = ROW.findall((HERE / "README.md").read_text(encoding="utf-8"))

@@ -43,6 +43,7 @@ def settings(steps, **options):
     )
 
 
+@pytest.mark.long
 def test_an_equivariant_flow_learns_four_corners():
     flow = small_flow()
     before = energy_report(flow, CORNERS.log_prob, draws=2000)

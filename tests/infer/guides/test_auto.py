@@ -51,6 +51,7 @@ def asymmetry(guide, z):
     return max((guide.flow(action.act(g, z)) - guide.flow(z)).abs().max().item() for g in action.elements())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [0, 20])
 def test_no_relabelling_changes_the_density(dtype, steps):
     guide = mixture_guide(dtype)

@@ -96,6 +96,7 @@ def test_the_size_follows_that_of_the_event_not_that_of_the_group(name):
     assert size(action) <= 10 * size(VectorAction.trivial("C1", copies=action.numel))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["positions, O(2)", "few positions, O(3)", "rows with few features, S4", "many signs"])
 def test_narrower_layers_are_as_equivariant_and_start_as_the_identity_does(name):
     action = LARGE[name]

@@ -220,6 +220,7 @@ def test_rows_are_looked_for_where_the_density_is_finite():
     assert thin(finite_rows(thin, torch.ones(3, dtype=torch.float64))).isfinite().all()
 
 
+@pytest.mark.long
 def test_the_check_says_where_it_compared_nothing():
     def nowhere():
         means = prior()

@@ -111,6 +111,7 @@ def test_the_identity_behind_a_placed_base_is_not_set_from_data():
     torch.testing.assert_close(flow.dist.log_prob(z), before)
 
 
+@pytest.mark.long
 def test_a_saved_flow_of_a_guide_is_not_set_from_data(tmp_path):
     flow = placed_guide().flow
     z, before = events_and_scores(flow)

@@ -71,6 +71,7 @@ def test_a_guide_of_another_model_too():
     assert any(changed(other, before))
 
 
+@pytest.mark.long
 def test_guides_in_a_list():
     def listed():
         guides = AutoGuideList(two_groups)
@@ -108,6 +109,7 @@ def test_a_loaded_store_is_taken_as_the_warning_says(tmp_path):
         assert any(changed(second, before))
 
 
+@pytest.mark.long
 def test_nothing_is_said_where_nothing_is_lost():
     guide = AutoGFlow(model, SWAP)
     train(guide)

@@ -55,6 +55,7 @@ def guide_of(model, **options):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "base"),
     [(improper, InvariantNormal), (improper_in_plates, InvariantNormal), (improper_in_plates, OrbitFlow)],

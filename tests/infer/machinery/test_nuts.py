@@ -104,6 +104,7 @@ def test_neutra_coordinates():
         assert torch.equal(warped_joint(u), warped_joint(u))
 
 
+@pytest.mark.long
 def test_nuts_in_neutra_coordinates_of_the_exact_posterior():
     """Where the guide is exact, NUTS sees independent standard normal numbers."""
     rows = VectorAction.rows("S3")
