@@ -110,7 +110,7 @@ def residual_with_ridges() -> EquivariantFlow:
 
 
 def residual_with_estimated_log_det() -> EquivariantFlow:
-    action = VectorAction.regular("C3")
+    action = VectorAction.regular("C2", copies=2)
     roulette = RouletteLogDet(evaluation=SeriesLogDet(8, probes=2, seed=3))
 
     def branch(activation: str) -> LipschitzNetwork:
