@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -150,9 +151,10 @@ class _Guarded:
     def __get__(self, owner: Any, cls: type | None = None) -> Any:
         if owner is None:
             return self._function
-        if not casting() and (_GUARD.inside or torch.compiler.is_compiling()):
-            return self._function.__get__(owner, cls)
-        return self._checked.__get__(owner, cls)
+        if torch.compiler.is_compiling():
+            # torch.compile follows no method that is made by hand
+            return functools.partial(self._checked if casting() else self._function, owner)
+        return types.MethodType(self._function if _GUARD.inside and not casting() else self._checked, owner)
 
     @functools.cached_property
     def _checked(self) -> Callable[..., Any]:

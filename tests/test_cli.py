@@ -124,7 +124,9 @@ def test_a_broken_model_fails_its_check(cloud, tmp_path, capsys, monkeypatch):
 
     fit_cloud(cloud, tmp_path / "out")
     call = GActNorm.call_and_ladj
-    monkeypatch.setattr(GActNorm, "call_and_ladj", lambda self, x: (call(self, x)[0], 2 * call(self, x)[1] + 1))
+    monkeypatch.setattr(
+        GActNorm, "call_and_ladj", lambda self, x, context=None: (call(self, x)[0], 2 * call(self, x)[1] + 1)
+    )
     assert main(["check", str(tmp_path / "out")]) == 1
     assert "FAILED" in capsys.readouterr().out
 
