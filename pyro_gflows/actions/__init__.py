@@ -5,7 +5,6 @@ from typing import Any
 
 from pyro_gflows.actions.base import Action, LinearAction
 from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
-from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.default_split import default_split
 from pyro_gflows.actions.escnn_door import escnn_group
 from pyro_gflows.actions.grid import TranslationGroup
@@ -14,6 +13,7 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_basis import SubRepresentation
 from pyro_gflows.actions.irrep_split import IrrepSplit, isotypic_split
+from pyro_gflows.actions.isotype import Decomposition, Isotype
 from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split, plain_checkerboard_split
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.off_grid import OffGridAction
@@ -42,6 +42,7 @@ __all__ = [
     "ContinuousGroup",
     "CoordinateSplit",
     "CyclicGroup",
+    "Decomposition",
     "DefiningRepresentation",
     "DihedralGroup",
     "FiniteGroup",

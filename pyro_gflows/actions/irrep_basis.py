@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical import Nearly, canonical_rows, first_largest
-from pyro_gflows.actions.decomposition import Isotype, is_trivial
+from pyro_gflows.actions.decomposition import is_trivial
 from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.isotype import Isotype
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.registry import registered
 
