@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of_file
-from pyro_gflows.nn.radial import IsotypicParts, safe_norm
+from pyro_gflows.nn.isotypic import IsotypicParts
+from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
 from pyro_gflows.precision import is_low, on_methods
 from pyro_gflows.registry import registered
@@ -166,7 +166,7 @@ class IrrepScale(_Affine):
         super().__init__(action, cap=cap)
         isotypes = action.field_decomposition()
         dims = torch.tensor([isotype.dim for isotype in isotypes for _ in range(isotype.multiplicity)])
-        self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
+        self.basis = IsotypicBasis.of(isotypes, sum(action.field_sizes))
         self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
         self.copies = len(dims)
         self.params_action = action.trivial_fields(len(dims)).direct_sum(action)
