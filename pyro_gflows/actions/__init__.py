@@ -11,7 +11,6 @@ from pyro_gflows.actions.grid import TranslationGroup
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
-from pyro_gflows.actions.irrep_basis import SubRepresentation
 from pyro_gflows.actions.irrep_split import IrrepSplit, isotypic_split
 from pyro_gflows.actions.isotype import Decomposition, Isotype
 from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split, plain_checkerboard_split
@@ -27,6 +26,7 @@ from pyro_gflows.actions.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
+from pyro_gflows.actions.restriction import SubRepresentation
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits import Split
 from pyro_gflows.actions.symmetric import SymmetricGroup
