@@ -14,6 +14,7 @@ from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.isotype import Decomposition
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.precision import on_methods
+from pyro_gflows.spaces import Euclidean, Space
 
 __all__ = ["Action", "LinearAction"]
 
@@ -35,6 +36,11 @@ class Action(ABC):
 
     group: Group
     event_shape: torch.Size
+
+    @property
+    def space(self) -> Space:
+        """Where the events live: R^n, unless a subclass says otherwise."""
+        return Euclidean(self.event_shape)
 
     # -- the group ----------------------------------------------------------------------------------------------------
     @property
