@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions import Action, ImageAction
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
 from pyro_gflows.registry import registered
@@ -142,7 +142,7 @@ class EquivariantConv(KernelLayer):
         return f"{self.action_in} -> {self.action_out}, {size}, {self.orbit_weights.numel()} weights"
 
 
-def as_image(action: LinearAction) -> ImageAction:
+def as_image(action: Action) -> ImageAction:
     """The action, which acts on images.
 
     Raises:
