@@ -170,7 +170,7 @@ class ImageAction(LinearAction):
                 "needs no basis; isotype.dense_basis() computes it all the same"
             )
         if too_large is not None and isinstance(self.group, TranslationGroup):
-            return FourierDecomposition(self.group, self.event_shape, too_large=too_large)
+            return FourierDecomposition(self, self.group.shifts, step=self.group.step, too_large=too_large)
         assert isinstance(self.group, FiniteGroup)
         return image_isotypes(self.group, self.fields, self.grid_permutations(), self.event_shape, too_large=too_large)
 

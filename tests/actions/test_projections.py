@@ -1,5 +1,6 @@
 """Projections on isotypic components, and the change of basis to coordinates in them, without dense bases."""
 
+import itertools
 import math
 import time
 
@@ -8,7 +9,7 @@ import torch
 
 from pyro_gflows.actions import ImageAction, VectorAction, parse_group
 from pyro_gflows.actions.fourier import FourierDecomposition
-from pyro_gflows.actions.representations import EscnnRepresentation
+from pyro_gflows.actions.representations import DefiningRepresentation, EscnnRepresentation
 from tests.actions.test_decomposition import QUATERNIONS
 
 SIGNS = [torch.diag(torch.tensor([-1.0, 1.0, 1.0])), torch.diag(torch.tensor([1.0, -1.0, -1.0]))]
@@ -181,7 +182,7 @@ def test_large_images_give_their_basis_on_request_only(name):
 @pytest.mark.parametrize("name", ["shifts", "shifts by 2"])
 def test_waves_span_the_components_that_averages_over_the_group_find(name):
     action = IMAGES[name]()
-    waves = FourierDecomposition(action.group, action.event_shape)
+    waves = FourierDecomposition(action, action.group.shifts, step=action.group.step)
     found = [isotype.basis.flatten(0, 1) for isotype in action.decomposition]
     left = [rows.T @ rows for rows in found]
     for isotype in waves:
@@ -190,6 +191,36 @@ def test_waves_span_the_components_that_averages_over_the_group_find(name):
         assert len(matches) == 1
     assert len(waves) == len(left)
     assert sorted(isotype.type for isotype in waves) == sorted(isotype.type for isotype in action.decomposition)
+
+
+@pytest.mark.parametrize(
+    ("group", "size"),
+    [*itertools.product(["C2", "D1", "D2", "C4", "D4"], [(4, 4), (5, 5)]), *itertools.product(["D1", "D2"], [(4, 6)])],
+)
+def test_waves_under_a_point_group_too_are_irreducible_and_different(group, size):
+    """Shifts and turns commute with the projections; each component is irreducible by its character."""
+    shifted, turned = ImageAction.translations(2, size=size), ImageAction(group, 2, size=size)
+    plane = DefiningRepresentation(group).matrices(turned.elements())
+    to_rows = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)  # (right, up) to (down, right)
+    components = FourierDecomposition(shifted, size, point_group=(to_rows @ plane @ to_rows.T).round().long())
+    x = events_of(shifted, 2)
+    torch.testing.assert_close(sum(part.project(x) for part in components), x, rtol=0, atol=1e-12)
+    rows = torch.cat([part.basis.flatten(0, 1) for part in components])
+    torch.testing.assert_close(components.coordinates(x.flatten(1)), x.flatten(1) @ rows.T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(components.event(components.coordinates(x.flatten(1))), x.flatten(1), rtol=0, atol=1e-12)
+    both = shifted.matrix(shifted.elements())[:, None] @ turned.matrix(turned.elements())
+    characters = []
+    for part in components:
+        basis, maps = part.basis[0], part.commutant
+        for action in (shifted, turned):
+            for g in action.generators():
+                torch.testing.assert_close(part.project(action.act(g, x)), action.act(g, part.project(x)))
+        blocks = basis @ both @ basis.T
+        torch.testing.assert_close(blocks[:, :, None] @ maps, maps @ blocks[:, :, None], rtol=0, atol=1e-12)
+        characters.append(blocks.diagonal(dim1=-2, dim2=-1).sum(-1).flatten())
+    gram = torch.stack(characters) @ torch.stack(characters).T / len(characters[0])
+    types = torch.tensor([float(len(part.commutant)) for part in components]).double()
+    torch.testing.assert_close(gram, torch.diag(types), rtol=0, atol=1e-11)
 
 
 def test_the_first_component_under_shifts_is_the_mean_of_each_channel():
