@@ -18,6 +18,7 @@ from pyro_gflows.actions.restriction import restricted_to_subspace
 
 __all__ = [
     "IrreducibleBlock",
+    "along_fields",
     "block_of",
     "block_rows",
     "irreducible_blocks",
@@ -26,6 +27,17 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-9
+
+
+def along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
+    """A matrix applied to the fields of events: to vectors, or to the channels of images at each pixel.
+
+    >>> along_fields(torch.ones(1, 3), torch.ones(2, 3, 4, 4), 3).shape
+    torch.Size([2, 1, 4, 4])
+    """
+    if event_dim == 1:
+        return x @ matrix.T
+    return (matrix @ x.flatten(1 - event_dim)).unflatten(-1, x.shape[1 - event_dim :])
 
 
 @dataclass(frozen=True)

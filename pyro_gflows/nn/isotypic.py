@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Isotype, LinearAction
+from pyro_gflows.actions.irrep_basis import along_fields
 from pyro_gflows.nn.basis import FixedBasis
 
 __all__ = ["ChangeOfBasis", "IsotypicBasis", "IsotypicParts", "isotypic_basis"]
@@ -35,6 +36,7 @@ class IsotypicBasis(FixedBasis):
     Args:
         rows: orthonormal rows, shape ``(sum of sizes, numel)``.
         sizes: the dimension of each component.
+        event_dim: 1, or 3 for components of the fields of images, whose coordinates are taken at each pixel.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -44,29 +46,30 @@ class IsotypicBasis(FixedBasis):
         [1, 1, 2]
     """
 
-    def __init__(self, rows: Tensor, sizes: Sequence[int]) -> None:
+    def __init__(self, rows: Tensor, sizes: Sequence[int], *, event_dim: int = 1) -> None:
         super().__init__(rows)
-        self.sizes = list(sizes)
+        self.sizes, self._event_dim = list(sizes), event_dim
 
     @classmethod
-    def of(cls, isotypes: Sequence[Isotype], numel: int) -> IsotypicBasis:
-        """The basis of the listed components of events of ``numel`` numbers.
+    def of(cls, isotypes: Sequence[Isotype], numel: int, *, event_dim: int = 1) -> IsotypicBasis:
+        """The basis of the listed components of vectors of ``numel`` entries, or of as many channels.
 
         Raises:
             ValueError: the events are so large that their isotypes give no dense basis.
         """
         rows = [isotype.basis.flatten(0, 1) for isotype in isotypes]
-        return cls(torch.cat(rows) if rows else torch.zeros(0, numel), [len(row) for row in rows])
+        stacked = torch.cat(rows) if rows else torch.zeros(0, numel)
+        return cls(stacked, [len(row) for row in rows], event_dim=event_dim)
 
     def coordinates(self, x: Tensor) -> Tensor:
-        return x @ self(x).T
+        return along_fields(self(x), x, self._event_dim)
 
     def event(self, coordinates: Tensor) -> Tensor:
-        return coordinates @ self(coordinates)
+        return along_fields(self(coordinates).T, coordinates, self._event_dim)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """The coordinates in each component."""
-        return self.coordinates(x).split(self.sizes, -1)
+        return self.coordinates(x).split(self.sizes, -self._event_dim)
 
 
 class _LargeBasis(nn.Module):
