@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.decomposition import decompose, side_by_side
 from pyro_gflows.actions.groups import FiniteGroup, Group
-from pyro_gflows.actions.isotype import Decomposition
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical import Nearly, canonical_rows
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import Group
-from pyro_gflows.actions.isotype import Decomposition, Isotype, Summands
+from pyro_gflows.actions.isotype import Isotype, Summands
 from pyro_gflows.actions.representations import Representation
 
 __all__ = ["decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge", "side_by_side"]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.isotype import Decomposition, Isotype, Summands
+from pyro_gflows.actions.isotype import Isotype, Summands
 from pyro_gflows.actions.representations import Representation
 
 __all__ = ["FourierDecomposition", "WaveRepresentation"]

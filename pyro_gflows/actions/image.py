@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.fourier import FourierDecomposition
 from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.image_decomposition import image_isotypes
-from pyro_gflows.actions.isotype import Decomposition
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.decomposition import decompose, merge
 from pyro_gflows.actions.groups import FiniteGroup
-from pyro_gflows.actions.isotype import Decomposition
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, permutation_matrices
 

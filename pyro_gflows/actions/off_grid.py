@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.continuous import O2, SO2
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.isotype import Decomposition
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.representations import Representation, TrivialRepresentation
 from pyro_gflows.registry import registered

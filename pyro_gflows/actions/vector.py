@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.closure import generate_group
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.escnn_door import representation_data
 from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup, Group
-from pyro_gflows.actions.isotype import Decomposition
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.representations import (
