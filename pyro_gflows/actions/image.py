@@ -179,18 +179,13 @@ class ImageAction(LinearAction):
         nontrivial = [field for field in set(self.fields) if not isinstance(field, TrivialRepresentation)]
         return all(bool(torch.isin(field.matrices(self.elements()), allowed).all()) for field in nontrivial)
 
-    @property
-    def is_permutation(self) -> bool:
-        return self._channels_are[0]
-
-    @property
-    def is_signed_permutation(self) -> bool:
-        return self._channels_are[1]
+    @functools.cached_property
+    def is_permutation(self) -> bool:  # type: ignore[override]
+        return self._entries_in([0.0, 1.0])
 
     @functools.cached_property
-    def _channels_are(self) -> tuple[bool, bool]:
-        """Whether channels are permuted, and whether they are permuted up to signs."""
-        return self._entries_in([0.0, 1.0]), self._entries_in([-1.0, 0.0, 1.0])
+    def is_signed_permutation(self) -> bool:  # type: ignore[override]
+        return self._entries_in([-1.0, 0.0, 1.0])
 
     def with_fields(self, fields: Sequence[Representation]) -> ImageAction:
         """The same group on the same grid, with other fields."""

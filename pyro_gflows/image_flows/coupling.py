@@ -11,7 +11,6 @@ from pyro_gflows.actions import (
     Group,
     ImageAction,
     IrrepSplit,
-    LinearAction,
     OffGridAction,
     Split,
     checkerboard_split,
@@ -21,7 +20,6 @@ from pyro_gflows.actions import (
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.image_flows.scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
 from pyro_gflows.nn import Conditioner, SoftNetwork, conditioner_from
-from pyro_gflows.nn.conv import as_image
 from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, Transformer, g_coupling
 from pyro_gflows.transforms.transformers import default_transformer
 
@@ -37,7 +35,7 @@ def g_coupling_image_flow(
     blocks: int = 4,
     width: int = 16,
     depth: int = 2,
-    transformer: Callable[[LinearAction], Transformer] | None = None,
+    transformer: Callable[[ImageAction], Transformer] | None = None,
     splits: Sequence[_SplitKind] | None = None,
     network: Conditioner | None = None,
     soft: bool = False,
@@ -107,7 +105,7 @@ def g_coupling_image_flow(
             coupling = g_coupling(
                 action,
                 split=split,
-                transformer=transformer,
+                transformer=transformer,  # type: ignore[arg-type]
                 network=network,
                 width=width,
                 depth=depth,
@@ -126,8 +124,8 @@ def g_coupling_image_flow(
 
 def _soft(group: Group, width: int, depth: int, more: Mapping[str, Any]) -> Conditioner:
     """Makes conditioners that carry the group in their hidden layers, and start at zero."""
-    keywords: dict[str, Any] = {"width": width, "depth": depth, "start": 0.0, **more}
-    return lambda inputs, outputs: SoftNetwork(as_image(inputs), as_image(outputs), group=group, **keywords)
+    keywords = {"width": width, "depth": depth, "start": 0.0, **more}
+    return lambda action_in, action_out: SoftNetwork(action_in, action_out, group=group, **keywords)  # type: ignore[arg-type]
 
 
 def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:

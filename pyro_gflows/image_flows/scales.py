@@ -8,7 +8,6 @@ from typing import Literal
 from pyro_gflows.actions import ImageAction, IrrepSplit, OffGridAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.nn.conv import as_image
 from pyro_gflows.transforms import Compose, EquivariantTransform, GActNorm, GLinear, GSplit, GSqueeze, Recompute
 
 __all__ = ["Factor", "Memory", "Preprocess", "Steps", "check_memory", "mixing", "multi_scale", "sparing"]
@@ -38,7 +37,7 @@ def multi_scale(
     """The flow with these layers at every scale; its errors are those of the constructors."""
     if not isinstance(action, ImageAction | OffGridAction):
         raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=8), got {type(action).__name__}")
-    typed = as_image(action.require_representation())
+    typed: ImageAction = action.require_representation()  # type: ignore[assignment]
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
     layers = [*_scale(typed, steps, scales, factor), GActNorm(typed)]
@@ -51,9 +50,9 @@ def _scale(action: ImageAction, steps: Steps, scales: int, factor: Factor) -> li
     if scales == 1:
         return steps(action)
     squeeze = GSqueeze(action)
-    deep = as_image(squeeze.action_out)
+    deep: ImageAction = squeeze.action_out  # type: ignore[assignment]
     halves = IrrepSplit(deep)  # means | details
-    coarse = Compose(_scale(as_image(halves.parts[0]), steps, scales - 1, factor))
+    coarse = Compose(_scale(halves.parts[0], steps, scales - 1, factor))  # type: ignore[arg-type]
     return [squeeze, factor(halves, coarse), *steps(deep), squeeze.inv, *steps(action)]
 
 

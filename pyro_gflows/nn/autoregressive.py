@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.conv import EquivariantConv, as_image
+from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import LayerChain, hidden_action
 from pyro_gflows.nn.norm_activations import GatedNorm
@@ -85,7 +85,7 @@ class AutoregressiveNetwork(LayerChain):
             return EquivariantLinear(action_in, action_out, autoregressive=(labels_in, labels_out))
         rows = torch.tensor(labels_out).repeat_interleave(torch.tensor(action_out.field_sizes))
         columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
-        return EquivariantConv(as_image(action_in), as_image(action_out), mask=rows[:, None] >= columns)
+        return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)  # type: ignore[arg-type]
 
     def activation(self, kind: str, action: LinearAction) -> nn.Module:
         # gates read other fields, so they must look back too

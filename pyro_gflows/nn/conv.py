@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_gflows.actions import Action, ImageAction
+from pyro_gflows.actions import ImageAction
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
 from pyro_gflows.registry import registered
 
-__all__ = ["EquivariantConv", "as_image"]
+__all__ = ["EquivariantConv"]
 
 
 @registered
@@ -142,20 +142,11 @@ class EquivariantConv(KernelLayer):
         return f"{self.action_in} -> {self.action_out}, {size}, {self.orbit_weights.numel()} weights"
 
 
-def as_image(action: Action) -> ImageAction:
-    """The action, which acts on images.
-
-    Raises:
-        TypeError: it acts on something else.
-    """
-    if not isinstance(action, ImageAction):
-        raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
-    return action
-
-
 def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:
     for action in (action_in, action_out):
-        if not as_image(action).is_signed_permutation:
+        if not isinstance(action, ImageAction):
+            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        if not action.is_signed_permutation:
             raise ValueError(f"expected fields whose channels are permuted up to signs, got {action}")
     if not action_in.shares_grid(action_out):
         raise ValueError(f"expected two actions on one grid, got {action_in} and {action_out}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
-from pyro_gflows.nn.conv import EquivariantConv, as_image
+from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.registry import registered
@@ -187,4 +187,4 @@ class EquivariantCNN(EquivariantNetwork):
     """
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
-        return EquivariantConv(as_image(action_in), as_image(action_out), bias=self.bias_of(action_out))
+        return EquivariantConv(action_in, action_out, bias=self.bias_of(action_out))  # type: ignore[arg-type]  # it checks
