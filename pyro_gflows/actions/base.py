@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -10,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.decomposition import Isotype, decompose, merge
+from pyro_gflows.actions.components import Decomposition
+from pyro_gflows.actions.decomposition import decompose, side_by_side
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.precision import on_methods
@@ -150,8 +150,8 @@ class LinearAction(Action):
     # -- structure ----------------------------------------------------------------------------------------------------
     @property
     @abstractmethod
-    def decomposition(self) -> list[Isotype]:
-        """Isotypic components of the flattened event."""
+    def decomposition(self) -> Decomposition:
+        """Isotypic components of the event: projections on them, and the change of basis to coordinates in them."""
 
     @property
     @abstractmethod
@@ -168,10 +168,10 @@ class LinearAction(Action):
         """How many entries along dimension ``-event_dim`` each field takes."""
         return [field.size for field in self.fields]
 
-    def field_decomposition(self) -> list[Isotype]:
+    def field_decomposition(self) -> Decomposition:
         """Isotypic components of the fields alone (for vectors, of the whole event)."""
-        offsets = list(itertools.accumulate(self.field_sizes, initial=0))
-        return merge([decompose(field) for field in self.fields], offsets[:-1], offsets[-1])
+        known = {field: decompose(field) for field in dict.fromkeys(self.fields)}
+        return side_by_side([known[field] for field in self.fields], self.field_sizes)
 
     def invariants(self) -> Tensor:
         """Orthonormal field vectors that every element leaves alone, shape ``(count, sum(field_sizes))``."""

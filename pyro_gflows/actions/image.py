@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.fourier import FourierDecomposition
 from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
 from pyro_gflows.actions.groups import FiniteGroup, Group
 from pyro_gflows.actions.image_decomposition import image_isotypes
@@ -29,7 +30,7 @@ from pyro_gflows.registry import registered
 
 __all__ = ["ImageAction"]
 
-_LARGEST_DECOMPOSED = 512
+_LARGEST_DENSE = 512
 
 
 @registered
@@ -160,14 +161,18 @@ class ImageAction(LinearAction):
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
-    def decomposition(self) -> list[Isotype]:
-        if self.numel > _LARGEST_DECOMPOSED:
-            raise ValueError(
-                f"the isotypic components of an image are computed for at most {_LARGEST_DECOMPOSED} numbers, got "
-                f"{self.numel} in {self}; use layers on fields, such as convolutions"
+    def decomposition(self) -> Decomposition:
+        too_large = None
+        if self.numel > _LARGEST_DENSE:
+            too_large = (
+                f"the basis of an isotypic component of an image is given for at most {_LARGEST_DENSE} numbers, got "
+                f"{self.numel} in {self}; use layers on fields, such as convolutions, or isotype.project(x), which "
+                "needs no basis; isotype.dense_basis() computes it all the same"
             )
+        if too_large is not None and isinstance(self.group, TranslationGroup):
+            return FourierDecomposition(self, self.group.shifts, step=self.group.step, too_large=too_large)
         assert isinstance(self.group, FiniteGroup)
-        return image_isotypes(self.group, self.fields, self.grid_permutations())
+        return image_isotypes(self.group, self.fields, self.grid_permutations(), self.event_shape, too_large=too_large)
 
     def _entries_in(self, values: list[float]) -> bool:
         allowed = torch.tensor(values, dtype=torch.float64)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.names import parse_group
@@ -146,7 +146,7 @@ class OffGridAction(LinearAction):
 
     # -- structure: between the pixels there is none ------------------------------------------------------------------
     @property
-    def decomposition(self) -> list[Isotype]:
+    def decomposition(self) -> Decomposition:
         self._refuse("has no isotypic components")
 
     @property

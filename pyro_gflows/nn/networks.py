@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,13 @@ __all__ = [
     "EquivariantCNN",
     "EquivariantMLP",
     "EquivariantNetwork",
+    "LayerChain",
     "activation_for",
     "has_regular_fields",
     "hidden_action",
 ]
+
+_Chain = TypeVar("_Chain", bound="LayerChain")
 
 _ACTIVATIONS: dict[str, type[Activation]] = {
     "clipswish": ConcatenatedLipSwish,
@@ -67,25 +70,10 @@ def hidden_action(action: LinearAction, width: int) -> LinearAction:
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
 
-class EquivariantNetwork(nn.Module):
-    r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
+class LayerChain(nn.Module):
+    """A chain of equivariant layers and activations, of which a subclass says what a linear layer is.
 
-    Subclasses say what a linear layer is.
-
-    Args:
-        action_in: how the group moves the input.
-        action_out: how it moves the output.
-        width: hidden fields (regular representations of a finite group).
-        depth: hidden layers.
-        activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
-            "gated" (any); by default LipSwish where fields are permuted, else gates.
-        bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
-            "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
-        hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
-            as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
-
-    Raises:
-        ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
+    The arguments are those of :class:`EquivariantNetwork`, whose output is that of the chain.
     """
 
     default_activations = ("lipswish", "gated")
@@ -133,18 +121,43 @@ class EquivariantNetwork(nn.Module):
         """One activation of the hidden fields."""
         return _ACTIVATIONS[kind](action)
 
-    def scale_last_(self, factor: float) -> EquivariantNetwork:
+    def scale_last_(self: _Chain, factor: float) -> _Chain:
         """Scale the weights of the last layer; 0 makes the output start at zero."""
         with torch.no_grad():
             for parameter in self.layers[-1].parameters():
                 parameter.mul_(factor)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
+        """The output of the last layer."""
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             x = self.hidden_scale * activation(layer(x) / self.hidden_scale)
         out: Tensor = self.layers[-1](x)
         return out
+
+
+class EquivariantNetwork(LayerChain):
+    r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
+
+    Subclasses say what a linear layer is.
+
+    Args:
+        action_in: how the group moves the input.
+        action_out: how it moves the output.
+        width: hidden fields (regular representations of a finite group).
+        depth: hidden layers.
+        activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
+            "gated" (any); by default LipSwish where fields are permuted, else gates.
+        bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
+            "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
+        hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
+            as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
+
+    Raises:
+        ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
+    """
+
+    forward = LayerChain.run  # itself, not a call of it: every layer of a flow runs through here
 
 
 @registered

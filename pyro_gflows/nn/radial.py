@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
 from pyro_gflows.registry import registered
 
-__all__ = ["IsotypicParts", "RadialTerm", "safe_norm"]
+__all__ = ["RadialTerm", "safe_norm"]
 
 
 def safe_norm(x: Tensor) -> Tensor:
     """|x| over the last dimension (kept), at least 1e-12, with gradient 0 at the origin in place of NaN."""
     return x.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
-
-
-class IsotypicParts(nn.Module):
-    """The orthogonal projections of a flattened event on the isotypic components of an action.
-
-    Args:
-        action: any action with a decomposition.
-    """
-
-    def __init__(self, action: LinearAction) -> None:
-        super().__init__()
-        rows = [isotype.basis.flatten(0, 1) for isotype in action.decomposition]
-        self.sizes = [len(row) for row in rows]
-        whole = torch.eye(action.numel, dtype=torch.float64)
-        self.basis = FixedBasis(whole if len(rows) == 1 else torch.cat(rows))
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Coordinates of x (``batch + (d,)``) in each component."""
-        return (x,) if len(self) == 1 else (x @ self.basis(x).T).split(self.sizes, -1)
-
-    def merge(self, parts: list[Tensor]) -> Tensor:
-        """The vector with these coordinates."""
-        return parts[0] if len(self) == 1 else torch.cat(parts, -1) @ self.basis(parts[0])
 
 
 @registered

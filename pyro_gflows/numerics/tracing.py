@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from torch.jit._trace import is_tracing
+import torch
 
-__all__ = ["refuse_tracing"]
+__all__ = ["is_tracing", "refuse_tracing"]
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace records.
+
+    >>> is_tracing()
+    False
+    """
+    return torch._C._get_tracing_state() is not None
 
 
 def refuse_tracing(what: str) -> None:
