@@ -16,7 +16,7 @@ from pyro_gflows.actions import (
     VectorAction,
     parse_group,
 )
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, EnumerableGroup
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
@@ -67,7 +67,7 @@ def build_action(group: str, event_shape: Sequence[int]) -> LinearAction:
             f"translations shift the pixels of images, got events of {shape[0]} numbers; choose another --group"
         )
     parsed = parse_group(group)
-    if isinstance(parsed, FiniteGroup) and parsed.order == 1:
+    if isinstance(parsed, EnumerableGroup) and parsed.order == 1:
         return VectorAction.from_generators([torch.eye(shape[0], dtype=torch.float64)])
     if isinstance(parsed, SymmetricGroup):
         if shape[0] % parsed.n:

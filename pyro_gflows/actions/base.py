@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
-from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.group_base import Group, require_enumerable
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.precision import on_methods
 
@@ -56,11 +56,7 @@ class Action(ABC):
 
     def elements(self) -> Tensor:
         """All elements of a finite group. Raises ValueError for a continuous one."""
-        if not isinstance(self.group, FiniteGroup):
-            raise ValueError(
-                f"{self.group} has infinitely many elements; use sample() or a finite subgroup such as D16"
-            )
-        return self.group.elements()
+        return require_enumerable(self.group).elements()
 
     def generators(self) -> Tensor:
         """Elements that generate the group (a dense subgroup of a continuous one)."""
@@ -142,6 +138,11 @@ class LinearAction(Action):
         """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
 
     # -- structure ----------------------------------------------------------------------------------------------------
+    @property
+    def point_group(self) -> Group:
+        """The group whose representations the fields are: the whole one, or all but the shifts of a periodic grid."""
+        return self.group
+
     @property
     @abstractmethod
     def decomposition(self) -> list[Isotype]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.irreps import evaluate_irrep
 
 __all__ = [
@@ -192,14 +193,8 @@ def evaluate_continuous(
     size = sum(block.shape[-1] for block in blocks)
     if change_of_basis.shape != (size, size):
         raise ValueError(f"expected a change of basis of shape ({size}, {size}), got {tuple(change_of_basis.shape)}")
-    direct_sum = elements.new_zeros(*elements.shape[:-2], size, size)
-    start = 0
-    for block in blocks:
-        stop = start + block.shape[-1]
-        direct_sum[..., start:stop, start:stop] = block
-        start = stop
     basis = change_of_basis.to(elements)
-    return basis @ direct_sum @ basis.mT
+    return basis @ block_diagonal(blocks) @ basis.mT
 
 
 def ring_harmonics(

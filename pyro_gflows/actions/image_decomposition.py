@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, permutation_matrices
 
 __all__ = ["image_isotypes"]
 
 
-def image_isotypes(group: FiniteGroup, fields: Sequence[Representation], targets: Tensor) -> list[Isotype]:
+def image_isotypes(group: EnumerableGroup, fields: Sequence[Representation], targets: Tensor) -> list[Isotype]:
     """The isotypic components of images (C, H, W), flattened.
 
     An image is a direct sum of small representations, one for each field on each orbit of pixels. Few of them differ,

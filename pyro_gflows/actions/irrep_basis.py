@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical import Nearly, canonical_rows, first_largest
 from pyro_gflows.actions.decomposition import Isotype, is_trivial
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.registry import registered
 
@@ -62,7 +62,7 @@ class SubRepresentation(Representation):
 def restriction(field: Representation, rows: Tensor, name: str) -> Representation:
     """The field on the invariant subspace that the rows span; for finite groups a table, exact where it can be."""
     group = field.group
-    if not isinstance(group, FiniteGroup):
+    if not isinstance(group, EnumerableGroup):
         return SubRepresentation(field, rows)
     table = rows @ field.matrices(group.elements()) @ rows.T
     whole = table.round()

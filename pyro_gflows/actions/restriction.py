@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar
+from pyro_gflows.actions.groups import EnumerableGroup, Group, _Planar
 from pyro_gflows.actions.representations import MatrixRepresentation, permutation_matrices
 
 __all__ = ["places_in", "restricted_regular"]
@@ -31,7 +31,7 @@ def places_in(subgroup: Group, group: Group) -> Tensor:
     raise ValueError(f"expected a subgroup of {group} in the plane, got {subgroup}")
 
 
-def restricted_regular(subgroup: FiniteGroup, group: FiniteGroup) -> MatrixRepresentation:
+def restricted_regular(subgroup: EnumerableGroup, group: EnumerableGroup) -> MatrixRepresentation:
     """The regular representation of C_n or D_n under a subgroup, which permutes its |G| entries as well.
 
     Raises:

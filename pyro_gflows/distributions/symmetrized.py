@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
@@ -74,7 +75,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
                 f"expected a base of event shape {tuple(action.event_shape)} for {action}, "
                 f"got {tuple(base.event_shape)}; for a batch of independent coordinates use base.to_event(n)"
             )
-        self._log_order = math.log(len(action.elements()))
+        self._log_order = math.log(require_enumerable(action.group).order)
         self.has_rsample = bool(base.has_rsample)
         self.base = base
         self.action = action

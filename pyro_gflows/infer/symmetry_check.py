@@ -149,7 +149,7 @@ def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator)
 
 def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
     """The elements that are tested by default."""
-    if action.is_finite and len(action.elements()) <= _ALL_UP_TO + 1:
+    if action.group.order <= _ALL_UP_TO + 1:
         return action.elements()[1:]
     chosen: list[Tensor] = []
     drawn = action.sample((4 * _FROM_LARGE_GROUPS,), generator=generator)

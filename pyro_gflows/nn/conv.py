@@ -71,7 +71,7 @@ class EquivariantConv(KernelLayer):
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
         out_targets, out_signs = _moves(action_out)
         in_targets, in_signs = _moves(action_in)
-        offsets = action_in.kernel_permutations(kernel_size)[action_in.generators()]
+        offsets = action_in.kernel_permutations(kernel_size)[action_in.point_group.generators()]
         pairs = out_targets[:, :, None] * shape[1] + in_targets[:, None, :]
         targets = pairs[..., None] * kernel_size**2 + offsets[:, None, None, :]
         signs = (out_signs[:, :, None] * in_signs[:, None, :])[..., None].expand_as(targets)
@@ -158,7 +158,7 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
 
 def _moves(action: ImageAction) -> tuple[Tensor, Tensor]:
     """Where each generator sends each channel, and with which sign."""
-    matrices = action.channel_matrices(action.generators())
+    matrices = action.channel_matrices(action.point_group.generators())
     return matrices.abs().argmax(-2), matrices.sum(-2)
 
 

@@ -57,7 +57,7 @@ _REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is larg
 
 def has_regular_fields(action: LinearAction) -> bool:
     """Whether hidden fields are regular ones: under a finite group that is small, and on images."""
-    return action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO)
+    return action.is_finite and (action.event_dim > 1 or action.group.order <= _REGULAR_UP_TO)
 
 
 def hidden_action(action: LinearAction, width: int) -> LinearAction:

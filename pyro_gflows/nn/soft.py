@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import ImageAction, LinearAction
-from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.groups import EnumerableGroup, Group
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.restriction import restricted_regular
 from pyro_gflows.nn.conv import EquivariantConv
@@ -79,7 +79,7 @@ class SoftNetwork(EquivariantNetwork):
 
     def hidden(self, action: LinearAction, width: int) -> ImageAction:
         """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
-        assert isinstance(action, ImageAction) and isinstance(action.group, FiniteGroup)
+        assert isinstance(action, ImageAction) and isinstance(action.group, EnumerableGroup)
         return action.with_fields([restricted_regular(action.group, self._sampled)] * width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:

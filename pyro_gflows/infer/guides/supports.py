@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from pyro_gflows.actions import FiniteGroup, MatrixRepresentation, Representation, SitesAction, VectorAction
+from pyro_gflows.actions import EnumerableGroup, MatrixRepresentation, Representation, SitesAction, VectorAction
 from pyro_gflows.infer.guides.log_ratio import log_ratio_basis, log_ratio_simplex
 from pyro_gflows.infer.guides.whole_rows import blocks_of_rows, whole_rows
 
@@ -101,7 +101,7 @@ def _advice(site: str, support: Any) -> str:
 
 def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAction:
     group = action.group
-    assert isinstance(group, FiniteGroup)
+    assert isinstance(group, EnumerableGroup)
     basis = log_ratio_basis(categories)
     fields: list[Representation] = []
     for block in blocks_of_rows(action, categories):
