@@ -326,7 +326,8 @@ def _gather(x: Tensor, channels: Tensor, pixels: Tensor) -> Tensor:
     if index.ndim == 1:
         moved = flat[..., index]
     else:
-        batch = torch.broadcast_shapes(index.shape[:-1], flat.shape[:-1])
+        # not torch.broadcast_shapes, whose first call imports for half a second
+        batch = torch.broadcast_tensors(index[..., 0], flat[..., 0])[0].shape
         moved = flat.expand(*batch, -1).gather(-1, index.expand(*batch, -1))
     return moved.unflatten(-1, (channels.shape[-1], pixels.shape[-1]))
 

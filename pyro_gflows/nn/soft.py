@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import ImageAction, LinearAction
-from pyro_gflows.actions.groups import EnumerableGroup, Group
+from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.restriction import restricted_regular
 from pyro_gflows.nn.conv import EquivariantConv
@@ -79,7 +79,7 @@ class SoftNetwork(EquivariantNetwork):
 
     def hidden(self, action: LinearAction, width: int) -> ImageAction:
         """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
-        assert isinstance(action, ImageAction) and isinstance(action.group, EnumerableGroup)
+        assert isinstance(action, ImageAction)
         return action.with_fields([restricted_regular(action.group, self._sampled)] * width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
@@ -123,7 +123,8 @@ class SoftNetwork(EquivariantNetwork):
                 if layer is not self.layers[-1]:
                     x = layer(x)
             fields.append(x[..., reach, reach].unflatten(-1, (-1, self._sampled.order)))
-        moved = fields[0][..., self._sampled.table[self._sampled.inverse[turn]]]  # (g y)_k = y_(g^-1 k)
+        back = self._sampled.inverse(torch.tensor(turn))
+        moved = fields[0][..., self._sampled.compose(back, self._sampled.elements())]  # (g y)_k = y_(g^-1 k)
         return float((moved - fields[1]).norm() / moved.norm())
 
     def extra_repr(self) -> str:
@@ -173,7 +174,7 @@ class _Exit(nn.Module):
 
 def _is_scalar(action: ImageAction) -> list[bool]:
     """For each field, whether it is one number that nothing changes."""
-    elements = action.elements()
+    elements = action.point_group.elements()
     known = {field: field.size == 1 and bool((field.matrices(elements) == 1).all()) for field in set(action.fields)}
     return [known[field] for field in action.fields]
 

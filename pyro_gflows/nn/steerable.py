@@ -104,7 +104,8 @@ class SteerableConv(KernelLayer):
         self.fields_in, self.fields_out = fields_in, fields_out
         self.filters = FixedBasis(steerable_filters(sampled, kernel_size))
         self.band_limit = None if band is None else FixedBasis(_band_limit(sampled, band))
-        between = sampled.table[sampled.inverse].T.contiguous()  # [g, h] -> h^-1 g
+        elements = sampled.elements()
+        between = sampled.compose(sampled.inverse(elements), elements[:, None])  # [g, h] -> h^-1 g
         self.register_buffer("_between", between, persistent=False)
         pairs = sampled.order if self._both else 1
         self.coefficients = nn.Parameter(torch.empty(copies_out, copies_in, pairs, self.filters.value.shape[1]))
