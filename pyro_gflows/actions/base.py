@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.canonical_form import nearest_image, reference_event
+from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
-from pyro_gflows.actions.group_base import Group, require_enumerable
+from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.precision import on_methods
 
@@ -31,7 +34,7 @@ class Action(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, ("act", "act_each", "act_all"))
+        on_methods(cls, ("act", "act_each", "act_all", "canonical"))
 
     group: Group
     event_shape: torch.Size
@@ -89,6 +92,20 @@ class Action(ABC):
         batch_rank = x.ndim - self.event_dim
         return self.act_each(elements.reshape(-1, *[1] * batch_rank), x)
 
+    def canonical(self, x: Tensor) -> Tensor | None:
+        r"""Elements g(x) that take x to a canonical form: ``act_each(canonical(x), x)`` is equal along an orbit.
+
+        So :math:`g(h\,x) = g(x)\,h^{-1}`, up to elements that leave x alone. The canonical form is no continuous function
+        of x: g(x) jumps between elements where two are equally good. No gradient goes through it.
+
+        Args:
+            x: events, shape ``batch_shape + event_shape``.
+
+        Returns:
+            Elements of that batch shape on the device of x; None where no way to find them is known.
+        """
+        return None
+
     @abstractmethod
     def without_symmetry(self) -> Action:
         """The same events under the trivial group C1, which claims nothing of them."""
@@ -136,6 +153,28 @@ class LinearAction(Action):
     @abstractmethod
     def matrix(self, elements: Tensor) -> Tensor:
         """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
+
+    def canonical(self, x: Tensor) -> Tensor | None:
+        if not isinstance(self.group, EnumerableGroup):
+            return None
+        self.check_event(x)
+        with torch.no_grad():
+            return self.group.inverse(self._nearest(self.group, x.detach().double()))
+
+    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor:
+        """The element h for which <x, rho(h) w> is largest, where w is a fixed random event."""
+        return nearest_image(x.flatten(-self.event_dim), group.order, self._reference_images)
+
+    def _reference_images(self, elements: Tensor) -> Tensor:
+        key = ("reference", elements.device)
+        if key not in self._tables:
+            with as_constants():
+                self._tables[key] = reference_event(self.event_shape).to(elements.device)
+        return self.act_each(elements, self._tables[key]).flatten(-self.event_dim)
+
+    @functools.cached_property
+    def _tables(self) -> dict[Any, Tensor]:
+        return {}
 
     # -- structure ----------------------------------------------------------------------------------------------------
     @property

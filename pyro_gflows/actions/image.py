@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.block_diagonal import block_diagonal
+from pyro_gflows.actions.canonical_form import nearest_shift
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
@@ -171,10 +172,6 @@ class ImageAction(LinearAction):
         return block_diagonal([field.matrices(point) for field in self.fields])
 
     # -- acting on events ---------------------------------------------------------------------------------------------
-    @functools.cached_property
-    def _tables(self) -> dict[Any, Tensor]:
-        return {}
-
     def _table(self, key: Any, device: torch.device) -> Tensor:
         """What the point group does, for each of its elements."""
         if (key, device) not in self._tables:
@@ -212,6 +209,16 @@ class ImageAction(LinearAction):
             turned = _gather(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
             moved = self._table(x.dtype, x.device)[point] @ turned
         return moved.unflatten(-1, (self.height, self.width))
+
+    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor:
+        if not isinstance(group, WallpaperGroup):
+            return super()._nearest(group, x)
+        key = ("spectra", x.device)
+        if key not in self._tables:
+            with as_constants():
+                images = self._reference_images(self.point_group.elements().to(x.device))
+                self._tables[key] = torch.fft.rfft2(images.unflatten(-1, self.event_shape)).conj().resolve_conj()
+        return nearest_shift(x, self._tables[key], step=group.step)
 
     def matrix(self, elements: Tensor) -> Tensor:
         pixels = permutation_matrices(self.grid_permutations(elements=elements))

@@ -171,10 +171,6 @@ class VectorAction(LinearAction):
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])
 
-    @functools.cached_property
-    def _tables(self) -> dict[Any, Tensor]:
-        return {}
-
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
