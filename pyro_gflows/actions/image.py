@@ -32,6 +32,7 @@ from pyro_gflows.registry import registered
 __all__ = ["ImageAction"]
 
 _LARGEST_DECOMPOSED = 512
+_LARGEST_LISTED = 2**25
 
 
 @registered
@@ -241,6 +242,11 @@ class ImageAction(LinearAction):
         """The fields as representations of the whole group, in which shifts leave channels as they are."""
         if self.point_group.order in (1, self.group.order):
             return self.fields
+        if self.group.order * (self.height * self.width) ** 2 > _LARGEST_LISTED:
+            raise ValueError(
+                f"the isotypic components of {self} would be computed from a matrix for each of its {self.group.order} "
+                "elements; use layers on fields, such as convolutions, or translations without a point group"
+            )
         point = self._point(self.elements())
         whole = {
             field: MatrixRepresentation(self.group, field.matrices(point), name=field.name)
