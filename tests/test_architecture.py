@@ -14,6 +14,7 @@ PACKAGE = Path(pyro_gflows.__file__).parent
 ROOMS = [
     "registry",
     "precision",
+    "spaces",
     "actions",
     "numerics",
     "nn",

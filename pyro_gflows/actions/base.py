@@ -17,6 +17,7 @@ from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.precision import on_methods
+from pyro_gflows.spaces import Euclidean, Space
 
 __all__ = ["Action", "LinearAction"]
 
@@ -38,6 +39,11 @@ class Action(ABC):
 
     group: Group
     event_shape: torch.Size
+
+    @property
+    def space(self) -> Space:
+        """Where the events live: R^n, unless a subclass says otherwise."""
+        return Euclidean(self.event_shape)
 
     # -- the group ----------------------------------------------------------------------------------------------------
     @property

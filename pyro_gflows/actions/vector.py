@@ -31,6 +31,7 @@ from pyro_gflows.actions.representations import (
     TrivialRepresentation,
 )
 from pyro_gflows.registry import registered
+from pyro_gflows.spaces import Euclidean
 
 __all__ = ["VectorAction"]
 
@@ -64,6 +65,8 @@ class VectorAction(LinearAction):
         self.fields: tuple[Representation, ...] = tuple(parts)
         self.group = parts[0].group
         self.event_shape = torch.Size([sum(part.size for part in parts)])
+        # of an instance the space of its events; the constructor of that name belongs to the class
+        self.space = Euclidean(self.event_shape)  # type: ignore[method-assign, assignment]
 
     # -- constructors -------------------------------------------------------------------------------------------------
     @classmethod
@@ -72,7 +75,9 @@ class VectorAction(LinearAction):
         return cls._defining(group, copies, 2)
 
     @classmethod
-    def space(cls, group: Group | str, *, copies: int = 1) -> VectorAction:
+    def space(  # type: ignore[override]
+        cls, group: Group | str, *, copies: int = 1
+    ) -> VectorAction:
         """SO(3) or O(3) turning ``copies`` vectors of space."""
         return cls._defining(group, copies, 3)
 

@@ -14,6 +14,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
 from pyro_gflows.distributions.supports import ValidatesEvents
 from pyro_gflows.precision import full_precision, refuse_low
+from pyro_gflows.spaces import Euclidean, require_space
 
 __all__ = ["SphericalBase"]
 
@@ -69,6 +70,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
         if not isinstance(action, LinearAction):
             raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
         action.require_representation()
+        require_space(action.space, (Euclidean,), type(self).__name__)
         if covariance not in FACTORS:
             raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")
         self.action = action
@@ -96,7 +98,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
     # -- torch's Distribution -----------------------------------------------------------------------------------------
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, self.action.event_dim)
+        return self.action.space.constraint
 
     def expand(self, batch_shape: Sequence[int], _instance: SphericalBase | None = None) -> SphericalBase:
         """The same distribution (and the same module) with another batch shape."""

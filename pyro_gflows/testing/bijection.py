@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.distributions.supports import is_real
+from pyro_gflows.spaces import Euclidean, Space
 from pyro_gflows.testing.report import compare, require, tolerance
+from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["assert_bijective", "assert_log_det", "inverse", "log_det_at"]
 
@@ -19,7 +22,7 @@ def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol:
     Args:
         transform: any torch or Pyro transform.
         x: shape ``batch_shape + event_shape`` of the domain.
-        y: points of the codomain; by default T(x), moved a little where the codomain is all of R^n.
+        y: points of the codomain; by default T(x), moved a little where T fills its space.
         tol: the largest error allowed; by default 1e-8 in float64 and 1e-4 in float32.
 
     Raises:
@@ -34,14 +37,18 @@ def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol:
         back = inverse(transform, image)
         require(compare(x[None], back[None], None, transform.domain.event_dim), tol, "inverse(forward(x)) is not x")
         if y is None:
-            moved = image + 0.1 * torch.sin(7.0 * image + 1.0)
-            y = moved if _is_real(transform.codomain) else image
+            space = _spaces(transform, x, image)[1]
+            moved = space.project(image + 0.1 * torch.sin(7.0 * image + 1.0))
+            y = moved if _fills(transform, space) else image
         forth = transform(inverse(transform, y.clone()).clone())
         require(compare(y[None], forth[None], None, transform.codomain.event_dim), tol, "forward(inverse(y)) is not y")
 
 
 def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> None:
     r"""Assert that the log-dets of T at x and of T^{-1} at T(x) are those of the dense Jacobians that autograd gives.
+
+    On a curved space the Jacobian is taken in orthonormal bases of the tangent spaces at x and at T(x)
+    (:meth:`pyro_gflows.spaces.Space.tangent_basis`), as a density with respect to the Riemannian volume needs it.
 
     Args:
         transform: any torch or Pyro transform.
@@ -59,16 +66,23 @@ def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> No
     with torch.no_grad():
         y = transform(x.clone()).clone()
     event_dim = max(transform.domain.event_dim, transform.codomain.event_dim)
+    space_in, space_out = _spaces(transform, x, y)
     directions = [
-        ("log-det", transform, x, log_det_at(transform, x)),
-        ("log-det of the inverse", lambda y: inverse(transform, y), y, log_det_at(transform.inv, y)),
+        ("log-det", transform, x, (space_in, space_out), log_det_at(transform, x)),
+        (
+            "log-det of the inverse",
+            lambda y: inverse(transform, y),
+            y,
+            (space_out, space_in),
+            log_det_at(transform.inv, y),
+        ),
     ]
-    for what, function, points, received in directions:
+    for what, function, points, spaces, received in directions:
         batch_shape = points.shape[: points.ndim - event_dim]
         if received.shape != batch_shape:
             raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(received.shape)}")
         events = points.detach().reshape(-1, *points.shape[points.ndim - event_dim :])
-        expected = torch.stack([_dense_log_det(function, event) for event in events]).reshape(batch_shape)
+        expected = torch.stack([_dense_log_det(function, event, *spaces) for event in events]).reshape(batch_shape)
         require(compare(expected[None], received.detach()[None], None, 0), tol, f"the {what} is not autograd's")
 
 
@@ -83,14 +97,26 @@ def log_det_at(transform: Any, x: Tensor) -> Tensor:
     return transform.log_abs_det_jacobian(x.clone(), y).detach()
 
 
-def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor) -> Tensor:
+def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor, before: Space, after: Space) -> Tensor:
     # a batch of one, since a layer may ask for a batch
     with torch.enable_grad():
         jacobian = torch.autograd.functional.jacobian(lambda v: function(v[None])[0], event.clone())
-    return torch.linalg.slogdet(jacobian.reshape(event.numel(), event.numel())).logabsdet
+    with torch.no_grad():
+        image = function(event[None])[0]
+    dense = jacobian.reshape(image.numel(), event.numel())
+    return torch.linalg.slogdet(after.tangent_basis(image) @ dense @ before.tangent_basis(event).mT).logabsdet
 
 
-def _is_real(constraint: Any) -> bool:
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
-    return constraint is torch.distributions.constraints.real
+def _spaces(transform: Any, x: Tensor, y: Tensor) -> tuple[Space, Space]:
+    """Where the events live before and after a transform; those of a transform without actions in R^n."""
+    if isinstance(transform, EquivariantTransform):
+        return transform.action_in.space, transform.action_out.space
+    event_dim = max(transform.domain.event_dim, transform.codomain.event_dim)
+    return Euclidean(x.shape[x.ndim - event_dim :]), Euclidean(y.shape[y.ndim - event_dim :])
+
+
+def _fills(transform: Any, space: Space) -> bool:
+    """Whether every point of the space is a value of the transform."""
+    if isinstance(transform, EquivariantTransform):
+        return transform.reaches_all
+    return is_real(transform.codomain) and isinstance(space, Euclidean)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.torch_transform import TransformModule
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
-from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
 from pyro_gflows.registry import registered
+from pyro_gflows.spaces import Euclidean, Space, require_space
 
 __all__ = ["Conditioned", "EquivariantTransform", "Invert", "Wrapper", "forget_param_store"]
 
@@ -26,8 +26,9 @@ class EquivariantTransform(TransformModule):
 
     A subclass writes ``call_and_ladj(x, context=None)`` and ``inv_call_and_ladj(y, context=None)``: value and log|det|
     of that very map in one pass, the log-det of exactly the batch shape. A layer that takes no context ignores it, or
-    leaves the argument out. All that Pyro and torch ask for is derived here. Nothing is remembered between calls; the
-    memory for scoring what was just drawn belongs to :class:`~pyro_gflows.flow_distribution.FlowDistribution`.
+    leaves the argument out. A map of other spaces than R^n names them in ``spaces``. All that Pyro and torch ask for is
+    derived here. Nothing is remembered between calls; the memory for scoring what was just drawn belongs to
+    :class:`~pyro_gflows.flow_distribution.FlowDistribution`.
 
     Inside ``torch.autocast`` these methods compute without it, networks included: an event that was rounded to three
     digits has lost its symmetry and its log-det.
@@ -38,7 +39,7 @@ class EquivariantTransform(TransformModule):
 
     Raises:
         TypeError: ``action_in`` is not an Action; (in a call) events, contexts or weights of half precision.
-        ValueError: two actions of different groups.
+        ValueError: two actions of different groups, or events on a space that is not among :attr:`spaces`.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -50,6 +51,9 @@ class EquivariantTransform(TransformModule):
         >>> Double(VectorAction.plane("D4")).inv(torch.ones(2))
         tensor([0.5000, 0.5000])
     """
+
+    spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean,)
+    """The kinds of spaces on which this map is a bijection; ``(Space,)`` for one that hands events to others."""
 
     bijective = True
     _has_low_weights = False
@@ -69,6 +73,8 @@ class EquivariantTransform(TransformModule):
         self.action_out = action_in if action_out is None else action_out
         if self.action_out.group != action_in.group:
             raise ValueError(f"expected two actions of one group, got {action_in} and {self.action_out}")
+        for action in (self.action_in, self.action_out):
+            require_space(action.space, self.spaces, type(self).__name__)
         self._inverse_ref: weakref.ref[EquivariantTransform] | None = None
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
@@ -104,16 +110,16 @@ class EquivariantTransform(TransformModule):
     # -- torch's Transform --------------------------------------------------------------------------------------------
     @property
     def domain(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, self.action_in.event_dim)
+        return self.action_in.space.constraint
 
     @property
     def codomain(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, self.action_out.event_dim)
+        return self.action_out.space.constraint
 
     @property
     def reaches_all(self) -> bool:
         """Whether every event is a value of T, whatever its weights: no layer maps into an interval."""
-        return is_real(self.codomain)
+        return self.codomain is self.action_out.space.constraint
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """Which events are values of T, NaN included; the batch shape."""
@@ -226,6 +232,8 @@ class Invert(EquivariantTransform):
         True
     """
 
+    spaces = (Space,)
+
     def __init__(self, transform: EquivariantTransform) -> None:
         super().__init__(transform.action_out, transform.action_in)
         self.transform = transform
@@ -271,6 +279,7 @@ class Invert(EquivariantTransform):
 class Wrapper(EquivariantTransform):
     """A transform with the domain and the image of ``transform``, which it computes in a way of its own."""
 
+    spaces = (Space,)
     transform: EquivariantTransform
 
     @property

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
 from pyro_gflows.registry import registered
+from pyro_gflows.spaces import Space
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
 
@@ -38,6 +39,8 @@ class Compose(ConditionalTransform):
         >>> Compose([GActNorm(action), GRadial(action)])(torch.zeros(5, 2)).shape
         torch.Size([5, 2])
     """
+
+    spaces = (Space,)
 
     def __init__(self, transforms: Sequence[EquivariantTransform]) -> None:
         if isinstance(transforms, EquivariantTransform):

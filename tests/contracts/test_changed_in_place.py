@@ -124,17 +124,18 @@ def afresh(score, x):
 def assert_scored_as_it_is(flow, write, modes=("without gradients",)):
     for mode in modes:
         drawing, scoring = MODES[mode]
+        density = flow.dist  # what it drew last is remembered by this very object
         with drawing():
-            y = flow.dist.rsample((3,))
-            old = flow.dist.log_prob(y).detach().clone()  # spends the memory of this draw
-            y = flow.dist.rsample((3,))
+            y = density.rsample((3,))
+            old = density.log_prob(y).detach().clone()  # spends the memory of this draw
+            y = density.rsample((3,))
         if mode == "inference mode":
             with torch.inference_mode():
                 write(y)
         else:
             write(y)
         with scoring():
-            new = flow.dist.log_prob(y)
+            new = density.log_prob(y)
         assert new.shape == old.shape
         torch.testing.assert_close(new.detach().clone(), afresh(flow, y), rtol=1e-9, atol=1e-9)
 
@@ -202,9 +203,10 @@ def test_with_a_gradient_through_the_change():
 
     def score(in_place):
         torch.manual_seed(1)
-        y = flow.dist.rsample((3,))
+        density = flow.dist
+        y = density.rsample((3,))
         y = y.mul_(factor) if in_place else y * factor
-        total = flow.dist.log_prob(y).sum()
+        total = density.log_prob(y).sum()
         return total.detach(), torch.autograd.grad(total, [factor, *flow.parameters()])
 
     (value, gradients), (expected, expected_gradients) = score(True), score(False)
@@ -245,9 +247,10 @@ def test_changes_of_the_gradient_alone(few, change):
         if change is _unfreeze:
             for parameter in list(flow.parameters())[1:]:
                 parameter.requires_grad_(False)
-        y = change(flow, flow.dist.rsample((3,)))
+        density = flow.dist
+        y = change(flow, density.rsample((3,)))
         y = y if remembered else y.view_as(y)  # another tensor, which nothing remembers
-        return torch.autograd.grad(flow.dist.log_prob(y).sum(), list(flow.parameters()), allow_unused=True)
+        return torch.autograd.grad(density.log_prob(y).sum(), list(flow.parameters()), allow_unused=True)
 
     for one, other in zip(gradients(True), gradients(False), strict=True):
         assert (one is None) == (other is None)
@@ -259,9 +262,10 @@ def test_changes_of_the_gradient_alone(few, change):
 def test_changes_of_the_shape_alone(change):
     flow = make_flow("residual, ridges, plane D8")
     with torch.no_grad():
-        y = flow.dist.sample((1,) if change(torch.zeros(1, 2)).shape != (2, 1) else (2,))
+        density = flow.dist
+        y = density.sample((1,) if change(torch.zeros(1, 2)).shape != (2, 1) else (2,))
         change(y)
-        torch.testing.assert_close(flow.dist.log_prob(y), flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(density.log_prob(y), flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
 
 
 def context_of(flow, *batch, seed=5):
@@ -352,9 +356,10 @@ def test_a_layer_that_changes_its_mode():
     """Training and evaluation may be two maps; a layer's own switch is seen by what it is a part of."""
     flow = make_flow("residual, estimated, regular C4").train()
     with torch.no_grad():
-        y = flow.dist.sample((3,))
+        density = flow.dist
+        y = density.sample((3,))
         flow.transforms[0].eval()
-        torch.testing.assert_close(flow.dist.log_prob(y), flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(density.log_prob(y), flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
 
 
 class _Halving(EquivariantTransform):
@@ -381,12 +386,13 @@ def test_an_unchanged_draw_is_not_inverted(mode, value):
         flow.transforms[1].log_scale.fill_(value)
     drawing, scoring = MODES[mode]
     with pyro.validation_enabled(False):
+        density = flow.dist
         with drawing():
-            y = flow.dist.rsample((3,))
+            y = density.rsample((3,))
         with scoring():
-            flow.dist.log_prob(y)
+            density.log_prob(y)
             assert layer.inversions == 0
-            flow.dist.log_prob(y)
+            density.log_prob(y)
             assert layer.inversions == 1
 
 
@@ -421,9 +427,10 @@ def test_weights_that_pyro_draws_anew():
     wide = dist.Normal(torch.zeros(1, dtype=torch.float64), 1.0).to_event(1)
     flow.transforms[0].log_scale = PyroSample(wide)
     with torch.no_grad():
-        y = flow.dist.sample((3,))
+        density = flow.dist
+        y = density.sample((3,))
         torch.manual_seed(2)
-        score = flow.dist.log_prob(y)
+        score = density.log_prob(y)
         torch.manual_seed(2)
         torch.testing.assert_close(score, flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
 
@@ -464,7 +471,8 @@ def test_a_residual_flow_built_by_hand():
     action = VectorAction.plane("D8")
     flow = EquivariantFlow(InvariantNormal(action), [g_residual(action) for _ in range(2)]).double()
     with torch.no_grad():
-        s = flow.dist.sample((2,))
+        density = flow.dist
+        s = density.sample((2,))
         s[:] = torch.tensor([[1.0, 2.0], [-0.5, 0.3]])
-        torch.testing.assert_close(flow.dist.log_prob(s), flow.dist.log_prob(s.clone()), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(density.log_prob(s), flow.dist.log_prob(s.clone()), rtol=1e-9, atol=1e-9)
         assert (flow.dist.log_prob(s)[0] - flow.dist.log_prob(s)[1]).abs() > 0.1

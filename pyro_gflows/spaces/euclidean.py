@@ -1,0 +1,69 @@
+"""Euclidean: all tensors of one shape, with Lebesgue measure."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_gflows.registry import registered
+from pyro_gflows.spaces.base import Space
+
+__all__ = ["Euclidean"]
+
+
+@registered
+class Euclidean(Space):
+    """All real tensors of one shape, R^n, with Lebesgue measure: where vectors and images live.
+
+    Args:
+        event_shape: the shape of an event.
+
+    Raises:
+        ValueError: a size that is not positive.
+
+    Example:
+        >>> space = Euclidean((3, 8, 8))
+        >>> space, space.dimension, space.constraint.event_dim
+        (Euclidean(3 x 8 x 8), 192, 3)
+    """
+
+    def __init__(self, event_shape: Sequence[int]) -> None:
+        self.event_shape = torch.Size(event_shape)
+        if any(size < 1 for size in self.event_shape):
+            raise ValueError(f"expected an event shape of positive sizes, got {tuple(self.event_shape)}")
+
+    @property
+    def constraint(self) -> constraints.Constraint:
+        return _real(self.event_dim)
+
+    @property
+    def dimension(self) -> int:
+        return self.event_shape.numel()
+
+    @property
+    def volume(self) -> float:
+        return math.inf
+
+    def project(self, x: Tensor) -> Tensor:
+        return x
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        batch = x.shape[: x.ndim - self.event_dim]
+        return torch.eye(self.dimension, dtype=x.dtype, device=x.device).expand(*batch, -1, -1)
+
+    def _key(self) -> Any:
+        return self.event_shape
+
+    def __repr__(self) -> str:
+        return f"Euclidean({' x '.join(map(str, self.event_shape))})"
+
+
+@functools.cache
+def _real(event_dim: int) -> constraints.Constraint:
+    return constraints.independent(constraints.real, event_dim)
