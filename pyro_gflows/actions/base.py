@@ -21,7 +21,6 @@ from pyro_gflows.spaces import Euclidean, Space
 
 __all__ = ["Action", "LinearAction"]
 
-_Action = TypeVar("_Action", bound="Action")
 _Linear = TypeVar("_Linear", bound="LinearAction")
 
 
@@ -79,11 +78,13 @@ class Action(ABC):
         """Whether ``act(element, x)`` is the group's action to float precision (not an interpolation)."""
         return True
 
-    def require_representation(self: _Action) -> _Action:
-        """This action; ValueError where ``rho(g) rho(h) = rho(g h)`` holds only roughly: nothing is invariant then."""
+    @property
+    def exact_subgroup(self) -> Action:
+        """What a density can be invariant under: this action itself, or, of one that interpolates, the part of it for
+        whose elements :meth:`is_exact` holds."""
         return self
 
-    # -- moving events ------------------------------------------------------------------------------------------------
+    # -- acting on events ---------------------------------------------------------------------------------------------
     def act(self, element: Tensor, x: Tensor) -> Tensor:
         """rho(g) x for one element and x of shape ``batch_shape + event_shape``."""
         return self.act_each(element, x)

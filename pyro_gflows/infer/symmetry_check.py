@@ -122,7 +122,7 @@ def check_symmetry(
     if len(some) < _FEWEST_ROWS:
         raise ValueError(f"expected at least {_FEWEST_ROWS} rows to compare two halves, got {len(some)}")
     if elements is None:
-        action = _exact(action)
+        action = action.exact_subgroup
         elements = _some_elements(action, generator)
     x = some.detach().double().cpu()
     half = len(x) // 2
@@ -160,11 +160,6 @@ def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
     return torch.stack(chosen[:_FROM_LARGE_GROUPS])
 
 
-def _exact(action: Action) -> Action:
-    """The part of an action that does not interpolate between pixels, which alone changes images."""
-    return getattr(action, "exact_subgroup", action)
-
-
 def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
     """The samples as rows, each field of the event divided by its spread in both together, so that none hides another.
 
@@ -185,7 +180,7 @@ def warn_of_contradictions(action: Action, data: Tensor | np.ndarray, *, seed: i
         data: Finite events, shape (rows,) + event_shape.
         seed: Of all that is drawn; the caller's random state is left as it was.
     """
-    action = _exact(action)
+    action = action.exact_subgroup
     generators = action.generators()
     if len(data) < _FEWEST_ROWS or not len(generators):
         return

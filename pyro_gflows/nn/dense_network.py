@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.activations import Pointwise
 from pyro_gflows.nn.jacobian import sandwich_jacobian
 from pyro_gflows.nn.kernel import kernels_once
@@ -60,6 +61,7 @@ class LipschitzDenseNetwork(nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
+        require_linear(action)
         if not 0 < bound < 1:
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         if width < 1 or depth < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
@@ -104,6 +105,8 @@ class EquivariantNetwork(nn.Module):
         hidden_fields: Callable[[LinearAction], LinearAction] | None = None,
     ) -> None:
         super().__init__()
+        for action in (action_in, action_out):
+            require_linear(action)
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
         if bias != "channels" and (bias != "pixels" or action_in.event_dim == 1):
