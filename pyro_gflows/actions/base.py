@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from pyro_gflows.actions.canonical_form import nearest_image, reference_event
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
-from pyro_gflows.actions.representations import Representation
+from pyro_gflows.actions.representations import Representation, TrivialRepresentation
 from pyro_gflows.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 
@@ -102,8 +103,8 @@ class Action(ABC):
     def canonical(self, x: Tensor) -> Tensor | None:
         r"""Elements g(x) that take x to a canonical form: ``act_each(canonical(x), x)`` is equal along an orbit.
 
-        So :math:`g(h\,x) = g(x)\,h^{-1}`, up to elements that leave x alone. The canonical form is no continuous function
-        of x: g(x) jumps between elements where two are equally good. No gradient goes through it.
+        So :math:`g(h\,x) = g(x)\,h^{-1}`, up to elements that leave x alone. The canonical form is not continuous
+        in x: g(x) jumps between elements where two are equally good. No gradient goes through it.
 
         Args:
             x: events, shape ``batch_shape + event_shape``.
@@ -194,15 +195,29 @@ class LinearAction(Action):
     def decomposition(self) -> list[Isotype]:
         """Isotypic components of the flattened event."""
 
-    @property
-    @abstractmethod
-    def is_signed_permutation(self) -> bool:
-        """Every rho(g) permutes coordinates, up to signs."""
+    @functools.cached_property
+    @as_constants()
+    def _entries(self) -> frozenset[float]:
+        """The entries of the matrices of all fields, each of -1, 0 and 1 as it is and any other as nan."""
+        found = {0.0, 1.0}
+        for field in set(self.fields):
+            if isinstance(field, TrivialRepresentation):
+                continue
+            if not isinstance(self.point_group, EnumerableGroup):
+                return frozenset({math.nan})
+            entries = field.matrices(self.point_group.elements()).unique().tolist()
+            found |= {entry if entry in (-1.0, 0.0, 1.0) else math.nan for entry in entries}
+        return frozenset(found)
 
     @property
-    @abstractmethod
+    def is_signed_permutation(self) -> bool:
+        """Every rho(g) permutes coordinates, up to signs."""
+        return self._entries <= {-1.0, 0.0, 1.0}
+
+    @property
     def is_permutation(self) -> bool:
         """Every rho(g) permutes coordinates."""
+        return self._entries <= {0.0, 1.0}
 
     @property
     def field_sizes(self) -> list[int]:
@@ -244,7 +259,9 @@ class LinearAction(Action):
 
     def _require(self: _Linear, others: Sequence[LinearAction]) -> list[_Linear]:
         """The others, if they are of this kind and group; else ValueError naming both."""
+        found: list[_Linear] = []
         for other in others:
-            if type(other) is not type(self) or other.group != self.group:
+            if not isinstance(other, type(self)) or type(other) is not type(self) or other.group != self.group:
                 raise ValueError(f"expected actions of one kind and group, got {self} and {other}")
-        return list(others)  # type: ignore[arg-type]
+            found.append(other)
+        return found

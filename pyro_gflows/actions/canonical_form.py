@@ -1,8 +1,8 @@
 r"""Elements that take events to a canonical form, the same event for the whole orbit.
 
-With a fixed random event w, the element h that maximizes :math:`\langle x, \rho(h)\,w \rangle` is moved to g h where x is
-moved to g x. So :math:`h^{-1} x` is the same for every event of an orbit (where h is not unique, two of them differ by
-an element that leaves x alone).
+Let w be a fixed random event, and h the element that maximizes :math:`\langle x, \rho(h)\,w \rangle`. For g x in place
+of x it is g h, so :math:`h^{-1} x` is the same for every event of an orbit. (Where h is not unique, two of them differ
+by an element that leaves x alone.)
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def _stand_in_where_needed() -> None:
             importlib.import_module(_COMPILED)
     except Exception:  # which error a mismatched binary raises depends on numpy's version
         stand_in = types.ModuleType(_COMPILED)
-        stand_in.change_of_basis_matrix = _unavailable  # type: ignore[attr-defined]
+        stand_in.__dict__["change_of_basis_matrix"] = _unavailable
         sys.modules[_COMPILED] = stand_in
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.group_base import EnumerableGroup, Group
-from pyro_gflows.actions.groups import CyclicGroup, _Planar
+from pyro_gflows.actions.groups import _Planar
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.registry import registered
 
@@ -31,7 +31,7 @@ def _grid_matrices(group: Group, height: int, width: int) -> Tensor:
 
 
 def pixel_targets(group: Group, height: int, width: int) -> Tensor:
-    """Where each element of a point group sends each pixel of a ``height x width`` grid, shape ``(|G|, height * width)``.
+    """Where each element of a point group sends each pixel of a grid, shape ``(|G|, height * width)``.
 
     Pixels are counted row by row from the top left; a turn by +90 degrees is counter-clockwise in the picture. On a
     grid of odd sides this is also how the offsets of a kernel are permuted.
@@ -58,8 +58,8 @@ class WallpaperGroup(EnumerableGroup):
 
     Every element is :math:`q \mapsto t + p(q)`: first p of the point group acts about the center of the grid, then t
     shifts the grid. So :math:`(t, p)\,(t', p') = (t + p\,t',\; p\,p')`, a semidirect product (with D4, the wallpaper
-    group p4m; with C4, p4). Element ``(a * (width / step) + b) * |P| + p`` applies element p of the point group, and then
-    shifts by ``a * step`` rows down and ``b * step`` columns right; so the first |P| elements are the point group.
+    group p4m; with C4, p4). Element ``(a * (width / step) + b) * |P| + p`` applies element p of the point group, and
+    then shifts by ``a * step`` rows down and ``b * step`` columns right; so the first |P| elements are the point group.
 
     Args:
         height: the number of rows.

@@ -1,4 +1,4 @@
-"""What every group answers: identity, products, inverses, random elements; and, where they can be listed, all of them."""
+"""What every group answers: identity, products, inverses, random elements; and all elements, where they are few."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class ImageAction(LinearAction):
 
     @property
     def point_group(self) -> EnumerableGroup:
-        """The group that acts on the channels, and on the offsets of a kernel: all but the shifts of a periodic grid."""
+        """The group that acts on the channels and on the offsets of a kernel: without the shifts of a periodic grid."""
         return require_enumerable(point_group_of(self.group))
 
     @property
@@ -253,20 +253,6 @@ class ImageAction(LinearAction):
             for field in set(self.fields)
         }
         return [whole[field] for field in self.fields]
-
-    def _entries_in(self, values: list[float]) -> bool:
-        allowed = torch.tensor(values, dtype=torch.float64)
-        elements = self.point_group.elements()
-        nontrivial = [field for field in set(self.fields) if not isinstance(field, TrivialRepresentation)]
-        return all(bool(torch.isin(field.matrices(elements), allowed).all()) for field in nontrivial)
-
-    @functools.cached_property
-    def is_permutation(self) -> bool:  # type: ignore[override]
-        return self._entries_in([0.0, 1.0])
-
-    @functools.cached_property
-    def is_signed_permutation(self) -> bool:  # type: ignore[override]
-        return self._entries_in([-1.0, 0.0, 1.0])
 
     def with_fields(self, fields: Sequence[Representation]) -> ImageAction:
         """The same group on the same grid, with other fields."""

@@ -30,8 +30,8 @@ class OffGridAction(Action):
     :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
     that map the grid to itself are exact gathers, those of :attr:`exact_subgroup`; all others lose detail, so that
     :math:`g\,(h\,x) = (g h)\,x` holds only roughly. No density on pixels is invariant under such a group: it serves to
-    measure, to augment, and to say which group the networks of a ``soft`` flow carry. It is an Action and no LinearAction:
-    layers and bases refuse it, and take its :attr:`exact_subgroup`.
+    measure, to augment, and to say which group the networks of a ``soft`` flow carry. Layers and
+    bases refuse it, and take its :attr:`exact_subgroup`; it is an Action, and no LinearAction.
 
     Args:
         group: "C8", "D12", "SO(2)", "O(2)", ... or the group itself.
@@ -86,7 +86,7 @@ class OffGridAction(Action):
         """The part that the grid carries: of C_n and SO(2) the quarter turns (half turns, if H differs from W) that
         they hold, of D_n and O(2) the mirrors with them."""
         most = 4 if self.height == self.width else 2
-        turns = most if isinstance(self.group, SO2) else math.gcd(self.group.n, most)  # type: ignore[attr-defined]
+        turns = math.gcd(self.group.n, most) if isinstance(self.group, _Planar) else most
         kind = "D" if isinstance(self.group, DihedralGroup | O2) else "C"
         return ImageAction(f"{kind}{turns}", self.channels, size=(self.height, self.width))
 
@@ -135,7 +135,7 @@ class OffGridAction(Action):
         return torch.stack(places, -2), torch.stack(weights, -2)
 
     def matrix(self, elements: Tensor) -> Tensor:
-        """The linear map of pixels to interpolated pixels, float64, shape ``batch + (numel, numel)``; not orthogonal."""
+        """The linear map of the pixels, float64, shape ``batch + (numel, numel)``; orthogonal if exact."""
         events = torch.eye(self.numel, dtype=torch.float64).unflatten(-1, self.event_shape)
         spread = elements.reshape(*self.group.batch_shape(elements), 1, *self.group.element_shape)
         return self.act_each(spread, events).flatten(-3).mT

@@ -74,9 +74,7 @@ class ProductGroup(EnumerableGroup):
         )
 
     def inverse(self, elements: Tensor) -> Tensor:
-        return self._join(
-            [factor.inverse(self.project(elements, index)) for index, factor in enumerate(self.factors)]
-        )
+        return self._join([factor.inverse(self.project(elements, index)) for index, factor in enumerate(self.factors)])
 
     def generators(self) -> Tensor:
         found = torch.zeros(0, dtype=torch.int64)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pyro_gflows.actions.base import Action, LinearAction
+from pyro_gflows.actions.image import ImageAction
 
-__all__ = ["require_exact", "require_linear"]
+__all__ = ["require_exact", "require_image", "require_linear"]
 
 
 def require_exact(action: Any) -> None:
@@ -39,4 +40,19 @@ def require_linear(action: Any) -> LinearAction:
     require_exact(action)
     if not isinstance(action, LinearAction):
         raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+    return action
+
+
+def require_image(action: Any) -> ImageAction:
+    """The action itself, if it is on the pixels of images, exactly.
+
+    Raises:
+        TypeError: not an ImageAction.
+
+    Example:
+        >>> require_image(ImageAction("D4", size=8))
+        ImageAction(D4 on 1 x 8 x 8: trivial)
+    """
+    if not isinstance(action, ImageAction):
+        raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
     return action

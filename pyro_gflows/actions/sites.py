@@ -139,7 +139,7 @@ class SitesAction(Action):
     def act_each(self, elements: Tensor, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
     def act_each(self, elements: Tensor, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        """The same for a batch of elements, whose batch shape broadcasts with that of the vectors, or of every value."""
+        """The same for a batch of elements, whose batch shape broadcasts with that of the vectors or of every value."""
         if isinstance(x, Tensor):
             return self.vector_action.act_each(elements, x)
         return {name: self.move(name, elements, value) if name in self.sites else value for name, value in x.items()}

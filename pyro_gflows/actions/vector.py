@@ -182,20 +182,6 @@ class VectorAction(LinearAction):
     def decomposition(self) -> list[Isotype]:
         return self.field_decomposition()
 
-    def _entries_in(self, values: list[float]) -> bool:
-        allowed = torch.tensor(values, dtype=torch.float64)
-        return isinstance(self.group, EnumerableGroup) and all(
-            bool(torch.isin(part.matrices(self.group.elements()), allowed).all()) for part in set(self.fields)
-        )
-
-    @property
-    def is_permutation(self) -> bool:
-        return self._entries_in([0.0, 1.0]) or all(isinstance(part, TrivialRepresentation) for part in self.fields)
-
-    @property
-    def is_signed_permutation(self) -> bool:
-        return self._entries_in([-1.0, 0.0, 1.0]) or self.is_permutation
-
     def lift(self, product: ProductGroup, index: int) -> VectorAction:
         """The action of a direct product in which only factor ``index`` moves anything, as this action says.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from pyro_gflows.actions import ImageAction, IrrepSplit, OffGridAction
-from pyro_gflows.actions.requirements import require_exact
+from pyro_gflows.actions.requirements import require_exact, require_image
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.transforms import Compose, EquivariantTransform, GActNorm, GLinear, GSplit, GSqueeze, Recompute
@@ -37,8 +37,7 @@ def multi_scale(
 ) -> EquivariantFlow:
     """The flow with these layers at every scale; its errors are those of the constructors."""
     require_exact(action)
-    if not isinstance(action, ImageAction):
-        raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=8), got {type(action).__name__}")
+    action = require_image(action)
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
     layers = [*_scale(action, steps, scales, factor), GActNorm(action)]
@@ -51,9 +50,9 @@ def _scale(action: ImageAction, steps: Steps, scales: int, factor: Factor) -> li
     if scales == 1:
         return steps(action)
     squeeze = GSqueeze(action)
-    deep: ImageAction = squeeze.action_out  # type: ignore[assignment]
+    deep = require_image(squeeze.action_out)
     halves = IrrepSplit(deep)  # means | details
-    coarse = Compose(_scale(halves.parts[0], steps, scales - 1, factor))  # type: ignore[arg-type]
+    coarse = Compose(_scale(require_image(halves.parts[0]), steps, scales - 1, factor))
     return [squeeze, factor(halves, coarse), *steps(deep), squeeze.inv, *steps(action)]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
+from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
 from pyro_gflows.registry import registered
@@ -144,8 +145,7 @@ class EquivariantConv(KernelLayer):
 
 def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:
     for action in (action_in, action_out):
-        if not isinstance(action, ImageAction):
-            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        require_image(action)
         if not action.is_signed_permutation:
             raise ValueError(f"expected fields whose channels are permuted up to signs, got {action}")
     if not action_in.shares_grid(action_out):

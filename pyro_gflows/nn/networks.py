@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions.requirements import require_image, require_linear
 from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
@@ -177,4 +177,4 @@ class EquivariantCNN(EquivariantNetwork):
     """
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
-        return EquivariantConv(action_in, action_out, bias=self.bias_of(action_out))  # type: ignore[arg-type]  # it checks
+        return EquivariantConv(require_image(action_in), require_image(action_out), bias=self.bias_of(action_out))

@@ -143,8 +143,10 @@ class _Entrance(nn.Module):
     def __init__(self, action_in: ImageAction, hidden: ImageAction, group: Group, kernel_size: int) -> None:
         super().__init__()
         self.scalars, self.others = _scalars_and_others(action_in)
-        width, kind = len(hidden.fields), {"fields_in": "trivial", "kernel_size": kernel_size}
-        self.steerable = SteerableConv(group, len(self.scalars), width, **kind) if self.scalars else None  # type: ignore[arg-type]
+        self.steerable: SteerableConv | None = None
+        if self.scalars:
+            counts = len(self.scalars), len(hidden.fields)
+            self.steerable = SteerableConv(group, *counts, fields_in="trivial", kernel_size=kernel_size)
         self.exact = EquivariantConv(_without_scalars(action_in), hidden) if self.others else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,8 +164,10 @@ class _Exit(nn.Module):
     def __init__(self, hidden: ImageAction, action_out: ImageAction, group: Group, kernel_size: int) -> None:
         super().__init__()
         scalars, others = _scalars_and_others(action_out)
-        width, kind = len(hidden.fields), {"fields_out": "trivial", "kernel_size": kernel_size}
-        self.steerable = SteerableConv(group, width, len(scalars), **kind) if scalars else None  # type: ignore[arg-type]
+        self.steerable: SteerableConv | None = None
+        if scalars:
+            counts = len(hidden.fields), len(scalars)
+            self.steerable = SteerableConv(group, *counts, fields_out="trivial", kernel_size=kernel_size)
         self.exact = EquivariantConv(hidden, _without_scalars(action_out)) if others else None
         self.order = torch.tensor(scalars + others).argsort().tolist()
 

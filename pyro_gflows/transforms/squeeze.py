@@ -9,6 +9,7 @@ from pyro_gflows.actions import ImageAction, MatrixRepresentation, Representatio
 from pyro_gflows.actions.grid import pixel_targets
 from pyro_gflows.actions.orbits import orbit_fields
 from pyro_gflows.actions.representations import permutation_matrices
+from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -43,8 +44,7 @@ class GSqueeze(EquivariantTransform):
     _order: Tensor
 
     def __init__(self, action: ImageAction, factor: int = 2) -> None:
-        if not isinstance(action, ImageAction):
-            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        require_image(action)
         if not isinstance(factor, int) or factor < 1 or action.height % factor or action.width % factor:
             raise ValueError(
                 f"expected a factor that divides {action.height} and {action.width}, got {factor!r}; "

@@ -9,7 +9,6 @@ import torch
 
 from pyro_gflows import EquivariantFlow, InvariantNormal
 from pyro_gflows.actions import (
-    ChannelSplit,
     DefiningRepresentation,
     ImageAction,
     IrrepSplit,
@@ -57,7 +56,7 @@ def elements_of(action, *batch, seed=1):
 
 
 def by_hand(action, g, x):
-    """The point group as a turn or mirror of the picture in place (channels with it), then a roll of rows and columns."""
+    """The point group turns or mirrors the picture in place, channels with it; then rows and columns are rolled."""
     group = action.group
     plain = ImageAction(group.point_group, size=(action.height, action.width), fields=list(action.fields))
     point, shift = g % group.point_group.order, g // group.point_group.order
