@@ -40,7 +40,7 @@ def pixel_targets(group: Group, height: int, width: int) -> Tensor:
         ValueError: the group does not map this grid to itself.
 
     Example:
-        >>> pixel_targets(CyclicGroup(4), 2, 2)[1].tolist()
+        >>> pixel_targets(parse_group("C4"), 2, 2)[1].tolist()
         [2, 0, 3, 1]
     """
     matrices = _grid_matrices(group, height, width)
@@ -164,7 +164,7 @@ def point_group_of(group: Group) -> Group:
     """The part of a group that acts on the channels of an image and on the offsets of a kernel: all but the shifts.
 
     Example:
-        >>> point_group_of(TranslationGroup(8, 8)), point_group_of(CyclicGroup(4))
+        >>> point_group_of(TranslationGroup(8, 8)), point_group_of(parse_group("C4"))
         (C1, C4)
     """
     return group.point_group if isinstance(group, WallpaperGroup) else group
