@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -151,11 +151,11 @@ class EquivariantFlow(nn.Module):
         return f"EquivariantFlow: {self.action}, {count:,} parameters\n{drawn_out(self._base, self.transform)}"
 
 
-def _require_domains(base: Any, transform: EquivariantTransform) -> None:
+def _require_domains(base: Any, transform: Compose) -> None:
     """ValueError where a transform is not defined on all that arrives: its draws were NaN, and mass were missing."""
     # the ball says that it is all of R^n, so that points outside have a score; what it fills is left to the user
     arriving = (0.0, 0.0) if isinstance(base, InvariantUniformBall) else interval_of(base.support)
-    for part in _leaves(transform):
+    for part in transform.steps:
         low, high = interval_of(part.domain)
         if arriving[0] < low or arriving[1] > high:
             raise ValueError(
@@ -164,12 +164,3 @@ def _require_domains(base: Any, transform: EquivariantTransform) -> None:
                 "before it, or use its .inv"
             )
         arriving = interval_of(part.codomain)
-
-
-def _leaves(transform: EquivariantTransform) -> Iterator[EquivariantTransform]:
-    """The parts of compositions, in the order in which they are applied."""
-    if not isinstance(transform, Compose):
-        yield transform
-        return
-    for part in transform.transforms:
-        yield from _leaves(part)

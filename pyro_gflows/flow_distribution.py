@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from pyro.distributions import TransformedDistribution
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_gflows.distributions.last_draw import LastDraw
 from pyro_gflows.distributions.supports import ValidatesEvents
@@ -47,8 +48,20 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
     """
 
     def __init__(self, base: Any, transform: EquivariantTransform, *, validate_args: bool | None = None) -> None:
-        super().__init__(base, [transform], validate_args=validate_args)
+        if base.event_shape == transform.action_in.event_shape:
+            self._set_shapes(base, transform, validate_args)
+        else:
+            TransformedDistribution.__init__(self, base, [transform], validate_args=validate_args)
         self._last_draw = LastDraw()
+
+    def _set_shapes(self, base: Any, transform: EquivariantTransform, validate_args: bool | None) -> None:
+        """What torch's constructor does for any list of transforms, which takes as long as a small layer."""
+        before, after = base.event_shape, transform.action_out.event_shape
+        shape = transform.forward_shape(base.batch_shape + before)
+        batch_shape = shape[: len(shape) - len(after)]
+        self.base_dist = base if base.batch_shape == batch_shape else base.expand(batch_shape)
+        self.transforms = [transform]
+        Distribution.__init__(self, batch_shape, after, validate_args=validate_args)
 
     @property
     def transform(self) -> EquivariantTransform:
@@ -109,7 +122,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         return torch.where(outside[(..., *[None] * len(self.event_shape))], somewhere, value)
 
     def _pushed(self, z: Tensor) -> Tensor:
-        weight = next(self.transform.parameters(), None)
+        weight = _first_weight(self.transform)
         if weight is not None and (z.dtype, z.device) != (weight.dtype, weight.device):
             raise TypeError(
                 f"expected a base that draws {weight.dtype} on {weight.device}, as the transforms' weights are, got "
@@ -123,7 +136,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         return y
 
     def _check_dtype(self, value: Any) -> None:
-        weight = next(self.transform.parameters(), None)
+        weight = _first_weight(self.transform)
         if not isinstance(value, Tensor):
             expected = "" if weight is None else f" of {weight.dtype}"
             raise TypeError(
@@ -144,6 +157,18 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
     def __repr__(self) -> str:
         batch = f", batch shape {tuple(self.batch_shape)}" if self.batch_shape else ""
         return f"FlowDistribution: {self.transform.action_out}{batch}\n{drawn_out(self.base_dist, self.transform)}"
+
+
+def _first_weight(module: nn.Module) -> Tensor | None:
+    """The first parameter; as the first of ``module.parameters()``, which costs more than small layers."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else _first_weight(child)
+        if found is not None:
+            return found
+    return None
 
 
 def drawn_out(base: Any, transform: EquivariantTransform) -> str:

@@ -151,9 +151,10 @@ class _Guarded:
     def __get__(self, owner: Any, cls: type | None = None) -> Any:
         if owner is None:
             return self._function
-        if not casting() and (_GUARD.inside or torch.compiler.is_compiling()):
-            return types.MethodType(self._function, owner)
-        return types.MethodType(self._checked, owner)
+        if torch.compiler.is_compiling():
+            # torch.compile follows no method that is made by hand
+            return functools.partial(self._checked if casting() else self._function, owner)
+        return types.MethodType(self._function if _GUARD.inside and not casting() else self._checked, owner)
 
     @functools.cached_property
     def _checked(self) -> Callable[..., Any]:

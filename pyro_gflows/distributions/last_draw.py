@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
+from torch.nn import functional
 
+from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.numerics.transforms_active import transforming
 
 __all__ = ["LastDraw"]
@@ -21,8 +24,9 @@ class LastDraw:
     torch keeps (version counters, identities) betrays every optimizer step or every write to a tensor: writes through
     ``.data`` and through a NumPy view leave no trace. So everything that the log-det depends on (the draw, what it was
     made from, parameters and buffers, among them the context of a conditioned view) is compared with one copy of all
-    of it, taken when the draw was made; on a GPU that comparison is the only time at which the host waits. The draw is
-    held weakly: when it is gone, so is the memory of it.
+    of it, taken when the draw was made; on a GPU that comparison is the only time at which the host waits. The constant
+    bases of layers (:class:`~pyro_gflows.nn.FixedBasis`), which may be larger than all weights, are compared by
+    identity and version. The draw is held weakly: when it is gone, so is the memory of it.
 
     Threads that share a distribution share its memory. What is remembered is therefore one object, read once by every
     question: another thread may replace it meanwhile, but never a part of it.
@@ -40,13 +44,7 @@ class LastDraw:
         if transforming():  # vmap and forward mode hide values, so that nothing could be compared
             self.drop()
             return
-        weights, modes = _reads(module)
-        tensors = [source, *weights]
-        graded = torch.is_grad_enabled()
-        with torch.no_grad():
-            values = _flat([draw, *tensors])
-        graphs: list[object] = [_graph(tensor) for tensor in (draw, *tensors)]
-        self._memory = _Memory(weakref.ref(draw, self._forget), tensors, values, graphs, ladj, modes, graded)
+        self._memory = _Memory(weakref.ref(draw, self._forget), source, ladj, _State(module, draw, source))
 
     def take(self, module: nn.Module, draw: Tensor) -> tuple[Tensor, Tensor] | None:
         """What this very draw was made from, and its log-det, if nothing has changed since; they are given out once."""
@@ -54,7 +52,7 @@ class LastDraw:
         if memory is None or memory.draw() is not draw:
             return None
         self._memory = None
-        return (memory.tensors[0], memory.ladj) if memory.is_valid(module, draw) else None
+        return (memory.source, memory.ladj) if memory.is_valid(module, draw) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_memory": None}  # copies and pickles start without a memory
@@ -65,62 +63,94 @@ class LastDraw:
             self._memory = None
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """One draw, as it was when it was made, and all that its log-det depends on."""
+class _Memory(NamedTuple):
+    """One draw, what it was made from, and all that its log-det depends on, as it was then."""
 
     draw: weakref.ref[Tensor]
-    tensors: list[Tensor]  # what it was made from, and the weights
-    values: list[Tensor]
-    graphs: list[object]
+    source: Tensor
     ladj: Tensor
-    modes: list[object]
-    with_gradient: bool
+    then: _State
 
     def is_valid(self, module: nn.Module, draw: Tensor) -> bool:
-        weights, modes = _reads(module)
-        source = self.tensors[0]
-        now = [draw, source, *weights]
-        if modes != self.modes or len(now) != len(self.graphs):
-            return False
-        if any(old is not new for old, new in zip(self.tensors, now[1:], strict=True)):
-            return False
-        if torch.is_grad_enabled() and not self.with_gradient and any(tensor.requires_grad for tensor in now):
-            return False  # made under no_grad: it would be scored without a gradient
-        if any(_graph(tensor) != graph for tensor, graph in zip(now, self.graphs, strict=True)):
-            return False
-        if transforming():
-            return False
+        return not transforming() and self.then.is_still(_State(module, draw, self.source))
+
+
+class _State:
+    """A draw, what it was made from, and the weights of a module, at one moment."""
+
+    __slots__ = ("_graded", "_graphs", "_modes", "_tensors", "_values", "_versions")
+
+    def __init__(self, module: nn.Module, draw: Tensor, source: Tensor) -> None:
+        weights, constants, self._modes = _reads(module)
+        changing = [draw, source, *weights]
         with torch.no_grad():
-            values = _flat(now)
-        return len(values) == len(self.values) and all(map(torch.equal, values, self.values))
+            self._values = _flat(changing)
+        self._graded = torch.is_grad_enabled()
+        self._graphs = _graphs(changing)
+        self._tensors = [source, *weights, *constants]
+        self._versions = [0 if tensor.is_inference() else tensor._version for tensor in constants]
+
+    def is_still(self, now: _State) -> bool:
+        """Whether nothing has changed since."""
+        if now._modes != self._modes or len(now._tensors) != len(self._tensors):
+            return False
+        if not all(map(operator.is_, now._tensors, self._tensors)) or now._versions != self._versions:
+            return False
+        if now._graphs != self._graphs:
+            return False
+        if now._graded and not self._graded and any(now._graphs[0]):
+            return False  # made under no_grad: it would be scored without a gradient
+        return len(now._values) == len(self._values) and all(map(torch.equal, now._values, self._values))
+
+
+def _graphs(tensors: list[Tensor]) -> tuple[list[bool], list[Any], list[torch.Size]]:
+    """What in-place changes of gradient or shape change (``detach_``, ``requires_grad_``, times 1 with a gradient)."""
+    return (
+        [tensor.requires_grad for tensor in tensors],
+        [tensor.grad_fn for tensor in tensors],
+        [tensor.shape for tensor in tensors],
+    )
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """One vector of the bytes of all the tensors on each device, in which NaN is the same as NaN."""
+    """Copies of all the tensors as one vector of 64 bits on each device, in which NaN is the same as NaN."""
+    if torch._C._get_tracing_state() is not None:  # which knows no views of bits
+        return [tensor.clone() for tensor in tensors]
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
-        kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor.reshape(-1))
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     devices: dict[torch.device, list[Tensor]] = {}
     for (device, _), same in kinds.items():
-        devices.setdefault(device, []).append(torch.cat(same).view(torch.uint8))
-    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in devices.values()]
+        # of one tensor alone it would be a view
+        flat = _flatten_dense_tensors(same) if len(same) > 1 else same[0].flatten().clone()
+        devices.setdefault(device, []).append(flat.view(torch.uint8))
+    return [_whole(parts[0] if len(parts) == 1 else torch.cat(parts)) for parts in devices.values()]
 
 
-def _graph(tensor: Tensor) -> tuple[bool, Any, torch.Size]:
-    """What in-place changes of gradient or shape change (``detach_``, ``requires_grad_``, times 1 with a gradient)."""
-    return tensor.requires_grad, tensor.grad_fn, tensor.shape
+def _whole(flat: Tensor) -> Tensor:
+    """Bytes as numbers of 64 bits, which are compared several times as fast."""
+    missing = -flat.numel() % 8
+    return (functional.pad(flat, (0, missing)) if missing else flat).view(torch.int64)
 
 
-def _reads(module: nn.Module) -> tuple[list[Tensor], list[object]]:
-    """The parameters and buffers of a module and its children, and the mode of each of them."""
+def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]:
+    """The parameters and buffers of a module and all in it, its constants, and the mode of each module."""
     # not module.parameters(): it makes names and looks for duplicates, which costs more than small layers themselves
-    own = [*module._parameters.values(), *module._buffers.values()]
-    tensors = [tensor for tensor in own if tensor is not None]
-    # weights that Pyro draws anew at every access (PyroSample) are never the same: a fresh object equals no other
-    modes: list[object] = [object() if getattr(module, "_pyro_samples", None) else module.training]
-    for child in module.children():
-        more, their_modes = _reads(child)
-        tensors += more
-        modes += their_modes
-    return tensors, modes
+    weights: list[Tensor | None] = []
+    constants: list[Tensor] = []
+    modes: list[object] = []
+    waiting: list[nn.Module | None] = [module]
+    while waiting:
+        each = waiting.pop()
+        if each is None:
+            continue
+        if isinstance(each, FixedBasis):
+            constants.append(each.value)
+            continue
+        state = each.__dict__
+        weights.extend(state["_parameters"].values())
+        weights.extend(state["_buffers"].values())
+        # weights that Pyro draws anew at every access (PyroSample) are never the same: a fresh object equals no other
+        modes.append(object() if state.get("_pyro_samples") else state["training"])
+        waiting.extend(state["_modules"].values())
+    return [tensor for tensor in weights if tensor is not None], constants, modes

@@ -196,8 +196,11 @@ def _refuse_low(transform: EquivariantTransform, *values: Any) -> None:
     """TypeError for events, contexts or weights of half precision."""
     for value in values:
         refuse_low(value, "events and contexts")
-    if transform._has_low_weights:
-        refuse_low(next(filter(is_low, transform.parameters()), None), "weights")
+    held = transform
+    while isinstance(held, Invert | Wrapper):  # which may be younger than the change of dtype
+        held = held.transform
+    if held._has_low_weights:
+        refuse_low(next(filter(is_low, held.parameters()), None), "weights")
 
 
 def forget_param_store(module: torch.nn.Module) -> None:

@@ -90,16 +90,21 @@ class Compose(ConditionalTransform):
             y = part.inv_call_and_ladj(y, context)[0]
         return inside
 
+    @property
+    def steps(self) -> list[EquivariantTransform]:
+        """The transforms, those of compositions among them one by one, in the order in which they are applied."""
+        return [step for part in self.transforms for step in (part.steps if isinstance(part, Compose) else [part])]
+
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])
-        for part in self.transforms:
+        for part in self.steps:
             x, ladj = part.call_and_ladj(x, context)
             total = total + ladj
         return x, total
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = y.new_zeros(y.shape[: y.ndim - self.action_out.event_dim])
-        for part in reversed(self.transforms):
+        for part in reversed(self.steps):
             y, ladj = part.inv_call_and_ladj(y, context)
             total = total + ladj
         return y, total

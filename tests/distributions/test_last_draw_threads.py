@@ -4,31 +4,26 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_gflows.distributions import last_draw
 from pyro_gflows.distributions.last_draw import LastDraw
 
 
-class Interrupted(nn.Module):
-    """A module that another thread uses at the moment at which its tensors are compared."""
-
-    def __init__(self):
-        super().__init__()
-        self.meanwhile = None
-
-    def children(self):
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            meanwhile()
-        return super().children()
-
-
 @pytest.fixture
-def drawn():
+def drawn(monkeypatch):
     """A memory of one draw, in whose comparison another thread's draw comes in between."""
-    module, memory = Interrupted(), LastDraw()
+    module, memory = nn.Linear(1, 1), LastDraw()
     values = {name: torch.tensor(value) for name, value in zip(("x", "y", "ladj"), (1.0, 2.0, 3.0), strict=True)}
     other = torch.tensor(-1.0), torch.tensor(-2.0), torch.tensor(-3.0)
     memory.keep(module, values["x"], values["y"], values["ladj"])
-    module.meanwhile = lambda: memory.keep(module, *other)
+    reads = last_draw._reads
+
+    def interrupted(module):
+        """Another thread uses the module at the moment at which its tensors are compared."""
+        monkeypatch.setattr(last_draw, "_reads", reads)
+        memory.keep(module, *other)
+        return reads(module)
+
+    monkeypatch.setattr(last_draw, "_reads", interrupted)
     return module, memory, values, other
 
 

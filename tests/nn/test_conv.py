@@ -108,6 +108,7 @@ def test_every_equivariant_kernel_is_there(action_in: ImageAction, action_out: I
     assert conv.orbit_weights.numel() == round(float(traces.mean()))
 
 
+@pytest.mark.long
 @every_pair
 def test_outputs_start_at_unit_scale(action_in: ImageAction, action_out: ImageAction) -> None:
     torch.manual_seed(0)

@@ -69,6 +69,7 @@ def kernels_of(conv):
     return jacobian.flatten(4).flatten(0, 3).T
 
 
+@pytest.mark.long
 def test_the_kernels_are_those_of_escnn():
     groups = needs_escnn()
     gspaces = importlib.import_module("escnn.gspaces")

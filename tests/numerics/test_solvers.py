@@ -253,6 +253,7 @@ def test_implicit_gradient_is_that_of_the_closed_form_inverse(size, batch):
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("event", [(2,), (1, 2, 2)])
 def test_first_and_second_implicit_derivatives_by_finite_differences(event):
     f, y = Branch(event, lipschitz=0.6), points((2,), event).requires_grad_()
