@@ -142,7 +142,7 @@ ROWS = (
     Row(
         "coupling",
         "channels, shifts with D4",
-        lambda: g_coupling(shifts_with_turns(2), width=1, depth=1),
+        lambda: g_coupling(shifts_with_turns(2), width=1, depth=0),
         image=True,
         splits=True,
     ),
