@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_gflows.actions.canonical_form import nearest_image, reference_event
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import Isotype, decompose, merge
-from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
+from pyro_gflows.actions.group_base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.representations import Representation, TrivialRepresentation
 from pyro_gflows.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
@@ -28,9 +28,9 @@ _Linear = TypeVar("_Linear", bound="LinearAction")
 class Action(ABC):
     r"""How a group G acts on one event: :math:`x \mapsto g\,x`, with :math:`g\,(h\,x) = (g h)\,x`.
 
-    Elements are tensors: int64 indices for finite groups, float64 defining matrices for continuous ones. An action is a
-    plain value: it compares by value, pickles, and follows the device and dtype of the tensors that it moves. Inside
-    ``torch.autocast`` it computes in full precision all the same.
+    Elements are tensors of batch shape + ``group.element_shape``: int64 indices for finite groups, float64 defining
+    matrices for continuous ones. An action is a plain value: it compares by value, pickles, and follows the device and
+    dtype of the events. Inside ``torch.autocast`` it computes in full precision all the same.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -163,14 +163,18 @@ class LinearAction(Action):
         """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
 
     def canonical(self, x: Tensor) -> Tensor | None:
+        self.check_event(x)
         if not isinstance(self.group, EnumerableGroup):
             return None
-        self.check_event(x)
         with torch.no_grad():
-            return self.group.inverse(self._nearest(self.group, x.detach().double()))
+            nearest = self._nearest(self.group, x.detach().double())
+            return None if nearest is None else self.group.inverse(nearest)
 
-    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor:
-        """The element h for which <x, rho(h) w> is largest, where w is a fixed random event."""
+    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
+        """The element h for which <x, rho(h) w> is largest, where w is a fixed random event; None if there are too
+        many elements to look for it."""
+        if group.order > LARGEST_LISTED:
+            return None
         return nearest_image(x.flatten(-self.event_dim), group.order, self._reference_images)
 
     def _reference_images(self, elements: Tensor) -> Tensor:

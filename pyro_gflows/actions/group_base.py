@@ -13,7 +13,10 @@ from torch import Tensor
 
 from pyro_gflows.actions.constants import as_constants
 
-__all__ = ["EnumerableGroup", "Group", "require_enumerable"]
+__all__ = ["LARGEST_LISTED", "EnumerableGroup", "Group", "require_enumerable"]
+
+LARGEST_LISTED = 2**20
+"""The order of the largest group whose elements are listed."""
 
 _LARGEST_TABLE = 4096  # a table of 134 MB
 
@@ -99,7 +102,16 @@ class EnumerableGroup(Group):
         return torch.tensor(0)
 
     def elements(self) -> Tensor:
-        """All elements: the indices from 0 to ``order - 1``."""
+        """All elements: the indices from 0 to ``order - 1``.
+
+        Raises:
+            ValueError: the group has more than 2^20 elements.
+        """
+        if self.order > LARGEST_LISTED:
+            raise ValueError(
+                f"expected a group of at most {LARGEST_LISTED} elements to list them, got {self} of order {self.order}; "
+                "use sample() for an average over random elements, generators() for a check, or a subgroup"
+            )
         return torch.arange(self.order)
 
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
@@ -201,7 +213,7 @@ def require_enumerable(group: Group, what: str = "a sum over all elements") -> E
     if group.is_finite:
         raise ValueError(
             f"{what} needs a group whose elements can be listed, got {group} of order {group.order}; use sample() for "
-            "an average over random elements, or a subgroup"
+            "an average over random elements, generators() for a check, or a subgroup"
         )
     raise ValueError(
         f"{what} needs a finite group, got {group}, which has infinitely many elements; use sample(), or a finite "

@@ -211,7 +211,7 @@ class ImageAction(LinearAction):
             moved = self._table(x.dtype, x.device)[point] @ turned
         return moved.unflatten(-1, (self.height, self.width))
 
-    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor:
+    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
         if not isinstance(group, WallpaperGroup):
             return super()._nearest(group, x)
         key = ("spectra", x.device)

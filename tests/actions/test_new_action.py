@@ -89,6 +89,8 @@ def test_the_group_is_as_large_as_it_is():
     torch.testing.assert_close(ACTION.act_each(ACTION.group.compose(g, h), x), twice)
     with pytest.raises(ValueError, match="at most 4096 elements .* of order 1099511627776"):
         _ = ACTION.group.table
+    with pytest.raises(ValueError, match=r"at most 1048576 elements to list them, got .*; use sample\(\)"):
+        ACTION.act_all(x)
 
 
 def test_a_layer_takes_it_and_is_tested():
