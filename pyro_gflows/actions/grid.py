@@ -67,6 +67,9 @@ class WallpaperGroup(EnumerableGroup):
         step: shifts are by multiples of this number of pixels.
         point_group: C1, C2, D1 or D2; on a square grid also C4 and D4.
 
+    Attributes:
+        linear: how each element of the point group acts on shifts (down, right), whole numbers, shape ``(|P|, 2, 2)``.
+
     Raises:
         ValueError: ``step`` does not divide the grid, or the grid cannot carry the point group.
 
@@ -92,7 +95,7 @@ class WallpaperGroup(EnumerableGroup):
         self.point_group = parsed
         # of coordinates (right, up) the matrices become those of (down, right)
         (xx, xy), (yx, yy) = matrices.permute(1, 2, 0)
-        self._linear = torch.stack([torch.stack([yy, -yx], -1), torch.stack([-xy, xx], -1)], -2)
+        self.linear = torch.stack([torch.stack([yy, -yx], -1), torch.stack([-xy, xx], -1)], -2)
         self.order = self.shifts[0] * self.shifts[1] * parsed.order
         lattice = f"Z{self.shifts[0]}xZ{self.shifts[1]}"
         self.name = lattice if parsed.order == 1 else f"{lattice}:{parsed}"
@@ -115,7 +118,7 @@ class WallpaperGroup(EnumerableGroup):
 
     def _moved(self, point: Tensor, lattice: Tensor) -> Tensor:
         """The linear part of elements of the point group, applied to shifts."""
-        linear = self._constant("linear", point.device, lambda: self._linear)[point]
+        linear = self._constant("linear", point.device, lambda: self.linear)[point]
         return (linear * lattice[..., None, :]).sum(-1)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
