@@ -109,8 +109,8 @@ class EnumerableGroup(Group):
         """
         if self.order > LARGEST_LISTED:
             raise ValueError(
-                f"expected a group of at most {LARGEST_LISTED} elements to list them, got {self} of order "
-                f"{self.order}; use sample() for an average over random elements, generators() for a check, or a subgroup"
+                f"expected a group of at most {LARGEST_LISTED} elements to list them, got {self} of order {self.order}"
+                "; use sample() for an average over random elements, generators() for a check, or a subgroup"
             )
         return torch.arange(self.order)
 
