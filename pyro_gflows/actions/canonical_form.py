@@ -50,8 +50,10 @@ def nearest_shift(x: Tensor, spectra: Tensor, *, step: int) -> Tensor:
         ``shift * images + image``, where shifts are counted row by row.
     """
     size, count = x.shape[-2:], len(spectra)
-    transformed = torch.fft.rfft2(x)
     best, value = x.new_zeros(x.shape[:-3], dtype=torch.int64), x.new_full(x.shape[:-3], -torch.inf)
+    if x.numel() == 0:  # of which some libraries refuse the transform
+        return best
+    transformed = torch.fft.rfft2(x)
     for image, spectrum in enumerate(spectra):
         overlaps = torch.fft.irfft2((transformed * spectrum).sum(-3), s=size)[..., ::step, ::step]
         found, shift = overlaps.flatten(-2).max(-1)

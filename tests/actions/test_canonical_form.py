@@ -52,7 +52,7 @@ def canonical_form(action, x):
     return action.act_each(elements, x)
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (0,), (2, 0)])
 def test_it_is_equal_along_an_orbit(action, batch):
     x = events(action, *batch)
     form = canonical_form(action, x)
