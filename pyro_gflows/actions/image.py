@@ -18,7 +18,9 @@ from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.image_decomposition import image_isotypes
+from pyro_gflows.actions.image_fields import grid_size, image_fields
 from pyro_gflows.actions.names import parse_group
+from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
     RegularRepresentation,
@@ -44,11 +46,13 @@ class ImageAction(LinearAction):
     fields' representations, moves the channels.
 
     Args:
-        group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`TranslationGroup`.
+        group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`WallpaperGroup`, as
+            :meth:`translations` makes it.
         channels: the number of fields (1, or as many as ``fields`` lists): C is the sum of their sizes, so
             ``fields="regular"`` gives C = channels * |G|.
         size: H = W, or (H, W).
-        fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field.
+        fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field; on
+            a periodic grid they are representations of the point group, since shifts leave channels as they are.
 
     Raises:
         TypeError: ``fields`` is none of these.
@@ -73,14 +77,10 @@ class ImageAction(LinearAction):
         fields: str | Representation | Sequence[Representation] = "trivial",
     ) -> None:
         parsed = parse_group(group)
-        self.height, self.width = _grid(size)
-        if isinstance(parsed, WallpaperGroup) and (parsed.height, parsed.width) != (self.height, self.width):
-            raise ValueError(
-                f"expected the {parsed.height} x {parsed.width} grid of {parsed}, got {self.height} x {self.width}"
-            )
-        pixel_targets(point_group_of(parsed), self.height, self.width)
+        self.height, self.width = grid_size(size)
+        pixels_of(parsed, parsed.generators(), (self.height, self.width))  # refuses another grid
         self.group = require_enumerable(parsed, "an image action")
-        self.fields = _fields(self.group, channels, fields)
+        self.fields = image_fields(self.group, channels, fields)
         self.event_shape = torch.Size([sum(field.size for field in self.fields), self.height, self.width])
 
     @classmethod
@@ -108,7 +108,7 @@ class ImageAction(LinearAction):
             >>> ImageAction.translations(size=32, point_group="D4", fields="regular")
             ImageAction(Z32xZ32:D4 on 8 x 32 x 32: regular)
         """
-        height, width = _grid(size)
+        height, width = grid_size(size)
         point = parse_group(point_group)
         plain = isinstance(point, EnumerableGroup) and point.order == 1
         group = TranslationGroup(height, width, step) if plain else WallpaperGroup(height, width, step, point)
@@ -142,16 +142,8 @@ class ImageAction(LinearAction):
         Returns:
             Shape ``batch + (height * width,)``.
         """
-        size = (height or self.height, width or self.width)
         elements = self.elements() if elements is None else elements
-        targets = pixel_targets(self.point_group, *size)[self._point(elements)]
-        if not isinstance(self.group, WallpaperGroup):
-            return targets
-        if size != (self.height, self.width):
-            raise ValueError(f"expected the {self.height} x {self.width} grid of {self.group}, got {size}")
-        down, right = self.group.shift(elements)[..., None].unbind(-2)
-        rows, columns = targets // self.width + down, targets % self.width + right
-        return rows % self.height * self.width + columns % self.width
+        return pixels_of(self.group, elements, (height or self.height, width or self.width))
 
     def kernel_permutations(self, size: int) -> Tensor:
         """Where each element of the point group sends each offset of a kernel, shape ``(|P|, size * size)``."""
@@ -187,27 +179,16 @@ class ImageAction(LinearAction):
                 self._tables[key, device] = table.to(device)
         return self._tables[key, device]
 
-    def _sources(self, elements: Tensor) -> Tensor:
-        """From which pixel each pixel of the image under each element comes, shape ``batch + (H * W,)``."""
-        table = self._table("pixels", elements.device)
-        if not isinstance(self.group, WallpaperGroup):
-            return table[elements]
-        down, right = self.group.shift(elements)[..., None].unbind(-2)
-        rows = (torch.arange(self.height, device=elements.device) - down) % self.height
-        columns = (torch.arange(self.width, device=elements.device) - right) % self.width
-        unshifted = (rows[..., :, None] * self.width + columns[..., None, :]).flatten(-2)
-        if len(table) == 1:
-            return unshifted
-        return table.flatten()[self.group.project(elements)[..., None] * table.shape[-1] + unshifted]
-
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
         self.check_event(x)
         elements = elements.to(x.device)
-        pixels, point = self._sources(elements), self._point(elements)
+        table = self._table("pixels", x.device)
+        pixels = pixel_sources(self.group, elements, table, (self.height, self.width))
+        point = self._point(elements)
         if self.is_permutation:
-            moved = _gather(x.flatten(-2), self._table("channels", x.device)[point], pixels)
+            moved = gather_pixels(x.flatten(-2), self._table("channels", x.device)[point], pixels)
         else:
-            turned = _gather(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
+            turned = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
             moved = self._table(x.dtype, x.device)[point] @ turned
         return moved.unflatten(-1, (self.height, self.width))
 
@@ -316,52 +297,3 @@ class ImageAction(LinearAction):
         runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
         text = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
         return f"ImageAction({self.group} on {' x '.join(map(str, self.event_shape))}: {text})"
-
-
-def _gather(x: Tensor, channels: Tensor, pixels: Tensor) -> Tensor:
-    """``y[..., c, p] = x[..., channels[c], pixels[p]]``; all batch shapes broadcast."""
-    index = (channels[..., :, None] * x.shape[-1] + pixels[..., None, :]).flatten(-2)
-    flat = x.flatten(-2)
-    if index.ndim == 1:
-        moved = flat[..., index]
-    else:
-        # not torch.broadcast_shapes, whose first call imports for half a second
-        batch = torch.broadcast_tensors(index[..., 0], flat[..., 0])[0].shape
-        moved = flat.expand(*batch, -1).gather(-1, index.expand(*batch, -1))
-    return moved.unflatten(-1, (channels.shape[-1], pixels.shape[-1]))
-
-
-def _grid(size: int | Sequence[int]) -> tuple[int, int]:
-    given = (size, size) if isinstance(size, int) else tuple(size)
-    if len(given) != 2 or not all(isinstance(side, int) and side > 0 for side in given):
-        raise ValueError(f"expected a size such as 32 or (28, 32), got {size!r}")
-    return given
-
-
-def _fields(
-    group: EnumerableGroup, channels: int | None, fields: str | Representation | Sequence[Representation]
-) -> tuple[Representation, ...]:
-    if channels is not None and (not isinstance(channels, int) or channels < 1):
-        raise ValueError(f"expected a positive number of channels, got {channels!r}")
-    point = point_group_of(group)
-    if isinstance(fields, str):
-        kinds = {"trivial": TrivialRepresentation, "regular": RegularRepresentation}
-        if fields not in kinds:
-            raise ValueError(f"expected fields 'trivial', 'regular' or representations, got {fields!r}")
-        fields = kinds[fields](point)
-    given = [fields] * (channels or 1) if isinstance(fields, Representation) else list(fields)
-    listed = []
-    for field in given:
-        if not isinstance(field, Representation):
-            raise TypeError(f"expected representations as fields, got {type(field).__name__}")
-        if field == TrivialRepresentation(group):  # of the translations, as fields were given before
-            field = TrivialRepresentation(point)
-        if field.group != point:
-            raise ValueError(f"expected fields of {point}, got {field}")
-        listed.append(field)
-    if not listed or len(listed) != (channels or len(listed)):
-        raise ValueError(f"expected {channels or 'at least one'} fields, got {len(listed)}")
-    if isinstance(group, WallpaperGroup) and group.point_group.order == 1:
-        if set(listed) != {TrivialRepresentation(point)}:
-            raise ValueError(f"expected trivial fields for the translations {group}, got {set(listed)}")
-    return tuple(listed)
