@@ -8,8 +8,9 @@ from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.actions.default_split import default_split
 from pyro_gflows.actions.escnn_door import escnn_group
-from pyro_gflows.actions.grid import TranslationGroup
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup, Group
+from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup
+from pyro_gflows.actions.group_base import EnumerableGroup, Group
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.irrep_split import IrrepSplit, isotypic_split
@@ -46,6 +47,7 @@ __all__ = [
     "Decomposition",
     "DefiningRepresentation",
     "DihedralGroup",
+    "EnumerableGroup",
     "FiniteGroup",
     "Group",
     "ImageAction",
@@ -67,6 +69,7 @@ __all__ = [
     "TranslationGroup",
     "TrivialRepresentation",
     "VectorAction",
+    "WallpaperGroup",
     "checkerboard_split",
     "default_split",
     "escnn_group",

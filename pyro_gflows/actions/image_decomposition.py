@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.decomposition import decompose, merge
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, permutation_matrices
 
@@ -17,7 +17,7 @@ __all__ = ["image_isotypes"]
 
 
 def image_isotypes(
-    group: FiniteGroup,
+    group: EnumerableGroup,
     fields: Sequence[Representation],
     targets: Tensor,
     event_shape: torch.Size,
@@ -58,7 +58,7 @@ def image_isotypes(
     return merge(parts, places, event_shape, labels=labels, too_large=too_large)
 
 
-def _on_orbit(group: FiniteGroup, channels: Tensor, move: Tensor) -> Representation:
+def _on_orbit(group: EnumerableGroup, channels: Tensor, move: Tensor) -> Representation:
     """A field on one orbit of pixels."""
     table = channels[:, :, None, :, None] * permutation_matrices(move)[:, None, :, None, :]
     return MatrixRepresentation(group, table.flatten(3, 4).flatten(1, 2), name="field on an orbit")

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical import canonical_rows, first_largest
 from pyro_gflows.actions.decomposition import is_trivial
+from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.actions.isotype import Isotype
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.actions.restriction import restricted_to_subspace
@@ -78,7 +79,7 @@ def block_of(action: LinearAction, rows: Tensor) -> IrreducibleBlock:
         raise ValueError(f"expected the rows of a block to lie within one field of {action}, got {sum(used)}")
     label = used.index(True)
     field, local = action.fields[label], rows[:, starts[label] : starts[label + 1]]
-    images = local @ field.matrices(action.generators())
+    images = local @ field.matrices(action.point_group.generators())
     if bool(((images @ local.T @ local - images).abs() > _ROUNDING).any()):
         raise ValueError(
             f"expected rows of an invariant subspace of {field}, got rows that a generator leads out of it"
@@ -132,7 +133,7 @@ def monomial_basis(
     identity = torch.eye(isotype.dim, dtype=torch.float64)
     if isotype.dim == 1 or not action.is_finite:
         return identity
-    matrices = isotype.irrep(action.elements())
+    matrices = isotype.irrep(require_enumerable(action.point_group).elements())
     involutions = matrices[(matrices - matrices.mT).abs().amax((-2, -1)) < _ROUNDING]
     for candidate in candidates(involutions):
         basis: list[Tensor] = []

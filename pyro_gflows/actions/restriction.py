@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical import Nearly
-from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar
+from pyro_gflows.actions.groups import EnumerableGroup, Group, _Planar
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.registry import registered
 
@@ -77,7 +77,7 @@ def restricted_to_subspace(representation: Representation, rows: Tensor, name: s
         trivial of C4
     """
     group = representation.group
-    if not isinstance(group, FiniteGroup):
+    if not isinstance(group, EnumerableGroup):
         return SubRepresentation(representation, rows)
     table = restricted_matrices(representation.matrices(group.elements()), rows)
     if table.shape[-1] == 1 and bool((table == 1.0).all()):
@@ -104,7 +104,7 @@ def places_in(subgroup: Group, group: Group) -> Tensor:
     raise ValueError(f"expected a subgroup of {group} in the plane, got {subgroup}")
 
 
-def restricted_to_subgroup(representation: Representation, subgroup: FiniteGroup) -> MatrixRepresentation:
+def restricted_to_subgroup(representation: Representation, subgroup: EnumerableGroup) -> MatrixRepresentation:
     """A representation of C_n or D_n as a subgroup of it acts.
 
     Raises:

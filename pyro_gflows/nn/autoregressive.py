@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
@@ -86,7 +87,7 @@ class AutoregressiveNetwork(LayerChain):
             return EquivariantLinear(action_in, action_out, autoregressive=(labels_in, labels_out))
         rows = torch.tensor(labels_out).repeat_interleave(torch.tensor(action_out.field_sizes))
         columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
-        return EquivariantConv(action_in, action_out, mask=rows[:, None] >= columns)  # type: ignore[arg-type]
+        return EquivariantConv(require_image(action_in), require_image(action_out), mask=rows[:, None] >= columns)
 
     def activation(self, kind: str, action: LinearAction) -> Activation:
         # gates read other fields, so they must look back too

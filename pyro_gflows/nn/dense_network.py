@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.activations import Activation, Pointwise
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.jacobian import sandwich_jacobian
@@ -59,6 +60,7 @@ class LipschitzDenseNetwork(Contraction):
         activation: str | None = None,
     ) -> None:
         super().__init__()
+        require_linear(action)
         if not 0 < bound < 1:
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         if width < 1 or depth < 1:

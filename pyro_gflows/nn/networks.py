@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_image, require_linear
 from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
@@ -60,7 +61,7 @@ _REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is larg
 
 def has_regular_fields(action: LinearAction) -> bool:
     """Whether hidden fields are regular ones: under a finite group that is small, and on images."""
-    return action.is_finite and (action.event_dim > 1 or len(action.elements()) <= _REGULAR_UP_TO)
+    return action.is_finite and (action.event_dim > 1 or action.group.order <= _REGULAR_UP_TO)
 
 
 def hidden_action(action: LinearAction, width: int) -> LinearAction:
@@ -92,6 +93,8 @@ class LayerChain(nn.Module):
         hidden_fields: Callable[[LinearAction], LinearAction] | None = None,
     ) -> None:
         super().__init__()
+        for action in (action_in, action_out):
+            require_linear(action)
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
         if bias != "channels" and (bias != "pixels" or action_in.event_dim == 1):
@@ -187,4 +190,4 @@ class EquivariantCNN(EquivariantNetwork):
     """
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
-        return EquivariantConv(action_in, action_out, bias=self.bias_of(action_out))  # type: ignore[arg-type]  # it checks
+        return EquivariantConv(require_image(action_in), require_image(action_out), bias=self.bias_of(action_out))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
@@ -48,6 +49,7 @@ class Ridges(Term):
 
     def __init__(self, action: LinearAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
         super().__init__()
+        require_linear(action)
         if not action.is_finite or action.event_dim != 1:
             raise ValueError(f"ridge terms need a finite group on vectors, got {action}; use radial terms instead")
         self.action, self.terms = action, terms

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import ConditionalBranch, Contraction, kernels_once, lipschitz_branch
 from pyro_gflows.numerics import (
     DifferentiableBranch,
@@ -144,8 +145,7 @@ def g_residual(
         >>> g_residual(ImageAction("D4", channels=3, size=32), bound=0.9).log_det.evaluation
         SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 4 fixed probes)
     """
-    if not isinstance(action, LinearAction):
-        raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+    require_linear(action)
     chosen = _default_branch(action, context_action, bound) if branch is None else branch
     if log_det is None:
         log_det = _default_log_det(action, contraction_of(chosen, action))

@@ -17,6 +17,7 @@ __all__ = [
     "network",
     "ridges",
     "rows_and_signs",
+    "shifts_with_turns",
 ]
 
 QUATERNIONS = [
@@ -42,6 +43,11 @@ def rows_and_signs() -> VectorAction:
     """Three rows that are permuted, and a number that changes sign, each as it likes."""
     group = parse_group("S3 x C2")
     return VectorAction.rows("S3").lift(group, 0).direct_sum(VectorAction.signs(1).lift(group, 1))
+
+
+def shifts_with_turns(channels: int) -> ImageAction:
+    """All shifts of a periodic grid, with turns and mirrors: 72 elements."""
+    return ImageAction.translations(channels, size=3, point_group="D4")
 
 
 def ridges(action: VectorAction) -> LipschitzSum:

@@ -19,7 +19,7 @@ from pyro_gflows.transforms import (
     g_autoregressive,
     g_coupling,
 )
-from tests.constructors.actions import SIGN_FLIPS, frequencies, rows_and_signs
+from tests.constructors.actions import SIGN_FLIPS, frequencies, rows_and_signs, shifts_with_turns
 from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
@@ -136,6 +136,13 @@ ROWS = (
         "coupling",
         "channels, image C4",
         lambda: g_coupling(ImageAction("C4", 2, size=3), width=1, depth=1),
+        image=True,
+        splits=True,
+    ),
+    Row(
+        "coupling",
+        "channels, shifts with D4",
+        lambda: g_coupling(shifts_with_turns(2), width=1, depth=0),
         image=True,
         splits=True,
     ),

@@ -6,7 +6,7 @@ from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.nn import CustomContraction, LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.transforms import GMonotone, GResidual
-from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges
+from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges, shifts_with_turns
 from tests.constructors.own_branch import OwnBranch
 from tests.constructors.row import Row
 
@@ -75,6 +75,12 @@ ROWS = (
         "residual",
         "network, shifts",
         lambda: GResidual(ImageAction.translations(1, size=3), network(ImageAction.translations(1, size=3))),
+        image=True,
+    ),
+    Row(
+        "residual",
+        "network, shifts with D4",
+        lambda: GResidual(shifts_with_turns(1), network(shifts_with_turns(1))),
         image=True,
     ),
     Row(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.distributions import biject_to, constraints
 
-from pyro_gflows.actions import FiniteGroup, MatrixRepresentation, Representation, SitesAction, VectorAction
+from pyro_gflows.actions import EnumerableGroup, MatrixRepresentation, Representation, SitesAction, VectorAction
 from pyro_gflows.actions.restriction import restricted_matrices
 from pyro_gflows.infer.guides.log_ratio import log_ratio_basis, log_ratio_simplex
 from pyro_gflows.infer.guides.whole_rows import blocks_of_rows, whole_rows
@@ -101,7 +101,7 @@ def _advice(site: str, support: Any) -> str:
 
 def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAction:
     group = action.group
-    assert isinstance(group, FiniteGroup)
+    assert isinstance(group, EnumerableGroup)
     basis = log_ratio_basis(categories)
     fields: list[Representation] = []
     for block in blocks_of_rows(action, categories):
