@@ -34,9 +34,9 @@ def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: 
     pairs = torch.einsum("ocx,ciy->coxiy", outer.flatten(2), inner.flatten(2)).reshape(hidden, -1)
     batch = slope.shape[:-3]
     coupling = slope.reshape(-1, hidden, height * width).mT @ pairs
-    target, kept = _places(height, width, size, channels_out, channels_in, periodic)
+    target, kept = _places(height, width, size, channels_out, channels_in, periodic=periodic, device=slope.device)
     flat = slope.new_zeros(len(coupling), channels_out * channels_in * (height * width) ** 2)
-    flat = flat.index_add(1, target.to(slope.device), coupling.flatten(1)[:, kept.to(slope.device)])
+    flat = flat.index_add(1, target, coupling.flatten(1)[:, kept])
     return flat.reshape(*batch, channels_out * height * width, channels_in * height * width)
 
 
@@ -67,7 +67,7 @@ def transposed_map(matrix: Tensor, x: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=16)
 @as_constants()
 def _places(
-    height: int, width: int, size: int, channels_out: int, channels_in: int, periodic: bool
+    height: int, width: int, size: int, channels_out: int, channels_in: int, *, periodic: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """For each kept (pixel; o, a, i, b): its place in the matrix; an output at r - a is reached through offset a."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -91,4 +91,4 @@ def _places(
     inside = output_inside[:, None, :, None, None] & source_inside[:, None, None, None, :]
     inside = inside.expand(-1, channels_out, -1, channels_in, -1).reshape(-1)
     kept = torch.nonzero(inside).flatten()
-    return place[kept], kept
+    return place[kept].to(device), kept.to(device)

@@ -112,7 +112,8 @@ class LipschitzConv(EquivariantConv, LipschitzLayer):
             return spectral_norm(self._matrix(kernel))
         with torch.no_grad():
             largest = spectral_norm(self._symbols(kernel, self._frequencies)).argmax()
-        return spectral_norm(self._symbols(kernel, self._frequencies[largest]))
+        # not by [largest], which reads the number: a GPU would be waited for at every call
+        return spectral_norm(self._symbols(kernel, self._frequencies.index_select(0, largest.reshape(1))[0]))
 
     def _matrix(self, kernel: Tensor) -> Tensor:
         """The zero-padded convolution (or its transpose) as a matrix, from the side with fewer channels."""

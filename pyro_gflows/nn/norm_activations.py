@@ -24,6 +24,8 @@ __all__ = ["GatedNorm", "SoftThresholdNorm"]
 class _IrrepWise(Activation):
     """Base of activations that scale each irrep copy by a function of its norm."""
 
+    _copy: Tensor
+
     def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         if action.event_dim != 1:
@@ -32,11 +34,12 @@ class _IrrepWise(Activation):
         self.basis = IsotypicBasis.of(isotypes, action.numel)
         self._shapes = [(isotype.multiplicity, isotype.dim) for isotype in isotypes]
         self.copies = sum(isotype.multiplicity for isotype in isotypes)
+        sizes = torch.tensor([d for m, d in self._shapes for _ in range(m)])
+        self.register_buffer("_copy", torch.arange(self.copies).repeat_interleave(sizes), persistent=False)
 
     def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
         """Multiply each irrep copy of x by its number; ``scale`` has shape batch + (copies,)."""
-        sizes = torch.tensor([d for m, d in self._shapes for _ in range(m)], device=x.device)
-        return self.basis.event(self.basis.coordinates(x) * scale.repeat_interleave(sizes, -1))
+        return self.basis.event(self.basis.coordinates(x) * scale.index_select(-1, self._copy))
 
     def _norms(self, x: Tensor) -> Tensor:
         norms = [

@@ -88,7 +88,8 @@ def conv_norm_bound(
     symbols = symbols.flatten(2).permute(2, 0, 1)
     with torch.no_grad():
         largest = spectral_norm(symbols).argmax()
-    return spectral_norm(symbols[largest])
+    # not by [largest], which reads the number: a GPU would be waited for at every call
+    return spectral_norm(symbols.index_select(0, largest.reshape(1))[0])
 
 
 def _wrap(weight: Tensor, sizes: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,335 @@
+"""Every flow computes on another device what it computes on the CPU, and no operation mixes the two (contract 9).
+
+The other device is that of ``second_device``: no GPU is needed, and every algorithm runs with its own stopping rule.
+"""
+
+import pyro
+import pytest
+import torch
+from torch.nn import functional
+
+from pyro_gflows import (
+    EquivariantFlow,
+    GAffine,
+    ImageAction,
+    InvariantNormal,
+    InvariantStudentT,
+    InvariantUniformBall,
+    OrbitMixture,
+    Symmetrized,
+    VectorAction,
+    g_coupling_image_flow,
+    g_residual_image_flow,
+)
+from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.infer import DequantisedFlow, g_dequantiser
+from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
+from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
+from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import EquivariantTransform, GMonotone, GResidual
+from tests.constructors import (
+    CONDITIONAL,
+    CONSTRUCTORS,
+    RANDOM_IN_TRAINING,
+    conditional_flow,
+    events,
+    make_flow,
+    network,
+)
+from tests.contracts.second_device import SECOND, DevicesMixed, second_device
+
+CPU = torch.device("cpu")
+ACTION = VectorAction.regular("C4", copies=2)
+PLAIN = VectorAction.trivial("C1", copies=8)
+BASES = {
+    "isotropic": lambda: InvariantNormal(ACTION, mean=True),
+    "isotypic": lambda: InvariantNormal(ACTION, covariance="isotypic", mean=True),
+    "full": lambda: InvariantNormal(ACTION, covariance="full", mean=True),
+    "student t": lambda: InvariantStudentT(ACTION, df=3.0, covariance="full", mean=True),
+    "ball": lambda: InvariantUniformBall(ACTION, covariance="full", mean=True),
+    "orbit mixture": lambda: OrbitMixture(ACTION),
+    "orbit flow": lambda: OrbitFlow(ACTION, steps=2, width=4),
+    "symmetrized": lambda: Symmetrized(InvariantNormal(PLAIN, covariance="full", mean=True), ACTION),
+}
+IMAGES = {
+    "coupling": lambda: g_coupling_image_flow(ImageAction("D4", 2, size=4), blocks=1, width=1),
+    "coupling, recomputed": lambda: g_coupling_image_flow(
+        ImageAction("C4", 2, size=4), blocks=1, width=1, scales=1, memory="recompute"
+    ),
+    "residual": lambda: g_residual_image_flow(ImageAction("C4", size=4), blocks=1, width=1, bound=0.5, scales=2),
+    "residual, in constant memory": lambda: g_residual_image_flow(
+        ImageAction("C4", 2, size=2), blocks=1, width=1, bound=0.5, memory="constant", log_det=RouletteLogDet()
+    ),
+}
+
+
+def random_weights(module):
+    return randomize_(module.double(), scale=0.2, generator=torch.Generator().manual_seed(1)).eval()
+
+
+def on_base(name):
+    torch.manual_seed(0)
+    base = BASES[name]()
+    return random_weights(EquivariantFlow(base, [GAffine(base.action, context_action=base.action, width=1)]))
+
+
+def in_constant_memory():
+    action = VectorAction.regular("C4")
+    layer = GResidual(action, network(action), log_det=ConstantMemory(RouletteLogDet()))
+    return random_weights(EquivariantFlow(InvariantNormal(action), [layer]))
+
+
+FLOWS = {
+    **{name: lambda name=name: make_flow(name) for name in CONSTRUCTORS},
+    **{f"conditional: {name}": lambda name=name: conditional_flow(name) for name in CONDITIONAL},
+    **{f"base: {name}": lambda name=name: on_base(name) for name in BASES},
+    **{f"images: {name}": lambda name=name: random_weights(IMAGES[name]()) for name in IMAGES},
+}
+IN_TRAINING = {
+    **{name: FLOWS[name] for name in sorted(RANDOM_IN_TRAINING)},
+    "residual, roulette in constant memory": in_constant_memory,
+    "images: residual, in constant memory": FLOWS["images: residual, in constant memory"],
+}
+
+
+@pytest.fixture
+def unvalidated():
+    """Validation reads values, and a GPU has to be waited for."""
+    with pyro.validation_enabled(False):
+        yield
+
+
+def inputs(flow, device):
+    """The density of a flow on a device, events, and what gradients are taken by."""
+    flow.to(device)
+    x = events(flow, 2).to(device).requires_grad_()
+    if flow.context_action is None:
+        return flow.dist, x, [x, *flow.parameters()]
+    context = torch.randn(
+        2, *flow.context_action.event_shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+    )
+    context = context.to(device).requires_grad_()
+    return flow.condition(context), x, [x, context, *flow.parameters()]
+
+
+def with_gradients(value, sources):
+    if not value.requires_grad:
+        return [value]
+    return [value, *torch.autograd.grad(value.sum(), sources, allow_unused=True, materialize_grads=True)]
+
+
+def scored(flow, device):
+    torch.manual_seed(5)
+    density, x, sources = inputs(flow, device)
+    return with_gradients(density.log_prob(x), sources)
+
+
+def drawn(flow, device):
+    torch.manual_seed(5)
+    density, _, sources = inputs(flow, device)
+    return with_gradients(density.rsample((2,)), sources)
+
+
+def moments(flow, device):
+    base = flow.to(device).base
+    return [base.mean, base.variance, *([] if isinstance(base, Symmetrized) else [base.entropy()])]
+
+
+def assert_the_same_elsewhere(compute, flow):
+    expected = [value.detach() for value in compute(flow, CPU)]
+    with second_device():
+        found = compute(flow, SECOND)
+        assert {value.device for value in [*found, *flow.state_dict().values()]} == {SECOND}
+        found = [value.detach().cpu() for value in found]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("compute", [scored, drawn])
+@pytest.mark.parametrize("name", FLOWS)
+def test_scores_draws_and_their_gradients_are_the_same_elsewhere(name, compute, unvalidated):
+    assert_the_same_elsewhere(compute, FLOWS[name]())
+
+
+@pytest.mark.parametrize("name", IN_TRAINING)
+def test_random_scores_are_the_same_elsewhere_in_training(name, unvalidated):
+    flow = IN_TRAINING[name]().train()
+    assert any(isinstance(getattr(layer, "log_det", None), RouletteLogDet | ConstantMemory) for layer in flow.modules())
+    assert_the_same_elsewhere(scored, flow)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_bases_validate_and_tell_their_moments_elsewhere(name):
+    flow = on_base(name)
+    assert_the_same_elsewhere(scored, flow.to(CPU))
+    if name != "orbit flow":  # whose moments are not known
+        assert_the_same_elsewhere(moments, on_base(name))
+
+
+def test_the_bound_of_grey_levels_is_the_same_elsewhere(unvalidated):
+    action, scaling = ImageAction("C4", size=4), GreyLevels(17)
+    flow = g_coupling_image_flow(action, scales=1, blocks=1, width=1)
+    model = random_weights(DequantisedFlow(flow, g_dequantiser(action, scaling, blocks=1, width=1)))
+    levels = torch.randint(17, (3, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+
+    def bound(model, device):
+        torch.manual_seed(5)
+        model.to(device)
+        return with_gradients(model(scaling.to_real(levels.double().to(device))), list(model.parameters()))
+
+    assert_the_same_elsewhere(bound, model)
+
+
+def test_what_was_computed_on_one_device_does_not_stay_on_the_other():
+    """There and back again: tables that are kept for a device are those of that device."""
+    flow = make_flow("residual, estimated, image D2")
+    before = scored(flow, CPU)
+    assert_the_same_elsewhere(scored, flow)
+    with second_device():
+        flow.to(CPU)
+    torch.testing.assert_close(scored(flow, CPU), before, rtol=0, atol=0)
+
+
+# -- a GPU is not waited for without need ------------------------------------------------------------------------------
+def directions_without_a_solver(flow):
+    """Which of a score and a draw compute the map itself."""
+    layers = [layer for layer in flow.modules() if isinstance(layer, GResidual | GMonotone)]
+    if not layers:
+        return [scored, drawn]
+    if layers == flow.transforms and isinstance(layers[0], GResidual):
+        return [scored if layers[0].fast == "score" else drawn]
+    return []
+
+
+@pytest.mark.parametrize("name", [name for name in FLOWS if not name.startswith("base: orbit")])
+def test_no_value_is_read_where_nothing_is_solved(name, unvalidated):
+    """A GPU runs behind the program, which waits for it wherever it asks for a value."""
+    flow = FLOWS[name]()
+    for compute in directions_without_a_solver(flow):
+        with second_device() as device:
+            flow.to(SECOND)
+            device.reads.clear()
+            compute(flow, SECOND)
+            # whether all events are values of the flow, where they might not be
+            asked = compute is scored and not flow.transform.reaches_all
+            assert device.reads == ({"aten._local_scalar_dense.default": 1} if asked else {})
+
+
+@pytest.mark.parametrize("name", ["coupling, regular C4", "autoregressive, plane C5", "linear, image D4, regular"])
+def test_the_score_of_a_draw_waits_once(name, unvalidated):
+    flow = make_flow(name)
+    with second_device() as device:
+        density = flow.to(SECOND).dist
+        draw = density.rsample((3,))
+        device.reads.clear()
+        density.log_prob(draw)
+        assert device.reads.total() == 1
+
+
+# -- the second device itself ------------------------------------------------------------------------------------------
+def vector(device):
+    return torch.ones(2, device=device)
+
+
+def matrix(device):
+    return torch.eye(2, device=device)
+
+
+REFUSED = {
+    "matmul": lambda here, there: matrix(there) @ matrix(here),
+    "matrix times vector": lambda here, there: matrix(here) @ vector(there),
+    "linear": lambda here, there: functional.linear(vector(there), matrix(here)),
+    "linear, bias": lambda here, there: functional.linear(matrix(there), matrix(there), vector(here)),
+    "einsum": lambda here, there: torch.einsum("ij,kj->ik", matrix(there), matrix(here)),
+    "conv2d": lambda here, there: functional.conv2d(
+        torch.ones(1, 1, 3, 3, device=there), torch.ones(1, 1, 3, 3, device=here)
+    ),
+    "solve": lambda here, there: torch.linalg.solve(matrix(there), matrix(here)),
+    "triangular": lambda here, there: torch.linalg.solve_triangular(matrix(here), matrix(there), upper=True),
+    "where": lambda here, there: torch.where(vector(there) > 0, vector(there), vector(here)),
+    "where, condition": lambda here, there: torch.where(vector(here) > 0, vector(there), vector(there)),
+    "cat": lambda here, there: torch.cat([vector(there), vector(here)]),
+    "sum": lambda here, there: vector(there) + vector(here),
+    "a single number and a vector": lambda here, there: torch.ones((), device=there) + vector(here),
+    "in place": lambda here, there: vector(there).add_(vector(here)),
+    "embedding": lambda here, there: functional.embedding(torch.zeros(2, dtype=torch.long, device=here), matrix(there)),
+    "index_select": lambda here, there: vector(there).index_select(0, torch.zeros(1, dtype=torch.long, device=here)),
+    "gather": lambda here, there: vector(there).gather(0, torch.zeros(1, dtype=torch.long, device=here)),
+    "an index from elsewhere": lambda here, there: vector(here)[torch.zeros(1, dtype=torch.long, device=there)],
+    "values from elsewhere": lambda here, there: vector(there).index_put((matrix(there).long()[0],), vector(here)),
+}
+ALLOWED = {
+    "copies": lambda here, there: vector(there).copy_(vector(here).to(there)),
+    "copies of another device": lambda here, there: vector(there).copy_(vector(here)),
+    "a part": lambda here, there: matrix(there).__setitem__(0, vector(here)),
+    "a single number": lambda here, there: torch.ones((), device=here) * vector(there),
+    "indices": lambda here, there: vector(there)[torch.zeros(1, dtype=torch.long, device=here)],
+    "a list of indices": lambda here, there: vector(there)[[0, 1]],
+    "Python numbers": lambda here, there: torch.tensor([1.0, 2.0], device=there) + vector(there).new_tensor([1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_mixed_devices_are_refused(name):
+    with second_device(), pytest.raises(DevicesMixed, match="two devices"):
+        REFUSED[name](CPU, SECOND)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_copies_indices_and_single_numbers_are_allowed(name):
+    with second_device():
+        ALLOWED[name](CPU, SECOND)
+
+
+@pytest.mark.cuda
+def test_cuda_refuses_and_allows_the_same():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    cuda = torch.device("cuda")
+    for name, operation in REFUSED.items():
+        with pytest.raises(RuntimeError, match="device"):
+            print(name, operation(CPU, cuda))
+    for operation in ALLOWED.values():
+        operation(CPU, cuda)
+
+
+class LeftBehind(EquivariantTransform):
+    """x -> 2 x, by a matrix that is no buffer."""
+
+    def __init__(self, action):
+        super().__init__(action)
+        self.matrix = 2.0 * torch.eye(2, dtype=torch.float64)
+        self.raw = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def call_and_ladj(self, x, context=None):
+        return x @ self.matrix, (self.raw + 2 * torch.tensor(2.0).log()).expand(x.shape[:-1])
+
+    def inv_call_and_ladj(self, y, context=None):
+        return y @ (self.matrix / 4), -self.call_and_ladj(y)[1]
+
+
+def test_a_matrix_that_a_layer_left_behind_is_found(unvalidated):
+    """Where tensors on ``meta`` alone would say nothing."""
+    action = VectorAction.plane("D4")
+    flow = EquivariantFlow(InvariantNormal(action), [LeftBehind(action)]).double()
+    flow.to(SECOND)
+    assert scored(flow, SECOND)[0].device == drawn(flow, SECOND)[0].device == SECOND
+    for compute in (scored, drawn):
+        flow = EquivariantFlow(InvariantNormal(action), [LeftBehind(action)]).double()
+        with pytest.raises(DevicesMixed, match=r"\(2, 2\) on"):
+            assert_the_same_elsewhere(compute, flow)
+
+
+def test_values_that_are_read_are_counted():
+    with second_device() as device:
+        x = torch.ones(2, device=SECOND)
+        assert float(x.sum()) == 2.0 and bool((x > 0).all()) and x.cpu().tolist() == [1.0, 1.0]
+        assert device.reads == {"aten._local_scalar_dense.default": 2, "aten._to_copy.default": 1}
+        device.reads.clear()
+        assert x[x > 0].numel() == 2 and len(x.repeat_interleave(x.long())) == 2
+        assert device.reads == {"aten.index.Tensor": 1, "aten.repeat_interleave.Tensor": 1}
+
+
+def test_a_tensor_without_numbers_is_refused():
+    lost = torch.ones(2, device=SECOND)
+    with second_device(), pytest.raises(DevicesMixed, match="no numbers"):
+        lost + 1
