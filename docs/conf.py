@@ -11,8 +11,10 @@ from docutils.parsers.rst.states import Inliner
 HERE = Path(__file__).parent
 ROOMS = {
     "flow": "The flow",
+    "flow_distribution": "Its distribution",
     "image_flows": "Flows of images",
     "actions": "Actions",
+    "spaces": "Spaces",
     "distributions": "Invariant bases",
     "transforms": "Transforms",
     "infer": "Fitting",

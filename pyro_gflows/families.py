@@ -9,6 +9,7 @@ import torch
 
 from pyro_gflows.actions import (
     SO2,
+    Action,
     ContinuousGroup,
     ImageAction,
     LinearAction,
@@ -16,7 +17,7 @@ from pyro_gflows.actions import (
     VectorAction,
     parse_group,
 )
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, EnumerableGroup
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
@@ -36,12 +37,12 @@ class UnsuitableFamily(ValueError):
         reason: what its constructor raised.
     """
 
-    def __init__(self, family: str, action: LinearAction, reason: Exception) -> None:
+    def __init__(self, family: str, action: Action, reason: Exception) -> None:
         super().__init__(str(reason))
         self.family, self.action = family, action
 
 
-def build_action(group: str, event_shape: Sequence[int]) -> LinearAction:
+def build_action(group: str, event_shape: Sequence[int]) -> Action:
     """The usual action of a named group on events of a shape.
 
     Args:
@@ -67,7 +68,7 @@ def build_action(group: str, event_shape: Sequence[int]) -> LinearAction:
             f"translations shift the pixels of images, got events of {shape[0]} numbers; choose another --group"
         )
     parsed = parse_group(group)
-    if isinstance(parsed, FiniteGroup) and parsed.order == 1:
+    if isinstance(parsed, EnumerableGroup) and parsed.order == 1:
         return VectorAction.from_generators([torch.eye(shape[0], dtype=torch.float64)])
     if isinstance(parsed, SymmetricGroup):
         if shape[0] % parsed.n:
@@ -88,7 +89,7 @@ def build_action(group: str, event_shape: Sequence[int]) -> LinearAction:
     return make(parsed, copies=shape[0] // size)
 
 
-def _image_action(group: str, shape: tuple[int, ...]) -> LinearAction:
+def _image_action(group: str, shape: tuple[int, ...]) -> Action:
     if group == "translations":
         return ImageAction.translations(shape[0], size=shape[1:])
     parsed = parse_group(group)
@@ -151,7 +152,7 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
 }
 
 
-def build_flow(family: str, action: LinearAction, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
+def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
     """A flow of one family over the isotropic invariant normal distribution.
 
     Args:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.contracts.second_device import SECOND, second_device
+from tests.quick_look import quick_look
 
 DEVICES = ["cpu", "second", pytest.param("cuda", marks=pytest.mark.cuda)]
 
@@ -31,3 +32,25 @@ def fresh_start():
     """The same random numbers and an empty Pyro parameter store for every test."""
     torch.manual_seed(0)
     pyro.clear_param_store()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--rows",
+        type=int,
+        metavar="N",
+        help="a quick look: a test over the table of constructors keeps N rows of different families, any other test "
+        "N of its cases, and long tests are left out",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    count = config.getoption("--rows")
+    if count is None:
+        return
+    if count < 1:
+        raise pytest.UsageError(f"expected --rows of at least 1, got {count}")
+    kept = set(quick_look([item for item in items if not item.get_closest_marker("long")], count))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]

@@ -44,6 +44,8 @@ DOORS = {
     "typing_extensions": [],
 }
 
+pytestmark = pytest.mark.all_cases  # quick, and what a change breaks is in the file that was changed
+
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or not path.stem.startswith("__")]
 
 

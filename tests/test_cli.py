@@ -39,6 +39,7 @@ def one_line(capsys):
     return error
 
 
+@pytest.mark.long
 def test_fit_writes_everything_and_sample_score_and_check_read_it(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit_cloud(cloud, out) == 0
@@ -59,6 +60,7 @@ def test_fit_writes_everything_and_sample_score_and_check_read_it(cloud, tmp_pat
     assert "FAILED" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_pictures_are_drawn(cloud, tmp_path):
     pytest.importorskip("matplotlib")
     fit_cloud(cloud, tmp_path / "out")
@@ -73,6 +75,7 @@ def test_without_matplotlib_the_model_is_kept(cloud, tmp_path, capsys, monkeypat
     assert (tmp_path / "out" / "model.json").exists()
 
 
+@pytest.mark.long
 def test_a_density_has_a_floor_and_a_gap(tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "_TEST_POINTS", 500)
     assert main(["fit", "rings", "--out", str(tmp_path), "--steps", "2", "--flow", "radial", "--quiet"]) == 0
@@ -81,6 +84,7 @@ def test_a_density_has_a_floor_and_a_gap(tmp_path, monkeypatch):
     assert metrics["gap"] == pytest.approx(metrics["nll"] - metrics["floor"], abs=0.3)
 
 
+@pytest.mark.long
 def test_a_flow_without_symmetry_is_measured_against_the_datas(tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "_TEST_POINTS", 200)
     assert main(["fit", "8gaussians", "--group", "C1", "--out", str(tmp_path), "--steps", "2", "--quiet"]) == 0
@@ -88,6 +92,7 @@ def test_a_flow_without_symmetry_is_measured_against_the_datas(tmp_path, monkeyp
     assert metrics["invariance_group"] == "D8" and metrics["invariance_error"] > 1e-6
 
 
+@pytest.mark.long
 def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
     pytest.importorskip("sklearn")
     data = load_data("digits")
@@ -113,16 +118,20 @@ def test_only_images_have_noise_to_train(cloud, tmp_path, capsys):
     assert "expected images of grey levels" in one_line(capsys)
 
 
+@pytest.mark.long
 def test_a_broken_model_fails_its_check(cloud, tmp_path, capsys, monkeypatch):
     from pyro_gflows.transforms import GActNorm
 
     fit_cloud(cloud, tmp_path / "out")
     call = GActNorm.call_and_ladj
-    monkeypatch.setattr(GActNorm, "call_and_ladj", lambda self, x: (call(self, x)[0], 2 * call(self, x)[1] + 1))
+    monkeypatch.setattr(
+        GActNorm, "call_and_ladj", lambda self, x, context=None: (call(self, x)[0], 2 * call(self, x)[1] + 1)
+    )
     assert main(["check", str(tmp_path / "out")]) == 1
     assert "FAILED" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_resume_ends_in_the_weights_of_an_unbroken_run(cloud, tmp_path, monkeypatch, capsys):
     assert fit_cloud(cloud, tmp_path / "whole", "--seed", "1") == 0
     draws = experiments.fit
@@ -186,6 +195,7 @@ def test_nan_in_a_file_names_the_row(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_truncated_model_is_named_and_left_alone(cloud, tmp_path, capsys):
     fit_cloud(cloud, tmp_path / "out")
     path = tmp_path / "out" / "model.safetensors"
@@ -195,6 +205,7 @@ def test_a_truncated_model_is_named_and_left_alone(cloud, tmp_path, capsys):
     assert "truncated or damaged" in one_line(capsys)
 
 
+@pytest.mark.long
 def test_score_needs_events_of_the_models_shape(cloud, tmp_path, capsys):
     fit_cloud(cloud, tmp_path / "out")
     np.save(tmp_path / "wide.npy", np.zeros((4, 3)))
@@ -208,6 +219,7 @@ def test_the_whole_error_on_request(tmp_path):
         main(["--traceback", "check", str(tmp_path)])
 
 
+@pytest.mark.long
 def test_the_same_seed_samples_the_same_events(cloud, tmp_path):
     fit_cloud(cloud, tmp_path / "out")
     torch.manual_seed(0)
@@ -218,6 +230,7 @@ def test_the_same_seed_samples_the_same_events(cloud, tmp_path):
     assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
 
 
+@pytest.mark.long
 def test_a_finished_run_goes_on_for_more_steps(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit_cloud(cloud, out) == 0

@@ -33,6 +33,7 @@ def test_the_exit_code_tells_whether_data_contradict_a_group(array, group, wrong
     assert "is read as" in said and "do not contradict" in said
 
 
+@pytest.mark.long
 def test_named_data_are_asked_for_their_own_group(capsys):
     assert main(["check-data", "8gaussians", "--rows", "300"]) == 0
     assert "D8" in capsys.readouterr().out
@@ -55,6 +56,7 @@ def test_what_cannot_be_asked(array, options, message, tmp_path, capsys):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default:the data are not symmetric")
 def test_a_fit_points_to_the_command(tmp_path, capsys):
     np.save(tmp_path / "own.npy", RANDOM.normal(size=(400, 2)) + 5.0)

@@ -56,6 +56,7 @@ def stopped(cloud, tmp_path, monkeypatch, capsys):
     return tmp_path / "stopped"
 
 
+@pytest.mark.long
 def test_a_finished_run_is_replaced_on_request_only(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -69,6 +70,7 @@ def test_a_finished_run_is_replaced_on_request_only(cloud, tmp_path, capsys):
     assert json.loads((out / "metrics.json").read_text())["seed"] == 1
 
 
+@pytest.mark.long
 def test_a_command_that_fails_destroys_nothing(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -80,6 +82,7 @@ def test_a_command_that_fails_destroys_nothing(cloud, tmp_path, capsys):
     assert "got both" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_what_replaces_a_run_leaves_nothing_of_it(cloud, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -104,6 +107,7 @@ def test_a_run_that_was_stopped_says_so(command, stopped, cloud, tmp_path, capsy
     assert "was stopped after step 1 of 3" in error and "--resume" in error
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_is_not_overwritten(stopped, cloud, capsys):
     before = contents(stopped)
     assert fit(cloud, stopped) == 2
@@ -113,6 +117,7 @@ def test_a_run_that_was_stopped_is_not_overwritten(stopped, cloud, capsys):
     assert fit(cloud, stopped, "--overwrite") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -134,6 +139,7 @@ def test_resume_names_the_options_that_differ_and_nothing_else(other, said, stop
     assert fit(cloud, stopped, "--resume") == 0
 
 
+@pytest.mark.long
 def test_resume_takes_the_same_options_however_they_are_written(stopped, cloud, capsys):
     assert fit(cloud, stopped, "--resume", "--group", "d4", "--lr", "1e-2") == 0
 
@@ -144,6 +150,7 @@ def test_resume_without_a_run(cloud, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_model_from_before_the_run_went_on_is_noted(cloud, tmp_path, stopped, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0
@@ -153,6 +160,7 @@ def test_a_model_from_before_the_run_went_on_is_noted(cloud, tmp_path, stopped, 
     assert "went on and was stopped after step 1 of 3; this is the model of step 3" in one_line(capsys)
 
 
+@pytest.mark.long
 def test_a_folder_of_an_earlier_version_is_read(cloud, tmp_path, capsys):
     out = tmp_path / "out"
     assert fit(cloud, out) == 0

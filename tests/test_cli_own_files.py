@@ -33,6 +33,7 @@ def error_of(capsys):
     return error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("array", "options", "said"),
     [
@@ -78,6 +79,7 @@ def test_every_kind_of_file_is_fitted_sampled_and_scored_in_its_own_form(array, 
         assert main(["score", str(tmp_path / "out"), str(tmp_path / "draws.npy")]) == 0
 
 
+@pytest.mark.long
 def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_path, capsys):
     np.save(tmp_path / "own.npy", grey(40, 28, 28))
     arguments = ["fit", str(tmp_path / "own.npy"), "--group", "C4", "--out", str(tmp_path / "out"), "--steps", "1"]
@@ -89,6 +91,7 @@ def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_pat
     assert "GSigmoid" in layers
 
 
+@pytest.mark.long
 def test_an_option_says_what_a_file_holds(tmp_path, capsys):
     assert fit(RANDOM.normal(size=(40, 3, 2)), tmp_path, "--group", "C2", "--events", "vectors") == 0
     assert "vectors of 6 numbers" in capsys.readouterr().out
@@ -96,6 +99,7 @@ def test_an_option_says_what_a_file_holds(tmp_path, capsys):
     assert "of 16 grey levels" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_one_array_of_an_archive(tmp_path, capsys):
     np.savez(tmp_path / "two.npz", x=RANDOM.normal(size=(40, 2)), labels=grey(40))
     arguments = ["fit", str(tmp_path / "two.npz"), "--group", "C4", "--out", str(tmp_path / "out"), *SMALL]
@@ -105,6 +109,7 @@ def test_one_array_of_an_archive(tmp_path, capsys):
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "two.npz"), "--key", "x"]) == 0
 
 
+@pytest.mark.long
 def test_counts_are_warned_of(tmp_path, capsys, recwarn):
     import warnings
 
@@ -169,6 +174,7 @@ def test_what_cannot_be_used_is_said_in_the_words_of_the_command_line(array, opt
     assert not PYTHON.search(error), PYTHON.search(error)
 
 
+@pytest.mark.long
 def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
     array = grey(40, 4, 4)
     assert fit(array, tmp_path, "--group", "C4") == 0
@@ -187,6 +193,7 @@ def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
     assert "expected event shape (4, 4), received (5, 5)" in error_of(capsys)
 
 
+@pytest.mark.long
 def test_levels_are_not_scored_by_a_flow_of_scaled_numbers(tmp_path, capsys, monkeypatch):
     pytest.importorskip("sklearn")
     options = [

@@ -8,6 +8,7 @@ from pyro_gflows.infer import FitSettings
 from pyro_gflows.presets import Preset
 
 
+@pytest.mark.long
 def test_the_demo_prints_a_table_and_draws_a_figure(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")

@@ -17,6 +17,7 @@ def path(tmp_path):
     return tmp_path / "picture.png"
 
 
+@pytest.mark.long
 def test_densities_with_and_without_the_truth(path):
     flow = small_flow()
     flow.initialize(points())

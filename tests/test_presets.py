@@ -55,6 +55,7 @@ def test_a_group_that_a_grid_carries_only_partly_needs_a_soft_flow(group, shape)
         build_flow("image-coupling", action, size={"blocks": 1, "width": 1})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_scores_and_samples(name):
     preset = PRESETS[name]

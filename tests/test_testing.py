@@ -15,10 +15,13 @@ from pyro_gflows.testing import (
     assert_bijective,
     assert_equivariant,
     assert_invariant,
+    assert_layer,
     assert_log_det,
+    dense_log_det,
     equivariance_error,
     randomize_,
 )
+from pyro_gflows.transforms import EquivariantTransform
 
 ACTION = VectorAction.plane("D4")
 
@@ -213,3 +216,75 @@ def test_randomize_moves_every_parameter_reproducibly():
     for old, new, twin in zip(before, first.parameters(), second.parameters(), strict=True):
         assert (old != new).all()
         torch.testing.assert_close(new.double(), twin, rtol=1e-6, atol=1e-6)
+
+
+class Radial(EquivariantTransform):
+    """A user's own layer: x -> x e^{s |c|}, with c = 1 where there is no context. Each argument breaks one property."""
+
+    def __init__(self, *, context_action=None, twist=0.0, wrong_log_det=0.0, wrong_inverse=0.0, wrong_log_det_back=0.0):
+        super().__init__(ACTION)
+        self.own_context_action, self.twist = context_action, twist
+        self.wrong_log_det, self.wrong_inverse, self.wrong_log_det_back = (
+            wrong_log_det,
+            wrong_inverse,
+            wrong_log_det_back,
+        )
+
+    @property
+    def context_action(self):
+        return self.own_context_action
+
+    def log_scale(self, x, context):
+        size = torch.ones_like(x[..., 0]) if context is None else context.norm(dim=-1) + self.twist * context[..., 0]
+        return 0.3 * size.expand(x.shape[:-1])
+
+    def call_and_ladj(self, x, context=None):
+        s = self.log_scale(x, context)
+        return x * s.exp()[..., None], 2 * s + self.wrong_log_det
+
+    def inv_call_and_ladj(self, y, context=None):
+        s = self.log_scale(y, context)
+        return y * (-s).exp()[..., None] + self.wrong_inverse, -2 * s - self.wrong_log_det + self.wrong_log_det_back
+
+
+def test_a_right_layer_passes_with_a_context_and_without():
+    assert_layer(Radial(), points(3, 4))
+    assert_layer(Radial(), points(3).float())
+    assert_layer(Radial(context_action=ACTION), points(3, 2), context=points(3, 2).flip(0))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"wrong_log_det": 1e-6}, "the log-det is not autograd's"),
+        ({"wrong_inverse": 1e-6}, "the inverse is not equivariant|not x"),
+        ({"wrong_log_det_back": 1e-6}, "log-det of the inverse is not autograd's|do not cancel"),
+    ],
+)
+def test_what_is_wrong_with_a_layer_is_caught(wrong, message):
+    with pytest.raises(AssertionError, match=message):
+        assert_layer(Radial(**wrong), points(3))
+    with pytest.raises(AssertionError, match=message):
+        assert_layer(Radial(context_action=ACTION, **wrong), points(3), context=points(3))
+    assert_layer(Radial(**wrong), points(3), tol=1e-5)
+
+
+def test_a_context_that_breaks_the_symmetry_of_a_layer_is_caught():
+    with pytest.raises(AssertionError, match="not equivariant"):
+        assert_layer(Radial(context_action=ACTION, twist=0.1), points(3), context=points(3))
+
+
+def test_a_layer_is_given_a_context_where_it_takes_one():
+    with pytest.raises(ValueError, match="expected a context of VectorAction"):
+        assert_layer(Radial(context_action=ACTION), points(3))
+    with pytest.raises(ValueError, match="expected no context"):
+        assert_layer(Radial(), points(3), context=points(3))
+
+
+def test_the_dense_log_det_is_that_of_the_matrix_for_every_batch_and_event_shape():
+    matrix = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.linalg.slogdet(matrix).logabsdet
+    x = torch.randn(2, 3, 2, 3, dtype=torch.float64)
+    found = dense_log_det(lambda x: (x.flatten(-2) @ matrix.T).unflatten(-1, (2, 3)), x, event_dim=2)
+    torch.testing.assert_close(found, expected.expand(2, 3))
+    torch.testing.assert_close(dense_log_det(lambda x: x @ matrix.T, x[0, 0].flatten()), expected)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -10,29 +11,31 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.decomposition import Isotype, decompose, merge
-from pyro_gflows.actions.groups import FiniteGroup, Group
-from pyro_gflows.actions.representations import Representation
+from pyro_gflows.actions.canonical_form import nearest_image, reference_event
+from pyro_gflows.actions.components import Decomposition
+from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.actions.decomposition import decompose, side_by_side
+from pyro_gflows.actions.group_base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
+from pyro_gflows.actions.representations import Representation, TrivialRepresentation
 from pyro_gflows.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 
 __all__ = ["Action", "LinearAction"]
 
-_Action = TypeVar("_Action", bound="Action")
 _Linear = TypeVar("_Linear", bound="LinearAction")
 
 
 class Action(ABC):
     r"""How a group G acts on one event: :math:`x \mapsto g\,x`, with :math:`g\,(h\,x) = (g h)\,x`.
 
-    Elements are tensors: int64 indices for finite groups, float64 defining matrices for continuous ones. An action is a
-    plain value: it compares by value, pickles, and follows the device and dtype of the tensors that it moves. Inside
-    ``torch.autocast`` it computes in full precision all the same.
+    Elements are tensors of batch shape + ``group.element_shape``: int64 indices for finite groups, float64 defining
+    matrices for continuous ones. An action is a plain value: it compares by value, pickles, and follows the device and
+    dtype of the events. Inside ``torch.autocast`` it computes in full precision all the same.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, ("act", "act_each", "act_all"))
+        on_methods(cls, ("act", "act_each", "act_all", "canonical"))
 
     group: Group
     event_shape: torch.Size
@@ -62,11 +65,7 @@ class Action(ABC):
 
     def elements(self) -> Tensor:
         """All elements of a finite group. Raises ValueError for a continuous one."""
-        if not isinstance(self.group, FiniteGroup):
-            raise ValueError(
-                f"{self.group} has infinitely many elements; use sample() or a finite subgroup such as D16"
-            )
-        return self.group.elements()
+        return require_enumerable(self.group).elements()
 
     def generators(self) -> Tensor:
         """Elements that generate the group (a dense subgroup of a continuous one)."""
@@ -80,11 +79,13 @@ class Action(ABC):
         """Whether ``act(element, x)`` is the group's action to float precision (not an interpolation)."""
         return True
 
-    def require_representation(self: _Action) -> _Action:
-        """This action; ValueError where ``rho(g) rho(h) = rho(g h)`` holds only roughly: nothing is invariant then."""
+    @property
+    def exact_subgroup(self) -> Action:
+        """What a density can be invariant under: this action itself, or, of one that interpolates, the part of it for
+        whose elements :meth:`is_exact` holds."""
         return self
 
-    # -- moving events ------------------------------------------------------------------------------------------------
+    # -- acting on events ---------------------------------------------------------------------------------------------
     def act(self, element: Tensor, x: Tensor) -> Tensor:
         """rho(g) x for one element and x of shape ``batch_shape + event_shape``."""
         return self.act_each(element, x)
@@ -98,6 +99,20 @@ class Action(ABC):
         elements = self.elements()
         batch_rank = x.ndim - self.event_dim
         return self.act_each(elements.reshape(-1, *[1] * batch_rank), x)
+
+    def canonical(self, x: Tensor) -> Tensor | None:
+        r"""Elements g(x) that take x to a canonical form: ``act_each(canonical(x), x)`` is equal along an orbit.
+
+        So :math:`g(h\,x) = g(x)\,h^{-1}`, up to elements that leave x alone. The canonical form is not continuous
+        in x: g(x) jumps between elements where two are equally good. No gradient goes through it.
+
+        Args:
+            x: events, shape ``batch_shape + event_shape``.
+
+        Returns:
+            Elements of that batch shape on the device of x; None where no way to find them is known.
+        """
+        return None
 
     @abstractmethod
     def without_symmetry(self) -> Action:
@@ -147,31 +162,76 @@ class LinearAction(Action):
     def matrix(self, elements: Tensor) -> Tensor:
         """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
 
+    def canonical(self, x: Tensor) -> Tensor | None:
+        self.check_event(x)
+        if not isinstance(self.group, EnumerableGroup):
+            return None
+        with torch.no_grad():
+            nearest = self._nearest(self.group, x.detach().double())
+            return None if nearest is None else self.group.inverse(nearest)
+
+    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
+        """The element h for which <x, rho(h) w> is largest, where w is a fixed random event; None if there are too
+        many elements to look for it."""
+        if group.order > LARGEST_LISTED:
+            return None
+        return nearest_image(x.flatten(-self.event_dim), group.order, self._reference_images)
+
+    def _reference_images(self, elements: Tensor) -> Tensor:
+        key = ("reference", elements.device)
+        if key not in self._tables:
+            with as_constants():
+                self._tables[key] = reference_event(self.event_shape).to(elements.device)
+        return self.act_each(elements, self._tables[key]).flatten(-self.event_dim)
+
+    @functools.cached_property
+    def _tables(self) -> dict[Any, Tensor]:
+        return {}
+
     # -- structure ----------------------------------------------------------------------------------------------------
     @property
-    @abstractmethod
-    def decomposition(self) -> list[Isotype]:
-        """Isotypic components of the flattened event."""
+    def point_group(self) -> Group:
+        """The group whose representations the fields are: the whole one, or all but the shifts of a periodic grid."""
+        return self.group
 
     @property
     @abstractmethod
+    def decomposition(self) -> Decomposition:
+        """Isotypic components of the event: projections on them, and the change of basis to coordinates in them."""
+
+    @functools.cached_property
+    @as_constants()
+    def _entries(self) -> frozenset[float]:
+        """The entries of the matrices of all fields, each of -1, 0 and 1 as it is and any other as nan."""
+        found = {0.0, 1.0}
+        for field in set(self.fields):
+            if isinstance(field, TrivialRepresentation):
+                continue
+            if not isinstance(self.point_group, EnumerableGroup):
+                return frozenset({math.nan})
+            entries = field.matrices(self.point_group.elements()).unique().tolist()
+            found |= {entry if entry in (-1.0, 0.0, 1.0) else math.nan for entry in entries}
+        return frozenset(found)
+
+    @property
     def is_signed_permutation(self) -> bool:
         """Every rho(g) permutes coordinates, up to signs."""
+        return self._entries <= {-1.0, 0.0, 1.0}
 
     @property
-    @abstractmethod
     def is_permutation(self) -> bool:
         """Every rho(g) permutes coordinates."""
+        return self._entries <= {0.0, 1.0}
 
     @property
     def field_sizes(self) -> list[int]:
         """How many entries along dimension ``-event_dim`` each field takes."""
         return [field.size for field in self.fields]
 
-    def field_decomposition(self) -> list[Isotype]:
+    def field_decomposition(self) -> Decomposition:
         """Isotypic components of the fields alone (for vectors, of the whole event)."""
-        offsets = list(itertools.accumulate(self.field_sizes, initial=0))
-        return merge([decompose(field) for field in self.fields], offsets[:-1], offsets[-1])
+        known = {field: decompose(field) for field in dict.fromkeys(self.fields)}
+        return side_by_side([known[field] for field in self.fields], self.field_sizes)
 
     def invariants(self) -> Tensor:
         """Orthonormal field vectors that every element leaves alone, shape ``(count, sum(field_sizes))``."""
@@ -203,7 +263,9 @@ class LinearAction(Action):
 
     def _require(self: _Linear, others: Sequence[LinearAction]) -> list[_Linear]:
         """The others, if they are of this kind and group; else ValueError naming both."""
+        found: list[_Linear] = []
         for other in others:
-            if type(other) is not type(self) or other.group != self.group:
+            if not isinstance(other, type(self)) or type(other) is not type(self) or other.group != self.group:
                 raise ValueError(f"expected actions of one kind and group, got {self} and {other}")
-        return list(others)  # type: ignore[arg-type]
+            found.append(other)
+        return found

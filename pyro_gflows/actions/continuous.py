@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.groups import Group
+from pyro_gflows.actions.group_base import Group
 from pyro_gflows.registry import registered
 
 __all__ = ["CONTINUOUS_GROUPS", "O2", "O3", "SO2", "SO3", "ContinuousGroup"]
@@ -18,8 +18,17 @@ __all__ = ["CONTINUOUS_GROUPS", "O2", "O3", "SO2", "SO3", "ContinuousGroup"]
 class ContinuousGroup(Group):
     """A compact matrix group; elements are tensors of shape ``(..., dimension, dimension)``."""
 
-    is_finite = False
+    order = math.inf
     dimension: int
+
+    def identity(self) -> Tensor:
+        return torch.eye(self.dimension, dtype=torch.float64)
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        return first @ second
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        return elements.mT
 
 
 def _turns(angle: Tensor) -> Tensor:
@@ -49,6 +58,7 @@ class SO2(ContinuousGroup):
 
     name = "SO(2)"
     dimension = 2
+    element_shape = torch.Size([2, 2])
 
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         return _turns(2 * math.pi * _uniform(shape, generator))
@@ -109,6 +119,7 @@ class SO3(ContinuousGroup):
 
     name = "SO(3)"
     dimension = 3
+    element_shape = torch.Size([3, 3])
 
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         gaussian = torch.randn(*shape, 3, 3, generator=generator, dtype=torch.float64)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
@@ -23,7 +26,7 @@ def default_split(action: LinearAction) -> Split:
         >>> type(default_split(ImageAction("D4", size=8))).__name__
         'MaskSplit'
     """
-    kinds = (
+    kinds: list[Callable[[Any], Split]] = (
         [ChannelSplit, checkerboard_split, IrrepSplit]
         if isinstance(action, ImageAction)
         else [CoordinateSplit, IrrepSplit]
@@ -31,7 +34,7 @@ def default_split(action: LinearAction) -> Split:
     reasons = []
     for kind in kinds:
         try:
-            return kind(action)  # type: ignore[operator]
+            return kind(action)
         except ValueError as error:
             reasons.append(str(error))
     raise ValueError(f"{action} cannot be split: " + "; ".join(reasons))

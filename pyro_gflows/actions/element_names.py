@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.grid import WallpaperGroup
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group
 from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.symmetric import SymmetricGroup
@@ -28,6 +29,8 @@ def element_name(group: Group, element: Tensor) -> str:
         'element 5, reflection in the axis at 45 degrees'
         >>> element_name(SymmetricGroup(3), torch.tensor(3))
         'element 3, permutation [1, 2, 0]'
+        >>> element_name(WallpaperGroup(8, 8, point_group="C4"), torch.tensor(41))
+        'element 41, rotation by 90 degrees, then shift by 1 rows and 2 columns'
     """
     if not group.is_finite:
         return _of_matrix(element)
@@ -37,9 +40,21 @@ def element_name(group: Group, element: Tensor) -> str:
         words = _of_matrix(group.plane()[number])
     elif isinstance(group, SymmetricGroup):
         words = f"permutation {group.permutations()[number].tolist()}"
+    elif isinstance(group, WallpaperGroup):
+        words = _of_grid(group, element)
     elif isinstance(group, ProductGroup):
         words = f"that is {tuple(int(group.project(element, index)) for index in range(len(group.factors)))}"
     return f"element {number}, {words}" if words else f"element {number}"
+
+
+def _of_grid(group: WallpaperGroup, element: Tensor) -> str:
+    """A turn or reflection of a periodic grid about its center, and then a shift."""
+    down, right = group.shift(element).tolist()
+    point = int(group.project(element))
+    words = [f"shift by {down} rows and {right} columns"]
+    if point and isinstance(group.point_group, CyclicGroup | DihedralGroup):
+        words = [_of_matrix(group.point_group.plane()[point]), *(words if down or right else [])]
+    return ", then ".join(words)
 
 
 def _of_matrix(matrix: Tensor) -> str:

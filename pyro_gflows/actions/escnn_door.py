@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.irreps import evaluate_irrep
 
 __all__ = [
@@ -67,7 +68,7 @@ def _stand_in_where_needed() -> None:
             importlib.import_module(_COMPILED)
     except Exception:  # which error a mismatched binary raises depends on numpy's version
         stand_in = types.ModuleType(_COMPILED)
-        stand_in.change_of_basis_matrix = _unavailable  # type: ignore[attr-defined]
+        stand_in.__dict__["change_of_basis_matrix"] = _unavailable
         sys.modules[_COMPILED] = stand_in
 
 
@@ -192,14 +193,8 @@ def evaluate_continuous(
     size = sum(block.shape[-1] for block in blocks)
     if change_of_basis.shape != (size, size):
         raise ValueError(f"expected a change of basis of shape ({size}, {size}), got {tuple(change_of_basis.shape)}")
-    direct_sum = elements.new_zeros(*elements.shape[:-2], size, size)
-    start = 0
-    for block in blocks:
-        stop = start + block.shape[-1]
-        direct_sum[..., start:stop, start:stop] = block
-        start = stop
     basis = change_of_basis.to(elements)
-    return basis @ direct_sum @ basis.mT
+    return basis @ block_diagonal(blocks) @ basis.mT
 
 
 def ring_harmonics(

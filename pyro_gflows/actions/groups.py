@@ -1,9 +1,10 @@
-"""Finite groups: a multiplication table with a name, and the cyclic and dihedral groups in the plane."""
+"""Finite groups by their multiplication tables, and the cyclic and dihedral groups of the plane."""
 
 from __future__ import annotations
 
 import functools
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,48 +12,14 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.registry import registered
 
-__all__ = ["CyclicGroup", "DihedralGroup", "FiniteGroup", "Group"]
-
-
-class Group:
-    """A group whose elements are tensors: int64 indices if it is finite, defining matrices if it is continuous.
-
-    ``quadrature(band)`` returns elements and weights whose weighted sum is the exact Haar average of every function
-    of degree at most ``band`` in the entries of the defining matrix; for a finite group that is all its elements.
-    """
-
-    name: str
-    is_finite: bool
-
-    def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        raise NotImplementedError
-
-    def generators(self) -> Tensor:
-        raise NotImplementedError
-
-    def _key(self) -> Any:
-        return (type(self).__name__, self.name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Group) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __repr__(self) -> str:
-        return self.name
-
-    def __str__(self) -> str:
-        return self.name
+__all__ = ["CyclicGroup", "DihedralGroup", "EnumerableGroup", "FiniteGroup", "Group", "require_enumerable"]
 
 
 @registered
-class FiniteGroup(Group):
+class FiniteGroup(EnumerableGroup):
     r"""A finite group given by its multiplication table, :math:`g_i g_j = g_{\mathrm{table}[i][j]}`, :math:`g_0 = e`.
 
     Args:
@@ -65,11 +32,9 @@ class FiniteGroup(Group):
 
     Example:
         >>> z2 = FiniteGroup("Z2", [[0, 1], [1, 0]], [1])
-        >>> z2.order
-        2
+        >>> z2.order, z2.compose(torch.tensor(1), torch.tensor([0, 1])).tolist()
+        (2, [1, 0])
     """
-
-    is_finite = True
 
     def __init__(self, name: str, table: Sequence[Sequence[int]] | Tensor, generators: Sequence[int]) -> None:
         self.name = name
@@ -81,45 +46,36 @@ class FiniteGroup(Group):
         if not torch.equal(self.table.sort(dim=1).values, index.expand(self.order, -1)):
             raise ValueError(f"group {name!r}: every row of the multiplication table must be a permutation")
         self._generators = torch.as_tensor(list(generators), dtype=torch.int64)
-        self._table_bytes = self.table.numpy().tobytes()
-        self.inverse = (self.table == 0).long().argmax(dim=1)
 
-    def elements(self) -> Tensor:
-        return torch.arange(self.order)
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        return self._constant("table", first.device, lambda: self.table)[first, second]
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        table = self._constant("inverse", elements.device, lambda: (self.table == 0).long().argmax(dim=1))
+        return table[elements]
 
     def generators(self) -> Tensor:
         return self._generators
 
-    def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
-        return self.elements(), torch.full((self.order,), 1.0 / self.order, dtype=torch.float64)
-
-    def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        return torch.randint(self.order, tuple(shape), generator=generator)
-
-    def regular(self) -> Tensor:
-        """Permutations of the regular representation: entry ``[g, h]`` says where g sends the h-th basis vector."""
-        return self.table
-
-    def coset_action(self, subgroup: Sequence[int]) -> Tensor:
-        """Permutations of the left cosets ``g H`` (the quotient representation), shape ``(|G|, |G|/|H|)``."""
-        members = torch.as_tensor(sorted(set(subgroup)), dtype=torch.int64)
-        products = self.table[members][:, members]
-        if len(members) == 0 or not torch.isin(products, members).all():
-            raise ValueError(f"expected the indices of a subgroup of {self.name}, got {list(subgroup)}")
-        label = self.table[:, members].min(dim=1).values
-        representatives, coset = torch.unique(label, return_inverse=True)
-        return coset[self.table[:, representatives]]
-
     def _key(self) -> Any:
         return self._table_bytes
 
+    @staticmethod
+    def _derived() -> tuple[str, ...]:
+        return ("_table_bytes", "_constants")
 
-class _Planar(FiniteGroup):
+
+class _Planar(EnumerableGroup):
     """A finite group with a defining representation on the plane."""
 
+    def __init__(self, n: int) -> None:
+        if n < 1:
+            raise ValueError(f"expected a positive number of turns, got {n}")
+        self.n = n
+
+    @abstractmethod
     def plane(self) -> Tensor:
         """The defining 2x2 matrices, float64, shape ``(|G|, 2, 2)``."""
-        raise NotImplementedError
 
 
 @registered
@@ -132,9 +88,17 @@ class CyclicGroup(_Planar):
     """
 
     def __init__(self, n: int) -> None:
-        self.n = _positive(n)
-        index = torch.arange(n)
-        super().__init__(f"C{n}", (index[:, None] + index) % n, [1] if n > 1 else [])
+        super().__init__(n)
+        self.name, self.order = f"C{n}", n
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        return (first + second) % self.n
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        return -elements % self.n
+
+    def generators(self) -> Tensor:
+        return torch.ones(min(self.n - 1, 1), dtype=torch.int64)
 
     def plane(self) -> Tensor:
         return _rotations(self.n)
@@ -150,21 +114,23 @@ class DihedralGroup(_Planar):
     """
 
     def __init__(self, n: int) -> None:
-        self.n = _positive(n)
-        turn, flip = torch.arange(2 * n) % n, torch.arange(2 * n) // n
-        sign = 1 - 2 * flip
-        table = (turn[:, None] + sign[:, None] * turn) % n + n * ((flip[:, None] + flip) % 2)
-        super().__init__(f"D{n}", table, [1, n] if n > 1 else [1])
+        super().__init__(n)
+        self.name, self.order = f"D{n}", 2 * n
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        turn, flip = first % self.n, first // self.n
+        other, flip_other = second % self.n, second // self.n
+        return (turn + (1 - 2 * flip) * other) % self.n + self.n * ((flip + flip_other) % 2)
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        return torch.where(elements < self.n, -elements % self.n, elements)  # a reflection undoes itself
+
+    def generators(self) -> Tensor:
+        return torch.tensor([1, self.n] if self.n > 1 else [1])
 
     def plane(self) -> Tensor:
         rotations = _rotations(self.n)
         return torch.cat([rotations, rotations * torch.tensor([1.0, -1.0], dtype=torch.float64)])
-
-
-def _positive(n: int) -> int:
-    if n < 1:
-        raise ValueError(f"expected a positive number of turns, got {n}")
-    return n
 
 
 @functools.cache

@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.block_diagonal import block_diagonal
+from pyro_gflows.actions.canonical_form import nearest_shift
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype
-from pyro_gflows.actions.grid import TranslationGroup, offset_targets, pixel_targets
-from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.fourier import FourierDecomposition
+from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
+from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.image_decomposition import image_isotypes
+from pyro_gflows.actions.image_fields import grid_size, image_fields
 from pyro_gflows.actions.names import parse_group
+from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
     RegularRepresentation,
@@ -29,7 +34,8 @@ from pyro_gflows.registry import registered
 
 __all__ = ["ImageAction"]
 
-_LARGEST_DECOMPOSED = 512
+_LARGEST_DENSE = 512
+_LARGEST_LISTED = 2**25
 
 
 @registered
@@ -41,11 +47,13 @@ class ImageAction(LinearAction):
     fields' representations, moves the channels.
 
     Args:
-        group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`TranslationGroup`.
+        group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`WallpaperGroup`, as
+            :meth:`translations` makes it.
         channels: the number of fields (1, or as many as ``fields`` lists): C is the sum of their sizes, so
             ``fields="regular"`` gives C = channels * |G|.
         size: H = W, or (H, W).
-        fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field.
+        fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field; on
+            a periodic grid they are representations of the point group, since shifts leave channels as they are.
 
     Raises:
         TypeError: ``fields`` is none of these.
@@ -59,6 +67,8 @@ class ImageAction(LinearAction):
         [[[2.0, 4.0], [1.0, 3.0]]]
     """
 
+    group: EnumerableGroup
+
     def __init__(
         self,
         group: Group | str,
@@ -67,23 +77,43 @@ class ImageAction(LinearAction):
         size: int | Sequence[int],
         fields: str | Representation | Sequence[Representation] = "trivial",
     ) -> None:
-        self.group = parse_group(group)
-        self.height, self.width = _grid(size)
-        pixel_targets(self.group, self.height, self.width)
-        self.fields = _fields(self.group, channels, fields)
-        if isinstance(self.group, TranslationGroup) and set(self.fields) != {TrivialRepresentation(self.group)}:
-            raise ValueError(f"expected trivial fields for the translations {self.group}, got {set(self.fields)}")
+        parsed = parse_group(group)
+        self.height, self.width = grid_size(size)
+        pixels_of(parsed, parsed.generators(), (self.height, self.width))  # refuses another grid
+        self.group = require_enumerable(parsed, "an image action")
+        self.fields = image_fields(self.group, channels, fields)
         self.event_shape = torch.Size([sum(field.size for field in self.fields), self.height, self.width])
 
     @classmethod
-    def translations(cls, channels: int = 1, *, size: int | Sequence[int], step: int = 1) -> ImageAction:
-        """All shifts of a periodic grid by multiples of ``step`` pixels; trivial fields.
+    def translations(
+        cls,
+        channels: int = 1,
+        *,
+        size: int | Sequence[int],
+        step: int = 1,
+        point_group: Group | str = "C1",
+        fields: str | Representation | Sequence[Representation] = "trivial",
+    ) -> ImageAction:
+        """All shifts of a periodic grid by multiples of ``step`` pixels, together with a point group about its center.
+
+        Args:
+            channels: the number of fields.
+            size: H = W, or (H, W).
+            step: shifts are by multiples of this number of pixels.
+            point_group: none (C1), C2, D1 or D2; on square grids also C4 and D4.
+            fields: of the point group, as for :class:`ImageAction`; shifts leave channels as they are.
 
         Example:
             >>> ImageAction.translations(2, size=8, step=2)
             ImageAction(Z4xZ4 on 2 x 8 x 8: 2 x trivial)
+            >>> ImageAction.translations(size=32, point_group="D4", fields="regular")
+            ImageAction(Z32xZ32:D4 on 8 x 32 x 32: regular)
         """
-        return cls(TranslationGroup(*_grid(size), step), channels, size=_grid(size))
+        height, width = grid_size(size)
+        point = parse_group(point_group)
+        plain = isinstance(point, EnumerableGroup) and point.order == 1
+        group = TranslationGroup(height, width, step) if plain else WallpaperGroup(height, width, step, point)
+        return cls(group, channels, size=(height, width), fields=fields)
 
     # -- the grid and the channels ------------------------------------------------------------------------------------
     @property
@@ -92,67 +122,89 @@ class ImageAction(LinearAction):
         return self.event_shape[0]
 
     @property
+    def point_group(self) -> EnumerableGroup:
+        """The group that acts on the channels and on the offsets of a kernel: without the shifts of a periodic grid."""
+        return require_enumerable(point_group_of(self.group))
+
+    @property
     def padding(self) -> str:
         """What a convolution pads with, to be equivariant: "circular" under translations, else "zero"."""
-        return "circular" if isinstance(self.group, TranslationGroup) else "zero"
+        return "circular" if isinstance(self.group, WallpaperGroup) else "zero"
 
-    def grid_permutations(self, height: int | None = None, width: int | None = None) -> Tensor:
-        """Where each element sends each pixel (of another grid, if given), shape ``(|G|, height * width)``."""
-        return pixel_targets(self.group, height or self.height, width or self.width)
+    def _point(self, elements: Tensor) -> Tensor:
+        """The element of the point group in each element."""
+        return self.group.project(elements) if isinstance(self.group, WallpaperGroup) else elements
+
+    def grid_permutations(
+        self, height: int | None = None, width: int | None = None, *, elements: Tensor | None = None
+    ) -> Tensor:
+        """Where elements (by default all) send each pixel of the grid, or of another one that is not periodic.
+
+        Returns:
+            Shape ``batch + (height * width,)``.
+        """
+        elements = self.elements() if elements is None else elements
+        return pixels_of(self.group, elements, (height or self.height, width or self.width))
 
     def kernel_permutations(self, size: int) -> Tensor:
-        """Where each element sends each offset of a ``size x size`` kernel, shape ``(|G|, size * size)``."""
-        return offset_targets(self.group, size)
+        """Where each element of the point group sends each offset of a kernel, shape ``(|P|, size * size)``."""
+        return pixel_targets(self.point_group, size, size)
 
     def channel_permutations(self) -> Tensor:
-        """Where each element sends each channel, shape ``(|G|, C)``. Raises ValueError if it does not permute them."""
+        """Where each element of the point group sends each channel, shape ``(|P|, C)``.
+
+        Raises:
+            ValueError: the channels are not permuted.
+        """
         if not self.is_permutation:
             raise ValueError(f"expected fields whose channels are permuted, got {self}")
-        starts = itertools.accumulate((field.size for field in self.fields), initial=0)
-        blocks = [field.matrices(self.elements()).argmax(-2) for field in self.fields]
-        return torch.cat([block + start for block, start in zip(blocks, starts, strict=False)], dim=-1)
+        return self.channel_matrices(self.point_group.elements()).argmax(-2)
 
     def channel_matrices(self, elements: Tensor) -> Tensor:
         """rho(g) on the channels, float64, shape ``batch + (C, C)``."""
-        out = torch.zeros(*elements.shape, self.channels, self.channels, dtype=torch.float64)
-        start = 0
-        for field in self.fields:
-            stop = start + field.size
-            out[..., start:stop, start:stop] = field.matrices(elements)
-            start = stop
-        return out
+        point = self._point(elements)
+        return block_diagonal([field.matrices(point) for field in self.fields])
 
-    # -- moving events ------------------------------------------------------------------------------------------------
-    @functools.cached_property
-    def _tables(self) -> dict[Any, Tensor]:
-        return {}
-
+    # -- acting on events ---------------------------------------------------------------------------------------------
     def _table(self, key: Any, device: torch.device) -> Tensor:
+        """What the point group does, for each of its elements."""
         if (key, device) not in self._tables:
-            assert isinstance(self.group, FiniteGroup)
             with as_constants():
+                elements = self.point_group.elements()
                 if key == "pixels":  # y[p] = x[g^-1 p]
-                    table = self.grid_permutations()[self.group.inverse]
+                    table = pixel_targets(self.point_group, self.height, self.width)[self.point_group.inverse(elements)]
                 elif key == "channels":
-                    table = self.channel_permutations()[self.group.inverse]
+                    table = self.channel_permutations()[self.point_group.inverse(elements)]
                 else:
-                    table = self.channel_matrices(self.elements()).to(key)
+                    table = self.channel_matrices(elements).to(key)
                 self._tables[key, device] = table.to(device)
         return self._tables[key, device]
 
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
         self.check_event(x)
         elements = elements.to(x.device)
-        pixels = self._table("pixels", x.device)[elements]
+        table = self._table("pixels", x.device)
+        pixels = pixel_sources(self.group, elements, table, (self.height, self.width))
+        point = self._point(elements)
         if self.is_permutation:
-            moved = _gather(x.flatten(-2), self._table("channels", x.device)[elements], pixels)
+            moved = gather_pixels(x.flatten(-2), self._table("channels", x.device)[point], pixels)
         else:
-            turned = _gather(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
-            moved = self._table(x.dtype, x.device)[elements] @ turned
+            turned = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
+            moved = self._table(x.dtype, x.device)[point] @ turned
         return moved.unflatten(-1, (self.height, self.width))
 
+    def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
+        if not isinstance(group, WallpaperGroup):
+            return super()._nearest(group, x)
+        key = ("spectra", x.device)
+        if key not in self._tables:
+            with as_constants():
+                images = self._reference_images(self.point_group.elements().to(x.device))
+                self._tables[key] = torch.fft.rfft2(images.unflatten(-1, self.event_shape)).conj().resolve_conj()
+        return nearest_shift(x, self._tables[key], step=group.step)
+
     def matrix(self, elements: Tensor) -> Tensor:
-        pixels = permutation_matrices(self.grid_permutations()[elements])
+        pixels = permutation_matrices(self.grid_permutations(elements=elements))
         channels = self.channel_matrices(elements)
         product = channels[..., :, None, :, None] * pixels[..., None, :, None, :]
         return product.flatten(-4, -3).flatten(-2, -1)
@@ -160,27 +212,41 @@ class ImageAction(LinearAction):
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
-    def decomposition(self) -> list[Isotype]:
-        if self.numel > _LARGEST_DECOMPOSED:
-            raise ValueError(
-                f"the isotypic components of an image are computed for at most {_LARGEST_DECOMPOSED} numbers, got "
-                f"{self.numel} in {self}; use layers on fields, such as convolutions"
+    def decomposition(self) -> Decomposition:
+        too_large = None
+        if self.numel > _LARGEST_DENSE:
+            too_large = (
+                f"the basis of an isotypic component of an image is given for at most {_LARGEST_DENSE} numbers, got "
+                f"{self.numel} in {self}; use layers on fields, such as convolutions, or isotype.project(x), which "
+                "needs no basis; isotype.dense_basis() computes it all the same"
             )
-        assert isinstance(self.group, FiniteGroup)
-        return image_isotypes(self.group, self.fields, self.grid_permutations())
+        group = self.group
+        if too_large is not None and isinstance(group, WallpaperGroup) and self._is_sum_of_waves(group):
+            turns = None if group.point_group.order == 1 else group.linear
+            return FourierDecomposition(self, group.shifts, step=group.step, point_group=turns, too_large=too_large)
+        fields, targets = self._whole_fields(), self.grid_permutations()
+        return image_isotypes(self.group, fields, targets, self.event_shape, too_large=too_large)
 
-    def _entries_in(self, values: list[float]) -> bool:
-        allowed = torch.tensor(values, dtype=torch.float64)
-        nontrivial = [field for field in set(self.fields) if not isinstance(field, TrivialRepresentation)]
-        return all(bool(torch.isin(field.matrices(self.elements()), allowed).all()) for field in nontrivial)
+    def _is_sum_of_waves(self, group: WallpaperGroup) -> bool:
+        """Whether isotypic components are waves: channels stay as they are, and shifts are by single pixels."""
+        point_group = group.point_group
+        return point_group.order == 1 or (group.step == 1 and set(self.fields) == {TrivialRepresentation(point_group)})
 
-    @functools.cached_property
-    def is_permutation(self) -> bool:  # type: ignore[override]
-        return self._entries_in([0.0, 1.0])
-
-    @functools.cached_property
-    def is_signed_permutation(self) -> bool:  # type: ignore[override]
-        return self._entries_in([-1.0, 0.0, 1.0])
+    def _whole_fields(self) -> Sequence[Representation]:
+        """The fields as representations of the whole group, in which shifts leave channels as they are."""
+        if self.point_group.order in (1, self.group.order):
+            return self.fields
+        if self.group.order * (self.height * self.width) ** 2 > _LARGEST_LISTED:
+            raise ValueError(
+                f"the isotypic components of {self} would be computed from a matrix for each of its {self.group.order} "
+                "elements; use layers on fields, such as convolutions, or translations without a point group"
+            )
+        point = self._point(self.elements())
+        whole = {
+            field: MatrixRepresentation(self.group, field.matrices(point), name=field.name)
+            for field in set(self.fields)
+        }
+        return [whole[field] for field in self.fields]
 
     def with_fields(self, fields: Sequence[Representation]) -> ImageAction:
         """The same group on the same grid, with other fields."""
@@ -189,24 +255,24 @@ class ImageAction(LinearAction):
     def absolute(self) -> ImageAction:
         if self.is_permutation:
             return self
-        if not self.is_signed_permutation or not isinstance(self.group, FiniteGroup):
+        if not self.is_signed_permutation:
             raise ValueError(f"expected a signed permutation action, got {self}")
-        elements = self.elements()
+        elements = self.point_group.elements()
         return self.with_fields(
             [
-                MatrixRepresentation(self.group, field.matrices(elements).abs(), name=f"|{field.name}|")
+                MatrixRepresentation(self.point_group, field.matrices(elements).abs(), name=f"|{field.name}|")
                 for field in self.fields
             ]
         )
 
     def regular_fields(self, copies: int) -> ImageAction:
-        """``copies`` regular fields; under translations scalar fields, which are regular already."""
-        if isinstance(self.group, TranslationGroup):
+        """``copies`` regular fields of the point group; under translations alone these are scalar fields."""
+        if isinstance(self.group, WallpaperGroup) and self.point_group.order == 1:
             return self.trivial_fields(copies)
-        return self.with_fields([RegularRepresentation(self.group)] * copies)
+        return self.with_fields([RegularRepresentation(self.point_group)] * copies)
 
     def trivial_fields(self, copies: int) -> ImageAction:
-        return self.with_fields([TrivialRepresentation(self.group)] * copies)
+        return self.with_fields([TrivialRepresentation(self.point_group)] * copies)
 
     def as_vector(self) -> VectorAction:
         """The same events as vectors, ``x.flatten(-3)``: how encoders and decoders go from images to vectors and back.
@@ -216,7 +282,6 @@ class ImageAction(LinearAction):
             VectorAction(C4 on R^64: 1 x 8 x 8)
         """
         height, width = self.event_shape[-2:]
-        assert isinstance(self.group, FiniteGroup)
         name = f"{self.channels} x {height} x {width}"
         return VectorAction(MatrixRepresentation(self.group, self.matrix(self.elements()), name=name))
 
@@ -235,9 +300,8 @@ class ImageAction(LinearAction):
         return isinstance(other, ImageAction) and self._pixels_key() == other._pixels_key()
 
     def _pixels_key(self) -> Any:
-        # the group alone is not enough: C2 and D1 are one group that moves pixels in two ways
-        moves = (self.group.name, getattr(self.group, "step", None))
-        return (self.group, moves, self.height, self.width)
+        # the group alone is not enough: C2 and D1 are one group that acts on pixels in two ways
+        return (self.group, self.group.name, self.height, self.width)
 
     def _key(self) -> Any:
         return (self._pixels_key(), self.fields)
@@ -246,43 +310,3 @@ class ImageAction(LinearAction):
         runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
         text = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
         return f"ImageAction({self.group} on {' x '.join(map(str, self.event_shape))}: {text})"
-
-
-def _gather(x: Tensor, channels: Tensor, pixels: Tensor) -> Tensor:
-    """``y[..., c, p] = x[..., channels[c], pixels[p]]``; all batch shapes broadcast."""
-    index = (channels[..., :, None] * x.shape[-1] + pixels[..., None, :]).flatten(-2)
-    flat = x.flatten(-2)
-    if index.ndim == 1:
-        moved = flat[..., index]
-    else:
-        batch = torch.broadcast_shapes(index.shape[:-1], flat.shape[:-1])
-        moved = flat.expand(*batch, -1).gather(-1, index.expand(*batch, -1))
-    return moved.unflatten(-1, (channels.shape[-1], pixels.shape[-1]))
-
-
-def _grid(size: int | Sequence[int]) -> tuple[int, int]:
-    given = (size, size) if isinstance(size, int) else tuple(size)
-    if len(given) != 2 or not all(isinstance(side, int) and side > 0 for side in given):
-        raise ValueError(f"expected a size such as 32 or (28, 32), got {size!r}")
-    return given
-
-
-def _fields(
-    group: Group, channels: int | None, fields: str | Representation | Sequence[Representation]
-) -> tuple[Representation, ...]:
-    if channels is not None and (not isinstance(channels, int) or channels < 1):
-        raise ValueError(f"expected a positive number of channels, got {channels!r}")
-    if isinstance(fields, str):
-        kinds = {"trivial": TrivialRepresentation, "regular": RegularRepresentation}
-        if fields not in kinds:
-            raise ValueError(f"expected fields 'trivial', 'regular' or representations, got {fields!r}")
-        fields = kinds[fields](group)
-    listed = [fields] * (channels or 1) if isinstance(fields, Representation) else list(fields)
-    for field in listed:
-        if not isinstance(field, Representation):
-            raise TypeError(f"expected representations as fields, got {type(field).__name__}")
-        if field.group != group:
-            raise ValueError(f"expected fields of {group}, got {field}")
-    if not listed or len(listed) != (channels or len(listed)):
-        raise ValueError(f"expected {channels or 'at least one'} fields, got {len(listed)}")
-    return tuple(listed)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.irrep_basis import restriction
 from pyro_gflows.actions.orbits import invariant_sets, orbit_fields
 from pyro_gflows.actions.representations import Representation
+from pyro_gflows.actions.restriction import restricted_to_subspace
 from pyro_gflows.actions.splits import Split, balanced_halves, with_fields
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.registry import registered
@@ -33,7 +33,7 @@ class _IndexSplit(Split):
     def __init__(self, action: LinearAction, parts: Sequence[Sequence[int]] | None = None) -> None:
         if not isinstance(action, self._kind):
             raise TypeError(f"expected a {self._kind.__name__} to split by {self._word}s, got {action}")
-        orbits = invariant_sets(action.fields, action.generators())
+        orbits = invariant_sets(action.fields, action.point_group.generators())
         if len(orbits) == 1:
             raise ValueError(
                 f"the {self._word}s of {action} are one orbit, {orbits[0]}, so no split by {self._word}s is invariant; "
@@ -105,7 +105,7 @@ def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], l
             fields.append(field)
         elif own:
             rows = torch.eye(field.size, dtype=torch.float64)[own]
-            piece = restriction(field, rows, f"{len(own)} entries of {field.name}")
+            piece = restricted_to_subspace(field, rows, f"{len(own)} entries of {field.name}")
             own, pieces = _typed(piece, own)
             fields += pieces
         order += [start + index for index in own]
@@ -114,7 +114,7 @@ def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], l
 
 def _typed(piece: Representation, own: list[int]) -> tuple[list[int], list[Representation]]:
     """A permutation representation as trivial, regular and quotient fields; any other as it is."""
-    if not isinstance(piece.group, FiniteGroup):
+    if not isinstance(piece.group, EnumerableGroup):
         return own, [piece]
     matrices = piece.matrices(piece.group.elements())
     if not bool(((matrices == 0.0) | (matrices == 1.0)).all()):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.actions.grid import WallpaperGroup
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.splits import Split
 from pyro_gflows.registry import registered
@@ -48,11 +49,12 @@ class MaskSplit(Split):
             raise ValueError(f"expected a mask of shape {(action.height, action.width)}, got {tuple(mask.shape)}")
         if bool(mask.all()) or not bool(mask.any()):
             raise ValueError(f"the mask is {bool(mask.all())} everywhere, so one part of the split is empty")
-        moved = mask.flatten()[action.grid_permutations()]
+        generators = action.generators()
+        moved = mask.flatten()[action.grid_permutations(elements=generators)]
         broken = (moved != mask.flatten()).sum(-1)
         if bool(broken.any()):
-            element = int(broken.argmax())
-            changed, total = int(broken[element]), mask.numel()
+            worst = int(broken.argmax())
+            element, changed, total = int(generators[worst]), int(broken[worst]), mask.numel()
             effect = "exchanges the two parts" if changed == total else "moves pixels between the parts"
             raise ValueError(
                 f"the mask is not invariant: element {element} of {action.group} {effect} ({changed} of {total} pixels "
@@ -104,10 +106,11 @@ def mirrored_checkerboard(height: int, width: int) -> Tensor:
 def checkerboard_split(action: ImageAction) -> MaskSplit:
     """The split by the mirrored checkerboard, invariant under C1, C2, C4, D1, D2 and D4.
 
-    Under translations by even steps, where a plain checkerboard is invariant, that one is taken.
+    Under translations by even steps, where a plain checkerboard is invariant, that one is taken; with a point group,
+    the mirrored checkerboard of ``step x step`` pixels, repeated.
 
     Raises:
-        ValueError: the group's translations exchange the colours (odd steps).
+        ValueError: the group's translations exchange the colours (odd steps; with a point group also steps of 2).
 
     Example:
         >>> checkerboard_split(ImageAction("D4", size=8))
@@ -115,8 +118,11 @@ def checkerboard_split(action: ImageAction) -> MaskSplit:
     """
     if not isinstance(action, ImageAction):
         raise TypeError(f"expected an ImageAction to split by a mask of pixels, got {action}")
-    if action.padding == "circular":
-        return plain_checkerboard_split(action)
+    if isinstance(action.group, WallpaperGroup):
+        if action.point_group.order == 1:
+            return plain_checkerboard_split(action)
+        step = action.group.step
+        return MaskSplit(action, mirrored_checkerboard(step, step).repeat(action.group.shifts))
     return MaskSplit(action, mirrored_checkerboard(action.height, action.width))
 
 

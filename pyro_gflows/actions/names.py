@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from pyro_gflows.actions.continuous import CONTINUOUS_GROUPS
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group
@@ -10,6 +11,8 @@ from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.symmetric import SymmetricGroup
 
 __all__ = ["parse_group"]
+
+_FINITE: dict[str, Callable[[int], Group]] = {"C": CyclicGroup, "D": DihedralGroup, "S": SymmetricGroup}
 
 
 def parse_group(name: str | Group) -> Group:
@@ -33,7 +36,7 @@ def parse_group(name: str | Group) -> Group:
     compact = re.sub(r"[\s_{}()]", "", name.upper())
     match = re.fullmatch(r"([CDS])(\d+)", compact)
     if match and int(match[2]) > 0:
-        return {"C": CyclicGroup, "D": DihedralGroup, "S": SymmetricGroup}[match[1]](int(match[2]))
+        return _FINITE[match[1]](int(match[2]))
     if compact in CONTINUOUS_GROUPS:
         return CONTINUOUS_GROUPS[compact]()
     raise ValueError(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.names import parse_group
@@ -25,13 +24,14 @@ _ROUNDING = 1e-9
 
 
 @registered
-class OffGridAction(LinearAction):
+class OffGridAction(Action):
     r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's centre, bilinearly between the pixels.
 
     :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
     that map the grid to itself are exact gathers, those of :attr:`exact_subgroup`; all others lose detail, so that
     :math:`g\,(h\,x) = (g h)\,x` holds only roughly. No density on pixels is invariant under such a group: it serves to
-    measure, to augment, and to say which group the networks of a ``soft`` flow carry.
+    measure, to augment, and to say which group the networks of a ``soft`` flow carry. Layers and
+    bases refuse it, and take its :attr:`exact_subgroup`; it is an Action, and no LinearAction.
 
     Args:
         group: "C8", "D12", "SO(2)", "O(2)", ... or the group itself.
@@ -70,7 +70,6 @@ class OffGridAction(LinearAction):
                 f"expected {channels} trivial fields, got {fields!r}: between pixels only numbers are interpolated; "
                 "regular fields of such a group live in the networks of a flow, g_coupling_image_flow(..., soft=True)"
             )
-        self.fields = (trivial,) * channels
         self.event_shape = plain.event_shape
 
     @property
@@ -78,23 +77,20 @@ class OffGridAction(LinearAction):
         """C, the number of scalar fields."""
         return self.event_shape[0]
 
+    @property
+    def field_sizes(self) -> list[int]:
+        return [1] * self.channels
+
     @functools.cached_property
     def exact_subgroup(self) -> ImageAction:
         """The part that the grid carries: of C_n and SO(2) the quarter turns (half turns, if H differs from W) that
         they hold, of D_n and O(2) the mirrors with them."""
         most = 4 if self.height == self.width else 2
-        turns = most if isinstance(self.group, SO2) else math.gcd(self.group.n, most)  # type: ignore[attr-defined]
+        turns = math.gcd(self.group.n, most) if isinstance(self.group, _Planar) else most
         kind = "D" if isinstance(self.group, DihedralGroup | O2) else "C"
         return ImageAction(f"{kind}{turns}", self.channels, size=(self.height, self.width))
 
-    def require_representation(self) -> NoReturn:
-        raise ValueError(
-            f"{self} interpolates between pixels, so nothing is exactly invariant under it: either take "
-            "g_coupling_image_flow(action, soft=True), whose networks carry the group, or the part that the grid "
-            f"carries, action.exact_subgroup = {self.exact_subgroup}"
-        )
-
-    # -- moving events ------------------------------------------------------------------------------------------------
+    # -- acting on events ----------------------------------------------------------------------------------------------
     def _matrices(self, elements: Tensor) -> Tensor:
         """The elements' 2 x 2 matrices; those that are quarter turns up to rounding are made so."""
         matrices = self.group.plane()[elements.cpu()] if isinstance(self.group, _Planar) else elements.cpu().double()
@@ -139,44 +135,27 @@ class OffGridAction(LinearAction):
         return torch.stack(places, -2), torch.stack(weights, -2)
 
     def matrix(self, elements: Tensor) -> Tensor:
+        """The linear map of the pixels, float64, shape ``batch + (numel, numel)``; orthogonal if exact."""
         events = torch.eye(self.numel, dtype=torch.float64).unflatten(-1, self.event_shape)
-        batch = elements if self.is_finite else elements[..., 0, 0]
-        spread = elements.reshape(*batch.shape, 1, *elements.shape[batch.ndim :])
+        spread = elements.reshape(*self.group.batch_shape(elements), 1, *self.group.element_shape)
         return self.act_each(spread, events).flatten(-3).mT
 
-    # -- structure: between the pixels there is none ------------------------------------------------------------------
-    @property
-    def decomposition(self) -> list[Isotype]:
-        self._refuse("has no isotypic components")
-
-    @property
-    def is_signed_permutation(self) -> bool:
-        return False
-
-    @property
-    def is_permutation(self) -> bool:
-        return False
-
-    def absolute(self) -> NoReturn:
-        self._refuse("is no signed permutation")
-
-    def regular_fields(self, copies: int) -> NoReturn:
-        self._refuse("moves no regular fields of pixels")
-
+    # -- related actions ----------------------------------------------------------------------------------------------
     def trivial_fields(self, copies: int) -> OffGridAction:
+        """``copies`` scalar fields on the same grid."""
         return OffGridAction(self.group, copies, size=(self.height, self.width))
 
-    def direct_sum(self, *others: LinearAction) -> OffGridAction:
-        images = self._require(others)
-        if any(other.event_shape[1:] != self.event_shape[1:] for other in images):
-            raise ValueError(f"expected actions on one grid, got {self} and {others}")
-        return self.trivial_fields(sum(action.channels for action in (self, *images)))
+    def direct_sum(self, *others: OffGridAction) -> OffGridAction:
+        """The channels of images side by side."""
+        for other in others:
+            if not isinstance(other, OffGridAction) or other.group != self.group:
+                raise ValueError(f"expected actions of one kind and group, got {self} and {other}")
+            if other.event_shape[1:] != self.event_shape[1:]:
+                raise ValueError(f"expected actions on one grid, got {self} and {other}")
+        return self.trivial_fields(sum(action.channels for action in (self, *others)))
 
     def without_symmetry(self) -> ImageAction:
         return self.exact_subgroup.without_symmetry()
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise ValueError(f"{self} {what}, as it interpolates; layers of a flow take {self.exact_subgroup}")
 
     def _key(self) -> Any:
         return (self.group, self.group.name, self.event_shape)

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import coo_array, csgraph
 from torch import Tensor
 
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.representations import (
     QuotientRepresentation,
     RegularRepresentation,
@@ -52,6 +52,7 @@ def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list
     """The smallest sets of coordinates that the fields, side by side, map to themselves (orbits, for permutations).
 
     Example:
+        >>> from pyro_gflows.actions import FiniteGroup
         >>> group = FiniteGroup("Z2", [[0, 1], [1, 0]], [1])
         >>> invariant_sets([RegularRepresentation(group), TrivialRepresentation(group)], group.generators())
         [[0, 1], [2]]
@@ -67,7 +68,7 @@ def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list
     return found
 
 
-def orbit_fields(group: FiniteGroup, targets: Tensor) -> tuple[Tensor, list[Representation]]:
+def orbit_fields(group: EnumerableGroup, targets: Tensor) -> tuple[Tensor, list[Representation]]:
     """Permuted channels as trivial, regular and quotient fields: ``(order, fields)``.
 
     A transitive permutation representation is a quotient by a stabiliser; ``order`` lists the channels so that those of

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions.group_base import EnumerableGroup, Group
 from pyro_gflows.registry import registered
 
 __all__ = ["ProductGroup"]
 
-_LARGEST = 1024  # a table of 8 MB
+_LARGEST = 1024  # representations of a product hold one matrix for each element
 
 
 @registered
-class ProductGroup(FiniteGroup):
+class ProductGroup(EnumerableGroup):
     """The direct product of finite groups: one element of each, and factors do not mix.
 
     Element ``(i, j, ...)`` has the index that counts the last factor fastest.
@@ -36,29 +38,49 @@ class ProductGroup(FiniteGroup):
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
-        factors: list[FiniteGroup] = []
+        factors: list[EnumerableGroup] = []
         for group in groups:
             if not isinstance(group, Group):
                 raise TypeError(f"expected groups, got {group!r}; by name, use parse_group('S3 x C2')")
-            if not isinstance(group, FiniteGroup):
+            if not isinstance(group, EnumerableGroup):
                 raise ValueError(f"a product is made of finite groups, got {group}; use a finite subgroup such as D16")
             factors.append(group)
         if not factors:
             raise ValueError("expected at least one factor, got none")
         self.factors = tuple(factors)
-        table, generators = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-        for factor in factors:
-            if len(table) * factor.order > _LARGEST:
-                raise ValueError(
-                    f"expected a product of at most {_LARGEST} elements, got {' x '.join(map(str, groups))}"
-                )
-            table = (table[:, None, :, None] * factor.order + factor.table[None, :, None, :]).flatten(2).flatten(0, 1)
-            generators = torch.cat([generators * factor.order, factor.generators()])
-        super().__init__(" x ".join(factor.name for factor in factors), table, generators.tolist())
+        self.name = " x ".join(factor.name for factor in factors)
+        self.order = math.prod(factor.order for factor in factors)
+        if self.order > _LARGEST:
+            raise ValueError(f"expected a product of at most {_LARGEST} elements, got {self.name}")
 
     def project(self, elements: Tensor, index: int) -> Tensor:
         """The component of each element in factor ``index``."""
-        below = 1
-        for factor in self.factors[index + 1 :]:
-            below *= factor.order
+        below = math.prod(factor.order for factor in self.factors[index + 1 :])
         return elements // below % self.factors[index].order
+
+    def _join(self, components: Sequence[Tensor]) -> Tensor:
+        """The elements with these components, one for each factor."""
+        elements = torch.zeros_like(components[0])
+        for factor, component in zip(self.factors, components, strict=True):
+            elements = elements * factor.order + component
+        return elements
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        return self._join(
+            [
+                factor.compose(self.project(first, index), self.project(second, index))
+                for index, factor in enumerate(self.factors)
+            ]
+        )
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        return self._join([factor.inverse(self.project(elements, index)) for index, factor in enumerate(self.factors)])
+
+    def generators(self) -> Tensor:
+        found = torch.zeros(0, dtype=torch.int64)
+        for factor in self.factors:
+            found = torch.cat([found * factor.order, factor.generators()])
+        return found
+
+    def _key(self) -> Any:
+        return self.factors

@@ -11,7 +11,8 @@ from torch import Tensor
 from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.continuous import ContinuousGroup
 from pyro_gflows.actions.escnn_door import evaluate_continuous
-from pyro_gflows.actions.groups import FiniteGroup, Group, _Planar
+from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
+from pyro_gflows.actions.groups import _Planar
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.registry import registered
@@ -88,8 +89,7 @@ class TrivialRepresentation(Representation):
         self.group = parse_group(group)
 
     def matrices(self, elements: Tensor) -> Tensor:
-        batch = elements.shape if self.group.is_finite else elements.shape[:-2]
-        return torch.ones(*batch, 1, 1, dtype=torch.float64)
+        return torch.ones(*self.group.batch_shape(elements), 1, 1, dtype=torch.float64)
 
 
 @registered
@@ -122,13 +122,6 @@ class DefiningRepresentation(Representation):
         return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways
 
 
-def _finite(group: Group | str, what: str) -> FiniteGroup:
-    parsed = parse_group(group)
-    if not isinstance(parsed, FiniteGroup):
-        raise ValueError(f"a {what} representation needs a finite group, got {parsed}")
-    return parsed
-
-
 @registered
 class RegularRepresentation(_Tabulated):
     """The group permuting its own elements, R^|G|.
@@ -144,7 +137,7 @@ class RegularRepresentation(_Tabulated):
     name = "regular"
 
     def __init__(self, group: Group | str) -> None:
-        self.group = _finite(group, "regular")
+        self.group = require_enumerable(parse_group(group), "a regular representation")
         self.size = self.group.order
         self.table = permutation_matrices(self.group.regular())
 
@@ -162,7 +155,7 @@ class QuotientRepresentation(_Tabulated):
     """
 
     def __init__(self, group: Group | str, subgroup: Sequence[int]) -> None:
-        self.group = _finite(group, "quotient")
+        self.group = require_enumerable(parse_group(group), "a quotient representation")
         self.table = permutation_matrices(self.group.coset_action(subgroup))
         self.size = self.table.shape[-1]
         self.name = f"quotient by {sorted(int(index) for index in subgroup)}"
@@ -206,14 +199,16 @@ class MatrixRepresentation(_Tabulated):
         1
     """
 
-    def __init__(self, group: FiniteGroup, matrices: Sequence[Any] | Tensor, *, name: str = "matrices") -> None:
+    def __init__(self, group: EnumerableGroup, matrices: Sequence[Any] | Tensor, *, name: str = "matrices") -> None:
         table = torch.as_tensor(matrices, dtype=torch.float64)
         if table.ndim != 3 or table.shape[0] != group.order or table.shape[1] != table.shape[2]:
             raise ValueError(f"expected matrices of shape ({group.order}, d, d), got {tuple(table.shape)}")
         self.group, self.table, self.size, self.name = group, table, table.shape[-1], name
         orthogonality = (table @ table.mT - torch.eye(self.size, dtype=torch.float64)).abs().max().item()
-        products = table[group.generators()][:, None] @ table
-        homomorphism = (products - table[group.table[group.generators()]]).abs().amax().item() if len(products) else 0.0
+        generators = group.generators()[:, None]
+        products = table[generators] @ table
+        expected = table[group.compose(generators, group.elements())]
+        homomorphism = (products - expected).abs().amax().item() if len(products) else 0.0
         if max(orthogonality, homomorphism) > 1e-11:
             raise ValueError(
                 f"expected an orthogonal representation of {group}, got defects {orthogonality:.1e} in M M^T = 1 and "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.closure import as_matrix, generate_group
 from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.names import parse_group
@@ -20,11 +22,13 @@ __all__ = ["SitesAction"]
 
 
 @registered
-class SitesAction:
-    r"""How one group moves several latent sites of a model jointly, :math:`(z_s)_s \mapsto (\rho_s(g)\,z_s)_s`.
+class SitesAction(Action):
+    r"""How one group acts on several latent sites of a model jointly, :math:`(z_s)_s \mapsto (\rho_s(g)\,z_s)_s`.
 
-    A site's value counts as its numbers in order (row by row), whatever its shape. Sites that are not named stay as
-    they are. A plain value, as every action is.
+    As an action on one tensor, an event is the vector that holds the sites that are named side by side; it is that of
+    :attr:`vector_action`, a LinearAction. A model's values are a mapping of sites to tensors, and are acted on as such:
+    a site's value counts as its numbers in order (row by row), whatever its shape, and a site that is not named stays
+    as it is.
 
     Args:
         group: the group, or its name.
@@ -57,6 +61,7 @@ class SitesAction:
                 )
             if action.group != self.group:
                 raise ValueError(f"site {name!r}: expected an action of {self.group}, got {action}")
+        self.event_shape = torch.Size([sum(action.numel for action in self.sites.values())])
 
     @classmethod
     def from_generators(
@@ -100,29 +105,44 @@ class SitesAction:
             start += size
         return cls(group, sites)
 
-    # -- the group ----------------------------------------------------------------------------------------------------
+    # -- one vector that holds the sites side by side ------------------------------------------------------------------
+    @functools.cached_property
+    def vector_action(self) -> VectorAction:
+        """The action on all named sites side by side, in the order in which they are named."""
+        return self.packed({name: action.numel for name, action in self.sites.items()})
+
     @property
-    def is_finite(self) -> bool:
-        return self.group.is_finite
+    def field_sizes(self) -> list[int]:
+        return self.vector_action.field_sizes
 
-    def elements(self) -> Tensor:
-        """All elements of a finite group. Raises ValueError for a continuous one."""
-        return next(iter(self.sites.values())).elements()
+    def canonical(self, x: Tensor) -> Tensor | None:
+        return self.vector_action.canonical(x)
 
-    def generators(self) -> Tensor:
-        """Elements that generate the group (a dense subgroup of a continuous one)."""
-        return self.group.generators()
+    def without_symmetry(self) -> SitesAction:
+        return SitesAction("C1", {name: action.without_symmetry() for name, action in self.sites.items()})
 
-    def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        """Uniformly (Haar) distributed elements, with batch shape ``shape``."""
-        return self.group.sample(shape, generator)
+    # -- acting on vectors, and on the values of a model ---------------------------------------------------------------
+    @overload
+    def act(self, element: Tensor, x: Tensor) -> Tensor: ...
 
-    # -- moving values ------------------------------------------------------------------------------------------------
-    def act(self, element: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The values of all sites after one element has moved those that it moves; batch dimensions come first."""
-        return {
-            name: self.move(name, element, value) if name in self.sites else value for name, value in values.items()
-        }
+    @overload
+    def act(self, element: Tensor, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def act(self, element: Tensor, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """rho(g) x of vectors, or the values of all sites of a model; batch dimensions come first."""
+        return self.act_each(element, x)
+
+    @overload
+    def act_each(self, elements: Tensor, x: Tensor) -> Tensor: ...
+
+    @overload
+    def act_each(self, elements: Tensor, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def act_each(self, elements: Tensor, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """The same for a batch of elements, whose batch shape broadcasts with that of the vectors or of every value."""
+        if isinstance(x, Tensor):
+            return self.vector_action.act_each(elements, x)
+        return {name: self.move(name, elements, value) if name in self.sites else value for name, value in x.items()}
 
     def move(self, site: str, elements: Tensor, value: Tensor) -> Tensor:
         """The value of one site, moved; the elements' batch shape broadcasts with that of the value.
@@ -130,7 +150,7 @@ class SitesAction:
         A value of one number may have the shape () or any number of ones, so that where its batch ends can be read in
         several ways; then the elements decide: their shape is the batch shape if it can be, or broadcasts with it.
         """
-        given = elements.shape[: elements.ndim + 1 - self.generators().ndim]
+        given = self.group.batch_shape(elements)
         batches = [value.shape[: value.ndim - rank] for rank in self._event_ranks(site, value)]
         same = [batch for batch in batches if batch == given]
         fitting = [batch for batch in batches if _broadcast(given, batch)]
@@ -171,12 +191,6 @@ class SitesAction:
         change = action.matrix(self.generators()) - torch.eye(action.numel, dtype=torch.float64)
         return bool((change.abs() > 1e-9).any())
 
-    # -- one vector ---------------------------------------------------------------------------------------------------
-    @property
-    def vector_action(self) -> VectorAction:
-        """The action on all named sites side by side, in the order in which they are named."""
-        return self.packed({name: action.numel for name, action in self.sites.items()})
-
     def packed(self, sizes: Mapping[str, int]) -> VectorAction:
         """The action on the vector that holds these sites (name: how many numbers) side by side, in this order.
 
@@ -200,11 +214,9 @@ class SitesAction:
     def _key(self) -> Any:
         return (self.group, tuple(self.sites.items()))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SitesAction) and bool(self._key() == other._key())
-
-    def __hash__(self) -> int:
-        return hash(self._key())
+    @staticmethod
+    def _derived() -> tuple[str, ...]:
+        return ("vector_action",)
 
     def __repr__(self) -> str:
         parts = [f"{name}: {str(action).split(': ', 1)[1][:-1]}" for name, action in self.sites.items()]

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.group_base import EnumerableGroup
 from pyro_gflows.registry import registered
 
 __all__ = ["SymmetricGroup"]
 
-_LARGEST = 6  # 720 elements; the table of S7 would hold 25 million entries
+_LARGEST = 6  # 720 elements; a representation of S7 by one matrix for each element would hold 5040 of them
 
 
 @registered
-class SymmetricGroup(FiniteGroup):
+class SymmetricGroup(EnumerableGroup):
     """All n! permutations of n things, in lexicographic order; permutation p sends thing j to place p[j].
 
     Args:
-        n: how many things, at most 6 (the group is a multiplication table).
+        n: how many things, at most 6 (representations hold a matrix for each of the n! elements).
 
     Raises:
         ValueError: n is not in 1..6.
@@ -38,15 +39,31 @@ class SymmetricGroup(FiniteGroup):
                 "that matter to VectorAction.from_generators"
             )
         self.n = n
-        permutations = torch.tensor(list(itertools.permutations(range(n))))
-        codes = permutations @ n ** torch.arange(n - 1, -1, -1)  # sorted, since the order is lexicographic
-        products = permutations[:, permutations]  # (g h)(j) = g(h(j))
-        table = torch.searchsorted(codes, products @ n ** torch.arange(n - 1, -1, -1))
-        swap, cycle = [1, 0, *range(2, n)], [*range(1, n), 0]
-        generators = [] if n == 1 else [swap] if n == 2 else [swap, cycle]
-        known = permutations.tolist()
-        super().__init__(f"S{n}", table, [known.index(generator) for generator in generators])
+        self.name, self.order = f"S{n}", math.factorial(n)
 
     def permutations(self) -> Tensor:
         """Where each element sends each thing, int64, shape ``(n!, n)``."""
         return torch.tensor(list(itertools.permutations(range(self.n))))
+
+    def _permutations_of(self, elements: Tensor) -> Tensor:
+        return self._constant("permutations", elements.device, self.permutations)[elements]
+
+    def _codes(self, permutations: Tensor) -> Tensor:
+        """Numbers that are ordered as the permutations are: their entries as digits."""
+        return (permutations * self.n ** torch.arange(self.n - 1, -1, -1, device=permutations.device)).sum(-1)
+
+    def _elements_of(self, permutations: Tensor) -> Tensor:
+        known = self._constant("codes", permutations.device, lambda: self._codes(self.permutations()))
+        return torch.searchsorted(known, self._codes(permutations))
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        outer, inner = torch.broadcast_tensors(self._permutations_of(first), self._permutations_of(second))
+        return self._elements_of(outer.gather(-1, inner))  # (g h)(j) = g(h(j))
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        return self._elements_of(self._permutations_of(elements).argsort(-1))
+
+    def generators(self) -> Tensor:
+        swap, cycle = [1, 0, *range(2, self.n)], [*range(1, self.n), 0]
+        chosen = [] if self.n == 1 else [swap] if self.n == 2 else [swap, cycle]
+        return self._elements_of(torch.tensor(chosen, dtype=torch.int64).reshape(-1, self.n))

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.closure import generate_group
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.escnn_door import representation_data
-from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup, Group
+from pyro_gflows.actions.group_base import EnumerableGroup, Group
+from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.products import ProductGroup
 from pyro_gflows.actions.representations import (
@@ -163,7 +165,7 @@ class VectorAction(LinearAction):
         return torch.cat(moved, -1)
 
     def _matrices(self, part: Representation, elements: Tensor, x: Tensor) -> Tensor:
-        if not isinstance(self.group, FiniteGroup):
+        if not isinstance(self.group, EnumerableGroup):
             return part.matrices(elements.to("cpu", torch.float64)).to(x)
         key = (part, x.device, x.dtype)
         if key not in self._tables:
@@ -172,38 +174,13 @@ class VectorAction(LinearAction):
         return self._tables[key][elements.to(x.device)]
 
     def matrix(self, elements: Tensor) -> Tensor:
-        blocks = [part.matrices(elements) for part in self.fields]
-        out = torch.zeros(*blocks[0].shape[:-2], self.numel, self.numel, dtype=torch.float64)
-        start = 0
-        for block in blocks:
-            stop = start + block.shape[-1]
-            out[..., start:stop, start:stop] = block
-            start = stop
-        return out
-
-    @functools.cached_property
-    def _tables(self) -> dict[Any, Tensor]:
-        return {}
+        return block_diagonal([part.matrices(elements) for part in self.fields])
 
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
-    def decomposition(self) -> list[Isotype]:
+    def decomposition(self) -> Decomposition:
         return self.field_decomposition()
-
-    def _entries_in(self, values: list[float]) -> bool:
-        allowed = torch.tensor(values, dtype=torch.float64)
-        return isinstance(self.group, FiniteGroup) and all(
-            bool(torch.isin(part.matrices(self.group.elements()), allowed).all()) for part in set(self.fields)
-        )
-
-    @property
-    def is_permutation(self) -> bool:
-        return self._entries_in([0.0, 1.0]) or all(isinstance(part, TrivialRepresentation) for part in self.fields)
-
-    @property
-    def is_signed_permutation(self) -> bool:
-        return self._entries_in([-1.0, 0.0, 1.0]) or self.is_permutation
 
     def lift(self, product: ProductGroup, index: int) -> VectorAction:
         """The action of a direct product in which only factor ``index`` moves anything, as this action says.
@@ -233,7 +210,7 @@ class VectorAction(LinearAction):
     def absolute(self) -> VectorAction:
         if self.is_permutation:
             return self
-        if not self.is_signed_permutation or not isinstance(self.group, FiniteGroup):
+        if not self.is_signed_permutation or not isinstance(self.group, EnumerableGroup):
             raise ValueError(f"expected a signed permutation action, got {self}")
         elements = self.group.elements()
         return VectorAction(

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from typing import Any
 
-from pyro_gflows.actions import LinearAction, OffGridAction, parse_group
+from pyro_gflows.actions import Action, OffGridAction, parse_group
 from pyro_gflows.datasets import DataSet, FileOptions, is_file_name, load_data
 from pyro_gflows.families import FAMILIES, UnsuitableFamily, build_flow
 from pyro_gflows.infer import Adam
@@ -138,7 +138,7 @@ def _reason(error: UnsuitableFamily) -> str:
     return re.sub(r",? got \w+Action\(.*", "", str(error).split(";")[0])
 
 
-def _families_for(action: LinearAction) -> list[str]:
+def _families_for(action: Action) -> list[str]:
     """The families that can be built for an action, each tried in a small size."""
     can = []
     for family in sorted(FAMILIES):

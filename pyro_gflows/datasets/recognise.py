@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from pyro_gflows.actions import ContinuousGroup, parse_group
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.datasets.event_format import EventFormat, EventKind, GreyScale
 from pyro_gflows.datasets.scaling import GreyLevels
@@ -105,7 +105,7 @@ def _kind(shape: tuple[int, ...], group: str) -> EventKind:
         return "sets"
     if isinstance(parsed, ContinuousGroup) and parsed.dimension == 3:
         return "vectors" if shape[1] == 3 else "images"
-    no_symmetry = isinstance(parsed, FiniteGroup) and parsed.order == 1
+    no_symmetry = isinstance(parsed, EnumerableGroup) and parsed.order == 1
     return "vectors" if shape[1] in ((1, 2, 3) if no_symmetry else (2,)) else "images"
 
 

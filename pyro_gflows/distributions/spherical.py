@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
 from pyro_gflows.distributions.supports import ValidatesEvents
 from pyro_gflows.precision import full_precision, refuse_low
@@ -67,9 +68,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
         mean: bool = False,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(action, LinearAction):
-            raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
-        action.require_representation()
+        require_linear(action)
         require_space(action.space, (Euclidean,), type(self).__name__)
         if covariance not in FACTORS:
             raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.group_base import require_enumerable
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
+from pyro_gflows.numerics.tracing import is_tracing
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -66,15 +69,13 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
     def __init__(self, base: Distribution, action: LinearAction, *, validate_args: bool | None = None) -> None:
         if not isinstance(base, Distribution):
             raise TypeError(f"expected a distribution, got {type(base).__name__}; of a flow, give flow.dist")
-        if not isinstance(action, LinearAction):
-            raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
-        action.require_representation()
+        require_linear(action)
         if base.event_shape != action.event_shape:
             raise ValueError(
                 f"expected a base of event shape {tuple(action.event_shape)} for {action}, "
                 f"got {tuple(base.event_shape)}; for a batch of independent coordinates use base.to_event(n)"
             )
-        self._log_order = math.log(len(action.elements()))
+        self._log_order = math.log(require_enumerable(action.group).order)
         self.has_rsample = bool(base.has_rsample)
         self.base = base
         self.action = action
@@ -125,8 +126,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     def _scores(self, orbit: Tensor) -> Tensor:
         """The base's scores of all images; gradients go through those alone that the sum can tell from 0."""
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not torch.is_grad_enabled() or self.batch_shape or tracing or transforming():
+        if not torch.is_grad_enabled() or self.batch_shape or is_tracing() or transforming():
             return self.base.log_prob(orbit)
         with torch.no_grad():
             scores = self.base.log_prob(orbit)

@@ -17,6 +17,7 @@ from pyro_gflows.actions import (
     isotypic_split,
     plain_checkerboard_split,
 )
+from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.image_flows.scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
 from pyro_gflows.nn import Conditioner, SoftNetwork, conditioner_from
@@ -125,7 +126,7 @@ def g_coupling_image_flow(
 def _soft(group: Group, width: int, depth: int, more: Mapping[str, Any]) -> Conditioner:
     """Makes conditioners that carry the group in their hidden layers, and start at zero."""
     keywords = {"width": width, "depth": depth, "start": 0.0, **more}
-    return lambda action_in, action_out: SoftNetwork(action_in, action_out, group=group, **keywords)  # type: ignore[arg-type]
+    return lambda inputs, outputs: SoftNetwork(require_image(inputs), require_image(outputs), group=group, **keywords)
 
 
 def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from pyro_gflows.actions import ImageAction, IrrepSplit, OffGridAction
+from pyro_gflows.actions.requirements import require_exact, require_image
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.transforms import Compose, EquivariantTransform, GActNorm, GLinear, GSplit, GSqueeze, Recompute
@@ -35,24 +36,23 @@ def multi_scale(
     preprocess: Preprocess | None,
 ) -> EquivariantFlow:
     """The flow with these layers at every scale; its errors are those of the constructors."""
-    if not isinstance(action, ImageAction | OffGridAction):
-        raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=8), got {type(action).__name__}")
-    typed: ImageAction = action.require_representation()  # type: ignore[assignment]
+    require_exact(action)
+    action = require_image(action)
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
-    layers = [*_scale(typed, steps, scales, factor), GActNorm(typed)]
+    layers = [*_scale(action, steps, scales, factor), GActNorm(action)]
     if preprocess is not None:
-        layers.append(preprocess(typed))
-    return EquivariantFlow(InvariantNormal(typed), layers)
+        layers.append(preprocess(action))
+    return EquivariantFlow(InvariantNormal(action), layers)
 
 
 def _scale(action: ImageAction, steps: Steps, scales: int, factor: Factor) -> list[EquivariantTransform]:
     if scales == 1:
         return steps(action)
     squeeze = GSqueeze(action)
-    deep: ImageAction = squeeze.action_out  # type: ignore[assignment]
+    deep = require_image(squeeze.action_out)
     halves = IrrepSplit(deep)  # means | details
-    coarse = Compose(_scale(halves.parts[0], steps, scales - 1, factor))  # type: ignore[arg-type]
+    coarse = Compose(_scale(require_image(halves.parts[0]), steps, scales - 1, factor))
     return [squeeze, factor(halves, coarse), *steps(deep), squeeze.inv, *steps(action)]
 
 

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions.base import Action
+from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.training.data import as_events
 from pyro_gflows.infer.training.rows import as_rows
 
 if TYPE_CHECKING:
     from pyro_gflows.datasets import Density, GreyLevels
+
+ALL_UP_TO = 1024
+"""Of a larger group, not every element is tried."""
 
 __all__ = [
     "InvarianceReport",
@@ -92,9 +96,7 @@ def group_log_probs(
         ValueError: No elements are given, and the group is not finite.
     """
     if elements is None:
-        if not action.is_finite:
-            raise ValueError(f"expected a finite group, got {action.group}; use a finite subgroup of it")
-        elements = action.elements()
+        elements = require_enumerable(action.group, "an evaluation of all images").elements()
     x = as_events(x, flow)
     return torch.stack([log_probs(flow, action.act(element, x), batch_size=batch_size) for element in elements])
 
@@ -116,7 +118,7 @@ def invariance_errors(
 ) -> Tensor:
     """|log p(g x) - log p(x)| / max(1, |log p(x)|) for elements g and rows x, shape (elements, rows).
 
-    All elements of a finite group; of a continuous one its generators and 16 random elements a row.
+    All elements of a group of at most 1024; of a larger or continuous one its generators and 16 random elements a row.
 
     Args:
         flow: A module whose forward is its log-density; use float64 to see the structure and not the rounding.
@@ -126,7 +128,7 @@ def invariance_errors(
     """
     x = as_events(x, flow)
     here = log_probs(flow, x)
-    if action.is_finite:
+    if action.group.order <= ALL_UP_TO:
         there = group_log_probs(flow, x, action)
     else:
         fixed = group_log_probs(flow, x, action, elements=action.generators())

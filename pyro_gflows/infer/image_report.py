@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_gflows.actions import Action
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.dequantise import DequantisedFlow, VariationalDequantiser
-from pyro_gflows.infer.evaluate import group_log_probs, invariance_report, log_probs
+from pyro_gflows.infer.evaluate import ALL_UP_TO, group_log_probs, invariance_report, log_probs
 from pyro_gflows.infer.log_det_error import log_det_error
 from pyro_gflows.infer.modes import evaluating
 from pyro_gflows.infer.randomness import random_state_kept
@@ -117,7 +117,7 @@ def image_report(
     with random_state_kept(images.device, seed=seed):
         own = bits(log_probs(model, images))
         turned = action if action.is_finite else flow.action
-        if turned.is_finite:
+        if turned.group.order <= ALL_UP_TO:
             exact = torch.stack([element for element in turned.elements() if turned.is_exact(element)])
             poses = group_log_probs(model, images, turned, elements=exact).double()
             group, symmetrized = bits(poses), bits(torch.logsumexp(poses, 0) - math.log(len(poses)))

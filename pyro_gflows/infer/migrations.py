@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.decomposition import irreducible_subspaces, isotypes_of, merge
+from pyro_gflows.actions.decomposition import irreducible_subspaces, isotypes_of, side_by_side
 from pyro_gflows.actions.irrep_basis import block_rows, monomial_basis
 from pyro_gflows.registry import build, describe
 
-__all__ = ["FORMAT", "eigenvector_blocks", "migrate"]
+__all__ = ["FORMAT", "RENAMED", "eigenvector_blocks", "migrate"]
 
 FORMAT = 2
 """The format that is written today."""
+
+RENAMED: dict[int, dict[str, str]] = {}
+"""By format: the classes that have another name in the next one, old name -> new; no other code knows old names."""
 
 
 def migrate(flow: Any, version: int | None, *, source: str) -> Any:
@@ -38,8 +40,26 @@ def migrate(flow: Any, version: int | None, *, source: str) -> Any:
             "version"
         )
     for step in range(version, FORMAT):
-        flow = _STEPS[step](flow, source)
+        flow = _renamed(flow, RENAMED.get(step, {}))
+        if step in _STEPS:
+            flow = _STEPS[step](flow, source)
     return flow
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """The description with the new names of classes, of objects as of types that are arguments."""
+    if isinstance(node, list):
+        return [_renamed(item, names) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "dict" in node:  # a user's own keys, whatever they are called
+        return {"dict": {key: _renamed(item, names) for key, item in node["dict"].items()}}
+    inner = {key: _renamed_values(item, names) if key == "arguments" else item for key, item in node.items()}
+    return {key: names.get(item, item) if key in ("class", "type") else item for key, item in inner.items()}
+
+
+def _renamed_values(arguments: Any, names: Mapping[str, str]) -> Any:
+    return {key: _renamed(item, names) for key, item in arguments.items()} if isinstance(arguments, dict) else arguments
 
 
 def _blocks_beside_weights(flow: Any, source: str) -> Any:
@@ -72,11 +92,10 @@ def eigenvector_blocks(action: LinearAction) -> list[Tensor]:
     Their bases are eigenvectors; those of a degenerate eigenvalue are decided by rounding, so they are those of the
     version that wrote the file only on a machine that computes alike.
     """
-    offsets = list(itertools.accumulate(action.field_sizes, initial=0))
     parts = [isotypes_of(field, irreducible_subspaces(field)) for field in action.fields]
     return [
         rows
-        for isotype in merge(parts, offsets[:-1], offsets[-1])
+        for isotype in side_by_side(parts, action.field_sizes)
         for rows in block_rows(action, isotype, monomial_basis(isotype, action, _eigenvectors), _largest)
     ]
 
@@ -105,4 +124,5 @@ def _replace(node: Any, name: str, change: Callable[[dict[str, Any]], dict[str, 
     return change(inner) if inner.get("class") == name else inner
 
 
+# by format: what else changes on the way to the next one, in descriptions that have the new names already
 _STEPS: dict[int, Callable[[Any, str], Any]] = {1: _blocks_beside_weights}

@@ -122,7 +122,7 @@ def check_symmetry(
     if len(some) < _FEWEST_ROWS:
         raise ValueError(f"expected at least {_FEWEST_ROWS} rows to compare two halves, got {len(some)}")
     if elements is None:
-        action = _exact(action)
+        action = action.exact_subgroup
         elements = _some_elements(action, generator)
     x = some.detach().double().cpu()
     half = len(x) // 2
@@ -149,7 +149,7 @@ def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator)
 
 def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
     """The elements that are tested by default."""
-    if action.is_finite and len(action.elements()) <= _ALL_UP_TO + 1:
+    if action.group.order <= _ALL_UP_TO + 1:
         return action.elements()[1:]
     chosen: list[Tensor] = []
     drawn = action.sample((4 * _FROM_LARGE_GROUPS,), generator=generator)
@@ -158,11 +158,6 @@ def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
         if not is_identity and not any(torch.equal(element, other) for other in chosen):
             chosen.append(element)
     return torch.stack(chosen[:_FROM_LARGE_GROUPS])
-
-
-def _exact(action: Action) -> Action:
-    """The part of an action that does not interpolate between pixels, which alone changes images."""
-    return getattr(action, "exact_subgroup", action)
 
 
 def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
@@ -185,7 +180,7 @@ def warn_of_contradictions(action: Action, data: Tensor | np.ndarray, *, seed: i
         data: Finite events, shape (rows,) + event_shape.
         seed: Of all that is drawn; the caller's random state is left as it was.
     """
-    action = _exact(action)
+    action = action.exact_subgroup
     generators = action.generators()
     if len(data) < _FEWEST_ROWS or not len(generators):
         return

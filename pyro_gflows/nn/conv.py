@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
+from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
 from pyro_gflows.registry import registered
@@ -71,7 +72,7 @@ class EquivariantConv(KernelLayer):
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
         out_targets, out_signs = _moves(action_out)
         in_targets, in_signs = _moves(action_in)
-        offsets = action_in.kernel_permutations(kernel_size)[action_in.generators()]
+        offsets = action_in.kernel_permutations(kernel_size)[action_in.point_group.generators()]
         pairs = out_targets[:, :, None] * shape[1] + in_targets[:, None, :]
         targets = pairs[..., None] * kernel_size**2 + offsets[:, None, None, :]
         signs = (out_signs[:, :, None] * in_signs[:, None, :])[..., None].expand_as(targets)
@@ -144,8 +145,7 @@ class EquivariantConv(KernelLayer):
 
 def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:
     for action in (action_in, action_out):
-        if not isinstance(action, ImageAction):
-            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        require_image(action)
         if not action.is_signed_permutation:
             raise ValueError(f"expected fields whose channels are permuted up to signs, got {action}")
     if not action_in.shares_grid(action_out):
@@ -158,7 +158,7 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
 
 def _moves(action: ImageAction) -> tuple[Tensor, Tensor]:
     """Where each generator sends each channel, and with which sign."""
-    matrices = action.channel_matrices(action.generators())
+    matrices = action.channel_matrices(action.point_group.generators())
     return matrices.abs().argmax(-2), matrices.sum(-2)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import OffGridAction
 from pyro_gflows.actions.escnn_door import ring_harmonics
-from pyro_gflows.actions.grid import offset_targets
+from pyro_gflows.actions.grid import pixel_targets
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup
 from pyro_gflows.actions.restriction import places_in
 
@@ -42,13 +42,13 @@ def steerable_filters(group: CyclicGroup | DihedralGroup, size: int) -> Tensor:
     if not isinstance(size, int) or size < 1 or size % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, which has a centre to turn about, got {size!r}")
     carried = OffGridAction(group, size=size).exact_subgroup.group
-    exact, targets = places_in(carried, group), offset_targets(carried, size)
+    exact, targets = places_in(carried, group), pixel_targets(carried, size, size)
     if len(exact) == group.order:
         return _turned(torch.eye(size * size, dtype=torch.float64), targets)[exact.argsort()]
     filters = torch.stack([_rings(matrix, size) for matrix in group.plane()])
     sampled = torch.empty_like(filters)
     for first in range(group.order):
-        coset = group.table[exact, first]
+        coset = group.compose(exact, torch.tensor(first))
         if first == int(coset.min()):  # each coset once: of its other elements the turns are exact
             sampled[coset] = _turned(filters[first], targets)
     return sampled / sampled.square().sum(-1, keepdim=True).mean(0, keepdim=True).sqrt()

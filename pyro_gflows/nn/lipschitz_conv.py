@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
+from pyro_gflows.actions.grid import pixel_targets
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.kernel import LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -23,7 +25,7 @@ _EXACT_UP_TO = 64
 
 
 @registered
-class LipschitzConv(EquivariantConv):
+class LipschitzConv(EquivariantConv, LipschitzLayer):
     r"""An equivariant convolution with Lipschitz constant at most ``bound``, whatever its free weights are.
 
     The kernel is :math:`\min(1, b / N(w))\,w`, where w is the free equivariant kernel, b the bound and N(w) an upper
@@ -145,8 +147,6 @@ class LipschitzConv(EquivariantConv):
 
 def _half_turn(action: ImageAction) -> Tensor | None:
     """The element that turns the plane by 180 degrees, if there is one."""
-    if action.padding == "circular":
-        return None
     centre = action.kernel_permutations(3)[:, [1, 3]] == torch.tensor([7, 5])  # up and left go down and right
     found = torch.nonzero(centre.all(-1)).flatten()
     return found[0] if len(found) else None
@@ -158,9 +158,11 @@ def _frequencies(action: ImageAction, periods: tuple[int, int]) -> Tensor:
     rows, columns = (torch.arange(-(period // 2), period // 2 + 1) for period in periods)
     # on centred whole numbers the group acts as on offsets; at an even period the two ends are one frequency
     name = ((rows % height)[:, None] * width + columns % width).flatten()
-    moves = [torch.arange(len(name)).flip(0)[None]]
-    if action.padding == "zero":
-        moves.append(action.grid_permutations(len(rows), len(columns))[action.generators()])
+    point = action.point_group
+    moves = [
+        torch.arange(len(name)).flip(0)[None],
+        pixel_targets(point, len(rows), len(columns))[point.generators()],
+    ]
     place = torch.empty(height * width, dtype=torch.int64)
     place[name] = torch.arange(len(name))
     orbits = connected_components(name[torch.cat(moves)[:, place]])

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.nn.terms import Term
 from pyro_gflows.registry import registered
 
 __all__ = ["Ridges"]
 
 
 @registered
-class Ridges(nn.Module):
+class Ridges(Term):
     r"""Equivariant ridge functions, each 1-Lipschitz, with their Jacobian in closed form.
 
     .. math:: f_k(x) = \frac{1}{n \sqrt{\lambda(u_k) \lambda(v_k)}}
@@ -47,6 +49,7 @@ class Ridges(nn.Module):
 
     def __init__(self, action: LinearAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
         super().__init__()
+        require_linear(action)
         if not action.is_finite or action.event_dim != 1:
             raise ValueError(f"ridge terms need a finite group on vectors, got {action}; use radial terms instead")
         self.action, self.terms = action, terms
@@ -72,7 +75,6 @@ class Ridges(nn.Module):
         return frames / count**0.5
 
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """``sum_k weights_k f_k(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         inner, outer = self._frames(torch.cat([self.u, self.v])).split(self.terms)
         # unit vectors inside s, so that its knots are in units of x; their length goes outside
         length = inner[:, :1].norm(dim=-1, keepdim=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import ImageAction, LinearAction
-from pyro_gflows.actions.groups import FiniteGroup, Group
+from pyro_gflows.actions import ImageAction, LinearAction, RegularRepresentation
+from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.restriction import restricted_regular
+from pyro_gflows.actions.restriction import restricted_to_subgroup
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.networks import EquivariantNetwork
 from pyro_gflows.nn.steerable import SteerableConv, sampled_group
@@ -79,8 +79,8 @@ class SoftNetwork(EquivariantNetwork):
 
     def hidden(self, action: LinearAction, width: int) -> ImageAction:
         """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
-        assert isinstance(action, ImageAction) and isinstance(action.group, FiniteGroup)
-        return action.with_fields([restricted_regular(action.group, self._sampled)] * width)
+        assert isinstance(action, ImageAction)
+        return action.with_fields([restricted_to_subgroup(RegularRepresentation(self._sampled), action.group)] * width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         assert isinstance(action_in, ImageAction) and isinstance(action_out, ImageAction)
@@ -123,7 +123,8 @@ class SoftNetwork(EquivariantNetwork):
                 if layer is not self.layers[-1]:
                     x = layer(x)
             fields.append(x[..., reach, reach].unflatten(-1, (-1, self._sampled.order)))
-        moved = fields[0][..., self._sampled.table[self._sampled.inverse[turn]]]  # (g y)_k = y_(g^-1 k)
+        back = self._sampled.inverse(torch.tensor(turn))
+        moved = fields[0][..., self._sampled.compose(back, self._sampled.elements())]  # (g y)_k = y_(g^-1 k)
         return float((moved - fields[1]).norm() / moved.norm())
 
     def extra_repr(self) -> str:
@@ -142,8 +143,10 @@ class _Entrance(nn.Module):
     def __init__(self, action_in: ImageAction, hidden: ImageAction, group: Group, kernel_size: int) -> None:
         super().__init__()
         self.scalars, self.others = _scalars_and_others(action_in)
-        width, kind = len(hidden.fields), {"fields_in": "trivial", "kernel_size": kernel_size}
-        self.steerable = SteerableConv(group, len(self.scalars), width, **kind) if self.scalars else None  # type: ignore[arg-type]
+        self.steerable: SteerableConv | None = None
+        if self.scalars:
+            counts = len(self.scalars), len(hidden.fields)
+            self.steerable = SteerableConv(group, *counts, fields_in="trivial", kernel_size=kernel_size)
         self.exact = EquivariantConv(_without_scalars(action_in), hidden) if self.others else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,8 +164,10 @@ class _Exit(nn.Module):
     def __init__(self, hidden: ImageAction, action_out: ImageAction, group: Group, kernel_size: int) -> None:
         super().__init__()
         scalars, others = _scalars_and_others(action_out)
-        width, kind = len(hidden.fields), {"fields_out": "trivial", "kernel_size": kernel_size}
-        self.steerable = SteerableConv(group, width, len(scalars), **kind) if scalars else None  # type: ignore[arg-type]
+        self.steerable: SteerableConv | None = None
+        if scalars:
+            counts = len(hidden.fields), len(scalars)
+            self.steerable = SteerableConv(group, *counts, fields_out="trivial", kernel_size=kernel_size)
         self.exact = EquivariantConv(hidden, _without_scalars(action_out)) if others else None
         self.order = torch.tensor(scalars + others).argsort().tolist()
 
@@ -173,7 +178,7 @@ class _Exit(nn.Module):
 
 def _is_scalar(action: ImageAction) -> list[bool]:
     """For each field, whether it is one number that nothing changes."""
-    elements = action.elements()
+    elements = action.point_group.elements()
     known = {field: field.size == 1 and bool((field.matrices(elements) == 1).all()) for field in set(action.fields)}
     return [known[field] for field in action.fields]
 

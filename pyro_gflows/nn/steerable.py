@@ -104,7 +104,8 @@ class SteerableConv(KernelLayer):
         self.fields_in, self.fields_out = fields_in, fields_out
         self.filters = FixedBasis(steerable_filters(sampled, kernel_size))
         self.band_limit = None if band is None else FixedBasis(_band_limit(sampled, band))
-        between = sampled.table[sampled.inverse].T.contiguous()  # [g, h] -> h^-1 g
+        elements = sampled.elements()
+        between = sampled.compose(sampled.inverse(elements), elements[:, None])  # [g, h] -> h^-1 g
         self.register_buffer("_between", between, persistent=False)
         pairs = sampled.order if self._both else 1
         self.coefficients = nn.Parameter(torch.empty(copies_out, copies_in, pairs, self.filters.value.shape[1]))
@@ -164,8 +165,9 @@ class SteerableConv(KernelLayer):
 
 def _band_limit(group: _Planar, band: int) -> Tensor:
     """The projection of functions on C_n or D_n on those of frequencies up to ``band``; it commutes with the group."""
-    turns = group.n  # type: ignore[attr-defined]
+    turns = group.n
     angle = 2 * math.pi * torch.arange(turns, dtype=torch.float64) / turns
     kernel = torch.zeros(group.order, dtype=torch.float64)
     kernel[:turns] = (1 + 2 * sum((k * angle).cos() for k in range(1, band + 1))) / turns
-    return kernel[group.table[group.inverse]]  # entry [h, g] is that of h^-1 g, and symmetric
+    elements = group.elements()
+    return kernel[group.compose(group.inverse(elements)[:, None], elements)]  # of h^-1 g: entry [h, g], and symmetric

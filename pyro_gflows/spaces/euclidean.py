@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,8 @@ from pyro_gflows.registry import registered
 from pyro_gflows.spaces.base import Space
 
 __all__ = ["Euclidean"]
+
+_REAL: dict[int, constraints.Constraint] = {}
 
 
 @registered
@@ -40,7 +41,8 @@ class Euclidean(Space):
 
     @property
     def constraint(self) -> constraints.Constraint:
-        return _real(self.event_dim)
+        # one object for each rank, so that constraints can be compared by identity
+        return _REAL.setdefault(self.event_dim, constraints.independent(constraints.real, self.event_dim))
 
     @property
     def dimension(self) -> int:
@@ -62,8 +64,3 @@ class Euclidean(Space):
 
     def __repr__(self) -> str:
         return f"Euclidean({' x '.join(map(str, self.event_shape))})"
-
-
-@functools.cache
-def _real(event_dim: int) -> constraints.Constraint:
-    return constraints.independent(constraints.real, event_dim)

@@ -13,7 +13,7 @@ from pyro_gflows.spaces import Euclidean, Space
 from pyro_gflows.testing.report import compare, require, tolerance
 from pyro_gflows.transforms import EquivariantTransform
 
-__all__ = ["assert_bijective", "assert_log_det", "inverse", "log_det_at"]
+__all__ = ["assert_bijective", "assert_log_det", "dense_log_det", "inverse", "log_det_at"]
 
 
 def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol: float | None = None) -> None:
@@ -81,8 +81,7 @@ def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> No
         batch_shape = points.shape[: points.ndim - event_dim]
         if received.shape != batch_shape:
             raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(received.shape)}")
-        events = points.detach().reshape(-1, *points.shape[points.ndim - event_dim :])
-        expected = torch.stack([_dense_log_det(function, event, *spaces) for event in events]).reshape(batch_shape)
+        expected = dense_log_det(function, points, event_dim=event_dim, spaces=spaces)
         require(compare(expected[None], received.detach()[None], None, 0), tol, f"the {what} is not autograd's")
 
 
@@ -95,6 +94,29 @@ def log_det_at(transform: Any, x: Tensor) -> Tensor:
     with torch.no_grad():
         y = transform(x.clone()).clone()
     return transform.log_abs_det_jacobian(x.clone(), y).detach()
+
+
+def dense_log_det(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, event_dim: int = 1, spaces: tuple[Space, Space] | None = None
+) -> Tensor:
+    r"""log|det| of the Jacobian of a map at each event, from the dense matrix that autograd gives.
+
+    What a log-det in closed form is compared with. The map is called with one event at a time, as a batch of one.
+
+    Args:
+        function: maps events to events.
+        x: shape ``batch_shape + event_shape``; each event costs one backward pass per coordinate.
+        event_dim: how many of the last dimensions are the event's.
+        spaces: where x and f(x) live, in whose tangent bases the Jacobian is taken; by default R^n.
+
+    Example:
+        >>> dense_log_det(lambda x: 2 * x, torch.zeros(3, 2)).exp().tolist()
+        [4.0, 4.0, 4.0]
+    """
+    batch_shape, event_shape = x.shape[: x.ndim - event_dim], x.shape[x.ndim - event_dim :]
+    before, after = spaces or (Euclidean(event_shape), Euclidean(event_shape))
+    events = x.detach().reshape(-1, *event_shape)
+    return torch.stack([_dense_log_det(function, event, before, after) for event in events]).reshape(batch_shape)
 
 
 def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor, before: Space, after: Space) -> Tensor:

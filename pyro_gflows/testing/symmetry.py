@@ -134,7 +134,7 @@ def assert_invariant(
 
 
 def default_elements(action: Action) -> Tensor:
-    if action.is_finite and len(action.elements()) <= _ALL_ELEMENTS_UP_TO:
+    if action.group.order <= _ALL_ELEMENTS_UP_TO:
         return action.elements()
     return torch.cat([action.generators(), action.sample((16,), torch.Generator().manual_seed(0))])
 

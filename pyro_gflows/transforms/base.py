@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
+from pyro_gflows.actions.requirements import require_exact
 from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
 from pyro_gflows.registry import registered
 from pyro_gflows.spaces import Euclidean, Space, require_space
@@ -66,9 +67,9 @@ class EquivariantTransform(TransformModule):
 
     def __init__(self, action_in: Action, action_out: Action | None = None) -> None:
         super().__init__(cache_size=0)
+        require_exact(action_in)
         if not isinstance(action_in, Action):
             raise TypeError(f"expected an Action such as VectorAction.plane('D4'), got {type(action_in).__name__}")
-        action_in.require_representation()
         self.action_in = action_in
         self.action_out = action_in if action_out is None else action_out
         if self.action_out.group != action_in.group:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import ImageAction, MatrixRepresentation, Representation, TranslationGroup
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions import ImageAction, MatrixRepresentation, Representation, WallpaperGroup
+from pyro_gflows.actions.grid import pixel_targets
 from pyro_gflows.actions.orbits import orbit_fields
 from pyro_gflows.actions.representations import permutation_matrices
+from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -43,8 +44,7 @@ class GSqueeze(EquivariantTransform):
     _order: Tensor
 
     def __init__(self, action: ImageAction, factor: int = 2) -> None:
-        if not isinstance(action, ImageAction):
-            raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+        require_image(action)
         if not isinstance(factor, int) or factor < 1 or action.height % factor or action.width % factor:
             raise ValueError(
                 f"expected a factor that divides {action.height} and {action.width}, got {factor!r}; "
@@ -74,27 +74,28 @@ class GSqueeze(EquivariantTransform):
 def _squeezed(action: ImageAction, factor: int) -> tuple[Tensor, ImageAction]:
     """The order of the new channels (c, a, b), and how they move."""
     size, group = (action.height // factor, action.width // factor), action.group
-    if isinstance(group, TranslationGroup):
+    if isinstance(group, WallpaperGroup):
         if group.step % factor:
             raise ValueError(
                 f"expected translations by multiples of {factor} pixels, which move whole blocks, got step "
                 f"{group.step}; use ImageAction.translations(..., step={factor})"
             )
-        channels = action.channels * factor**2
-        return torch.arange(channels), ImageAction.translations(channels, size=size, step=group.step // factor)
-    assert isinstance(group, FiniteGroup)
-    pixels = permutation_matrices(action.grid_permutations(factor, factor))
+        coarse = ImageAction.translations(size=size, step=group.step // factor, point_group=group.point_group)
+    else:
+        coarse = ImageAction(group, size=size)
+    point = action.point_group
+    pixels = permutation_matrices(pixel_targets(point, factor, factor))
     order: list[Tensor] = []
     fields: list[Representation] = []
     start = 0
     for field in action.fields:
-        product = torch.einsum("gcd,gpq->gcpdq", field.matrices(action.elements()), pixels).flatten(1, 2).flatten(2)
+        product = torch.einsum("gcd,gpq->gcpdq", field.matrices(point.elements()), pixels).flatten(1, 2).flatten(2)
         if bool(((product == 0.0) | (product == 1.0)).all()):
-            own, found = orbit_fields(group, product.argmax(-2))
+            own, found = orbit_fields(point, product.argmax(-2))
         else:
             own = torch.arange(product.shape[-1])
-            found = [MatrixRepresentation(group, product, name=f"{field.name} on {factor}x{factor} pixels")]
+            found = [MatrixRepresentation(point, product, name=f"{field.name} on {factor}x{factor} pixels")]
         order.append(own + start)
         fields += found
         start += product.shape[-1]
-    return torch.cat(order), ImageAction(group, size=size, fields=fields)
+    return torch.cat(order), coarse.with_fields(fields)

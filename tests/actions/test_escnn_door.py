@@ -65,11 +65,13 @@ def test_only_the_door_imports_escnn():
     assert [path.name for path in PACKAGE.rglob("*.py") if imports.search(path.read_text())] == ["escnn_door.py"]
 
 
+@pytest.mark.long
 def test_the_package_does_not_import_escnn_until_asked():
     code = "import sys, pyro_gflows.actions.escnn_door; sys.exit('escnn' in sys.modules or 'lie_learn' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 
+@pytest.mark.long
 def test_importing_escnn_is_silent_even_where_warnings_are_errors(groups):
     code = "from pyro_gflows.actions.escnn_door import escnn_group; escnn_group()"
     done = subprocess.run(
@@ -95,6 +97,7 @@ def test_a_folder_that_escnn_cannot_write_to_is_named(monkeypatch):
         escnn_group.__wrapped__()
 
 
+@pytest.mark.long
 def test_finite_groups_multiply_by_their_table(groups):
     for group in finite_groups(groups):
         data = representation_data(group.trivial_representation)

@@ -13,11 +13,23 @@ from pyro_gflows import (
     InvariantNormal,
     OffGridAction,
     Symmetrized,
+    g_residual,
     g_residual_image_flow,
 )
-from pyro_gflows.actions.groups import FiniteGroup
-from pyro_gflows.actions.restriction import places_in, restricted_regular
+from pyro_gflows.actions import (
+    Action,
+    CoordinateSplit,
+    IrrepSplit,
+    LinearAction,
+    RegularRepresentation,
+    isotypic_split,
+)
+from pyro_gflows.actions.groups import EnumerableGroup
+from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions.restriction import places_in, restricted_to_subgroup
+from pyro_gflows.nn import EquivariantConv, EquivariantMLP, LipschitzDenseNetwork, LipschitzNetwork, Ridges
 from pyro_gflows.registry import build, describe
+from pyro_gflows.transforms import GSqueeze
 
 GROUPS = {
     "C1": "C1",
@@ -105,11 +117,38 @@ def test_it_is_a_value():
         lambda action: g_residual_image_flow(action),
         lambda action: Symmetrized(InvariantNormal(action.exact_subgroup), action),
         lambda action: EquivariantFlow(InvariantNormal(action), []),
+        lambda action: g_residual(action),
+        lambda action: LipschitzNetwork(action, width=1),
+        lambda action: LipschitzDenseNetwork(action, width=1),
+        lambda action: EquivariantMLP(action.exact_subgroup.as_vector(), action),
+        lambda action: Ridges(action),
+        lambda action: require_linear(action),
     ],
 )
 def test_no_density_takes_it_for_a_symmetry(make):
     with pytest.raises(ValueError, match=r"soft=True.*action\.exact_subgroup"):
         make(OffGridAction("C8", size=4))
+
+
+@pytest.mark.parametrize("group", ["C8", "D4", "O(2)"])
+def test_it_is_an_action_that_claims_its_exact_subgroup_only(group):
+    """And no linear one: what Schur's lemma needs is not there."""
+    action = OffGridAction(group, 2, size=4)
+    assert isinstance(action, Action) and not isinstance(action, LinearAction)
+    for name in ("decomposition", "fields", "invariants", "regular_fields", "absolute", "is_permutation"):
+        assert not hasattr(action, name) and hasattr(action.exact_subgroup, name)
+    exact = action.exact_subgroup
+    assert exact.exact_subgroup is exact and require_linear(exact) is exact
+    assert action.field_sizes == exact.field_sizes == [1, 1]
+    assert action.canonical(events(action)) is None
+    action.check_event(events(action, 3))
+
+
+@pytest.mark.parametrize("make", [IrrepSplit, CoordinateSplit, EquivariantConv, isotypic_split, GSqueeze])
+def test_what_asks_for_another_kind_names_it(make):
+    arguments = [OffGridAction("C8", size=4)] * (2 if make is EquivariantConv else 1)
+    with pytest.raises(TypeError, match=r"expected an? (Linear|Vector|Image)Action.*OffGridAction"):
+        make(*arguments)
 
 
 def test_an_image_action_points_here():
@@ -123,9 +162,6 @@ def test_an_image_action_points_here():
     [
         (lambda: OffGridAction("S3", size=4), "turns the plane"),
         (lambda: OffGridAction("C8", size=4, fields="regular"), "expected 1 trivial fields.*soft=True"),
-        (lambda: OffGridAction("C8", size=4).decomposition, "no isotypic components"),
-        (lambda: OffGridAction("C8", size=4).regular_fields(1), "no regular fields"),
-        (lambda: OffGridAction("C8", size=4).absolute(), "signed permutation"),
         (lambda: OffGridAction("C8", size=4).direct_sum(OffGridAction("C8", size=5)), "one grid"),
         (lambda: OffGridAction("SO(2)", size=4).elements(), "infinitely many"),
     ],
@@ -137,8 +173,8 @@ def test_bad_input_is_named(make, message):
 
 def test_the_regular_representation_of_the_whole_under_a_part():
     whole, part = OffGridAction("D8", size=4).group, ImageAction("D4", size=4).group
-    places, restricted = places_in(part, whole), restricted_regular(part, whole)
-    assert isinstance(whole, FiniteGroup)
+    places, restricted = places_in(part, whole), restricted_to_subgroup(RegularRepresentation(whole), part)
+    assert isinstance(whole, EnumerableGroup)
     for h in part.elements():
         assert torch.equal(restricted.matrices(h).argmax(-2), whole.table[places[h]])
     with pytest.raises(ValueError, match="expected a subgroup of C8"):

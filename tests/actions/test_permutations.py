@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions import ProductGroup, SymmetricGroup, VectorAction, parse_group
+from pyro_gflows.actions import CyclicGroup, ProductGroup, SymmetricGroup, VectorAction, parse_group
 from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.registry import build, describe
 
@@ -69,10 +69,17 @@ def test_the_factors_of_a_product_act_on_their_own():
         torch.testing.assert_close(both.act(g, x), alone)
 
 
-@pytest.mark.parametrize("name", ["S3", "s3", "S(3)", "S3 x C2"])
-def test_names_parse(name):
+THREE = SymmetricGroup(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("S3", THREE), ("s3", THREE), ("S(3)", THREE), ("S3 x C2", ProductGroup([THREE, CyclicGroup(2)]))],
+    ids=["S3", "s3", "S(3)", "S3 x C2"],
+)
+def test_names_parse(name, expected):
     group = parse_group(name)
-    assert group == (parse_group("S3 x C2") if "C2" in name else SymmetricGroup(3))
+    assert group == expected
     for twin in (pickle.loads(pickle.dumps(group)), build(describe(group)), parse_group(str(group))):
         assert twin == group and str(twin) == str(group)
 

@@ -7,8 +7,10 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.actions import Action, LinearAction, SitesAction, VectorAction
 from pyro_gflows.registry import build, describe
+from pyro_gflows.spaces import Euclidean
+from pyro_gflows.testing import assert_equivariant
 
 ROWS = VectorAction.rows("S3")
 FLIP = {"loadings": [[-1, 0], [0, 1]], "scores": [[-1, 0], [0, 1]]}
@@ -37,6 +39,40 @@ def test_the_packed_vector_moves_as_the_sites_do(action):
     for element in action.sample((4,), torch.Generator().manual_seed(0)):
         moved = action.act(element, values)
         torch.testing.assert_close(action.vector_action.act(element, vector), torch.cat(list(moved.values()), -1))
+
+
+def test_it_is_an_action_on_vectors_that_hold_the_sites(action):
+    assert isinstance(action, Action) and not isinstance(action, LinearAction)
+    values = values_of(action, 5)
+    vector = torch.cat(list(values.values()), -1)
+    action.check_event(vector)
+    assert action.space == Euclidean(action.event_shape) and action.event_shape == vector.shape[1:]
+    g, h = (action.sample((5,), torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    moved = action.act_each(g, vector)
+    torch.testing.assert_close(moved, torch.cat(list(action.act_each(g, values).values()), -1))
+    products = action.act_each(action.group.compose(g, h), vector)
+    torch.testing.assert_close(action.act_each(g, action.act_each(h, vector)), products)
+    torch.testing.assert_close(action.act(g[0], vector), action.vector_action.act(g[0], vector))
+    if action.is_finite:
+        assert torch.equal(action.act_all(vector), action.vector_action.act_all(vector))
+        assert torch.equal(action.canonical(vector), action.vector_action.canonical(vector))
+        forms = [action.act_each(action.canonical(x), x) for x in (vector, moved)]
+        torch.testing.assert_close(*forms, rtol=0, atol=1e-9)
+    else:
+        assert action.canonical(vector) is None
+    nothing = action.without_symmetry()
+    assert nothing.group.order == 1 and nothing.event_shape == action.event_shape
+    assert torch.equal(nothing.act(torch.tensor(0), vector), vector)
+    with pytest.raises(ValueError, match="expected x of shape"):
+        action.act_each(g, vector[..., 1:])
+
+
+def test_a_map_of_its_vectors_is_checked_as_of_any_action(action):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, action.numel, dtype=torch.float64, generator=generator)
+    assert_equivariant(lambda x: x * x.norm(dim=-1, keepdim=True), action, action, x)
+    with pytest.raises(AssertionError, match="not equivariant"):
+        assert_equivariant(lambda x: x + x[..., :1] ** 2, action, action, x)
 
 
 def test_is_a_value(action):

@@ -18,6 +18,7 @@ def test_the_gauge_reads_a_known_allocation():
     assert len(outside) == 1_000_000
 
 
+@pytest.mark.long
 def test_a_deeper_stack_in_constant_memory_needs_little_more():
     x = torch.randn(8, 3, 8, 8)
     peaks = {}

@@ -1,6 +1,7 @@
 """Every action and split of the table is what it says (contracts 30, 40, 43)."""
 
 import copy
+import functools
 import math
 import pickle
 
@@ -8,29 +9,26 @@ import pytest
 import torch
 
 from pyro_gflows.actions import Split, VectorAction
-from pyro_gflows.actions.groups import FiniteGroup
 from pyro_gflows.registry import build, describe
-from tests.constructors import CONSTRUCTORS
+from tests.constructors import TABLE, names
 
 
-def _actions_and_splits():
+@functools.cache
+def _parts(name):
+    """What a constructor's layers rest on: their actions and their splits, each one once."""
     actions, splits = {}, {}
-    for name, constructor in CONSTRUCTORS.items():
-        for module in constructor().modules():
-            for action in (getattr(module, "action_in", None), getattr(module, "action_out", None)):
-                if action is not None:
-                    actions.setdefault(str(action), action)
-            if isinstance(getattr(module, "split", None), Split):
-                splits.setdefault(f"{name}: {module.split}", module.split)
-    return actions, splits
+    for module in TABLE[name].build().modules():
+        for action in (getattr(module, "action_in", None), getattr(module, "action_out", None)):
+            if action is not None:
+                actions.setdefault(str(action), action)
+        if isinstance(getattr(module, "split", None), Split):
+            splits.setdefault(str(module.split), module.split)
+    return list(actions.values()), list(splits.values())
 
 
-ACTIONS, SPLITS = _actions_and_splits()
-
-
-@pytest.fixture(params=ACTIONS)
-def action(request):
-    return ACTIONS[request.param]
+@pytest.fixture(params=TABLE)
+def actions(request):
+    return _parts(request.param)[0]
 
 
 def elements_of(action, count=4):
@@ -42,74 +40,77 @@ def events_of(action, *batch):
     return torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64)
 
 
-def product(action, g, h):
-    return action.group.table[g, h] if isinstance(action.group, FiniteGroup) else g @ h
-
-
-def test_an_action_is_an_orthogonal_homomorphism(action):
-    x = events_of(action)
-    for g, h in zip(elements_of(action), elements_of(action).flip(0), strict=True):
-        torch.testing.assert_close(
-            action.act(g, action.act(h, x)), action.act(product(action, g, h), x), rtol=0.0, atol=1e-12
-        )
-        torch.testing.assert_close(action.act(g, x).norm(), x.norm(), rtol=1e-12, atol=0.0)
-
-
-def test_the_matrices_are_those_of_the_map(action):
-    x, elements = events_of(action, 2), elements_of(action)
-    moved = (action.matrix(elements)[:, None] @ x.flatten(1)[..., None]).squeeze(-1).unflatten(-1, action.event_shape)
-    torch.testing.assert_close(action.act_each(elements[:, None], x), moved, rtol=0.0, atol=1e-12)
-    torch.testing.assert_close(action.act_each(elements[:2], x), torch.stack([moved[0, 0], moved[1, 1]]))
-    if action.is_finite:
-        everything = torch.stack([action.act(g, x) for g in action.elements()])
-        torch.testing.assert_close(action.act_all(x), everything, rtol=0.0, atol=1e-14)
-    else:
-        with pytest.raises(ValueError, match="infinitely many"):
-            action.act_all(x)
-
-
-def test_the_decomposition_is_complete_and_block_diagonal(action):
-    isotypes = action.decomposition
-    basis = torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes])
-    torch.testing.assert_close(basis @ basis.T, torch.eye(action.numel, dtype=torch.float64), rtol=0.0, atol=1e-12)
-    elements = elements_of(action)
-    blocks = torch.stack(
-        [
-            torch.block_diag(
-                *[v for isotype in isotypes for v in isotype.irrep(g).expand(isotype.multiplicity, -1, -1)]
+def test_an_action_is_an_orthogonal_homomorphism(actions):
+    for action in actions:
+        x = events_of(action)
+        for g, h in zip(elements_of(action), elements_of(action).flip(0), strict=True):
+            torch.testing.assert_close(
+                action.act(g, action.act(h, x)), action.act(action.group.compose(g, h), x), rtol=0.0, atol=1e-12
             )
-            for g in elements
-        ]
-    )
-    torch.testing.assert_close(basis @ action.matrix(elements) @ basis.T, blocks, rtol=0.0, atol=1e-11)
-    assert [isotype.is_trivial for isotype in isotypes].count(True) <= 1
+            torch.testing.assert_close(action.act(g, x).norm(), x.norm(), rtol=1e-12, atol=0.0)
 
 
-def test_an_action_is_a_value(action):
-    x, g = events_of(action), elements_of(action)[1]
-    for twin in (copy.deepcopy(action), pickle.loads(pickle.dumps(action)), build(describe(action))):
-        assert twin == action and hash(twin) == hash(action) and repr(twin) == repr(action)
-        assert torch.equal(twin.act(g, x), action.act(g, x))
-    assert action != VectorAction.trivial("C7")
+def test_the_matrices_are_those_of_the_map(actions):
+    for action in actions:
+        x, elements = events_of(action, 2), elements_of(action)
+        moved = (
+            (action.matrix(elements)[:, None] @ x.flatten(1)[..., None]).squeeze(-1).unflatten(-1, action.event_shape)
+        )
+        torch.testing.assert_close(action.act_each(elements[:, None], x), moved, rtol=0.0, atol=1e-12)
+        torch.testing.assert_close(action.act_each(elements[:2], x), torch.stack([moved[0, 0], moved[1, 1]]))
+        if action.is_finite:
+            everything = torch.stack([action.act(g, x) for g in action.elements()])
+            torch.testing.assert_close(action.act_all(x), everything, rtol=0.0, atol=1e-14)
+        else:
+            with pytest.raises(ValueError, match="infinitely many"):
+                action.act_all(x)
 
 
-def test_an_action_follows_the_dtype(action):
-    moved = action.act(elements_of(action)[0], events_of(action, 2).float())
-    assert moved.dtype == torch.float32 and moved.shape == (2, *action.event_shape)
-    with pytest.raises(ValueError, match="expected x of shape"):
-        action.act(elements_of(action)[0], torch.zeros(2, action.event_shape[-1] + 1))
+def test_the_decomposition_is_complete_and_block_diagonal(actions):
+    for action in actions:
+        isotypes = action.decomposition
+        basis = torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes])
+        torch.testing.assert_close(basis @ basis.T, torch.eye(action.numel, dtype=torch.float64), rtol=0.0, atol=1e-12)
+        elements = elements_of(action)
+        blocks = torch.stack(
+            [
+                torch.block_diag(
+                    *[v for isotype in isotypes for v in isotype.irrep(g).expand(isotype.multiplicity, -1, -1)]
+                )
+                for g in elements
+            ]
+        )
+        torch.testing.assert_close(basis @ action.matrix(elements) @ basis.T, blocks, rtol=0.0, atol=1e-11)
+        assert [isotype.is_trivial for isotype in isotypes].count(True) <= 1
 
 
-@pytest.mark.parametrize("name", SPLITS)
+def test_an_action_is_a_value(actions):
+    for action in actions:
+        x, g = events_of(action), elements_of(action)[1]
+        for twin in (copy.deepcopy(action), pickle.loads(pickle.dumps(action)), build(describe(action))):
+            assert twin == action and hash(twin) == hash(action) and repr(twin) == repr(action)
+            assert torch.equal(twin.act(g, x), action.act(g, x))
+        assert action != VectorAction.trivial("C7")
+
+
+def test_an_action_follows_the_dtype(actions):
+    for action in actions:
+        moved = action.act(elements_of(action)[0], events_of(action, 2).float())
+        assert moved.dtype == torch.float32 and moved.shape == (2, *action.event_shape)
+        with pytest.raises(ValueError, match="expected x of shape"):
+            action.act(elements_of(action)[0], torch.zeros(2, action.event_shape[-1] + 1))
+
+
+@pytest.mark.parametrize("name", names(TABLE, splits=True))
 def test_each_part_of_a_split_is_mapped_to_itself(name):
     """By every generator, and by random elements (contract 40)."""
-    split = SPLITS[name]
-    x = events_of(split.action, 2)
-    torch.testing.assert_close(split.merge(split.split(x)), x, rtol=0.0, atol=1e-12)
-    for g in torch.cat([split.action.generators(), elements_of(split.action)]):
-        moved = split.split(split.action.act(g, x))
-        for part, before, after in zip(split.parts, split.split(x), moved, strict=True):
-            torch.testing.assert_close(after, part.act(g, before), rtol=0.0, atol=1e-12)
+    for split in _parts(name)[1]:
+        x = events_of(split.action, 2)
+        torch.testing.assert_close(split.merge(split.split(x)), x, rtol=0.0, atol=1e-12)
+        for g in torch.cat([split.action.generators(), elements_of(split.action)]):
+            moved = split.split(split.action.act(g, x))
+            for part, before, after in zip(split.parts, split.split(x), moved, strict=True):
+                torch.testing.assert_close(after, part.act(g, before), rtol=0.0, atol=1e-12)
 
 
 def test_generators_that_are_not_orthogonal_are_refused_with_the_defect():

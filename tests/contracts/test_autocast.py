@@ -33,7 +33,7 @@ from pyro_gflows.infer import AutoGFlow, FitSettings, LogRatioReparam, OrbitFlow
 from pyro_gflows.nn import LipschitzNetwork, conditioner
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, expm_apply, log_abs_det, matrix_exp, spectral_norm
 from pyro_gflows.testing import randomize_
-from tests.constructors import CONDITIONAL, CONSTRUCTORS, conditional_flow, events, make_flow
+from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, conditional_flow, events, make_flow, slow_unless
 
 LOW = [torch.bfloat16, torch.float16]
 # one of each kind that computes something of its own
@@ -106,9 +106,7 @@ def assert_invariant_inside(flow, x):
     torch.testing.assert_close(moved_scores, scores, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SOME else [pytest.mark.slow]) for name in CONSTRUCTORS]
-)
+@pytest.mark.parametrize("name", slow_unless(SOME, CONSTRUCTORS))
 def test_every_constructor(name):
     flow = make_flow(name, dtype=torch.float32)
     x = events(flow, 6, dtype=torch.float32)
@@ -116,21 +114,21 @@ def test_every_constructor(name):
     assert_invariant_inside(flow, x)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in CONDITIONAL])
+@pytest.mark.parametrize("name", slow_unless([], CONDITIONAL))
 def test_every_conditional_constructor(name):
     flow = conditional_flow(name).float()
     context = torch.randn(6, *flow.context_action.event_shape, generator=torch.Generator().manual_seed(0))
     assert_unchanged(flow, events(flow, 6, dtype=torch.float32), context)
 
 
-@pytest.mark.parametrize("name", [*CONSTRUCTORS, *CONDITIONAL])
+@pytest.mark.parametrize("name", TABLE)
 @pytest.mark.slow
 def test_made_initialised_and_printed_inside(name):
     made = []
     for inside in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=inside):
-            transform = {**CONSTRUCTORS, **CONDITIONAL}[name]()
+            transform = TABLE[name].build()
             base = InvariantNormal(transform.action_in)
             action = transform.context_action
             context = None if action is None else torch.ones(8, *action.event_shape)
@@ -337,6 +335,7 @@ def mixture(x):
         pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(means, 1.0)), obs=x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", [None, OrbitFlow])
 def test_guides(base):
     model = poutine.reparam(mixture, config={"weights": LogRatioReparam()})

@@ -8,7 +8,7 @@ from pyro.optim.clipped_adam import ClippedAdam
 
 from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.transforms import Compose
-from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make, make_flow
+from tests.constructors import CONSTRUCTORS, events, make, make_flow, names
 
 
 def _optimizer_step(flow, kind, **settings):
@@ -118,7 +118,7 @@ def test_three_steps_on_one_tensor_through_a_composition(name):
     torch.testing.assert_close(distribution.log_prob(x).detach(), afresh(flow, x), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in CONSTRUCTORS if name not in RANDOM_IN_TRAINING])
+@pytest.mark.parametrize("name", names(CONSTRUCTORS, estimated=False))
 def test_a_value_drawn_without_gradient_is_scored_with_one(name):
     """Contract 3."""
     flow = make_flow(name)

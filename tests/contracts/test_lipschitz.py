@@ -7,17 +7,10 @@ from pyro_gflows.actions import VectorAction
 from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, InverseDidNotConverge
 from pyro_gflows.transforms import GResidual
-from tests.constructors import (
-    CONSTRUCTORS,
-    PIECEWISE_LINEAR,
-    RANDOM_IN_TRAINING,
-    events,
-    make,
-    make_flow,
-    training_steps,
-)
+from tests.constructors import CONSTRUCTORS, events, make, make_flow, names, training_steps
 
-RESIDUAL = [name for name in CONSTRUCTORS if isinstance(CONSTRUCTORS[name](), GResidual)]
+RESIDUAL = names(CONSTRUCTORS, family="residual")
+SMOOTH = names(CONSTRUCTORS, family="residual", estimated=False, piecewise_linear=False)
 
 
 def spectral_norms(layer, x):
@@ -71,7 +64,7 @@ def test_the_solvers_tolerance_is_in_the_unit_of_the_data(name):
         assert (cheap(costly(x)[0])[0] - x).abs().max() <= 1.01e-5
 
 
-@pytest.mark.parametrize("name", [name for name in RESIDUAL if name not in RANDOM_IN_TRAINING | PIECEWISE_LINEAR])
+@pytest.mark.parametrize("name", SMOOTH)
 def test_the_log_det_has_a_gradient_in_every_parameter_that_shapes_the_slope(name):
     """Contract 45: of the biases too, all but the last layer's, which no Jacobian can see."""
     layer = make(name).train()

@@ -70,7 +70,7 @@ def x_of(flow):
 def test_checkpoint_of_a_model_never_evaluated_loads_into_one_in_eval(name):
     """Contract 28."""
     torch.manual_seed(1)
-    fresh = CONSTRUCTORS[name]().double().train()
+    fresh = CONSTRUCTORS[name].build().double().train()
     model = make(name).eval()
     x = events(model, 2)
     model(x)
@@ -154,7 +154,7 @@ def test_a_checkpoint_means_the_same_on_another_machine(flow, monkeypatch):
 
 def test_buffers_left_out_of_checkpoints_are_the_same_in_every_build(name):
     """Contract 30: what is not stored is computed from the configuration alone."""
-    first, second = CONSTRUCTORS[name](), CONSTRUCTORS[name]()
+    first, second = CONSTRUCTORS[name].build(), CONSTRUCTORS[name].build()
     stored = first.state_dict().keys()
     others = dict(second.named_buffers())
     for key, buffer in first.named_buffers():
@@ -198,7 +198,7 @@ def test_built_while_the_default_dtype_is_float64(name):
     """Contract 16."""
     torch.set_default_dtype(torch.float64)
     try:
-        transform = CONSTRUCTORS[name]()
+        transform = CONSTRUCTORS[name].build()
     finally:
         torch.set_default_dtype(torch.float32)
     assert {parameter.dtype for parameter in transform.parameters()} == {torch.float64}

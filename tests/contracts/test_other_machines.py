@@ -29,7 +29,7 @@ from pyro_gflows import (
 from pyro_gflows.actions.decomposition import decompose
 from pyro_gflows.infer import FitSettings, eigenvector_blocks, fit, load, save
 from pyro_gflows.testing import randomize_
-from tests.constructors import CONDITIONAL, CONSTRUCTORS, conditional_flow, events, make_flow
+from tests.constructors import CONDITIONAL, TABLE, conditional_flow, events, make_flow
 
 _EIGH, _SVD = torch.linalg.eigh, torch.linalg.svd
 
@@ -116,7 +116,7 @@ def test_the_other_machine_finds_other_vectors():
     assert u[:2, 1:].abs().min() > 1e-3 or u[1:, 1:].abs().min() > 1e-3
 
 
-@pytest.mark.parametrize("name", [*CONSTRUCTORS, *CONDITIONAL])
+@pytest.mark.parametrize("name", TABLE)
 def test_a_described_flow_is_the_same_density_elsewhere(name, other_machine):
     """Structure as JSON and weights as a ``state_dict``: what a saved folder holds."""
     flow = flow_of(name)
@@ -129,7 +129,7 @@ def test_a_described_flow_is_the_same_density_elsewhere(name, other_machine):
     torch.testing.assert_close(log_prob(rebuilt, x), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [*CONSTRUCTORS, *CONDITIONAL])
+@pytest.mark.parametrize("name", TABLE)
 def test_a_flow_built_by_the_same_code_elsewhere_is_the_same_density(name, other_machine):
     """Bases are canonical: parameters alone are enough, as in Pyro's parameter store."""
     flow = flow_of(name)

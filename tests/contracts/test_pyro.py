@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 
-from tests.constructors import CONSTRUCTORS, RANDOM_IN_TRAINING, events, make_flow
+from tests.constructors import CONSTRUCTORS, events, make_flow, names
 
 
 def model_of(flow):
@@ -163,7 +163,7 @@ def test_the_torch_seed_decides_everything_random(flow):
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
-@pytest.mark.parametrize("name", [name for name in CONSTRUCTORS if name not in RANDOM_IN_TRAINING])
+@pytest.mark.parametrize("name", names(CONSTRUCTORS, estimated=False))
 def test_an_exact_log_det_is_the_same_in_training(name):
     """Contract 18, where nothing is random."""
     flow = make_flow(name)
@@ -171,7 +171,7 @@ def test_an_exact_log_det_is_the_same_in_training(name):
     torch.testing.assert_close(flow(x), flow.train()(x), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(RANDOM_IN_TRAINING))
+@pytest.mark.parametrize("name", names(CONSTRUCTORS, estimated=True))
 def test_a_random_log_det_is_unbiased_in_value_and_gradient(name):
     """Contract 18: value, and gradient along 8 fixed directions, within 4 standard errors of the exact ones."""
     flow = make_flow(name).train()

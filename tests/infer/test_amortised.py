@@ -61,6 +61,7 @@ def images(count):
     return PIXELS.act_each(turns, bar.flatten().expand(count, 16))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", [None, inverse_autoregressive, g_coupling])
 def test_the_posterior_turns_with_the_picture_before_and_after_training(family):
     pyro.clear_param_store()
@@ -75,6 +76,7 @@ def test_the_posterior_turns_with_the_picture_before_and_after_training(family):
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
 
 
+@pytest.mark.long
 def test_the_importance_weighted_bound_lies_between_the_elbo_and_the_evidence():
     """The evidence by quadrature over draws of the prior."""
     pyro.clear_param_store()

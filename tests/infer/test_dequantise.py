@@ -124,6 +124,7 @@ class Pair(nn.Module):
             return self.flow(y).logsumexp(0) - 2 * math.log(points) + 2 * math.log(SCALING.step)
 
 
+@pytest.mark.long
 def test_bounds_against_quadrature():
     """The ELBO lies below log P(k), the importance-weighted bound between, and gets there; fitting closes the gap."""
     pair, levels = Pair(), torch.cartesian_prod(torch.arange(5), torch.arange(5)).reshape(25, 2, 1, 1)
@@ -163,6 +164,7 @@ def stripes(n, seed=0):
 SETTINGS = FitSettings(steps=60, batch_size=32, optimizer=Adam(lr=2e-2), held_out=HeldOut(20), ema_decay=0.9)
 
 
+@pytest.mark.long
 def test_fitting_both_beats_uniform_noise():
     results = {}
     for noise in ("uniform", "variational"):

@@ -43,6 +43,7 @@ def settings(steps, **options):
     )
 
 
+@pytest.mark.long
 def test_an_equivariant_flow_learns_four_corners():
     flow = small_flow()
     before = energy_report(flow, CORNERS.log_prob, draws=2000)
@@ -55,6 +56,7 @@ def test_an_equivariant_flow_learns_four_corners():
     assert "ESS" in str(report) and "forward NLL" in str(report)
 
 
+@pytest.mark.long
 def test_a_symmetrized_flow_and_an_orbit_mixture_learn_them_too():
     torch.manual_seed(0)
     plain = small_flow(VectorAction.plane("C1"), layers=0)
@@ -95,12 +97,14 @@ def left_mode(*, steps=50, **options):
     )
 
 
+@pytest.mark.long
 def test_forward_nll_shows_the_mode_that_reverse_divergence_drops():
     report = left_mode()
     assert report.ess > 0.95 and report.log_normaliser == pytest.approx(-math.log(2), abs=0.02)
     assert report.forward_nll > 10.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mixing",
     [
@@ -115,6 +119,7 @@ def test_mixing_finds_it(mixing):
     assert report.forward_nll < 5.0 and abs(report.log_normaliser) < 0.1, report
 
 
+@pytest.mark.long
 def test_a_hot_start_finds_it():
     report = left_mode(annealing=Ramp(start=0.02, until=0.6), steps=100)
     assert report.forward_nll < 5.0 and abs(report.log_normaliser) < 0.1, report
@@ -146,6 +151,7 @@ def run(folder=None, *, resume=False, interrupt_at=None, seed=0):
     return torch.cat([p.detach().flatten() for p in flow.parameters()])
 
 
+@pytest.mark.long
 def test_the_seed_decides_everything_and_the_callers_generator_is_left_alone():
     torch.manual_seed(7)
     expected = torch.rand(2)
@@ -159,6 +165,7 @@ def test_the_seed_decides_everything_and_the_callers_generator_is_left_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path):
     whole = run()
     with pytest.raises(KeyboardInterrupt, match="after step"):

@@ -3,13 +3,15 @@ import math
 import pytest
 import torch
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal
+from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.datasets import GreyLevels, density
 from pyro_gflows.infer import (
     gap,
     group_bits_per_dim,
     group_log_probs,
     invariance_error,
+    invariance_errors,
     log_probs,
     nll,
     symmetrized_nll,
@@ -87,3 +89,17 @@ def test_group_figures_agree_with_their_definitions():
 def test_group_figures_need_a_finite_group():
     with pytest.raises(ValueError, match="finite"):
         group_log_probs(Truth("rings"), points(3), VectorAction.plane("O(2)"))
+
+
+def test_of_a_large_group_generators_and_random_elements_are_tried():
+    action = ImageAction.translations(size=12, point_group="D4")  # of order 1152
+    x = torch.randn(2, 1, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)]).double()
+    errors = invariance_errors(flow, x, action, generator=torch.Generator().manual_seed(1))
+    assert errors.shape == (4 + 16, 2) and errors.max() < 1e-12
+
+    class Corner(Truth):
+        def forward(self, x):
+            return x[..., 0, 0, 0]
+
+    assert invariance_error(Corner("rings"), x, action, generator=torch.Generator().manual_seed(1)) > 0.1

@@ -36,6 +36,7 @@ def run(flow=None, data=None, **arguments):
     return flow, fit(flow, data, settings=settings, progress=False, **arguments)
 
 
+@pytest.mark.long
 def test_the_likelihood_rises_and_every_parameter_moves():
     flow = small_flow()
     flow.initialize(points())

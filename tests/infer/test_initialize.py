@@ -54,13 +54,11 @@ def _split_flow():
 
 
 IMAGE = ImageAction("C4", 2, size=4)
-FLOWS = {
-    "vectors": small_flow,
-    "orbits, inverse": _orbit_flow,
-    "split, inverse": _split_flow,
+OF_IMAGES = {
     "images, coupling": lambda: g_coupling_image_flow(IMAGE, scales=2, blocks=1, width=1, depth=1),
     "images, residual": lambda: g_residual_image_flow(IMAGE, scales=2, blocks=1, width=1, memory="recompute"),
 }
+FLOWS = {"vectors": small_flow, "orbits, inverse": _orbit_flow, "split, inverse": _split_flow, **OF_IMAGES}
 
 
 def make(name):
@@ -157,7 +155,7 @@ SETTERS = [
 SLOW = [by_energy, by_a_symmetrized_flow]  # their reports draw from images of many layers
 
 
-QUICK = [(name, by) for name in FLOWS for by in SETTERS if by not in SLOW or not name.startswith("images")]
+QUICK = [(name, by) for name in FLOWS for by in SETTERS if by not in SLOW or name not in OF_IMAGES]
 
 
 @pytest.mark.parametrize(("name", "by"), QUICK)
@@ -256,6 +254,7 @@ def test_layers_frozen_in_a_first_stage_by_energy_are_trained_at_their_values():
     assert max(float(value.abs().max()) for value in values_of(flow)) < 1e-12
 
 
+@pytest.mark.long
 def test_a_flow_goes_on_from_its_own_draws():
     """fit_energy, then the forward divergence by the flow's own draws: it begins where the first stage ended."""
     flow = small_flow()

@@ -52,6 +52,7 @@ def events(n=10):
     return torch.randn(n, *PAIRS.event_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("probes", [1, 3])
 def test_the_standard_error_is_that_of_the_error(probes):
     x = events()
@@ -160,6 +161,7 @@ def test_the_default_of_large_events_takes_several_probes(large):
     assert "+ error of the mean of 4 fixed probes" in g_residual(ImageAction("C1", 1, size=40)).extra_repr()
 
 
+@pytest.mark.long
 def test_an_image_report_states_it(large):
     flow, exact = large
     x, scaling = grey_images()
@@ -174,6 +176,7 @@ def test_an_image_report_states_it(large):
     assert json.loads(json.dumps(report.known()))["log_det_standard_error"] > 0
 
 
+@pytest.mark.long
 def test_with_a_dequantiser_the_noise_is_the_same_for_all_probes(large):
     flow, _ = large
     x, scaling = grey_images(8)

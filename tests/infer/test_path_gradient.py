@@ -94,6 +94,7 @@ def quadrature(distribution):
     return nodes, weights
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_its_mean_is_the_exact_gradient_of_the_divergence(case):
     density = learnable(CASES[case]())

@@ -50,6 +50,7 @@ def test_a_group_of_one_rank_trains(tmp_path, monkeypatch):
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.long
 def test_a_group_of_two_ranks_is_refused(tmp_path):
     """However it was made: no variable of the environment says so here."""
     script = f"""

@@ -52,6 +52,7 @@ def assert_same(first, second):
         assert torch.equal(tensor, second[name]), name
 
 
+@pytest.mark.long
 def test_a_run_killed_in_the_middle_and_resumed_ends_in_the_weights_of_an_unbroken_one(tmp_path):
     script = f"""
         import signal, sys
@@ -68,6 +69,7 @@ def test_a_run_killed_in_the_middle_and_resumed_ends_in_the_weights_of_an_unbrok
     assert_same(fit_small(tmp_path / "whole"), fit_small(tmp_path / "killed", resume=True))
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="after step 12"):
         fit_small(tmp_path / "stopped", signal_at=13)
@@ -76,10 +78,12 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path):
     assert_same(fit_small(tmp_path / "whole"), fit_small(tmp_path / "stopped", resume=True))
 
 
+@pytest.mark.long
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert_same(fit_small(tmp_path), fit_small(tmp_path, resume=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("length", [0, 5, 100, 5000])
 def test_a_truncated_checkpoint_is_refused_and_left_alone(tmp_path, length):
     fit_small(tmp_path)
@@ -90,6 +94,7 @@ def test_a_truncated_checkpoint_is_refused_and_left_alone(tmp_path, length):
     assert path.stat().st_size == length
 
 
+@pytest.mark.long
 def test_only_the_same_run_is_resumed(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint to resume from"):
         fit_small(tmp_path, resume=True)
@@ -102,6 +107,7 @@ def test_only_the_same_run_is_resumed(tmp_path):
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
+@pytest.mark.long
 def test_no_temporary_files_are_left(tmp_path):
     fit_small(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]

@@ -20,6 +20,7 @@ def trained(seed=0):
     return flow
 
 
+@pytest.mark.long
 def test_a_new_process_gives_identical_log_probs(tmp_path):
     flow = trained()
     save(flow, tmp_path)

@@ -129,6 +129,7 @@ def test_a_stream_is_fitted_and_an_empty_loader_is_named():
         fit(plain_flow(), DataLoader(TensorDataset(points(5)), batch_size=8, drop_last=True), progress=False)
 
 
+@pytest.mark.long
 def test_a_large_memory_map_is_never_held_in_memory(tmp_path):
     """A process that may not have 40 MB more of memory of its own fits 80 MB, and validates and scores on them."""
     script = f"""

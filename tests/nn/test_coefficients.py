@@ -11,7 +11,7 @@ from pyro_gflows.infer import FitSettings, fit, load, save
 from pyro_gflows.infer.training.checkpoint import optimizer_tensors, restore_optimizer
 from pyro_gflows.infer.training.storage import read_tensors, write_tensors
 from pyro_gflows.nn import LipschitzNetwork
-from tests.constructors import CONDITIONAL, CONSTRUCTORS
+from tests.constructors import TABLE
 
 # all parameters that the flow below once had, in their order
 FORMER = [
@@ -38,9 +38,9 @@ def flow_without_shifts():
     ).double()
 
 
-@pytest.mark.parametrize("name", [*CONSTRUCTORS, *CONDITIONAL])
+@pytest.mark.parametrize("name", TABLE)
 def test_every_parameter_has_elements(name):
-    made = (CONSTRUCTORS.get(name) or CONDITIONAL[name])()
+    made = TABLE[name].build()
     assert [key for key, parameter in made.named_parameters() if parameter.numel() == 0] == []
 
 

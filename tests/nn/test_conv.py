@@ -34,6 +34,14 @@ def regular(group: str, size: Any, copies: int = 2) -> ImageAction:
     return ImageAction(group, copies, size=size, fields="regular")
 
 
+def wallpaper(point_group: str, size: Any, **keywords: Any) -> ImageAction:
+    """Translations with a point group."""
+    fields = keywords.get("fields", "trivial")
+    return ImageAction.translations(
+        len(fields) if isinstance(fields, list) else 2, size=size, point_group=point_group, **keywords
+    )
+
+
 D4 = [TrivialRepresentation("D4"), QuotientRepresentation("D4", [0, 4]), DefiningRepresentation("D4")]
 PAIRS = {
     **{f"{group}-scalar-regular": (ImageAction(group, 2, size=4), regular(group, 4)) for group in ["C1", "C2", "C4"]},
@@ -43,6 +51,11 @@ PAIRS = {
     "D4-signed": (image("D4", 4, D4[2]), image("D4", 4, D4[2], D4[0])),
     "shifts": (ImageAction.translations(2, size=4), ImageAction.translations(3, size=4)),
     "even-shifts": (ImageAction.translations(2, size=(4, 6), step=2), ImageAction.translations(3, size=(4, 6), step=2)),
+    "p4m-scalar-regular": (wallpaper("D4", 4), wallpaper("D4", 4, fields="regular")),
+    "p4m-mixed": (wallpaper("D4", 6, step=2, fields=D4), wallpaper("D4", 6, step=2, fields=[D4[2], *D4])),
+    "p4-regular": (wallpaper("C4", 6, step=3, fields="regular"), wallpaper("C4", 6, step=3, fields="regular")),
+    "pmm-oblong": (wallpaper("D2", (4, 6), fields="regular"), wallpaper("D2", (4, 6))),
+    "pm-oblong": (wallpaper("D1", (6, 4), step=2, fields="regular"), wallpaper("D1", (6, 4), step=2)),
 }
 every_pair = pytest.mark.parametrize(("action_in", "action_out"), PAIRS.values(), ids=PAIRS.keys())
 
@@ -60,7 +73,7 @@ def images(action: ImageAction, *batch: int) -> Tensor:
 
 def kernel_average(conv: EquivariantConv, kernel: Tensor) -> Tensor:
     """The mean over the group of rho_out(g) kernel(g^-1 .) rho_in(g)^-1: the projection on equivariant kernels."""
-    elements = conv.action_in.elements()
+    elements = conv.action_in.point_group.elements()  # shifts leave kernels and channels alone
     offsets = conv.action_in.kernel_permutations(conv.kernel_size)
     out, inn = conv.action_out.channel_matrices(elements), conv.action_in.channel_matrices(elements)
     moved = torch.zeros(len(elements), *kernel.shape, dtype=torch.float64).flatten(-2)
@@ -88,13 +101,14 @@ def test_every_equivariant_kernel_is_there(action_in: ImageAction, action_out: I
     randomise(conv)
     assert torch.allclose(kernel_average(conv, conv.weight().detach()), conv.weight(), atol=1e-14)
     # the space of equivariant kernels has as many dimensions as the trace of the average over the group
-    elements = action_in.elements()
+    elements = action_in.point_group.elements()
     offsets = (action_in.kernel_permutations(3) == torch.arange(9)).sum(-1)
     traces = action_out.channel_matrices(elements).diagonal(dim1=-2, dim2=-1).sum(-1)
     traces = traces * action_in.channel_matrices(elements).diagonal(dim1=-2, dim2=-1).sum(-1) * offsets
     assert conv.orbit_weights.numel() == round(float(traces.mean()))
 
 
+@pytest.mark.long
 @every_pair
 def test_outputs_start_at_unit_scale(action_in: ImageAction, action_out: ImageAction) -> None:
     torch.manual_seed(0)

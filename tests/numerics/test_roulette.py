@@ -50,6 +50,7 @@ def assert_within_standard_errors(samples: Tensor, exact: Tensor, count: float =
 POINT = torch.tensor([0.2, -0.1, 0.15], dtype=torch.float64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory", [lambda estimator: estimator, ConstantMemory], ids=["plain", "constant"])
 @pytest.mark.parametrize("lipschitz", LIPSCHITZ)
 def test_value_and_gradient_are_unbiased(lipschitz, memory):
@@ -66,6 +67,7 @@ def test_value_and_gradient_are_unbiased(lipschitz, memory):
     assert_within_standard_errors(gradients, g.gradients(exact.sum()) @ projections())
 
 
+@pytest.mark.long
 def test_a_shared_length_is_unbiased_over_calls():
     torch.manual_seed(0)
     values, gradients = [], []
@@ -132,6 +134,7 @@ def test_a_second_derivative_raises():
         torch.autograd.grad(log_det.sum(), list(f.parameters()), create_graph=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory", [lambda estimator: estimator, ConstantMemory], ids=["plain", "constant"])
 @pytest.mark.parametrize(("rows", "calls", "shared"), [(4000, 1, False), (1, 300, False), (2, 300, True)])
 def test_every_term_is_summed_as_often_as_it_should_be(rows, calls, shared, memory):

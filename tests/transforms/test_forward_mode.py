@@ -15,7 +15,7 @@ from pyro_gflows.nn.jacobian import _places
 from pyro_gflows.numerics import BanachSolver, ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet, implicit_root
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
-from tests.constructors import CONSTRUCTORS, PIECEWISE_LINEAR, events, make, make_conditional, make_flow
+from tests.constructors import CONSTRUCTORS, events, make, make_conditional, make_flow, names, slow_unless
 from tests.numerics.branches import Branch
 
 QUICK = [
@@ -33,10 +33,7 @@ QUICK = [
     "composed, regular C4",
 ]
 QUICKER = [QUICK[place] for place in (1, 2, 5, 7, 8)]
-NAMES, FEWER = (
-    [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in CONSTRUCTORS]
-    for quick in (QUICK, QUICKER)
-)
+NAMES, FEWER = (slow_unless(quick, CONSTRUCTORS) for quick in (QUICK, QUICKER))
 DIRECTIONS = ["call_and_ladj", "inv_call_and_ladj"]
 
 
@@ -83,6 +80,7 @@ def assert_tangents(cotangents, tangents, expected):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", NAMES)
@@ -101,6 +99,7 @@ def test_tangents_along_weights_and_points_are_those_of_reverse_mode(name, direc
     assert_tangents(cotangents, tangents, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", FEWER)
 def test_the_jacobian_of_forward_mode_is_that_of_central_differences(name, direction):
@@ -120,9 +119,11 @@ def scalar(outputs):
     return (outputs[0] ** 3).sum() + (outputs[1] ** 2).sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
-    "name", [each for each in FEWER if each.values[0] not in PIECEWISE_LINEAR and "image" not in each.values[0]]
+    "name",
+    slow_unless(QUICKER, [*names(CONSTRUCTORS, piecewise_linear=False, image=False), "residual, network, shifts"]),
 )
 def test_hessians_by_forward_over_reverse_mode(name, direction):
     function, weights, x = setting(name, direction)
@@ -138,9 +139,10 @@ def test_hessians_by_forward_over_reverse_mode(name, direction):
     torch.testing.assert_close(found, torch.stack(expected, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
-    "name", [each for each in FEWER if each.values[0] not in PIECEWISE_LINEAR] + ["residual, network, image C4"]
+    "name", [*slow_unless(QUICKER, names(CONSTRUCTORS, piecewise_linear=False)), "residual, network, image C4"]
 )
 def test_second_derivatives_in_every_order_of_modes(name, direction):
     """Along one line through weights and points; a layer whose first use is inside torch.func is as good as any.
@@ -292,6 +294,7 @@ def test_roots_of_any_size(size, given):
     assert torch.equal(root, inverse(y))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nested", ["jvp of jvp", "jvp of grad", "grad of jvp", "grad of grad"])
 def test_second_derivatives_of_the_roulette_are_unbiased_in_torch_func(nested):
     """Reverse mode alone refuses them; here w is held in the first derivative only."""
@@ -355,6 +358,7 @@ def test_random_and_fixed_probes_under_vmap(estimator):
         assert len(same.unique()) > 1
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's own, of linearize
 def test_linearize_is_right_or_refused():
     layer = make("residual, ridges, plane D8")

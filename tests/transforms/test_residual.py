@@ -7,9 +7,8 @@ from torch import nn
 from pyro_gflows import GResidual, ImageAction, VectorAction, g_residual
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, NewtonSolver, RouletteLogDet, SeriesLogDet
-from pyro_gflows.testing import assert_invariant, randomize_
+from pyro_gflows.testing import assert_invariant, assert_layer, randomize_
 from pyro_gflows.transforms import residual
-from tests.transforms.cases import assert_layer
 
 CASES = {
     "plane D8": lambda fast: g_residual(VectorAction.plane("D8"), fast=fast),
@@ -26,7 +25,7 @@ def test_is_an_equivariant_bijection_with_its_log_det(name, fast):
     torch.manual_seed(1)
     layer = randomize_(CASES[name](fast).double(), scale=0.5).eval()
     x = torch.randn(4, *layer.action_in.event_shape, dtype=torch.float64)
-    assert_layer(layer, x, tol=1e-8)
+    assert_layer(layer, x, tol=1e-9)
     f = layer.branch
     data, base = (x, layer.inv_call_and_ladj(x)[0]) if fast == "score" else (layer.call_and_ladj(x)[0], x)
     expected = data + f(data) - base if fast == "score" else base + f(base) - data
@@ -49,7 +48,7 @@ class Shrink(nn.Module):
 
 def test_takes_a_users_branch():
     layer = GResidual(VectorAction.space("O(3)"), Shrink(0.5), fast="sample").double()
-    assert_layer(layer, torch.randn(4, 3, dtype=torch.float64), tol=1e-8)
+    assert_layer(layer, torch.randn(4, 3, dtype=torch.float64), tol=1e-9)
     assert layer.lipschitz_bound() == 0.5
 
 
@@ -99,6 +98,7 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, BanachSolver)
 
 
+@pytest.mark.long
 def test_large_events_never_need_a_dense_jacobian(monkeypatch):
     """The threshold is lowered, so that the exact log-det of the same layer is at hand to compare with."""
     action = ImageAction("D4", 2, size=6)
@@ -112,7 +112,7 @@ def test_large_events_never_need_a_dense_jacobian(monkeypatch):
     assert f"in evaluation: series, {evaluation.terms} terms, error <= 0.0" in repr(layer)
     x = torch.randn(3, *action.event_shape, dtype=torch.float64)
     with monkeypatch.context() as patch:
-        for module in ("exact", "series"):
+        for module in ("branch", "jacobian"):
             patch.setattr(f"pyro_gflows.numerics.{module}.dense_jacobian", None)
         patch.setattr(LipschitzNetwork, "call_and_jacobian", None)
         sum(part.sum() for part in layer.train().inv_call_and_ladj(x)).backward()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, Split, VectorAction
-from pyro_gflows.actions.groups import FiniteGroup
+from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.nn import HiddenFields, LipschitzNetwork, LipschitzSum, RadialTerm, conditioner
 from pyro_gflows.nn.hidden_fields import maps_between
 from pyro_gflows.nn.networks import EquivariantNetwork, has_regular_fields, hidden_action
@@ -117,7 +117,7 @@ def _is_within(allowed: int, action_in: VectorAction, hidden: LinearAction, acti
 
 def _branch(action: VectorAction, width: int) -> Any:
     """The usual residual branch where it is no larger than a step of coupling layers; else radial terms alone."""
-    if isinstance(action.group, FiniteGroup):
+    if isinstance(action.group, EnumerableGroup):
         return None if action.group.order * action.numel**2 <= _RIDGES_UP_TO else _radial(action)
     if len(action.decomposition) == 1:
         return None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import (
-    FiniteGroup,
+    EnumerableGroup,
     MatrixRepresentation,
     Representation,
     RowsRepresentation,
@@ -65,14 +65,14 @@ def _fewer(block: VectorAction, row: int, free: int) -> list[Representation] | N
         features = first.size // group.n
         if features % row == 0:
             return [RowsRepresentation(group, features // row * free)]
-    elements = group.elements() if isinstance(group, FiniteGroup) else group.generators()
+    elements = group.elements() if isinstance(group, EnumerableGroup) else group.generators()
     permutations = _permutations(block.matrix(elements), row)
     if permutations is None:
         return None
     count = permutations.shape[-1]
     if torch.equal(permutations, torch.eye(count, dtype=torch.float64).expand_as(permutations)):
         return [TrivialRepresentation(group)] * (count * free)
-    if not isinstance(group, FiniteGroup):
+    if not isinstance(group, EnumerableGroup):
         return None
     table = torch.kron(permutations, torch.eye(free, dtype=torch.float64))
     return [MatrixRepresentation(group, table, name=f"{first.name}, {free} free of {row}")]

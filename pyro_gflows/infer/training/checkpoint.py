@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.infer.migrations import FORMAT, migrate
 from pyro_gflows.infer.training.identity import alike
 from pyro_gflows.infer.training.storage import read_tensors, write_tensors
 
@@ -27,6 +28,7 @@ __all__ = [
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = 1
+_FLOW_FORMAT = 2  # of the flow's description in checkpoints that do not say which
 _NUMBER = "#number"  # ends the name of a state that is a Python number
 
 
@@ -73,7 +75,12 @@ class Snapshot:
 
     def write(self, folder: Path) -> None:
         """Replace the folder's checkpoint by this one, atomically."""
-        description = {"format": _FORMAT, "identity": self.identity, "progress": dataclasses.asdict(self.progress)}
+        description = {
+            "format": _FORMAT,
+            "flow_format": FORMAT,
+            "identity": self.identity,
+            "progress": dataclasses.asdict(self.progress),
+        }
         write_tensors(folder / CHECKPOINT, self.tensors, description)
 
     def group(self, name: str) -> dict[str, Tensor]:
@@ -99,7 +106,8 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
         )
     ours = json.loads(json.dumps(identity))
     progress = Progress(**description["progress"])
-    for name, stored in description["identity"].items():
+    identity_of_file = _of_today(description, source=str(path))
+    for name, stored in identity_of_file.items():
         if not alike(stored, ours.get(name)):
             old, new = _differing(stored, ours.get(name))
             if name == "settings" and set(old) == {"steps"}:
@@ -109,7 +117,16 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
                 f"cannot resume from {path}: it is of a run with other {name}: stored {_short(old)}, received "
                 f"{_short(new)}; resume with the same {name}, or start anew in another folder"
             )
-    return Snapshot(description["identity"], progress, tensors)
+    return Snapshot(identity_of_file, progress, tensors)
+
+
+def _of_today(description: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """What a checkpoint's run is compared by, with the description of its flow in today's form, where it has one."""
+    identity = dict(description["identity"])
+    flow = identity.get("flow")
+    if isinstance(flow, dict) and isinstance(flow.get("class"), str):
+        identity["flow"] = migrate(flow, description.get("flow_format", _FLOW_FORMAT), source=source)
+    return identity
 
 
 def steps_done(folder: str | Path) -> int:

@@ -51,6 +51,7 @@ def asymmetry(guide, z):
     return max((guide.flow(action.act(g, z)) - guide.flow(z)).abs().max().item() for g in action.elements())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [0, 20])
 def test_no_relabelling_changes_the_density(dtype, steps):
     guide = mixture_guide(dtype)
@@ -74,6 +75,7 @@ def test_the_density_of_the_sites_does_not_change_either():
         torch.testing.assert_close(again.log_prob_sum(), total, rtol=0, atol=1e-10)
 
 
+@pytest.mark.long
 def test_sign_flips_of_factors():
     guide = factor_guide()
     losses = train(guide, factor_model, factor_data(), 60, particles=16)
@@ -94,6 +96,7 @@ def test_a_continuous_group_turns_loadings_and_scores():
     torch.testing.assert_close(guide.flow(guide.vector_action.act_each(g, z)), guide.flow(z), rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
 def test_svi_improves_the_bound(elbo):
     guide = mixture_guide()
@@ -372,6 +375,7 @@ def test_sites_that_are_named_but_not_moved_are_offered_for_quantiles():
         guide.quantiles([0.5])
 
 
+@pytest.mark.long
 def test_svi_on_images_of_one_flow_warns_of_nothing(recwarn):
     data = mixture_data()
     guide = AutoGFlow(mixture, LABELS, args=(data,), base=lambda action: OrbitFlow(action, steps=2, width=4))

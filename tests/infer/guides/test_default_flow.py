@@ -38,6 +38,7 @@ def test_residual_layers_join_where_an_irrep_is_alone(action, residual):
     assert all(layer.fast == "sample" for layer in layers if isinstance(layer, GResidual))
 
 
+@pytest.mark.long
 def test_one_permuted_pair_is_torn_into_both_its_orders():
     def model():
         pair = pyro.sample("pair", dist.Normal(torch.zeros(2), 2.0).to_event(1))
@@ -87,6 +88,7 @@ LARGE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LARGE)
 def test_the_size_follows_that_of_the_event_not_that_of_the_group(name):
     """At most ten times what a plain vector of as many numbers takes."""
@@ -94,6 +96,7 @@ def test_the_size_follows_that_of_the_event_not_that_of_the_group(name):
     assert size(action) <= 10 * size(VectorAction.trivial("C1", copies=action.numel))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["positions, O(2)", "few positions, O(3)", "rows with few features, S4", "many signs"])
 def test_narrower_layers_are_as_equivariant_and_start_as_the_identity_does(name):
     action = LARGE[name]

@@ -100,6 +100,7 @@ def by_hand(model, z):
     return torch.where(apart(z), density, -INF)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "base"),
     [(least_distance, OrbitFlow), (logs_of_truth_values, OrbitMixture), (validated_support, OrbitMixture)],
@@ -159,6 +160,7 @@ def test_other_errors_of_validation_are_not_swallowed():
         AutoGFlow(wrong, PAIR, transforms=lambda action: [GActNorm(action)])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:transform.parts.0.* was not registered")  # the frozen identity after an OrbitFlow
 @pytest.mark.parametrize("model", [least_distance, validated_support])
 def test_own_draws_fit_them(model):
@@ -218,6 +220,7 @@ def test_rows_are_looked_for_where_the_density_is_finite():
     assert thin(finite_rows(thin, torch.ones(3, dtype=torch.float64))).isfinite().all()
 
 
+@pytest.mark.long
 def test_the_check_says_where_it_compared_nothing():
     def nowhere():
         means = prior()

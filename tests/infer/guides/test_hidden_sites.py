@@ -120,6 +120,7 @@ def prior_free(means, scale):
     return prior + (likelihood - torch.log(torch.tensor(3.0, dtype=torch.float64))).sum(-1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", [BLIND["expose"], poutine.block(model, hide=["scale"])], ids=["expose", "hide"])
 def test_joint_with_the_other_sites_held_fixed_is_the_right_call(part):
     torch.manual_seed(0)
@@ -137,6 +138,7 @@ def test_joint_with_the_other_sites_held_fixed_is_the_right_call(part):
     assert report.ess > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("expose", [True, False])
 def test_the_recipe_of_a_list_of_guides(expose):
     guide = AutoGuideList(model)

@@ -111,6 +111,7 @@ def test_minibatches_are_scaled_and_drawn_anew():
     assert draws.std() > 0 and abs(draws.mean() - whole) < 4 * draws.std() / 200**0.5
 
 
+@pytest.mark.long
 def test_fit_energy_trains_a_guide():
     def model(x):
         means = pyro.sample("means", dist.Normal(torch.zeros(3), 2.0).to_event(1))

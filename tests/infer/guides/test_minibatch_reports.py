@@ -104,6 +104,7 @@ def evidence():
     return float(dist.MultivariateNormal(torch.zeros_like(X), covariance).log_prob(X))
 
 
+@pytest.mark.long
 def test_the_report_of_a_fit_is_that_of_all_data():
     torch.manual_seed(0)
     base = lambda action: InvariantNormal(action, covariance="isotypic", mean=True)  # noqa: E731  (the posterior's own)
@@ -124,6 +125,7 @@ def test_a_random_log_density_gets_no_figures():
     assert not report.importance.is_reliable and str(report).startswith("no report: log_density changes by")
 
 
+@pytest.mark.long
 def test_the_mode_is_that_of_all_data():
     torch.manual_seed(0)
     target = guide_of(one_plate, 2).log_density(2)

@@ -1,6 +1,7 @@
 """NUTS in the coordinates that an invariant guide has learnt."""
 
 import pyro
+import pytest
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
@@ -11,6 +12,7 @@ from pyro_gflows.infer.guides import AutoGFlow, guide_transforms
 from tests.infer.guides.models import LABELS, mixture, mixture_data
 
 
+@pytest.mark.long
 def test_neutra_maps_draws_back_to_the_sites():
     data = mixture_data()
     guide = AutoGFlow(
@@ -56,6 +58,7 @@ def test_its_gradient_is_that_of_the_log_joint():
     assert torch.autograd.gradcheck(log_joint, z, eps=1e-5, atol=1e-4, check_undefined_grad=False)
 
 
+@pytest.mark.long
 def test_a_mixture_of_orbits_as_base():
     data = mixture_data()
     guide = AutoGFlow(

@@ -64,6 +64,7 @@ def test_bad_input_says_what_was_expected():
         OrbitFlow(VectorAction.signs(1))
 
 
+@pytest.mark.long
 def test_a_guide_for_a_mixture_is_trained_and_exactly_invariant():
     """Label switching: a mode is found at the start, and no relabelling changes the trained density."""
     pyro.set_rng_seed(0)
@@ -110,6 +111,7 @@ def test_the_identity_behind_a_placed_base_is_not_set_from_data():
     torch.testing.assert_close(flow.dist.log_prob(z), before)
 
 
+@pytest.mark.long
 def test_a_saved_flow_of_a_guide_is_not_set_from_data(tmp_path):
     flow = placed_guide().flow
     z, before = events_and_scores(flow)
@@ -120,6 +122,7 @@ def test_a_saved_flow_of_a_guide_is_not_set_from_data(tmp_path):
     torch.testing.assert_close(loaded.dist.log_prob(z), before)
 
 
+@pytest.mark.long
 def test_weights_of_a_guide_from_before_it_was_known_what_is_set():
     guide, other = placed_guide(), placed_guide()
     state = {name: value for name, value in guide.state_dict().items() if not name.endswith("initialized")}

@@ -46,6 +46,7 @@ def says_so(expected=True):
     return pytest.warns(UserWarning, match="held other weights") if expected else contextlib.nullcontext()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"base": OrbitFlow}], ids=["normal", "orbit"])
 def test_a_second_guide_is_trained_and_the_first_is_left_alone(options):
     first, second = (AutoGFlow(model, SWAP, **options) for _ in range(2))
@@ -70,6 +71,7 @@ def test_a_guide_of_another_model_too():
     assert any(changed(other, before))
 
 
+@pytest.mark.long
 def test_guides_in_a_list():
     def listed():
         guides = AutoGuideList(two_groups)
@@ -87,6 +89,7 @@ def test_guides_in_a_list():
     assert any(changed(second[0], before))
 
 
+@pytest.mark.long
 def test_a_loaded_store_is_taken_as_the_warning_says(tmp_path):
     first = AutoGFlow(model, SWAP)
     train(first)
@@ -106,6 +109,7 @@ def test_a_loaded_store_is_taken_as_the_warning_says(tmp_path):
         assert any(changed(second, before))
 
 
+@pytest.mark.long
 def test_nothing_is_said_where_nothing_is_lost():
     guide = AutoGFlow(model, SWAP)
     train(guide)

@@ -133,6 +133,7 @@ def test_one_note_says_what_it_costs(name):
         copy.deepcopy(guide).log_density(X)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings(NOTE)
 def test_an_orbit_flow_starts_at_a_mode_of_them_and_trains():
     torch.manual_seed(0)
@@ -146,6 +147,7 @@ def test_an_orbit_flow_starts_at_a_mode_of_them_and_trains():
     assert report.reverse_kl < 4.0
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings(NOTE)
 @pytest.mark.parametrize("name", ["components in a plate", "enumerated"])
 def test_find_mode_climbs_to_a_mode_of_them(name):
@@ -180,6 +182,7 @@ class Network(PyroModule):
 UNITS = SitesAction("S3", {"one.weight": VectorAction.rows("S3", features=2), "one.bias": ROWS, "two.weight": ROWS})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_bayesian_network_of_pyro_modules(count):
     torch.manual_seed(0)

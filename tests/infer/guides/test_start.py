@@ -42,6 +42,7 @@ def test_starts_without_a_finite_density_are_skipped_and_named_if_there_is_no_ot
         find_mode(half, -torch.ones(3, 2), steps=5)
 
 
+@pytest.mark.long
 def test_a_mixture_of_orbits_starts_at_a_mode_of_the_posterior():
     torch.manual_seed(0)
     data = mixture_data(torch.float64)

@@ -55,6 +55,7 @@ def guide_of(model, **options):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "base"),
     [(improper, InvariantNormal), (improper_in_plates, InvariantNormal), (improper_in_plates, OrbitFlow)],
@@ -102,6 +103,7 @@ def test_the_start_is_the_one_given_in_constrained_values():
     torch.testing.assert_close(guide._values(guide._init_loc())["means"], weights)
 
 
+@pytest.mark.long
 def test_modes_are_looked_for_from_there():
     """A thin peak far away that no draw of the prior comes near."""
     far = torch.tensor([40.0, 42.0, 44.0])

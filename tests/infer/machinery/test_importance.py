@@ -41,6 +41,7 @@ def test_vectorised_weights_are_those_of_single_draws():
     assert together.shape == (400,) and abs(together.mean() - alone.mean()) < 4 * error
 
 
+@pytest.mark.long
 def test_training_raises_the_effective_sample_size(capsys):
     guide = make_guide(exact=False)
     before = importance_report(log_weights(guide, 2000))

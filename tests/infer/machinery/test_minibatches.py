@@ -52,6 +52,7 @@ def test_the_mean_over_all_minibatches_is_the_full_gradient(elbo):
     assert (gradients[0] - full_gradient).abs().max() > 0.1
 
 
+@pytest.mark.long
 def test_random_minibatches_train():
     guide = make_guide(random_model)
     elbo = Trace_ELBO(num_particles=8, vectorize_particles=True, max_plate_nesting=1)

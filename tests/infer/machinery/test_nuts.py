@@ -58,6 +58,7 @@ def test_a_flow_prior_seen_from_its_base(layers):
     assert torch.equal(potential(model, "z_base", u), potential(model, "z_base", u))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layers", ["coupling", "residual, fast to score"])
 def test_nuts_with_a_flow_prior(layers):
     torch.manual_seed(1)
@@ -103,6 +104,7 @@ def test_neutra_coordinates():
         assert torch.equal(warped_joint(u), warped_joint(u))
 
 
+@pytest.mark.long
 def test_nuts_in_neutra_coordinates_of_the_exact_posterior():
     """Where the guide is exact, NUTS sees independent standard normal numbers."""
     rows = VectorAction.rows("S3")

@@ -121,6 +121,7 @@ def test_waking_phase_of_an_automatic_guide():
         nudge(case.parameters)
 
 
+@pytest.mark.long
 def test_it_trains():
     flow, guide = flow_and_guide("coupling")
     rws = ReweightedWakeSleep(num_particles=64, insomnia=0.0, model_has_params=False, max_plate_nesting=2)

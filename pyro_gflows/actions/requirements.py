@@ -1,0 +1,58 @@
+"""What layers and bases ask of an action that they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro_gflows.actions.base import Action, LinearAction
+from pyro_gflows.actions.image import ImageAction
+
+__all__ = ["require_exact", "require_image", "require_linear"]
+
+
+def require_exact(action: Any) -> None:
+    """Raise ValueError for an action that claims a part of its group only: no density is invariant under the rest.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> require_exact(VectorAction.plane("D4"))
+    """
+    if isinstance(action, Action) and action.exact_subgroup is not action:
+        raise ValueError(
+            f"{action} interpolates between pixels, so nothing is exactly invariant under it: either take "
+            "g_coupling_image_flow(action, soft=True), whose networks carry the group, or the part that the grid "
+            f"carries, action.exact_subgroup = {action.exact_subgroup}"
+        )
+
+
+def require_linear(action: Any) -> LinearAction:
+    """The action itself, if its whole group acts by orthogonal matrices.
+
+    Raises:
+        TypeError: not a LinearAction.
+        ValueError: it interpolates.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> require_linear(VectorAction.plane("D4"))
+        VectorAction(D4 on R^2: defining)
+    """
+    require_exact(action)
+    if not isinstance(action, LinearAction):
+        raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+    return action
+
+
+def require_image(action: Any) -> ImageAction:
+    """The action itself, if it is on the pixels of images, exactly.
+
+    Raises:
+        TypeError: not an ImageAction.
+
+    Example:
+        >>> require_image(ImageAction("D4", size=8))
+        ImageAction(D4 on 1 x 8 x 8: trivial)
+    """
+    if not isinstance(action, ImageAction):
+        raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
+    return action

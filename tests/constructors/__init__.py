@@ -1,0 +1,20 @@
+"""The table of named constructors, and what is made of its rows."""
+
+from tests.constructors.flows import conditional_flow, events, make, make_conditional, make_flow, training_steps
+from tests.constructors.row import Row
+from tests.constructors.table import CONDITIONAL, CONSTRUCTORS, TABLE, names, slow_unless
+
+__all__ = [
+    "CONDITIONAL",
+    "CONSTRUCTORS",
+    "TABLE",
+    "Row",
+    "conditional_flow",
+    "events",
+    "make",
+    "make_conditional",
+    "make_flow",
+    "names",
+    "slow_unless",
+    "training_steps",
+]

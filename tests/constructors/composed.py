@@ -1,0 +1,49 @@
+"""Rows of layers that are made of other layers."""
+
+from __future__ import annotations
+
+from pyro_gflows.actions import CoordinateSplit, ImageAction, IrrepSplit, VectorAction
+from pyro_gflows.transforms import Compose, GActNorm, GCoupling, GRadial, GSplit, GSqueeze, Recompute
+from tests.constructors.residual import octagonal, of_regular_fields
+from tests.constructors.row import Row
+
+__all__ = ["ROWS"]
+
+ROWS = (
+    Row("recomputed", "plane D8", lambda: Recompute(octagonal())),
+    Row(
+        "squeeze and coupling",
+        "image D4",
+        lambda: Compose(
+            [
+                squeeze := GSqueeze(ImageAction("D4", 1, size=4)),
+                GCoupling(IrrepSplit(squeeze.action_out), width=1, depth=1),
+            ]
+        ),
+        image=True,
+        splits=True,
+    ),
+    Row(
+        "split",
+        "inner radial, plane D3",
+        lambda: GSplit(
+            CoordinateSplit(VectorAction.plane("D3", copies=2)),
+            GRadial(VectorAction.plane("D3"), bins=6),
+            width=2,
+            depth=1,
+        ),
+        splits=True,
+    ),
+    Row("inverted", "plane D8", lambda: octagonal().inv),
+    Row(
+        "composed",
+        "regular C4",
+        lambda: Compose(
+            [
+                GActNorm(VectorAction.regular("C4")),
+                of_regular_fields().inv,
+                Compose([of_regular_fields(), GActNorm(VectorAction.regular("C4"))]),
+            ]
+        ),
+    ),
+)

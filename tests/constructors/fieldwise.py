@@ -1,0 +1,41 @@
+"""Rows of layers that act on each field, or on the radii, without a network."""
+
+from __future__ import annotations
+
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.nn import FreeKnots
+from pyro_gflows.transforms import Compose, GActNorm, GLinear, GNormalCdf, GOrbitNorm, GRadial, GSigmoid
+from tests.constructors.actions import SIGN_FLIPS
+from tests.constructors.row import Row
+
+__all__ = ["ROWS"]
+
+ROWS = (
+    Row("actnorm", "sign flips", lambda: GActNorm(VectorAction.from_generators(SIGN_FLIPS))),
+    Row("actnorm", "image D4, regular", lambda: GActNorm(ImageAction("D4", 1, size=2, fields="regular")), image=True),
+    Row("linear", "rows of S3", lambda: GLinear(VectorAction.rows("S3", features=2))),
+    Row("linear", "two vectors SO(3)", lambda: GLinear(VectorAction.space("SO(3)", copies=2))),
+    Row("linear", "image D4, regular", lambda: GLinear(ImageAction("D4", 1, size=2, fields="regular")), image=True),
+    Row("orbit norm", "image D4", lambda: GOrbitNorm(ImageAction("D4", 2, size=3)), image=True),
+    # weights before them, since they have none; intervals that hold all events of the tests
+    Row(
+        "sigmoid",
+        "image D4",
+        lambda: Compose(
+            [GActNorm(ImageAction("D4", 1, size=2)), GSigmoid(ImageAction("D4", 1, size=2), (-20.0, 30.0))]
+        ),
+        image=True,
+        bounded=True,
+    ),
+    Row(
+        "normal cdf",
+        "rows of S3",
+        lambda: Compose(
+            [GActNorm(VectorAction.rows("S3")), GNormalCdf(VectorAction.rows("S3"), (-20.0, 30.0), alpha=0.0)]
+        ),
+        bounded=True,
+    ),
+    Row("radial", "O(2)", lambda: GRadial(VectorAction.plane("O(2)"), bins=6)),
+    Row("radial", "knots without bounds, O(2)", lambda: GRadial(VectorAction.plane("O(2)"), bins=6, knots=FreeKnots())),
+    Row("radial", "trivial and sign of C2", lambda: GRadial(VectorAction.regular("C2"), bins=6)),
+)

@@ -1,0 +1,78 @@
+"""The transforms of the table with weights that are not trivial, flows of them, and events for them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import EquivariantTransform
+from tests.constructors.table import CONDITIONAL, CONSTRUCTORS
+
+__all__ = ["conditional_flow", "events", "make", "make_conditional", "make_flow", "training_steps"]
+
+
+def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> EquivariantTransform:
+    """The transform of that name with random, non-trivial weights, in ``eval()``."""
+    torch.manual_seed(0)
+    transform = CONSTRUCTORS[name].build().to(dtype)
+    randomize_(transform, scale=scale, generator=torch.Generator().manual_seed(1))
+    return transform.eval()
+
+
+def make_conditional(name: str) -> EquivariantTransform:
+    """The conditional transform of that name with random, non-trivial weights, in ``eval()``."""
+    torch.manual_seed(0)
+    transform = CONDITIONAL[name].build().double()
+    randomize_(transform, generator=torch.Generator().manual_seed(1))
+    return transform.eval()
+
+
+def conditional_flow(name: str) -> EquivariantFlow:
+    """A flow of that one conditional transform on an isotropic base, in ``eval()``."""
+    transform = make_conditional(name)
+    return EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
+
+
+def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
+    """A flow of that one transform on a learnable base, in ``eval()``; also after 20 training steps."""
+    transform = make(name, dtype=dtype)
+    flow = EquivariantFlow(InvariantNormal(transform.action_in, covariance="isotypic"), [transform]).to(dtype)
+    randomize_(flow.base.module, generator=torch.Generator().manual_seed(2))
+    if trained:
+        flow.load_state_dict(_trained_state(name))
+    return flow.to(dtype).eval()
+
+
+@functools.cache
+def _trained_state(name: str) -> dict[str, Tensor]:
+    flow = make_flow(name)
+    training_steps(flow, 20)
+    return copy.deepcopy(flow.state_dict())
+
+
+def training_steps(flow: EquivariantFlow, steps: int, *, lr: float = 1e-2) -> None:
+    """Maximum likelihood on fixed data that are not symmetric themselves."""
+    flow.train()
+    parameter = next(flow.parameters())
+    x = (events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-flow(x).mean()).backward()
+        optimizer.step()
+    flow.eval()
+
+
+def events(
+    source: EquivariantFlow | EquivariantTransform, *batch: int, dtype: torch.dtype = torch.float64, seed: int = 3
+) -> Tensor:
+    """Random events of a flow's data, or of a transform's domain, of the given batch shape."""
+    action = source.action if isinstance(source, EquivariantFlow) else source.action_in
+    generator = torch.Generator().manual_seed(seed)
+    return 1.3 * torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64).to(dtype)
