@@ -27,18 +27,12 @@ from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform, GMonotone, GResidual
-from tests.constructors import (
-    CONDITIONAL,
-    CONSTRUCTORS,
-    RANDOM_IN_TRAINING,
-    conditional_flow,
-    events,
-    make_flow,
-    network,
-)
+from tests.constructors import TABLE, conditional_flow, events, make_flow, names
+from tests.constructors.actions import network
 from tests.contracts.second_device import SECOND, DevicesMixed, second_device
 
 CPU = torch.device("cpu")
+ONE = {"aten._local_scalar_dense.default": 1}
 ACTION = VectorAction.regular("C4", copies=2)
 PLAIN = VectorAction.trivial("C1", copies=8)
 BASES = {
@@ -79,17 +73,18 @@ def in_constant_memory():
     return random_weights(EquivariantFlow(InvariantNormal(action), [layer]))
 
 
-FLOWS = {
-    **{name: lambda name=name: make_flow(name) for name in CONSTRUCTORS},
-    **{f"conditional: {name}": lambda name=name: conditional_flow(name) for name in CONDITIONAL},
+OTHERS = {
     **{f"base: {name}": lambda name=name: on_base(name) for name in BASES},
     **{f"images: {name}": lambda name=name: random_weights(IMAGES[name]()) for name in IMAGES},
 }
-IN_TRAINING = {
-    **{name: FLOWS[name] for name in sorted(RANDOM_IN_TRAINING)},
-    "residual, roulette in constant memory": in_constant_memory,
-    "images: residual, in constant memory": FLOWS["images: residual, in constant memory"],
+CONSTANT_MEMORY = {
+    "of one layer": in_constant_memory,
+    "of an image flow": OTHERS["images: residual, in constant memory"],
 }
+
+
+def of_row(name):
+    return conditional_flow(name) if TABLE[name].takes_context else make_flow(name)
 
 
 @pytest.fixture
@@ -136,7 +131,7 @@ def moments(flow, device):
 
 
 def assert_the_same_elsewhere(compute, flow):
-    """The results of a computation do not depend on the device. Returns the values that were read there."""
+    """The results do not depend on the device. Returns how often each operation read a value there."""
     expected = [value.detach() for value in compute(flow, CPU)]
     with second_device() as device:
         found = compute(flow, SECOND)
@@ -149,30 +144,45 @@ def assert_the_same_elsewhere(compute, flow):
 
 def values_to_read(compute, flow):
     """The values that a score or a draw must read, for which a GPU is waited for; None: as many as it takes."""
-    layers = [layer for layer in flow.modules() if isinstance(layer, GResidual | GMonotone)]
-    direct = scored if getattr(flow.transforms[0], "fast", None) == "score" else drawn
-    if layers and not (layers == flow.transforms and isinstance(layers[0], GResidual) and compute is direct):
-        return None  # a solver asks whether it has arrived
+    if any(isinstance(layer, GResidual | GMonotone) for layer in flow.modules()):
+        layer = flow.transforms[0]
+        direct = {"score": scored, "sample": drawn}.get(getattr(layer, "fast", None))
+        if not isinstance(layer, GResidual) or len(flow.transforms) > 1 or compute is not direct:
+            return None  # a solver asks whether it has arrived
+        return {} if getattr(layer.branch, "bound", None) is not None else ONE  # a bound made of the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
         return None  # which images count
-    if compute is scored and not flow.transform.reaches_all:
-        return {"aten._local_scalar_dense.default": 1}  # whether all events are values of the transform
-    return {}
+    # whether all events are values of the transform
+    return {} if compute is drawn or flow.transform.reaches_all else ONE
 
 
-@pytest.mark.parametrize("compute", [scored, drawn])
-@pytest.mark.parametrize("name", FLOWS)
-def test_scores_draws_and_their_gradients_are_the_same_elsewhere(name, compute, unvalidated):
+def check_elsewhere(compute, flow):
     """And a GPU, which runs behind the program, is not waited for without need."""
-    flow = FLOWS[name]()
     reads = assert_the_same_elsewhere(compute, flow)
     assert values_to_read(compute, flow) in (None, reads)
 
 
-@pytest.mark.parametrize("name", IN_TRAINING)
+@pytest.mark.parametrize("compute", [scored, drawn])
+@pytest.mark.parametrize("name", TABLE)
+def test_scores_draws_and_their_gradients_are_the_same_elsewhere(name, compute, unvalidated):
+    check_elsewhere(compute, of_row(name))
+
+
+@pytest.mark.parametrize("compute", [scored, drawn])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_bases_and_image_flows_are_the_same_elsewhere(name, compute, unvalidated):
+    check_elsewhere(compute, OTHERS[name]())
+
+
+@pytest.mark.parametrize("name", names(TABLE, estimated=True))
 def test_random_scores_are_the_same_elsewhere_in_training(name, unvalidated):
-    flow = IN_TRAINING[name]().train()
-    assert any(isinstance(getattr(layer, "log_det", None), RouletteLogDet | ConstantMemory) for layer in flow.modules())
+    assert_the_same_elsewhere(scored, of_row(name).train())
+
+
+@pytest.mark.parametrize("name", CONSTANT_MEMORY)
+def test_random_scores_in_constant_memory_are_the_same_elsewhere(name, unvalidated):
+    flow = CONSTANT_MEMORY[name]().train()
+    assert any(isinstance(getattr(layer, "log_det", None), ConstantMemory) for layer in flow.modules())
     assert_the_same_elsewhere(scored, flow)
 
 
