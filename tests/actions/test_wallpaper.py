@@ -200,7 +200,7 @@ def test_other_fields_and_grids_are_refused():
     with pytest.raises(ValueError, match=r"infinitely many|cannot carry SO\(2\)"):
         translations(size=4, point_group="SO(2)")
     with pytest.raises(ValueError, match="a matrix for each of its 2048 elements; use layers on fields"):
-        _ = translations(size=16, point_group="D4").decomposition
+        _ = translations(size=16, point_group="D4", fields="regular").decomposition
 
 
 def test_translations_of_a_large_grid_are_set_up_at_once():
