@@ -4,16 +4,22 @@ import pyro
 import pytest
 import torch
 
+from tests.contracts.second_device import SECOND, second_device
 from tests.quick_look import quick_look
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+DEVICES = ["cpu", "second", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 @pytest.fixture(params=DEVICES)
 def device(request):
+    """A device of this machine, or the second one that a machine without a GPU has in name."""
+    if request.param == "second":
+        with second_device():
+            yield SECOND
+        return
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    return torch.device(request.param)
+    yield torch.device(request.param)
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])

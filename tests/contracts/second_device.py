@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["SECOND", "DevicesMixed", "SecondDevice", "second_device"]
@@ -51,6 +52,7 @@ class Labeled(Tensor):
     """A tensor that says that it is on the second device; ``numbers`` is the one on the CPU."""
 
     numbers: Tensor
+    is_meta = False  # Module.load_state_dict would say that copying to it does nothing
 
     @staticmethod
     def __new__(cls, numbers: Tensor) -> Labeled:
@@ -116,9 +118,9 @@ def _reads_values(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     return packet in _READING
 
 
-class _NumbersOnTheCpuFirst(TorchFunctionMode):
-    """torch makes tensors from Python numbers where no dispatch mode sees it: here on the CPU, from where they are
-    copied."""
+class _ByWayOfTheCpu(TorchFunctionMode):
+    """torch makes tensors from Python numbers, and lists from tensors, where no dispatch mode sees it: here by way of a
+    tensor on the CPU."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -126,6 +128,8 @@ class _NumbersOnTheCpuFirst(TorchFunctionMode):
             x, index, *value = args
             index = tuple(_of_list(part, x) for part in index) if isinstance(index, tuple) else _of_list(index, x)
             return func(x, index, *value)
+        if func is Tensor.tolist:
+            return args[0].cpu().tolist()
         if func not in _FROM_NUMBERS:
             return func(*args, **kwargs)
         device = kwargs.pop("device", None)
@@ -146,7 +150,7 @@ def second_device() -> Iterator[SecondDevice]:
     # a label does not fit into the Parameter of a plain tensor
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
-        with SecondDevice() as mode, _NumbersOnTheCpuFirst():
+        with SecondDevice() as mode, _ByWayOfTheCpu():
             yield mode
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(overwriting)
@@ -156,9 +160,11 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor
     """The operation on the numbers of its arguments, with a label on what it makes."""
     _refuse_mixing(func, args, tensors)
     device = _device_of_results(func, args, kwargs, tensors)
-    out = func(
-        *_without_labels(args), **{**_without_labels(kwargs), **({"device": _CPU} if "device" in kwargs else {})}
-    )
+    elsewhere = {"device": _CPU} if "device" in kwargs else {}
+    out = func(*_without_labels(args), **{**_without_labels(kwargs), **elsewhere})
+    if torch.Tag.inplace_view in func.tags and isinstance(args[0], Labeled):
+        with no_dispatch():  # the label changes its shape as its numbers have done
+            func(*args, **kwargs)
     known = {id(tensor.numbers if isinstance(tensor, Labeled) else tensor): tensor for tensor in tensors}
 
     def labeled(value: Any) -> Any:
@@ -207,6 +213,7 @@ _NESTS = (Tensor, list, tuple, dict)
 
 def _without_labels(value: Any) -> Any:
     if isinstance(value, Labeled):
+        assert value.shape == value.numbers.shape
         return value.numbers
     if isinstance(value, dict):
         return {key: _without_labels(each) for key, each in value.items()}

@@ -104,7 +104,8 @@ def _most_likely(joint: VectorAction, x: Tensor, mean: Tensor, weights: Tensor) 
     """The element for each draw that brings it nearest to the mean, by a weight for each number."""
     # sum w (g x - m)^2, less what is the same for all g
     nearness = [images.square() @ weights - 2 * (images @ (weights * mean)) for images in _images(joint, x)]
-    return joint.elements()[torch.cat([part.argmin(0) for part in nearness])]
+    nearest = torch.cat([part.argmin(0) for part in nearness])
+    return joint.elements().to(nearest.device)[nearest]
 
 
 def _most_spread(joint: VectorAction, x: Tensor, weights: Tensor) -> int:
