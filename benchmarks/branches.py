@@ -119,11 +119,11 @@ def fit_one(name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _slack(branch: nn.Module, x: torch.Tensor) -> tuple[float, float]:
+def _slack(branch: LipschitzNetwork | LipschitzDenseNetwork, x: torch.Tensor) -> tuple[float, float]:
     """A branch's certified bound, and the largest slope that is found."""
     branch = copy.deepcopy(branch).double()
-    bound = float(branch.lipschitz_bound())  # type: ignore[operator]
-    quick = len(branch.activations) == 1  # type: ignore[arg-type]
+    bound = float(branch.lipschitz_bound())
+    quick = len(branch.activations) == 1
     # without a closed form of the Jacobian a search would take longer than the fit: 8 points, no ascent
     return bound, largest_slope(branch, x[: 64 if quick else 8].double(), steps=15 if quick else 0)
 

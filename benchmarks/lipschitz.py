@@ -21,7 +21,7 @@ from pyro_gflows import EquivariantFlow, GActNorm, GResidual, ImageAction, Invar
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.datasets import load_data
 from pyro_gflows.infer import Adam, FitSettings, fit
-from pyro_gflows.nn import LipschitzConv, LipschitzLinear, LipschitzNetwork
+from pyro_gflows.nn import Contraction, LipschitzConv, LipschitzLinear, LipschitzNetwork
 from pyro_gflows.testing import randomize_
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,7 +35,7 @@ def matrix(layer: nn.Module, action: LinearAction) -> Tensor:
         return (layer(units) - layer(torch.zeros_like(units))).flatten(1).T
 
 
-def largest_slope(branch: nn.Module, x: Tensor, *, starts: int = 4, steps: int = 15) -> float:
+def largest_slope(branch: Contraction, x: Tensor, *, starts: int = 4, steps: int = 15) -> float:
     """The largest singular value of the Jacobian over the points x and what gradient ascent finds from the best."""
     norms = torch.cat([_norms(branch, part) for part in x.split(16)])
     best = float(norms.max())
@@ -50,9 +50,9 @@ def largest_slope(branch: nn.Module, x: Tensor, *, starts: int = 4, steps: int =
     return best
 
 
-def _norms(branch: nn.Module, x: Tensor, *, graph: bool = False) -> Tensor:
+def _norms(branch: Contraction, x: Tensor, *, graph: bool = False) -> Tensor:
     with torch.set_grad_enabled(graph):
-        jacobian = branch.call_and_jacobian(x)[1]  # type: ignore[operator]
+        jacobian = branch.call_and_jacobian(x)[1]
     return torch.linalg.matrix_norm(jacobian, 2)
 
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.nn import SlopeSplines
+from pyro_gflows.nn import Contraction, SlopeSplines
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GResidual
 from pyro_gflows.transforms.one_way import Fast
 
 __all__ = ["PlainBranch", "SplineCouplingFlow", "plain_residual_flow"]
 
 
-class PlainBranch(nn.Module):
+class PlainBranch(Contraction):
     r"""One hidden layer, a contraction: :math:`f(x) = c\,V^T s(U x)` with :math:`|U|, |V| = 1, |s'| < 1`.
 
     Without a symmetry this one bound of the whole layer is better than ``nn.LipschitzSum`` of one-term bounds, which is
@@ -32,9 +32,12 @@ class PlainBranch(nn.Module):
         bound: The constant c.
     """
 
+    bound: float
+    row: Tensor
+
     def __init__(self, terms: int, *, knots: int, limit: float, bound: float = 0.99) -> None:
         super().__init__()
-        self.bound = bound
+        self.action, self.bound = VectorAction.plane("C1"), bound
         self.splines = SlopeSplines(terms, knots=knots, limit=limit)
         u = torch.randn(terms, 2)
         self.u = nn.Parameter(u / u.norm(dim=1, keepdim=True))

@@ -8,7 +8,7 @@ import inspect
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ __all__ = [
     "casting",
     "full_precision",
     "guarded",
+    "guarded_method",
     "is_low",
     "on_methods",
     "refuse_low",
@@ -178,6 +179,14 @@ def guarded() -> Iterator[None]:
         yield
     finally:
         _GUARD.inside = before
+
+
+def guarded_method(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A method that is computed in full precision where it is called from outside of such methods.
+
+    The form of :func:`on_methods` that decorates one method.
+    """
+    return cast(Callable[_P, _R], _Guarded(method, None))
 
 
 def on_methods(

@@ -4,8 +4,8 @@ import warnings
 from typing import Any
 
 from pyro_gflows.actions.base import Action, LinearAction
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
-from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.default_split import default_split
 from pyro_gflows.actions.escnn_door import escnn_group
 from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup
@@ -13,8 +13,8 @@ from pyro_gflows.actions.group_base import EnumerableGroup, Group
 from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
-from pyro_gflows.actions.irrep_basis import SubRepresentation
 from pyro_gflows.actions.irrep_split import IrrepSplit, isotypic_split
+from pyro_gflows.actions.isotype import Isotype
 from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split, plain_checkerboard_split
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.off_grid import OffGridAction
@@ -28,6 +28,7 @@ from pyro_gflows.actions.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
+from pyro_gflows.actions.restriction import SubRepresentation
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits import Split
 from pyro_gflows.actions.symmetric import SymmetricGroup
@@ -43,6 +44,7 @@ __all__ = [
     "ContinuousGroup",
     "CoordinateSplit",
     "CyclicGroup",
+    "Decomposition",
     "DefiningRepresentation",
     "DihedralGroup",
     "EnumerableGroup",

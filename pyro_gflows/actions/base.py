@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical_form import nearest_image, reference_event
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype, decompose, merge
+from pyro_gflows.actions.decomposition import decompose, side_by_side
 from pyro_gflows.actions.group_base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
@@ -201,8 +201,8 @@ class LinearAction(Action):
 
     @property
     @abstractmethod
-    def decomposition(self) -> list[Isotype]:
-        """Isotypic components of the flattened event."""
+    def decomposition(self) -> Decomposition:
+        """Isotypic components of the event: projections on them, and the change of basis to coordinates in them."""
 
     @functools.cached_property
     @as_constants()
@@ -233,10 +233,10 @@ class LinearAction(Action):
         """How many entries along dimension ``-event_dim`` each field takes."""
         return [field.size for field in self.fields]
 
-    def field_decomposition(self) -> list[Isotype]:
+    def field_decomposition(self) -> Decomposition:
         """Isotypic components of the fields alone (for vectors, of the whole event)."""
-        offsets = list(itertools.accumulate(self.field_sizes, initial=0))
-        return merge([decompose(field) for field in self.fields], offsets[:-1], offsets[-1])
+        known = {field: decompose(field) for field in dict.fromkeys(self.fields)}
+        return side_by_side([known[field] for field in self.fields], self.field_sizes)
 
     def invariants(self) -> Tensor:
         """Orthonormal field vectors that every element leaves alone, shape ``(count, sum(field_sizes))``."""

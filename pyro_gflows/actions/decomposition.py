@@ -11,54 +11,23 @@ basis they were trained in.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical import Nearly, canonical_rows
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import Group
+from pyro_gflows.actions.isotype import Isotype, Summands
 from pyro_gflows.actions.representations import Representation
 
-__all__ = ["Isotype", "decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge"]
+__all__ = ["decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge", "side_by_side"]
 
 _TOLERANCE = 1e-8
-
-
-@dataclass(frozen=True)
-class Isotype:
-    r"""One irreducible representation V, and where it sits in the event.
-
-    Attributes:
-        basis: shape ``(m, d, D)``; row (a, i) is the i-th basis vector of the a-th copy, all rows orthonormal, and
-            every copy carries the same matrices.
-        commutant: shape ``(1 | 2 | 4, d, d)``; an orthogonal basis of the maps that commute with V (the identity
-            first): the type of V is real, complex or quaternionic.
-        representation: where ``V`` was first found, with the rows that carry it.
-        labels: for each copy, the index of the summand of the direct sum it lies in.
-        is_trivial: V is the trivial representation.
-    """
-
-    basis: Tensor
-    commutant: Tensor
-    representation: tuple[Representation, Tensor]
-    labels: tuple[int, ...]
-    is_trivial: bool
-
-    @property
-    def multiplicity(self) -> int:
-        return self.basis.shape[0]
-
-    @property
-    def dim(self) -> int:
-        return self.basis.shape[1]
-
-    def irrep(self, elements: Tensor) -> Tensor:
-        """The matrices of V, shape ``batch + (d, d)``."""
-        representation, rows = self.representation
-        return rows @ representation.matrices(elements) @ rows.T
 
 
 def _average(group: Group, band: int, left: Representation, middle: Tensor, right: Representation) -> Tensor:
@@ -136,47 +105,111 @@ def is_trivial(representation: Representation, rows: Tensor) -> bool:
 
 @functools.lru_cache(maxsize=256)
 @as_constants()
-def decompose(representation: Representation) -> list[Isotype]:
+def decompose(representation: Representation) -> Decomposition:
     """The isotypic components of one representation in canonical bases, the trivial one first, then by dimension."""
     return isotypes_of(
         representation, [canonical_rows(rows.T @ rows) for rows in irreducible_subspaces(representation)]
     )
 
 
-def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> list[Isotype]:
+def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> Decomposition:
     """The isotypic components, from irreducible subspaces that add up to the whole space."""
-    singles = [
-        Isotype(
-            rows[None],
+    places = torch.arange(representation.size)[None]
+    known: list[Isotype] = []
+    copies: list[list[Tensor]] = []
+    for rows in subspaces:
+        single = Isotype(
+            (),
             _commutant(representation, rows),
             (representation, rows),
-            (0,),
             is_trivial(representation, rows),
+            torch.Size([representation.size]),
         )
-        for rows in subspaces
+        match = _match(single, known)
+        if match is None:
+            known.append(single)
+            copies.append([rows])
+        else:
+            index, change = match
+            copies[index].append(change @ rows)
+    found = [
+        replace(
+            isotype,
+            summands=(Summands(_given(torch.stack(rows)), len(rows), places, (0,), (0,)),),
+        )
+        for isotype, rows in zip(known, copies, strict=True)
     ]
-    return merge([singles], [0], representation.size)
+    return Decomposition(sorted(found, key=_rank))
 
 
-def merge(parts: Sequence[Sequence[Isotype]], offsets: Sequence[int], size: int) -> list[Isotype]:
-    """Isotypic components of a direct sum, from those of its summands, which start at ``offsets`` of the event."""
-    found: list[tuple[Isotype, list[Tensor], list[int]]] = []
-    for label, (part, offset) in enumerate(zip(parts, offsets, strict=True)):
-        for isotype in part:
-            rows = torch.zeros(isotype.multiplicity, isotype.dim, size, dtype=torch.float64)
-            rows[..., offset : offset + isotype.basis.shape[-1]] = isotype.basis
-            # copies of one field hold the very same irreps: no average over the group is needed to see it
-            same = [entry for entry in found if entry[0].representation[1] is isotype.representation[1]]
-            for known, bases, labels in same or found:
-                change = None if known.is_trivial != isotype.is_trivial else intertwiner(isotype, known)
-                if change is not None:
-                    bases.append(change @ rows)
-                    labels += [label] * isotype.multiplicity
-                    break
+def merge(
+    parts: Sequence[Decomposition],
+    places: Sequence[Tensor],
+    event_shape: torch.Size,
+    *,
+    labels: Sequence[int] | None = None,
+    too_large: str | None = None,
+) -> Decomposition:
+    """Isotypic components of a direct sum, from those of its summands.
+
+    Args:
+        parts: the components of each summand; summands with the very same object are alike.
+        places: which entries of the flattened event each summand is.
+        event_shape: the shape of one event.
+        labels: the field that each summand belongs to; unless given, each is its own.
+        too_large: why dense bases are not given; None: they are.
+    """
+    alike: dict[int, list[int]] = {}
+    for order, part in enumerate(parts):
+        alike.setdefault(id(part), []).append(order)
+    known: list[Isotype] = []
+    summands: list[list[Summands]] = []
+    for orders in alike.values():
+        stacked = torch.stack([places[order] for order in orders])
+        fields = tuple(order if labels is None else labels[order] for order in orders)
+        for isotype in parts[orders[0]]:
+            match = _match(isotype, known)
+            change = None if match is None else match[1]
+            rows = isotype.basis if change is None else change @ isotype.basis
+            group = Summands(_given(rows), len(rows), stacked, tuple(orders), fields)
+            if match is None:
+                known.append(isotype)
+                summands.append([group])
             else:
-                found.append((isotype, [rows], [label] * isotype.multiplicity))
-    merged = [
-        Isotype(torch.cat(bases), known.commutant, known.representation, tuple(labels), known.is_trivial)
-        for known, bases, labels in found
+                summands[match[0]].append(group)
+    found = [
+        replace(
+            isotype,
+            summands=tuple(groups),
+            event_shape=event_shape,
+            too_large=too_large,
+        )
+        for isotype, groups in zip(known, summands, strict=True)
     ]
-    return sorted(merged, key=lambda isotype: (not isotype.is_trivial, isotype.dim))
+    return Decomposition(sorted(found, key=_rank))
+
+
+def side_by_side(parts: Sequence[Decomposition], sizes: Sequence[int]) -> Decomposition:
+    """Isotypic components of vectors that are a direct sum, from those of its summands and their sizes."""
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return merge(parts, [torch.arange(*pair) for pair in itertools.pairwise(ends)], torch.Size([ends[-1]]))
+
+
+def _match(isotype: Isotype, known: Sequence[Isotype]) -> tuple[int, Tensor] | None:
+    """Which of the known components is of the same irrep, and the change of basis to its V."""
+    # copies of one field hold the very same irreps: no average over the group is needed to see it
+    same = [index for index, other in enumerate(known) if other.representation[1] is isotype.representation[1]]
+    for index in same or range(len(known)):
+        other = known[index]
+        change = None if other.is_trivial != isotype.is_trivial else intertwiner(isotype, other)
+        if change is not None:
+            return index, change
+    return None
+
+
+def _given(rows: Tensor) -> Callable[[], Tensor]:
+    return lambda: rows
+
+
+def _rank(isotype: Isotype) -> tuple[bool, int]:
+    return (not isotype.is_trivial, isotype.dim)

@@ -12,8 +12,9 @@ from torch import Tensor
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.canonical_form import nearest_shift
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype
+from pyro_gflows.actions.fourier import FourierDecomposition
 from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.image_decomposition import image_isotypes
@@ -30,7 +31,7 @@ from pyro_gflows.registry import registered
 
 __all__ = ["ImageAction"]
 
-_LARGEST_DECOMPOSED = 512
+_LARGEST_DENSE = 512
 _LARGEST_LISTED = 2**25
 
 
@@ -208,13 +209,25 @@ class ImageAction(LinearAction):
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
-    def decomposition(self) -> list[Isotype]:
-        if self.numel > _LARGEST_DECOMPOSED:
-            raise ValueError(
-                f"the isotypic components of an image are computed for at most {_LARGEST_DECOMPOSED} numbers, got "
-                f"{self.numel} in {self}; use layers on fields, such as convolutions"
+    def decomposition(self) -> Decomposition:
+        too_large = None
+        if self.numel > _LARGEST_DENSE:
+            too_large = (
+                f"the basis of an isotypic component of an image is given for at most {_LARGEST_DENSE} numbers, got "
+                f"{self.numel} in {self}; use layers on fields, such as convolutions, or isotype.project(x), which "
+                "needs no basis; isotype.dense_basis() computes it all the same"
             )
-        return image_isotypes(self.group, self._whole_fields(), self.grid_permutations())
+        group = self.group
+        if too_large is not None and isinstance(group, WallpaperGroup) and self._is_sum_of_waves(group):
+            turns = None if group.point_group.order == 1 else group.linear
+            return FourierDecomposition(self, group.shifts, step=group.step, point_group=turns, too_large=too_large)
+        fields, targets = self._whole_fields(), self.grid_permutations()
+        return image_isotypes(self.group, fields, targets, self.event_shape, too_large=too_large)
+
+    def _is_sum_of_waves(self, group: WallpaperGroup) -> bool:
+        """Whether isotypic components are waves: channels stay as they are, and shifts are by single pixels."""
+        point_group = group.point_group
+        return point_group.order == 1 or (group.step == 1 and set(self.fields) == {TrivialRepresentation(point_group)})
 
     def _whole_fields(self) -> Sequence[Representation]:
         """The fields as representations of the whole group, in which shifts leave channels as they are."""

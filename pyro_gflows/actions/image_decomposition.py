@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.decomposition import Isotype, decompose, merge
+from pyro_gflows.actions.components import Decomposition
+from pyro_gflows.actions.decomposition import decompose, merge
 from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, permutation_matrices
@@ -17,8 +16,15 @@ from pyro_gflows.actions.representations import MatrixRepresentation, Representa
 __all__ = ["image_isotypes"]
 
 
-def image_isotypes(group: EnumerableGroup, fields: Sequence[Representation], targets: Tensor) -> list[Isotype]:
-    """The isotypic components of images (C, H, W), flattened.
+def image_isotypes(
+    group: EnumerableGroup,
+    fields: Sequence[Representation],
+    targets: Tensor,
+    event_shape: torch.Size,
+    *,
+    too_large: str | None = None,
+) -> Decomposition:
+    """The isotypic components of images (C, H, W).
 
     An image is a direct sum of small representations, one for each field on each orbit of pixels. Few of them differ,
     and each is decomposed once.
@@ -27,26 +33,32 @@ def image_isotypes(group: EnumerableGroup, fields: Sequence[Representation], tar
         group: acts on pixels and channels.
         fields: how it acts on the channels of each field.
         targets: to which pixel each element sends each pixel, shape ``(|G|, H * W)``.
+        event_shape: (C, H, W).
+        too_large: why dense bases are not given; None: they are.
     """
     elements, orbits = group.elements(), connected_components(targets)
-    parts, order, owner = [], [], []
+    position = torch.empty(targets.shape[-1], dtype=torch.int64)
+    for orbit in orbits:
+        position[orbit] = torch.arange(len(orbit))
+    within = position[targets]
+    moves = [within[:, orbit] for orbit in orbits]
+    known: dict[tuple[Representation, bytes], Decomposition] = {}
+    parts, places, labels = [], [], []
     start = 0
     for label, field in enumerate(fields):
-        for orbit in orbits:
-            position = torch.zeros(targets.shape[-1], dtype=torch.int64)
-            position[orbit] = torch.arange(len(orbit))
-            pixels = permutation_matrices(position[targets[:, orbit]])
-            table = (field.matrices(elements)[:, :, None, :, None] * pixels[:, None, :, None, :]).flatten(3, 4)
-            parts.append(decompose(MatrixRepresentation(group, table.flatten(1, 2), name="field on an orbit")))
-            channel = start + torch.arange(field.size)
-            order.append((channel[:, None] * targets.shape[-1] + orbit).flatten())
-            owner.append(label)
+        channels = (start + torch.arange(field.size))[:, None] * targets.shape[-1]
+        for orbit, move in zip(orbits, moves, strict=True):
+            key = (field, move.numpy().tobytes())
+            if key not in known:
+                known[key] = decompose(_on_orbit(group, field.matrices(elements), move))
+            parts.append(known[key])
+            places.append((channels + orbit).flatten())
+            labels.append(label)
         start += field.size
-    offsets = list(itertools.accumulate((len(place) for place in order), initial=0))[:-1]
-    place = torch.cat(order).argsort()
-    return [
-        dataclasses.replace(
-            isotype, basis=isotype.basis[..., place], labels=tuple(owner[label] for label in isotype.labels)
-        )
-        for isotype in merge(parts, offsets, start * targets.shape[-1])
-    ]
+    return merge(parts, places, event_shape, labels=labels, too_large=too_large)
+
+
+def _on_orbit(group: EnumerableGroup, channels: Tensor, move: Tensor) -> Representation:
+    """A field on one orbit of pixels."""
+    table = channels[:, :, None, :, None] * permutation_matrices(move)[:, None, :, None, :]
+    return MatrixRepresentation(group, table.flatten(3, 4).flatten(1, 2), name="field on an orbit")

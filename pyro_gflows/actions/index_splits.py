@@ -13,9 +13,9 @@ from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.irrep_basis import restriction
 from pyro_gflows.actions.orbits import invariant_sets, orbit_fields
 from pyro_gflows.actions.representations import Representation
+from pyro_gflows.actions.restriction import restricted_to_subspace
 from pyro_gflows.actions.splits import Split, balanced_halves
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.registry import registered
@@ -105,7 +105,7 @@ def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], l
             fields.append(field)
         elif own:
             rows = torch.eye(field.size, dtype=torch.float64)[own]
-            piece = restriction(field, rows, f"{len(own)} entries of {field.name}")
+            piece = restricted_to_subspace(field, rows, f"{len(own)} entries of {field.name}")
             own, pieces = _typed(piece, own)
             fields += pieces
         order += [start + index for index in own]

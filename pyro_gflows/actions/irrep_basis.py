@@ -10,67 +10,35 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
-from pyro_gflows.actions.canonical import Nearly, canonical_rows, first_largest
-from pyro_gflows.actions.decomposition import Isotype, is_trivial
-from pyro_gflows.actions.groups import EnumerableGroup, require_enumerable
-from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
-from pyro_gflows.registry import registered
+from pyro_gflows.actions.canonical import canonical_rows, first_largest
+from pyro_gflows.actions.decomposition import is_trivial
+from pyro_gflows.actions.group_base import require_enumerable
+from pyro_gflows.actions.isotype import Isotype
+from pyro_gflows.actions.representations import Representation
+from pyro_gflows.actions.restriction import restricted_to_subspace
 
 __all__ = [
     "IrreducibleBlock",
-    "SubRepresentation",
+    "along_fields",
     "block_of",
     "block_rows",
     "irreducible_blocks",
     "monomial_basis",
     "reflection_axes",
-    "restriction",
 ]
 
 _ROUNDING = 1e-9
 
 
-@registered
-class SubRepresentation(Representation):
-    r"""A representation on an invariant subspace of another one, :math:`g \mapsto R\,\rho(g)\,R^T`.
+def along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
+    """A matrix applied to the fields of events: to vectors, or to the channels of images at each pixel.
 
-    Args:
-        representation: rho.
-        rows: R, orthonormal rows that span the subspace, float64.
-
-    Raises:
-        ValueError: the rows are not orthonormal (to 1e-10), or not of the representation's size.
+    >>> along_fields(torch.ones(1, 3), torch.ones(2, 3, 4, 4), 3).shape
+    torch.Size([2, 1, 4, 4])
     """
-
-    def __init__(self, representation: Representation, rows: Tensor) -> None:
-        self.rows = torch.as_tensor(rows, dtype=torch.float64)
-        if self.rows.ndim != 2 or self.rows.shape[1] != representation.size:
-            raise ValueError(f"expected rows of shape (n, {representation.size}), got {tuple(self.rows.shape)}")
-        if not torch.allclose(self.rows @ self.rows.T, torch.eye(len(self.rows), dtype=torch.float64), atol=1e-10):
-            raise ValueError("expected orthonormal rows")
-        self.representation, self.group, self.band = representation, representation.group, representation.band
-        self.size = len(self.rows)
-        self.name = f"{self.size} dimensions of {representation.name}"
-
-    def matrices(self, elements: Tensor) -> Tensor:
-        return self.rows @ self.representation.matrices(elements) @ self.rows.T
-
-    def _key(self) -> tuple[object, ...]:
-        return (type(self).__name__, self.representation, Nearly(self.rows))
-
-
-def restriction(field: Representation, rows: Tensor, name: str) -> Representation:
-    """The field on the invariant subspace that the rows span; for finite groups a table, exact where it can be."""
-    group = field.group
-    if not isinstance(group, EnumerableGroup):
-        return SubRepresentation(field, rows)
-    table = rows @ field.matrices(group.elements()) @ rows.T
-    whole = table.round()
-    if bool((table - whole).abs().max() < _ROUNDING):
-        table = whole + 0.0  # no negative zeros
-    if table.shape[-1] == 1 and bool((table == 1.0).all()):
-        return TrivialRepresentation(group)
-    return MatrixRepresentation(group, table, name=name)
+    if event_dim == 1:
+        return x @ matrix.T
+    return (matrix @ x.flatten(1 - event_dim)).unflatten(-1, x.shape[1 - event_dim :])
 
 
 @dataclass(frozen=True)
@@ -120,7 +88,7 @@ def block_of(action: LinearAction, rows: Tensor) -> IrreducibleBlock:
         representation = field
     else:
         name = "sign" if len(rows) == 1 else f"irrep of {len(rows)} dimensions"
-        representation = restriction(field, local, name)
+        representation = restricted_to_subspace(field, local, name)
     return IrreducibleBlock(rows, representation, is_trivial(field, local))
 
 

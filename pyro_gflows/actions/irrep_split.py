@@ -13,7 +13,7 @@ from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.irrep_basis import IrreducibleBlock, block_of, irreducible_blocks
+from pyro_gflows.actions.irrep_basis import IrreducibleBlock, along_fields, block_of, irreducible_blocks
 from pyro_gflows.actions.splits import Split, balanced_halves
 from pyro_gflows.registry import registered
 
@@ -78,13 +78,13 @@ class IrrepSplit(Split):
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         self.action.check_event(x)
-        changed = _along_fields(self._matrix(x), x, self.action.event_dim)
+        changed = along_fields(self._matrix(x), x, self.action.event_dim)
         return changed.split([sum(part.field_sizes) for part in self.parts], -self.action.event_dim)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         self.check_parts(parts)
         changed = torch.cat(list(parts), -self.action.event_dim)
-        return _along_fields(self._matrix(changed).T, changed, self.action.event_dim)
+        return along_fields(self._matrix(changed).T, changed, self.action.event_dim)
 
     def computed_arguments(self) -> dict[str, Any]:
         """The parts and the rows of the blocks: layers' weights refer to them."""
@@ -127,12 +127,6 @@ def _given(action: LinearAction, rows: Sequence[Tensor]) -> list[IrreducibleBloc
     if len(basis) != size or not torch.allclose(basis @ basis.T, identity, rtol=0, atol=1e-10):
         raise ValueError(f"expected blocks whose {size} rows are orthonormal for {action}, got {len(basis)} rows")
     return blocks
-
-
-def _along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
-    if event_dim == 1:
-        return x @ matrix.T
-    return (matrix @ x.flatten(1 - event_dim)).unflatten(-1, x.shape[1 - event_dim :])
 
 
 def _default(action: LinearAction, blocks: list[IrreducibleBlock]) -> list[list[int]]:

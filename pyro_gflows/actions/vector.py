@@ -13,8 +13,8 @@ from torch import Tensor
 from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.closure import generate_group
+from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import Isotype
 from pyro_gflows.actions.escnn_door import representation_data
 from pyro_gflows.actions.group_base import EnumerableGroup, Group
 from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup
@@ -179,7 +179,7 @@ class VectorAction(LinearAction):
     # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
-    def decomposition(self) -> list[Isotype]:
+    def decomposition(self) -> Decomposition:
         return self.field_decomposition()
 
     def lift(self, product: ProductGroup, index: int) -> VectorAction:

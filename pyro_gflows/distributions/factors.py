@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis, isotypic_basis
 
 __all__ = ["FACTORS", "FullFactor", "InvariantMean", "IsotropicFactor", "IsotypicFactor"]
 
@@ -43,20 +44,21 @@ class IsotropicFactor(nn.Module):
 class IsotypicFactor(nn.Module):
     r""":math:`L = Q^T \mathrm{diag}(e^{s_i})`: one scale for each isotypic component, Q the isotypic basis."""
 
+    basis: ChangeOfBasis
     component: Tensor
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
-        self.basis = FixedBasis(_basis(action))
-        sizes = torch.tensor([isotype.multiplicity * isotype.dim for isotype in action.decomposition])
+        self.basis = isotypic_basis(action)
+        sizes = torch.tensor(self.basis.sizes)
         self.register_buffer("component", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
         self.log_scale = nn.Parameter(torch.zeros(len(sizes)))
 
     def forward(self, z: Tensor) -> Tensor:
-        return (z * self._log_scales(z).exp()) @ self.basis(z)
+        return self.basis.event(z * self._log_scales(z).exp())
 
     def solve(self, x: Tensor) -> Tensor:
-        return (x @ self.basis(x).T) * (-self._log_scales(x)).exp()
+        return self.basis.coordinates(x) * (-self._log_scales(x)).exp()
 
     def log_det(self) -> Tensor:
         return self.log_scale[self.component].sum()
@@ -64,8 +66,7 @@ class IsotypicFactor(nn.Module):
     @torch.no_grad()
     def match_(self, covariance: Tensor) -> None:
         """Take the mean variance of each component."""
-        basis = self.basis(covariance)
-        variances = (basis @ covariance @ basis.T).diagonal()
+        variances = self.basis.coordinates(self.basis.coordinates(covariance).T).diagonal()
         count = torch.bincount(self.component).to(variances)
         total = torch.zeros_like(count).index_add_(0, self.component, variances)
         self.log_scale.copy_(0.5 * (total / count).log())
@@ -84,7 +85,7 @@ class FullFactor(nn.Module):
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
-        self.basis = FixedBasis(_basis(action))
+        self.basis = IsotypicBasis.of(action.decomposition, action.numel)
         self.dims = [isotype.dim for isotype in action.decomposition]
         self.multiplicities = [isotype.multiplicity for isotype in action.decomposition]
         self.log_diagonal = nn.Parameter(torch.zeros(sum(self.multiplicities)))
@@ -96,12 +97,12 @@ class FullFactor(nn.Module):
                 self.below[str(i)] = nn.Parameter(torch.zeros(len(isotype.commutant), m * (m - 1) // 2))
 
     def forward(self, z: Tensor) -> Tensor:
-        parts = zip(self._split(z), self._triangles(z), strict=True)
-        return torch.cat([part @ triangle.T for part, triangle in parts], -1) @ self.basis(z)
+        parts = zip(z.split(self.basis.sizes, -1), self._triangles(z), strict=True)
+        return self.basis.event(torch.cat([part @ triangle.T for part, triangle in parts], -1))
 
     def solve(self, x: Tensor) -> Tensor:
         # one row an event: a batched triangular solve would copy the triangle for every batch row
-        parts = zip(self._split(x.reshape(-1, x.shape[-1]) @ self.basis(x).T), self._triangles(x), strict=True)
+        parts = zip(self.basis.split(x.reshape(-1, x.shape[-1])), self._triangles(x), strict=True)
         solved = [torch.linalg.solve_triangular(triangle.T, part, upper=True, left=False) for part, triangle in parts]
         return torch.cat(solved, -1).reshape(x.shape)
 
@@ -112,7 +113,7 @@ class FullFactor(nn.Module):
     @torch.no_grad()
     def match_(self, covariance: Tensor) -> None:
         """Take a positive covariance, so far as it commutes with the group and is real on each irrep."""
-        inner = self.basis(covariance) @ covariance @ self.basis(covariance).T
+        inner = self.basis.coordinates(self.basis.coordinates(covariance).T)
         start = 0
         for i, (m, d) in enumerate(zip(self.multiplicities, self.dims, strict=True)):
             block = inner[start : start + m * d, start : start + m * d].reshape(m, d, m, d)
@@ -123,9 +124,6 @@ class FullFactor(nn.Module):
             if m > 1:
                 row, column = torch.tril_indices(m, m, -1, device=triangle.device)
                 self.below[str(i)].zero_()[0] = triangle[row, column]
-
-    def _split(self, coordinates: Tensor) -> tuple[Tensor, ...]:
-        return coordinates.split([m * d for m, d in zip(self.multiplicities, self.dims, strict=True)], -1)
 
     def _triangles(self, like: Tensor) -> list[Tensor]:
         """The matrices T_i, each of shape (m d, m d)."""
@@ -146,24 +144,21 @@ class FullFactor(nn.Module):
 class InvariantMean(nn.Module):
     """A learnable mean on the trivial component, the only vectors that the group leaves alone."""
 
+    basis: ChangeOfBasis
+
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
-        trivial = [isotype for isotype in action.decomposition if isotype.is_trivial]
-        if not trivial:
+        first = action.decomposition[0]
+        if not first.is_trivial:
             raise ValueError(
                 f"{action} has no trivial component, so every invariant density has mean 0; use mean=False"
             )
-        self.basis = FixedBasis(trivial[0].basis.flatten(0, 1))
-        self.coordinates = nn.Parameter(torch.zeros(trivial[0].multiplicity))
+        self.basis = isotypic_basis(action, 1)
+        self.coordinates = nn.Parameter(torch.zeros(first.multiplicity))
 
     def forward(self, like: Tensor) -> Tensor:
         """The mean, shape (numel,), in the dtype of ``like``."""
-        return self.coordinates.to(like) @ self.basis(like)
-
-
-def _basis(action: LinearAction) -> Tensor:
-    """All isotypic bases under one another: an orthogonal matrix of shape (numel, numel)."""
-    return torch.cat([isotype.basis.flatten(0, 1) for isotype in action.decomposition])
+        return self.basis.event(self.coordinates.to(like))
 
 
 FACTORS: dict[str, Any] = {"full": FullFactor, "isotropic": IsotropicFactor, "isotypic": IsotypicFactor}

@@ -12,6 +12,7 @@ from torch._utils import _flatten_dense_tensors
 from torch.nn import functional
 
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.numerics.tracing import is_tracing
 from pyro_gflows.numerics.transforms_active import transforming
 
 __all__ = ["LastDraw"]
@@ -114,7 +115,7 @@ def _graphs(tensors: list[Tensor]) -> tuple[list[bool], list[Any], list[torch.Si
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
     """Copies of all the tensors as one vector of 64 bits on each device, in which NaN is the same as NaN."""
-    if torch._C._get_tracing_state() is not None:  # which knows no views of bits
+    if is_tracing():  # which knows no views of bits
         return [tensor.clone() for tensor in tensors]
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:

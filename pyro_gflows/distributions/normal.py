@@ -26,7 +26,9 @@ class InvariantNormal(SphericalBase):
         action: how the group moves an event.
         covariance: ``"isotropic"``, the fixed identity; ``"isotypic"``, one learnable scale for each isotypic
             component; ``"full"``, every covariance that commutes with the action: for each irrep a Hermitian positive
-            matrix over R, C or H, by the irrep's type. All start at the identity.
+            matrix over R, C or H, by the irrep's type. All start at the identity. On images "isotypic" takes no more
+            memory than the event, at any size: under translations it is a stationary field with a learnable power
+            spectrum.
         mean: learn a mean on the trivial component (it starts at 0); otherwise the mean is 0.
         validate_args: as for every torch distribution.
 

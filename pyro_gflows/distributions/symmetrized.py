@@ -16,6 +16,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
+from pyro_gflows.numerics.tracing import is_tracing
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -125,8 +126,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     def _scores(self, orbit: Tensor) -> Tensor:
         """The base's scores of all images; gradients go through those alone that the sum can tell from 0."""
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not torch.is_grad_enabled() or self.batch_shape or tracing or transforming():
+        if not torch.is_grad_enabled() or self.batch_shape or is_tracing() or transforming():
             return self.base.log_prob(orbit)
         with torch.no_grad():
             scores = self.base.log_prob(orbit)

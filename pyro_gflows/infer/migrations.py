@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.decomposition import irreducible_subspaces, isotypes_of, merge
+from pyro_gflows.actions.decomposition import irreducible_subspaces, isotypes_of, side_by_side
 from pyro_gflows.actions.irrep_basis import block_rows, monomial_basis
 from pyro_gflows.registry import build, describe
 
@@ -93,11 +92,10 @@ def eigenvector_blocks(action: LinearAction) -> list[Tensor]:
     Their bases are eigenvectors; those of a degenerate eigenvalue are decided by rounding, so they are those of the
     version that wrote the file only on a machine that computes alike.
     """
-    offsets = list(itertools.accumulate(action.field_sizes, initial=0))
     parts = [isotypes_of(field, irreducible_subspaces(field)) for field in action.fields]
     return [
         rows
-        for isotype in merge(parts, offsets[:-1], offsets[-1])
+        for isotype in side_by_side(parts, action.field_sizes)
         for rows in block_rows(action, isotype, monomial_basis(isotype, action, _eigenvectors), _largest)
     ]
 

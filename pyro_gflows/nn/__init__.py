@@ -6,6 +6,7 @@ from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conditional_branch import ConditionalBranch
 from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
+from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.hidden_fields import HiddenFields
@@ -23,6 +24,7 @@ from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
+from pyro_gflows.nn.terms import Term
 
 __all__ = [
     "AlmostOrthogonalConv",
@@ -31,7 +33,9 @@ __all__ = [
     "ConcatenatedLipSwish",
     "ConditionalBranch",
     "Conditioner",
+    "Contraction",
     "Curves",
+    "CustomContraction",
     "EquivariantCNN",
     "EquivariantConv",
     "EquivariantLinear",
@@ -58,6 +62,7 @@ __all__ = [
     "SortedPairs",
     "Splines",
     "SteerableConv",
+    "Term",
     "conditioner",
     "conditioner_from",
     "kernels_once",

@@ -15,24 +15,33 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.registry import registered
 
-__all__ = ["LipSwish", "Pointwise", "SortedPairs", "Splines"]
+__all__ = ["Activation", "LipSwish", "Pointwise", "SortedPairs", "Splines"]
 
 
-class Pointwise(nn.Module):
-    """A function of one number, applied to every entry of permutation fields."""
+class Activation(nn.Module):
+    """An equivariant map from fields to copies of them, with its Lipschitz constant."""
 
+    action: LinearAction
     lipschitz: float = 1.0
+    """A constant that holds for all weights; ``inf`` where there is none."""
     fan_out = 1
-    """How many numbers it makes of each: the output's fields are as many copies of the input's, one after the other."""
+    """How many entries it makes of each: the output's fields are as many copies of the input's, one after the other."""
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
+        self.action = action
+
+
+class Pointwise(Activation):
+    """A function of one number, applied to every entry of permutation fields."""
+
+    def __init__(self, action: LinearAction) -> None:
+        super().__init__(action)
         if not action.is_permutation:
             raise ValueError(
                 f"{type(self).__name__} acts pointwise, so it needs fields that are permuted (trivial, regular, "
                 f"quotient), got {action}; on other fields use SoftThresholdNorm"
             )
-        self.action = action
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value, and the slope of each of its entries."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_image
+from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
-from pyro_gflows.nn.networks import EquivariantNetwork, hidden_action
+from pyro_gflows.nn.networks import LayerChain, hidden_action
 from pyro_gflows.nn.norm_activations import GatedNorm
 from pyro_gflows.registry import registered
 
@@ -26,7 +27,7 @@ def _side_by_side(actions: Sequence[LinearAction]) -> tuple[LinearAction, list[i
 
 
 @registered
-class AutoregressiveNetwork(EquivariantNetwork):
+class AutoregressiveNetwork(LayerChain):
     r"""An equivariant network from k blocks to k blocks of parameters, the j-th a function of the blocks before j.
 
     Every field carries a label; a weight between two fields is kept only where it looks back. On vectors the masks act
@@ -88,10 +89,10 @@ class AutoregressiveNetwork(EquivariantNetwork):
         columns = torch.tensor(labels_in).repeat_interleave(torch.tensor(action_in.field_sizes))
         return EquivariantConv(require_image(action_in), require_image(action_out), mask=rows[:, None] >= columns)
 
-    def activation(self, kind: str, action: LinearAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> Activation:
         # gates read other fields, so they must look back too
         return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The parameters of each block."""
-        return super().forward(x).split(self.sizes, -self.action_in.event_dim)
+        return self.run(x).split(self.sizes, -self.action_in.event_dim)

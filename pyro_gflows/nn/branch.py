@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.precision import full_precision
+from pyro_gflows.nn.contraction import Contraction
+from pyro_gflows.nn.module_lists import each
+from pyro_gflows.nn.terms import Term
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzSum"]
 
 
 @registered
-class LipschitzSum(nn.Module):
+class LipschitzSum(Contraction):
     r"""A weighted sum of 1-Lipschitz equivariant terms, with a Lipschitz constant below ``bound`` for every weight.
 
     .. math:: f(x) = c\,\frac{\tanh S}{S} \sum_k p_k f_k(x), \qquad S = \sum_k |p_k|
@@ -22,11 +24,11 @@ class LipschitzSum(nn.Module):
     Its Lipschitz constant is at most :math:`c \tanh S < c`; it is equivariant because every term is.
 
     Args:
-        parts: modules such as Ridges or RadialTerm: ``terms`` functions each, all 1-Lipschitz, of one ``action``, with
-            ``call_and_jacobian(x, weights)``.
+        parts: terms of one action, such as Ridges or RadialTerm.
         bound: the constant c, in (0, 1).
 
     Raises:
+        TypeError: a part is not a Term.
         ValueError: no part, parts of different actions, or a bound outside (0, 1).
 
     Example:
@@ -39,23 +41,29 @@ class LipschitzSum(nn.Module):
         (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
-    def __init__(self, parts: Sequence[nn.Module], *, bound: float = 0.99) -> None:
+    bound: float
+
+    def __init__(self, parts: Sequence[Term], *, bound: float = 0.99) -> None:
         super().__init__()
         if not 0 < bound < 1:
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
+        for part in parts:
+            if not isinstance(part, Term):
+                raise TypeError(
+                    f"expected terms such as Ridges(action) or RadialTerm(action), got {type(part).__name__}"
+                )
         if not parts or any(part.action != parts[0].action for part in parts):
             raise ValueError(f"expected parts of one action, got {[str(part.action) for part in parts]}")
         self.parts = nn.ModuleList(parts)
         self.action = parts[0].action
         self.bound = bound
-        self.counts = [int(part.terms) for part in parts]  # type: ignore[arg-type]
+        self.counts = [part.terms for part in parts]
         self.p = nn.Parameter(torch.cat([torch.full((count,), 1.0 / count) for count in self.counts]))
 
     def _weights(self) -> Tensor:
         total = self.p.abs().sum().clamp_min(1e-12)
         return self.p * (self.bound * torch.tanh(total) / total)
 
-    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
         return self._weights().detach().abs().sum()
@@ -63,8 +71,8 @@ class LipschitzSum(nn.Module):
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         outputs = [
-            part.call_and_jacobian(x, weights)  # type: ignore[operator]
-            for part, weights in zip(self.parts, self._weights().split(self.counts), strict=True)
+            part.call_and_jacobian(x, weights)
+            for part, weights in zip(each(self.parts, Term), self._weights().split(self.counts), strict=True)
         ]
         values, jacobians = zip(*outputs, strict=True)
         return sum(values[1:], values[0]), sum(jacobians[1:], jacobians[0])

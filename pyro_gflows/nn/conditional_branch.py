@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.conditioners import conditioner
+from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
-from pyro_gflows.precision import full_precision
+from pyro_gflows.numerics import Product
 from pyro_gflows.registry import registered
 
 __all__ = ["BranchGiven", "ConditionalBranch"]
 
 
 @registered
-class ConditionalBranch(nn.Module):
+class ConditionalBranch(Contraction):
     r"""A contraction of x for every context, :math:`f(x \mid c) = P_x F(x \oplus e(c))`.
 
     F is an equivariant contraction of the event and some features side by side, e a free equivariant network of the
@@ -49,11 +50,9 @@ class ConditionalBranch(nn.Module):
         self.encoder = conditioner(context_action, features, width=2 * width, depth=1, start=1.0)
         self.network = lipschitz_branch(action.direct_sum(features), bound=bound)
 
-    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant in x, as the weights are now; it holds for every context."""
-        bound: Tensor = self.network.lipschitz_bound()  # type: ignore[operator]
-        return bound
+        return self.network.lipschitz_bound()
 
     def given(self, context: Tensor) -> BranchGiven:
         """x -> f(x | context), for contexts of the batch shape of x."""
@@ -63,7 +62,7 @@ class ConditionalBranch(nn.Module):
 class BranchGiven:
     """x -> P_x F(x + features side by side), with its Jacobian in x."""
 
-    def __init__(self, network: nn.Module, features: Tensor, action: LinearAction) -> None:
+    def __init__(self, network: Contraction, features: Tensor, action: LinearAction) -> None:
         self.network, self.features, self.action = network, features, action
         self._dim = -action.event_dim
 
@@ -75,12 +74,20 @@ class BranchGiven:
         value: Tensor = self.network(self._joint(x))
         return value.narrow(self._dim, 0, x.shape[self._dim])
 
-    def captured(self) -> list[Tensor]:
-        """The tensors beside x that the value depends on."""
-        return [*self.network.parameters(), self.features]
-
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its Jacobian in x, on the flattened event."""
-        value, jacobian = self.network.call_and_jacobian(self._joint(x))  # type: ignore[operator]
+        value, jacobian = self.network.call_and_jacobian(self._joint(x))
         d = self.action.numel  # the fields of x come first, also when flattened
         return value.narrow(self._dim, 0, x.shape[self._dim]), jacobian[..., :d, :d]
+
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """The value and the map v -> J^T v, for J the Jacobian in x."""
+        joint = self._joint(x)
+        value, product = self.network.call_and_pullback(joint)
+        own, others = x.shape[self._dim], joint.shape[self._dim] - x.shape[self._dim]
+
+        def cut(vector: Tensor, *, create_graph: bool) -> Tensor:
+            filled = torch.nn.functional.pad(vector, (0, 0) * (-self._dim - 1) + (0, others))
+            return product(filled, create_graph=create_graph).narrow(self._dim, 0, own)
+
+        return value.narrow(self._dim, 0, own), cut

@@ -7,23 +7,22 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import ImageAction, LinearAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.nn.activations import Pointwise
+from pyro_gflows.nn.activations import Activation, Pointwise
+from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.jacobian import sandwich_jacobian
-from pyro_gflows.nn.kernel import kernels_once
-from pyro_gflows.nn.linear import LipschitzLinear
-from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
+from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
+from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.networks import activation_for
-from pyro_gflows.numerics import dense_jacobian
-from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzDenseNetwork"]
 
 
 @registered
-class LipschitzDenseNetwork(nn.Module):
+class LipschitzDenseNetwork(Contraction):
     r"""An equivariant branch of concatenating layers, with Lipschitz constant at most ``bound`` for every weight.
 
     .. math:: h_0 = x, \quad h_{i+1} = (\cos\eta_i\; h_i,\; \sin\eta_i\; \varphi(K_i h_i)), \quad f(x) = K h_n
@@ -68,16 +67,16 @@ class LipschitzDenseNetwork(nn.Module):
             raise ValueError(f"expected width >= 1 and depth >= 1, got {width} and {depth}")
         self.action, self.bound = action, bound
         hidden = action.regular_fields(width) if action.is_finite else action.copies(width)
-        kind = LipschitzLinear if action.event_dim == 1 else LipschitzConv
         self.layers, self.activations, now = nn.ModuleList(), nn.ModuleList(), action
         self.hidden_scales: list[float] = []
         for _ in range(depth):
-            self.layers.append(kind(now, hidden, bound=1.0))  # type: ignore[arg-type]
-            self.activations.append(activation_for(hidden, activation, ("splines", "soft_threshold")))
+            self.layers.append(lipschitz_layer(now, hidden, bound=1.0))
+            made = activation_for(hidden, activation, ("splines", "soft_threshold"))
+            self.activations.append(made)
             # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
             self.hidden_scales.append(min(1.0, (sum(now.field_sizes) / sum(hidden.field_sizes)) ** 0.5))
-            now = now.direct_sum(*[hidden] * getattr(self.activations[-1], "fan_out", 1))
-        self.layers.append(kind(now, action, bound=bound))  # type: ignore[arg-type]
+            now = now.direct_sum(*[hidden] * made.fan_out)
+        self.layers.append(lipschitz_layer(now, action, bound=bound))
         self.angle = nn.Parameter(torch.full((depth,), math.pi / 4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,39 +87,37 @@ class LipschitzDenseNetwork(nn.Module):
         out: Tensor = self.layers[-1](x)
         return out
 
-    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
+        *bounds, last = [layer.lipschitz_bound() for layer in each(self.layers, LipschitzLayer)]
         gain = torch.ones(())
-        for i, activation in enumerate(self.activations):
-            made = self.layers[i].lipschitz_bound() * activation.lipschitz  # type: ignore[operator]
-            gain = gain * (self.angle[i].cos().square() + (self.angle[i].sin() * made).square()).sqrt()
-        return (gain * self.layers[-1].lipschitz_bound()).detach()  # type: ignore[operator]
+        for angle, bound, activation in zip(self.angle, bounds, each(self.activations, Activation), strict=True):
+            made = bound * activation.lipschitz
+            gain = gain * (angle.cos().square() + (angle.sin() * made).square()).sqrt()
+        return (gain * last).detach()
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian on the flattened event; in closed form for one layer on images."""
-        closed = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
-        if not closed or self.action.event_dim == 1:
-            differentiable = torch.is_grad_enabled()
-            with torch.enable_grad():
-                return dense_jacobian(self, x, self.action.event_dim, create_graph=differentiable)
+        shallow = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
+        if not shallow or not isinstance(self.action, ImageAction):
+            return super().call_and_jacobian(x)
         with kernels_once(self):
-            return self._closed_form(x)
+            return self._closed_form(x, periodic=self.action.padding == "circular")
 
-    def _closed_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, last = self.layers
-        (activation,), (scale,) = self.activations, self.hidden_scales
+    def _closed_form(self, x: Tensor, *, periodic: bool) -> tuple[Tensor, Tensor]:
+        first, last = each(self.layers, LipschitzLayer)
+        (activation,), (scale,) = each(self.activations, Pointwise), self.hidden_scales
         passed, made = self.angle[0].cos(), self.angle[0].sin()
-        kernel, wide = first.kernel(), last.kernel()  # type: ignore[operator]
+        kernel, wide = first.kernel(), last.kernel()
         channels = x.shape[-3]
-        value, inner, slope, outer = activation.sandwich(first(x) / scale, kernel, wide[:, channels:])  # type: ignore[operator]
+        value, inner, slope, outer = activation.sandwich(first(x) / scale, kernel, wide[:, channels:])
         hidden = torch.cat([passed * x, (scale * made) * value], -3)
         # the numbers that are passed on went through a kernel that is 1 at its centre
         identity = torch.zeros_like(kernel[:1]).expand(channels, -1, -1, -1).clone()
         identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = torch.eye(channels).to(kernel)
         slopes = torch.cat([passed.expand_as(x), made * slope], -3)
         wide, narrow = torch.cat([wide[:, :channels], outer], 1), torch.cat([identity, inner])
-        jacobian = sandwich_jacobian(wide, slopes, narrow, periodic=self.action.padding == "circular")  # type: ignore[attr-defined]
+        jacobian = sandwich_jacobian(wide, slopes, narrow, periodic=periodic)
         return last(hidden), jacobian
 
     def extra_repr(self) -> str:

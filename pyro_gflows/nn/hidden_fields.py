@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction, Representation, VectorAction
-from pyro_gflows.actions.irrep_basis import restriction
 from pyro_gflows.actions.orbits import invariant_sets
+from pyro_gflows.actions.restriction import restricted_to_subspace
 from pyro_gflows.registry import registered
 
 __all__ = ["HiddenFields", "maps_between"]
@@ -71,7 +71,7 @@ def _kinds(action: VectorAction) -> Iterator[Representation]:
 
 
 def _part(field: Representation, rows: Tensor, name: str) -> Representation:
-    return field if len(rows) == field.size else restriction(field, rows, name)
+    return field if len(rows) == field.size else restricted_to_subspace(field, rows, name)
 
 
 def maps_between(first: VectorAction, second: VectorAction) -> int:

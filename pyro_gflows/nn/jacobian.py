@@ -1,4 +1,4 @@
-"""The Jacobian of a shallow convolutional branch, in closed form."""
+"""Derivatives of shallow branches, in closed form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.constants import as_constants
 
-__all__ = ["sandwich_jacobian"]
+__all__ = ["sandwich_jacobian", "transposed_convolution", "transposed_map"]
 
 
 def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: bool = False) -> Tensor:
@@ -38,6 +38,30 @@ def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: 
     flat = slope.new_zeros(len(coupling), channels_out * channels_in * (height * width) ** 2)
     flat = flat.index_add(1, target.to(slope.device), coupling.flatten(1)[:, kept.to(slope.device)])
     return flat.reshape(*batch, channels_out * height * width, channels_in * height * width)
+
+
+def transposed_convolution(kernel: Tensor, x: Tensor, *, periodic: bool = False) -> Tensor:
+    """The transpose of the convolution with a kernel of odd size, which keeps the size of images, applied to x.
+
+    Args:
+        kernel: of the convolution, ``(O, I, k, k)``.
+        x: ``batch + (O, H, W)``.
+        periodic: whether the grid closes on itself; else images are padded with zeros.
+
+    Returns:
+        ``batch + (I, H, W)``.
+    """
+    reach, turned = kernel.shape[-1] // 2, kernel.transpose(0, 1).flip(-1, -2)
+    flat = x.reshape(-1, *x.shape[-3:])
+    if periodic:
+        flat = torch.nn.functional.pad(flat, (reach,) * 4, mode="circular")
+    found = torch.nn.functional.conv2d(flat, turned, padding=0 if periodic else reach)
+    return found.reshape(*x.shape[:-3], *found.shape[-3:])
+
+
+def transposed_map(matrix: Tensor, x: Tensor) -> Tensor:
+    """The transpose of a matrix ``(O, I)``, applied to vectors ``batch + (O,)``."""
+    return x @ matrix
 
 
 @functools.lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.precision import full_precision
 
-__all__ = ["KernelLayer", "kernels_once"]
+__all__ = ["KernelLayer", "LipschitzLayer", "kernels_once"]
 
 
 class KernelLayer(nn.Module):
@@ -30,6 +30,16 @@ class KernelLayer(nn.Module):
         if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
             self._kept = self._make_kernel()
         return self._kept
+
+
+class LipschitzLayer(KernelLayer):
+    """A linear layer whose Lipschitz constant stays below ``bound`` for all weights."""
+
+    bound: float
+
+    def lipschitz_bound(self) -> Tensor:
+        """An upper bound of the Lipschitz constant, as the weights are now."""
+        raise NotImplementedError
 
 
 @contextlib.contextmanager

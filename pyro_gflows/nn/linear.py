@@ -9,7 +9,8 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
-from pyro_gflows.nn.kernel import KernelLayer
+from pyro_gflows.nn.isotypic import IsotypicBasis
+from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -54,7 +55,7 @@ class EquivariantLinear(KernelLayer):
         if action_in.event_dim != 1 or action_out.event_dim != 1 or action_in.group != action_out.group:
             raise ValueError(f"expected two actions of one group on vectors, got {action_in} and {action_out}")
         self.action_in, self.action_out = action_in, action_out
-        rows_in, rows_out, self.weights, self.commutants = [], [], nn.ParameterList(), nn.ModuleList()
+        parts_in, parts_out, self.weights, self.commutants = [], [], nn.ParameterList(), nn.ModuleList()
         self.masks: list[Tensor | None] = []
         for target in action_out.decomposition:
             for source in action_in.decomposition:
@@ -65,11 +66,11 @@ class EquivariantLinear(KernelLayer):
                 shape = (target.multiplicity, source.multiplicity, len(target.commutant))
                 self.weights.append(nn.Parameter(torch.randn(shape) / (shape[1] * shape[2]) ** 0.5))
                 self.commutants.append(FixedBasis(target.commutant))
-                rows_in.append((change @ source.basis).flatten(0, 1))
-                rows_out.append(target.basis.flatten(0, 1))
+                parts_in.append(source.changed(change))
+                parts_out.append(target)
                 self.masks.append(mask)
-        self.basis_in = FixedBasis(torch.cat(rows_in) if rows_in else torch.zeros(0, action_in.numel))
-        self.basis_out = FixedBasis(torch.cat(rows_out) if rows_out else torch.zeros(0, action_out.numel))
+        self.basis_in = IsotypicBasis.of(parts_in, action_in.numel)
+        self.basis_out = IsotypicBasis.of(parts_out, action_out.numel)
         self.invariants = FixedBasis(action_out.invariants())
         if bias:
             register_coefficients(self, "bias", len(self.invariants.value))
@@ -108,7 +109,7 @@ class EquivariantLinear(KernelLayer):
 
 
 @registered
-class LipschitzLinear(EquivariantLinear):
+class LipschitzLinear(EquivariantLinear, LipschitzLayer):
     r"""An equivariant linear map whose norm never exceeds ``bound``.
 
     Each isotypic block is divided by :math:`\max(1, \sigma_{max}/c)`; the components are orthogonal, so the largest

@@ -13,6 +13,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.grid import pixel_targets
 from pyro_gflows.actions.orbits import connected_components
 from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.kernel import LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.precision import full_precision
 from pyro_gflows.registry import registered
@@ -24,7 +25,7 @@ _EXACT_UP_TO = 64
 
 
 @registered
-class LipschitzConv(EquivariantConv):
+class LipschitzConv(EquivariantConv, LipschitzLayer):
     r"""An equivariant convolution with Lipschitz constant at most ``bound``, whatever its free weights are.
 
     The kernel is :math:`\min(1, b / N(w))\,w`, where w is the free equivariant kernel, b the bound and N(w) an upper

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.activations import Pointwise
+from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.nn.activations import Activation, Pointwise
 from pyro_gflows.nn.branch import LipschitzSum
-from pyro_gflows.nn.jacobian import sandwich_jacobian
-from pyro_gflows.nn.kernel import kernels_once
-from pyro_gflows.nn.linear import LipschitzLinear
+from pyro_gflows.nn.contraction import Contraction
+from pyro_gflows.nn.jacobian import sandwich_jacobian, transposed_convolution, transposed_map
+from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
+from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.networks import EquivariantNetwork
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
-from pyro_gflows.numerics import dense_jacobian
-from pyro_gflows.precision import full_precision
+from pyro_gflows.numerics import Product
+from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.registry import registered
 
 __all__ = ["LipschitzNetwork", "lipschitz_branch"]
@@ -34,7 +39,7 @@ _CONVOLUTIONS: dict[str, type[LipschitzConv]] = {
 
 
 @registered
-class LipschitzNetwork(EquivariantNetwork):
+class LipschitzNetwork(EquivariantNetwork, Contraction):
     r"""An equivariant branch of one action whose Lipschitz constant stays below ``bound`` for every weight.
 
     Each linear layer has norm at most :math:`c^{1/(depth + 1)}` by construction and each activation is 1-Lipschitz; the
@@ -101,51 +106,58 @@ class LipschitzNetwork(EquivariantNetwork):
         return action.regular_fields(width) if action.is_finite else action.copies(width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
-        kind = LipschitzLinear if action_in.event_dim == 1 else _CONVOLUTIONS[self._layer_kind]
-        bias = self.bias_of(action_out)
-        return kind(action_in, action_out, bound=self._layer_bound, bias=bias)  # type: ignore[arg-type]
+        bias, kind = self.bias_of(action_out), _CONVOLUTIONS[self._layer_kind]
+        return lipschitz_layer(action_in, action_out, bound=self._layer_bound, bias=bias, convolution=kind)
 
-    def activation(self, kind: str, action: LinearAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> Activation:
         plain = super().activation(kind, action)
         return plain if self._units == "fixed" else Rescaled(plain, each_field=self._units == "field")
 
     def _mirror(self) -> None:
-        first, last = self.layers[0], self.layers[-1]
-        kernel = first.weight().detach().transpose(0, 1).flip(-1, -2)  # type: ignore[operator]
-        last.assign_(kernel.repeat(1, last.action_in.channels // kernel.shape[1], 1, 1))  # type: ignore[operator, union-attr]
+        first, *_, last = each(self.layers, LipschitzConv)
+        kernel = first.weight().detach().transpose(0, 1).flip(-1, -2)
+        last.assign_(kernel.repeat(1, last.action_in.channels // kernel.shape[1], 1, 1))
 
-    @full_precision
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant, as the weights are now."""
-        bounds = [layer.lipschitz_bound() for layer in self.layers]  # type: ignore[operator]
-        constants = [float(activation.lipschitz) for activation in self.activations]  # type: ignore[arg-type]
+        bounds = [layer.lipschitz_bound() for layer in each(self.layers, LipschitzLayer)]
+        constants = [activation.lipschitz for activation in each(self.activations, Activation)]
         return torch.stack(bounds).prod() * math.prod(constants)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""
-        closed = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
-        if not closed:
-            differentiable = torch.is_grad_enabled()
-            with torch.enable_grad():
-                return dense_jacobian(self, x, self.action_in.event_dim, create_graph=differentiable)
-        first, last = self.layers
+        if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
+            return super().call_and_jacobian(x)
         with kernels_once(self):
-            return self._closed_form(x, first, last)
+            value, inner, slope, outer = self._factors(x, self.activations[0])
+        if isinstance(self.action, ImageAction):
+            return value, sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
+        return value, (outer * slope[..., None, :]) @ inner
 
-    def _closed_form(self, x: Tensor, first: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor]:
-        value, inner, slope, outer = self.activations[0].sandwich(  # type: ignore[operator]
-            first(x) / self.hidden_scale,
-            first.kernel(),  # type: ignore[operator]
-            last.kernel(),  # type: ignore[operator]
-        )
-        if self.action_in.event_dim == 1:
-            jacobian = (outer * slope[..., None, :]) @ inner
-        else:
-            jacobian = sandwich_jacobian(outer, slope, inner, periodic=self.action_in.padding == "circular")  # type: ignore[attr-defined]
-        return last(self.hidden_scale * value), jacobian
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """f(x), and the map v -> J^T v at x; in closed form with one hidden layer of slopes."""
+        if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
+            return super().call_and_pullback(x)
+        with kernels_once(self):
+            value, inner, slope, outer = self._factors(x, self.activations[0])
+        across: Callable[[Tensor, Tensor], Tensor] = transposed_map
+        if isinstance(self.action, ImageAction):
+            across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")
+
+        def product(vector: Tensor, *, create_graph: bool) -> Tensor:
+            with contextlib.nullcontext() if create_graph or transforming() else torch.no_grad():
+                return across(inner, slope * across(outer, vector))
+
+        return value, product
+
+    def _factors(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """f(x), and three factors of its Jacobian: the inner kernel, the slopes, the outer kernel."""
+        first, last = each(self.layers, LipschitzLayer)
+        value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, first.kernel(), last.kernel())
+        return last(self.hidden_scale * value), inner, slope, outer
 
 
-def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> nn.Module:
+def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> Contraction:
     """A residual branch for an action, with Lipschitz constant below ``bound``.
 
     Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_image, require_linear
-from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
@@ -21,12 +21,15 @@ __all__ = [
     "EquivariantCNN",
     "EquivariantMLP",
     "EquivariantNetwork",
+    "LayerChain",
     "activation_for",
     "has_regular_fields",
     "hidden_action",
 ]
 
-_ACTIVATIONS: dict[str, Callable[[LinearAction], nn.Module]] = {
+_Chain = TypeVar("_Chain", bound="LayerChain")
+
+_ACTIVATIONS: dict[str, type[Activation]] = {
     "clipswish": ConcatenatedLipSwish,
     "curves": Curves,
     "gated": GatedNorm,
@@ -37,7 +40,7 @@ _ACTIVATIONS: dict[str, Callable[[LinearAction], nn.Module]] = {
 }
 
 
-def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> nn.Module:
+def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> Activation:
     """The activation of that name; without one, the first default where fields are permuted, else the second.
 
     Raises:
@@ -68,25 +71,10 @@ def hidden_action(action: LinearAction, width: int) -> LinearAction:
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
 
-class EquivariantNetwork(nn.Module):
-    r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
+class LayerChain(nn.Module):
+    """A chain of equivariant layers and activations, of which a subclass says what a linear layer is.
 
-    Subclasses say what a linear layer is.
-
-    Args:
-        action_in: how the group moves the input.
-        action_out: how it moves the output.
-        width: hidden fields (regular representations of a finite group).
-        depth: hidden layers.
-        activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
-            "gated" (any); by default LipSwish where fields are permuted, else gates.
-        bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
-            "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
-        hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
-            as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
-
-    Raises:
-        ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
+    The arguments are those of :class:`EquivariantNetwork`, whose output is that of the chain.
     """
 
     default_activations = ("lipswish", "gated")
@@ -114,7 +102,7 @@ class EquivariantNetwork(nn.Module):
         self.action_in, self.action_out, self._bias = action_in, action_out, bias
         hidden = self.hidden(action_in, width) if hidden_fields is None else hidden_fields(action_in)
         kind = _kind(activation, hidden, self.default_activations)
-        copies = getattr(_ACTIVATIONS[kind], "fan_out", 1)
+        copies = _ACTIVATIONS[kind].fan_out
         activated = hidden if copies == 1 else hidden.copies(copies)
         sources, targets = [action_in, *[activated] * depth], [*[hidden] * depth, action_out]
         self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(sources, targets, strict=True))
@@ -132,22 +120,47 @@ class EquivariantNetwork(nn.Module):
         """The bias of the layer to that action: of the last, one for each orbit of channels."""
         return "pixels" if self._bias == "pixels" and action_out is not self.action_out else True
 
-    def activation(self, kind: str, action: LinearAction) -> nn.Module:
+    def activation(self, kind: str, action: LinearAction) -> Activation:
         """One activation of the hidden fields."""
         return _ACTIVATIONS[kind](action)
 
-    def scale_last_(self, factor: float) -> EquivariantNetwork:
+    def scale_last_(self: _Chain, factor: float) -> _Chain:
         """Scale the weights of the last layer; 0 makes the output start at zero."""
         with torch.no_grad():
             for parameter in self.layers[-1].parameters():
                 parameter.mul_(factor)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
+        """The output of the last layer."""
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             x = self.hidden_scale * activation(layer(x) / self.hidden_scale)
         out: Tensor = self.layers[-1](x)
         return out
+
+
+class EquivariantNetwork(LayerChain):
+    r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
+
+    Subclasses say what a linear layer is.
+
+    Args:
+        action_in: how the group moves the input.
+        action_out: how it moves the output.
+        width: hidden fields (regular representations of a finite group).
+        depth: hidden layers.
+        activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
+            "gated" (any); by default LipSwish where fields are permuted, else gates.
+        bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
+            "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
+        hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
+            as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
+
+    Raises:
+        ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
+    """
+
+    forward = LayerChain.run  # itself, not a call of it: every layer of a flow runs through here
 
 
 @registered

@@ -12,37 +12,36 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.registry import registered
 
 __all__ = ["GatedNorm", "SoftThresholdNorm"]
 
 
-class _IrrepWise(nn.Module):
+class _IrrepWise(Activation):
     """Base of activations that scale each irrep copy by a function of its norm."""
 
-    lipschitz: float
-
     def __init__(self, action: LinearAction) -> None:
-        super().__init__()
+        super().__init__(action)
         if action.event_dim != 1:
             raise ValueError(f"{type(self).__name__} needs vectors, got {action}; on images use pointwise activations")
-        self.action = action
         isotypes = action.decomposition
-        self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
+        self.basis = IsotypicBasis.of(isotypes, action.numel)
         self._shapes = [(isotype.multiplicity, isotype.dim) for isotype in isotypes]
         self.copies = sum(isotype.multiplicity for isotype in isotypes)
 
     def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
         """Multiply each irrep copy of x by its number; ``scale`` has shape batch + (copies,)."""
         sizes = torch.tensor([d for m, d in self._shapes for _ in range(m)], device=x.device)
-        return ((x @ self.basis(x).T) * scale.repeat_interleave(sizes, -1)) @ self.basis(x)
+        return self.basis.event(self.basis.coordinates(x) * scale.repeat_interleave(sizes, -1))
 
     def _norms(self, x: Tensor) -> Tensor:
-        blocks = (x @ self.basis(x).T).split([m * d for m, d in self._shapes], -1)
         norms = [
-            safe_norm(block.unflatten(-1, shape)).squeeze(-1) for block, shape in zip(blocks, self._shapes, strict=True)
+            safe_norm(part.unflatten(-1, shape)).squeeze(-1)
+            for part, shape in zip(self.basis.split(x), self._shapes, strict=True)
         ]
         return torch.cat(norms, -1)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.nn.terms import Term
 from pyro_gflows.registry import registered
 
-__all__ = ["IsotypicParts", "RadialTerm", "safe_norm"]
+__all__ = ["RadialTerm", "safe_norm"]
 
 
 def safe_norm(x: Tensor) -> Tensor:
@@ -18,34 +19,8 @@ def safe_norm(x: Tensor) -> Tensor:
     return x.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
 
 
-class IsotypicParts(nn.Module):
-    """The orthogonal projections of a flattened event on the isotypic components of an action.
-
-    Args:
-        action: any action with a decomposition.
-    """
-
-    def __init__(self, action: LinearAction) -> None:
-        super().__init__()
-        rows = [isotype.basis.flatten(0, 1) for isotype in action.decomposition]
-        self.sizes = [len(row) for row in rows]
-        whole = torch.eye(action.numel, dtype=torch.float64)
-        self.basis = FixedBasis(whole if len(rows) == 1 else torch.cat(rows))
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Coordinates of x (``batch + (d,)``) in each component."""
-        return (x,) if len(self) == 1 else (x @ self.basis(x).T).split(self.sizes, -1)
-
-    def merge(self, parts: list[Tensor]) -> Tensor:
-        """The vector with these coordinates."""
-        return parts[0] if len(self) == 1 else torch.cat(parts, -1) @ self.basis(parts[0])
-
-
 @registered
-class RadialTerm(nn.Module):
+class RadialTerm(Term):
     r"""A 1-Lipschitz function along the radius of each isotypic part, with its Jacobian in closed form.
 
     .. math:: f(x) = \sum_i \frac{x_i}{|x_i|} g_i(|x_i|), \qquad g_i(0) = 0,\; |g_i'| < 1
@@ -75,7 +50,6 @@ class RadialTerm(nn.Module):
         self.splines = SlopeSplines(len(self.parts), knots=knots, limit=limit, odd=True, start=0.0)
 
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """``weights_0 f(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         parts = self.parts.split(x)
         radii = torch.cat([safe_norm(part) for part in parts], -1)
         g, slope = self.splines(radii, torch.arange(len(parts), device=x.device))

@@ -9,13 +9,14 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
+from pyro_gflows.nn.terms import Term
 from pyro_gflows.registry import registered
 
 __all__ = ["Ridges"]
 
 
 @registered
-class Ridges(nn.Module):
+class Ridges(Term):
     r"""Equivariant ridge functions, each 1-Lipschitz, with their Jacobian in closed form.
 
     .. math:: f_k(x) = \frac{1}{n \sqrt{\lambda(u_k) \lambda(v_k)}}
@@ -74,7 +75,6 @@ class Ridges(nn.Module):
         return frames / count**0.5
 
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """``sum_k weights_k f_k(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         inner, outer = self._frames(torch.cat([self.u, self.v])).split(self.terms)
         # unit vectors inside s, so that its knots are in units of x; their length goes outside
         length = inner[:, :1].norm(dim=-1, keepdim=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions import ImageAction, LinearAction, RegularRepresentation
 from pyro_gflows.actions.groups import Group
 from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.restriction import restricted_regular
+from pyro_gflows.actions.restriction import restricted_to_subgroup
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.networks import EquivariantNetwork
 from pyro_gflows.nn.steerable import SteerableConv, sampled_group
@@ -80,7 +80,7 @@ class SoftNetwork(EquivariantNetwork):
     def hidden(self, action: LinearAction, width: int) -> ImageAction:
         """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
         assert isinstance(action, ImageAction)
-        return action.with_fields([restricted_regular(action.group, self._sampled)] * width)
+        return action.with_fields([restricted_to_subgroup(RegularRepresentation(self._sampled), action.group)] * width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         assert isinstance(action_in, ImageAction) and isinstance(action_out, ImageAction)

@@ -1,15 +1,18 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions."""
 
+from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, event_numel
-from pyro_gflows.numerics.log_det import LogDet, Orbit
+from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
+from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix, matrix_exp
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
+from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
 from pyro_gflows.numerics.rational_quadratic import rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
+from pyro_gflows.numerics.residual_map import ResidualMap, as_float
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
@@ -19,27 +22,38 @@ from pyro_gflows.numerics.two_sample import TwoSampleResult, two_sample_test
 __all__ = [
     "BanachSolver",
     "Branch",
+    "BranchWithJacobian",
+    "CarriedProbes",
     "ConstantMemory",
+    "DifferentiableBranch",
     "ExactLogDet",
     "InverseDidNotConverge",
     "LogDet",
     "NewtonSolver",
     "Orbit",
+    "OrbitAverage",
+    "ProbeImages",
+    "Product",
+    "ResidualMap",
     "RouletteLogDet",
     "SeriesLogDet",
     "Solver",
     "SolverReport",
     "TwoSampleResult",
+    "as_branch",
+    "as_float",
     "cap_norm",
     "conv_norm_bound",
     "dense_jacobian",
     "event_numel",
     "expm_apply",
     "implicit_root",
+    "jacobian_by_autograd",
     "log_abs_det",
     "low_rank_matrix",
     "matrix_exp",
     "pareto_shape",
+    "pullback",
     "rational_quadratic",
     "replayable",
     "replayed",

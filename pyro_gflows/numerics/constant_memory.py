@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, enable_grad
 
-from pyro_gflows.numerics.jacobian import Branch
-from pyro_gflows.numerics.log_det import LogDet, Orbit
+from pyro_gflows.numerics.log_det import LogDet
+from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.reading import modules_in
 from pyro_gflows.numerics.replay import replayable, replayed
+from pyro_gflows.numerics.residual_map import ResidualMap
 from pyro_gflows.registry import registered
 
 __all__ = ["ConstantMemory"]
@@ -54,40 +55,27 @@ class ConstantMemory(LogDet):
             raise TypeError(f"expected a LogDet such as RouletteLogDet(), received {type(estimator).__name__}")
         self.estimator = estimator
 
-    def estimate(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-        create_graph: bool,
-    ) -> tuple[Tensor, Tensor]:
-        modules = modules_in(f)
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        modules = modules_in(residual_map.f)
         if not create_graph or not replayable(modules):
-            return self.estimator.estimate(
-                f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=create_graph
-            )
-        known = {"lipschitz": lipschitz, "training": training, "orbit": orbit}
+            return self.estimator.estimate(residual_map, x, create_graph=create_graph)
 
         def first(x: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
             with enable_grad():
-                (value, log_det), kept = self.estimator.rehearse(f, x.detach(), event_dim, **known)  # type: ignore[arg-type]
+                (value, log_det), kept = self.estimator.rehearse(residual_map, x.detach())
             return (value.detach(), log_det.detach()), tuple(tensor.detach() for tensor in kept)
 
         def again(x: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-            return self.estimator.replay(f, x, event_dim, *kept, **known)  # type: ignore[arg-type]
+            return self.estimator.replay(residual_map, x, *kept)
 
-        value, log_det = replayed(first, again, [x], captured=getattr(f, "captured", list), modules=modules)
+        value, log_det = replayed(first, again, [x], modules=modules)
         return value, log_det
 
     def evaluator(self) -> LogDet:
         return self.estimator.evaluator()
 
-    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
-        return f"{self.estimator.describe(lipschitz=lipschitz, dim=dim)}; in constant memory"
+    def describe(self, *, lipschitz: float | Tensor, dim: int, images: ProbeImages | None = None) -> str:
+        return f"{self.estimator.describe(lipschitz=lipschitz, dim=dim, images=images)}; in constant memory"
 
     def __repr__(self) -> str:
         return f"ConstantMemory({self.estimator!r})"

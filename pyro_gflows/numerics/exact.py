@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian
-from pyro_gflows.numerics.log_det import LogDet, Orbit
+from pyro_gflows.numerics.log_det import LogDet
+from pyro_gflows.numerics.probe_images import ProbeImages
+from pyro_gflows.numerics.residual_map import ResidualMap
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.precision import at_least_single
 from pyro_gflows.registry import registered
@@ -60,26 +61,12 @@ class ExactLogDet(LogDet):
     (torch.Size([4]), 0.81093)
     """
 
-    def estimate(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-        create_graph: bool,
-    ) -> tuple[Tensor, Tensor]:
-        if hasattr(f, "call_and_jacobian"):
-            with torch.set_grad_enabled(create_graph):
-                value, jacobian = f.call_and_jacobian(x)
-        else:
-            value, jacobian = dense_jacobian(f, x, event_dim, create_graph=create_graph)
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(create_graph):
+            value, jacobian = residual_map.f.call_and_jacobian(x)
             return value, log_abs_det(jacobian + torch.eye(jacobian.shape[-1], dtype=x.dtype, device=x.device))
 
-    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
+    def describe(self, *, lipschitz: float | Tensor, dim: int, images: ProbeImages | None = None) -> str:
         return "exact"
 
     def __repr__(self) -> str:

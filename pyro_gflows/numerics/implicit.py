@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, constant_jacobian, event_numel, vector_jacobian_product
-from pyro_gflows.numerics.log_det import as_float
+from pyro_gflows.numerics.branch import as_branch, constant_jacobian
+from pyro_gflows.numerics.jacobian import Branch, event_numel, vector_jacobian_product
+from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.solvers import row_norm
 from pyro_gflows.numerics.transforms_active import anywhere, transforming
 from pyro_gflows.precision import full_precision
@@ -97,7 +98,7 @@ def _iterated(f: Branch, y: Tensor, root: Tensor, lipschitz: float) -> Tensor:
 
 def _inverse_matrix(f: Branch, root: Tensor, event_dim: int) -> Tensor:
     """(I + J)^-1 at the root, constant; NaN in the rows where it is singular or not finite."""
-    matrix = constant_jacobian(f, root, event_dim)
+    matrix = constant_jacobian(as_branch(f, event_dim), root)
     matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     inverse, failed = torch.linalg.inv_ex(matrix)
     return inverse.masked_fill((failed != 0)[..., None, None], math.nan)

@@ -14,7 +14,6 @@ from pyro_gflows.numerics.transforms_active import transforming
 __all__ = [
     "Branch",
     "Product",
-    "constant_jacobian",
     "dense_jacobian",
     "event_numel",
     "pullback",
@@ -136,16 +135,3 @@ def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) 
         found = product(vectors.expand_as(copies), create_graph=create_graph)
         rows.append(found.flatten(1 + split).movedim(0, -2))
     return y[0], torch.cat(rows, -2)
-
-
-def constant_jacobian(f: Branch, x: Tensor, event_dim: int) -> Tensor:
-    """The Jacobian of f at x, of shape batch_shape + (d, d), without a derivative; from f itself where f knows it.
-
-    >>> constant_jacobian(lambda x: 0.5 * x, torch.ones(1, 2), 1).tolist()
-    [[[0.5, 0.0], [0.0, 0.5]]]
-    """
-    if hasattr(f, "call_and_jacobian"):
-        with torch.no_grad():
-            return f.call_and_jacobian(x.detach())[1].detach()
-    with torch.inference_mode(False), torch.enable_grad():
-        return dense_jacobian(f, x.detach().clone(), event_dim, create_graph=False)[1].detach()

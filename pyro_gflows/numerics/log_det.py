@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
-from pyro_gflows.numerics.transforms_active import largest, transforming
-from pyro_gflows.precision import full_precision, refuse_low
+from pyro_gflows.numerics.probe_images import Orbit, ProbeImages
+from pyro_gflows.numerics.residual_map import ResidualMap
+from pyro_gflows.numerics.transforms_active import transforming
+from pyro_gflows.precision import guarded_method, refuse_low
 
-__all__ = ["LogDet", "Orbit", "as_float", "require_contraction"]
-
-#: Maps a probe with its event dimensions last to all its group images, of shape (order of the group,) + probe shape.
-Orbit = Callable[[Tensor], Tensor]
-
-
-def as_float(bound: float | Tensor) -> float:
-    """A Lipschitz bound as a number; of a batch of branches under ``vmap`` the largest one."""
-    return largest(bound) if isinstance(bound, Tensor) else float(bound)
-
-
-def require_contraction(lipschitz: float) -> None:
-    """Raise where the power series of log(1 + z) is not known to converge.
-
-    Raises:
-        ValueError: the bound is not in [0, 1).
-    """
-    if not 0 <= lipschitz < 1:
-        raise ValueError(
-            f"expected a Lipschitz bound in [0, 1) for the power series of the log-det, received {lipschitz}; "
-            "scale the branch down, or use ExactLogDet"
-        )
+__all__ = ["LogDet"]
 
 
 class LogDet(ABC):
@@ -51,13 +31,13 @@ class LogDet(ABC):
         lipschitz: an upper bound of the Lipschitz constant of f in the Euclidean norm.
         training: whether a random estimate is allowed. Without it the result is a deterministic function of x.
         orbit: all group images of a probe (an action's ``act_all``): a deterministic estimator averages over them,
-            so that its estimate is invariant where f is equivariant. None: no averaging.
+            so that its estimate is invariant where f is equivariant; or another way for probes to follow the group, a
+            :class:`~pyro_gflows.numerics.ProbeImages`. None: the probes stay as they are.
 
     Returns:
         f(x), and the log-det of shape batch_shape.
     """
 
-    @full_precision
     def __call__(
         self,
         f: Branch,
@@ -66,75 +46,55 @@ class LogDet(ABC):
         *,
         lipschitz: float | Tensor,
         training: bool,
-        orbit: Orbit | None = None,
+        orbit: Orbit | ProbeImages | None = None,
     ) -> tuple[Tensor, Tensor]:
+        residual_map = ResidualMap.of(f, event_dim, lipschitz=lipschitz, training=training, orbit=orbit)
+        return self.value_and_log_det(residual_map, x)
+
+    @guarded_method
+    def value_and_log_det(self, residual_map: ResidualMap, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x) and the log-det of the map x -> x + f(x): the same as a call, for a map that is described already."""
         if not x.is_floating_point():
             raise TypeError(f"expected a floating point input, received {x.dtype}; convert it first")
         refuse_low(x, "an input")
-        event_numel(x, event_dim)
-        bound = as_float(lipschitz)
+        event_numel(x, residual_map.event_dim)
         graph = torch.is_grad_enabled()
         if graph or transforming():  # tangents of forward mode flow under torch.no_grad() as well
-            return self.estimate(f, x, event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=graph)
+            return self.estimate(residual_map, x, create_graph=graph)
         # Leaving inference mode needs a copy of x: inference tensors can never be recorded.
         with torch.inference_mode(False), torch.enable_grad():
-            value, log_det = self.estimate(
-                f, x.clone(), event_dim, lipschitz=bound, training=training, orbit=orbit, create_graph=False
-            )
+            value, log_det = self.estimate(residual_map, x.clone(), create_graph=False)
         return value.detach(), log_det.detach()
 
     @abstractmethod
-    def estimate(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-        create_graph: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         """f(x) and the log-det, differentiable if ``create_graph``; called with gradients enabled.
 
         Inside ``torch.func`` and forward mode it must have its tangents either way, and gradients may be disabled.
         """
 
-    def rehearse(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+    def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
         """f(x) and the log-det without a graph, and what to keep for ``replay``; called with gradients enabled."""
-        found = self.estimate(f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=False)
-        return found, ()
+        return self.estimate(residual_map, x, create_graph=False), ()
 
-    def replay(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *kept: Tensor,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-    ) -> tuple[Tensor, Tensor]:
+    def replay(self, residual_map: ResidualMap, x: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
         """f(x), and a number for each row with the gradient of the log-det that ``rehearse`` gave.
 
         By default the estimate once more, from the same random numbers; one with a shorter way to its gradient
         overrides both methods.
         """
-        return self.estimate(f, x, event_dim, lipschitz=lipschitz, training=training, orbit=orbit, create_graph=True)
+        return self.estimate(residual_map, x, create_graph=True)
 
     def evaluator(self) -> LogDet:
         """The estimator that is used outside training: itself, or the one that it defers to."""
         return self
 
     @abstractmethod
-    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
-        """What is certified for a branch with this Lipschitz bound on events of ``dim`` entries, for a repr."""
+    def describe(self, *, lipschitz: float | Tensor, dim: int, images: ProbeImages | None = None) -> str:
+        """What is certified for a branch with this Lipschitz bound on events of ``dim`` entries, for a repr.
+
+        Arguments:
+            lipschitz: an upper bound of the Lipschitz constant.
+            dim: the number of entries of an event.
+            images: how fixed probes follow the group, if they do.
+        """

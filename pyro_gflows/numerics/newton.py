@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, constant_jacobian, event_numel
+from pyro_gflows.numerics.branch import DifferentiableBranch, constant_jacobian
+from pyro_gflows.numerics.jacobian import event_numel
 from pyro_gflows.numerics.solvers import Solver, row_norm
 from pyro_gflows.numerics.transforms_active import anywhere
 from pyro_gflows.registry import registered
@@ -33,13 +34,13 @@ class NewtonSolver(Solver):
     """
 
     def step(
-        self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         size = event_numel(x, event_dim)
         if size > _LARGEST_EVENT:
             shape = tuple(x.shape[x.dim() - event_dim :])
             raise ValueError(f"expected events of at most {_LARGEST_EVENT} entries, received {shape}; use BanachSolver")
-        matrix = constant_jacobian(f, x, event_dim) + torch.eye(size, dtype=x.dtype, device=x.device)
+        matrix = constant_jacobian(f, x) + torch.eye(size, dtype=x.dtype, device=x.device)
         # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch.
         direction, _ = torch.linalg.solve_ex(matrix, residual.flatten(x.dim() - event_dim).unsqueeze(-1))
         newton = x + direction.reshape(x.shape)

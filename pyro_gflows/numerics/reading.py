@@ -128,8 +128,9 @@ class Holdings:
         wanted = {id(tensor) for tensor in read}
         self._places: list[tuple[dict[str, Any], str, Tensor]] = []
         for each in {inner: None for module in modules for inner in module.modules()}:
-            for place in (each._parameters, each._buffers):
-                self._places += [(place, name, t) for name, t in place.items() if t is not None]  # type: ignore[attr-defined]
+            registered: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)
+            for place in registered:
+                self._places += [(place, name, t) for name, t in place.items() if t is not None]
             held = each.__dict__.items()
             self._places += [(each.__dict__, name, t) for name, t in held if isinstance(t, Tensor) and id(t) in wanted]
         self.parameters = [parameter for module in modules for parameter in module.parameters()]

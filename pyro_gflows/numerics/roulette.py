@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.exact import ExactLogDet
-from pyro_gflows.numerics.jacobian import Branch, Product, pullback, pushforward
-from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
+from pyro_gflows.numerics.jacobian import Product, pushforward
+from pyro_gflows.numerics.log_det import LogDet
+from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.probes import random_probes
+from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import forward_levels, largest, transforming
 from pyro_gflows.registry import registered
@@ -81,24 +83,13 @@ class RouletteLogDet(LogDet):
         self.shared_length = shared_length
         self.evaluation = ExactLogDet() if evaluation is None else evaluation
 
-    def estimate(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-        create_graph: bool,
-    ) -> tuple[Tensor, Tensor]:
-        if not training:
-            return self.evaluation.estimate(
-                f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit, create_graph=create_graph
-            )
-        self._continuation(lipschitz)  # a bound that is too large is named before f is called
-        value, product = pullback(f, x)
-        log_det, neumann, probe = self._series(product, x, event_dim, lipschitz)
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        if not residual_map.training:
+            return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
+        f, event_dim = residual_map.f, residual_map.event_dim
+        self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
+        value, product = f.call_and_pullback(x)
+        log_det, neumann, probe = self._series(product, x, event_dim, residual_map.lipschitz)
         if forward_levels() > 1:
             # torch switches forward mode off inside the jvp of _Held; the series' own derivatives are unbiased as well
             return value, log_det
@@ -113,40 +104,22 @@ class RouletteLogDet(LogDet):
                 log_det.register_hook(_first_order_only)
         return value, log_det
 
-    def rehearse(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+    def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
         """As every estimator; in training it keeps w and the signs of the probe."""
-        if not training:
-            return self.evaluation.rehearse(f, x, event_dim, lipschitz=lipschitz, training=False, orbit=orbit)
-        self._continuation(lipschitz)  # a bound that is too large is named before f is called
-        value, product = pullback(f, x)
-        log_det, neumann, probe = self._series(product, x, event_dim, lipschitz)
+        if not residual_map.training:
+            return self.evaluation.rehearse(residual_map, x)
+        self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
+        value, product = residual_map.f.call_and_pullback(x)
+        log_det, neumann, probe = self._series(product, x, residual_map.event_dim, residual_map.lipschitz)
         return (value, log_det), (neumann, probe > 0)
 
-    def replay(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *kept: Tensor,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-    ) -> tuple[Tensor, Tensor]:
+    def replay(self, residual_map: ResidualMap, x: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
         """As every estimator; in training f(x) and w^T J eps, with no term of the series computed again."""
-        if not training:
-            return self.evaluation.replay(f, x, event_dim, *kept, lipschitz=lipschitz, training=False, orbit=orbit)
+        if not residual_map.training:
+            return self.evaluation.replay(residual_map, x, *kept)
         neumann, positive = kept
-        value, product = pullback(f, x)
-        return value, _surrogate(product, event_dim, neumann, 2 * positive.to(x.dtype) - 1)
+        value, product = residual_map.f.call_and_pullback(x)
+        return value, _surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
 
     def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:
         """The log-det, w and eps, for v -> J^T v at x."""
@@ -186,10 +159,10 @@ class RouletteLogDet(LogDet):
     def evaluator(self) -> LogDet:
         return self.evaluation.evaluator()
 
-    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
+    def describe(self, *, lipschitz: float | Tensor, dim: int, images: ProbeImages | None = None) -> str:
         q = self.continuation or as_float(lipschitz)
         length = self.exact_terms + q / (1 - q) if q < 1 else math.inf
-        evaluation = self.evaluation.describe(lipschitz=lipschitz, dim=dim)
+        evaluation = self.evaluation.describe(lipschitz=lipschitz, dim=dim, images=images)
         return f"roulette, unbiased, {length:.1f} terms on average; in evaluation: {evaluation}"
 
     def __repr__(self) -> str:

@@ -9,14 +9,16 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.jacobian import Branch, dense_jacobian, pullback
-from pyro_gflows.numerics.log_det import LogDet, Orbit, as_float, require_contraction
+from pyro_gflows.numerics.log_det import LogDet
+from pyro_gflows.numerics.probe_images import OrbitAverage, ProbeImages
 from pyro_gflows.numerics.probes import fixed_probes
+from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.registry import registered
 
 __all__ = ["SeriesLogDet"]
 
 _MOST_NUMBERS = 2**22  # in the copies of x that are held at once, where one probe and its images do not need more
+_AS_THEY_ARE = OrbitAverage(lambda probes: probes.unsqueeze(0))
 
 
 @registered
@@ -31,7 +33,8 @@ class SeriesLogDet(LogDet):
     Deterministic, so fit for evaluation, HMC and NUTS. With ``orbit`` the probes are averaged over their group images:
     the estimate is then exactly invariant where f is equivariant, and, by Schur's lemma, the exact trace where the
     action is irreducible over the complex numbers. Cost: n vector-Jacobian products on probes x |G| copies of x, of
-    which no more are held at once than memory allows.
+    which no more are held at once than memory allows. Under a large group one image of each probe, carried along with
+    x (:class:`~pyro_gflows.numerics.CarriedProbes`), makes the estimate exactly invariant at the cost of no images.
 
     Arguments:
         terms: the number n of terms.
@@ -91,37 +94,28 @@ class SeriesLogDet(LogDet):
         # Rounding of the difference would hide small sums; the geometric series is just above them.
         return dim * bound ** (self.terms + 1) / ((self.terms + 1) * (1 - bound))
 
-    def estimate(
-        self,
-        f: Branch,
-        x: Tensor,
-        event_dim: int,
-        *,
-        lipschitz: float,
-        training: bool,
-        orbit: Orbit | None,
-        create_graph: bool,
-    ) -> tuple[Tensor, Tensor]:
-        require_contraction(lipschitz)
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        require_contraction(residual_map.lipschitz)
         if self.probes is None:
-            return self._exact_traces(f, x, event_dim, create_graph)
+            return self._exact_traces(residual_map, x, create_graph)
+        event_dim, images = residual_map.event_dim, residual_map.images or _AS_THEY_ARE
         first, last = (0, self.probes) if self._part is None else self._part
         probes = fixed_probes(self.probes, x.shape[x.dim() - event_dim :], seed=self.seed, like=x)[first:last]
-        images = probes.unsqueeze(0) if orbit is None else orbit(probes)
-        at_once = max(1, _MOST_NUMBERS // max(1, len(images) * x.numel()))
-        found = [
-            self._by_probes(f, x, event_dim, part.flatten(0, 1), create_graph) for part in images.split(at_once, dim=1)
+        found = images(probes, x, event_dim)
+        at_once = max(1, _MOST_NUMBERS // max(1, len(found) * x.numel()))
+        sums = [
+            self._by_probes(residual_map, x, part.flatten(0, 1), create_graph) for part in found.split(at_once, dim=1)
         ]
-        return found[0][0], torch.stack([total for _, total in found]).sum(0) / (len(images) * len(probes))
+        return sums[0][0], torch.stack([total for _, total in sums]).sum(0) / (len(found) * len(probes))
 
     def _by_probes(
-        self, f: Branch, x: Tensor, event_dim: int, probes: Tensor, create_graph: bool
+        self, residual_map: ResidualMap, x: Tensor, probes: Tensor, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
-        """f(x), and the sum over the probes, of shape (count,) + event_shape, of their estimates."""
-        split = x.dim() - event_dim
+        """f(x), and the sum over the first axis of the probes, which broadcast with x, of their estimates."""
+        split = x.dim() - residual_map.event_dim
         copies = x.expand(len(probes), *x.shape)
-        value, product = pullback(f, copies)
-        probe = probes.reshape(len(probes), *(1,) * split, *x.shape[split:]).expand_as(copies)
+        value, product = residual_map.f.call_and_pullback(copies)
+        probe = probes.expand_as(copies)
         power, log_det = probe, x.new_zeros(x.shape[:split])
         for k in range(1, self.terms + 1):
             power = product(power, create_graph=create_graph)
@@ -150,18 +144,21 @@ class SeriesLogDet(LogDet):
         other.seed = self.seed if seed is None else seed
         return other
 
-    def _exact_traces(self, f: Branch, x: Tensor, event_dim: int, create_graph: bool) -> tuple[Tensor, Tensor]:
-        value, jacobian = dense_jacobian(f, x, event_dim, create_graph=create_graph)
-        power, log_det = jacobian, jacobian.diagonal(dim1=-2, dim2=-1).sum(-1)
-        for k in range(2, self.terms + 1):
-            power = power @ jacobian
-            log_det = log_det - (-1) ** k / k * power.diagonal(dim1=-2, dim2=-1).sum(-1)
+    def _exact_traces(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(create_graph):
+            value, jacobian = residual_map.f.call_and_jacobian(x)
+            power, log_det = jacobian, jacobian.diagonal(dim1=-2, dim2=-1).sum(-1)
+            for k in range(2, self.terms + 1):
+                power = power @ jacobian
+                log_det = log_det - (-1) ** k / k * power.diagonal(dim1=-2, dim2=-1).sum(-1)
         return value, log_det
 
-    def describe(self, *, lipschitz: float | Tensor, dim: int) -> str:
+    def describe(self, *, lipschitz: float | Tensor, dim: int, images: ProbeImages | None = None) -> str:
         error = f"error <= {self.truncation_error(lipschitz=lipschitz, dim=dim):.2g}"
-        spread = "" if self.probes is None else f" + error of the mean of {self._traces()}"
-        return f"series, {self.terms} terms, {error}{spread}"
+        if self.probes is None:
+            return f"series, {self.terms} terms, {error}"
+        note = "" if images is None else images.note
+        return f"series, {self.terms} terms, {error} + error of the mean of {self._traces()}{note}"
 
     def __repr__(self) -> str:
         return f"SeriesLogDet(series, {self.terms} terms, error <= d sum_(k>{self.terms}) L^k/k, {self._traces()})"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_gflows.numerics.branch import DifferentiableBranch, as_branch
 from pyro_gflows.numerics.jacobian import Branch, event_numel
-from pyro_gflows.numerics.log_det import as_float
+from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import anywhere, largest
-from pyro_gflows.precision import full_precision, refuse_low
+from pyro_gflows.precision import guarded_method, refuse_low
 from pyro_gflows.registry import registered
 
 __all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "row_norm"]
@@ -80,7 +81,7 @@ class Solver(ABC):
         self.max_iterations = max_iterations
         self.strict = strict
 
-    @full_precision
+    @guarded_method
     def __call__(
         self, f: Branch, y: Tensor, event_dim: int, *, lipschitz: float | Tensor
     ) -> tuple[Tensor, SolverReport]:
@@ -103,9 +104,11 @@ class Solver(ABC):
         bound = as_float(lipschitz)
         event_numel(y, event_dim)
         with torch.no_grad():
-            return self._solve(f, y.detach(), event_dim, bound)
+            return self._solve(as_branch(f, event_dim), y.detach(), event_dim, bound)
 
-    def _solve(self, f: Branch, y: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, SolverReport]:
+    def _solve(
+        self, f: DifferentiableBranch, y: Tensor, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, SolverReport]:
         if y.numel() == 0:
             return y, SolverReport(residual=0.0, iterations=0, converged=True, error_bound=0.0)
         tolerance = self._tolerances(y, event_dim)
@@ -143,7 +146,7 @@ class Solver(ABC):
 
     @abstractmethod
     def step(
-        self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         """One step from x, whose residual y - x - f(x) is given: the new point and its residual."""
 
@@ -164,7 +167,7 @@ class BanachSolver(Solver):
     """
 
     def step(
-        self, f: Branch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         moved = x + residual
         return moved, y - moved - f(moved)

@@ -6,7 +6,16 @@ import sys
 
 import torch
 
-__all__ = ["refuse_tracing"]
+__all__ = ["is_tracing", "refuse_tracing"]
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace records.
+
+    >>> is_tracing()
+    False
+    """
+    return torch._C._get_tracing_state() is not None
 
 
 def refuse_tracing(what: str) -> None:
@@ -20,7 +29,7 @@ def refuse_tracing(what: str) -> None:
     >>> refuse_tracing("the inverse of a residual layer")
     """
     steps = f"{what} cannot be traced: the number of its steps depends on the numbers it meets, and"
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if is_tracing():
         raise RuntimeError(
             f"{steps} torch.jit.trace would keep that of one call; make the layers that the traced code draws from "
             "with fast='sample', or leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import kernels_once
-from pyro_gflows.numerics import BanachSolver, Branch, ExactLogDet, LogDet, NewtonSolver, Solver, implicit_root
+from pyro_gflows.nn.contraction import Negative
+from pyro_gflows.numerics import DifferentiableBranch, LogDet, Solver, implicit_root
 from pyro_gflows.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
-from pyro_gflows.transforms.residual import bound_now, certificate, check_branch, promised_bound
+from pyro_gflows.transforms.by_contraction import ByContraction
 
 __all__ = ["GMonotone"]
 
 
 @registered
-class GMonotone(EquivariantTransform):
+class GMonotone(ByContraction):
     r"""The Cayley form of a residual map: both sides are residual maps of one hidden point.
 
     .. math:: x = \tfrac12 (u + f(u)), \qquad y = \tfrac12 (u - f(u)), \qquad
@@ -59,55 +59,25 @@ class GMonotone(EquivariantTransform):
         solver: Solver | None = None,
     ) -> None:
         super().__init__(action)
-        self._bound_as_built = check_branch(branch, action)
-        if getattr(branch, "context_action", None) is not None:
-            raise ValueError(f"expected a branch without a context, got one that reads {branch.context_action}")
-        self.branch = branch
-        self.log_det = ExactLogDet() if log_det is None else log_det
-        self.solver = (NewtonSolver() if action.numel <= 3 else BanachSolver()) if solver is None else solver
-
-    def lipschitz_bound(self) -> Tensor:
-        """An upper bound of Lip(f), as the weights are now."""
-        return bound_now(self.branch)
+        self._set_up(branch, log_det, solver)
+        if self._contraction.context_action is not None:
+            reads = self._contraction.context_action
+            raise ValueError(f"expected a branch without a context, got one that reads {reads}")
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._across(self.branch, _Negative(self.branch), x)
+        return self._across(self._contraction, Negative(self._contraction), x)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._across(_Negative(self.branch), self.branch, y)
+        return self._across(Negative(self._contraction), self._contraction, y)
 
-    def _across(self, there: Branch, back: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _across(self, there: DifferentiableBranch, back: DifferentiableBranch, x: Tensor) -> tuple[Tensor, Tensor]:
         """From (u + there(u)) / 2 to (u + back(u)) / 2."""
-        event_dim, bound = self.action_in.event_dim, promised_bound(self.branch)
+        first, second = self._residual_map(there), self._residual_map(back)
+        event_dim, bound = first.event_dim, first.lipschitz
         with torch.no_grad(), kernels_once(self.branch):
             root, _ = self.solver(there, 2 * x, event_dim, lipschitz=bound)
         with kernels_once(self.branch):
             u = implicit_root(there, 2 * x, root, event_dim, lipschitz=bound)
-            _, before = self._log_det(there, u, bound)
-            value, after = self._log_det(back, u, bound)
+            _, before = self.log_det.value_and_log_det(first, u)
+            value, after = self.log_det.value_and_log_det(second, u)
         return 0.5 * (u + value), after - before
-
-    def _log_det(self, f: Branch, u: Tensor, bound: float | Tensor) -> tuple[Tensor, Tensor]:
-        orbit = self.action_in.act_all if self.action_in.is_finite else None
-        return self.log_det(f, u, self.action_in.event_dim, lipschitz=bound, training=self.training, orbit=orbit)
-
-    def extra_repr(self) -> str:
-        certified = certificate(self.branch, self.log_det, self.action_in.numel, as_built=self._bound_as_built)
-        return f"{super().extra_repr()}, {certified}"
-
-
-class _Negative:
-    """x -> -f(x), with the Jacobian that f knows."""
-
-    def __init__(self, f: nn.Module) -> None:
-        self.f = f
-        if hasattr(f, "call_and_jacobian"):
-            self.call_and_jacobian = self._negative_jacobian
-
-    def __call__(self, x: Tensor) -> Tensor:
-        out: Tensor = -self.f(x)
-        return out
-
-    def _negative_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        value, jacobian = self.f.call_and_jacobian(x)  # type: ignore[operator]
-        return -value, -jacobian

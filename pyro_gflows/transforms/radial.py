@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of_file
-from pyro_gflows.nn.radial import IsotypicParts, safe_norm
+from pyro_gflows.nn.isotypic import IsotypicParts
+from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.numerics import rational_quadratic
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -124,10 +125,10 @@ class GRadial(ConditionalTransform):
         """The knots: weights that are loaded bring theirs with them."""
         return {"knots": self.knots}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:  # type: ignore[override]
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if f"{prefix}widths" in state_dict:
             self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.")
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.bins} bins on [0, {self.limit:g}]"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
 from pyro_gflows.precision import is_low, on_methods
 from pyro_gflows.registry import registered
@@ -166,21 +166,16 @@ class IrrepScale(_Affine):
         super().__init__(action, cap=cap)
         isotypes = action.field_decomposition()
         dims = torch.tensor([isotype.dim for isotype in isotypes for _ in range(isotype.multiplicity)])
-        self.basis = FixedBasis(torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes]))
+        self.basis = IsotypicBasis.of(isotypes, sum(action.field_sizes), event_dim=action.event_dim)
         self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
         self.copies = len(dims)
         self.params_action = action.trivial_fields(len(dims)).direct_sum(action)
 
-    def _rotated(self, matrix: Tensor, x: Tensor) -> Tensor:
-        if self.action.event_dim == 1:
-            return x @ matrix.T
-        return torch.einsum("ij,...jhw->...ihw", matrix, x)
-
     def _to_basis(self, x: Tensor) -> Tensor:
-        return self._rotated(self.basis(x), x)
+        return self.basis.coordinates(x)
 
     def _from_basis(self, x: Tensor) -> Tensor:
-        return self._rotated(self.basis(x).T, x)
+        return self.basis.event(x)
 
     def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self._halves(params, self.copies)

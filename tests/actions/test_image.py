@@ -162,7 +162,9 @@ def test_bad_events_and_large_decompositions() -> None:
     with pytest.raises(ValueError, match="expected x of shape"):
         action.act(torch.tensor(1), torch.zeros(2, 4, 4))
     with pytest.raises(ValueError, match="at most 512"):
-        _ = ImageAction("C4", size=32).decomposition
+        _ = ImageAction("C4", size=32).decomposition[0].basis
+    with pytest.raises(ValueError, match="use layers on fields, such as convolutions"):
+        _ = ImageAction.translations(size=32).decomposition[0].basis
     with pytest.raises(ValueError, match="divides the grid"):
         ImageAction.translations(size=5, step=2)
     with pytest.raises(ValueError, match="one kind"):

@@ -16,10 +16,17 @@ from pyro_gflows import (
     g_residual,
     g_residual_image_flow,
 )
-from pyro_gflows.actions import Action, CoordinateSplit, IrrepSplit, LinearAction, isotypic_split
+from pyro_gflows.actions import (
+    Action,
+    CoordinateSplit,
+    IrrepSplit,
+    LinearAction,
+    RegularRepresentation,
+    isotypic_split,
+)
 from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.actions.restriction import places_in, restricted_regular
+from pyro_gflows.actions.restriction import places_in, restricted_to_subgroup
 from pyro_gflows.nn import EquivariantConv, EquivariantMLP, LipschitzDenseNetwork, LipschitzNetwork, Ridges
 from pyro_gflows.registry import build, describe
 from pyro_gflows.transforms import GSqueeze
@@ -166,7 +173,7 @@ def test_bad_input_is_named(make, message):
 
 def test_the_regular_representation_of_the_whole_under_a_part():
     whole, part = OffGridAction("D8", size=4).group, ImageAction("D4", size=4).group
-    places, restricted = places_in(part, whole), restricted_regular(part, whole)
+    places, restricted = places_in(part, whole), restricted_to_subgroup(RegularRepresentation(whole), part)
     assert isinstance(whole, EnumerableGroup)
     for h in part.elements():
         assert torch.equal(restricted.matrices(h).argmax(-2), whole.table[places[h]])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pyro_gflows.actions import ImageAction, VectorAction
-from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm
+from pyro_gflows.nn import CustomContraction, LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.transforms import GMonotone, GResidual
 from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges, shifts_with_turns
+from tests.constructors.own_branch import OwnBranch
 from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
@@ -14,6 +15,11 @@ __all__ = ["ROWS"]
 
 def estimated(action: VectorAction | ImageAction) -> GResidual:
     return GResidual(action, network(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
+
+
+def followed() -> GResidual:
+    action = VectorAction.plane("D40")  # of 80 elements, too many to average over
+    return GResidual(action, ridges(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
 
 
 def octagonal() -> GResidual:
@@ -134,6 +140,15 @@ ROWS = (
             LipschitzNetwork(ImageAction("D4", 1, size=3), width=1, bound=0.6, bias="pixels"),
         ),
         image=True,
+    ),
+    Row("residual", "probes that follow x, plane D40", followed, estimated=True),
+    Row("residual", "a module of the user's own, O(3)", lambda: GResidual(VectorAction.space("O(3)"), OwnBranch())),
+    Row(
+        "residual",
+        "a module of the user's own with a promised bound, plane D3",
+        lambda: GResidual(
+            VectorAction.plane("D3"), CustomContraction(OwnBranch(), VectorAction.plane("D3"), bound=0.9)
+        ),
     ),
     Row("residual", "estimated, image D2", lambda: estimated(ImageAction("D2", 1, size=3)), image=True, estimated=True),
     Row(

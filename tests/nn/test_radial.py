@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pyro_gflows.nn import RadialTerm
-from pyro_gflows.nn.radial import IsotypicParts, safe_norm
+from pyro_gflows.nn.isotypic import IsotypicParts
+from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.testing import randomize_
 from tests.nn.terms import ACTIONS, assert_equivariant, autograd_jacobian, extreme_, points
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pyro_gflows import ImageAction, OffGridAction, VectorAction
+from pyro_gflows.actions import RegularRepresentation
 from pyro_gflows.actions.escnn_door import escnn_group
-from pyro_gflows.actions.restriction import restricted_regular
+from pyro_gflows.actions.restriction import restricted_to_subgroup
 from pyro_gflows.nn import EquivariantConv, SoftNetwork, SteerableConv
 from pyro_gflows.nn.filters import steerable_filters
 from pyro_gflows.nn.steerable import sampled_group
@@ -37,7 +38,7 @@ def test_layers_are_exact_under_what_the_grid_carries(group):
     torch.manual_seed(0)
     sampled, _ = sampled_group(group)
     scalars = OffGridAction(group, 2, size=6).exact_subgroup
-    fields = scalars.with_fields([restricted_regular(scalars.group, sampled)] * 2)
+    fields = scalars.with_fields([restricted_to_subgroup(RegularRepresentation(sampled), scalars.group)] * 2)
     lift = SteerableConv(group, 2, 2, fields_in="trivial").double()
     inner = SteerableConv(group, 2, 2).double()
     back = SteerableConv(group, 2, 2, fields_out="trivial").double()

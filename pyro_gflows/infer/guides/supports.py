@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from pyro_gflows.actions import EnumerableGroup, MatrixRepresentation, Representation, SitesAction, VectorAction
+from pyro_gflows.actions.restriction import restricted_matrices
 from pyro_gflows.infer.guides.log_ratio import log_ratio_basis, log_ratio_simplex
 from pyro_gflows.infer.guides.whole_rows import blocks_of_rows, whole_rows
 
@@ -107,16 +107,9 @@ def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAc
     for block in blocks_of_rows(action, categories):
         rows = torch.block_diag(*[basis] * (block.numel // categories))
         try:
-            table = _restricted(block.matrix(group.elements()), rows)
+            table = restricted_matrices(block.matrix(group.elements()), rows)
             name = " + ".join(dict.fromkeys(field.name for field in block.fields))
             fields.append(MatrixRepresentation(group, table, name=f"log-ratios of {name}"))
         except ValueError as error:
             raise ValueError(f"site {site!r}: expected permutations of {categories} categories: {error}") from None
     return VectorAction(fields)
-
-
-def _restricted(matrices: Tensor, rows: Tensor) -> Tensor:
-    """The matrices on the subspace that the rows span, exact where they are whole numbers (signs)."""
-    table = rows @ matrices @ rows.T
-    whole = table.round()
-    return whole + 0.0 if bool((table - whole).abs().max() < 1e-9) else table

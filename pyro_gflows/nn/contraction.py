@@ -1,0 +1,184 @@
+"""Contraction: the type of the branch f of a residual map x + f(x)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import LinearAction
+from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
+from pyro_gflows.precision import on_methods
+from pyro_gflows.registry import registered
+
+__all__ = ["Contraction", "CustomContraction", "Negative"]
+
+
+class Contraction(nn.Module):
+    r"""An equivariant map f of events whose Lipschitz constant is certified, so that x + f(x) is a bijection.
+
+    .. math:: |f(x) - f(y)| \le c\,|x - y|, \quad c < 1, \qquad f(\rho(g)\,x) = \rho(g)\,f(x)
+
+    A subclass sets ``action`` and writes ``forward`` and ``lipschitz_bound``; whatever else is known of it is optional:
+    a ``bound``, derivatives in closed form (``call_and_jacobian``, ``call_and_pullback``), contexts
+    (``context_action`` and ``given``). Layers, estimators and solvers ask for nothing else.
+
+    Inside ``torch.autocast`` ``lipschitz_bound`` is computed in full precision.
+
+    Attributes:
+        action: how the group acts on events.
+        context_action: how it acts on the contexts that f takes; None: it takes none.
+        bound: a Lipschitz constant that is promised for all weights; None: ``lipschitz_bound()`` is all that is known.
+
+    Example:
+        >>> from pyro_gflows import GResidual, VectorAction
+        >>> class Shrinking(Contraction):
+        ...     bound = 0.5
+        ...     def __init__(self, action):
+        ...         super().__init__()
+        ...         self.action = action
+        ...         self.weight = nn.Parameter(torch.ones(()))
+        ...     def forward(self, x):
+        ...         return 0.5 * self.weight.tanh() * x
+        ...     def lipschitz_bound(self):
+        ...         return 0.5 * self.weight.tanh().abs()
+        >>> GResidual(VectorAction.plane("O(2)"), Shrinking(VectorAction.plane("O(2)")))(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    action: LinearAction
+    context_action: LinearAction | None = None
+    bound: float | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        on_methods(cls, ("lipschitz_bound",))
+
+    def lipschitz_bound(self) -> Tensor:
+        """An upper bound of the Lipschitz constant in x, as the weights are now; it holds for every context."""
+        raise NotImplementedError
+
+    def known_bound(self) -> float:
+        """A bound for solvers and estimators: what is promised costs nothing; else the bound as the weights are now."""
+        return as_float(self.lipschitz_bound().detach()) if self.bound is None else self.bound
+
+    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(x) and its Jacobian on the flattened event, of shape ``batch + (d, d)``.
+
+        By automatic differentiation; a subclass that knows a closed form writes it here.
+        """
+        return jacobian_by_autograd(self, x, self.action.event_dim)
+
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """f(x), and the map v -> J^T v at x, for v of the shape of x.
+
+        By automatic differentiation; a subclass that knows a faster way writes it here.
+        """
+        return pullback(self, x)
+
+    def given(self, context: Tensor) -> DifferentiableBranch:
+        """x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
+        return self
+
+
+class Negative:
+    """The branch x -> -f(x).
+
+    Args:
+        f: a branch with its derivatives.
+
+    Example:
+        >>> Negative(as_branch(torch.sin, 1)).call_and_jacobian(torch.zeros(2))[1].diagonal().tolist()
+        [-1.0, -1.0]
+    """
+
+    def __init__(self, f: DifferentiableBranch) -> None:
+        self.f = f
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return -self.f(x)
+
+    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """-f(x) and its Jacobian."""
+        value, jacobian = self.f.call_and_jacobian(x)
+        return -value, -jacobian
+
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """-f(x) and the map v -> -J^T v."""
+        value, product = self.f.call_and_pullback(x)
+
+        def negative(vector: Tensor, *, create_graph: bool) -> Tensor:
+            return -product(vector, create_graph=create_graph)
+
+        return -value, negative
+
+
+@registered
+class CustomContraction(Contraction):
+    """Any module with a ``lipschitz_bound()`` as a :class:`Contraction`.
+
+    Layers wrap such a module by themselves, without a promised bound. The module is asked, once, for what a contraction
+    may have beside its bound: ``call_and_jacobian(x)``, or a ``context_action`` and ``given(context)``.
+
+    Args:
+        module: an equivariant map of events, with a method ``lipschitz_bound()``.
+        action: how the group acts on events.
+        bound: a Lipschitz constant that holds whatever the module's weights are, where there is one: it saves the
+            computation of ``lipschitz_bound()`` in every call.
+
+    Raises:
+        TypeError: the module has no ``lipschitz_bound``.
+        ValueError: it says that it is made for another action; or the bound is not in (0, 1).
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class Half(nn.Module):
+        ...     def forward(self, x):
+        ...         return 0.5 * x
+        ...     def lipschitz_bound(self):
+        ...         return torch.tensor(0.5)
+        >>> CustomContraction(Half(), VectorAction.plane("O(2)"), bound=0.5).known_bound()
+        0.5
+    """
+
+    def __init__(self, module: nn.Module, action: LinearAction, *, bound: float | None = None) -> None:
+        super().__init__()
+        if not hasattr(module, "lipschitz_bound"):
+            raise TypeError(
+                f"expected a branch with a lipschitz_bound() method, got {type(module).__name__}; build it from "
+                "pyro_gflows.nn, or give your module a method that returns an upper bound"
+            )
+        made_for = getattr(module, "action", action)
+        if made_for != action:
+            raise ValueError(f"expected a branch for {action}, got one for {made_for}")
+        if bound is not None and not 0 < bound < 1:
+            raise ValueError(f"expected a Lipschitz bound in (0, 1), or None where none is promised, got {bound}")
+        self.module, self.action, self.bound = module, action, bound
+        self.context_action = getattr(module, "context_action", None)
+        self._has_jacobian = hasattr(module, "call_and_jacobian")
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self.module(x)
+        return value
+
+    def lipschitz_bound(self) -> Tensor:
+        return torch.as_tensor(_method(self.module, "lipschitz_bound")())
+
+    def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._has_jacobian:
+            return super().call_and_jacobian(x)
+        found: tuple[Tensor, Tensor] = _method(self.module, "call_and_jacobian")(x)
+        return found
+
+    def given(self, context: Tensor) -> DifferentiableBranch:
+        if self.context_action is None:
+            return self
+        return as_branch(_method(self.module, "given")(context), self.action.event_dim)
+
+
+def _method(module: nn.Module, name: str) -> Callable[..., Any]:
+    """A method that the type nn.Module does not know of."""
+    method: Callable[..., Any] = getattr(module, name)
+    return method

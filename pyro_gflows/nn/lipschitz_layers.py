@@ -1,0 +1,44 @@
+"""The linear layer with a certified norm that suits a pair of actions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.nn.kernel import LipschitzLayer
+from pyro_gflows.nn.linear import LipschitzLinear
+from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+
+__all__ = ["lipschitz_layer"]
+
+
+def lipschitz_layer(
+    action_in: LinearAction,
+    action_out: LinearAction,
+    *,
+    bound: float,
+    bias: Literal[True, "pixels"] = True,
+    convolution: type[LipschitzConv] = LipschitzConv,
+) -> LipschitzLayer:
+    """A LipschitzLinear between vectors, a convolution between images.
+
+    Args:
+        action_in: how the group acts on the input.
+        action_out: how it acts on the output.
+        bound: the largest Lipschitz constant.
+        bias: as for EquivariantConv; vectors have the first kind only.
+        convolution: what kind of convolution.
+
+    Raises:
+        TypeError: neither vectors nor images.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> type(lipschitz_layer(VectorAction.plane("D4"), VectorAction.plane("D4"), bound=1.0)).__name__
+        'LipschitzLinear'
+    """
+    if action_in.event_dim == 1:
+        return LipschitzLinear(action_in, action_out, bound=bound)
+    if not isinstance(action_in, ImageAction) or not isinstance(action_out, ImageAction):
+        raise TypeError(f"expected actions on vectors or ImageActions, got {action_in} and {action_out}")
+    return convolution(action_in, action_out, bound=bound, bias=bias)

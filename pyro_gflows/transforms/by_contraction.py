@@ -1,0 +1,94 @@
+"""What the layers have in common that are bijections because a branch of theirs is a contraction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyro_gflows.actions import Action, LinearAction
+from pyro_gflows.nn import Contraction, CustomContraction
+from pyro_gflows.numerics import (
+    BanachSolver,
+    DifferentiableBranch,
+    ExactLogDet,
+    LogDet,
+    NewtonSolver,
+    ProbeImages,
+    ResidualMap,
+    Solver,
+)
+from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.probe_images import probe_images
+
+__all__ = ["ByContraction", "contraction_of"]
+
+
+class ByContraction(EquivariantTransform):
+    """A transform with a branch whose type is :class:`~pyro_gflows.nn.Contraction`, a log-det and a solver.
+
+    The type of the branch is asked for once, where the branch is set: a module of another type that has a
+    ``lipschitz_bound()`` is seen through :class:`~pyro_gflows.nn.CustomContraction`, and stays the ``branch`` under
+    whose names its weights are saved.
+    """
+
+    branch: nn.Module
+    log_det: LogDet
+    solver: Solver
+    _contraction: Contraction
+    _bound_as_built: float
+    _images: ProbeImages | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "branch":
+            contraction = contraction_of(value, self.action_in)
+            # not as attributes, which would register the branch a second time
+            self.__dict__.update(_contraction=contraction, _bound_as_built=_checked_bound(contraction))
+        super().__setattr__(name, value)
+
+    def _set_up(self, branch: nn.Module, log_det: LogDet | None, solver: Solver | None) -> None:
+        self.branch = branch
+        self.log_det = ExactLogDet() if log_det is None else log_det
+        self.solver = (NewtonSolver() if self.action_in.numel <= 3 else BanachSolver()) if solver is None else solver
+        self._images = probe_images(self._contraction.action)
+
+    def lipschitz_bound(self) -> Tensor:
+        """An upper bound of Lip(f), as the weights are now."""
+        return self._contraction.lipschitz_bound().detach()
+
+    def _residual_map(self, f: DifferentiableBranch) -> ResidualMap:
+        """x -> x + f(x), for f the branch under a context, or its negative."""
+        bound = self._contraction.known_bound()
+        return ResidualMap(f, self.action_in.event_dim, bound, training=self.training, images=self._images)
+
+    def extra_repr(self) -> str:
+        promised, images = self._contraction.bound, self._images
+        bound = self._bound_as_built if promised is None else promised
+        log_det = self.log_det.describe(lipschitz=bound, dim=self.action_in.numel, images=images)
+        certified = f"Lipschitz bound {bound:.4g}{' as built' if promised is None else ''}, log-det {log_det}"
+        return f"{super().extra_repr()}, {certified}"
+
+
+def contraction_of(branch: nn.Module, action: Action) -> Contraction:
+    """A branch by its type, made for this action.
+
+    Raises:
+        TypeError: it has no ``lipschitz_bound``, or the action is not a LinearAction.
+        ValueError: it is made for another action.
+    """
+    if not isinstance(action, LinearAction):
+        raise TypeError(f"expected a LinearAction, for which x + f(x) is equivariant if f is, got {action}")
+    contraction = branch if isinstance(branch, Contraction) else CustomContraction(branch, action)
+    if contraction.action != action:
+        raise ValueError(f"expected a branch for {action}, got one for {contraction.action}")
+    return contraction
+
+
+def _checked_bound(contraction: Contraction) -> float:
+    bound = float(contraction.lipschitz_bound().detach())
+    if not bound < 1:
+        raise ValueError(
+            f"expected a branch with a Lipschitz bound below 1, got {bound:g}; an unbounded activation (gated) or "
+            "an unbounded layer is in it: use the Lipschitz layers and activations of pyro_gflows.nn"
+        )
+    return bound

@@ -1,0 +1,25 @@
+"""A residual branch as a user writes one, who knows nothing of this package but that it needs a bound."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.registry import registered
+
+__all__ = ["OwnBranch"]
+
+
+@registered
+class OwnBranch(nn.Module):
+    r"""x -> 0.9 tanh(w) x / sqrt(1 + |x|^2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.9 * self.factor.tanh() * x / (1 + x.square().sum(-1, keepdim=True)).sqrt()
+
+    def lipschitz_bound(self) -> Tensor:
+        return 0.9 * self.factor.tanh().abs()

@@ -1,0 +1,47 @@
+"""How many of the package's own calls lie between a score and the first operation that multiplies numbers."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pyro_gflows
+from pyro_gflows import EquivariantFlow, GResidual, InvariantNormal, VectorAction
+from pyro_gflows.nn import LipschitzSum, Ridges
+
+PACKAGE = str(Path(pyro_gflows.__file__).parent)
+MULTIPLICATIONS = {"mul", "mm", "mv", "dot", "addmm", "addmv", "bmm", "baddbmm", "convolution"}
+
+
+class FirstMultiplication(TorchDispatchMode):
+    """Keeps the functions of the package that are on Python's stack at the first multiplication, outermost first."""
+
+    frames: list[str] | None = None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if self.frames is None and func.overloadpacket.__name__ in MULTIPLICATIONS:
+            self.frames, frame = [], sys._getframe(1)
+            while frame is not None:
+                if frame.f_code.co_filename.startswith(PACKAGE):
+                    self.frames.insert(0, f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
+                frame = frame.f_back
+        return func(*args, **(kwargs or {}))
+
+
+def residual_with_ridges():
+    action = VectorAction.plane("D8")
+    return EquivariantFlow(InvariantNormal(action), [GResidual(action, LipschitzSum([Ridges(action)]))])
+
+
+@pytest.mark.parametrize(("make", "most"), [(residual_with_ridges, 10)], ids=["residual with ridges"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_score_reaches_its_first_multiplication_in_few_calls(make, most, gradients):
+    density = make().dist
+    x = torch.randn(5, *density.event_shape)
+    with torch.set_grad_enabled(gradients), FirstMultiplication() as first:
+        density.log_prob(x)
+    assert first.frames is not None
+    assert first.frames[0] == "flow_distribution.log_prob"
+    assert len(first.frames) <= most, first.frames
