@@ -24,6 +24,7 @@ from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
     Representation,
+    TrivialRepresentation,
     permutation_matrices,
 )
 from pyro_gflows.actions.vector import VectorAction
@@ -32,7 +33,7 @@ from pyro_gflows.registry import registered
 __all__ = ["ImageAction"]
 
 _LARGEST_DENSE = 512
-_LARGEST_LISTED = 2**25
+_LARGEST_LISTED = 2**24
 
 
 @registered
@@ -218,9 +219,11 @@ class ImageAction(LinearAction):
                 "needs no basis; isotype.dense_basis() computes it all the same"
             )
         group = self.group
-        if too_large is not None and isinstance(group, WallpaperGroup) and self._is_sum_of_waves(group):
+        if isinstance(group, WallpaperGroup) and self._is_sum_of_waves(group):
             turns = None if group.point_group.order == 1 else group.linear
-            return FourierDecomposition(self, group.shifts, step=group.step, point_group=turns, too_large=too_large)
+            # weights of saved flows of small images refer to the bases of image_isotypes, under shifts alone
+            if turns is not None or too_large is not None:
+                return FourierDecomposition(self, group.shifts, step=group.step, point_group=turns, too_large=too_large)
         fields, targets = self._whole_fields(), self.grid_permutations()
         return image_isotypes(self.group, fields, targets, self.event_shape, too_large=too_large)
 
