@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +22,7 @@ from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
-    RegularRepresentation,
     Representation,
-    TrivialRepresentation,
     permutation_matrices,
 )
 from pyro_gflows.actions.vector import VectorAction
@@ -212,30 +209,13 @@ class ImageAction(LinearAction):
         return decompose_image(self, self.grid_permutations)
 
     def with_fields(self, fields: Sequence[Representation]) -> ImageAction:
-        """The same group on the same grid, with other fields."""
         return ImageAction(self.group, size=(self.height, self.width), fields=list(fields))
-
-    def absolute(self) -> ImageAction:
-        if self.is_permutation:
-            return self
-        if not self.is_signed_permutation:
-            raise ValueError(f"expected a signed permutation action, got {self}")
-        elements = self.point_group.elements()
-        return self.with_fields(
-            [
-                MatrixRepresentation(self.point_group, field.matrices(elements).abs(), name=f"|{field.name}|")
-                for field in self.fields
-            ]
-        )
 
     def regular_fields(self, copies: int) -> ImageAction:
         """``copies`` regular fields of the point group; under translations alone these are scalar fields."""
         if isinstance(self.group, WallpaperGroup) and self.point_group.order == 1:
             return self.trivial_fields(copies)
-        return self.with_fields([RegularRepresentation(self.point_group)] * copies)
-
-    def trivial_fields(self, copies: int) -> ImageAction:
-        return self.with_fields([TrivialRepresentation(self.point_group)] * copies)
+        return super().regular_fields(copies)
 
     def as_vector(self) -> VectorAction:
         """The same events as vectors, ``x.flatten(-3)``: how encoders and decoders go from images to vectors and back.
@@ -251,12 +231,12 @@ class ImageAction(LinearAction):
     def without_symmetry(self) -> ImageAction:
         return ImageAction("C1", self.channels, size=(self.height, self.width))
 
-    def direct_sum(self, *others: LinearAction) -> ImageAction:
-        images = self._require(others)
+    def _require(self, others: Sequence[LinearAction]) -> list[ImageAction]:
+        images = super()._require(others)
         for other in images:
             if not self.shares_grid(other):
                 raise ValueError(f"expected actions on one grid, got {self} and {other}")
-        return self.with_fields([field for action in (self, *images) for field in action.fields])
+        return images
 
     def shares_grid(self, other: LinearAction) -> bool:
         """Whether the other action moves the pixels of an equal grid in the same way."""
@@ -270,6 +250,5 @@ class ImageAction(LinearAction):
         return (self._pixels_key(), self.fields)
 
     def __repr__(self) -> str:
-        runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
-        text = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
-        return f"ImageAction({self.group} on {' x '.join(map(str, self.event_shape))}: {text})"
+        shape = " x ".join(map(str, self.event_shape))
+        return f"ImageAction({self.group} on {shape}: {self._fields_in_words()})"

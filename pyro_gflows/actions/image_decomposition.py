@@ -25,7 +25,7 @@ from pyro_gflows.actions.representations import (
 __all__ = ["decompose_image", "image_isotypes"]
 
 _LARGEST_DENSE = 512  # entries of an event
-_LARGEST_LISTED = 2**25  # entries of the matrices of all elements
+_LARGEST_LISTED = 2**24  # entries of the matrices of all elements
 
 
 def decompose_image(action: LinearAction, targets: Callable[[], Tensor]) -> Decomposition:
