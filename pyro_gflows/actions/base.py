@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,7 +17,12 @@ from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.decomposition import decompose, side_by_side
 from pyro_gflows.actions.group_base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
-from pyro_gflows.actions.representations import Representation, TrivialRepresentation
+from pyro_gflows.actions.representations import (
+    MatrixRepresentation,
+    RegularRepresentation,
+    Representation,
+    TrivialRepresentation,
+)
 from pyro_gflows.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 
@@ -240,26 +246,45 @@ class LinearAction(Action):
 
     # -- related actions of the same group, on the same kind of event -------------------------------------------------
     @abstractmethod
-    def absolute(self) -> LinearAction:
+    def with_fields(self: _Linear, fields: Sequence[Representation]) -> _Linear:
+        """The action on events of the same kind with other fields (images: on the same grid)."""
+
+    def absolute(self: _Linear) -> _Linear:
         """The permutation action |rho| of a signed permutation action."""
+        if self.is_permutation:
+            return self
+        if not self.is_signed_permutation:
+            raise ValueError(f"expected a signed permutation action, got {self}")
+        group = require_enumerable(self.point_group)
+        matrices = [field.matrices(group.elements()).abs() for field in self.fields]
+        return self.with_fields(
+            [
+                MatrixRepresentation(group, table, name=f"|{field.name}|")
+                for field, table in zip(self.fields, matrices, strict=True)
+            ]
+        )
 
-    @abstractmethod
-    def regular_fields(self, copies: int) -> LinearAction:
+    def regular_fields(self: _Linear, copies: int) -> _Linear:
         """``copies`` regular representations (image: regular fields on the same grid)."""
+        return self.with_fields([RegularRepresentation(self.point_group)] * copies)
 
-    @abstractmethod
-    def trivial_fields(self, copies: int) -> LinearAction:
+    def trivial_fields(self: _Linear, copies: int) -> _Linear:
         """``copies`` invariant numbers (image: scalar fields on the same grid)."""
+        return self.with_fields([TrivialRepresentation(self.point_group)] * copies)
 
-    @abstractmethod
-    def direct_sum(self, *others: LinearAction) -> LinearAction:
+    def direct_sum(self: _Linear, *others: LinearAction) -> _Linear:
         """Events side by side: concatenation along dimension ``-event_dim``."""
+        return self.with_fields([field for action in (self, *self._require(others)) for field in action.fields])
 
-    def copies(self, count: int) -> LinearAction:
+    def copies(self: _Linear, count: int) -> _Linear:
         """The direct sum of ``count`` copies."""
         if count < 1:
             raise ValueError(f"expected a positive number of copies, got {count}")
         return self.direct_sum(*[self] * (count - 1))
+
+    def _fields_in_words(self) -> str:
+        runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
+        return " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
 
     def _require(self: _Linear, others: Sequence[LinearAction]) -> list[_Linear]:
         """The others, if they are of this kind and group; else ValueError naming both."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.group_base import EnumerableGroup, Group
-from pyro_gflows.actions.groups import _Planar
+from pyro_gflows.actions.groups import PlanarGroup
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.registry import registered
 
@@ -19,7 +19,7 @@ _EXACT = "C1, C2, D1 and D2 on any grid, C4 and D4 on a square one, and ImageAct
 
 def _grid_matrices(group: Group, height: int, width: int) -> Tensor:
     """The 2 x 2 matrices of a point group, whole numbers; ValueError if it does not map this grid to itself."""
-    if not isinstance(group, _Planar) or bool((group.plane() % 1 != 0).any()):
+    if not isinstance(group, PlanarGroup) or bool((group.plane() % 1 != 0).any()):
         raise ValueError(
             f"a pixel grid cannot carry {group} exactly; it can carry {_EXACT}; for the other turns of the plane there "
             f"is OffGridAction({group.name!r}, size={max(height, width)}), and flows of it with soft=True"

@@ -15,7 +15,15 @@ from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.registry import registered
 
-__all__ = ["CyclicGroup", "DihedralGroup", "EnumerableGroup", "FiniteGroup", "Group", "require_enumerable"]
+__all__ = [
+    "CyclicGroup",
+    "DihedralGroup",
+    "EnumerableGroup",
+    "FiniteGroup",
+    "Group",
+    "PlanarGroup",
+    "require_enumerable",
+]
 
 
 @registered
@@ -65,7 +73,7 @@ class FiniteGroup(EnumerableGroup):
         return ("_table_bytes", "_constants")
 
 
-class _Planar(EnumerableGroup):
+class PlanarGroup(EnumerableGroup):
     """A finite group with a defining representation on the plane."""
 
     def __init__(self, n: int) -> None:
@@ -79,7 +87,7 @@ class _Planar(EnumerableGroup):
 
 
 @registered
-class CyclicGroup(_Planar):
+class CyclicGroup(PlanarGroup):
     """The n turns of the plane by multiples of 360/n degrees; element k turns by 360 k/n degrees.
 
     Example:
@@ -105,7 +113,7 @@ class CyclicGroup(_Planar):
 
 
 @registered
-class DihedralGroup(_Planar):
+class DihedralGroup(PlanarGroup):
     """The n turns of :class:`CyclicGroup` (elements 0..n-1), each also after the mirror y -> -y (elements n..2n-1).
 
     Example:

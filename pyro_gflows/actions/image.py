@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,27 +14,21 @@ from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.canonical_form import nearest_shift
 from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.fourier import FourierDecomposition
 from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
-from pyro_gflows.actions.image_decomposition import image_isotypes
+from pyro_gflows.actions.image_decomposition import decompose_image
 from pyro_gflows.actions.image_fields import grid_size, image_fields
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.representations import (
     MatrixRepresentation,
-    RegularRepresentation,
     Representation,
-    TrivialRepresentation,
     permutation_matrices,
 )
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.registry import registered
 
 __all__ = ["ImageAction"]
-
-_LARGEST_DENSE = 512
-_LARGEST_LISTED = 2**25
 
 
 @registered
@@ -213,66 +206,16 @@ class ImageAction(LinearAction):
     @functools.cached_property
     @as_constants()
     def decomposition(self) -> Decomposition:
-        too_large = None
-        if self.numel > _LARGEST_DENSE:
-            too_large = (
-                f"the basis of an isotypic component of an image is given for at most {_LARGEST_DENSE} numbers, got "
-                f"{self.numel} in {self}; use layers on fields, such as convolutions, or isotype.project(x), which "
-                "needs no basis; isotype.dense_basis() computes it all the same"
-            )
-        group = self.group
-        if too_large is not None and isinstance(group, WallpaperGroup) and self._is_sum_of_waves(group):
-            turns = None if group.point_group.order == 1 else group.linear
-            return FourierDecomposition(self, group.shifts, step=group.step, point_group=turns, too_large=too_large)
-        fields, targets = self._whole_fields(), self.grid_permutations()
-        return image_isotypes(self.group, fields, targets, self.event_shape, too_large=too_large)
-
-    def _is_sum_of_waves(self, group: WallpaperGroup) -> bool:
-        """Whether isotypic components are waves: channels stay as they are, and shifts are by single pixels."""
-        point_group = group.point_group
-        return point_group.order == 1 or (group.step == 1 and set(self.fields) == {TrivialRepresentation(point_group)})
-
-    def _whole_fields(self) -> Sequence[Representation]:
-        """The fields as representations of the whole group, in which shifts leave channels as they are."""
-        if self.point_group.order in (1, self.group.order):
-            return self.fields
-        if self.group.order * (self.height * self.width) ** 2 > _LARGEST_LISTED:
-            raise ValueError(
-                f"the isotypic components of {self} would be computed from a matrix for each of its {self.group.order} "
-                "elements; use layers on fields, such as convolutions, or translations without a point group"
-            )
-        point = self._point(self.elements())
-        whole = {
-            field: MatrixRepresentation(self.group, field.matrices(point), name=field.name)
-            for field in set(self.fields)
-        }
-        return [whole[field] for field in self.fields]
+        return decompose_image(self, self.grid_permutations)
 
     def with_fields(self, fields: Sequence[Representation]) -> ImageAction:
-        """The same group on the same grid, with other fields."""
         return ImageAction(self.group, size=(self.height, self.width), fields=list(fields))
-
-    def absolute(self) -> ImageAction:
-        if self.is_permutation:
-            return self
-        if not self.is_signed_permutation:
-            raise ValueError(f"expected a signed permutation action, got {self}")
-        elements = self.point_group.elements()
-        return self.with_fields(
-            [
-                MatrixRepresentation(self.point_group, field.matrices(elements).abs(), name=f"|{field.name}|")
-                for field in self.fields
-            ]
-        )
 
     def regular_fields(self, copies: int) -> ImageAction:
         """``copies`` regular fields of the point group; under translations alone these are scalar fields."""
         if isinstance(self.group, WallpaperGroup) and self.point_group.order == 1:
             return self.trivial_fields(copies)
-        return self.with_fields([RegularRepresentation(self.point_group)] * copies)
-
-    def trivial_fields(self, copies: int) -> ImageAction:
-        return self.with_fields([TrivialRepresentation(self.point_group)] * copies)
+        return super().regular_fields(copies)
 
     def as_vector(self) -> VectorAction:
         """The same events as vectors, ``x.flatten(-3)``: how encoders and decoders go from images to vectors and back.
@@ -288,12 +231,12 @@ class ImageAction(LinearAction):
     def without_symmetry(self) -> ImageAction:
         return ImageAction("C1", self.channels, size=(self.height, self.width))
 
-    def direct_sum(self, *others: LinearAction) -> ImageAction:
-        images = self._require(others)
+    def _require(self, others: Sequence[LinearAction]) -> list[ImageAction]:
+        images = super()._require(others)
         for other in images:
             if not self.shares_grid(other):
                 raise ValueError(f"expected actions on one grid, got {self} and {other}")
-        return self.with_fields([field for action in (self, *images) for field in action.fields])
+        return images
 
     def shares_grid(self, other: LinearAction) -> bool:
         """Whether the other action moves the pixels of an equal grid in the same way."""
@@ -307,6 +250,5 @@ class ImageAction(LinearAction):
         return (self._pixels_key(), self.fields)
 
     def __repr__(self) -> str:
-        runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
-        text = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
-        return f"ImageAction({self.group} on {' x '.join(map(str, self.event_shape))}: {text})"
+        shape = " x ".join(map(str, self.event_shape))
+        return f"ImageAction({self.group} on {shape}: {self._fields_in_words()})"

@@ -1,19 +1,74 @@
-"""Isotypic decomposition of images: that of each field on each orbit of pixels, put together."""
+"""Isotypic decomposition of images: that of each field on each orbit of pixels, put together, or waves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.components import Decomposition
 from pyro_gflows.actions.decomposition import decompose, merge
+from pyro_gflows.actions.fourier import FourierDecomposition
+from pyro_gflows.actions.grid import WallpaperGroup
+from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.actions.groups import EnumerableGroup
 from pyro_gflows.actions.orbits import connected_components
-from pyro_gflows.actions.representations import MatrixRepresentation, Representation, permutation_matrices
+from pyro_gflows.actions.representations import (
+    MatrixRepresentation,
+    Representation,
+    TrivialRepresentation,
+    permutation_matrices,
+)
 
-__all__ = ["image_isotypes"]
+__all__ = ["decompose_image", "image_isotypes"]
+
+_LARGEST_DENSE = 512  # entries of an event
+_LARGEST_LISTED = 2**24  # entries of the matrices of all elements
+
+
+def decompose_image(action: LinearAction, targets: Callable[[], Tensor]) -> Decomposition:
+    """The isotypic components of an action on images (C, H, W).
+
+    Waves under translations, where channels stay as they are and, if there is a point group, shifts are by single
+    pixels; but small images under translations alone keep the bases that weights of before refer to.
+
+    Args:
+        action: how the group acts on images.
+        targets: gives the pixel to which each element sends each pixel, shape ``(|G|, H * W)``.
+
+    Raises:
+        ValueError: translations with a point group that are too many for the average over all of them.
+    """
+    group, too_large = require_enumerable(action.group), None
+    if action.numel > _LARGEST_DENSE:
+        too_large = (
+            f"the basis of an isotypic component of an image is given for at most {_LARGEST_DENSE} numbers, got "
+            f"{action.numel} in {action}; use layers on fields, such as convolutions, or isotype.project(x), which "
+            "needs no basis; isotype.dense_basis() computes it all the same"
+        )
+    if not isinstance(group, WallpaperGroup):
+        return image_isotypes(group, action.fields, targets(), action.event_shape, too_large=too_large)
+    if group.point_group.order == 1:
+        if too_large is not None:
+            return FourierDecomposition(action, group.shifts, step=group.step, too_large=too_large)
+        return image_isotypes(group, action.fields, targets(), action.event_shape)
+    if group.step == 1 and set(action.fields) == {TrivialRepresentation(group.point_group)}:
+        return FourierDecomposition(action, group.shifts, point_group=group.linear, too_large=too_large)
+    return image_isotypes(group, _whole_fields(action, group), targets(), action.event_shape, too_large=too_large)
+
+
+def _whole_fields(action: LinearAction, group: WallpaperGroup) -> list[Representation]:
+    """The fields as representations of the whole group, in which shifts leave channels as they are."""
+    if group.order * action.event_shape[-2:].numel() ** 2 > _LARGEST_LISTED:
+        raise ValueError(
+            f"the isotypic components of {action} would be computed from a matrix for each of its {group.order} "
+            "elements; use layers on fields, such as convolutions, or translations without a point group"
+        )
+    point = group.project(group.elements())
+    whole = {field: MatrixRepresentation(group, field.matrices(point), name=field.name) for field in set(action.fields)}
+    return [whole[field] for field in action.fields]
 
 
 def image_isotypes(

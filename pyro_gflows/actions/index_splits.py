@@ -16,7 +16,7 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.orbits import invariant_sets, orbit_fields
 from pyro_gflows.actions.representations import Representation
 from pyro_gflows.actions.restriction import restricted_to_subspace
-from pyro_gflows.actions.splits import Split, balanced_halves, with_fields
+from pyro_gflows.actions.splits import Split, balanced_halves
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.registry import registered
 
@@ -46,7 +46,7 @@ class _IndexSplit(Split):
         self._check(parts, orbits)
         chosen = [_restrict_fields(action, set(part)) for part in parts]
         self.indices = tuple(tuple(order) for order, _ in chosen)
-        self.parts = tuple(with_fields(action, fields) for _, fields in chosen)
+        self.parts = tuple(action.with_fields(fields) for _, fields in chosen)
 
     def _check(self, parts: Sequence[Sequence[int]], orbits: list[list[int]]) -> None:
         total = sum(len(orbit) for orbit in orbits)

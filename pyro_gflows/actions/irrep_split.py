@@ -14,7 +14,7 @@ from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.constants import as_constants
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.irrep_basis import IrreducibleBlock, along_fields, block_of, irreducible_blocks
-from pyro_gflows.actions.splits import Split, balanced_halves, with_fields
+from pyro_gflows.actions.splits import Split, balanced_halves
 from pyro_gflows.registry import registered
 
 __all__ = ["IrrepSplit", "isotypic_split"]
@@ -65,7 +65,7 @@ class IrrepSplit(Split):
                 f"(their dimensions are {dims}), got {chosen}"
             )
         self.action = action
-        self.parts = tuple(with_fields(action, [self._blocks[i].representation for i in part]) for part in chosen)
+        self.parts = tuple(action.with_fields([self._blocks[i].representation for i in part]) for part in chosen)
         self.basis = torch.cat([self._blocks[i].rows for part in chosen for i in part])
         self._chosen = tuple(map(tuple, chosen))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, PlanarGroup
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.representations import Representation, TrivialRepresentation
@@ -86,14 +86,16 @@ class OffGridAction(Action):
         """The part that the grid carries: of C_n and SO(2) the quarter turns (half turns, if H differs from W) that
         they hold, of D_n and O(2) the mirrors with them."""
         most = 4 if self.height == self.width else 2
-        turns = math.gcd(self.group.n, most) if isinstance(self.group, _Planar) else most
+        turns = math.gcd(self.group.n, most) if isinstance(self.group, PlanarGroup) else most
         kind = "D" if isinstance(self.group, DihedralGroup | O2) else "C"
         return ImageAction(f"{kind}{turns}", self.channels, size=(self.height, self.width))
 
     # -- acting on events ----------------------------------------------------------------------------------------------
     def _matrices(self, elements: Tensor) -> Tensor:
         """The elements' 2 x 2 matrices; those that are quarter turns up to rounding are made so."""
-        matrices = self.group.plane()[elements.cpu()] if isinstance(self.group, _Planar) else elements.cpu().double()
+        matrices = (
+            self.group.plane()[elements.cpu()] if isinstance(self.group, PlanarGroup) else elements.cpu().double()
+        )
         whole = matrices.round()
         near = (matrices - whole).abs().amax((-2, -1), keepdim=True) < _ROUNDING
         return torch.where(near, whole, matrices)

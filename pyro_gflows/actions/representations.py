@@ -12,7 +12,7 @@ from pyro_gflows.actions.canonical import Nearly
 from pyro_gflows.actions.continuous import ContinuousGroup
 from pyro_gflows.actions.escnn_door import evaluate_continuous
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
-from pyro_gflows.actions.groups import _Planar
+from pyro_gflows.actions.groups import PlanarGroup
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.registry import registered
@@ -110,13 +110,13 @@ class DefiningRepresentation(Representation):
         self.group = parse_group(group)
         if isinstance(self.group, ContinuousGroup):
             self.size, self.band = self.group.dimension, 1
-        elif isinstance(self.group, _Planar):
+        elif isinstance(self.group, PlanarGroup):
             self.size = 2
         else:
             raise ValueError(f"expected C_n, D_n, SO(2), O(2), SO(3) or O(3), got {self.group}, which has no plane")
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return self.group.plane()[elements] if isinstance(self.group, _Planar) else elements
+        return self.group.plane()[elements] if isinstance(self.group, PlanarGroup) else elements
 
     def _key(self) -> Any:
         return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical import Nearly
-from pyro_gflows.actions.groups import EnumerableGroup, Group, _Planar
+from pyro_gflows.actions.groups import EnumerableGroup, Group, PlanarGroup
 from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.registry import registered
 
@@ -96,7 +96,7 @@ def places_in(subgroup: Group, group: Group) -> Tensor:
         >>> places_in(parse_group("C4"), parse_group("C8")).tolist()
         [0, 2, 4, 6]
     """
-    if isinstance(subgroup, _Planar) and isinstance(group, _Planar):
+    if isinstance(subgroup, PlanarGroup) and isinstance(group, PlanarGroup):
         distances = (subgroup.plane()[:, None] - group.plane()).abs().amax((-2, -1))
         nearest = distances.min(-1)
         if bool((nearest.values < _ROUNDING).all()):

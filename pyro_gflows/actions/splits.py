@@ -10,12 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
-from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.representations import Representation
-from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.precision import on_methods
 
-__all__ = ["Split", "balanced_halves", "require_split", "with_fields"]
+__all__ = ["Split", "balanced_halves", "require_split"]
 
 
 class Split(ABC):
@@ -101,8 +98,3 @@ def balanced_halves(sizes: Sequence[int]) -> list[list[int]]:
         halves[lighter].append(index)
         weights[lighter] += sizes[index]
     return [sorted(half) for half in halves]
-
-
-def with_fields(action: LinearAction, fields: Sequence[Representation]) -> LinearAction:
-    """An action of the same kind with other fields: of vectors, or of images on the same grid."""
-    return action.with_fields(fields) if isinstance(action, ImageAction) else VectorAction(list(fields))

@@ -207,38 +207,17 @@ class VectorAction(LinearAction):
         }
         return VectorAction([lifted[field] for field in self.fields])
 
-    def absolute(self) -> VectorAction:
-        if self.is_permutation:
-            return self
-        if not self.is_signed_permutation or not isinstance(self.group, EnumerableGroup):
-            raise ValueError(f"expected a signed permutation action, got {self}")
-        elements = self.group.elements()
-        return VectorAction(
-            [
-                MatrixRepresentation(self.group, part.matrices(elements).abs(), name=f"|{part.name}|")
-                for part in self.fields
-            ]
-        )
-
-    def regular_fields(self, copies: int) -> VectorAction:
-        return VectorAction([RegularRepresentation(self.group)] * copies)
-
-    def trivial_fields(self, copies: int) -> VectorAction:
-        return VectorAction([TrivialRepresentation(self.group)] * copies)
+    def with_fields(self, fields: Sequence[Representation]) -> VectorAction:
+        return VectorAction(list(fields))
 
     def without_symmetry(self) -> VectorAction:
         return VectorAction.trivial("C1", copies=self.numel)
-
-    def direct_sum(self, *others: LinearAction) -> VectorAction:
-        return VectorAction([part for action in (self, *self._require(others)) for part in action.fields])
 
     def _key(self) -> Any:
         return self.fields
 
     def __repr__(self) -> str:
-        runs = [(part.name, len(list(run))) for part, run in itertools.groupby(self.fields)]
-        text = " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
-        return f"VectorAction({self.group} on R^{self.numel}: {text})"
+        return f"VectorAction({self.group} on R^{self.numel}: {self._fields_in_words()})"
 
 
 def _as_representation(given: Any) -> Representation:

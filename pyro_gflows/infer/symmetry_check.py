@@ -153,9 +153,9 @@ def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
         return action.elements()[1:]
     chosen: list[Tensor] = []
     drawn = action.sample((4 * _FROM_LARGE_GROUPS,), generator=generator)
+    identity = action.group.identity()
     for element in itertools.chain(action.generators(), drawn):
-        is_identity = action.is_finite and int(element) == 0
-        if not is_identity and not any(torch.equal(element, other) for other in chosen):
+        if not any(torch.equal(element, other) for other in (identity, *chosen)):
             chosen.append(element)
     return torch.stack(chosen[:_FROM_LARGE_GROUPS])
 

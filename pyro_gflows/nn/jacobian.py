@@ -6,6 +6,7 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pyro_gflows.actions.constants import as_constants
 
@@ -51,12 +52,30 @@ def transposed_convolution(kernel: Tensor, x: Tensor, *, periodic: bool = False)
     Returns:
         ``batch + (I, H, W)``.
     """
-    reach, turned = kernel.shape[-1] // 2, kernel.transpose(0, 1).flip(-1, -2)
-    flat = x.reshape(-1, *x.shape[-3:])
-    if periodic:
-        flat = torch.nn.functional.pad(flat, (reach,) * 4, mode="circular")
-    found = torch.nn.functional.conv2d(flat, turned, padding=0 if periodic else reach)
+    channels_out, channels_in, size, _ = kernel.shape
+    flat, reach = x.reshape(-1, *x.shape[-3:]), size // 2
+    if channels_in * size**2 <= channels_out:
+        found = _by_shifts(kernel, flat, periodic)
+    else:
+        found = functional.conv2d(_padded(flat, reach, periodic), kernel.transpose(0, 1).flip(-1, -2))
     return found.reshape(*x.shape[:-3], *found.shape[-3:])
+
+
+def _padded(x: Tensor, reach: int, periodic: bool) -> Tensor:
+    return functional.pad(x, (reach,) * 4, mode="circular" if periodic else "constant")
+
+
+def _by_shifts(kernel: Tensor, x: Tensor, periodic: bool) -> Tensor:
+    """One product of matrices, and a sum of shifted images: to few channels many times as fast as a convolution."""
+    (_, channels_in, size, _), (height, width) = kernel.shape, x.shape[-2:]
+    images = (kernel.flatten(1).T @ x.flatten(2)).unflatten(-1, (height, width))
+    padded = _padded(images, size // 2, periodic).unflatten(1, (channels_in, size, size))
+    shifts = [
+        padded[:, :, row, column, size - 1 - row :, size - 1 - column :][..., :height, :width]
+        for row in range(size)
+        for column in range(size)
+    ]
+    return torch.stack(shifts).sum(0)
 
 
 def transposed_map(matrix: Tensor, x: Tensor) -> Tensor:

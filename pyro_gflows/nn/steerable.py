@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, _Planar
+from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, PlanarGroup
 from pyro_gflows.actions.names import parse_group
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.filters import steerable_filters
@@ -163,7 +163,7 @@ class SteerableConv(KernelLayer):
         return f"{self.group}: {sides}, {size}, {self.coefficients.numel()} coefficients"
 
 
-def _band_limit(group: _Planar, band: int) -> Tensor:
+def _band_limit(group: PlanarGroup, band: int) -> Tensor:
     """The projection of functions on C_n or D_n on those of frequencies up to ``band``; it commutes with the group."""
     turns = group.n
     angle = 2 * math.pi * torch.arange(turns, dtype=torch.float64) / turns

@@ -50,11 +50,17 @@ IMAGES = {
     ),
     "shifts": lambda: ImageAction.translations(2, size=(3, 4)),
     "shifts by 2": lambda: ImageAction.translations(1, size=(4, 8), step=2),
+    "shifts and D4": lambda: ImageAction.translations(2, size=5, point_group="D4"),
+    "shifts and D1": lambda: ImageAction.translations(1, size=(4, 3), point_group="D1"),
+    "shifts and C4, regular": lambda: ImageAction.translations(1, size=4, point_group="C4", fields="regular"),
+    "shifts by 2 and C2": lambda: ImageAction.translations(1, size=4, step=2, point_group="C2"),
 }
 LARGE = {
     "large image D4": lambda: ImageAction("D4", 2, size=17),
     "large image C2, regular": lambda: ImageAction("C2", 1, size=(16, 18), fields="regular"),
     "large shifts": lambda: ImageAction.translations(1, size=(24, 23)),
+    "large shifts and C4": lambda: ImageAction.translations(2, size=18, point_group="C4"),
+    "large shifts and D1": lambda: ImageAction.translations(1, size=(24, 23), point_group="D1"),
     "large shifts by 2": lambda: ImageAction.translations(2, size=(16, 18), step=2),
 }
 ACTIONS = {**VECTORS, **IMAGES, **LARGE}
@@ -237,7 +243,7 @@ def test_the_first_component_under_shifts_is_the_mean_of_each_channel():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: ImageAction("D4", 3, size=32), lambda: ImageAction.translations(3, size=32)], ids=["D4", "shifts"]
+    "make", [lambda: ImageAction("D4", 3, size=32), lambda: ImageAction.translations(3, size=64)], ids=["D4", "shifts"]
 )
 def test_large_events_are_quick(make):
     """A dense basis of 3072 numbers alone is 75 MB; here the set-up takes tens of milliseconds, a projection a few."""

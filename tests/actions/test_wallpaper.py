@@ -81,8 +81,9 @@ def test_it_is_a_homomorphism_and_its_matrices(action):
     torch.testing.assert_close(action.act_each(action.group.inverse(h), action.act_each(h, x)), x.expand_as(twice))
 
 
-def test_the_decomposition_of_a_small_grid_block_diagonalizes():
-    action = ACTIONS["p4m, 6 x 6, signs"]
+@pytest.mark.parametrize("name", ["p4m, 6 x 6, signs", "p4m, 4 x 4", "pmm, 4 x 6", "p2, 3 x 5"])
+def test_the_decomposition_of_a_small_grid_block_diagonalizes(name):
+    action = ACTIONS[name]
     isotypes = action.decomposition
     basis = torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes])
     torch.testing.assert_close(basis @ basis.T, torch.eye(action.numel, dtype=torch.float64), rtol=0, atol=1e-12)
@@ -169,6 +170,17 @@ def test_nothing_is_built_for_each_element_of_a_large_group(monkeypatch):
         assert g_residual(action).branch(x).shape == x.shape
 
 
+def test_the_components_of_a_large_grid_are_waves():
+    action = translations(1, size=32, point_group="D4")
+    base = InvariantNormal(action, covariance="isotypic", mean=True)
+    randomize_(base.module.double(), generator=torch.Generator().manual_seed(1))
+    x = images(action, 3)
+    moved = action.act_each(elements_of(action, 3), x)
+    torch.testing.assert_close(base.log_prob(moved), base.log_prob(x), rtol=1e-12, atol=0)
+    # an orbit of frequencies k under turns, mirrors and k -> -k: pairs 0 <= a <= b <= 16, all symmetric under the group
+    assert len(action.decomposition) == 17 * 18 // 2
+
+
 def test_flows_are_invariant():
     action = translations(2, size=4, point_group="D4")
     flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action), g_coupling(action, width=1, depth=1)]).double()
@@ -200,7 +212,9 @@ def test_other_fields_and_grids_are_refused():
     with pytest.raises(ValueError, match=r"infinitely many|cannot carry SO\(2\)"):
         translations(size=4, point_group="SO(2)")
     with pytest.raises(ValueError, match="a matrix for each of its 2048 elements; use layers on fields"):
-        _ = translations(size=16, point_group="D4").decomposition
+        _ = translations(size=16, point_group="D4", fields="regular").decomposition
+    with pytest.raises(ValueError, match="a matrix for each of its 512 elements; use layers on fields"):
+        _ = translations(size=16, step=2, point_group="D4").decomposition
 
 
 def test_translations_of_a_large_grid_are_set_up_at_once():

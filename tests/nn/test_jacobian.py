@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from pyro_gflows.nn.jacobian import sandwich_jacobian
+from pyro_gflows.nn.jacobian import sandwich_jacobian, transposed_convolution
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (4, 4), (5, 3)])
@@ -30,3 +30,22 @@ def test_is_the_jacobian_of_autograd(height, width, size, periodic, channels_in,
     for row, expected_slope in zip(found.flatten(0, 1), slope.flatten(0, 1), strict=True):
         expected = torch.autograd.functional.jacobian(lambda x, s=expected_slope: apply(x[None], s)[0], x)
         torch.testing.assert_close(row, expected.reshape(row.shape), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("channels", [(2, 1), (18, 2), (3, 4)])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_the_transposed_convolution_is_the_transposed_matrix(size, channels, periodic):
+    """Whichever way it is computed: by a convolution, or by a product and shifts."""
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn(*channels, size, size, dtype=torch.float64, generator=generator)
+    x = torch.randn(2, 3, channels[0], 6, 4, dtype=torch.float64, generator=generator)
+
+    def convolution(x):
+        mode = "circular" if periodic else "constant"
+        return torch.nn.functional.conv2d(torch.nn.functional.pad(x, (size // 2,) * 4, mode=mode), kernel)
+
+    units = torch.eye(channels[1] * 24, dtype=torch.float64).reshape(-1, channels[1], 6, 4)
+    matrix = convolution(units).flatten(1).T
+    expected = (x.flatten(-3) @ matrix).reshape(2, 3, channels[1], 6, 4)
+    torch.testing.assert_close(transposed_convolution(kernel, x, periodic=periodic), expected, rtol=0, atol=1e-12)
