@@ -8,15 +8,18 @@ import math
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.probe_images import OrbitAverage, ProbeImages
 from pyro_gflows.numerics.probes import fixed_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
+from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.registry import registered
 
 __all__ = ["SeriesLogDet"]
 
+_MOST_STORED = 2**20  # in all terms, whose graphs are kept for the gradient: each holds several times as many
 _MOST_NUMBERS = 2**22  # in the copies of x that are held at once, where one probe and its images do not need more
 _AS_THEY_ARE = OrbitAverage(lambda probes: probes.unsqueeze(0))
 
@@ -116,11 +119,22 @@ class SeriesLogDet(LogDet):
         copies = x.expand(len(probes), *x.shape)
         value, product = residual_map.f.call_and_pullback(copies)
         probe = probes.expand_as(copies)
-        power, log_det = probe, x.new_zeros(x.shape[:split])
-        for k in range(1, self.terms + 1):
-            power = product(power, create_graph=create_graph)
-            trace = (power * probe).flatten(1 + split).sum(-1).sum(0)
-            log_det = log_det - (-1) ** k / k * trace
+
+        def some(terms: range, power: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+            for k in terms:
+                power = product(power, create_graph=create_graph)
+                trace = (power * probe).flatten(1 + split).sum(-1).sum(0)
+                log_det = log_det - (-1) ** k / k * trace
+            return power, log_det
+
+        all_terms, power, log_det = range(1, self.terms + 1), probe, x.new_zeros(x.shape[:split])
+        if not create_graph or transforming() or self.terms * copies.numel() <= _MOST_STORED:
+            return value[0], some(all_terms, power, log_det)[1]
+        # the graph of all terms at once may be larger than the memory; that of a part is computed again
+        length = math.isqrt(self.terms - 1) + 1
+        for start in range(0, self.terms, length):
+            part = all_terms[start : start + length]
+            power, log_det = checkpoint(some, part, power, log_det, use_reentrant=False, preserve_rng_state=False)
         return value[0], log_det
 
     def parts(self, count: int) -> list[SeriesLogDet]:
