@@ -8,7 +8,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_gflows
-from pyro_gflows import EquivariantFlow, GResidual, InvariantNormal, VectorAction
+from pyro_gflows import (
+    CoordinateSplit,
+    EquivariantFlow,
+    GCoupling,
+    GResidual,
+    InvariantNormal,
+    VectorAction,
+    g_coupling,
+    g_residual,
+)
 from pyro_gflows.nn import LipschitzSum, Ridges
 
 PACKAGE = str(Path(pyro_gflows.__file__).parent)
@@ -35,7 +44,26 @@ def residual_with_ridges():
     return EquivariantFlow(InvariantNormal(action), [GResidual(action, LipschitzSum([Ridges(action)]))])
 
 
-@pytest.mark.parametrize(("make", "most"), [(residual_with_ridges, 10)], ids=["residual with ridges"])
+def default_residual():
+    action = VectorAction.regular("C4")
+    return EquivariantFlow(InvariantNormal(action), [g_residual(action)])
+
+
+def coupling():
+    action = VectorAction.regular("C4", copies=2)
+    return EquivariantFlow(InvariantNormal(action), [GCoupling(CoordinateSplit(action))])
+
+
+def coupling_step():
+    """A composition in the composition of the flow."""
+    action = VectorAction.regular("C4", copies=2)
+    return EquivariantFlow(InvariantNormal(action), [g_coupling(action)])
+
+
+CASES = {residual_with_ridges: 10, default_residual: 10, coupling: 6, coupling_step: 6}
+
+
+@pytest.mark.parametrize(("make", "most"), CASES.items(), ids=[make.__name__ for make in CASES])
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_score_reaches_its_first_multiplication_in_few_calls(make, most, gradients):
     density = make().dist
