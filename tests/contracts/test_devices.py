@@ -229,6 +229,18 @@ def test_the_score_of_a_draw_waits_once(name, unvalidated):
         assert device.reads.total() == 1
 
 
+@pytest.mark.parametrize("name", names(TABLE, estimated=False))
+def test_tables_are_sent_to_a_device_once(name, unvalidated):
+    """Tables of indices and constants are buffers, or kept for the device; the probes of estimates are drawn anew."""
+    with second_device() as device, torch.no_grad():
+        density, x, _ = inputs(of_row(name), SECOND)
+        density.log_prob(x)
+        assert device.sent > 0
+        device.sent = 0
+        density.log_prob(x)
+        assert device.sent == 0
+
+
 # -- the second device itself ------------------------------------------------------------------------------------------
 def vector(device):
     return torch.ones(2, device=device)
