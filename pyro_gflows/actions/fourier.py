@@ -43,8 +43,8 @@ class WaveRepresentation(Representation):
         return _waves(self.frequencies, self._shifts)
 
     def matrices(self, elements: Tensor) -> Tensor:
-        images = torch.zeros(self.size, self.pixels.numel, dtype=torch.float64)
-        images[:, self.places] = self.waves()
+        images = torch.zeros(self.size, self.pixels.numel, dtype=torch.float64, device=elements.device)
+        images[:, self.places] = self.waves().to(elements.device)
         moved = self.pixels.act_each(elements[..., None], images.unflatten(-1, self.pixels.event_shape))
         return images @ moved.flatten(-3).mT
 

@@ -138,7 +138,7 @@ class OffGridAction(Action):
 
     def matrix(self, elements: Tensor) -> Tensor:
         """The linear map of the pixels, float64, shape ``batch + (numel, numel)``; orthogonal if exact."""
-        events = torch.eye(self.numel, dtype=torch.float64).unflatten(-1, self.event_shape)
+        events = torch.eye(self.numel, dtype=torch.float64, device=elements.device).unflatten(-1, self.event_shape)
         spread = elements.reshape(*self.group.batch_shape(elements), 1, *self.group.element_shape)
         return self.act_each(spread, events).flatten(-3).mT
 

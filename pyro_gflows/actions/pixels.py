@@ -21,7 +21,7 @@ def pixels_of(group: Group, elements: Tensor, size: tuple[int, int]) -> Tensor:
         >>> pixels_of(WallpaperGroup(2, 3), torch.tensor(1), (2, 3)).tolist()  # one column to the right
         [1, 2, 0, 4, 5, 3]
     """
-    targets = pixel_targets(point_group_of(group), *size)
+    targets = pixel_targets(point_group_of(group), *size).to(elements.device)
     if not isinstance(group, WallpaperGroup):
         return targets[elements]
     height, width = size

@@ -43,7 +43,7 @@ class Representation:
     name: str
 
     def matrices(self, elements: Tensor) -> Tensor:
-        """rho(g) for each element, shape ``elements' batch shape + (size, size)``."""
+        """rho(g) for each element, on its device, shape ``elements' batch shape + (size, size)``."""
         raise NotImplementedError
 
     def _key(self) -> Any:
@@ -70,7 +70,7 @@ class _Tabulated(Representation):
     table: Tensor
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return self.table[elements]
+        return self.table.to(elements.device)[elements]
 
 
 @registered
@@ -89,7 +89,7 @@ class TrivialRepresentation(Representation):
         self.group = parse_group(group)
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return torch.ones(*self.group.batch_shape(elements), 1, 1, dtype=torch.float64)
+        return torch.ones(*self.group.batch_shape(elements), 1, 1, dtype=torch.float64, device=elements.device)
 
 
 @registered
@@ -116,7 +116,7 @@ class DefiningRepresentation(Representation):
             raise ValueError(f"expected C_n, D_n, SO(2), O(2), SO(3) or O(3), got {self.group}, which has no plane")
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return self.group.plane()[elements] if isinstance(self.group, PlanarGroup) else elements
+        return self.group.plane().to(elements.device)[elements] if isinstance(self.group, PlanarGroup) else elements
 
     def _key(self) -> Any:
         return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways

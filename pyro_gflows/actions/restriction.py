@@ -44,7 +44,8 @@ class SubRepresentation(Representation):
         self.name = f"{self.size} dimensions of {representation.name}"
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return self.rows @ self.representation.matrices(elements) @ self.rows.T
+        rows = self.rows.to(elements.device)
+        return rows @ self.representation.matrices(elements) @ rows.T
 
     def _key(self) -> tuple[object, ...]:
         return (type(self).__name__, self.representation, Nearly(self.rows))

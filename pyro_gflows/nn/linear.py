@@ -56,7 +56,7 @@ class EquivariantLinear(KernelLayer):
             raise ValueError(f"expected two actions of one group on vectors, got {action_in} and {action_out}")
         self.action_in, self.action_out = action_in, action_out
         parts_in, parts_out, self.weights, self.commutants = [], [], nn.ParameterList(), nn.ModuleList()
-        self.masks: list[Tensor | None] = []
+        self.masks = nn.ModuleList()
         for target in action_out.decomposition:
             for source in action_in.decomposition:
                 change = intertwiner(source, target)
@@ -68,7 +68,7 @@ class EquivariantLinear(KernelLayer):
                 self.commutants.append(FixedBasis(target.commutant))
                 parts_in.append(source.changed(change))
                 parts_out.append(target)
-                self.masks.append(mask)
+                self.masks.append(nn.Identity() if mask is None else _Mask(mask))
         self.basis_in = IsotypicBasis.of(parts_in, action_in.numel)
         self.basis_out = IsotypicBasis.of(parts_out, action_out.numel)
         self.invariants = FixedBasis(action_out.invariants())
@@ -81,9 +81,8 @@ class EquivariantLinear(KernelLayer):
         """The map on each isotypic component, as a matrix over the reals, ``(m_out d, m_in d)``."""
         out = []
         for weight, commutant, mask in zip(self.weights, self.commutants, self.masks, strict=True):
-            if mask is not None:
-                weight = weight * mask.to(weight)[..., None]
-            out.append(torch.einsum("abk,kij->aibj", weight, commutant(weight)).flatten(2).flatten(0, 1))
+            kept = mask(weight)
+            out.append(torch.einsum("abk,kij->aibj", kept, commutant(kept)).flatten(2).flatten(0, 1))
         return out
 
     def matrix(self) -> Tensor:
@@ -106,6 +105,19 @@ class EquivariantLinear(KernelLayer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
+
+
+class _Mask(nn.Module):
+    """Sets weights of shape (m_out, m_in, k) to zero, but for those of the pairs of copies that a mask allows."""
+
+    allowed: Tensor
+
+    def __init__(self, allowed: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("allowed", allowed[..., None], persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.allowed
 
 
 @registered

@@ -140,26 +140,33 @@ class SoftNetwork(EquivariantNetwork):
 class _Entrance(nn.Module):
     """From fields of H to regular fields of G: the scalar ones steerably, the others under H."""
 
+    scalars: Tensor
+    others: Tensor
+
     def __init__(self, action_in: ImageAction, hidden: ImageAction, group: Group, kernel_size: int) -> None:
         super().__init__()
-        self.scalars, self.others = _scalars_and_others(action_in)
+        scalars, others = _scalars_and_others(action_in)
+        self.register_buffer("scalars", torch.tensor(scalars, dtype=torch.int64), persistent=False)
+        self.register_buffer("others", torch.tensor(others, dtype=torch.int64), persistent=False)
         self.steerable: SteerableConv | None = None
-        if self.scalars:
-            counts = len(self.scalars), len(hidden.fields)
+        if scalars:
+            counts = len(scalars), len(hidden.fields)
             self.steerable = SteerableConv(group, *counts, fields_in="trivial", kernel_size=kernel_size)
-        self.exact = EquivariantConv(_without_scalars(action_in), hidden) if self.others else None
+        self.exact = EquivariantConv(_without_scalars(action_in), hidden) if others else None
 
     def forward(self, x: Tensor) -> Tensor:
         parts = []
         if self.steerable is not None:
-            parts.append(self.steerable(x[..., self.scalars, :, :]))
+            parts.append(self.steerable(x.index_select(-3, self.scalars)))
         if self.exact is not None:
-            parts.append(self.exact(x[..., self.others, :, :]))
+            parts.append(self.exact(x.index_select(-3, self.others)))
         return torch.stack(parts).sum(0)
 
 
 class _Exit(nn.Module):
     """From regular fields of G to fields of H: the scalar ones steerably, the others under H."""
+
+    order: Tensor
 
     def __init__(self, hidden: ImageAction, action_out: ImageAction, group: Group, kernel_size: int) -> None:
         super().__init__()
@@ -169,11 +176,11 @@ class _Exit(nn.Module):
             counts = len(hidden.fields), len(scalars)
             self.steerable = SteerableConv(group, *counts, fields_out="trivial", kernel_size=kernel_size)
         self.exact = EquivariantConv(hidden, _without_scalars(action_out)) if others else None
-        self.order = torch.tensor(scalars + others).argsort().tolist()
+        self.register_buffer("order", torch.tensor(scalars + others).argsort(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [layer(x) for layer in (self.steerable, self.exact) if layer is not None]
-        return torch.cat(parts, -3)[..., self.order, :, :]
+        return torch.cat(parts, -3).index_select(-3, self.order)
 
 
 def _is_scalar(action: ImageAction) -> list[bool]:

@@ -85,11 +85,13 @@ class SecondDevice(TorchDispatchMode):
     Attributes:
         reads: how often each operation told the program a value that is on the second device. A GPU would have been
             waited for.
+        sent: how many tensors of one dimension or more were copied to it from the CPU.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.reads: Counter[str] = Counter()
+        self.sent = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -98,6 +100,8 @@ class SecondDevice(TorchDispatchMode):
             start, end = _ends_of_copy(func, args, kwargs)
             if start == SECOND != end:
                 self.reads[str(func)] += 1
+            elif start != SECOND == end and max(tensor.ndim for tensor in tensors):
+                self.sent += 1
         elif any(isinstance(tensor, Labeled) for tensor in tensors) and _reads_values(func, args, kwargs):
             self.reads[str(func)] += 1
         return _computed(func, args, kwargs, tensors)

@@ -11,6 +11,7 @@ import torch
 from pyro_gflows.actions import Split, VectorAction
 from pyro_gflows.registry import build, describe
 from tests.constructors import TABLE, names
+from tests.contracts.second_device import SECOND, second_device
 
 
 @functools.cache
@@ -48,6 +49,27 @@ def test_an_action_is_an_orthogonal_homomorphism(actions):
                 action.act(g, action.act(h, x)), action.act(action.group.compose(g, h), x), rtol=0.0, atol=1e-12
             )
             torch.testing.assert_close(action.act(g, x).norm(), x.norm(), rtol=1e-12, atol=0.0)
+
+
+def test_an_action_computes_where_its_elements_and_events_are(actions):
+    """Contract 9. Elements that are drawn are on the CPU; those that are found from events are where the events are."""
+
+    def computed(action, device):
+        g, h, x = elements_of(action), elements_of(action).flip(0).to(device), events_of(action, 4).to(device)
+        yield action.act_each(g, x)
+        g = g.to(device)
+        yield from (action.act_each(g, x), action.act(g[0], x), action.matrix(g))
+        yield from (action.group.compose(g, h), action.group.inverse(g))
+        if (found := action.canonical(x)) is not None:
+            yield action.act_each(found, x)
+
+    for action in actions:
+        expected = list(computed(action, torch.device("cpu")))
+        with second_device():
+            found = list(computed(action, SECOND))
+            assert {value.device for value in found} == {SECOND}
+            found = [value.cpu() for value in found]
+        torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12)
 
 
 def test_the_matrices_are_those_of_the_map(actions):

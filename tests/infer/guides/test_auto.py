@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import warnings
 
 import pyro
@@ -386,3 +387,14 @@ def test_svi_on_images_of_one_flow_warns_of_nothing(recwarn):
     assert not recwarn.list
     assert torch.equal(guide.flow.transform(torch.ones(8)), before)  # what is behind the base stays the identity
     assert {"flow.transform.parts.0.log_scale", "flow.transform.parts.0.shift"} <= set(guide.state_dict())
+
+
+def test_a_guide_trains_where_the_data_are(device):
+    x = mixture_data().to(device)
+    guide = AutoGFlow(mixture, LABELS, args=(x,), transforms=small)
+    svi = SVI(mixture, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    before = [parameter.detach().clone() for parameter in guide.parameters()]
+    losses = [svi.step(x) for _ in range(2)]
+    assert all(map(math.isfinite, losses))
+    assert any((old != new).any() for old, new in zip(before, guide.parameters(), strict=True))
+    assert {value.device.type for value in [*guide(x).values(), *guide.parameters()]} == {device.type}

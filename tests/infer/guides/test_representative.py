@@ -29,6 +29,15 @@ def test_shuffled_draws_come_back_in_one_order():
     assert moved["means"].mean((0, 1)).diff().min() > -0.1
 
 
+def test_draws_are_relabelled_on_their_device(device):
+    draws = {"means": shuffled_means(50), "locations": torch.randn(50, 4, 2)}
+    expected = orbit_representative(draws, ACTION)
+    moved = orbit_representative({name: values.to(device) for name, values in draws.items()}, ACTION)
+    for name, values in moved.items():
+        assert values.device.type == device.type
+        torch.testing.assert_close(values.cpu(), expected[name])
+
+
 def test_noisy_sites_do_not_hide_what_tells_components_apart():
     """Weights and scales that are all alike, up to noise, beside means that are far apart."""
     action = SitesAction("S3", {name: VectorAction.rows("S3") for name in ("means", "weights", "scales")})
