@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from pyro_gflows.actions import ImageAction, VectorAction, parse_group
 from pyro_gflows.actions.fourier import FourierDecomposition
 from pyro_gflows.actions.representations import DefiningRepresentation, EscnnRepresentation
 from tests.actions.test_decomposition import QUATERNIONS
+from tests.largest import LargestTensor
 
 SIGNS = [torch.diag(torch.tensor([-1.0, 1.0, 1.0])), torch.diag(torch.tensor([1.0, -1.0, -1.0]))]
 
@@ -245,13 +245,11 @@ def test_the_first_component_under_shifts_is_the_mean_of_each_channel():
 @pytest.mark.parametrize(
     "make", [lambda: ImageAction("D4", 3, size=32), lambda: ImageAction.translations(3, size=64)], ids=["D4", "shifts"]
 )
-def test_large_events_are_quick(make):
-    """A dense basis of 3072 numbers alone is 75 MB; here the set-up takes tens of milliseconds, a projection a few."""
+def test_large_events_need_no_dense_basis(make):
+    """One of 3072 numbers has 9.4 million entries, and takes 75 MB."""
     action = make()
     x = events_of(action, 8)
-    start = time.perf_counter()
-    components = action.decomposition
-    components[0].project(x)
-    middle = time.perf_counter()
-    components[0].project(x), components.event(components.coordinates(x.flatten(1)))
-    assert middle - start < 2.0 and time.perf_counter() - middle < 0.5
+    with LargestTensor() as largest:
+        components = action.decomposition
+        components[0].project(x), components.event(components.coordinates(x.flatten(1)))
+    assert 0 < largest.numel <= 4 * x.numel()

@@ -1,0 +1,19 @@
+"""How large the tensors are that a computation makes: what stays small needs neither the memory nor the time."""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["LargestTensor"]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Meanwhile ``numel`` is the largest number of entries of what any operation has returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        storages = [t.untyped_storage().nbytes() // t.element_size() for t in tree_leaves(made) if torch.is_tensor(t)]
+        self.numel = max([self.numel, *storages])
+        return made
