@@ -32,9 +32,10 @@ def nearest_image(x: Tensor, order: int, images: Callable[[Tensor], Tensor]) -> 
     """
     chunk = max(1, _AT_ONCE // max(x.numel(), x.shape[-1]))
     best, value = x.new_zeros(x.shape[:-1], dtype=torch.int64), x.new_full(x.shape[:-1], -torch.inf)
-    for elements in torch.arange(order, device=x.device).split(chunk):
+    for start in range(0, order, chunk):
+        elements = torch.arange(start, min(start + chunk, order), device=x.device)
         found, place = (x @ images(elements).mT).max(-1)
-        best, value = torch.where(found > value, elements[place], best), torch.maximum(found, value)
+        best, value = torch.where(found > value, start + place, best), torch.maximum(found, value)
     return best
 
 

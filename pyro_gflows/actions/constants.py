@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-__all__ = ["as_constants"]
+__all__ = ["as_constants", "rows_at"]
 
 
 @contextlib.contextmanager
@@ -28,3 +29,12 @@ def as_constants() -> Iterator[None]:
     """
     with torch._C._DisableFuncTorch(), torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def rows_at(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]``, which under ``vmap`` also takes an index that is one number in each of the mapped rows.
+
+    >>> torch.func.vmap(lambda index: rows_at(torch.eye(2), index))(torch.tensor([1, 0])).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    return table.index_select(0, index.reshape(-1)).reshape(index.shape + table.shape[1:])

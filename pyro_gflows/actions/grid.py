@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import rows_at
 from pyro_gflows.actions.group_base import EnumerableGroup, Group
 from pyro_gflows.actions.groups import PlanarGroup
 from pyro_gflows.actions.names import parse_group
@@ -118,7 +119,7 @@ class WallpaperGroup(EnumerableGroup):
 
     def _moved(self, point: Tensor, lattice: Tensor) -> Tensor:
         """The linear part of elements of the point group, applied to shifts."""
-        linear = self._constant("linear", point.device, lambda: self.linear)[point]
+        linear = rows_at(self._constant("linear", point.device, lambda: self.linear), point)
         return (linear * lattice[..., None, :]).sum(-1)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.actions.constants import as_constants, rows_at
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.registry import registered
 
@@ -56,11 +56,11 @@ class FiniteGroup(EnumerableGroup):
         self._generators = torch.as_tensor(list(generators), dtype=torch.int64)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
-        return self._constant("table", first.device, lambda: self.table)[first, second]
+        return rows_at(self._constant("table", first.device, lambda: self.table.flatten()), self.order * first + second)
 
     def inverse(self, elements: Tensor) -> Tensor:
         table = self._constant("inverse", elements.device, lambda: (self.table == 0).long().argmax(dim=1))
-        return table[elements]
+        return rows_at(table, elements)
 
     def generators(self) -> Tensor:
         return self._generators

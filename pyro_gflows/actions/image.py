@@ -13,7 +13,7 @@ from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.canonical_form import nearest_shift
 from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.actions.constants import as_constants, rows_at
 from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.image_decomposition import decompose_image
@@ -180,10 +180,10 @@ class ImageAction(LinearAction):
         pixels = pixel_sources(self.group, elements, table, (self.height, self.width))
         point = self._point(elements)
         if self.is_permutation:
-            moved = gather_pixels(x.flatten(-2), self._table("channels", x.device)[point], pixels)
+            moved = gather_pixels(x.flatten(-2), rows_at(self._table("channels", x.device), point), pixels)
         else:
             turned = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
-            moved = self._table(x.dtype, x.device)[point] @ turned
+            moved = rows_at(self._table(x.dtype, x.device), point) @ turned
         return moved.unflatten(-1, (self.height, self.width))
 
     def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:

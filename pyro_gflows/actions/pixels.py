@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import rows_at
 from pyro_gflows.actions.grid import WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.actions.group_base import Group
 
@@ -23,11 +24,11 @@ def pixels_of(group: Group, elements: Tensor, size: tuple[int, int]) -> Tensor:
     """
     targets = pixel_targets(point_group_of(group), *size).to(elements.device)
     if not isinstance(group, WallpaperGroup):
-        return targets[elements]
+        return rows_at(targets, elements)
     height, width = size
     if size != (group.height, group.width):
         raise ValueError(f"expected the {group.height} x {group.width} grid of {group}, got {height} x {width}")
-    targets = targets[group.project(elements)]
+    targets = rows_at(targets, group.project(elements))
     down, right = group.shift(elements)[..., None].unbind(-2)
     return (targets // width + down) % height * width + (targets % width + right) % width
 
@@ -42,7 +43,7 @@ def pixel_sources(group: Group, elements: Tensor, table: Tensor, size: tuple[int
         size: (height, width).
     """
     if not isinstance(group, WallpaperGroup):
-        return table[elements]
+        return rows_at(table, elements)
     height, width = size
     down, right = group.shift(elements)[..., None].unbind(-2)
     rows = (torch.arange(height, device=elements.device) - down) % height

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical import Nearly
+from pyro_gflows.actions.constants import rows_at
 from pyro_gflows.actions.continuous import ContinuousGroup
 from pyro_gflows.actions.escnn_door import evaluate_continuous
 from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
@@ -70,7 +71,7 @@ class _Tabulated(Representation):
     table: Tensor
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return self.table.to(elements.device)[elements]
+        return rows_at(self.table.to(elements.device), elements)
 
 
 @registered
@@ -116,7 +117,9 @@ class DefiningRepresentation(Representation):
             raise ValueError(f"expected C_n, D_n, SO(2), O(2), SO(3) or O(3), got {self.group}, which has no plane")
 
     def matrices(self, elements: Tensor) -> Tensor:
-        return self.group.plane().to(elements.device)[elements] if isinstance(self.group, PlanarGroup) else elements
+        if not isinstance(self.group, PlanarGroup):
+            return elements
+        return rows_at(self.group.plane().to(elements.device), elements)
 
     def _key(self) -> Any:
         return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.constants import rows_at
 from pyro_gflows.actions.group_base import EnumerableGroup
 from pyro_gflows.registry import registered
 
@@ -46,7 +47,7 @@ class SymmetricGroup(EnumerableGroup):
         return torch.tensor(list(itertools.permutations(range(self.n))))
 
     def _permutations_of(self, elements: Tensor) -> Tensor:
-        return self._constant("permutations", elements.device, self.permutations)[elements]
+        return rows_at(self._constant("permutations", elements.device, self.permutations), elements)
 
     def _codes(self, permutations: Tensor) -> Tensor:
         """Numbers that are ordered as the permutations are: their entries as digits."""

@@ -14,7 +14,7 @@ from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.closure import generate_group
 from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.actions.constants import as_constants, rows_at
 from pyro_gflows.actions.escnn_door import representation_data
 from pyro_gflows.actions.group_base import EnumerableGroup, Group
 from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup
@@ -171,7 +171,7 @@ class VectorAction(LinearAction):
         if key not in self._tables:
             with as_constants():
                 self._tables[key] = part.matrices(self.group.elements()).to(x.device, x.dtype)
-        return self._tables[key][elements.to(x.device)]
+        return rows_at(self._tables[key], elements.to(x.device))
 
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])
