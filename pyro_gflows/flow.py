@@ -12,8 +12,9 @@ from pyro_gflows.distributions import InvariantUniformBall
 from pyro_gflows.distributions.supports import interval_of
 from pyro_gflows.flow_distribution import FlowDistribution, drawn_out
 from pyro_gflows.registry import build, describe, registered
-from pyro_gflows.transforms.base import EquivariantTransform, forget_param_store
+from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.torch_interface import forget_param_store
 
 __all__ = ["EquivariantFlow"]
 

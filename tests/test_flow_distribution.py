@@ -1,4 +1,4 @@
-"""FlowDensity: densities on the image of layers that map into an interval, whatever comes after these."""
+"""FlowDistribution: densities on the image of layers that map into an interval, whatever comes after these."""
 
 import math
 

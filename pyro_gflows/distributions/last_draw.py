@@ -136,7 +136,8 @@ def _whole(flat: Tensor) -> Tensor:
 
 def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]:
     """The parameters and buffers of a module and all in it, its constants, and the mode of each module."""
-    # not module.parameters(): it makes names and looks for duplicates, which costs more than small layers themselves
+    # not module.parameters(): it makes names and looks for duplicates, which costs more than small layers themselves;
+    # most modules hold nothing, and to ask for it takes less time than to go through it
     weights: list[Tensor | None] = []
     constants: list[Tensor] = []
     modes: list[object] = []
@@ -145,13 +146,16 @@ def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]
         each = waiting.pop()
         if each is None:
             continue
-        if isinstance(each, FixedBasis):
-            constants.append(each.value)
-            continue
         state = each.__dict__
-        weights.extend(state["_parameters"].values())
-        weights.extend(state["_buffers"].values())
+        if isinstance(each, FixedBasis):
+            constants.append(state["_buffers"]["value"])
+            continue
+        if parameters := state["_parameters"]:
+            weights += parameters.values()
+        if buffers := state["_buffers"]:
+            weights += buffers.values()
         # weights that Pyro draws anew at every access (PyroSample) are never the same: a fresh object equals no other
         modes.append(object() if state.get("_pyro_samples") else state["training"])
-        waiting.extend(state["_modules"].values())
+        if children := state["_modules"]:
+            waiting += children.values()
     return [tensor for tensor in weights if tensor is not None], constants, modes

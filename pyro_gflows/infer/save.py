@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.infer.migrations import FORMAT, migrate
 from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json, write_tensors
 from pyro_gflows.transforms.split_basis import SPLIT_BASIS
-
-if TYPE_CHECKING:
-    from pyro_gflows.flow import EquivariantFlow
 
 __all__ = ["STRUCTURE", "WEIGHTS", "load", "save"]
 
@@ -56,8 +53,6 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
     Warns:
         UserWarning: The file is of an earlier version and does not hold all that its weights refer to.
     """
-    from pyro_gflows.flow import EquivariantFlow
-
     folder = Path(folder)
     description = read_json(folder / STRUCTURE)
     structure = migrate(description.get("flow"), description.get("format"), source=str(folder / STRUCTURE))

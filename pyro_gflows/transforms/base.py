@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -18,11 +15,12 @@ from pyro_gflows.actions.requirements import require_exact
 from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
 from pyro_gflows.registry import registered
 from pyro_gflows.spaces import Euclidean, Space, require_space
+from pyro_gflows.transforms.torch_interface import TorchInterface, taking_a_context
 
-__all__ = ["Conditioned", "EquivariantTransform", "Invert", "Wrapper", "forget_param_store"]
+__all__ = ["Conditioned", "EquivariantTransform", "Invert", "Wrapper"]
 
 
-class EquivariantTransform(TransformModule):
+class EquivariantTransform(TorchInterface):
     r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`.
 
     A subclass writes ``call_and_ladj(x, context=None)`` and ``inv_call_and_ladj(y, context=None)``: value and log|det|
@@ -56,12 +54,9 @@ class EquivariantTransform(TransformModule):
     spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean,)
     """The kinds of spaces on which this map is a bijection; ``(Space,)`` for one that hands events to others."""
 
-    bijective = True
-    _has_low_weights = False
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        on_methods(cls, ("call_and_ladj", "inv_call_and_ladj"), _taking_a_context, check=_refuse_low)
+        on_methods(cls, ("call_and_ladj", "inv_call_and_ladj"), taking_a_context, check=_refuse_low)
         on_methods(cls, ("initialize", "initialize_inverse"), check=_refuse_low)
         on_methods(cls, ("lipschitz_bound",))
 
@@ -81,11 +76,11 @@ class EquivariantTransform(TransformModule):
     # -- what a subclass writes ---------------------------------------------------------------------------------------
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(T(x | context), log|det dT/dx|)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has to write call_and_ladj(x, context=None)")
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(T^{-1}(y | context), log|det dT^{-1}/dy|)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has to write inv_call_and_ladj(y, context=None)")
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Set data-dependent parameters from base-side events x, and return T(x). Most transforms have none."""
@@ -108,15 +103,6 @@ class EquivariantTransform(TransformModule):
         """This transform under a batch of contexts, a :class:`Conditioned` view that shares the weights."""
         return Conditioned(self, context)
 
-    # -- torch's Transform --------------------------------------------------------------------------------------------
-    @property
-    def domain(self) -> constraints.Constraint:
-        return self.action_in.space.constraint
-
-    @property
-    def codomain(self) -> constraints.Constraint:
-        return self.action_out.space.constraint
-
     @property
     def reaches_all(self) -> bool:
         """Whether every event is a value of T, whatever its weights: no layer maps into an interval."""
@@ -129,23 +115,6 @@ class EquivariantTransform(TransformModule):
         inside: Tensor = self.codomain.check(y)
         return inside
 
-    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
-        return _exchange(shape, self.action_in, self.action_out)
-
-    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
-        return _exchange(shape, self.action_out, self.action_in)
-
-    def _call(self, x: Tensor) -> Tensor:
-        self.action_in.check_event(x)
-        return self.call_and_ladj(x)[0]
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        self.action_out.check_event(y, "y")
-        return self.inv_call_and_ladj(y)[0]
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.call_and_ladj(x)[1]
-
     @property
     def inv(self) -> EquivariantTransform:
         inverse = None if self._inverse_ref is None else self._inverse_ref()
@@ -153,43 +122,6 @@ class EquivariantTransform(TransformModule):
             inverse = Invert(self)
             self._inverse_ref = weakref.ref(inverse)
         return inverse
-
-    def with_cache(self, cache_size: int = 1) -> EquivariantTransform:
-        return self  # a cache of torch's does not see that weights change
-
-    # -- torch's Module -----------------------------------------------------------------------------------------------
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        super()._apply(*args, **kwargs)
-        self._has_low_weights = any(is_low(parameter) for parameter in self.parameters())
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        forget_param_store(self)
-        return {**self.__dict__, "_inverse_ref": None, "_inv": None}
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    __hash__ = torch.nn.Module.__hash__
-    __repr__ = torch.nn.Module.__repr__  # torch's Transform would print the class name alone
-
-    def extra_repr(self) -> str:
-        if self.action_out == self.action_in:
-            return str(self.action_in)
-        return f"{self.action_in} -> {self.action_out}"
-
-
-def _taking_a_context(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method with a context, which one that was written without it ignores."""
-    if len(inspect.signature(method).parameters) > 2:
-        return method
-
-    @functools.wraps(method)
-    def inner(self: EquivariantTransform, event: Tensor, context: Tensor | None = None) -> Any:
-        return method(self, event)
-
-    del inner.__wrapped__  # type: ignore[attr-defined]  # inspect would show the signature without a context
-    return inner
 
 
 def _refuse_low(transform: EquivariantTransform, *values: Any) -> None:
@@ -201,23 +133,6 @@ def _refuse_low(transform: EquivariantTransform, *values: Any) -> None:
         held = held.transform
     if held._has_low_weights:
         refuse_low(next(filter(is_low, held.parameters()), None), "weights")
-
-
-def forget_param_store(module: torch.nn.Module) -> None:
-    """Drop the weak references that Pyro's param store hangs on parameters: with them a trained module cannot be
-    pickled, and Pyro sets them anew whenever it hands a parameter out."""
-    for parameter in module.parameters():
-        parameter.__dict__.pop("unconstrained", None)
-
-
-def _exchange(shape: Sequence[int], old: Action, new: Action) -> torch.Size:
-    shape = torch.Size(shape)
-    batch = len(shape) - old.event_dim
-    if batch < 0 or shape[batch:] != old.event_shape:
-        raise ValueError(
-            f"expected a shape (..., {', '.join(map(str, old.event_shape))}) for {old}, got {tuple(shape)}"
-        )
-    return shape[:batch] + new.event_shape
 
 
 @registered
