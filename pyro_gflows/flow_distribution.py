@@ -130,7 +130,9 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
                 "one in Symmetrized; make its tensors of that dtype and device"
             )
         self.transform.action_in.check_event(z)
-        y, ladj = self.transform.call_and_ladj(z)
+        refuse_low(weight, "weights")
+        with guarded():
+            y, ladj = self.transform.call_and_ladj(z)
         if not torch.compiler.is_compiling():
             self._last_draw.keep(self.transform, z, y, ladj)
         return y

@@ -171,14 +171,16 @@ class _Guarded:
         return full_precision(inner)
 
 
-@contextlib.contextmanager
-def guarded() -> Iterator[None]:
+class guarded:  # noqa: N801  (a context, as those of the standard library are named)
     """Inside, guarded methods trust that they are called in full precision and with checked arguments."""
-    before, _GUARD.inside = _GUARD.inside, True
-    try:
-        yield
-    finally:
-        _GUARD.inside = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before, _GUARD.inside = _GUARD.inside, True
+
+    def __exit__(self, *raised: object) -> None:
+        _GUARD.inside = self._before
 
 
 def guarded_method(method: Callable[_P, _R]) -> Callable[_P, _R]:
