@@ -146,6 +146,9 @@ class Action(ABC):
     def __hash__(self) -> int:
         return hash((type(self).__name__, self._key()))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.group} on {' x '.join(map(str, self.event_shape))})"
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in self._derived()}
 

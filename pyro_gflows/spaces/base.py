@@ -70,6 +70,9 @@ class Space(ABC):
     def __hash__(self) -> int:
         return hash((type(self).__name__, self._key()))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({' x '.join(map(str, self.event_shape))})"
+
 
 def require_space(space: Space, kinds: tuple[type[Space], ...], what: str) -> None:
     """Raise unless a map or a density is one on this space.

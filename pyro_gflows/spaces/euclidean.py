@@ -61,6 +61,3 @@ class Euclidean(Space):
 
     def _key(self) -> Any:
         return self.event_shape
-
-    def __repr__(self) -> str:
-        return f"Euclidean({' x '.join(map(str, self.event_shape))})"

@@ -47,6 +47,11 @@ class ByContraction(EquivariantTransform):
         super().__setattr__(name, value)
 
     def _set_up(self, branch: nn.Module, log_det: LogDet | None, solver: Solver | None) -> None:
+        for name, given, kind in (("log_det", log_det, LogDet), ("solver", solver, Solver)):
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(
+                    f"expected {name} to be a {kind.__name__} of pyro_gflows.numerics, got {type(given).__name__}"
+                )
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if self.action_in.numel <= 3 else BanachSolver()) if solver is None else solver

@@ -33,7 +33,7 @@ class GMonotone(ByContraction):
         solver: how to find u; Newton for events of at most 3 numbers, else the Banach iteration.
 
     Raises:
-        TypeError: the branch has no ``lipschitz_bound``.
+        TypeError: the branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
         ValueError: its bound is 1 or more, or not finite; the branch is made for another action, or takes a context.
 
     Source: Invertible Monotone Operators for Normalizing Flows, arXiv:2210.08176.

@@ -43,7 +43,7 @@ class GResidual(ByContraction, OneWayTransform):
         fast: which direction evaluates f once ("score" or "sample").
 
     Raises:
-        TypeError: the branch has no ``lipschitz_bound``.
+        TypeError: the branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
         ValueError: its bound is 1 or more, or not finite; or the branch is made for another action.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.

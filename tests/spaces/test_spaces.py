@@ -169,3 +169,11 @@ def test_supports_come_from_the_space(action):
     constraint = action.space.constraint
     assert flow.base.support is flow.dist.support is flow.transforms[0].domain is flow.transforms[0].codomain
     assert flow.dist.support is constraint
+
+
+def test_a_space_and_an_action_of_ones_own_are_named_in_errors():
+    assert repr(Circle()) == "Circle(2)"
+    assert repr(Euclidean((3, 8, 8))) == "Euclidean(3 x 8 x 8)"
+    with pytest.raises(ValueError, match=r"GActNorm is defined on Euclidean, got events on Circle\(2\)"):
+        GActNorm(Turned("C4"))
+    assert repr(Turned("C4")) == "Turned(C4 on 2)"

@@ -56,6 +56,8 @@ def test_takes_a_users_branch():
     ("make", "error", "message"),
     [
         (lambda a: GResidual(a, nn.Linear(2, 2)), TypeError, r"lipschitz_bound\(\) method, got Linear"),
+        (lambda a: g_residual(a, log_det="exact"), TypeError, r"log_det to be a LogDet .*, got str"),
+        (lambda a: g_residual(a, solver=NewtonSolver), TypeError, r"solver to be a Solver .*, got ABCMeta"),
         (lambda a: GResidual(a, Shrink(1.0)), ValueError, "Lipschitz bound below 1, got 1;"),
         (lambda a: GResidual(a, Shrink(float("nan"))), ValueError, "Lipschitz bound below 1, got nan"),
         (
