@@ -171,7 +171,7 @@ class _Guarded:
         return full_precision(inner)
 
 
-class guarded:  # noqa: N801  (a context, as those of the standard library are named)
+class guarded:
     """Inside, guarded methods trust that they are called in full precision and with checked arguments."""
 
     __slots__ = ("_before",)

@@ -14,7 +14,7 @@ __all__ = ["quick_look", "some_rows"]
 
 
 def quick_look(items: Sequence[Any], count: int) -> list[Any]:
-    """Of each test over the table the cases of that many rows; of any other test that many cases.
+    """Of each test over the table that many rows, with one case each; of any other test that many cases.
 
     The same ones each time. A test that is marked ``all_cases`` keeps them all.
     """
@@ -31,7 +31,15 @@ def _some_cases(cases: Sequence[Any], count: int, *, key: str) -> list[Any]:
             rows[argument].append(name)
     if rows:
         kept = {argument: some_rows(names, count, key=key + argument) for argument, names in rows.items()}
-        return [case for case in cases if all(name in kept[argument] for argument, name in _rows_of(case))]
+        by_row: dict[tuple[tuple[str, str], ...], list[Any]] = collections.defaultdict(list)
+        for case in cases:
+            if all(name in kept[argument] for argument, name in _rows_of(case)):
+                by_row[tuple(_rows_of(case))].append(case)
+        return [case for row, of_row in by_row.items() for case in _some(of_row, 1, key=f"{key}{row}")]
+    return _some(cases, count, key=key)
+
+
+def _some(cases: Sequence[Any], count: int, *, key: str) -> list[Any]:
     if len(cases) <= count or cases[0].get_closest_marker("all_cases"):
         return list(cases)
     return random.Random(key).sample(cases, count)

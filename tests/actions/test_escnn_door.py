@@ -111,6 +111,7 @@ def test_finite_groups_multiply_by_their_table(groups):
             assert elements[i] @ elements[j] == elements[data.table[i, j]]
 
 
+@pytest.mark.long
 def test_finite_representations_are_orthogonal_homomorphisms(groups):
     for group in finite_groups(groups):
         for representation in [*group.irreps(), group.regular_representation]:

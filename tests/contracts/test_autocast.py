@@ -181,6 +181,7 @@ IMAGE_FLOWS = {
 
 
 @pytest.mark.parametrize("name", IMAGE_FLOWS)
+@pytest.mark.long
 def test_image_flows(name):
     torch.manual_seed(0)
     flow = randomize_(IMAGE_FLOWS[name](), scale=0.02, generator=torch.Generator().manual_seed(0)).eval()

@@ -396,6 +396,7 @@ def test_an_unchanged_draw_is_not_inverted(mode, value):
             assert layer.inversions == 1
 
 
+@pytest.mark.long
 def test_a_guide_whose_sites_are_changed():
     """The value of a site is a tensor of its own: changed in place it has density 0, and the latent stays."""
 

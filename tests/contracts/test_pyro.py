@@ -172,6 +172,7 @@ def test_an_exact_log_det_is_the_same_in_training(name):
 
 
 @pytest.mark.parametrize("name", names(CONSTRUCTORS, estimated=True))
+@pytest.mark.long
 def test_a_random_log_det_is_unbiased_in_value_and_gradient(name):
     """Contract 18: value, and gradient along 8 fixed directions, within 4 standard errors of the exact ones."""
     flow = make_flow(name).train()

@@ -30,6 +30,7 @@ def _classes_in(description):
     return set()
 
 
+@pytest.mark.long
 def test_every_registered_layer_and_split_has_a_row():
     met = {"EquivariantFlow", "DequantisedFlow", "VariationalDequantiser"}  # made of layers
     for flow in [*map(make_flow, CONSTRUCTORS), *map(conditional_flow, CONDITIONAL)]:

@@ -24,6 +24,7 @@ SYMMETRIES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.long
 def test_the_floor_is_the_entropy_and_the_density_integrates_to_one(name):
     target = density(name)
     line = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS * 2 * SIDE - SIDE

@@ -78,6 +78,7 @@ def test_variance_under_signed_permutations_needs_no_covariance():
         Symmetrized(base, D5).variance  # noqa: B018
 
 
+@pytest.mark.long
 def test_density_integrates_to_one():
     line = torch.linspace(-9, 9, 601, dtype=torch.float64)
     log_prob = Symmetrized(BASES["full covariance"](), D5).log_prob(torch.cartesian_prod(line, line))

@@ -185,6 +185,7 @@ def test_fitting_both_beats_uniform_noise():
     assert results["variational"] < results["uniform"] - 0.05
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_off_ends_in_the_weights_of_an_unbroken_one(tmp_path):
     def run(folder, steps_before_the_cut=None):
         both = both_of(scale=0.0, family=g_residual_image_flow)

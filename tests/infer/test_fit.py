@@ -120,6 +120,7 @@ def test_augmentation_moves_every_event_by_its_own_element():
     assert run(flow, points(), augment=random_elements(flow.action))[1].steps == 20
 
 
+@pytest.mark.long
 def test_runs_resumes_and_scores_on_any_device(device, tmp_path):
     flow = small_flow().to(device)
     settings = FitSettings(steps=8, batch_size=64, ema_decay=0.9, held_out=HeldOut(every=2, patience=9))

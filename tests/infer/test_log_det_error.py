@@ -115,6 +115,7 @@ def test_taking_the_probes_in_turn_changes_nothing(monkeypatch):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_the_series_alone_has_a_bound_and_no_spread():
     x = events()
     flow = flow_of(SeriesLogDet(2, probes=None))
@@ -201,6 +202,7 @@ def test_a_fit_states_it_with_its_held_out_figure():
     assert fit(exact, x, settings=settings, progress=False).log_det_error is None
 
 
+@pytest.mark.long
 def test_an_energy_report_states_it():
     flow = flow_of(SeriesLogDet(8, probes=4))
     report = energy_report(flow, lambda x: -0.5 * x.square().sum(-1), draws=60)

@@ -80,6 +80,7 @@ def test_data_with_the_symmetry_contradict_no_element(name):
 
 
 @pytest.mark.parametrize("name", CONTRADICTED)
+@pytest.mark.long
 def test_the_elements_that_are_no_symmetry_are_named(name):
     make, action, expected = CONTRADICTED[name]
     report = check_symmetry(make(), action())
@@ -90,6 +91,7 @@ def test_the_elements_that_are_no_symmetry_are_named(name):
 
 
 @pytest.mark.parametrize("group", ["SO(2)", "O(2)"])
+@pytest.mark.long
 def test_a_continuous_group_is_tested_by_its_generators_and_random_elements(group):
     x = normal(3000, 2) * torch.tensor([1.0, 2.0])
     report = check_symmetry(x, PLANE(group))

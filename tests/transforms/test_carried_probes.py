@@ -188,6 +188,7 @@ def test_the_description_says_that_the_estimate_may_jump(action):
     assert "jump" not in repr(exact)
 
 
+@pytest.mark.long
 def test_the_error_is_measured(action):
     """Against the spread of the estimates that other probes give."""
     layer, x = layer_of(action, probes=8), events(action, 6)
@@ -200,6 +201,7 @@ def test_the_error_is_measured(action):
 
 
 @pytest.mark.parametrize("point_group", ["C1", "D4"])
+@pytest.mark.long
 def test_the_cost_does_not_grow_with_the_group(point_group):
     """The number of events that the branch is given in all, for a batch under 1,024 shifts, or 8,192 elements."""
     action = ImageAction.translations(1, size=32, point_group=point_group)

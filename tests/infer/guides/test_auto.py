@@ -389,6 +389,7 @@ def test_svi_on_images_of_one_flow_warns_of_nothing(recwarn):
     assert {"flow.transform.parts.0.log_scale", "flow.transform.parts.0.shift"} <= set(guide.state_dict())
 
 
+@pytest.mark.long
 def test_a_guide_trains_where_the_data_are(device):
     x = mixture_data().to(device)
     guide = AutoGFlow(mixture, LABELS, args=(x,), transforms=small)

@@ -67,6 +67,7 @@ def guide_of(model, *args, **options):
 @pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
 @pytest.mark.parametrize("batch", [2, 3, 6])
 @pytest.mark.parametrize("model", [one_plate, two_plates, a_loop, not_batched])
+@pytest.mark.long
 def test_all_minibatches_together_are_the_model_without_them(model, batch):
     whole = guide_of(model, None).log_density(None)
     part = guide_of(model, batch).log_density(batch)

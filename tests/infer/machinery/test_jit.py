@@ -74,6 +74,7 @@ def assert_agree(elbos, model, guide, parameters):
     ("kind", "name"),
     [("AutoGFlow", name) for name in PAIRS] + [("by hand", "Trace")],
 )
+@pytest.mark.long
 def test_every_elbo(kind, name):
     *elbos, model = PAIRS[name]
     case = CASES[kind](model)
@@ -96,6 +97,7 @@ def guide_of(layer):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.long
 def test_every_family(family):
     assert_agree((JitTrace_ELBO, Trace_ELBO), model_of_rows, *guide_of(FAMILIES[family]()))
 
