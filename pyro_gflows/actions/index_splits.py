@@ -27,12 +27,13 @@ class _IndexSplit(Split):
     """Parts are sets of indices along the dimension of the fields, each closed under the group."""
 
     _kind: ClassVar[type[LinearAction]]
+    _article: ClassVar[str]
     _word: ClassVar[str]
     _instead: ClassVar[str]
 
     def __init__(self, action: LinearAction, parts: Sequence[Sequence[int]] | None = None) -> None:
         if not isinstance(action, self._kind):
-            raise TypeError(f"expected a {self._kind.__name__} to split by {self._word}s, got {action}")
+            raise TypeError(f"expected {self._article} {self._kind.__name__} to split by {self._word}s, got {action}")
         orbits = invariant_sets(action.fields, action.point_group.generators())
         if len(orbits) == 1:
             raise ValueError(
@@ -145,7 +146,7 @@ class CoordinateSplit(_IndexSplit):
         [[0.0, 1.0], [2.0, 3.0]]
     """
 
-    _kind, _word = VectorAction, "coordinate"
+    _kind, _article, _word = VectorAction, "a", "coordinate"
     _instead = (
         "split it by irreps with IrrepSplit, or, if it is irreducible, use GResidual or GRadial, which split nothing"
     )
@@ -168,7 +169,7 @@ class ChannelSplit(_IndexSplit):
         ChannelSplit(ImageAction(C4 on 1 x 4 x 4: trivial) | ImageAction(C4 on 2 x 4 x 4: 2 x trivial))
     """
 
-    _kind, _word = ImageAction, "channel"
+    _kind, _article, _word = ImageAction, "an", "channel"
     _instead = (
         "split it by irreps (IrrepSplit: the mean | the details) or by a mask (checkerboard_split), or use GResidual"
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from pyro_gflows.actions.base import Action, LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.sites import SitesAction
 
 __all__ = ["require_exact", "require_image", "require_linear"]
 
@@ -39,7 +40,10 @@ def require_linear(action: Any) -> LinearAction:
     """
     require_exact(action)
     if not isinstance(action, LinearAction):
-        raise TypeError(f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}")
+        instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
+        raise TypeError(
+            f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{instead}"
+        )
     return action
 
 

@@ -50,7 +50,8 @@ class LipschitzSum(Contraction):
         for part in parts:
             if not isinstance(part, Term):
                 raise TypeError(
-                    f"expected terms such as Ridges(action) or RadialTerm(action), got {type(part).__name__}"
+                    f"expected terms such as Ridges(action) or RadialTerm(action), got {type(part).__name__}; "
+                    "a term of your own is a subclass of nn.Term"
                 )
         if not parts or any(part.action != parts[0].action for part in parts):
             raise ValueError(f"expected parts of one action, got {[str(part.action) for part in parts]}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.conditioners import conditioner
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
@@ -44,6 +45,7 @@ class ConditionalBranch(Contraction):
         self, action: LinearAction, context_action: LinearAction, *, bound: float = 0.99, width: int = 4
     ) -> None:
         super().__init__()
+        require_linear(context_action)
         # under a continuous group F carries nothing from one irrep to another: invariants would be dead weight
         features = action.trivial_fields(width).direct_sum(action) if action.is_finite else action.copies(2)
         self.action, self.context_action, self.bound = action, context_action, bound

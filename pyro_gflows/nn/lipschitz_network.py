@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.activations import Activation, Pointwise
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.contraction import Contraction
@@ -168,6 +169,7 @@ def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> Contractio
         >>> type(lipschitz_branch(VectorAction.plane("D8"))).__name__
         'LipschitzSum'
     """
+    require_linear(action)
     if action.event_dim == 1 and action.is_finite:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)
     if action.event_dim == 1 and [isotype.multiplicity for isotype in action.decomposition] == [1]:

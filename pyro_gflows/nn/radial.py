@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
@@ -45,7 +46,7 @@ class RadialTerm(Term):
 
     def __init__(self, action: LinearAction, *, knots: int = 64, limit: float = 4.0) -> None:
         super().__init__()
-        self.action = action
+        self.action = require_linear(action)
         self.parts = IsotypicParts(action)
         self.splines = SlopeSplines(len(self.parts), knots=knots, limit=limit, odd=True, start=0.0)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.registry import registered
@@ -42,6 +43,7 @@ class GActNorm(DataDependentTransform):
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
+        require_linear(action)
         sizes = torch.tensor(action.field_sizes)
         self.invariants = FixedBasis(action.invariants())
         self.log_scale = nn.Parameter(torch.zeros(len(sizes)))

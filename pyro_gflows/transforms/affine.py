@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import conditioner
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -33,7 +34,7 @@ class GAffine(ConditionalTransform):
         depth: its hidden layers.
 
     Raises:
-        TypeError: ``context_action`` is not a LinearAction.
+        TypeError: ``action`` or ``context_action`` is not a LinearAction.
         ValueError: a context that does not go with the event, or a transformer of another action.
 
     Source: Auto-Encoding Variational Bayes, arXiv:1312.6114.
@@ -58,6 +59,7 @@ class GAffine(ConditionalTransform):
         depth: int = 1,
     ) -> None:
         super().__init__(action, context_action=context_action)
+        require_linear(action)
         self.transformer = default_transformer(action) if transformer is None else transformer.require(action)
         if network is None:
             params_action, start = self.transformer.params_action, self.transformer.start

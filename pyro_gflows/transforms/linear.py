@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction, VectorAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import EquivariantLinear
 from pyro_gflows.numerics import cap_norm, matrix_exp
 from pyro_gflows.registry import registered
@@ -30,6 +31,7 @@ class GLinear(EquivariantTransform):
         cap: bound of the Frobenius norm of W, smooth, for each square root of a channel.
 
     Raises:
+        TypeError: ``action`` is not a LinearAction.
         ValueError: ``cap`` is not positive and finite.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Glow, arXiv:1807.03039 (1x1 convolutions); The
@@ -47,6 +49,7 @@ class GLinear(EquivariantTransform):
 
     def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
         super().__init__(action)
+        require_linear(action)
         channels = VectorAction(action.fields)
         self.cap = cap * channels.numel**0.5
         self.generator = EquivariantLinear(channels, channels, bias=False)

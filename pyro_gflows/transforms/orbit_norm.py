@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.orbits import component_labels
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.tying import coordinate_moves
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
@@ -28,6 +29,7 @@ class GOrbitNorm(DataDependentTransform):
         action: how the group permutes coordinates; events of shape ``action.event_shape``.
 
     Raises:
+        TypeError: ``action`` is not a LinearAction.
         ValueError: the action does not permute coordinates (use GActNorm).
 
     Example:
@@ -40,6 +42,7 @@ class GOrbitNorm(DataDependentTransform):
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
+        require_linear(action)
         if not action.is_permutation or not action.is_finite:
             raise ValueError(f"expected an action that permutes coordinates, got {action}; use GActNorm")
         labels = component_labels(coordinate_moves(action)[0])

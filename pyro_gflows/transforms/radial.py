@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of_file
 from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.radial import safe_norm
@@ -45,6 +46,7 @@ class GRadial(ConditionalTransform):
             were bounds load with :class:`~pyro_gflows.nn.FreeKnots`.
 
     Raises:
+        TypeError: ``action`` is not a LinearAction.
         ValueError: events are not vectors, a context that does not go with them, or bins and limit are not positive.
 
     Source: Neural Spline Flows, arXiv:1906.04032 (the monotone spline).
@@ -69,6 +71,7 @@ class GRadial(ConditionalTransform):
         knots: Knots | None = None,
     ) -> None:
         super().__init__(action, context_action=context_action)
+        require_linear(action)
         if action.event_dim != 1:
             raise ValueError(f"GRadial works on vectors, got {action}")
         if not 1 <= bins <= _MOST_BINS or not 0 < limit < math.inf:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
@@ -34,11 +35,13 @@ class Squash(EquivariantTransform):
         alpha: the margin; above 0 wherever data may lie on a or b.
 
     Raises:
+        TypeError: ``action`` is not a LinearAction.
         ValueError: an action that does not permute coordinates, a >= b, or alpha outside [0, 1/2).
     """
 
     def __init__(self, action: LinearAction, interval: Sequence[float] = (0.0, 1.0), *, alpha: float = 0.05) -> None:
         super().__init__(action)
+        require_linear(action)
         if not action.is_permutation:
             kind = "a signed permutation" if action.is_signed_permutation else "no permutation"
             raise ValueError(

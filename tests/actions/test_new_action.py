@@ -6,11 +6,21 @@ import math
 import pytest
 import torch
 
-from pyro_gflows.actions import Action, EnumerableGroup, VectorAction
+from pyro_gflows.actions import Action, EnumerableGroup, SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.nn import RadialTerm, lipschitz_branch
 from pyro_gflows.registry import build, describe, registered
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det
-from pyro_gflows.transforms import EquivariantTransform
+from pyro_gflows.transforms import (
+    EquivariantTransform,
+    GActNorm,
+    GAffine,
+    GLinear,
+    GOrbitNorm,
+    GRadial,
+    GSigmoid,
+    g_residual,
+)
 
 
 @registered
@@ -110,3 +120,27 @@ def test_they_are_values():
     for twin in (copy.deepcopy(ACTION), build(describe(ACTION))):
         assert twin == ACTION and hash(twin) == hash(ACTION)
     assert CurvedReflection(3) != ACTION != VectorAction.plane("C4")
+
+
+LINEAR_ONLY = {
+    "actnorm": GActNorm,
+    "orbit norm": GOrbitNorm,
+    "linear": GLinear,
+    "radial": GRadial,
+    "sigmoid": lambda action: GSigmoid(action, (0.0, 1.0)),
+    "affine": lambda action: GAffine(action, context_action=action),
+    "residual": g_residual,
+    "radial term": RadialTerm,
+    "branch": lipschitz_branch,
+    "base": InvariantNormal,
+}
+
+
+@pytest.mark.parametrize("name", LINEAR_ONLY)
+def test_what_needs_a_linear_action_says_so(name):
+    with pytest.raises(TypeError, match="expected a LinearAction .*, got CurvedReflection$"):
+        LINEAR_ONLY[name](CurvedReflection(3))
+    sites = SitesAction("S3", {"z": VectorAction.rows("S3")})
+    with pytest.raises(TypeError, match="got SitesAction; take its vector_action"):
+        LINEAR_ONLY[name](sites)
+    LINEAR_ONLY[name](sites.vector_action)

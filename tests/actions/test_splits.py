@@ -221,3 +221,10 @@ def test_isotypes_are_parts_without_a_common_irrep() -> None:
         isotypic_split(ImageAction("C1", 3, size=4))
     with pytest.raises(TypeError, match="expected a LinearAction to split by irreps, got str"):
         isotypic_split("D4")  # type: ignore[arg-type]
+
+
+def test_channels_are_those_of_images():
+    with pytest.raises(TypeError, match="expected an ImageAction to split by channels, got VectorAction"):
+        ChannelSplit(VectorAction.plane("C4"))
+    with pytest.raises(TypeError, match="expected a VectorAction to split by coordinates, got ImageAction"):
+        CoordinateSplit(ImageAction("C4", size=4))
