@@ -46,6 +46,7 @@ def test_it_is_exactly_invariant_before_and_after_training(flow):
     assert_invariant(flow, flow.action, x, tol=1e-10)
 
 
+@pytest.mark.long
 def test_it_inverts_and_its_log_det_is_that_of_autograd(flow):
     x = events(flow, 2)
     assert_bijective(flow.transform, x)
@@ -125,6 +126,7 @@ def test_less_memory_can_be_trained_described_and_drawn_from():
     assert flow.dist.sample((2,)).shape == (2, 2, 4, 4)
 
 
+@pytest.mark.long
 def test_a_fit_in_constant_memory_ends_at_the_same_weights():
     action = ImageAction("D2", 2, size=6)
     settings = FitSettings(steps=4, batch_size=6, ema_decay=0.5)
@@ -161,6 +163,7 @@ def test_residual_steps_take_another_branch_or_keywords_of_theirs():
     assert_invariant(flow, flow.action, events(flow, 3), tol=1e-10)
 
 
+@pytest.mark.long
 def test_coupling_steps_take_another_network_or_keywords_of_theirs():
     action = ImageAction("C4", 2, size=4)
     size = {"scales": 2, "blocks": 1, "width": 1, "depth": 1}

@@ -56,6 +56,7 @@ def test_latents_are_moved_as_images_are(path):
     assert plots.plot_latent_rotations(image_flow("C1"), path, action=flow.action, latents=2) > 1e-3
 
 
+@pytest.mark.long
 def test_elements_between_the_pixels_are_drawn_too(path):
     action = OffGridAction("SO(2)", 1, size=4)
     assert plots.plot_latent_rotations(image_flow(), path, action=action) > 0.1
@@ -70,6 +71,7 @@ def test_latents_that_the_group_does_not_move_are_named(path):
         plots.plot_latent_rotations(small_flow(), path)
 
 
+@pytest.mark.long
 def test_losses_and_log_probs(path):
     plots.plot_loss([(1, 3.0), (2, 2.0)], [], path, floor=1.5)
     assert path.read_bytes().startswith(PNG)

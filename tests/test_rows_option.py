@@ -58,10 +58,12 @@ def test_other_tests_keep_some_of_their_cases_or_all():
     assert quick_look(every, 2) == every
 
 
-def test_a_row_is_kept_with_all_of_its_cases():
+def test_a_row_is_kept_with_one_of_its_cases_or_all():
     rows = [name for name in list(TABLE)[:5] for _ in range(2)]
     kept = quick_look(cases_of("over the table", 10, name=rows, x=[0, 1] * 5), 2)
-    assert sorted(case.callspec.params["x"] for case in kept) == [0, 0, 1, 1]
+    assert len(kept) == len({case.callspec.params["name"] for case in kept}) == 2
+    every = quick_look(cases_of("over the table", 10, marker="all_cases", name=rows, x=[0, 1] * 5), 2)
+    assert sorted(case.callspec.params["x"] for case in every) == [0, 0, 1, 1]
 
 
 @pytest.mark.long

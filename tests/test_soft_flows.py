@@ -148,6 +148,7 @@ def test_splines_couple_images(group, kind):
 
 
 @pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.long
 def test_multi_scale_flows_of_splines(soft):
     if soft:
         needs_escnn()

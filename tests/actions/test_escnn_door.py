@@ -125,6 +125,7 @@ def test_finite_representations_are_orthogonal_homomorphisms(groups):
                 assert (matrices[generator] @ matrices - matrices[data.table[generator]]).abs().max() <= 1e-12
 
 
+@pytest.mark.long
 def test_regular_representations_are_exact_permutations(groups):
     for group in finite_groups(groups):
         matrices = representation_data(group.regular_representation).matrices

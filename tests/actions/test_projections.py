@@ -245,6 +245,7 @@ def test_the_first_component_under_shifts_is_the_mean_of_each_channel():
 @pytest.mark.parametrize(
     "make", [lambda: ImageAction("D4", 3, size=32), lambda: ImageAction.translations(3, size=64)], ids=["D4", "shifts"]
 )
+@pytest.mark.long
 def test_large_events_need_no_dense_basis(make):
     """One of 3072 numbers has 9.4 million entries, and takes 75 MB."""
     action = make()

@@ -6,6 +6,7 @@ import torch
 from benchmarks.memory import CASES, build, peak_bytes, table
 
 
+@pytest.mark.long
 def test_the_gauge_reads_a_known_allocation():
     def work():
         first = torch.empty(250_000)

@@ -49,6 +49,7 @@ def test_reference_draws_of_two_moons_are_on_the_moons():
     assert (z0 > 0).double().mean().item() == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.long
 def test_reference_draws_of_slcp_obey_steins_identity():
     """E[f_k d log p / d theta_k + d f_k / d theta_k] = 0 for every f_k that vanishes on the edges of the box."""
     x = SLCP.observation(3)

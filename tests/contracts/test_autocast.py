@@ -312,6 +312,7 @@ def test_bounds_stay_certified():
         assert torch.equal(network.lipschitz_bound(), network.float().lipschitz_bound())
 
 
+@pytest.mark.long
 def test_fits_are_those_without_autocast():
     action = VectorAction.plane("D4", copies=2)
     data = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))

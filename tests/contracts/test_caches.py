@@ -101,6 +101,7 @@ def test_sample_then_score_is_right(flow):
     torch.testing.assert_close(density.log_prob(y).detach(), afresh(flow, y), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.long
 def test_three_steps_on_one_tensor_through_a_composition(name):
     """Contract 2: a graph that was kept would be differentiated twice."""
     transform = make(name)

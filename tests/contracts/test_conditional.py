@@ -46,6 +46,7 @@ def train(layer, steps=20):
     return flow.eval()
 
 
+@pytest.mark.long
 def test_it_is_equivariant_jointly_before_and_after_training(layer):
     x, context = pairs(layer, 3)
     assert_equivariant_given(layer, x, context)

@@ -162,6 +162,7 @@ def test_buffers_left_out_of_checkpoints_are_the_same_in_every_build(name):
             assert torch.equal(buffer, others[key]), key
 
 
+@pytest.mark.long
 def test_no_tensor_is_left_behind(flow, device):
     """Contract 9: everything a module computes with follows ``.to``; nothing is a plain attribute."""
     x = events(flow, 2)

@@ -227,6 +227,7 @@ def test_blocks_of_a_continuous_group_must_be_invariant_too():
         IrrepSplit(VectorAction.space("SO(3)", copies=2), blocks=torch.eye(6).split([2, 1, 3]))
 
 
+@pytest.mark.long
 def test_a_resumed_run_accepts_the_same_flow_elsewhere(tmp_path, other_machine):
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
     settings = FitSettings(steps=6, batch_size=16, checkpoint_every=1)

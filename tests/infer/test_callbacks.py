@@ -100,6 +100,7 @@ def test_an_error_in_a_callback_is_the_users_and_answers_are_checked():
 
 # -- more steps --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("train", [likelihood, energy])
+@pytest.mark.long
 def test_a_finished_run_goes_on_and_may_be_broken_again(train, tmp_path):
     flow = plain_flow()
     train(flow, 6, folder=tmp_path / "whole")

@@ -58,6 +58,7 @@ def test_a_flow_with_the_symmetry_has_it_to_rounding_and_every_pose_costs_the_sa
     assert report.symmetrized_bits_per_dim == pytest.approx(report.bits_per_dim, rel=1e-5)
 
 
+@pytest.mark.long
 def test_with_a_dequantiser_bounds_of_the_levels():
     flow, x = flow_of(), images(60)
     dequantiser = randomize_(g_dequantiser(flow.action, SCALING, width=2), scale=0.05)

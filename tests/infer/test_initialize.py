@@ -174,6 +174,7 @@ def test_what_is_set_is_left_alone_and_set_anew_on_demand(name, by):
 
 
 @pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.long
 def test_a_new_flow_is_set(name):
     flow, twin = make(name), make(name)
     assert not any(layer.is_set for layer in layers_of(flow))

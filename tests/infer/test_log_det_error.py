@@ -80,6 +80,7 @@ def test_the_spread_between_probes_worked_out_by_hand(probes):
     assert log_det_error(flow, x).standard_error == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.long
 def test_probes_of_unlike_number_go_together():
     x, flow = events(), flow_of(ExactLogDet())
     estimators = [SeriesLogDet(8, probes=2), SeriesLogDet(8, probes=7), SeriesLogDet(8, probes=None), ExactLogDet()]

@@ -110,6 +110,7 @@ def test_looks_at_held_out_data_leave_a_layer_in_its_own_mode():
     assert not any(modes(flow))  # a fitted flow is in evaluation
 
 
+@pytest.mark.long
 def test_a_fit_trains_all_of_a_flow_that_was_in_evaluation():
     flow, seen = small_flow().eval(), []
 

@@ -37,6 +37,7 @@ def run(optimizer, *, steps=6, **options):
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.long
 def test_every_class_trains_and_a_broken_run_ends_as_an_unbroken_one(kind, tmp_path):
     optimizer = TorchOptimizer(kind, lr=1e-3)
     whole = run(optimizer)
@@ -52,6 +53,7 @@ def test_every_class_trains_and_a_broken_run_ends_as_an_unbroken_one(kind, tmp_p
         run(dataclasses.replace(optimizer, lr=2e-3), folder=tmp_path, resume=True)
 
 
+@pytest.mark.long
 def test_a_class_alone_and_a_partial_are_taken():
     assert torch.equal(run(torch.optim.AdamW), run(TorchOptimizer(torch.optim.AdamW)))
     partial = functools.partial(torch.optim.SGD, lr=3e-3, momentum=0.5)

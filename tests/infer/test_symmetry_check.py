@@ -72,6 +72,7 @@ CONTRADICTED = {
 
 
 @pytest.mark.parametrize("name", CONSISTENT)
+@pytest.mark.long
 def test_data_with_the_symmetry_contradict_no_element(name):
     make, action = CONSISTENT[name]
     report = check_symmetry(make(), action())
@@ -100,6 +101,7 @@ def test_a_continuous_group_is_tested_by_its_generators_and_random_elements(grou
     assert any(name.startswith("rotation by") for name in report.contradicted_names)
 
 
+@pytest.mark.long
 def test_of_a_large_group_the_generators_and_random_elements_are_tested():
     action = VectorAction.rows("S5")
     report = check_symmetry(normal(1000, 5) + torch.tensor([0, 0, 0, 0, 1.0]), action)
@@ -110,6 +112,7 @@ def test_of_a_large_group_the_generators_and_random_elements_are_tested():
     assert "permutation [1, 0, 2, 3, 4]" in report.names[0]
 
 
+@pytest.mark.long
 def test_the_level_is_that_of_all_elements_together():
     """At a level of 0.2, so that few runs show it; without a correction for seven elements it would be near 0.8."""
     action, rng = PLANE("D4"), torch.Generator().manual_seed(0)

@@ -142,6 +142,7 @@ def test_soft_networks_are_exact_under_what_the_grid_carries(group):
     assert torch.equal(again(x), network(x))
 
 
+@pytest.mark.long
 def test_the_error_between_the_pixels_is_measured():
     needs_escnn()
     torch.manual_seed(0)

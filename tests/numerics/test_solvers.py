@@ -281,6 +281,7 @@ def test_implicit_root_without_gradients():
     assert not implicit_root(f.requires_grad_(False), y, root, 1).requires_grad
 
 
+@pytest.mark.long
 def test_implicit_root_frees_its_graph():
     class Witness:
         """A hook, which lives as long as the graph that it is hooked to."""
@@ -347,6 +348,7 @@ def test_implicit_root_refuses_mismatched_shapes():
         implicit_root(Branch((2,)), torch.ones(3, 2), torch.ones(2, 2), 1)
 
 
+@pytest.mark.long
 def test_adjoint_of_an_expanding_branch_raises():
     y = torch.ones(3, 4, dtype=torch.float64, requires_grad=True)
     root = implicit_root(lambda x: -1.0 * x, y, y.detach(), 1)

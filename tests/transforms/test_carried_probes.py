@@ -73,6 +73,7 @@ def test_events_that_some_elements_leave_as_they_are():
     torch.testing.assert_close(log_det(layer, moved(action, x)), log_det(layer, x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.long
 def test_the_value_is_the_exact_one_within_the_stated_error(action):
     layer, x = layer_of(action, probes=64), events(action, 3)
     exact = ExactLogDet()(layer.branch, x, action.event_dim, lipschitz=BOUND, training=False)[1]
@@ -150,6 +151,7 @@ def test_inside_vmap_and_forward_mode(action):
 
 
 @pytest.mark.parametrize("action", [ImageAction.translations(1, size=8), ImageAction("D4", 1, size=3)], ids=str)
+@pytest.mark.long
 def test_up_to_64_elements_all_images_are_averaged_over(action):
     layer, x = layer_of(action), events(action)
     expected = torch.zeros(len(x), dtype=torch.float64)

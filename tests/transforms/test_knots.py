@@ -167,6 +167,7 @@ def spline_flow(**options):
     return EquivariantFlow(InvariantNormal(action), [layer, GRadial(action, bins=4)])
 
 
+@pytest.mark.long
 def test_bounds_are_described_whether_given_or_not():
     for flow in (spline_flow(), spline_flow(knots=BoundedKnots(secant=7.0)), spline_flow(knots=FreeKnots())):
         built = EquivariantFlow.from_config(json.loads(json.dumps(flow.config())))

@@ -21,6 +21,7 @@ def test_it_is_the_exponential_of_the_materialised_map(action):
     torch.testing.assert_close(ladj, torch.linalg.slogdet(torch.linalg.matrix_exp(whole)).logabsdet.expand(4))
 
 
+@pytest.mark.long
 def test_it_starts_as_the_identity_and_finds_the_map_that_whitens():
     """Maximum likelihood of Gaussian data whose covariance commutes with the group."""
     action = VectorAction.rows("S3", features=2)

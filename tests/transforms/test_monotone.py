@@ -66,6 +66,7 @@ def test_gradients_are_those_of_finite_differences(layer, direction):
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * step), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_estimated_log_dets_are_those_of_the_odd_terms():
     """log det (I - J) - log det (I + J) = -2 tr (J + J^3 / 3 + ...): the even terms cancel, probe by probe."""
     action = VectorAction.regular("C4")
@@ -79,6 +80,7 @@ def test_estimated_log_dets_are_those_of_the_odd_terms():
     torch.testing.assert_close(layer.inv_call_and_ladj(y)[1], -ladj, rtol=0, atol=1e-9)
 
 
+@pytest.mark.long
 def test_estimated_log_dets_are_invariant_where_the_group_is_finite():
     """The probes are averaged over the group; a continuous one has no such average, and an estimate all the same."""
     estimator = RouletteLogDet(evaluation=SeriesLogDet(12, probes=1))

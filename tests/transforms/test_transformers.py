@@ -66,6 +66,7 @@ def test_the_default_is_element_wise_where_it_can_be():
     assert isinstance(default_transformer(VectorAction.plane("C3")), IrrepScale)
 
 
+@pytest.mark.long
 def test_a_matrix_exponential_trains_away_from_its_start():
     split = CoordinateSplit(VectorAction.space("SO(3)", copies=2))
     layer = GCoupling(split, transformer=MatrixExponential(split.parts[1]))

@@ -131,6 +131,7 @@ def test_parameters_exist_before_the_first_step_and_are_those_that_train():
     assert {key.replace("$$$", ".").removeprefix("AutoGFlow.") for key in pyro.get_param_store()} == names
 
 
+@pytest.mark.long
 def test_weights_go_into_a_fresh_guide():
     first = mixture_guide()
     train(first, mixture, mixture_data(), 3)

@@ -46,6 +46,7 @@ def test_each_row_is_the_joint_of_one_trace(model, action, data):
     torch.testing.assert_close(guide.log_density(data)(u), torch.stack(expected), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.long
 def test_what_cannot_be_run_says_why():
     def hidden(x):
         means = pyro.sample("means", dist.Normal(torch.zeros(3), 5.0).to_event(1))
@@ -61,6 +62,7 @@ def test_what_cannot_be_run_says_why():
         guide.log_density(mixture_data())(torch.zeros(8))
 
 
+@pytest.mark.long
 def test_a_hidden_discrete_site_is_noticed_and_a_joint_cures_it():
     def discrete(x):
         means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))
@@ -98,6 +100,7 @@ def test_a_model_that_mixes_the_rows_is_run_for_each_of_them():
     torch.testing.assert_close(log_density(z), expected)
 
 
+@pytest.mark.long
 def test_minibatches_are_scaled_and_drawn_anew():
     def batched(x):
         means = pyro.sample("means", dist.Normal(torch.zeros(3), 3.0).to_event(1))

@@ -30,6 +30,7 @@ def test_neutra_maps_draws_back_to_the_sites():
     torch.testing.assert_close(draws["weights"].sum(-1), torch.ones(5))
 
 
+@pytest.mark.long
 def test_the_model_in_neutra_coordinates_is_invariant():
     """Base and model are invariant, so what NUTS explores is too (contract 7: and it scores the same twice)."""
     data = mixture_data(torch.float64)
@@ -45,6 +46,7 @@ def test_the_model_in_neutra_coordinates_is_invariant():
     assert torch.equal(log_joint(z), log_joint(z))
 
 
+@pytest.mark.long
 def test_its_gradient_is_that_of_the_log_joint():
     """What NUTS follows: the log-det's part of it goes through the flow."""
     data = mixture_data(torch.float64)

@@ -103,6 +103,7 @@ def events_and_scores(flow):
     return z, flow.dist.log_prob(z).detach()
 
 
+@pytest.mark.long
 def test_the_identity_behind_a_placed_base_is_not_set_from_data():
     """A scale there would move the base away from the mode at which it was placed."""
     flow = placed_guide().flow

@@ -62,6 +62,7 @@ def test_a_second_guide_is_trained_and_the_first_is_left_alone(options):
     assert any(changed(first, of_first)) and not any(changed(second, of_second))
 
 
+@pytest.mark.long
 def test_a_guide_of_another_model_too():
     train(AutoGFlow(model, SWAP))
     other = AutoGFlow(two_groups, SWAP)

@@ -29,6 +29,7 @@ def test_shuffled_draws_come_back_in_one_order():
     assert moved["means"].mean((0, 1)).diff().min() > -0.1
 
 
+@pytest.mark.long
 def test_draws_are_relabelled_on_their_device(device):
     draws = {"means": shuffled_means(50), "locations": torch.randn(50, 4, 2)}
     expected = orbit_representative(draws, ACTION)

@@ -121,6 +121,7 @@ def test_mixtures_have_the_density_written_out_by_hand(name, count):
 
 
 @pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.long
 def test_one_note_says_what_it_costs(name):
     model, joint = MIXTURES[name]
     guide = guide_of(model, LABELS, X, joint=joint)
@@ -225,6 +226,7 @@ def test_all_ways_agree_where_all_work_and_the_cheapest_is_chosen(model, action,
 
 
 @pytest.mark.filterwarnings(NOTE)
+@pytest.mark.long
 def test_discrete_sites_of_a_chain_are_summed_out():
     """A hidden Markov model, against the sum over all its paths."""
     transition = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64)

@@ -42,6 +42,7 @@ def test_value_is_that_of_its_draws(elbo):
         assert gradient.abs().max() > 0.1
 
 
+@pytest.mark.long
 def test_all_parts_train_and_predict():
     guide = make_guide()
     before = {name: value.detach().clone() for name, value in guide.named_parameters()}

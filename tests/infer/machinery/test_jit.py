@@ -119,6 +119,7 @@ def test_what_depends_on_numbers_is_refused(layer, what):
     assert torch.isfinite(torch.tensor(Trace_ELBO().loss_and_grads(model_of_rows, guide, DATA)))
 
 
+@pytest.mark.long
 def test_nuts_in_neutra_coordinates():
     """The same draws, with the potential traced or not."""
     guide = CASES["AutoGFlow"](mixture).guide.eval().requires_grad_(False)

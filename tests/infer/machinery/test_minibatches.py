@@ -37,6 +37,7 @@ def make_guide(target):
 
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO])
+@pytest.mark.long
 def test_the_mean_over_all_minibatches_is_the_full_gradient(elbo):
     guide = make_guide(model)
     parameters = list(guide.parameters())

@@ -48,6 +48,7 @@ def unseen():
     poutine.uncondition(model)(X)
 
 
+@pytest.mark.long
 def test_values_in_law():
     """Means, squares and products of the sites and of the data, within 4 standard errors."""
     guide = make_guide(exact=False)
