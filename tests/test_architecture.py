@@ -87,6 +87,7 @@ def test_imports_point_up_the_list_of_rooms(path):
 
 
 @pytest.mark.parametrize("package", DOORS)
+@pytest.mark.long
 def test_each_outside_package_has_its_door(package):
     users = [path for path in FILES if any(name.split(".")[0] == package for name in imports(path))]
     assert {path.relative_to(PACKAGE).as_posix() for path in users} <= set(DOORS[package])

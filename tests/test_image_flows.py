@@ -98,6 +98,7 @@ def test_bad_input_is_named(make, error, message):
         (g_residual_image_flow, ImageAction("D2", 2, size=6), "constant"),
     ],
 )
+@pytest.mark.long
 def test_less_memory_gives_the_same_numbers_and_gradients(make, action, memory):
     found = []
     for choice in ("plain", memory):

@@ -36,6 +36,7 @@ def test_the_density_of_a_picture_is_where_it_should_be():
 
 
 @pytest.mark.parametrize("shape", [(2,), (1,), (5,), (1, 8, 8), (3, 4, 4), (2, 4, 4)])
+@pytest.mark.long
 def test_samples_of_any_event_shape(path, shape):
     x = torch.rand(70, *shape, generator=torch.Generator().manual_seed(0))
     plots.plot_samples(x, x, path, scaling=GreyLevels(17) if len(shape) == 3 else None)
@@ -47,6 +48,7 @@ def image_flow(group="C4"):
     return randomize_(g_coupling_image_flow(ImageAction(group, size=4), scales=1, blocks=1, width=1), scale=0.05)
 
 
+@pytest.mark.long
 def test_latents_are_moved_as_images_are(path):
     flow = image_flow()
     state = torch.get_rng_state()
@@ -79,6 +81,7 @@ def test_losses_and_log_probs(path):
     assert path.read_bytes().startswith(PNG)
 
 
+@pytest.mark.long
 def test_pyplot_is_not_touched(path):
     sys.modules.pop("matplotlib.pyplot", None)
     plots.plot_loss([(1, 3.0)], [(1, 3.0)], path)

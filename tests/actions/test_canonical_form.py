@@ -90,6 +90,7 @@ def test_all_images_in_several_parts(action, monkeypatch):
     assert torch.equal(LinearAction._nearest(action, action.group, x), whole)
 
 
+@pytest.mark.long
 def test_an_event_that_some_elements_leave_alone():
     """There h is not unique; the form is all the same."""
     action, half_turn = ACTIONS["p4m"], torch.tensor(2)

@@ -151,6 +151,7 @@ def test_a_convolution_commutes_with_the_matrices(name):
         torch.testing.assert_close(matrix @ action.matrix(g), moved, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_nothing_is_built_for_each_element_of_a_large_group(monkeypatch):
     """Neither by layers, nor by a base, nor where events are acted on."""
     group = ImageAction.translations(size=32, point_group="D4").group

@@ -8,6 +8,7 @@ from pyro_gflows.infer import AutoGFlow
 
 
 @pytest.mark.parametrize("name", ["k3-overlapping", "k5-separated"])
+@pytest.mark.long
 def test_the_written_out_log_joint_is_that_of_the_model(name):
     mixture = SETTINGS[name]
     x = mixture.data()[::10]

@@ -13,6 +13,7 @@ from pyro_gflows.testing import assert_equivariant, randomize_
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.long
 def test_the_invariant_guide_fits_and_draws_inside_the_box(name, monkeypatch):
     recipe = posteriors.RECIPES[name]
     few = dataclasses.replace(recipe.settings, steps=3, batch_size=50)

@@ -33,6 +33,7 @@ def flow(request):
     return randomize_(flow, generator=torch.Generator().manual_seed(0)).eval()
 
 
+@pytest.mark.long
 def test_log_prob_is_invariant_before_and_after_training(flow):
     x = events(flow, 3)
     assert_invariant(flow, ACTION, x, tol=1e-10)

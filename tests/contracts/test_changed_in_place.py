@@ -436,6 +436,7 @@ def test_weights_that_pyro_draws_anew():
         torch.testing.assert_close(score, flow.dist.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 def test_the_noise_of_dequantized_images():
     action = ImageAction("D4", size=4)
     dequantiser = randomize_(g_dequantiser(action, GreyLevels(17), width=2).double(), scale=0.1)

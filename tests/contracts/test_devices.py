@@ -169,11 +169,13 @@ def test_scores_draws_and_their_gradients_are_the_same_elsewhere(name, compute, 
 
 @pytest.mark.parametrize("compute", [scored, drawn])
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.long
 def test_other_bases_and_image_flows_are_the_same_elsewhere(name, compute, unvalidated):
     check_elsewhere(compute, OTHERS[name]())
 
 
 @pytest.mark.parametrize("name", names(TABLE, estimated=True))
+@pytest.mark.long
 def test_random_scores_are_the_same_elsewhere_in_training(name, unvalidated):
     assert_the_same_elsewhere(scored, of_row(name).train())
 
@@ -193,6 +195,7 @@ def test_bases_validate_and_tell_their_moments_elsewhere(name):
         assert_the_same_elsewhere(moments, on_base(name))
 
 
+@pytest.mark.long
 def test_the_bound_of_grey_levels_is_the_same_elsewhere(unvalidated):
     action, scaling = ImageAction("C4", size=4), GreyLevels(17)
     flow = g_coupling_image_flow(action, scales=1, blocks=1, width=1)

@@ -303,6 +303,7 @@ def test_a_folder_of_the_first_format_loads_and_says_what_it_lacks(request):
     torch.testing.assert_close(log_prob(flow, x), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 def test_the_first_format_is_as_it_was_on_the_machine_that_wrote_it(tmp_path):
     """Only eigenvectors: the blocks that format 1 had, here."""
     action = VectorAction.regular("D8")

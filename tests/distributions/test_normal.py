@@ -232,6 +232,7 @@ def test_bad_input():
         InvariantNormal("D4")
 
 
+@pytest.mark.long
 def test_inside_a_pyro_model():
     pyro.clear_param_store()
     base = InvariantNormal(VectorAction.plane("O(2)", copies=2), covariance="isotypic")

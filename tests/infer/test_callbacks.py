@@ -70,6 +70,7 @@ def test_true_stops_the_run_and_it_can_go_on(train, answer, tmp_path):
 
 
 @pytest.mark.parametrize("train", [likelihood, energy])
+@pytest.mark.long
 def test_a_callback_that_draws_or_evaluates_leaves_the_run_as_it_is(train):
     def busy(step, losses, flow):
         torch.rand(step)

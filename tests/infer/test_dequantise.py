@@ -91,6 +91,7 @@ def test_the_bound_is_that_of_the_turned_image_under_turned_noise():
     assert_invariant_given(score, ACTION, ACTION, y, levels.double(), tol=1e-9)
 
 
+@pytest.mark.long
 def test_it_starts_as_uniform_noise_exactly():
     dequantiser, levels = dequantiser_of(scale=0.0), levels_of(n=200)
     y = dequantiser.condition(levels).sample()

@@ -67,6 +67,7 @@ def test_the_callers_random_state_and_parameter_store_are_left_alone():
     pyro.clear_param_store()
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     states = [run(settings=FitSettings(steps=5, batch_size=64, seed=seed))[0].state_dict() for seed in (1, 1, 2)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -101,6 +102,7 @@ def test_an_early_stop_returns_the_best_weights():
     assert result.held_out_nll == pytest.approx(min(value for _, value in result.held_out_curve), abs=1e-12)
 
 
+@pytest.mark.long
 def test_averaged_weights_are_returned_and_validated(tmp_path):
     settings = FitSettings(steps=30, batch_size=64, ema_decay=0.9, held_out=HeldOut(every=30))
     flow, result = run(settings=settings, folder=tmp_path, validation=points(seed=1))

@@ -245,6 +245,7 @@ def test_a_layer_with_one_frozen_parameter_is_left_alone():
     assert not layer.shift.any() and not layer.log_scale.any()
 
 
+@pytest.mark.long
 def test_layers_frozen_in_a_first_stage_by_energy_are_trained_at_their_values():
     flow = small_flow()
     for layer in layers_of(flow):

@@ -191,6 +191,7 @@ def test_with_a_dequantiser_the_noise_is_the_same_for_all_probes(large):
     assert image_report(flow, x, scaling, dequantiser=dequantiser, draws=2).log_det_standard_error > 0
 
 
+@pytest.mark.long
 def test_a_fit_states_it_with_its_held_out_figure():
     x = events(60)
     settings = FitSettings(steps=2, batch_size=20)

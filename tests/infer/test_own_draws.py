@@ -42,6 +42,7 @@ def test_draws_without_density_get_no_weight_at_any_power():
     assert (disc(x) == 0).all()
 
 
+@pytest.mark.long
 def test_finds_a_small_disc_with_an_edge():
     flow = normal()
     torch.manual_seed(0)

@@ -102,6 +102,7 @@ def test_a_captured_context_of_the_batch_is_not_differentiated(name):
     torch.testing.assert_close(log_det, torch.full_like(log_det, 2 * math.log(1.3)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.long
 def test_log_dets_follow_the_device(device):
     f, x = Branch((5,)), points((6,), (5,))
     for name, estimator in DETERMINISTIC.items():
@@ -163,6 +164,7 @@ def test_truncation_error_is_a_bound_and_attained(lipschitz):
     assert error == pytest.approx(bound, rel=1e-9)  # x -> -L x is the worst branch
 
 
+@pytest.mark.long
 def test_orbit_average_is_exactly_invariant():
     f = EquivariantBranch(copies=3)
     x = points((10,), (6,))

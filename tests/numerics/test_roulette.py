@@ -82,6 +82,7 @@ def test_a_shared_length_is_unbiased_over_calls():
     assert_within_standard_errors(torch.stack(gradients), (g.gradients(exact.sum()) @ projections())[0])
 
 
+@pytest.mark.long
 def test_gradient_with_respect_to_the_input_is_unbiased():
     rows = 20_000
     torch.manual_seed(0)

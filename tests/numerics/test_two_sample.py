@@ -20,6 +20,7 @@ def split_of(x):
 
 
 @pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.long
 def test_equal_distributions_are_called_different_as_often_as_the_level_says(name):
     rng = torch.Generator().manual_seed(0)
     runs, level = 250, 0.05

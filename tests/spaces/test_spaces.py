@@ -122,6 +122,7 @@ class Wave(EquivariantTransform):
         return x, -self.call_and_ladj(x)[1]
 
 
+@pytest.mark.long
 def test_the_log_det_on_a_curved_space():
     layer = Wave(3)
     x = points(Circle(), 5)

@@ -205,6 +205,7 @@ def test_an_ensemble_of_weights_is_a_loop(name, direction):
         torch.testing.assert_close([each[row] for each in found], list(expected), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.long
 def test_values_under_vmap_hold_rows_that_take_different_numbers_of_steps():
     layer = make("residual, network, regular C4")
     y = events(layer, 5) * torch.tensor([1e-9, 1e-3, 1.0, 30.0, 1e3], dtype=torch.float64)[:, None]
@@ -228,6 +229,7 @@ def test_scores_of_flows(name):
 
 
 @pytest.mark.parametrize("name", ["residual, ridges, plane D8", "monotone, network, image C4", "recomputed, plane D8"])
+@pytest.mark.long
 def test_draws_have_their_tangents_along_the_weights(name):
     class Draws(nn.Module):
         def __init__(self, flow):
@@ -249,6 +251,7 @@ def test_draws_have_their_tangents_along_the_weights(name):
     torch.testing.assert_close(tangent, (above - below) / 2e-6, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_contexts_have_tangents_too():
     layer = make_conditional("residual, ridges, plane D4")
     x, context = (torch.randn(3, *a.event_shape).double() for a in (layer.action_in, layer.context_action))
@@ -259,6 +262,7 @@ def test_contexts_have_tangents_too():
             torch.testing.assert_close(tangent, (a - b) / 2e-6, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_all_images_of_a_flow():
     """OrbitFlow scores the images that count alone where plain reverse mode asks for gradients."""
     base = OrbitFlow(VectorAction.rows("S3"), steps=2, width=4)

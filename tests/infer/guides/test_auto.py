@@ -61,6 +61,7 @@ def test_no_relabelling_changes_the_density(dtype, steps):
     assert z.dtype == dtype and asymmetry(guide, z) <= (1e-5 if dtype == torch.float32 else 1e-10)
 
 
+@pytest.mark.long
 def test_the_density_of_the_sites_does_not_change_either():
     """Simplex and positive sites included: what Pyro scores is invariant, not only the flow."""
     guide = mixture_guide(torch.float64)
@@ -86,6 +87,7 @@ def test_sign_flips_of_factors():
     assert draws.mean(0).abs().max() < 0.15
 
 
+@pytest.mark.long
 def test_a_continuous_group_turns_loadings_and_scores():
     turns = SitesAction(
         "O(2)", {"loadings": VectorAction.plane("O(2)", copies=3), "scores": VectorAction.plane("O(2)", copies=4)}
@@ -147,6 +149,7 @@ def test_weights_go_into_a_fresh_guide():
     assert first.flow.config() == second.flow.config()
 
 
+@pytest.mark.long
 def test_predictive_draws_in_parallel_what_it_draws_one_by_one():
     guide = mixture_guide()
     for parallel in (False, True):
@@ -157,6 +160,7 @@ def test_predictive_draws_in_parallel_what_it_draws_one_by_one():
         assert len(torch.unique(draws["means"])) == 21
 
 
+@pytest.mark.long
 def test_joins_a_list_of_guides():
     guide = AutoGuideList(mixture)
     data = mixture_data()
@@ -190,6 +194,7 @@ def test_copies_have_the_same_density():
 
 
 # -- what the set-up finds --------------------------------------------------------------------------------------------
+@pytest.mark.long
 def test_a_prior_that_tells_components_apart_is_named():
     def ordered(x):
         means = pyro.sample("means", dist.Normal(torch.tensor([-1.0, 0.0, 1.0]), 5.0).to_event(1))
@@ -289,6 +294,7 @@ def test_bad_input_says_what_was_expected(make, error, message):
 
 
 # -- reading the posterior --------------------------------------------------------------------------------------------
+@pytest.mark.long
 def test_medians_are_given_for_what_the_group_leaves_alone():
     guide = factor_guide()
     median = guide.median(sites=["noise"])["noise"]
@@ -361,6 +367,7 @@ def test_a_site_of_shape_nothing_is_moved(model, action):
 
 
 @pytest.mark.parametrize("group", ["C1", "S3"])
+@pytest.mark.long
 def test_quantiles_of_a_site_that_no_element_changes(group):
     action = SitesAction(group, {"slopes": VectorAction.trivial(group, copies=2)})
     guide = AutoGFlow(signed_scalar, action, check="raise")

@@ -105,6 +105,7 @@ def test_a_hidden_latent_site_that_seldom_matters_is_named_too():
         guide.log_density()
 
 
+@pytest.mark.long
 def test_the_whole_model_says_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -32,6 +32,7 @@ def plated(x):
     [(mixture, LABELS, mixture_data()), (factor_model, FACTORS, factor_data()), (plated, PAIR, torch.randn(4))],
     ids=["mixture", "factors", "plates"],
 )
+@pytest.mark.long
 def test_each_row_is_the_joint_of_one_trace(model, action, data):
     guide = AutoGFlow(model, action, args=(data,), check="skip")
     u = torch.randn(5, guide.latent_dim)
@@ -136,6 +137,7 @@ def test_fit_energy_trains_a_guide():
     [(mixture, LABELS, mixture_data()), (factor_model, FACTORS, factor_data()), (plated, PAIR, torch.randn(4))],
     ids=["mixture", "factors", "plates"],
 )
+@pytest.mark.long
 def test_it_is_minus_the_potential_that_nuts_sees(model, action, data):
     guide = AutoGFlow(model, action, args=(data,), check="skip")
     _, potential, _, _ = initialize_model(model, model_args=(data,))

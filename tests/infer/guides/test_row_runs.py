@@ -109,6 +109,7 @@ def guide_of(model, action, *args, **options):
 @pytest.mark.filterwarnings(NOTE)
 @pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.long
 def test_mixtures_have_the_density_written_out_by_hand(name, count):
     model, joint = MIXTURES[name]
     x = X[:count]

@@ -119,6 +119,7 @@ def components():
 
 
 @pytest.mark.parametrize("reparam", [{}, {"shares": LogRatioReparam()}], ids=["stick breaking", "log-ratios"])
+@pytest.mark.long
 def test_a_guide_over_components_with_factors_and_simplexes(reparam):
     model = poutine.reparam(components, config=reparam)
     action = SitesAction(

@@ -50,6 +50,7 @@ def test_value_and_gradient(kind, name):
 
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("name", ELBOS)
+@pytest.mark.long
 def test_particles_side_by_side_are_those_of_a_loop(kind, name):
     """In law: the loop draws other numbers."""
     elbo, model, _ = ELBOS[name]

@@ -29,6 +29,7 @@ def test_exact_posterior_by_pyros_importance(capsys):
     assert "ESS 1.0000 (trimmed 1.0000) of 20 draws" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_vectorised_weights_are_those_of_single_draws():
     """In law: of the mean of the log-weights, which is the ELBO."""
     guide = make_guide(exact=False)
