@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from pyro_gflows.actions import Action, EnumerableGroup, SitesAction, VectorAction
+import pyro_gflows
+from pyro_gflows.actions import Action, EnumerableGroup, LinearAction, SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.nn import RadialTerm, lipschitz_branch
 from pyro_gflows.registry import build, describe, registered
@@ -144,3 +145,11 @@ def test_what_needs_a_linear_action_says_so(name):
     with pytest.raises(TypeError, match="got SitesAction; take its vector_action"):
         LINEAR_ONLY[name](sites)
     LINEAR_ONLY[name](sites.vector_action)
+
+
+def test_the_name_of_before_still_works():
+    for room in (pyro_gflows, pyro_gflows.actions):
+        with pytest.warns(DeprecationWarning, match="GroupAction is now LinearAction"):
+            assert room.GroupAction is LinearAction
+        with pytest.raises(AttributeError, match="NoAction"):
+            _ = room.NoAction

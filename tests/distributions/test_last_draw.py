@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+from pyro_gflows import EquivariantFlow, GActNorm, GLinear, InvariantNormal, VectorAction
+from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.testing import randomize_
 
 ACTION = VectorAction.plane("C4")
@@ -119,3 +120,18 @@ def test_one_comparison_for_all_tensors(flow, monkeypatch):
     y = density.rsample((3,))
     density.log_prob(y)
     assert len(compared) == 1
+
+
+def test_a_constant_basis_that_was_changed_is_noticed():
+    """As where a file brings the basis that its weights refer to: bases are compared by identity and version."""
+    action = VectorAction.rows("S3", features=2)
+    flow = randomize_(EquivariantFlow(InvariantNormal(action), [GLinear(action)])).double()
+    bases = [module for module in flow.transform.modules() if isinstance(module, FixedBasis)]
+    assert bases
+    density = flow.dist
+    with torch.no_grad():
+        y = density.sample((3,))
+        for basis in bases:
+            basis.value.mul_(1.1)
+        found, fresh = density.log_prob(y), flow.dist.log_prob(y.clone())
+    torch.testing.assert_close(found, fresh, rtol=1e-9, atol=1e-9)

@@ -132,3 +132,24 @@ def test_repr_says_what_is_certified():
     layer = GResidual(action, LipschitzSum([Ridges(action, 1)]), fast="sample")
     assert "fast='sample'" in repr(layer)
     assert "Lipschitz bound 0.99, log-det exact" in repr(layer)  # what holds for all weights
+
+
+@pytest.mark.parametrize("fast", ["score", "sample"])
+@pytest.mark.parametrize("end", ["x", "y"])
+def test_the_log_det_of_a_pair_has_its_gradient_at_either_end(fast, end):
+    action = VectorAction.plane("D4")
+    layer = randomize_(g_residual(action, fast=fast), generator=torch.Generator().manual_seed(0)).double().eval()
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        y = layer(x)
+    if end == "x":
+        x.requires_grad_()
+        found, expected = layer.log_abs_det_jacobian(x, y), layer.call_and_ladj(x)[1]
+        leaf = x
+    else:
+        leaf = y.requires_grad_()
+        expected = -layer.inv_call_and_ladj(y)[1]
+        found = layer.log_abs_det_jacobian(layer.inv(y), y)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    (one,), (other,) = torch.autograd.grad(found.sum(), leaf), torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
