@@ -66,7 +66,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
     built = build(structure)
     if not isinstance(built, nn.Module):
         raise ValueError(
-            f"{folder / STRUCTURE}: expected the description of a flow, got that of {type(built).__name__}"
+            f"{folder / STRUCTURE}: expected a description of a flow, got one of {type(built).__name__}"
         )
     flow: Any = built
     flow.to(device=device, dtype=getattr(torch, description["dtype"]))
