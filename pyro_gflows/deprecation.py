@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["moved_names", "renamed_arguments"]
+__all__ = ["moved_names", "renamed_arguments", "renamed_attributes"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T", bound=type)
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -42,21 +43,26 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """A decorator of a function or method some of whose keyword arguments have new names: ``old="new"``.
+    """A decorator of a function or class some of whose keyword arguments have new names: ``old="new"``.
+
+    Of a class it goes above ``@registered``, which remembers the arguments under their new names.
 
     Raises:
         TypeError: (when called) an argument comes under both its names.
 
     Example:
-        >>> @renamed_arguments(colour="color")
+        >>> @renamed_arguments(color="color")
         ... def paint(*, color):
         ...     return color
         >>> with warnings.catch_warnings(record=True) as caught:
-        ...     paint(colour="red"), str(caught[0].message)
-        ('red', 'paint(colour=...) is paint(color=...) now; the old name goes with the next minor version')
+        ...     paint(color="red"), str(caught[0].message)
+        ('red', 'paint(color=...) is paint(color=...) now; the old name goes with the next minor version')
     """
 
     def decorate(function: _F) -> _F:
+        if isinstance(function, type):
+            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
+            return function
         name = function.__qualname__.removesuffix(".__init__")
 
         @functools.wraps(function)
@@ -76,3 +82,31 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def renamed_attributes(**names: str) -> Callable[[_T], _T]:
+    """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
+
+    Example:
+        >>> @renamed_attributes(colour="color")
+        ... class Wall:
+        ...     color = "white"
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     Wall().colour, str(caught[0].message)
+        ('white', 'Wall.colour is Wall.color now; the old name goes with the next minor version')
+    """
+
+    def decorate(cls: _T) -> _T:
+        for old, new in names.items():
+            setattr(cls, old, property(functools.partial(_renamed, old=old, new=new)))
+        return cls
+
+    return decorate
+
+
+def _renamed(owner: Any, *, old: str, new: str) -> Any:
+    name = type(owner).__name__
+    warnings.warn(
+        f"{name}.{old} is {name}.{new} now; the old name goes with the next minor version", FutureWarning, stacklevel=2
+    )
+    return getattr(owner, new)

@@ -6,7 +6,7 @@ from pyro_gflows.training.fitting import FitDiverged, FitResult, fit
 from pyro_gflows.training.objectives.mixing import AlphaMixing, ForwardKL
 from pyro_gflows.training.objectives.path_gradient import reverse_kl_loss
 from pyro_gflows.training.own_draws import OwnDraws
-from pyro_gflows.training.settings import Adam, Constant, FitSettings, HeldOut, OneCycle, Ramp, TorchOptimizer
+from pyro_gflows.training.settings import Adam, Constant, FitSettings, OneCycle, Ramp, TorchOptimizer, Validation
 
 __all__ = [
     "Adam",
@@ -16,11 +16,11 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "ForwardKL",
-    "HeldOut",
     "OneCycle",
     "OwnDraws",
     "Ramp",
     "TorchOptimizer",
+    "Validation",
     "fit",
     "fit_energy",
     "random_elements",

@@ -43,9 +43,9 @@ def fit_energy(
     resume: bool = False,
     progress: bool = True,
 ) -> EnergyReport:
-    r"""Fit a density to an unnormalised one, in place, and report how well it went.
+    r"""Fit a density to an unnormalized one, in place, and report how well it went.
 
-    Minimises the reverse divergence :math:`E_q[\log q(x) - \beta \log p(x)]` by path gradients
+    Minimizes the reverse divergence :math:`E_q[\log q(x) - \beta \log p(x)]` by path gradients
     (:func:`reverse_kl_loss`), which have no noise where q = p. The reverse divergence forgives lost modes: symmetry
     brings back those that are images of one another, ``annealing`` and ``mixing`` help with the others, and the forward
     NLL of ``samples`` shows what is still missing. Seeds, checkpoints, resuming and Ctrl-C are those of :func:`fit`.
@@ -61,7 +61,7 @@ def fit_energy(
             should end at 1.
         mixing: a second loss: ``ForwardKL(samples)`` or ``AlphaMixing(proposal)``.
         samples: of the target, for the forward NLL of the report.
-        callbacks: as for :func:`fit`; the losses are ``{"train": ...}``, what is minimised, and the flow is ``flow``.
+        callbacks: as for :func:`fit`; the losses are ``{"train": ...}``, what is minimized, and the flow is ``flow``.
         folder: where checkpoints go; None keeps none.
         resume: go on from the folder's checkpoint, also for more steps, as :func:`fit` does. Log-density and mixing are
             compared by their values at a few fixed points.
@@ -69,7 +69,7 @@ def fit_energy(
 
     Raises:
         TypeError: neither flow nor distribution with a module, or a ``log_density`` that does not give tensors.
-        ValueError: no weights, no reparametrised draws, a ``log_density`` of another shape or without gradient, samples
+        ValueError: no weights, no reparametrized draws, a ``log_density`` of another shape or without gradient, samples
             of another shape, early stopping (there is no held-out set), or what :func:`fit` says of folders.
         RuntimeError: this is one of several processes, as torchrun starts them.
         FitDiverged: NaN; the weights are put back to the last good snapshot.
@@ -89,8 +89,8 @@ def fit_energy(
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
-    if settings.held_out.patience is not None:
-        raise ValueError("there is no held-out set to stop early by: give HeldOut(patience=None)")
+    if settings.validation.patience is not None:
+        raise ValueError("there is no held-out set to stop early by: give Validation(patience=None)")
     if samples is not None:
         samples = check_data(samples, event_shape=target.distribution.event_shape, source="samples")
     if isinstance(mixing, ForwardKL):
@@ -129,7 +129,7 @@ def fit_energy(
 
 
 class EnergyTrainer(Trainer):
-    """Minimises a reverse divergence, and a share of a second loss.
+    """Minimizes a reverse divergence, and a share of a second loss.
 
     Args:
         target: what is trained.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
 from pyro_gflows.training.settings import FitSettings
@@ -25,7 +26,7 @@ class FitDiverged(RuntimeError):
 
 
 class Trainer:
-    """Holds all that changes during a run; a subclass says what is minimised.
+    """Holds all that changes during a run; a subclass says what is minimized.
 
     Args:
         module: What is trained, in place.
@@ -70,7 +71,7 @@ class Trainer:
     def check_same(self, state: dict[str, Tensor]) -> None:
         """Raise ValueError if what :meth:`state` gave in an earlier run shows that this is another one."""
 
-    def held_out_nll(self) -> float | None:
+    def validation_nll(self) -> float | None:
         """The figure of the weights that are returned, if there is one."""
         return None
 
@@ -123,8 +124,8 @@ class Trainer:
     @property
     def out_of_patience(self) -> bool:
         """Whether the held-out NLL has not gained for as many looks as the settings allow."""
-        patience = self.settings.held_out.patience
-        return patience is not None and self.progress.looks_without_gain >= patience
+        patience = self.settings.validation.patience
+        return patience is not None and self.progress.validations_without_gain >= patience
 
     def finish(self) -> float | None:
         """Leave the weights to return in the module (best, averaged or last); their held-out NLL."""
@@ -133,7 +134,7 @@ class Trainer:
         elif self._average.values:
             copy_weights(self._average.values, self.module)
         self.module.eval()
-        return self.held_out_nll()
+        return self.validation_nll()
 
     def snapshot(self, identity: dict[str, Any]) -> Snapshot:
         """Everything that changes, copied."""
@@ -153,7 +154,7 @@ class Trainer:
         self.check_same(snapshot.group("batches"))
         self.restore(snapshot)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
-            self.progress.looks_without_gain = 0
+            self.progress.validations_without_gain = 0
         self.progress.stopped = self.out_of_patience
 
     @property
@@ -162,18 +163,20 @@ class Trainer:
         return self._parameters[0].device
 
     def losses(self, value: float) -> dict[str, float]:
-        """The losses of the last step, in nats an event: "train", and "held_out" after a step with a held-out look."""
-        looks = self.progress.held_out_curve
+        """The losses of the last step, in nats an event: "train", and "validation" after a step with a validation."""
+        looks = self.progress.validation_curve
         looked = bool(looks) and looks[-1][0] == self.progress.step
-        return {"train": value, **({"held_out": looks[-1][1]} if looked else {})}
+        return {"train": value, **({"validation": looks[-1][1]} if looked else {})}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take up a snapshot."""
         device = self.device
         self.module.train()
-        self.module.load_state_dict(snapshot.group("flow"))
-        self._average.restore(snapshot.group("average"))
-        self._best = {name: tensor.to(device) for name, tensor in snapshot.group("best").items()}
+        known = self.module.state_dict().keys()
+        self.module.load_state_dict(migrated_weights(snapshot.group("flow"), known))
+        self._average.restore(migrated_weights(snapshot.group("average"), known))
+        best = migrated_weights(snapshot.group("best"), known)
+        self._best = {name: tensor.to(device) for name, tensor in best.items()}
         restore_optimizer(self._optimizer, snapshot.group("optimizer"))
         self.restore_state(snapshot.group("batches"))
         random = snapshot.group("random")

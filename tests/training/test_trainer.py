@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pyro_gflows.datasets.rows import as_rows
-from pyro_gflows.training import Constant, FitDiverged, FitSettings, HeldOut, Ramp, TorchOptimizer
+from pyro_gflows.training import Constant, FitDiverged, FitSettings, Ramp, TorchOptimizer, Validation
 from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
 from pyro_gflows.training.trainer import Trainer
 from tests.small_flows import points, small_flow
@@ -22,13 +22,13 @@ class Bowl(nn.Module):
 
 
 class Descent(Trainer):
-    """Minimises half the squared distance from the goal, whose gradient is the way from there."""
+    """Minimizes half the squared distance from the goal, whose gradient is the way from there."""
 
     def loss(self):
         assert self.module.training
         return 0.5 * (self.module.place - GOAL).square().sum()
 
-    def held_out_nll(self):
+    def validation_nll(self):
         return float((self.module.place.detach() - GOAL).norm())
 
 
@@ -109,8 +109,8 @@ def test_best_weights_go_before_averaged_ones_and_those_before_the_last():
 
 @pytest.mark.parametrize(("patience", "looks", "out"), [(2, 1, False), (2, 2, True), (2, 3, True), (None, 99, False)])
 def test_patience_ends_at_that_many_looks_without_gain(patience, looks, out):
-    trainer = descent(held_out=HeldOut(patience=patience))
-    trainer.progress.looks_without_gain = looks
+    trainer = descent(validation=Validation(patience=patience))
+    trainer.progress.validations_without_gain = looks
     assert trainer.out_of_patience == out
 
 
@@ -118,23 +118,26 @@ def test_the_held_out_loss_is_told_after_a_look_at_this_step_only():
     trainer = descent()
     trainer.step()
     assert trainer.losses(4.0) == {"train": 4.0}
-    trainer.progress.held_out_curve.append((1, 2.5))
-    assert trainer.losses(4.0) == {"train": 4.0, "held_out": 2.5}
+    trainer.progress.validation_curve.append((1, 2.5))
+    assert trainer.losses(4.0) == {"train": 4.0, "validation": 2.5}
     trainer.step()
     assert trainer.losses(3.0) == {"train": 3.0}
 
 
 @pytest.mark.parametrize(("steps", "stopped"), [(8, True), (12, False)])
 def test_a_run_that_goes_on_for_longer_has_its_patience_again(steps, stopped):
-    first = descent(held_out=HeldOut(patience=2), ema_decay=0.9)
+    first = descent(validation=Validation(patience=2), ema_decay=0.9)
     first.step()
-    first.progress.looks_without_gain = 2
+    first.progress.validations_without_gain = 2
     first._best = {"place": GOAL.clone()}
     snapshot = first.snapshot({"settings": {"steps": "8"}})
-    second = descent(steps, held_out=HeldOut(patience=2), ema_decay=0.9)
+    second = descent(steps, validation=Validation(patience=2), ema_decay=0.9)
     second.resume(snapshot)
     assert second.progress.stopped == stopped
-    assert second.progress.looks_without_gain == (2 if stopped else 0) and first.progress.looks_without_gain == 2
+    assert (
+        second.progress.validations_without_gain == (2 if stopped else 0)
+        and first.progress.validations_without_gain == 2
+    )
     assert torch.equal(second.module.place, first.module.place) and torch.equal(second._best["place"], GOAL)
     assert first.step() == second.step()
     torch.testing.assert_close(second._average.values["place"], first._average.values["place"], rtol=0, atol=0)
@@ -157,7 +160,7 @@ def test_patience_counts_the_looks_since_the_best_and_its_weights_are_kept():
     trainer = LikelihoodTrainer(
         small_flow(),
         as_rows(points(64)),
-        settings=FitSettings(steps=9, batch_size=16, held_out=HeldOut(every=1, patience=3)),
+        settings=FitSettings(steps=9, batch_size=16, validation=Validation(every=1, patience=3)),
         augment=None,
         validation=as_rows(points(8)),
     )
@@ -166,12 +169,12 @@ def test_patience_counts_the_looks_since_the_best_and_its_weights_are_kept():
     trainer.start()
     for _ in range(7):
         trainer.step()
-        counts.append(trainer.progress.looks_without_gain)
+        counts.append(trainer.progress.validations_without_gain)
         best.append(trainer.progress.best_step)
         if trainer.progress.step == 5:
             kept = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
     assert counts == [0, 0, 1, 2, 0, 1, 2] and best == [1, 2, 2, 2, 5, 5, 5]
     assert trainer.progress.best_nll == 1.0 and not trainer.out_of_patience
-    trainer.held_out_nll = lambda: None
+    trainer.validation_nll = lambda: None
     trainer.finish()
     assert all(torch.equal(p, kept[name]) for name, p in trainer.module.named_parameters())

@@ -19,7 +19,7 @@ from pyro_gflows.datasets.rows import ArrayRows, Rows, TensorRows, tensor_of
 from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
 from pyro_gflows.evaluation.scores import log_probs
-from pyro_gflows.flows.dequantization import DequantisedFlow
+from pyro_gflows.flows.dequantization import DequantizedFlow
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.average import weights
@@ -40,10 +40,10 @@ _COMPARED_ROWS = 8  # of the first batch, by which a resumed run is compared wit
 
 
 class LikelihoodTrainer(Trainer):
-    """Minimises -E log p(x), or the bound of a dequantised flow, with Pyro's ``Trace_ELBO().differentiable_loss``.
+    """Minimizes -E log p(x), or the bound of a dequantized flow, with Pyro's ``Trace_ELBO().differentiable_loss``.
 
     Args:
-        flow: What is trained, in place. A dequantised flow brings a Pyro model and guide of its own.
+        flow: What is trained, in place. A dequantized flow brings a Pyro model and guide of its own.
         data: Events, a loader or a sampler of events.
         settings: How to train.
         augment: Called as ``augment(x, generator)`` on every batch, or None.
@@ -53,7 +53,7 @@ class LikelihoodTrainer(Trainer):
 
     def __init__(
         self,
-        flow: EquivariantFlow | DequantisedFlow,
+        flow: EquivariantFlow | DequantizedFlow,
         data: Rows | DataLoader[Any] | Sampler,
         *,
         settings: FitSettings,
@@ -72,7 +72,7 @@ class LikelihoodTrainer(Trainer):
         self._loss = Trace_ELBO().differentiable_loss
         self._model: Callable[[Tensor], None] = self._of_data
         self._guide: Callable[[Tensor], None] = _nothing_to_infer
-        if isinstance(flow, DequantisedFlow):
+        if isinstance(flow, DequantizedFlow):
             self._model, self._guide = flow.model, flow.guide
 
     def start(self) -> None:
@@ -165,23 +165,23 @@ class LikelihoodTrainer(Trainer):
     @property
     def _has_own_noise(self) -> bool:
         """Whether the noise of the data is not what the flow sees."""
-        return isinstance(self.flow, DequantisedFlow)
+        return isinstance(self.flow, DequantizedFlow)
 
-    def held_out_nll(self) -> float | None:
+    def validation_nll(self) -> float | None:
         return None if self._validation is None else self._nll(self._validation)
 
     def look(self) -> None:
         now = self.progress
-        if self._validation is None or now.step % self.settings.held_out.every:
+        if self._validation is None or now.step % self.settings.validation.every:
             return
         with self._average.applied():
             value = self._nll(self._validation)
-            now.held_out_curve.append((now.step, value))
+            now.validation_curve.append((now.step, value))
             if now.best_nll is not None and not value < now.best_nll:
-                now.looks_without_gain += 1
+                now.validations_without_gain += 1
                 return
-            now.best_nll, now.best_step, now.looks_without_gain = value, now.step, 0
-            if self.settings.held_out.patience is not None:
+            now.best_nll, now.best_step, now.validations_without_gain = value, now.step, 0
+            if self.settings.validation.patience is not None:
                 self._best = weights(self.flow)
 
     def _nll(self, x: Rows) -> float:
