@@ -52,12 +52,13 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
         TypeError: (when called) an argument comes under both its names.
 
     Example:
-        >>> @renamed_arguments(color="color")
-        ... def paint(*, color):
-        ...     return color
-        >>> with warnings.catch_warnings(record=True) as caught:
-        ...     paint(color="red"), str(caught[0].message)
-        ('red', 'paint(color=...) is paint(color=...) now; the old name goes with the next minor version')
+        >>> @renamed_arguments(count="n")
+        ... def double(*, n):
+        ...     return 2 * n
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # double(count=...) is double(n=...) now; ...
+        ...     double(count=3)
+        6
     """
 
     def decorate(function: _F) -> _F:
@@ -89,13 +90,13 @@ def renamed_attributes(**names: str) -> Callable[[_T], _T]:
     """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
 
     Example:
-        >>> @renamed_attributes(colour="color")
-        ... class Wall:
-        ...     color = "white"
+        >>> @renamed_attributes(mass="weight")
+        ... class Stone:
+        ...     weight = 2
         >>> with warnings.catch_warnings():
-        ...     warnings.simplefilter("ignore")  # Wall.colour is Wall.color now; ...
-        ...     Wall().colour
-        'white'
+        ...     warnings.simplefilter("ignore")  # Stone.mass is Stone.weight now; ...
+        ...     Stone().mass
+        2
     """
 
     def decorate(cls: _T) -> _T:
