@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical_form import nearest_shift
 from pyro_gflows.actions.image_decomposition import decompose_image
 from pyro_gflows.actions.image_fields import grid_size, image_fields
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable

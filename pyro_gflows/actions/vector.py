@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.escnn_adapter import representation_data
+from pyro_gflows.groups.escnn_representation import EscnnRepresentation
 from pyro_gflows.groups.finite import CyclicGroup, FiniteGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
-    EscnnRepresentation,
     MatrixRepresentation,
     QuotientRepresentation,
     RegularRepresentation,

@@ -132,7 +132,7 @@ class Isotype:
         return out
 
     def copies(self) -> list[Tensor]:
-        """The indices of the copies in each summand, a tensor of shape ``(n, m)`` for each entry of :attr:`summands`."""
+        """The indices of the copies in each summand, shape ``(n, m)`` for each entry of :attr:`summands`."""
         counts = [(order, index, group.count) for index, group in enumerate(self.summands) for order in group.order]
         counts.sort()
         starts: list[list[int]] = [[] for _ in self.summands]

@@ -29,7 +29,7 @@ from pyro_gflows.groups import (
     SubRepresentation,
     TrivialRepresentation,
 )
-from pyro_gflows.groups.representations import EscnnRepresentation
+from pyro_gflows.groups.escnn_representation import EscnnRepresentation
 from pyro_gflows.serialization.registry import build, describe
 
 D4_PLANE_AND_NUMBER = VectorAction([DefiningRepresentation("D4"), TrivialRepresentation("D4")])

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.numerics.precision import on_methods
 
 __all__ = ["Split", "balanced_halves", "require_split"]

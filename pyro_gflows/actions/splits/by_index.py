@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, balanced_halves
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.finite import EnumerableGroup

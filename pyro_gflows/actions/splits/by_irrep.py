@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, balanced_halves
 from pyro_gflows.actions.splits.irrep_basis import IrreducibleBlock, along_fields, block_of, irreducible_blocks
 from pyro_gflows.groups.canonical_basis import Nearly

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, require_split
 from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.splits.by_irrep import IrrepSplit

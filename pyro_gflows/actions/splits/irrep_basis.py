@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.groups.canonical_basis import canonical_rows, first_largest
 from pyro_gflows.groups.decomposition import is_trivial

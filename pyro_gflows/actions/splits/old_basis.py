@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.irrep_basis import block_rows, monomial_basis
 from pyro_gflows.groups.decomposition import irreducible_subspaces, isotypes_of, side_by_side
 from pyro_gflows.serialization.migrations import migration, replace_class
