@@ -1,4 +1,4 @@
-"""EscnnRepresentation: a representation of a continuous group in escnn's form, evaluated without escnn."""
+"""Representations of escnn as representations of this package, evaluated without escnn."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from pyro_gflows.groups.base import Group
 from pyro_gflows.groups.canonical_basis import Nearly
-from pyro_gflows.groups.escnn_adapter import evaluate_continuous
+from pyro_gflows.groups.escnn_adapter import evaluate_continuous, representation_data
+from pyro_gflows.groups.finite import FiniteGroup
 from pyro_gflows.groups.names import parse_group
-from pyro_gflows.groups.representations import Representation
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["EscnnRepresentation"]
+__all__ = ["EscnnRepresentation", "as_representation"]
 
 
 @registered
@@ -47,3 +48,30 @@ class EscnnRepresentation(Representation):
 
     def _key(self) -> Any:
         return (*super()._key(), Nearly(self.change_of_basis))
+
+
+def as_representation(representation: Any) -> Representation:
+    """A representation of this package, from one of this package or of escnn.
+
+    Args:
+        representation: The representation; one of this package is returned as it is.
+
+    Raises:
+        TypeError: The argument is not a representation.
+
+    Example:
+        >>> from pyro_gflows.groups import escnn_group
+        >>> as_representation(escnn_group().so2_group().irrep(1))
+        irrep(1,) of SO(2)
+    """
+    if isinstance(representation, Representation):
+        return representation
+    if type(representation).__module__.split(".")[0] != "escnn":
+        raise TypeError(
+            f"expected a representation (of pyro_gflows or escnn), got {type(representation).__name__}; "
+            "for your own matrices use VectorAction.from_generators([...])"
+        )
+    data = representation_data(representation)
+    if data.matrices is None:
+        return EscnnRepresentation(data.group, data.irreps, data.change_of_basis)
+    return MatrixRepresentation(FiniteGroup(data.group, data.table, data.generators), data.matrices, name=data.name)

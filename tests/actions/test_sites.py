@@ -111,7 +111,7 @@ def test_joint_generators_move_all_sites_together():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: SitesAction("S3", {}), ValueError, "at least one site that the group moves, got none"),
+        (lambda: SitesAction("S3", {}), ValueError, "at least one site on which the group acts, got none"),
         (lambda: SitesAction("S3", {"x": "rows"}), TypeError, "site 'x': expected a VectorAction .* got str"),
         (lambda: SitesAction("C3", {"x": ROWS}), ValueError, "site 'x': expected an action of C3"),
         (lambda: ACTIONS["rows"].packed({"weights": 3}), ValueError, r"got an action on \['means'\]; check the names"),
