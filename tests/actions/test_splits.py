@@ -181,7 +181,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "move": (
         lambda: MaskSplit(ImageAction("D1", size=2), torch.tensor([[True, False], [False, False]])),
-        "moves pixels",
+        "sends pixels",
     ),
     "odd shift": (lambda: checkerboard_split(ImageAction.translations(size=4)), "exchanges the two parts"),
     "all": (

@@ -264,7 +264,7 @@ def test_minibatches_are_held_fixed_by_the_check():
                 args=(factor_data(),),
             ),
             ValueError,
-            "site 'noise' has 1 coordinates, but its action",
+            "site 'noise' has 1 numbers, but its action",
         ),
         (
             lambda: AutoGFlow(
