@@ -70,7 +70,7 @@ class FourierDecomposition(Decomposition):
         step: Translations are by multiples of this number of pixels.
         point_group: The integer matrices by which the elements of the point group act on shifts (down, right), shape
             ``(|P|, 2, 2)``, which needs ``step=1``; or None, if there is no point group.
-        too_large: The reason why dense bases are not given, or None where they are given.
+        too_large: The reason why dense bases are not available, or None where they are.
 
     Example:
         >>> from pyro_gflows import ImageAction

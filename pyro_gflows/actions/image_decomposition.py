@@ -96,7 +96,7 @@ def image_isotypes(
         fields: The representations by which the group acts on the channels of each field.
         targets: The pixel to which each element sends each pixel, shape ``(|G|, H * W)``.
         event_shape: The shape (C, H, W) of an image.
-        too_large: The reason why dense bases are not given, or None where they are given.
+        too_large: The reason why dense bases are not available, or None where they are.
 
     Example:
         >>> from pyro_gflows.actions import ImageAction

@@ -24,10 +24,10 @@ def grid_size(size: int | Sequence[int]) -> tuple[int, int]:
         >>> grid_size(32), grid_size((28, 32))
         ((32, 32), (28, 32))
     """
-    given = (size, size) if isinstance(size, int) else tuple(size)
-    if len(given) != 2 or not all(isinstance(side, int) and side > 0 for side in given):
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"expected a size such as 32 or (28, 32), got {size!r}")
-    return given
+    return sides
 
 
 def image_fields(

@@ -212,7 +212,7 @@ class SitesAction(Action):
         return value.reshape(*value.shape[: value.ndim - rank], self.sites[site].numel)
 
     def _event_ranks(self, site: str, value: Tensor) -> list[int]:
-        """The possible numbers of last dimensions that hold one event of the site, the fewest first."""
+        """The possible counts of last dimensions that hold one event of the site, the fewest first."""
         numel = self.sites[site].numel
         sizes = [math.prod(value.shape[value.ndim - rank :]) for rank in range(value.ndim + 1)]
         if numel not in sizes:

@@ -62,7 +62,7 @@ class LastDraw:
         self._memory = _Memory(weakref.ref(draw, self._forget), source, ladj, _State(module, draw, source))
 
     def take(self, module: nn.Module, draw: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The source of a draw and its log-det, which are given once, and only if nothing has changed since.
+        """The source of a draw and its log-det, handed out once, and only if nothing has changed since.
 
         Args:
             module: The module that made the draw.

@@ -92,16 +92,16 @@ def as_matrix(generator: Any, what: str) -> Tensor:
         [[0.0, 1.0], [1.0, 0.0]]
     """
     # through numpy, whose default is float64: torch would read a list of Python floats as float32
-    given = generator if isinstance(generator, Tensor) else torch.from_numpy(np.array(generator))
-    if given.ndim == 1 and not given.is_floating_point():
-        if not torch.equal(given.sort().values, torch.arange(len(given))):
-            raise ValueError(f"{what}: expected a permutation of 0..{len(given) - 1}, got {given.tolist()}")
-        return permutation_matrices(given.long())
-    if given.ndim != 2 or given.shape[0] != given.shape[1]:
+    array = generator if isinstance(generator, Tensor) else torch.from_numpy(np.array(generator))
+    if array.ndim == 1 and not array.is_floating_point():
+        if not torch.equal(array.sort().values, torch.arange(len(array))):
+            raise ValueError(f"{what}: expected a permutation of 0..{len(array) - 1}, got {array.tolist()}")
+        return permutation_matrices(array.long())
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ValueError(
-            f"{what}: expected a square matrix or a permutation (integers), got shape {tuple(given.shape)}"
+            f"{what}: expected a square matrix or a permutation (integers), got shape {tuple(array.shape)}"
         )
-    matrix = given.double()
+    matrix = array.double()
     defect = (matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)).abs().max().item()
     if not defect <= 1e-12:
         raise ValueError(

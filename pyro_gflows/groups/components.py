@@ -59,7 +59,7 @@ class Decomposition(Sequence[Isotype]):
 
     @property
     def is_large(self) -> bool:
-        """Whether the event is so large that the components do not give their dense bases."""
+        """Whether the event is so large that the components offer no dense bases."""
         return any(isotype.too_large is not None for isotype in self)
 
     @property
@@ -90,7 +90,7 @@ class Decomposition(Sequence[Isotype]):
 
     @full_precision
     def event(self, coordinates: Tensor) -> Tensor:
-        """The flattened events Q^T c with given coordinates c, which inverts :meth:`coordinates`.
+        """The flattened events Q^T c with coordinates c, which inverts :meth:`coordinates`.
 
         Args:
             coordinates: Coordinates c, shape ``batch + (numel,)``.

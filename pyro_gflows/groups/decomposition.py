@@ -216,7 +216,7 @@ def merge(
         places: For each summand, the entries of the flattened event that it consists of.
         event_shape: The shape of one event.
         labels: For each summand, the index of its field. By default each summand is a field of its own.
-        too_large: The reason why dense bases are not given, or None where they are given.
+        too_large: The reason why dense bases are not available, or None where they are.
 
     Example:
         >>> from pyro_gflows.groups import RegularRepresentation

@@ -63,7 +63,7 @@ class Isotype:
         representation: The representation in which V was first found, and the rows that span V in it.
         is_trivial: Whether V is the trivial representation, so that the group leaves the component as it is.
         event_shape: The shape of one event.
-        too_large: The reason why :attr:`basis` is not given, or None where it is given.
+        too_large: The reason why :attr:`basis` is not available, or None where it is.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -91,7 +91,7 @@ class Isotype:
 
     @property
     def type(self) -> Literal["real", "complex", "quaternionic"]:
-        """The kind of the linear maps that commute with V: they multiply as real, complex or quaternionic numbers."""
+        """The kind of the linear maps that commute with V, which multiply as R, C or the quaternions do."""
         kinds: dict[int, Literal["real", "complex", "quaternionic"]] = {1: "real", 2: "complex", 4: "quaternionic"}
         return kinds[len(self.commutant)]
 
