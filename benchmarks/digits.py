@@ -29,9 +29,9 @@ import torch
 from benchmarks.harness import Benchmark, Run, Seeds, main, markdown, mean_and_error
 from pyro_gflows import ImageAction, plots
 from pyro_gflows.datasets import DataSet, load_data
-from pyro_gflows.experiments import finish
-from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
-from pyro_gflows.presets import Preset
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.experiments.runs import finish
+from pyro_gflows.training import Adam, FitSettings, HeldOut, OneCycle
 
 RUNS = Path("runs") / "digits"
 ORDER = {"C4": 4, "D4": 8}

@@ -25,7 +25,8 @@ from torch import Tensor
 from benchmarks.harness import Benchmark, Run, Seeds, Stopwatch, grouped, main, markdown
 from pyro_gflows import SitesAction, VectorAction
 from pyro_gflows.actions import CoordinateSplit
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, fit_energy
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GCoupling, IrrepScale
 
 EFFECTS = 4

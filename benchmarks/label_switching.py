@@ -27,7 +27,9 @@ from benchmarks.c2st import c2st
 from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
 from benchmarks.mixtures import SETTINGS, Mixture, nuts_draws
 from benchmarks.recipes import training_text
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, OrbitFlow, fit_energy
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
 CACHE = Path(__file__).parent.parent / "runs" / "label_switching"
 # one recipe for all settings

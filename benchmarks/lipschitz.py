@@ -22,9 +22,9 @@ from benchmarks.harness import Benchmark, Run, grouped, main, markdown
 from pyro_gflows import EquivariantFlow, GActNorm, GResidual, ImageAction, InvariantNormal, VectorAction, g_residual
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.datasets import load_data
-from pyro_gflows.infer import Adam, FitSettings, fit
 from pyro_gflows.nn import Contraction, LipschitzConv, LipschitzLinear, LipschitzNetwork
 from pyro_gflows.testing import randomize_
+from pyro_gflows.training import Adam, FitSettings, fit
 
 SEEDS = 3
 SIZES = (2, 3, 4, 6, 7, 8)

@@ -3,10 +3,11 @@
     python -m benchmarks.off_grid [--seeds 5]
 
 One line of ``results/off_grid.jsonl`` for each network and seed; those that are there already are not repeated. The
-table in ``results/off_grid.md`` is made anew after every run. The networks are untrained ``SoftNetwork``s from one scalar to one scalar, with two hidden layers of 32
-channels and 5 x 5 kernels. The images are sums of plane waves, rotated by 45 (or 20) degrees before they are
-sampled, and outputs are compared at the pixel that the rotation leaves in place: nothing is interpolated. An error is the root mean
-square of the change, in standard deviations of the output over images.
+table in ``results/off_grid.md`` is made anew after every run. The networks are untrained ``SoftNetwork``s from one
+scalar to one scalar, with two hidden layers of 32 channels and 5 x 5 kernels. The images are sums of plane waves,
+rotated by 45 (or 20) degrees before they are sampled, and outputs are compared at the pixel that the rotation leaves in
+place: nothing is interpolated. An error is the root mean square of the change, in standard deviations of the output
+over images.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python -m benchmarks.overhead
 
 CPU time of one thread, in this one process; each ratio is the median of rounds in which both sides are timed, with the
-quartiles beside it. Nothing is kept: these are times of the machine at hand. "By hand" is ``transform.inv_call_and_ladj`` and the base's ``log_prob``, or, for a draw, the
-base's ``rsample``, ``transform.call_and_ladj`` and the base's ``log_prob``.
+quartiles beside it. Nothing is kept: these are times of the machine at hand. "By hand" is
+``transform.inv_call_and_ladj`` and the base's ``log_prob``, or, for a draw, the base's ``rsample``,
+``transform.call_and_ladj`` and the base's ``log_prob``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pyro_gflows import (
     g_radial,
     g_residual,
 )
-from pyro_gflows.infer.guides.default_flow import guide_transforms
+from pyro_gflows.guides.default_flow import guide_transforms
 from pyro_gflows.testing import randomize_
 
 EVENTS = 64

@@ -39,7 +39,9 @@ from pyro_gflows import (
     VectorAction,
     g_autoregressive,
 )
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, OwnDraws, fit, importance_report
+from pyro_gflows.evaluation import importance_report
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, OwnDraws, fit
 
 DRAWS, FEW, QUICK_DRAWS = 10_000, 1_000, 20
 TARGETS = {"two_moons": 0.53, "slcp": 0.55}
@@ -175,7 +177,7 @@ def fit_svi(
 
 
 def run_nuts(task: Task, x: Tensor, *, seed: int, quick: bool) -> tuple[Tensor, dict[str, Any]]:
-    """A chain of NUTS in one orthant, and the images of its draws under random elements: a check of SLCP's reference."""
+    """A chain of NUTS in one orthant, its draws acted on by random elements: a check of the reference of SLCP."""
     few, warmup = (QUICK_DRAWS, 5) if quick else (FEW, 500)
     pyro.set_rng_seed(seed)
     kernel = NUTS(task.model, init_strategy=init_to_uniform, jit_compile=True, ignore_jit_warnings=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_gflows.infer import FitSettings
+from pyro_gflows.training import FitSettings
 
 __all__ = ["training_text"]
 

@@ -14,9 +14,9 @@ import torch
 from benchmarks.densities import ROWS, Row
 from benchmarks.harness import Benchmark, Column, columns, cpu_seconds, main
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.datasets import density
-from pyro_gflows.infer import random_elements
-from pyro_gflows.infer.likelihood import LikelihoodTrainer
+from pyro_gflows.targets import density
+from pyro_gflows.training import random_elements
+from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
 
 STEPS, ROUNDS = 20, 3
 

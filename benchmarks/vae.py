@@ -2,11 +2,11 @@
 
     python -m benchmarks.vae --seeds 3
 
-The digits are made binary and rotated by multiples of 90 degrees. Encoder and decoder are the same equivariant networks in every
-row; the posterior of the latent vector is Gaussian, an inverse autoregressive flow (IAF) without symmetry, or an
-equivariant one (G-IAF), all with as many parameters in total (within 1.2 %), trained alike. Figures are nats an image
-on test images in random poses: the evidence lower bound (ELBO), and the importance-weighted bound of 500 draws (IWAE).
-Every finished run is one line of ``results/vae.jsonl`` and is not run again.
+The digits are made binary and rotated by multiples of 90 degrees. Encoder and decoder are the same equivariant networks
+in every row; the posterior of the latent vector is Gaussian, an inverse autoregressive flow (IAF) without symmetry, or
+an equivariant one (G-IAF), all with as many parameters in total (within 1.2 %), trained alike. Figures are nats an
+image on test images in random poses: the evidence lower bound (ELBO), and the importance-weighted bound of 500 draws
+(IWAE). Every finished run is one line of ``results/vae.jsonl`` and is not run again.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from pyro_gflows import (
     VectorAction,
 )
 from pyro_gflows.datasets import DIGITS_SCALING, digits
-from pyro_gflows.infer import random_elements
 from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.testing import assert_invariant_given
+from pyro_gflows.training import random_elements
 
 GROUP = "C4"
 PIXELS = ImageAction(GROUP, size=8).as_vector()
@@ -123,7 +123,7 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     """Train and measure one auto-encoder."""
     kind, steps, draws, particles = row.name, row.steps, 500, 100
     if quick:
-        steps, draws, particles = 10, 2, 2
+        steps, draws, particles = 30, 2, 2
     train, test = binary_digits(seed)
     torch.manual_seed(seed)
     pyro.clear_param_store()

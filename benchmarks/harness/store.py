@@ -14,8 +14,8 @@ __all__ = ["Store"]
 class Store:
     """Finished runs, in a file or in memory alone.
 
-    A run is one line, written whole after it ended, so that a benchmark may be stopped at any time. If the machine stops
-    in the middle of a line, that line is dropped with a warning, and its run is repeated.
+    A run is one line, written whole after it ended, so that a benchmark may be stopped at any time. If the machine
+    stops in the middle of a line, that line is dropped with a warning, and its run is repeated.
 
     Args:
         path: The file, made with its folder when the first run ends; None keeps runs in memory.
