@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import Benchmark, Column, RowRuns, Seeds, Stopwatch, columns, main
-from benchmarks.planar_comparators import SplineCouplingFlow, plain_residual_flow
+from benchmarks.planar_comparators import plain_residual_flow, spline_coupling_flow
 from benchmarks.recipes import training_text
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.evaluation import gap, invariance_error
@@ -36,7 +36,7 @@ INVARIANCE_ROWS = 128
 
 COMPARATORS: Mapping[str, Callable[..., nn.Module]] = {
     "plain residual": plain_residual_flow,
-    "Pyro spline coupling": SplineCouplingFlow,
+    "Pyro spline coupling": spline_coupling_flow,
 }
 
 
