@@ -34,7 +34,7 @@ EXTRAS = {
     "docs": DOCS,
     "all": sorted({*DEV, *TUTORIALS, *DOCS}),
     # Outside "all": escnn requires py3nj, which pip can only build with a Fortran compiler. Everybody else runs
-    # `pip install --no-deps escnn==1.0.11 lie-learn==0.0.2`, which needs none (pyro_gflows/actions/escnn_door.py).
+    # `pip install --no-deps escnn==1.0.11 lie-learn==0.0.2`, which needs none (pyro_gflows/groups/escnn_adapter.py).
     "escnn": ["escnn==1.0.11"],
 }
 

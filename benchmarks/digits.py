@@ -31,9 +31,9 @@ import torch
 
 from pyro_gflows import ImageAction, plots
 from pyro_gflows.datasets import DataSet, load_data
-from pyro_gflows.experiments import finish
-from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
-from pyro_gflows.presets import Preset
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.experiments.runs import finish
+from pyro_gflows.training import Adam, FitSettings, HeldOut, OneCycle
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs") / "digits"

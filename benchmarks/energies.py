@@ -26,22 +26,15 @@ from torch import Tensor
 from benchmarks.densities import RESULTS, read
 from benchmarks.planar_comparators import plain_residual_flow
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.datasets import Density, EightGaussians
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import (
-    Adam,
-    FitSettings,
-    OneCycle,
-    OrbitFlow,
-    Ramp,
-    fit_energy,
-    importance_report,
-    mean_and_error,
-)
-from pyro_gflows.infer.guides import find_mode
-from pyro_gflows.infer.training.learnable import learnable
+from pyro_gflows.evaluation import importance_report, mean_and_error
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.learnable import learnable
+from pyro_gflows.guides import find_mode
 from pyro_gflows.nn import LipschitzSum, Ridges
+from pyro_gflows.targets import Density, EightGaussians
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, fit_energy
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_residual
 
 DRAWS = 1_000_000  # for the weights of the modes, of which the first SCORED are scored

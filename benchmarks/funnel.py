@@ -29,7 +29,8 @@ from torch import Tensor
 
 from pyro_gflows import SitesAction, VectorAction
 from pyro_gflows.actions import CoordinateSplit
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, fit_energy
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GCoupling, IrrepScale
 
 RESULTS = Path(__file__).parent / "results"

@@ -16,8 +16,8 @@ from pyro.ops.stats import split_gelman_rubin
 from torch import Tensor
 
 from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.infer.guides import LogRatioReparam
-from pyro_gflows.infer.guides.log_ratio import log_ratio_basis
+from pyro_gflows.guides import LogRatioReparam
+from pyro_gflows.guides.log_ratio import log_ratio_basis
 
 __all__ = ["SETTINGS", "Mixture", "nuts_draws"]
 

@@ -24,7 +24,7 @@ from pyro_gflows import (
     g_radial,
     g_residual,
 )
-from pyro_gflows.infer.guides.default_flow import guide_transforms
+from pyro_gflows.guides.default_flow import guide_transforms
 from pyro_gflows.testing import randomize_
 
 EVENTS = 64

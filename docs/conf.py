@@ -11,20 +11,24 @@ import reference  # noqa: E402
 
 # Every room of the package: its title, and what one finds in it. The pages come in this order.
 rooms = {
-    "flow": ("The flow", "EquivariantFlow: an invariant base and equivariant transforms."),
-    "flow_distribution": ("Its distribution", "The Pyro distribution of a flow."),
-    "image_flows": ("Flows of images", "Multi-scale flows of images."),
-    "actions": ("Actions", "How a group acts on one event."),
-    "spaces": ("Spaces", "Where events live."),
-    "distributions": ("Invariant bases", "Distributions that a group leaves as they are."),
-    "transforms": ("Transforms", "Equivariant bijections."),
-    "infer": ("Fitting", "Fitting, reports, guides."),
-    "testing": ("Checks for your own layers", "Checks of symmetry, inverses and log-determinants."),
-    "nn": ("Equivariant networks", "Equivariant linear maps, convolutions, activations and networks."),
-    "numerics": ("Numerics", "Log-determinant estimators and root solvers."),
-    "datasets": ("Data sets", "Exact densities, images and your own files."),
-    "plots": ("Pictures", "Pictures of flows."),
-    "registry": ("Describing and rebuilding", "Objects as JSON, and back."),
+    "flows": ("Flows", "An invariant base with equivariant transforms is a flow; ready-made flows of images."),
+    "guides": ("Guides", "Variational guides for Pyro models whose posterior has a symmetry."),
+    "training": ("Training", "Fit a flow to data, or to an energy."),
+    "evaluation": ("Evaluation", "Likelihoods, invariance errors, importance weights and reports."),
+    "actions": ("Actions", "How a group acts on one event: the symmetry that one states first."),
+    "groups": ("Groups and representations", "Finite and continuous groups, and the matrices that represent them."),
+    "spaces": ("Spaces", "Where events live, and with respect to which measure their density is."),
+    "distributions": ("Invariant bases", "Pyro distributions whose density is invariant under an action."),
+    "transforms": ("Transforms", "Equivariant bijections, as Pyro transform modules."),
+    "targets": ("Targets", "Exact densities with a known symmetry, to fit and to measure against."),
+    "testing": ("Checks for your own layers", "Assertions of equivariance, invertibility and log-determinants."),
+    "nn": ("Equivariant networks", "Equivariant linear maps, convolutions, activations and contractions."),
+    "numerics": ("Numerics", "Log-determinant estimators, root solvers, spectral norms and matrix functions."),
+    "datasets": ("Data sets", "Images, your own files, and checks of both."),
+    "plots": ("Pictures", "Figures of densities, samples and losses."),
+    "serialization": ("Saving and rebuilding", "Structure as JSON and weights as safetensors; nothing is unpickled."),
+    "experiments": ("Experiments", "Families of runs with their presets, behind the command line."),
+    "cli": ("Command line", "The command ``pyro-gflows``."),
 }
 
 project = "pyro-gflows"

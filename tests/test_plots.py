@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from pyro_gflows import ImageAction, OffGridAction, g_coupling_image_flow, plots
-from pyro_gflows.datasets import GreyLevels, density
+from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.targets import density
 from pyro_gflows.testing import randomize_
-from tests.infer.flows import points, small_flow
+from tests.small_flows import points, small_flow
 
 PNG = b"\x89PNG"
 

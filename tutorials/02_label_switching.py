@@ -30,7 +30,9 @@ from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoIAFNormal, AutoNormal
 
 from pyro_gflows import SitesAction, VectorAction
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, LogRatioReparam, OneCycle, OrbitFlow, fit_energy
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.guides import AutoGFlow, LogRatioReparam
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 torch.set_default_dtype(torch.float64)

@@ -39,9 +39,9 @@ from pyro_gflows import (
     VectorAction,
 )
 from pyro_gflows.datasets import DIGITS_SCALING, digits
-from pyro_gflows.infer import random_elements
 from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.testing import assert_invariant_given
+from pyro_gflows.training import random_elements
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 

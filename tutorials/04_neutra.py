@@ -35,7 +35,8 @@ from pyro.infer.reparam import NeuTraReparam
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
 from pyro_gflows import CoordinateSplit, GActNorm, GCoupling, IrrepScale, SitesAction, VectorAction
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, fit_energy
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 CHAINS, WARMUP, DRAWS, STEPS = (2, 10, 20, 5) if SMOKE else (4, 300, 600, 600)

@@ -45,10 +45,11 @@ from pyro_gflows import (
     g_residual,
 )
 from pyro_gflows.datasets import digits
-from pyro_gflows.infer import Adam, FitSettings, OneCycle, fit, log_probs, nll
+from pyro_gflows.evaluation import log_probs, nll
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.plots import draw_density
 from pyro_gflows.testing import assert_equivariant, randomize_
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
-from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, PlanarGroup
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.representations import Representation, TrivialRepresentation
-from pyro_gflows.registry import registered
+from pyro_gflows.groups.continuous import O2, SO2
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, Group, PlanarGroup
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.representations import Representation, TrivialRepresentation
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["OffGridAction"]
 

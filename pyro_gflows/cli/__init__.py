@@ -15,10 +15,10 @@ from pyro_gflows.cli.commands import check, fit, sample, score
 from pyro_gflows.cli.comparison import demo
 from pyro_gflows.cli.data_check import check_data
 from pyro_gflows.datasets import EventKind
-from pyro_gflows.families import FAMILIES
-from pyro_gflows.infer import FitDiverged
+from pyro_gflows.experiments.presets import PRESETS
+from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.numerics import InverseDidNotConverge
-from pyro_gflows.presets import PRESETS
+from pyro_gflows.training import FitDiverged
 
 __all__ = ["main"]
 

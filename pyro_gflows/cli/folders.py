@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pyro_gflows.datasets import EventFormat
-from pyro_gflows.experiments import METRICS
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import load
-from pyro_gflows.infer.save import STRUCTURE
-from pyro_gflows.infer.training.checkpoint import CHECKPOINT
-from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json
-from pyro_gflows.registry import build, describe
+from pyro_gflows.experiments.runs import METRICS
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.serialization import load
+from pyro_gflows.serialization.files import check_writable, read_json, read_tensors, write_json
+from pyro_gflows.serialization.registry import build, describe
+from pyro_gflows.serialization.saving import STRUCTURE
+from pyro_gflows.training.checkpoint import CHECKPOINT
 
 __all__ = ["RunFolder"]
 

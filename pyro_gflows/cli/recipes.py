@@ -7,12 +7,13 @@ import dataclasses
 import re
 from typing import Any
 
-from pyro_gflows.actions import Action, OffGridAction, parse_group
+from pyro_gflows.actions import Action, OffGridAction
 from pyro_gflows.datasets import DataSet, FileOptions, is_file_name, load_data
-from pyro_gflows.families import FAMILIES, UnsuitableFamily, build_flow
-from pyro_gflows.infer import Adam
-from pyro_gflows.infer.training.checkpoint import steps_done
-from pyro_gflows.presets import PRESETS, Preset, own_preset, preset_for
+from pyro_gflows.experiments.presets import PRESETS, Preset, own_preset, preset_for
+from pyro_gflows.flows.families import FAMILIES, UnsuitableFamily, build_flow
+from pyro_gflows.groups import parse_group
+from pyro_gflows.training import Adam
+from pyro_gflows.training.checkpoint import steps_done
 
 __all__ = ["options_of", "read_data", "recipe", "unsuitable"]
 

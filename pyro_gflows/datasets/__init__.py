@@ -1,7 +1,7 @@
-"""Exact densities, real images and the user's own files."""
+"""Real images, the user's own files, and checks of both before anything is fitted."""
 
+from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data
-from pyro_gflows.datasets.densities import DENSITIES, Checkerboard, Density, EightGaussians, Rings, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.event_format import EventFormat, EventKind, GreyScale
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
@@ -10,16 +10,14 @@ from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.recognise import FileOptions, event_format
 from pyro_gflows.datasets.scaling import GreyLevels
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
+from pyro_gflows.datasets.symmetry import SymmetryReport, check_symmetry
+from pyro_gflows.deprecation import moved_names
 
 __all__ = [
-    "DENSITIES",
     "DIGITS_SCALING",
     "FOLDER_VARIABLE",
     "IMAGE_SETS",
-    "Checkerboard",
     "DataSet",
-    "Density",
-    "EightGaussians",
     "EventFormat",
     "EventKind",
     "FileOptions",
@@ -27,9 +25,10 @@ __all__ = [
     "GreyScale",
     "ImageSet",
     "RawImages",
-    "Rings",
     "Splits",
-    "density",
+    "SymmetryReport",
+    "check_data",
+    "check_symmetry",
     "digits",
     "event_format",
     "image_set",
@@ -41,3 +40,15 @@ __all__ = [
     "rotate_images",
     "stratified_rows",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Checkerboard": "pyro_gflows.targets",
+        "DENSITIES": "pyro_gflows.targets",
+        "Density": "pyro_gflows.targets",
+        "EightGaussians": "pyro_gflows.targets",
+        "Rings": "pyro_gflows.targets",
+        "density": "pyro_gflows.targets",
+    },
+)

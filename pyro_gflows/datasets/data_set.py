@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_gflows.datasets.densities import DENSITIES, Density, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.event_format import EventFormat
 from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
@@ -18,6 +17,7 @@ from pyro_gflows.datasets.images import IMAGE_SETS
 from pyro_gflows.datasets.recognise import FileOptions, event_format, repeats
 from pyro_gflows.datasets.scaling import GreyLevels
 from pyro_gflows.datasets.splits import Splits, random_splits
+from pyro_gflows.targets.planar import DENSITIES, Density, density
 
 __all__ = ["DataSet", "load_data"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.files import in_dtype
 from pyro_gflows.datasets.scaling import GreyLevels
-from pyro_gflows.infer.training.data import check_data
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EventFormat", "EventKind", "GreyScale"]
 

@@ -7,11 +7,11 @@ from typing import get_args
 
 import numpy as np
 
-from pyro_gflows.actions import ContinuousGroup, parse_group
-from pyro_gflows.actions.groups import EnumerableGroup
-from pyro_gflows.actions.symmetric import SymmetricGroup
 from pyro_gflows.datasets.event_format import EventFormat, EventKind, GreyScale
 from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.groups import ContinuousGroup, parse_group
+from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.groups.symmetric import SymmetricGroup
 
 __all__ = ["FileOptions", "event_format", "repeats"]
 

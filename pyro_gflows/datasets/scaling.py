@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["GreyLevels"]
 

@@ -11,7 +11,7 @@ from torch.distributions import Chi2
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions.spherical import SphericalBase
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["InvariantStudentT"]
 

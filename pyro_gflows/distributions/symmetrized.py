@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
+from pyro_gflows.groups.base import require_enumerable
+from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.tracing import is_tracing
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.precision import full_precision
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Symmetrized"]
 

@@ -15,7 +15,7 @@ from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import LayerChain, hidden_action
 from pyro_gflows.nn.norm_activations import GatedNorm
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["AutoregressiveNetwork"]
 

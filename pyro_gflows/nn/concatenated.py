@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import LipSwish, Pointwise
 from pyro_gflows.nn.splines import integrate_slopes
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ConcatenatedLipSwish", "Curves"]
 

@@ -12,7 +12,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EquivariantConv"]
 

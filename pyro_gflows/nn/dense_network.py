@@ -16,7 +16,7 @@ from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.networks import activation_for
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzDenseNetwork"]
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import OffGridAction
-from pyro_gflows.actions.escnn_door import ring_harmonics
-from pyro_gflows.actions.grid import pixel_targets
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup
-from pyro_gflows.actions.restriction import places_in
+from pyro_gflows.groups.escnn_adapter import ring_harmonics
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup
+from pyro_gflows.groups.restriction import places_in
+from pyro_gflows.groups.wallpaper import pixel_targets
 
 __all__ = ["steerable_filters"]
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.decomposition import intertwiner
+from pyro_gflows.groups.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
-from pyro_gflows.precision import full_precision
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EquivariantLinear", "LipschitzLinear"]
 

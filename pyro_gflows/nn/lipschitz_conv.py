@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
-from pyro_gflows.actions.grid import pixel_targets
-from pyro_gflows.actions.orbits import connected_components
+from pyro_gflows.groups.orbits import connected_components
+from pyro_gflows.groups.wallpaper import pixel_targets
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.kernel import LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
-from pyro_gflows.precision import full_precision
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzConv"]
 

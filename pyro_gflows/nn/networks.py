@@ -15,7 +15,7 @@ from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = [
     "EquivariantCNN",

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.precision import at_least_single
+from pyro_gflows.numerics.precision import at_least_single
 
 __all__ = ["cap_norm", "expm_apply", "low_rank_matrix", "matrix_exp"]
 

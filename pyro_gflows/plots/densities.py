@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.infer.evaluate import log_probs
+from pyro_gflows.evaluation.scores import log_probs
 from pyro_gflows.plots.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import Density
+    from pyro_gflows.targets import Density
 
 __all__ = ["draw_density", "plot_density", "plot_log_probs"]
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, ContinuousGroup
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer.randomness import random_state_kept
+from pyro_gflows.actions import Action
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.groups import ContinuousGroup
+from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.plots.figures import new_figure, save_figure
 from pyro_gflows.plots.samples import draw_images
 

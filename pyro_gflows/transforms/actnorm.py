@@ -9,7 +9,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
 __all__ = ["GActNorm"]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import conditioner
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 

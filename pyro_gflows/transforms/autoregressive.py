@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.default_split import split_of
-from pyro_gflows.actions.splits import require_split
+from pyro_gflows.actions.splits.base import require_split
+from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.nn import AutoregressiveNetwork
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import Transformer, default_transformer

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Space
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform

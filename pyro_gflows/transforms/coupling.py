@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.default_split import split_of
-from pyro_gflows.actions.splits import require_split
+from pyro_gflows.actions.splits.base import require_split
+from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.nn import Conditioner, conditioner, conditioner_from
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.split_basis import SplitBasis

@@ -9,7 +9,7 @@ from pyro_gflows.actions import LinearAction, VectorAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import EquivariantLinear
 from pyro_gflows.numerics import cap_norm, matrix_exp
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["GLinear"]

@@ -17,7 +17,7 @@ from pyro_gflows.numerics import (
     Solver,
     implicit_root,
 )
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.by_contraction import ByContraction, contraction_of
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
@@ -121,8 +121,8 @@ def g_residual(
     group images: an estimate, but deterministic and exactly invariant. Under a finite group of more than 64 elements
     one image of each probe follows the event in place of all images: the estimate may then jump where the canonical
     element of the event changes. Its error is nearly the same for every event;
-    ``pyro_gflows.infer.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound): 49
-    terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
+    ``pyro_gflows.evaluation.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound):
+    49 terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
     ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``, which is exact in evaluation.
 
     Args:

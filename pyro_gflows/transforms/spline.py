@@ -12,7 +12,7 @@ from torch.nn import functional
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.numerics import rational_quadratic
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
 
 __all__ = ["ElementwiseSpline"]

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["GNormalCdf", "GSigmoid", "Squash"]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
-from pyro_gflows.precision import is_low, on_methods
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import is_low, on_methods
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ElementwiseAffine", "IrrepScale", "MatrixExponential", "Transformer", "default_transformer"]
 

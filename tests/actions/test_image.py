@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from pyro_gflows.actions import (
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import (
     DefiningRepresentation,
     DihedralGroup,
-    ImageAction,
     QuotientRepresentation,
     RegularRepresentation,
     TrivialRepresentation,
-    VectorAction,
 )
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 
 ACTIONS = {
     **{f"{group}-trivial": ImageAction(group, 2, size=4) for group in ["C1", "C2", "C4", "D1", "D2", "D4"]},

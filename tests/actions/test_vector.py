@@ -8,9 +8,10 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions import DihedralGroup, MatrixRepresentation, VectorAction
-from pyro_gflows.actions.escnn_door import escnn_group
-from pyro_gflows.registry import build, describe
+from pyro_gflows.actions import VectorAction
+from pyro_gflows.groups import DihedralGroup, MatrixRepresentation
+from pyro_gflows.groups.escnn_adapter import escnn_group
+from pyro_gflows.serialization.registry import build, describe
 
 ACTIONS = {
     "plane D8": VectorAction.plane("D8", copies=2),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from pyro_gflows.actions import ImageAction, MatrixRepresentation, TrivialRepresentation, VectorAction, parse_group
-from pyro_gflows.actions.groups import DihedralGroup
-from pyro_gflows.actions.representations import EscnnRepresentation
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import MatrixRepresentation, TrivialRepresentation, parse_group
+from pyro_gflows.groups.finite import DihedralGroup
+from pyro_gflows.groups.representations import EscnnRepresentation
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
 
 __all__ = [

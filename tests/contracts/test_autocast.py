@@ -29,10 +29,12 @@ from pyro_gflows import (
 )
 from pyro_gflows.actions import IrrepSplit
 from pyro_gflows.distributions import InvariantStudentT, InvariantUniformBall, OrbitMixture, Symmetrized
-from pyro_gflows.infer import AutoGFlow, FitSettings, LogRatioReparam, OrbitFlow, fit, fit_energy
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.guides import AutoGFlow, LogRatioReparam
 from pyro_gflows.nn import LipschitzNetwork, conditioner
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, expm_apply, log_abs_det, matrix_exp, spectral_norm
 from pyro_gflows.testing import randomize_
+from pyro_gflows.training import FitSettings, fit, fit_energy
 from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, conditional_flow, events, make_flow, slow_unless
 
 LOW = [torch.bfloat16, torch.float16]

@@ -9,7 +9,7 @@ import torch
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, InvariantStudentT, OrbitMixture, Symmetrized
-from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.transforms import g_coupling
 from tests.constructors import events, training_steps

@@ -24,7 +24,8 @@ from pyro_gflows import (
     g_residual,
 )
 from pyro_gflows.datasets import GreyLevels
-from pyro_gflows.infer import AutoGFlow, OrbitFlow, g_dequantiser
+from pyro_gflows.flows import OrbitFlow, g_dequantiser
+from pyro_gflows.guides import AutoGFlow
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform, GActNorm
 from tests.constructors import CONDITIONAL, conditional_flow, events, make, make_conditional, make_flow

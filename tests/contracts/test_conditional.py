@@ -11,7 +11,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 
 from pyro_gflows import EquivariantFlow, InvariantNormal
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_bijective, assert_equivariant_given, assert_log_det
 from tests.constructors import CONDITIONAL, make_conditional
 

@@ -21,8 +21,8 @@ from pyro_gflows import (
     g_residual_image_flow,
 )
 from pyro_gflows.datasets import GreyLevels
-from pyro_gflows.infer import DequantisedFlow, g_dequantiser
-from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
+from pyro_gflows.flows import DequantisedFlow, g_dequantiser
+from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform, GMonotone, GResidual

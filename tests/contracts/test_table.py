@@ -11,7 +11,7 @@ from pyro_gflows.actions import ImageAction, Split, VectorAction
 from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.nn import SortedPairs
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
-from pyro_gflows.registry import registered_classes
+from pyro_gflows.serialization.registry import registered_classes
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
 from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, Row, conditional_flow, make, make_flow, slow_unless

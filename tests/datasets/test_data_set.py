@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_gflows.datasets import DENSITIES, load_data
+from pyro_gflows.datasets import load_data
+from pyro_gflows.targets import DENSITIES
 
 
 @pytest.mark.parametrize("name", sorted(DENSITIES))

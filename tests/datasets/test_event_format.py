@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyro_gflows.datasets import FileOptions, event_format, load_data
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization import build, describe
 
 RANDOM = np.random.default_rng(0)
 

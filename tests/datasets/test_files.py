@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_gflows.datasets import load_array
-from pyro_gflows.infer import check_data
+from pyro_gflows.datasets import check_data, load_array
 
 
 def write(path, array):

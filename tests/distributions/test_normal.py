@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_invariant, randomize_
 
 QUATERNIONS = [  # left multiplication by i and by j on R^4

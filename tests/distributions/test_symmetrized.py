@@ -10,7 +10,7 @@ import torch
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_invariant
 
 D5 = VectorAction.plane("D5")

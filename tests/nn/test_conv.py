@@ -10,20 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import (
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import (
     DefiningRepresentation,
-    ImageAction,
     MatrixRepresentation,
     QuotientRepresentation,
     RegularRepresentation,
     Representation,
     TrivialRepresentation,
-    VectorAction,
 )
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.numerics import conv_norm_bound
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 
 
 def image(group: str, size: Any, *fields: Representation) -> ImageAction:

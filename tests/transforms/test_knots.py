@@ -8,7 +8,7 @@ import torch
 
 from pyro_gflows import ElementwiseSpline, EquivariantFlow, GRadial, InvariantNormal, VectorAction, g_coupling
 from pyro_gflows.nn import BoundedKnots, FreeKnots
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import randomize_
 
 SPREADS = [0.3, 3.0, 10.0, 30.0]

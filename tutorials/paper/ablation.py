@@ -21,11 +21,12 @@ from common import Job, arguments, finished, image_data, markdown
 
 from pyro_gflows import ImageAction, OffGridAction, plots
 from pyro_gflows.datasets import DataSet
-from pyro_gflows.families import build_action
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import load, log_probs
-from pyro_gflows.infer.training.storage import write_json
-from pyro_gflows.presets import Preset
+from pyro_gflows.evaluation import log_probs
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.families import build_action
+from pyro_gflows.serialization import load
+from pyro_gflows.serialization.files import write_json
 
 TURNS = {"C1": 1, "C2": 2, "C4": 4, "C8": 8, "C12": 12, "C16": 16, "SO(2)": 16}
 MIRRORED = {"C1": 1, "D1": 2, "D2": 4, "D4": 8, "D8": 16, "D12": 24, "D16": 32, "O(2)": 32}

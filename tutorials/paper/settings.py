@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
+from pyro_gflows.training import Adam, FitSettings, HeldOut, OneCycle
 from pyro_gflows.transforms import ElementwiseAffine
 
 __all__ = ["SETTINGS", "Setting"]
