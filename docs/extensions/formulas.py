@@ -1,4 +1,4 @@
-"""Formulas as pictures (SVG) inside the page, drawn while it is built: a reader needs neither a network nor JavaScript."""
+"""Formulas as SVG inside the page, drawn while it is built: a reader needs neither a network nor JavaScript."""
 
 import html
 import re
@@ -11,7 +11,9 @@ from sphinx.util.math import get_node_equation_number
 ziamath.config.svg2 = False  # Safari and mail readers know SVG 1 alone
 _SIZE = 17.0  # of the letters, in pixels: as high as the text beside them
 # TeX sets a thin space between the name of a function and a letter that follows it
-_FUNCTION = re.compile(r"(\\(?:log|exp|det|tanh|cos|sin|max|min|dim|ker|mathrm\{tr\}))\s+(?=[A-Za-z]|\\(?!left|big|,|;))")
+_FUNCTION = re.compile(
+    r"(\\(?:log|exp|det|tanh|cos|sin|max|min|dim|ker|mathrm\{tr\}))\s+(?=[A-Za-z]|\\(?!left|big|,|;))"
+)
 
 
 def svg(tex: str, *, display: bool) -> str:

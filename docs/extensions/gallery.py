@@ -10,7 +10,9 @@ from typing import Any
 
 def _pictures(notebook: dict[str, Any]) -> list[bytes]:
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    return [base64.b64decode(output["data"]["image/png"]) for output in outputs if "image/png" in output.get("data", {})]
+    return [
+        base64.b64decode(output["data"]["image/png"]) for output in outputs if "image/png" in output.get("data", {})
+    ]
 
 
 def card(notebook: Path, pictures: Path) -> str:
@@ -41,7 +43,7 @@ def card(notebook: Path, pictures: Path) -> str:
 
 
 def write(tutorials: Path, folder: Path) -> None:
-    """Copy the notebooks into ``folder``, beside them the pictures and ``gallery.txt``, which the front page includes."""
+    """Copy the notebooks into ``folder``, with their pictures and ``gallery.txt``, which the front page includes."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "pictures").mkdir(parents=True)
     notebooks = sorted(tutorials.glob("*.ipynb"))

@@ -49,6 +49,12 @@ def _public_bases(app, name, cls, options, bases):
         bases[at : at + 1] = [base for base in private[0].__bases__ if base not in bases and base is not object]
 
 
+def _plain_property(app, what, name, value, options, lines):
+    """The docstring of a property is a sentence: napoleon would take what stands before a colon for a type."""
+    if what == "property":
+        lines.insert(0, "")
+
+
 def _find_homes(app: Sphinx) -> None:
     app.homes = homes(app.config.rooms)
 
@@ -58,5 +64,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("rooms", {}, "env", types=dict)
     app.connect("builder-inited", _find_homes)
     app.connect("autodoc-process-bases", _public_bases)
+    app.connect("autodoc-process-docstring", _plain_property, priority=100)  # before napoleon
     app.connect("missing-reference", _link_to_public_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

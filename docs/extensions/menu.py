@@ -1,4 +1,4 @@
-"""The menu at the left opens the room of the current page alone: 300 names on every page are slow to build and to load."""
+"""The menu opens the room of the current page alone: 300 names on every page are slow to build and to load."""
 
 from typing import Any
 

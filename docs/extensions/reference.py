@@ -124,8 +124,8 @@ def _documented(cls: type) -> set[str]:
     kinds = (property, classmethod, staticmethod, functools.cached_property)
     return {
         name
-        for name, value in vars(cls).items()
-        if name[0] != "_" and (inspect.isroutine(value) or isinstance(value, kinds)) and value.__doc__
+        for name, value in ((name, getattr(cls, name)) for name in vars(cls) if name[0] != "_")
+        if (inspect.isroutine(value) or isinstance(value, kinds)) and value.__doc__
     }
 
 

@@ -16,6 +16,7 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EventFormat", "EventKind", "GreyScale"]
 
+#: What the rows of a file are read as.
 EventKind = Literal["vectors", "sets", "images"]
 
 
