@@ -52,7 +52,7 @@ def _public_bases(app, name, cls, options, bases):
 def _plain_property(app, what, name, value, options, lines):
     """The docstring of a property is a sentence: napoleon would take what stands before a colon for a type."""
     if what == "property":
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment, in which it finds no colon
 
 
 def _find_homes(app: Sphinx) -> None:
