@@ -172,10 +172,10 @@ def pages(rooms: Rooms) -> dict[str, str]:
     """Every page of the reference: its path without the ending -> its text."""
     where = homes(rooms)
     written = {}
-    for room, (title, sentence) in rooms.items():
+    for room, (title, _) in rooms.items():
         module = module_of(room)
         text, table = groups(module)
-        lines = [*_heading(title), sentence, "", f".. py:module:: {module.__name__}", "", text, ""]
+        lines = [*_heading(title), f".. py:module:: {module.__name__}", "", text, ""]
         for purpose, names in table.items():
             if len(table) > 1:
                 lines += _heading(purpose, "-")
