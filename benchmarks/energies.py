@@ -73,7 +73,7 @@ def plain(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFl
 def symmetrized(blocks: int, *, terms: int, knots: int, limit: float, spread: float, width: float) -> Symmetrized:
     """The average over C8 of a flow without a symmetry; cheap to score, as each draw is scored at its 8 images.
 
-    It starts off the centre and narrow, so that it falls into one mode. One that starts at the centre, or wide between
+    It starts off the center and narrow, so that it falls into one mode. One that starts at the center, or wide between
     two modes, stays on several of them, with a thread of draws in between, as a plain flow does.
 
     ``spread`` is the standard deviation of each coordinate of its start, about as far out as the target goes;
@@ -199,7 +199,7 @@ def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[str, float]:
-    """All figures; both densities are normalised, so that each divergence is a mean with nothing estimated in it."""
+    """All figures; both densities are normalized, so that each divergence is a mean with nothing estimated in it."""
     distribution = learnable(flow).distribution
     with torch.random.fork_rng():
         torch.manual_seed(seed + TEST_STREAM)
@@ -221,7 +221,7 @@ def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[s
         "ess": importance.ess,
         "trimmed_ess": importance.trimmed_ess,
         "pareto_k": importance.pareto_k,
-        "log_normaliser": importance.log_mean_weight,
+        "log_normalizer": importance.log_mean_weight,
         "kl": kl,
         "kl_error": kl_error,
         "forward_kl": forward,
@@ -233,7 +233,7 @@ def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[s
 
 
 def nearest(x: Tensor) -> Tensor:
-    """The number of the nearest centre: all are equally far from 0, so the angle decides."""
+    """The number of the nearest center: all are equally far from 0, so the angle decides."""
     return (torch.atan2(x[:, 1], x[:, 0]) / (torch.pi / 4)).round().long() % 8
 
 

@@ -57,7 +57,7 @@ def microseconds(work: Callable[[], object]) -> float:
 
 
 def ratio(work: Callable[[], object], by_hand: Callable[[], object]) -> str:
-    """The median of the ratios of neighbouring rounds, and their quartiles."""
+    """The median of the ratios of neighboring rounds, and their quartiles."""
     microseconds(work), microseconds(by_hand)
     ratios = [microseconds(work) / microseconds(by_hand) for _ in range(ROUNDS)]
     low, middle, high = statistics.quantiles(ratios, n=4)

@@ -17,7 +17,8 @@ from benchmarks.densities import ROWS, Row
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.targets import density
 from pyro_gflows.training import random_elements
-from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
+from pyro_gflows.training.objectives.likelihood import Likelihood
+from pyro_gflows.training.trainer import Trainer
 
 STEPS = 20
 ROUNDS = 3
@@ -40,7 +41,8 @@ def measure(row: Row) -> str:
     torch.manual_seed(0)
     flow = row.build()
     augment = random_elements(VectorAction.plane(row.symmetry)) if row.symmetry else None
-    trainer = LikelihoodTrainer(flow, density(row.data), settings=row.settings, augment=augment, validation=None)  # type: ignore
+    objective = Likelihood(flow, density(row.data), settings=row.settings, augment=augment, validation=None)  # type: ignore
+    trainer = Trainer(objective, settings=row.settings)
     trainer.start()
     x = density(row.data).sample(row.settings.batch_size)
     optimizer = row.settings.optimizer.make(flow.parameters())

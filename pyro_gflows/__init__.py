@@ -63,7 +63,7 @@ from pyro_gflows.transforms import (
     GSqueeze,
     Invert,
     IrrepScale,
-    MatrixExponential,
+    MatrixScale,
     Recompute,
     g_autoregressive,
     g_coupling,
@@ -114,7 +114,7 @@ __all__ = [
     "IrrepSplit",
     "LinearAction",
     "MaskSplit",
-    "MatrixExponential",
+    "MatrixScale",
     "OffGridAction",
     "OrbitFlow",
     "OrbitMixture",
@@ -143,4 +143,10 @@ __all__ = [
     "save",
 ]
 
-__getattr__ = moved_names(__name__, {"GroupAction": "pyro_gflows.actions:LinearAction"})
+__getattr__ = moved_names(
+    __name__,
+    {
+        "GroupAction": "pyro_gflows.actions:LinearAction",
+        "MatrixExponential": "pyro_gflows.transforms:MatrixScale",
+    },
+)

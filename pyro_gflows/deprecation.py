@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["moved_names", "renamed_arguments"]
+__all__ = ["moved_names", "renamed_arguments", "renamed_attributes"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T", bound=type)
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -22,9 +23,10 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Example:
         >>> __getattr__ = moved_names("old", {"root": "math:sqrt"})
-        >>> with warnings.catch_warnings(record=True) as caught:
-        ...     __getattr__("root")(4.0), str(caught[0].message)
-        (2.0, 'old.root is math.sqrt now; the old name goes with the next minor version')
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # old.root is math.sqrt now; ...
+        ...     __getattr__("root")(4.0)
+        2.0
     """
 
     def get(name: str) -> Any:
@@ -42,21 +44,27 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """A decorator of a function or method some of whose keyword arguments have new names: ``old="new"``.
+    """A decorator of a function or class some of whose keyword arguments have new names: ``old="new"``.
+
+    Of a class it goes above ``@registered``, which remembers the arguments under their new names.
 
     Raises:
         TypeError: (when called) an argument comes under both its names.
 
     Example:
-        >>> @renamed_arguments(colour="color")
-        ... def paint(*, color):
-        ...     return color
-        >>> with warnings.catch_warnings(record=True) as caught:
-        ...     paint(colour="red"), str(caught[0].message)
-        ('red', 'paint(colour=...) is paint(color=...) now; the old name goes with the next minor version')
+        >>> @renamed_arguments(count="n")
+        ... def double(*, n):
+        ...     return 2 * n
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # double(count=...) is double(n=...) now; ...
+        ...     double(count=3)
+        6
     """
 
     def decorate(function: _F) -> _F:
+        if isinstance(function, type):
+            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
+            return function
         name = function.__qualname__.removesuffix(".__init__")
 
         @functools.wraps(function)
@@ -76,3 +84,32 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def renamed_attributes(**names: str) -> Callable[[_T], _T]:
+    """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
+
+    Example:
+        >>> @renamed_attributes(mass="weight")
+        ... class Stone:
+        ...     weight = 2
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # Stone.mass is Stone.weight now; ...
+        ...     Stone().mass
+        2
+    """
+
+    def decorate(cls: _T) -> _T:
+        for old, new in names.items():
+            setattr(cls, old, property(functools.partial(_renamed, old=old, new=new)))
+        return cls
+
+    return decorate
+
+
+def _renamed(owner: Any, *, old: str, new: str) -> Any:
+    name = type(owner).__name__
+    warnings.warn(
+        f"{name}.{old} is {name}.{new} now; the old name goes with the next minor version", FutureWarning, stacklevel=2
+    )
+    return getattr(owner, new)

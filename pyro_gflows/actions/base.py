@@ -169,7 +169,7 @@ class LinearAction(Action):
 
     @abstractmethod
     def matrix(self, elements: Tensor) -> Tensor:
-        """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
+        """rho(g) on the flattened event, materialized in float64, shape ``batch + (numel, numel)``."""
 
     def canonical(self, x: Tensor) -> Tensor | None:
         self.check_event(x)

@@ -31,7 +31,7 @@ __all__ = ["ImageAction"]
 class ImageAction(LinearAction):
     r"""A group moving the pixels of images (C, H, W), exactly, and the channels of each field with them.
 
-    :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)`, where g turns or mirrors the grid about its centre (a turn by +90 degrees
+    :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)`, where g turns or mirrors the grid about its center (a turn by +90 degrees
     is counter-clockwise in a picture whose row 0 is on top) or shifts a periodic grid, and rho, the direct sum of the
     fields' representations, moves the channels.
 

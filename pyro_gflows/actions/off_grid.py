@@ -25,7 +25,7 @@ _ROUNDING = 1e-9
 
 @registered
 class OffGridAction(Action):
-    r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's centre, bilinearly between the pixels.
+    r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's center, bilinearly between the pixels.
 
     :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
     that map the grid to itself are exact gathers, those of :attr:`exact_subgroup`; all others lose detail, so that

@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_file_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--events", choices=get_args(EventKind), help="what a file holds (default: told by its shape)")
-    command.add_argument("--levels", type=int, help="grey levels of the images in a file (default: told by them)")
+    command.add_argument("--levels", type=int, help="gray levels of the images in a file (default: told by them)")
     command.add_argument("--key", help="which array of an .npz file")
 
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--flow", choices=sorted(FAMILIES), help="kind of layers (default: the data's preset)")
     command.add_argument("--preset", choices=sorted(PRESETS), help="a named recipe (default: the data's)")
     command.add_argument("--augment", metavar="GROUP", help="move every training event by a random element of it")
-    command.add_argument("--variational", action="store_true", help="train the dequantisation noise of images too")
+    command.add_argument("--variational", action="store_true", help="train the dequantization noise of images too")
     command.add_argument("--steps", type=int, help="optimizer steps")
     command.add_argument("--batch-size", type=int, help="events a step")
     command.add_argument("--lr", type=float, help="peak learning rate")

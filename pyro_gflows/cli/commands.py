@@ -110,7 +110,7 @@ def score(arguments: argparse.Namespace) -> int:
         form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
         generator = torch.Generator().manual_seed(arguments.seed)
         x = form.to_events(array, source=arguments.data, generator=generator)
-        scaling = None if form.grey is None else form.grey.scaling
+        scaling = None if form.gray is None else form.gray.scaling
     else:
         data = load_data(arguments.data, seed=arguments.seed)
         x, scaling = data.test, data.scaling

@@ -3,12 +3,12 @@
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.event_format import EventFormat, EventKind, GreyScale
+from pyro_gflows.datasets.event_format import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
-from pyro_gflows.datasets.recognise import FileOptions, event_format
-from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.recognize import FileOptions, event_format
+from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
 from pyro_gflows.datasets.symmetry import SymmetryReport, check_symmetry
 from pyro_gflows.deprecation import moved_names
@@ -21,8 +21,8 @@ __all__ = [
     "EventFormat",
     "EventKind",
     "FileOptions",
-    "GreyLevels",
-    "GreyScale",
+    "GrayLevels",
+    "GrayScale",
     "ImageSet",
     "RawImages",
     "Splits",
@@ -44,6 +44,8 @@ __all__ = [
 __getattr__ = moved_names(
     __name__,
     {
+        "GreyLevels": "pyro_gflows.datasets:GrayLevels",
+        "GreyScale": "pyro_gflows.datasets:GrayScale",
         "Checkerboard": "pyro_gflows.targets",
         "DENSITIES": "pyro_gflows.targets",
         "Density": "pyro_gflows.targets",

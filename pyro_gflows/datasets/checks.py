@@ -140,8 +140,8 @@ def _check_floating(dtype: torch.dtype | np.dtype[Any], source: str) -> None:
         return
     raise TypeError(
         f"{source}: expected floating-point data, got {str(dtype).removeprefix('torch.')}; a density needs "
-        "continuous values: dequantise levels k = 0..n-1 with (k + u)/n, u uniform on [0, 1) "
-        "(pyro_gflows.datasets.GreyLevels), or convert counts that are really continuous with .astype('float32')"
+        "continuous values: dequantize levels k = 0..n-1 with (k + u)/n, u uniform on [0, 1) "
+        "(pyro_gflows.datasets.GrayLevels), or convert counts that are really continuous with .astype('float32')"
     )
 
 

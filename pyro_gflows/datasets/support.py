@@ -123,7 +123,7 @@ def _tolerance(step: float, reach: Tensor, scale: Tensor) -> Tensor:
 
 
 def _rank(z: Tensor, tolerance: float) -> int:
-    """The rank of standardised columns."""
+    """The rank of standardized columns."""
     return int((torch.linalg.svdvals(z) / math.sqrt(len(z)) > tolerance).sum())
 
 

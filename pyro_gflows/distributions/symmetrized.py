@@ -43,7 +43,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
     r"""A distribution averaged over a finite group: draw x from the base, and move it by a random element.
 
     :math:`\log p(x) = \log \frac{1}{|G|} \sum_g p_0(\rho(g)^{-1} x)`, exactly, at |G| evaluations of the base. It is
-    invariant whatever the base is. Draws are reparametrised where the base's are (given the element).
+    invariant whatever the base is. Draws are reparametrized where the base's are (given the element).
 
     Args:
         base: any distribution of events that the action can move. Where it has its own ``module``, or transforms that

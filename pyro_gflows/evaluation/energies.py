@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.datasets.checks import check_data
+from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.evaluation.estimation_error import LogDetError, error_of_score
 from pyro_gflows.evaluation.importance import ImportanceReport, importance_report, rounding_step
 from pyro_gflows.evaluation.scores import mean_and_error
@@ -28,19 +29,20 @@ __all__ = ["EnergyReport", "energy_report"]
 _COMPARED = 16  # draws at which two calls of a log-density are compared
 
 
+@renamed_attributes(log_normaliser="log_normalizer")
 @dataclass(frozen=True)
 class EnergyReport:
     r"""Figures of q beside a target p that is known up to a constant, in nats.
 
     Attributes:
         importance: ESS, trimmed ESS and Pareto-k of the weights p(x) / q(x) of draws from q; its ``log_mean_weight``
-            estimates the log-normaliser of p.
+            estimates the log-normalizer of p.
         reverse_loss, reverse_loss_error: :math:`E_q[\log q - \log p]` with p as it was given, so without its
-            normaliser, and the standard error.
-        reverse_nll: :math:`E_q[-\log p]` with the estimated normaliser.
+            normalizer, and the standard error.
+        reverse_nll: :math:`E_q[-\log p]` with the estimated normalizer.
         forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
             alone shows modes that q has lost.
-        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normaliser and all
+        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normalizer and all
             losses alike.
         run: Steps, seconds and loss curve of the fit, or None.
         noise: how much the log-density changes from call to call at the same draws, in nats; above 0 no other figure is
@@ -68,14 +70,14 @@ class EnergyReport:
         return self.importance.trimmed_ess
 
     @property
-    def log_normaliser(self) -> float:
-        """The estimated log of the integral of the unnormalised density (too low where modes are lost)."""
+    def log_normalizer(self) -> float:
+        """The estimated log of the integral of the unnormalized density (too low where modes are lost)."""
         return self.importance.log_mean_weight
 
     @property
     def reverse_kl(self) -> float:
-        """KL(q | p), with the estimated normaliser."""
-        return self.reverse_loss + self.log_normaliser
+        """KL(q | p), with the estimated normalizer."""
+        return self.reverse_loss + self.log_normalizer
 
     def __str__(self) -> str:
         if self.noise:
@@ -91,7 +93,7 @@ class EnergyReport:
         return (
             f"{self.importance}\n"
             f"reverse KL {self.reverse_kl:.4f} = {self.reverse_loss:.4f} +- {self.reverse_loss_error:.4f} "
-            f"+ log normaliser {self.log_normaliser:.4f}\n"
+            f"+ log normalizer {self.log_normalizer:.4f}\n"
             f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward}{estimated}"
         )
 
@@ -105,7 +107,7 @@ def energy_report(
     seed: int = 0,
     batch_size: int = 1000,
 ) -> EnergyReport:
-    """Measure a density against an unnormalised target, by fresh draws and by samples of the target if there are any.
+    """Measure a density against an unnormalized target, by fresh draws and by samples of the target if there are any.
 
     Args:
         flow: as for :func:`fit_energy`.
@@ -124,7 +126,7 @@ def energy_report(
         >>> action = VectorAction.plane("D4")
         >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
         >>> report = energy_report(flow, lambda x: -0.5 * x.square().sum(-1), draws=100)
-        >>> round(report.ess, 4), round(report.log_normaliser, 4)  # log(2 pi) = 1.8379
+        >>> round(report.ess, 4), round(report.log_normalizer, 4)  # log(2 pi) = 1.8379
         (1.0, 1.8379)
     """
     target = learnable(flow)

@@ -95,7 +95,7 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
     sets, shares = _sets([estimator for _, estimator in layers])
     means = []
     for estimators in sets:
-        # the same numbers, of a dequantiser say, with all probes
+        # the same numbers, of a dequantizer say, with all probes
         with _using([layer for layer, _ in layers], estimators), random_state_kept(module, seed=0):
             means.append(float(score().detach().double().mean()))
     spread = float(torch.tensor(means, dtype=torch.float64).std()) if means else 0.0

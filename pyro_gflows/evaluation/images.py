@@ -13,15 +13,16 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.datasets.checks import as_events
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.evaluation.estimation_error import log_det_error
 from pyro_gflows.evaluation.scores import ALL_UP_TO, group_log_probs, invariance_report, log_probs
-from pyro_gflows.flows.dequantization import DequantisedFlow, VariationalDequantiser
+from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.nn.modes import evaluating
 from pyro_gflows.numerics.random_state import random_state_kept
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import GreyLevels
+    from pyro_gflows.datasets import GrayLevels
     from pyro_gflows.training import FitResult
 
 __all__ = ["ImageReport", "image_report"]
@@ -35,11 +36,11 @@ class ImageReport:
     them, as large residual layers do, all bits share the error that the last figures state, and may be too low by it.
 
     Attributes:
-        bits_per_dim: of the images as they are, by uniform noise or the ELBO of a dequantiser.
+        bits_per_dim: of the images as they are, by uniform noise or the ELBO of a dequantizer.
         group_bits_per_dim: the same averaged over every pose that the grid carries.
         symmetrized_bits_per_dim: of the flow averaged over those poses at test time, at |G| times the cost; with a
-            dequantiser each pose has noise of its own, which tightens the bound as more draws do.
-        importance_bits_per_dim: by the importance-weighted bound; None without a dequantiser.
+            dequantizer each pose has noise of its own, which tightens the bound as more draws do.
+        importance_bits_per_dim: by the importance-weighted bound; None without a dequantizer.
         importance_draws: of that bound.
         invariance_error, mean_invariance_error: worst and mean of |log p(g x) - log p(x)| / max(1, |log p(x)|), in
             float64.
@@ -72,13 +73,14 @@ class ImageReport:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+@renamed_arguments(dequantiser="dequantizer")
 def image_report(
     flow: EquivariantFlow,
     images: Tensor | np.ndarray,
-    scaling: GreyLevels,
+    scaling: GrayLevels,
     *,
     action: Action | None = None,
-    dequantiser: VariationalDequantiser | None = None,
+    dequantizer: VariationalDequantizer | None = None,
     draws: int = 16,
     result: FitResult | None = None,
     seed: int = 0,
@@ -87,31 +89,31 @@ def image_report(
 
     Args:
         flow: the flow of the scaled images.
-        images: dequantised and scaled, shape ``(rows,) + event_shape``.
+        images: dequantized and scaled, shape ``(rows,) + event_shape``.
         scaling: theirs.
         action: the group over which to average and measure, by default the flow's. Of one that interpolates between
             pixels all elements are measured, and only the exact ones averaged over; for an infinite one, the flow's.
-        dequantiser: gives the noise; None scores the images with the noise that they have.
-        draws: of the importance-weighted bound, with a dequantiser.
+        dequantizer: gives the noise; None scores the images with the noise that they have.
+        draws: of the importance-weighted bound, with a dequantizer.
         result: what ``fit`` returned.
         seed: of all that is drawn; the caller's random state is left as it was.
 
     Example:
         >>> from pyro_gflows import ImageAction, g_coupling_image_flow
-        >>> from pyro_gflows.datasets import GreyLevels
+        >>> from pyro_gflows.datasets import GrayLevels
         >>> flow = g_coupling_image_flow(ImageAction("C4", size=4), scales=1, blocks=1, width=2)
-        >>> report = image_report(flow, torch.randn(6, 1, 4, 4), GreyLevels(17))
+        >>> report = image_report(flow, torch.randn(6, 1, 4, 4), GrayLevels(17))
         >>> report.invariance_group, report.invariance_error < 1e-12
         ('C4', True)
     """
     action = flow.action if action is None else action
     images = as_events(images, flow, source="images")
-    model = flow if dequantiser is None else DequantisedFlow(flow, dequantiser)
+    model = flow if dequantizer is None else DequantizedFlow(flow, dequantizer)
     pixels = math.prod(flow.action.event_shape)
 
     def bits(log_prob: Tensor) -> float:
         nats = -float(log_prob.double().mean())
-        return nats / pixels / math.log(2) if dequantiser else scaling.bits_per_dim(nats, pixels=pixels)
+        return nats / pixels / math.log(2) if dequantizer else scaling.bits_per_dim(nats, pixels=pixels)
 
     group = symmetrized = weighted = None
     with random_state_kept(images.device, seed=seed):
@@ -121,7 +123,7 @@ def image_report(
             exact = torch.stack([element for element in turned.elements() if turned.is_exact(element)])
             poses = group_log_probs(model, images, turned, elements=exact).double()
             group, symmetrized = bits(poses), bits(torch.logsumexp(poses, 0) - math.log(len(poses)))
-        if isinstance(model, DequantisedFlow):
+        if isinstance(model, DequantizedFlow):
             with evaluating(model):
                 weighted = bits(model.importance_bound(images, draws=draws))
     error = log_det_error(model, images)
@@ -131,7 +133,7 @@ def image_report(
         group_bits_per_dim=group,
         symmetrized_bits_per_dim=symmetrized,
         importance_bits_per_dim=weighted,
-        importance_draws=draws if dequantiser else None,
+        importance_draws=draws if dequantizer else None,
         invariance_error=invariance.worst,
         mean_invariance_error=invariance.mean,
         invariance_group=str(action.group),

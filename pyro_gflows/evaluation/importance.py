@@ -33,8 +33,8 @@ class ImportanceReport:
             weights have a variance; above 0.7 no figure made from them is reliable. 0 where the largest weights are
             equal, so that there is no tail; infinite where fewer than ten draws stand above many equal ones; NaN with
             too few draws for a tail.
-        log_mean_weight: log of the mean weight: the estimated log-normaliser where the weights are
-            (unnormalised target) / (normalised proposal).
+        log_mean_weight: log of the mean weight: the estimated log-normalizer where the weights are
+            (unnormalized target) / (normalized proposal).
         standard_error: of ``log_mean_weight``; it means nothing where ``is_reliable`` is False.
         resolution: the step, in nats, to which the log-weights are rounded: what is finer was lost before they came.
     """

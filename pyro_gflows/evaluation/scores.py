@@ -18,7 +18,7 @@ from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.nn.modes import evaluating
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import GreyLevels
+    from pyro_gflows.datasets import GrayLevels
     from pyro_gflows.targets import Density
 
 ALL_UP_TO = 1024
@@ -102,7 +102,7 @@ def group_log_probs(
     return torch.stack([log_probs(flow, action.act(element, x), batch_size=batch_size) for element in elements])
 
 
-def group_bits_per_dim(flow: nn.Module, x: Tensor | np.ndarray, action: Action, *, scaling: GreyLevels) -> float:
+def group_bits_per_dim(flow: nn.Module, x: Tensor | np.ndarray, action: Action, *, scaling: GrayLevels) -> float:
     """Bits per dimension averaged over the group: the price of a test set that holds every image in every pose."""
     mean = -float(group_log_probs(flow, x, action).double().mean())
     return scaling.bits_per_dim(mean, pixels=math.prod(action.event_shape))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyro_gflows.datasets import EventFormat
-from pyro_gflows.training import Adam, FitSettings, HeldOut, OneCycle
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
 
 __all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
 
@@ -26,8 +26,8 @@ class Preset:
         settings: How to train.
         augment: Group whose random elements move every training event (for a flow without the symmetry), or "".
         logit: Margin of the logit preprocessing (``GSigmoid``) behind a multi-scale flow of images; None: without.
-        variational: Whether the noise of dequantised images is trained too.
-        shortened: Whether it trades quality for time, as the demo does; it is labelled so wherever it is reported.
+        variational: Whether the noise of dequantized images is trained too.
+        shortened: Whether it trades quality for time, as the demo does; it is labeled so wherever it is reported.
     """
 
     name: str
@@ -67,7 +67,7 @@ def _images(steps: int, *, lr: float, every: int) -> FitSettings:
         batch_size=64,
         optimizer=Adam(lr=lr, clip_norm=50.0),
         schedule=OneCycle(warmup=0.1),
-        held_out=HeldOut(every, 10),
+        validation=Validation(every, 10),
     )
 
 
@@ -75,7 +75,7 @@ def _digits(flow: str, size: Mapping[str, Any], settings: FitSettings, *, logit:
     return Preset(f"digits-{flow}", "digits", "C4", flow, size, settings, logit=logit)
 
 
-_OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), held_out=HeldOut(100, 10))
+_OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), validation=Validation(100, 10))
 
 # on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
 _LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
@@ -97,14 +97,16 @@ _ALL = [
     _digits(
         "coupling",
         {"blocks": 8, "width": 16},
-        FitSettings(steps=3000, batch_size=128, optimizer=Adam(lr=2e-3), ema_decay=0.995, held_out=HeldOut(100, 10)),
+        FitSettings(
+            steps=3000, batch_size=128, optimizer=Adam(lr=2e-3), ema_decay=0.995, validation=Validation(100, 10)
+        ),
     ),
     _digits("residual", {"blocks": 8, "width": 4}, _images(2000, lr=1e-2, every=100)),
     *(
         Preset(name, name, group, "image-coupling", _MULTI_SCALE, _LARGE_IMAGES, logit=0.01)
         for name, group in (("rotated-mnist", "C4"), ("mnist", "C1"), ("cifar10-rot", "C4"), ("cifar10", "C1"))
     ),
-    Preset("own", "", "C1", "residual", {"blocks": 8}, FitSettings(steps=3000, held_out=HeldOut(100, 10))),
+    Preset("own", "", "C1", "residual", {"blocks": 8}, FitSettings(steps=3000, validation=Validation(100, 10))),
 ]
 
 
@@ -154,7 +156,7 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     """The default recipe for the events of the user's own file.
 
     Images take a multi-scale flow: as many scales as the grid can be halved to at least 4 pixels, at most 3; logit
-    preprocessing where they are of grey levels; a low rate that falls with the number of pixels, since the log-scales
+    preprocessing where they are of gray levels; a low rate that falls with the number of pixels, since the log-scales
     of all couplings add up, and images of any kind are to be fitted without a search for the rate. Sets take couplings
     by features, where there are several. All else takes residual layers.
 
@@ -188,8 +190,8 @@ def _own_images(form: EventFormat, group: str) -> Preset:
     size = {"scales": scales, "blocks": 2 if pixels <= 256 else 4, "width": 8}
     # the default schedule warms up for a quarter of the run, which keeps short runs together
     settings = dataclasses.replace(_images(3000, lr=rate, every=100), schedule=OneCycle())
-    logit = None if form.grey is None else 0.01
-    if group == "translations":  # single shifts exchange the colours of a checkerboard, and cannot be squeezed
+    logit = None if form.gray is None else 0.01
+    if group == "translations":  # single shifts exchange the colors of a checkerboard, and cannot be squeezed
         return Preset("own-images", "", group, "image-residual", {"blocks": 4}, settings, logit=logit)
     return Preset("own-images", "", group, "image-coupling", size, settings, logit=logit)
 

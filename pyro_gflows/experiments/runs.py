@@ -17,7 +17,7 @@ from pyro_gflows.actions import Action, ImageAction
 from pyro_gflows.datasets import DataSet
 from pyro_gflows.evaluation import image_report, invariance_report, log_det_error, log_probs, mean_and_error
 from pyro_gflows.experiments.presets import Preset
-from pyro_gflows.flows import VariationalDequantiser, g_dequantiser
+from pyro_gflows.flows import VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import build_action, build_flow
 from pyro_gflows.numerics.random_state import random_state_kept
@@ -76,7 +76,7 @@ def run(
     action = build_action(preset.group, data.event_shape)
     with random_state_kept(seed=seed):
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
-        dequantiser = _dequantiser(flow.action, data).to(device) if preset.variational else None
+        dequantizer = _dequantizer(flow.action, data).to(device) if preset.variational else None
     augment = _augmentation(preset, data)
     if not resume:
         _clear(folder)
@@ -88,14 +88,14 @@ def run(
         settings=preset.settings,
         validation=data.validation,
         augment=augment,
-        dequantise=dequantiser,
+        dequantize=dequantizer,
         folder=folder,
         resume=resume,
         progress=progress,
     )
     save(flow, folder)
-    if dequantiser is not None:
-        save(dequantiser.noise, folder / _NOISE)
+    if dequantizer is not None:
+        save(dequantizer.noise, folder / _NOISE)
     about = {
         "data": data.name,
         "group": preset.group,
@@ -103,19 +103,19 @@ def run(
         "preset": preset.name,
         "shortened": preset.shortened,
         "augment": preset.augment,
-        "dequantisation": None if data.scaling is None else "variational" if preset.variational else "uniform",
+        "dequantization": None if data.scaling is None else "variational" if preset.variational else "uniform",
         "seed": seed,
         "steps": result.steps,
         "batch_size": preset.settings.batch_size,
         "parameters": sum(p.numel() for p in flow.parameters() if p.requires_grad),
         "seconds": round(result.seconds, 2),
-        "held_out_curve": [list(pair) for pair in result.held_out_curve],
+        "validation_curve": [list(pair) for pair in result.validation_curve],
         "recipe": repr(preset),
     }
     if progress:  # many large images take minutes on a CPU
         print(f"measuring on {len(data.test):,} held-out events", file=sys.stderr, flush=True)
     measured = preset.group if preset.group != "C1" else preset.augment or preset.group
-    metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantiser=dequantiser, result=result)}
+    metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantizer=dequantizer, result=result)}
     write_json(folder / METRICS, metrics)
     return Outcome(flow, result, metrics)
 
@@ -155,15 +155,15 @@ def _size(preset: Preset, data: DataSet) -> dict[str, Any]:
     if preset.logit is None:
         return dict(preset.size)
     if data.scaling is None:
-        raise ValueError(f"expected images of grey levels for logit preprocessing, got {data.name}")
+        raise ValueError(f"expected images of gray levels for logit preprocessing, got {data.name}")
     make = functools.partial(GSigmoid, interval=data.scaling.interval(), alpha=preset.logit)
     return {**preset.size, "preprocess": make}
 
 
-def _dequantiser(action: Action, data: DataSet) -> VariationalDequantiser:
+def _dequantizer(action: Action, data: DataSet) -> VariationalDequantizer:
     if data.scaling is None or not isinstance(action, ImageAction):
-        raise ValueError(f"expected images of grey levels for variational dequantisation, got {data.name}")
-    return g_dequantiser(action, data.scaling)
+        raise ValueError(f"expected images of gray levels for variational dequantization, got {data.name}")
+    return g_dequantizer(action, data.scaling)
 
 
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
@@ -179,7 +179,7 @@ def measure(
     *,
     group: str,
     seed: int = 0,
-    dequantiser: VariationalDequantiser | None = None,
+    dequantizer: VariationalDequantizer | None = None,
     result: FitResult | None = None,
 ) -> Mapping[str, Any]:
     """Held-out figures of a flow; of images, those of :func:`pyro_gflows.evaluation.image_report`.
@@ -197,7 +197,7 @@ def measure(
         figures["gap"], figures["gap_standard_error"] = mean_and_error(difference)
     action = _measured_action(flow, data, group)
     if data.scaling is not None:
-        about = image_report(flow, test, data.scaling, action=action, dequantiser=dequantiser, result=result, seed=seed)
+        about = image_report(flow, test, data.scaling, action=action, dequantizer=dequantizer, result=result, seed=seed)
         return {**figures, **about.known()}
     if not (estimated := log_det_error(flow, test)).is_exact:
         figures["log_det_standard_error"] = estimated.standard_error
@@ -237,4 +237,4 @@ def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
     if len(data.event_shape) == 3:
         plots.plot_latent_rotations(flow, folder / "latent.png", scaling=data.scaling)
     floor = None if data.target is None else data.target.floor
-    plots.plot_loss(outcome.result.train_curve, outcome.result.held_out_curve, folder / "loss.png", floor=floor)
+    plots.plot_loss(outcome.result.train_curve, outcome.result.validation_curve, folder / "loss.png", floor=floor)

@@ -1,6 +1,6 @@
 """Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows."""
 
-from pyro_gflows.flows.dequantization import DequantisedFlow, VariationalDequantiser, g_dequantiser
+from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import FAMILIES
@@ -11,15 +11,15 @@ from pyro_gflows.flows.orbit_flow import OrbitFlow
 
 __all__ = [
     "FAMILIES",
-    "DequantisedFlow",
+    "DequantizedFlow",
     "EquivariantFlow",
     "FlowDistribution",
     "Memory",
     "OrbitFlow",
     "Preprocess",
     "SplitKind",
-    "VariationalDequantiser",
+    "VariationalDequantizer",
     "g_coupling_image_flow",
-    "g_dequantiser",
+    "g_dequantizer",
     "g_residual_image_flow",
 ]

@@ -1,4 +1,4 @@
-"""Variational dequantisation: noise that depends on the image, and turns with it."""
+"""Variational dequantization: noise that depends on the image, and turns with it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, ImageAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
@@ -17,13 +18,13 @@ from pyro_gflows.serialization.registry import describe, registered
 from pyro_gflows.transforms import Compose, EquivariantTransform, GAffine, GNormalCdf, g_coupling
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import GreyLevels
+    from pyro_gflows.datasets import GrayLevels
 
-__all__ = ["DequantisedFlow", "VariationalDequantiser", "g_dequantiser"]
+__all__ = ["DequantizedFlow", "VariationalDequantizer", "g_dequantizer"]
 
 
 @registered
-class VariationalDequantiser(nn.Module):
+class VariationalDequantizer(nn.Module):
     r"""A density q(y | k) on the cell of every image k of levels, with :math:`q(g\,y \mid g\,k) = q(y \mid k)`.
 
     A pixel of level k holds the numbers :math:`y = a\,((k + u)/n - c)` with u in (0, 1), and u follows a conditional
@@ -31,7 +32,7 @@ class VariationalDequantiser(nn.Module):
 
     Args:
         noise: the flow of u over (0, 1), whose ``context_action`` moves the image.
-        scaling: how levels become numbers (:class:`~pyro_gflows.datasets.GreyLevels`).
+        scaling: how levels become numbers (:class:`~pyro_gflows.datasets.GrayLevels`).
 
     Raises:
         TypeError: the noise is not an EquivariantFlow.
@@ -40,7 +41,7 @@ class VariationalDequantiser(nn.Module):
     Source: Flow++, arXiv:1902.00275.
     """
 
-    def __init__(self, noise: EquivariantFlow, scaling: GreyLevels) -> None:
+    def __init__(self, noise: EquivariantFlow, scaling: GrayLevels) -> None:
         super().__init__()
         if not isinstance(noise, EquivariantFlow):
             raise TypeError(f"expected the flow of the noise, an EquivariantFlow, got {type(noise).__name__}")
@@ -94,10 +95,10 @@ class _Cells(EquivariantTransform):
         return event.new_full(batch, self.action_in.numel * math.log(self._side))
 
 
-def g_dequantiser(
-    action: ImageAction, scaling: GreyLevels, *, blocks: int = 2, width: int = 8, depth: int = 1
-) -> VariationalDequantiser:
-    """The usual dequantiser: a mean and scale for every pixel, and couplings, all of which read the image.
+def g_dequantizer(
+    action: ImageAction, scaling: GrayLevels, *, blocks: int = 2, width: int = 8, depth: int = 1
+) -> VariationalDequantizer:
+    """The usual dequantizer: a mean and scale for every pixel, and couplings, all of which read the image.
 
     It starts as uniform noise, exactly: normal noise goes through the identity and its own distribution function.
 
@@ -112,11 +113,11 @@ def g_dequantiser(
         ValueError: blocks below 0, or an action whose events cannot be split with blocks above 0.
 
     Example:
-        >>> from pyro_gflows.datasets import GreyLevels
-        >>> dequantiser = g_dequantiser(ImageAction("D4", size=4), GreyLevels(17))
+        >>> from pyro_gflows.datasets import GrayLevels
+        >>> dequantizer = g_dequantizer(ImageAction("D4", size=4), GrayLevels(17))
         >>> levels = torch.randint(17, (5, 1, 4, 4))
-        >>> y = dequantiser.condition(levels).sample()
-        >>> y.shape, bool((GreyLevels(17).quantise(y) == levels).all())
+        >>> y = dequantizer.condition(levels).sample()
+        >>> y.shape, bool((GrayLevels(17).quantize(y) == levels).all())
         (torch.Size([5, 1, 4, 4]), True)
     """
     if blocks < 0:
@@ -127,43 +128,44 @@ def g_dequantiser(
     except ValueError as error:
         raise ValueError(f"{error}; without couplings, blocks=0, the noise of the pixels is independent") from error
     layers = [*couplings, GAffine(action, **size), GNormalCdf(action, alpha=0.0)]
-    return VariationalDequantiser(EquivariantFlow(InvariantNormal(action), layers), scaling)
+    return VariationalDequantizer(EquivariantFlow(InvariantNormal(action), layers), scaling)
 
 
+@renamed_arguments(dequantiser="dequantizer")
 @registered
-class DequantisedFlow(nn.Module):
+class DequantizedFlow(nn.Module):
     r"""A flow of images as a model of their levels: with p the flow and k the levels of an image,
 
     .. math:: \log P(k) = \log \int_{\text{cell of } k} p(y)\,dy \ \ge\ E_{q(y \mid k)} [\log p(y) - \log q(y \mid k)]
 
-    in nats an image, so that bits per dimension are ``-elbo / (d log 2)``. Its arguments are dequantised images, as the
+    in nats an image, so that bits per dimension are ``-elbo / (d log 2)``. Its arguments are dequantized images, as the
     data sets give them; of these only the levels count. ``model`` and ``guide`` are a Pyro model and guide.
 
     Args:
         flow: p.
-        dequantiser: q.
+        dequantizer: q.
 
     Raises:
         ValueError: the two are of images of different shapes.
 
     Example:
         >>> from pyro_gflows import g_coupling_image_flow
-        >>> from pyro_gflows.datasets import GreyLevels
-        >>> action, scaling = ImageAction("C4", size=4), GreyLevels(17)
+        >>> from pyro_gflows.datasets import GrayLevels
+        >>> action, scaling = ImageAction("C4", size=4), GrayLevels(17)
         >>> flow = g_coupling_image_flow(action, scales=1, blocks=1, width=2)
-        >>> both = DequantisedFlow(flow, g_dequantiser(action, scaling))
-        >>> both(scaling.dequantise(torch.randint(17, (3, 1, 4, 4)))).shape
+        >>> both = DequantizedFlow(flow, g_dequantizer(action, scaling))
+        >>> both(scaling.dequantize(torch.randint(17, (3, 1, 4, 4)))).shape
         torch.Size([3])
     """
 
-    def __init__(self, flow: EquivariantFlow, dequantiser: VariationalDequantiser) -> None:
+    def __init__(self, flow: EquivariantFlow, dequantizer: VariationalDequantizer) -> None:
         super().__init__()
-        if flow.action.event_shape != dequantiser.action.event_shape:
+        if flow.action.event_shape != dequantizer.action.event_shape:
             raise ValueError(
-                f"expected a dequantiser of the flow's images, {tuple(flow.action.event_shape)}, got one of "
-                f"{dequantiser.action}"
+                f"expected a dequantizer of the flow's images, {tuple(flow.action.event_shape)}, got one of "
+                f"{dequantizer.action}"
             )
-        self.flow, self.dequantiser = flow, dequantiser
+        self.flow, self.dequantizer = flow, dequantizer
 
     @property
     def action(self) -> Action:
@@ -177,7 +179,7 @@ class DequantisedFlow(nn.Module):
     def log_weights(self, x: Tensor, draws: int) -> Tensor:
         """log p(y) - log q(y | k) of independent draws y, shape ``(draws, *batch_shape)``."""
         self.action.check_event(x)
-        cells = self.dequantiser.condition(self.dequantiser.scaling.quantise(x))
+        cells = self.dequantizer.condition(self.dequantizer.scaling.quantize(x))
         y = cells.rsample((draws,))
         log_q = cells.log_prob(y)  # first: it is still remembered
         return self.flow(y) - log_q
@@ -213,15 +215,15 @@ class DequantisedFlow(nn.Module):
 
     def model(self, x: Tensor) -> None:
         """y ~ p; its level is k without doubt, which adds log 1."""
-        pyro.module("dequantised", self)
+        pyro.module("dequantized", self)
         with pyro.plate("images", len(x)):
             pyro.sample("y", self.flow.dist)
 
     def guide(self, x: Tensor) -> None:
         """y ~ q(y | k)."""
-        pyro.module("dequantised", self)
+        pyro.module("dequantized", self)
         with pyro.plate("images", len(x)):
-            pyro.sample("y", self.dequantiser.condition(self.dequantiser.scaling.quantise(x)))
+            pyro.sample("y", self.dequantizer.condition(self.dequantizer.scaling.quantize(x)))
 
     def config(self) -> dict[str, Any]:
         """Plain JSON data of both, as ``EquivariantFlow.config``."""

@@ -35,7 +35,7 @@ class EquivariantFlow(nn.Module):
 
     Raises:
         TypeError: the base is not an invariant one, or a transform not an EquivariantTransform.
-        ValueError: no transform, two neighbours' actions that differ, or a transform that is defined on an interval
+        ValueError: no transform, two neighbors' actions that differ, or a transform that is defined on an interval
             alone (the inverse of a GSigmoid) where values beyond it arrive.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.

@@ -48,7 +48,7 @@ def g_coupling_image_flow(
 
     Base to data, at every scale but the last: squeeze; the details given the means of the 2 x 2 blocks, which go
     through the coarser scales themselves (``GSplit``); then ``blocks`` steps on both; unsqueeze; ``blocks`` steps on
-    the pixels. A step is activation normalisation, an invertible 1x1 map of the channels, and a coupling in which each
+    the pixels. A step is activation normalization, an invertible 1x1 map of the channels, and a coupling in which each
     part moves once, split by the mirrored checkerboard, by channels and by irreps in turn. Every layer is exactly
     equivariant, so the density is exactly invariant.
 
@@ -68,11 +68,11 @@ def g_coupling_image_flow(
         splits: the kinds of splits, in turn; those that an action does not allow are left out. By default
             ``[checkerboard_split, ChannelSplit, isotypic_split]``.
         network: more keywords of the conditioners (EquivariantCNN; SoftNetwork where ``soft``), such as
-            ``{"bias": "pixels"}`` for centred images; or what makes other conditioners from the actions of their input
+            ``{"bias": "pixels"}`` for centered images; or what makes other conditioners from the actions of their input
             and of their output, which then start as they are made.
         soft: let only the networks carry the group.
         preprocess: makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
-            ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modelled as they are.
+            ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modeled as they are.
         memory: "plain", or "recompute": training stores one event a step, at the cost of one more forward pass.
 
     Raises:
@@ -136,7 +136,7 @@ def _splits(action: ImageAction, kinds: Sequence[SplitKind]) -> Iterator[Split]:
     for kind in kinds:
         try:
             found.append(kind(action))
-        except ValueError:  # shifts exchange the colours of a checkerboard; one orbit of channels; one channel
+        except ValueError:  # shifts exchange the colors of a checkerboard; one orbit of channels; one channel
             continue
     if not found:
         raise ValueError(

@@ -33,7 +33,7 @@ def g_residual_image_flow(
 ) -> EquivariantFlow:
     """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
 
-    The scales are those of :func:`g_coupling_image_flow`; a step is activation normalisation, an invertible 1x1 map of
+    The scales are those of :func:`g_coupling_image_flow`; a step is activation normalization, an invertible 1x1 map of
     the channels, and a residual layer whose branch is a certified steerable CNN.
 
     Args:

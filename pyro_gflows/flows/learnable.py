@@ -43,7 +43,7 @@ def learnable(flow: Any) -> Learnable:
 
     Raises:
         TypeError: neither of them.
-        ValueError: no weights to fit, draws that are not reparametrised, or a batch of distributions.
+        ValueError: no weights to fit, draws that are not reparametrized, or a batch of distributions.
 
     Example:
         >>> from pyro_gflows import OrbitMixture, VectorAction
@@ -63,7 +63,7 @@ def learnable(flow: Any) -> Learnable:
         raise ValueError(f"expected something with weights to fit, got none in {flow}")
     distribution = found.distribution
     if not distribution.has_rsample:
-        raise ValueError(f"expected a density with reparametrised draws, but {distribution} has no rsample")
+        raise ValueError(f"expected a density with reparametrized draws, but {distribution} has no rsample")
     if distribution.batch_shape != torch.Size():
         raise ValueError(f"expected one density, got a batch of shape {tuple(distribution.batch_shape)}")
     return found

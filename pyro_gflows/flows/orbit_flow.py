@@ -31,7 +31,7 @@ class OrbitFlow(Symmetrized):
         action: how the (finite) group moves vectors.
         steps: coupling steps of q; in each, one random half of the coordinates moves as the other says.
         width: hidden numbers of their networks.
-        spread: standard deviation of the centre at the start, in each coordinate.
+        spread: standard deviation of the center at the start, in each coordinate.
         validate_args: as for every torch distribution.
 
     Raises:
@@ -66,14 +66,14 @@ class OrbitFlow(Symmetrized):
             GCoupling(_random_halves(plain, step // 2), moved=step % 2, width=width) for step in range(steps)
         ]
         placed = _Placed(plain)
-        nn.init.normal_(placed.centre, std=spread)
+        nn.init.normal_(placed.center, std=spread)
         flow = TransformedDistribution(InvariantNormal(plain), [Compose([*layers, placed])])
         super().__init__(flow, action, validate_args=validate_args)
         self._placed = placed
 
     def start_at(self, location: Tensor, factor: Tensor) -> None:
         r"""Place q at a location, with a covariance :math:`F F^T` (F lower triangular); call it before training."""
-        self._placed.centre.copy_(location)
+        self._placed.center.copy_(location)
         self._placed.frame.copy_(factor)
 
     def __repr__(self) -> str:
@@ -83,22 +83,22 @@ class OrbitFlow(Symmetrized):
 class _Placed(EquivariantTransform):
     r""":math:`y = c + F\,(L x + m)`, where L and m are learnt, in units that c and F set once."""
 
-    centre: Tensor
+    center: Tensor
     frame: Tensor
 
     def __init__(self, action: VectorAction) -> None:
         super().__init__(action)
-        self.register_buffer("centre", torch.zeros(action.numel))
+        self.register_buffer("center", torch.zeros(action.numel))
         self.register_buffer("frame", torch.eye(action.numel))
         self.factor = FullFactor(action)
         self.shift = nn.Parameter(torch.zeros(action.numel))
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        y = (self.factor(x) + self.shift) @ self.frame.T + self.centre
+        y = (self.factor(x) + self.shift) @ self.frame.T + self.center
         return y, self._ladj().expand(x.shape[:-1])
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = (y - self.centre).reshape(-1, y.shape[-1])
+        rows = (y - self.center).reshape(-1, y.shape[-1])
         inner = torch.linalg.solve_triangular(self.frame.T, rows, upper=True, left=False).reshape(y.shape)
         return self.factor.solve(inner - self.shift), -self._ladj().expand(y.shape[:-1])
 

@@ -90,6 +90,6 @@ def _too_large(known: Tensor, candidate: Tensor, max_order: int) -> str:
     gap = _distance(known, candidate).min().item()
     return (
         f"the generators give more than max_order={max_order} elements, and the last one differs from its nearest "
-        f"neighbour by {gap:.1e}: the group is infinite, larger than expected (raise max_order), or the matrices are "
+        f"neighbor by {gap:.1e}: the group is infinite, larger than expected (raise max_order), or the matrices are "
         "not exact (give them in float64 from closed forms, or as permutations)"
     )

@@ -71,7 +71,7 @@ def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list
 def orbit_fields(group: EnumerableGroup, targets: Tensor) -> tuple[Tensor, list[Representation]]:
     """Permuted channels as trivial, regular and quotient fields: ``(order, fields)``.
 
-    A transitive permutation representation is a quotient by a stabiliser; ``order`` lists the channels so that those of
+    A transitive permutation representation is a quotient by a stabilizer; ``order`` lists the channels so that those of
     one orbit stand together, in the order in which that quotient counts its cosets.
 
     Args:
@@ -82,7 +82,7 @@ def orbit_fields(group: EnumerableGroup, targets: Tensor) -> tuple[Tensor, list[
     fields: list[Representation] = []
     for orbit in connected_components(targets):
         images = targets[:, orbit[0]]
-        stabiliser = torch.nonzero(images == orbit[0]).flatten()
+        stabilizer = torch.nonzero(images == orbit[0]).flatten()
         # cosets are counted by their smallest member, and so are the images of the orbit's first channel
         first = [int(torch.nonzero(images == channel)[0]) for channel in orbit]
         order.append(orbit[torch.tensor(first).argsort()])
@@ -91,5 +91,5 @@ def orbit_fields(group: EnumerableGroup, targets: Tensor) -> tuple[Tensor, list[
         elif len(orbit) == group.order:
             fields.append(RegularRepresentation(group))
         else:
-            fields.append(QuotientRepresentation(group, stabiliser.tolist()))
+            fields.append(QuotientRepresentation(group, stabilizer.tolist()))
     return torch.cat(order), fields

@@ -45,7 +45,7 @@ def pixel_targets(group: Group, height: int, width: int) -> Tensor:
         [2, 0, 3, 1]
     """
     matrices = _grid_matrices(group, height, width)
-    # twice the centred coordinates, x to the right and y upwards, are whole numbers
+    # twice the centered coordinates, x to the right and y upwards, are whole numbers
     x = (2 * torch.arange(width) - (width - 1)).repeat(height)
     y = ((height - 1) - 2 * torch.arange(height)).repeat_interleave(width)
     moved = matrices @ torch.stack([x, y])

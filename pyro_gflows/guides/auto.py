@@ -224,7 +224,7 @@ class AutoGFlow(AutoContinuous):
 
     # -- reading ------------------------------------------------------------------------------------------------------
     def orbit_representative(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Draws of the sites, relabelled for reading; see :func:`orbit_representative`."""
+        """Draws of the sites, relabeled for reading; see :func:`orbit_representative`."""
         return orbit_representative(samples, self.action)
 
     def median(self, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ class JointModel:
                 return (
                     f"site {name!r} stands in a minibatch of plate {plates[0]!r}: the guide has values for as many "
                     "rows as a minibatch holds, whichever these are, so that there is no log-joint of all data; give "
-                    "the plate without subsample_size=, or write an amortised guide"
+                    "the plate without subsample_size=, or write an amortized guide"
                 )
         return ""
 

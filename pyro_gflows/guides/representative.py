@@ -1,4 +1,4 @@
-"""Draws relabelled for reading: each moved to the image nearest to the others."""
+"""Draws relabeled for reading: each moved to the image nearest to the others."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def find_mode(
         ValueError: the log-density is finite at none of the ends.
 
     Example:
-        >>> centre = torch.tensor([1.0, -2.0])
-        >>> location, factor = find_mode(lambda z: -2 * (z - centre).square().sum(-1), torch.randn(8, 2))
+        >>> center = torch.tensor([1.0, -2.0])
+        >>> location, factor = find_mode(lambda z: -2 * (z - center).square().sum(-1), torch.randn(8, 2))
         >>> location.round(decimals=2), factor.round(decimals=2)
         (tensor([ 1., -2.]), tensor([[0.5000, 0.0000],
                 [0.0000, 0.5000]]))

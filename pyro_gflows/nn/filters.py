@@ -40,7 +40,7 @@ def steerable_filters(group: CyclicGroup | DihedralGroup, size: int) -> Tensor:
         torch.Size([4, 9, 9])
     """
     if not isinstance(size, int) or size < 1 or size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size, which has a centre to turn about, got {size!r}")
+        raise ValueError(f"expected an odd kernel_size, which has a center to turn about, got {size!r}")
     carried = OffGridAction(group, size=size).exact_subgroup.group
     exact, targets = places_in(carried, group), pixel_targets(carried, size, size)
     if len(exact) == group.order:

@@ -86,7 +86,7 @@ class EquivariantLinear(KernelLayer):
         return out
 
     def matrix(self) -> Tensor:
-        """The whole map, materialised, ``(n_out, n_in)``."""
+        """The whole map, materialized, ``(n_out, n_in)``."""
         blocks = self.blocks()
         like = self.bias if not blocks and self.bias is not None else (blocks[0] if blocks else torch.zeros(()))
         inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)

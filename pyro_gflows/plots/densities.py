@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_density", "plot_density", "plot_log_probs"]
 
-_FLOOR = 12.0  # nats below the maximum at which the colour scale of a log-density ends
+_FLOOR = 12.0  # nats below the maximum at which the color scale of a log-density ends
 
 
 def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", points: int = 200) -> None:

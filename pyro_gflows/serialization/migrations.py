@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
-__all__ = ["FORMAT", "RENAMED", "migrate", "migration", "replace_class"]
+__all__ = [
+    "FORMAT",
+    "RENAMED",
+    "RENAMED_ARGUMENTS",
+    "RENAMED_WEIGHTS",
+    "migrate",
+    "migrated_weights",
+    "migration",
+    "replace_class",
+]
 
-FORMAT = 2
+_V = TypeVar("_V")
+
+FORMAT = 3
 """The format that is written today."""
 
 Step = Callable[[Any, str], Any]
 _STEPS: dict[int, Step] = {}
 
-RENAMED: dict[int, dict[str, str]] = {}
+RENAMED: dict[int, dict[str, str]] = {
+    2: {
+        "DequantisedFlow": "DequantizedFlow",
+        "GreyLevels": "GrayLevels",
+        "GreyScale": "GrayScale",
+        "MatrixExponential": "MatrixScale",
+        "VariationalDequantiser": "VariationalDequantizer",
+    }
+}
 """By format: the classes that have another name in the next one, old name -> new; no other code knows old names."""
+
+_LIMITED = ("ElementwiseAffine", "ElementwiseSpline", "GLinear", "IrrepScale", "MatrixScale")
+RENAMED_ARGUMENTS: dict[int, dict[str, dict[str, str]]] = {
+    2: {
+        **{name: {"cap": "max_log_scale"} for name in _LIMITED},
+        "DequantizedFlow": {"dequantiser": "dequantizer"},
+        "EventFormat": {"grey": "gray"},
+        "GrayLevels": {"centre": "center"},
+    }
+}
+"""By format: the arguments that have another name in the next one, by the new name of their class."""
+
+RENAMED_WEIGHTS = {"centre": "center", "dequantiser": "dequantizer"}
+"""Parts of the names of weights, of whatever format."""
 
 
 def migrate(flow: Any, version: int | None, *, source: str) -> Any:
@@ -35,9 +69,30 @@ def migrate(flow: Any, version: int | None, *, source: str) -> Any:
         )
     for step in range(version, FORMAT):
         flow = _renamed(flow, RENAMED.get(step, {}))
+        for name, arguments in RENAMED_ARGUMENTS.get(step, {}).items():
+            flow = replace_class(flow, name, functools.partial(_with_arguments, names=arguments))
         if step in _STEPS:
             flow = _STEPS[step](flow, source)
     return flow
+
+
+def migrated_weights(weights: Mapping[str, _V], wanted: Collection[str]) -> dict[str, _V]:
+    """Weights by the names that a module has for them now.
+
+    Args:
+        weights: what a file has, by name.
+        wanted: the module's names; a weight that it knows by the name in the file keeps it.
+    """
+
+    def name_now(name: str) -> str:
+        new = ".".join(RENAMED_WEIGHTS.get(part, part) for part in name.split("."))
+        return new if name not in wanted and new in wanted else name
+
+    return {name_now(name): value for name, value in weights.items()}
+
+
+def _with_arguments(node: dict[str, Any], *, names: Mapping[str, str]) -> dict[str, Any]:
+    return {**node, "arguments": {names.get(name, name): value for name, value in node["arguments"].items()}}
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:

@@ -47,12 +47,12 @@ def registered(cls: _T) -> _T:
     known = _CLASSES.get(cls.__name__)
     if known is not None and known.__qualname__ + known.__module__ != cls.__qualname__ + cls.__module__:
         raise ValueError(f"a class named {cls.__name__!r} is registered already ({known}); choose another name")
-    initialise = cls.__init__  # type: ignore[misc]
-    signature = inspect.signature(initialise)
+    initialize = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(initialize)
 
-    @functools.wraps(initialise)
+    @functools.wraps(initialize)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-        initialise(self, *args, **kwargs)
+        initialize(self, *args, **kwargs)
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # in __dict__ directly: arguments that are modules must not be registered as children a second time

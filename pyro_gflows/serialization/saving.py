@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.serialization.files import check_writable, read_json, read_tensors, write_json, write_tensors
-from pyro_gflows.serialization.migrations import FORMAT, migrate
+from pyro_gflows.serialization.migrations import FORMAT, migrate, migrated_weights
 from pyro_gflows.serialization.registry import build
 
 if TYPE_CHECKING:
@@ -65,12 +65,11 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
         raise ValueError(f"{folder / WEIGHTS} does not belong to {folder / STRUCTURE}: its sha256 differs; save again")
     built = build(structure)
     if not isinstance(built, nn.Module):
-        raise ValueError(
-            f"{folder / STRUCTURE}: expected a description of a flow, got one of {type(built).__name__}"
-        )
+        raise ValueError(f"{folder / STRUCTURE}: expected a description of a flow, got one of {type(built).__name__}")
     flow: Any = built
     flow.to(device=device, dtype=getattr(torch, description["dtype"]))
-    flow.load_state_dict({**_newer_than(flow, description["format"]), **tensors})
+    known = migrated_weights(tensors, flow.state_dict().keys())
+    flow.load_state_dict({**_newer_than(flow, description["format"]), **known})
     return flow.eval()
 
 

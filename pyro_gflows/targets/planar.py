@@ -68,21 +68,21 @@ class EightGaussians(Density):
     sd = 0.5 / 1.414
     data_sd = math.sqrt(radius**2 / 2 + sd**2)
 
-    def _centres(self, like: Tensor) -> Tensor:
+    def _centers(self, like: Tensor) -> Tensor:
         angles = torch.arange(8, dtype=like.dtype, device=like.device) * (math.pi / 4)
         return self.radius * torch.stack([angles.cos(), angles.sin()], dim=-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density: log-sum-exp over the eight centres."""
-        squares = (x.unsqueeze(-2) - self._centres(x)).square().sum(-1)
+        """Log-density: log-sum-exp over the eight centers."""
+        squares = (x.unsqueeze(-2) - self._centers(x)).square().sum(-1)
         return torch.logsumexp(-squares / (2 * self.sd**2), dim=-1) - math.log(8 * 2 * math.pi * self.sd**2)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw a centre, then add noise."""
+        """Draw a center, then add noise."""
         device = _device(generator)
         noise = torch.randn(n, 2, generator=generator, device=device)
         which = torch.randint(8, (n,), generator=generator, device=device)
-        return self._centres(noise)[which] + self.sd * noise
+        return self._centers(noise)[which] + self.sd * noise
 
 
 class Rings(Density):
@@ -125,7 +125,7 @@ class Rings(Density):
 class Checkerboard(Density):
     """Uniform on the eight black cells of a 4 x 4 board on [-4, 4]^2 (cells of side 2, the lower-left one is black).
 
-    p(x) = 1/32 on black, 0 elsewhere. Half-turns keep the colours, quarter-turns and axis reflections swap them. (The
+    p(x) = 1/32 on black, 0 elsewhere. Half-turns keep the colors, quarter-turns and axis reflections swap them. (The
     two diagonal reflections keep them too, but the planar dihedral groups here reflect in the first axis.)
 
     Example:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
-_FORMAT = 1
+_FORMAT = 2
 _FLOW_FORMAT = 2  # of the flow's description in checkpoints that do not say which
 _NUMBER = "#number"  # ends the name of a state that is a Python number
 
@@ -42,9 +42,9 @@ class Progress:
         first_loss: Training NLL of the first step, in nats an event.
         smooth_loss: Moving average of the training NLL.
         best_nll, best_step: The lowest held-out NLL and where it was reached.
-        looks_without_gain: Held-out looks since then.
+        validations_without_gain: Held-out looks since then.
         stopped: Whether the run ended before its last step, by patience or by a callback.
-        train_curve, held_out_curve: Pairs (step, NLL).
+        train_curve, validation_curve: Pairs (step, NLL).
     """
 
     step: int = 0
@@ -53,10 +53,10 @@ class Progress:
     smooth_loss: float | None = None
     best_nll: float | None = None
     best_step: int = 0
-    looks_without_gain: int = 0
+    validations_without_gain: int = 0
     stopped: bool = False
     train_curve: list[tuple[int, float]] = field(default_factory=list)
-    held_out_curve: list[tuple[int, float]] = field(default_factory=list)
+    validation_curve: list[tuple[int, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,12 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
     if not path.exists():
         raise ValueError(f"no checkpoint to resume from in {folder}; start the run without resuming")
     tensors, description = read_tensors(path)
-    if description.get("format") != _FORMAT:
+    if description.get("format") not in range(1, _FORMAT + 1):
         raise ValueError(
-            f"{path} has format {description.get('format')}, expected {_FORMAT}: written by another version"
+            f"{path} has format {description.get('format')}, expected 1 to {_FORMAT}: written by another version"
         )
+    if description["format"] == 1:
+        description = _with_names_of_format_2(description)
     ours = json.loads(json.dumps(identity))
     progress = Progress(**description["progress"])
     identity_of_file = _of_today(description, source=str(path))
@@ -118,6 +120,20 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
                 f"{_short(new)}; resume with the same {name}, or start anew in another folder"
             )
     return Snapshot(identity_of_file, progress, tensors)
+
+
+def _with_names_of_format_2(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Format 1 called the validation "held_out"."""
+    names = {"held_out_curve": "validation_curve", "looks_without_gain": "validations_without_gain"}
+    progress = {names.get(name, name): value for name, value in description["progress"].items()}
+    identity = dict(description["identity"])
+    identity["settings"] = {
+        "validation" if name == "held_out" else name: value.replace("HeldOut(", "Validation(")
+        if isinstance(value, str)
+        else value
+        for name, value in identity["settings"].items()
+    }
+    return {**description, "progress": progress, "identity": identity}
 
 
 def _of_today(description: Mapping[str, Any], *, source: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_gflows.datasets.checks import check_rows
 from pyro_gflows.datasets.rows import Rows, TensorRows, as_rows
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.evaluation.estimation_error import log_det_error
-from pyro_gflows.flows.dequantization import DequantisedFlow, VariationalDequantiser
+from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.training.augmentation import Augmentation
@@ -25,13 +26,15 @@ from pyro_gflows.training.batches import Sampler, hidden_state
 from pyro_gflows.training.callbacks import Callback, callback_list
 from pyro_gflows.training.identity import fingerprint, run_identity
 from pyro_gflows.training.loop import FitResult, Watch, run
-from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
+from pyro_gflows.training.objectives.base import FitDiverged
+from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
-from pyro_gflows.training.trainer import FitDiverged
+from pyro_gflows.training.trainer import Trainer
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 
 
+@renamed_arguments(dequantise="dequantize")
 @full_precision
 def fit(
     flow: EquivariantFlow,
@@ -40,7 +43,7 @@ def fit(
     settings: FitSettings | None = None,
     validation: Tensor | np.ndarray | Dataset[Any] | DataLoader[Any] | None = None,
     augment: Augmentation | None = None,
-    dequantise: VariationalDequantiser | None = None,
+    dequantize: VariationalDequantizer | None = None,
     initialize: bool = False,
     callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
@@ -49,7 +52,7 @@ def fit(
 ) -> FitResult:
     """Fit a flow to data by maximum likelihood, in place.
 
-    Minimises -E log p(x) with Pyro's ``Trace_ELBO().differentiable_loss`` and one torch optimizer, so that gradient
+    Minimizes -E log p(x) with Pyro's ``Trace_ELBO().differentiable_loss`` and one torch optimizer, so that gradient
     clipping is over all parameters together. Starts by setting from the first batch the data-dependent layers
     (GActNorm, GOrbitNorm) that are not set yet: a layer that was initialized, trained in whatever way, or loaded with
     such weights goes on from where it is. All randomness comes from the seed of the settings; the caller's generators
@@ -75,14 +78,14 @@ def fit(
         settings: Steps, batch size, seed, optimizer, schedule and so on (default: ``FitSettings()``).
         validation: Held-out events, for early stopping and the reported NLL.
         augment: Called as ``augment(x, generator)`` on every batch.
-        dequantise: Noise of images that is trained together with the flow, in place. What is minimised and reported
-            is then the bound of -log P(levels) in nats, as of :class:`DequantisedFlow`; of the data's own noise nothing
+        dequantize: Noise of images that is trained together with the flow, in place. What is minimized and reported
+            is then the bound of -log P(levels) in nats, as of :class:`DequantizedFlow`; of the data's own noise nothing
             is used but to set the flow's scales at the start.
         initialize: Set all data-dependent layers from the first batch, also those that are set already, as
             ``flow.initialize`` does; for a flow that is to start anew on data of another scale. A layer with a frozen
             parameter is left alone in any case. A resumed run goes on from its checkpoint, whatever this says.
         callbacks: One function, or several, called as ``callback(step, losses, flow)`` after every step, with the
-            number of steps done, losses in nats an event (``"train"``, and ``"held_out"`` when it was measured) and
+            number of steps done, losses in nats an event (``"train"``, and ``"validation"`` when it was measured) and
             the flow as it is then (not averaged). Returning True stops the run, as early stopping does; random
             numbers drawn in a callback leave the run as it is.
         folder: Where checkpoints go; None keeps none.
@@ -116,9 +119,9 @@ def fit(
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
-    if settings.held_out.patience is not None and validation is None:
-        raise ValueError("early stopping needs held-out data: give validation=..., or HeldOut(patience=None)")
-    trained = flow if dequantise is None else _with_noise(flow, dequantise)
+    if settings.validation.patience is not None and validation is None:
+        raise ValueError("early stopping needs validation data: give validation=..., or Validation(patience=None)")
+    trained = flow if dequantize is None else _with_noise(flow, dequantize)
     if not any(weight.requires_grad for weight in trained.parameters()):
         raise ValueError(
             "expected weights to fit, but each of the flow's is frozen "
@@ -126,21 +129,24 @@ def fit(
             "call requires_grad_(True) on the layers that are to be trained"
         )
     source = _source(data, flow, like)
-    held_out = None if validation is None else _rows(validation, flow, like, source="validation")
+    unseen = None if validation is None else _rows(validation, flow, like, source="validation")
 
     def identity() -> dict[str, Any]:
         return run_identity(
             trained,
             settings,
             data=fingerprint(source, dtype=like.dtype),
-            validation=None if held_out is None else fingerprint(held_out, dtype=like.dtype),
+            validation=None if unseen is None else fingerprint(unseen, dtype=like.dtype),
             **_of_sampler(source, settings, like.device, resume=resume),
         )
 
     with pyro.get_param_store().scope():
         result = run(
-            lambda: LikelihoodTrainer(
-                trained, source, settings=settings, augment=augment, validation=held_out, initialize=initialize
+            lambda: Trainer(
+                Likelihood(
+                    trained, source, settings=settings, augment=augment, validation=unseen, initialize=initialize
+                ),
+                settings=settings,
             ),
             settings=settings,
             device=like.device,
@@ -149,9 +155,9 @@ def fit(
             resume=resume,
             watch=Watch(flow, callback_list(callbacks), "nll" if progress else ""),
         )
-    if held_out is None:
+    if unseen is None:
         return result
-    some = next(held_out.blocks(256)).to(like)
+    some = next(unseen.blocks(256)).to(like)
     return replace(result, log_det_error=log_det_error(trained, some))
 
 
@@ -184,13 +190,13 @@ def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, re
     return {"sampler": identity()} if callable(identity) else {}
 
 
-def _with_noise(flow: EquivariantFlow, dequantise: VariationalDequantiser) -> DequantisedFlow:
-    if not isinstance(dequantise, VariationalDequantiser):
-        raise TypeError(f"expected dequantise=g_dequantiser(action, scaling), got {type(dequantise).__name__}")
-    own, other = (next(module.parameters()) for module in (flow, dequantise))
+def _with_noise(flow: EquivariantFlow, dequantize: VariationalDequantizer) -> DequantizedFlow:
+    if not isinstance(dequantize, VariationalDequantizer):
+        raise TypeError(f"expected dequantize=g_dequantizer(action, scaling), got {type(dequantize).__name__}")
+    own, other = (next(module.parameters()) for module in (flow, dequantize))
     if (own.dtype, own.device) != (other.dtype, other.device):
         raise ValueError(
-            f"expected a dequantiser in the flow's {own.dtype} on {own.device}, got {other.dtype} on {other.device}; "
+            f"expected a dequantizer in the flow's {own.dtype} on {own.device}, got {other.dtype} on {other.device}; "
             "call .to(...) on it"
         )
-    return DequantisedFlow(flow, dequantise)
+    return DequantizedFlow(flow, dequantize)

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.evaluation.estimation_error import LogDetError
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.serialization.files import check_writable
 from pyro_gflows.training.callbacks import Callback, ask
 from pyro_gflows.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.training.interrupt import DeferredInterrupt
+from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.processes import require_one_process
 from pyro_gflows.training.settings import FitSettings
-from pyro_gflows.training.trainer import FitDiverged, Trainer
+from pyro_gflows.training.trainer import Trainer
 
 __all__ = ["FitResult", "Watch", "run"]
 
@@ -38,6 +40,7 @@ class Watch:
     show: str = ""
 
 
+@renamed_attributes(held_out_nll="validation_nll", held_out_curve="validation_curve")
 @dataclass(frozen=True)
 class FitResult:
     """What a run gave; the trained flow itself is the one that was handed in, now in evaluation mode.
@@ -45,19 +48,19 @@ class FitResult:
     Attributes:
         steps: Optimizer steps done (fewer than asked for after an early stop).
         seconds: Time spent on them, over all resumed parts.
-        held_out_nll: Held-out NLL in nats of the returned weights, or None without validation data.
+        validation_nll: Held-out NLL in nats of the returned weights, or None without validation data.
         stopped_early: Whether patience ran out, or a callback stopped the run.
-        train_curve, held_out_curve: Pairs (step, loss).
-        log_det_error: Of ``held_out_nll`` and ``held_out_curve``, where layers estimate their log-det; None without
+        train_curve, validation_curve: Pairs (step, loss).
+        log_det_error: Of ``validation_nll`` and ``validation_curve``, where layers estimate their log-det; None without
             validation data.
     """
 
     steps: int
     seconds: float
-    held_out_nll: float | None
+    validation_nll: float | None
     stopped_early: bool
     train_curve: list[tuple[int, float]]
-    held_out_curve: list[tuple[int, float]]
+    validation_curve: list[tuple[int, float]]
     log_det_error: LogDetError | None = None
 
 
@@ -99,9 +102,9 @@ def run(
         else:
             trainer.start()
         stopped = _steps(trainer, known, place, interrupt=interrupt, watch=watch)
-        held_out_nll = trainer.finish()
+        validation_nll = trainer.finish()
     now = trainer.progress
-    return FitResult(now.step, now.seconds, held_out_nll, stopped, now.train_curve, now.held_out_curve)
+    return FitResult(now.step, now.seconds, validation_nll, stopped, now.train_curve, now.validation_curve)
 
 
 def _steps(

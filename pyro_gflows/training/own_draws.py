@@ -1,4 +1,4 @@
-"""OwnDraws: events of an unnormalised density, made of a flow's own draws by importance weights."""
+"""OwnDraws: events of an unnormalized density, made of a flow's own draws by importance weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["OwnDraws", "bearable_power"]
 class OwnDraws:
     r"""A sampler for :func:`fit`: draws of the flow itself, drawn again by their importance weights.
 
-    ``fit(flow, OwnDraws(flow, log_density))`` minimises the forward divergence :math:`E_p[-\log q]`, knowing no more
-    than the unnormalised log p. Every so often a pool is drawn from q as it is now; a batch is drawn from the pool with
+    ``fit(flow, OwnDraws(flow, log_density))`` minimizes the forward divergence :math:`E_p[-\log q]`, knowing no more
+    than the unnormalized log p. Every so often a pool is drawn from q as it is now; a batch is drawn from the pool with
     weights
 
     .. math:: w \propto (p / q)^\beta

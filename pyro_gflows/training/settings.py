@@ -6,18 +6,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.training.optimizers import Adam, OptimizerSettings, TorchOptimizer, optimizer_settings
 
 __all__ = [
     "Adam",
     "Constant",
     "FitSettings",
-    "HeldOut",
     "OneCycle",
     "OptimizerSettings",
     "Ramp",
     "Schedule",
     "TorchOptimizer",
+    "Validation",
 ]
 
 
@@ -97,7 +98,7 @@ class Ramp:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class Validation:
     """When to look at the held-out NLL, and when to stop because of it.
 
     Args:
@@ -114,6 +115,8 @@ class HeldOut:
             raise ValueError(f"expected every >= 1 and patience >= 1 (or None), got {self.every} and {self.patience}")
 
 
+@renamed_arguments(held_out="validation")
+@renamed_attributes(held_out="validation")
 @dataclass(frozen=True)
 class FitSettings:
     """All that decides how :func:`pyro_gflows.training.fit` trains.
@@ -127,7 +130,7 @@ class FitSettings:
         schedule: ``OneCycle()`` or ``Constant()``.
         ema_decay: Decay of the exponential moving average of the weights, which is then what is validated and returned;
             None returns the weights themselves.
-        held_out: When to validate, and early stopping.
+        validation: When to validate, and early stopping.
         checkpoint_every: Steps between two checkpoints.
         check_symmetry: Whether :func:`~pyro_gflows.training.fit` tests at the start if the data contradict the flow's
             symmetry, and warns if so; it does not where there is an augmentation.
@@ -143,7 +146,7 @@ class FitSettings:
     optimizer: OptimizerSettings = field(default_factory=Adam)
     schedule: Schedule = field(default_factory=OneCycle)
     ema_decay: float | None = None
-    held_out: HeldOut = field(default_factory=HeldOut)
+    validation: Validation = field(default_factory=Validation)
     checkpoint_every: int = 500
     check_symmetry: bool = field(default=True, repr=False)  # it decides nothing about the weights
 

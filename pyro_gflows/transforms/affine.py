@@ -20,7 +20,7 @@ class GAffine(ConditionalTransform):
 
     .. math:: y = A(c)\,x + t(c), \qquad \log|\det J| = \log|\det A(c)|
 
-    On a standard normal base it is the Gaussian posterior of an amortised guide, with an equivariant mean and
+    On a standard normal base it is the Gaussian posterior of an amortized guide, with an equivariant mean and
     covariance. Bijective because A is invertible by construction; equivariant, T(g x | g c) = g T(x | c), because the
     network is, and its outputs carry the action that makes A commute. Both directions cost one evaluation.
 

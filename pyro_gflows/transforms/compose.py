@@ -30,7 +30,7 @@ class Compose(ConditionalTransform):
 
     Raises:
         TypeError: a part is not an EquivariantTransform.
-        ValueError: the list is empty, two neighbours' actions differ, or two parts take different contexts.
+        ValueError: the list is empty, two neighbors' actions differ, or two parts take different contexts.
 
     Example:
         >>> import torch

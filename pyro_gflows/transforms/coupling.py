@@ -118,7 +118,7 @@ def g_coupling(
     Args:
         action: how the group moves events.
         split: how the event falls into parts; by default the first kind that the action allows (``default_split``).
-        transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixExponential); by
+        transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixScale); by
             default ElementwiseAffine where possible, else IrrepScale.
         network: more keywords of the default conditioners, equivariant networks that start at zero, such as
             ``{"activation": "splines"}``; or what makes a conditioner from the actions of its input and of the

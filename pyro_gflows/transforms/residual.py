@@ -68,11 +68,11 @@ class GResidual(ByContraction, OneWayTransform):
         self._set_up(branch, log_det, solver)
         self._context_action = self.require_context_action(self._contraction.context_action)
 
-    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         value, ladj = self.log_det.value_and_log_det(self._residual_map(self._given(context)), x)
         return x + value, ladj
 
-    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         residual_map = self._residual_map(self._given(context))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
         with torch.no_grad(), kernels_once(self.branch):

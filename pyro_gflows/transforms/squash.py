@@ -31,7 +31,7 @@ class Squash(EquivariantTransform):
 
     Args:
         action: how the group moves events, by permutations.
-        interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GreyLevels`.
+        interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GrayLevels`.
         alpha: the margin; above 0 wherever data may lie on a or b.
 
     Raises:

@@ -88,7 +88,7 @@ def test_elements_broadcast_with_the_batch(action: ImageAction) -> None:
 
 
 @every_action
-def test_decomposition_block_diagonalises(action: ImageAction) -> None:
+def test_decomposition_block_diagonalizes(action: ImageAction) -> None:
     isotypes = action.decomposition
     basis = torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes])
     assert torch.allclose(basis @ basis.T, torch.eye(action.numel, dtype=torch.float64), atol=1e-12)

@@ -31,7 +31,7 @@ def action(request):
     return ACTIONS[request.param]
 
 
-def test_acts_as_its_materialised_orthogonal_matrix(action):
+def test_acts_as_its_materialized_orthogonal_matrix(action):
     elements = action.sample((4, 3), torch.Generator().manual_seed(0))
     x = torch.randn(4, 3, action.numel, dtype=torch.float64)
     matrices = action.matrix(elements)

@@ -108,7 +108,7 @@ def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
     )
     metrics = experiments.run(preset, few, tmp_path, progress=False).metrics
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["dequantisation"] == "variational" and metrics["seconds_per_step"] > 0
+    assert metrics["dequantization"] == "variational" and metrics["seconds_per_step"] > 0
     assert metrics["mean_invariance_error"] <= metrics["invariance_error"] < 1e-10
     assert metrics["importance_bits_per_dim"] < metrics["bits_per_dim"]
     assert (tmp_path / "noise" / "model.json").exists()
@@ -117,7 +117,7 @@ def test_images_are_reported_in_full_and_with_noise_that_is_trained(tmp_path):
 
 def test_only_images_have_noise_to_train(cloud, tmp_path, capsys):
     assert fit_cloud(cloud, tmp_path / "out", "--variational") == 2
-    assert "expected images of grey levels" in one_line(capsys)
+    assert "expected images of gray levels" in one_line(capsys)
 
 
 @pytest.mark.long

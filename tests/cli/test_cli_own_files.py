@@ -13,7 +13,7 @@ RANDOM = np.random.default_rng(0)
 SMALL = ["--steps", "2", "--batch-size", "8", "--quiet"]
 
 
-def grey(*shape, levels=256, dtype=np.uint8):
+def gray(*shape, levels=256, dtype=np.uint8):
     return RANDOM.integers(0, levels, shape).astype(dtype)
 
 
@@ -46,17 +46,17 @@ def error_of(capsys):
         (RANDOM.normal(size=(60, 3, 1)), ["--group", "s3"], "sets of 3 rows of 1"),
         (RANDOM.normal(size=(60, 6)), ["--group", "S3"], "vectors of 6 numbers"),
         (RANDOM.normal(size=(60, 3, 4)), ["--group", "C1", "--events", "sets"], "sets of 3 rows of 4"),
-        (grey(60, 4, 4), ["--group", "C4"], "4 x 4 pixels with 1 channel, of 256 grey levels"),
-        (grey(60, 4, 4, levels=2, dtype=bool), ["--group", "D4"], "of 2 grey levels"),
-        (grey(60, 1, 4, 4), ["--group", "D2"], "4 x 4 pixels with 1 channel"),
-        (grey(60, 4, 4, 3), ["--group", "C2"], "4 x 4 pixels with 3 channels"),
-        (grey(60, 3, 4, 4), ["--group", "C1"], "4 x 4 pixels with 3 channels"),
-        (grey(60, 6, 4, 3), ["--group", "D1"], "6 x 4 pixels with 3 channels"),
-        (grey(60, 5, 5, dtype=np.int64), ["--group", "C4"], "5 x 5 pixels"),
-        (grey(60, 4, 4).astype(np.float32) / 255, ["--group", "C4"], "256 grey levels"),
-        (grey(60, 4, 4).astype(np.float32) / 127.5 - 1, ["--group", "C4"], "256 grey levels"),
-        (grey(60, 4, 4, levels=17) / 16.0, ["--group", "C4"], "17 grey levels"),
-        (grey(60, 4, 4), ["--group", "translations"], "256 grey levels"),
+        (gray(60, 4, 4), ["--group", "C4"], "4 x 4 pixels with 1 channel, of 256 gray levels"),
+        (gray(60, 4, 4, levels=2, dtype=bool), ["--group", "D4"], "of 2 gray levels"),
+        (gray(60, 1, 4, 4), ["--group", "D2"], "4 x 4 pixels with 1 channel"),
+        (gray(60, 4, 4, 3), ["--group", "C2"], "4 x 4 pixels with 3 channels"),
+        (gray(60, 3, 4, 4), ["--group", "C1"], "4 x 4 pixels with 3 channels"),
+        (gray(60, 6, 4, 3), ["--group", "D1"], "6 x 4 pixels with 3 channels"),
+        (gray(60, 5, 5, dtype=np.int64), ["--group", "C4"], "5 x 5 pixels"),
+        (gray(60, 4, 4).astype(np.float32) / 255, ["--group", "C4"], "256 gray levels"),
+        (gray(60, 4, 4).astype(np.float32) / 127.5 - 1, ["--group", "C4"], "256 gray levels"),
+        (gray(60, 4, 4, levels=17) / 16.0, ["--group", "C4"], "17 gray levels"),
+        (gray(60, 4, 4), ["--group", "translations"], "256 gray levels"),
         (RANDOM.normal(size=(60, 4, 4)), ["--group", "C4"], "continuous numbers"),
         (RANDOM.normal(size=(60, 4, 4, 2)), ["--group", "D4", "--flow", "image-residual"], "with 2 channels"),
     ],
@@ -71,9 +71,9 @@ def test_every_kind_of_file_is_fitted_sampled_and_scored_in_its_own_form(array, 
     assert drawn.shape == (4, *array.shape[1:]) and drawn.dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "own.npy")]) == 0
     assert ("bits_per_dim" in capsys.readouterr().out) == (
-        "grey levels" in said or array.dtype == np.uint8 or array.dtype == np.int64
+        "gray levels" in said or array.dtype == np.uint8 or array.dtype == np.int64
     )
-    if "grey levels" in said:  # what is drawn are levels as the file writes them
+    if "gray levels" in said:  # what is drawn are levels as the file writes them
         levels = np.unique(array).astype(float)
         assert drawn.min() >= levels.min() - 1e-6 and drawn.max() <= levels.max() + 1e-6
         assert main(["score", str(tmp_path / "out"), str(tmp_path / "draws.npy")]) == 0
@@ -81,7 +81,7 @@ def test_every_kind_of_file_is_fitted_sampled_and_scored_in_its_own_form(array, 
 
 @pytest.mark.long
 def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_path, capsys):
-    np.save(tmp_path / "own.npy", grey(40, 28, 28))
+    np.save(tmp_path / "own.npy", gray(40, 28, 28))
     arguments = ["fit", str(tmp_path / "own.npy"), "--group", "C4", "--out", str(tmp_path / "out"), "--steps", "1"]
     assert main([*arguments, "--batch-size", "4", "--quiet"]) == 0
     about = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -95,13 +95,13 @@ def test_own_images_take_the_rate_and_the_preprocessing_that_images_need(tmp_pat
 def test_an_option_says_what_a_file_holds(tmp_path, capsys):
     assert fit(RANDOM.normal(size=(40, 3, 2)), tmp_path, "--group", "C2", "--events", "vectors") == 0
     assert "vectors of 6 numbers" in capsys.readouterr().out
-    assert fit(grey(40, 4, 4, levels=9), tmp_path, "--group", "C2", "--levels", "16", "--overwrite") == 0
-    assert "of 16 grey levels" in capsys.readouterr().out
+    assert fit(gray(40, 4, 4, levels=9), tmp_path, "--group", "C2", "--levels", "16", "--overwrite") == 0
+    assert "of 16 gray levels" in capsys.readouterr().out
 
 
 @pytest.mark.long
 def test_one_array_of_an_archive(tmp_path, capsys):
-    np.savez(tmp_path / "two.npz", x=RANDOM.normal(size=(40, 2)), labels=grey(40))
+    np.savez(tmp_path / "two.npz", x=RANDOM.normal(size=(40, 2)), labels=gray(40))
     arguments = ["fit", str(tmp_path / "two.npz"), "--group", "C4", "--out", str(tmp_path / "out"), *SMALL]
     assert main(arguments) == 2
     assert "['x', 'labels']" in (error := error_of(capsys)) and "--key" in error
@@ -115,7 +115,7 @@ def test_counts_are_warned_of(tmp_path, capsys, recwarn):
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert fit(grey(60, 2, levels=5).astype(float), tmp_path, "--group", "C1") == 0
+        assert fit(gray(60, 2, levels=5).astype(float), tmp_path, "--group", "C1") == 0
     assert "the same few numbers come again and again" in error_of(capsys)
 
 
@@ -128,8 +128,8 @@ PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(sorte
     [
         (np.array(3.0), [], "got a single number"),
         (RANDOM.normal(size=60), [], r"got shape (60,); save it as (N, 1)"),
-        (grey(60, 16), [], "got uint8"),
-        (grey(60), [], "got shape (60,)"),
+        (gray(60, 16), [], "got uint8"),
+        (gray(60), [], "got shape (60,)"),
         (np.zeros((0, 2)), [], "is empty"),
         (np.zeros((60, 0)), [], "is empty"),
         (np.array([["a", "b"]] * 20), [], "got <U1"),
@@ -147,21 +147,21 @@ PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(sorte
         (RANDOM.normal(size=(60, 6)), ["--group", "S9"], "--group S9: expected n in 1..6"),
         (RANDOM.normal(size=(60, 6)), ["--group", "translations"], "shift the pixels of images"),
         (RANDOM.normal(size=(60, 2)), ["--events", "images"], "expected images as an array (N, H, W)"),
-        (RANDOM.normal(size=(60, 2)), ["--levels", "4"], "expected images where grey levels are given"),
+        (RANDOM.normal(size=(60, 2)), ["--levels", "4"], "expected images where gray levels are given"),
         (RANDOM.normal(size=(60, 4, 4)), ["--levels", "4"], "evenly spaced grid"),
-        (grey(60, 4, 4), ["--levels", "4"], "at most 4 grey levels"),
+        (gray(60, 4, 4), ["--levels", "4"], "at most 4 gray levels"),
         (RANDOM.normal(size=(60, 2)), ["--key", "x"], "only .npz files have keys"),
-        (grey(60, 6, 4), ["--group", "C4"], "take --group C2"),
-        (grey(60, 4, 4), ["--group", "C8"], "take --group C4, which it can, or --flow image-soft"),
-        (grey(60, 4, 4), ["--group", "SO(3)"], "for images, got SO(3)"),
-        (grey(60, 4, 4, 3), ["--group", "S3"], "for images, got S3"),
-        (grey(60, 4, 4), ["--flow", "radial"], "it is for vectors; choose --flow coupling"),
+        (gray(60, 6, 4), ["--group", "C4"], "take --group C2"),
+        (gray(60, 4, 4), ["--group", "C8"], "take --group C4, which it can, or --flow image-soft"),
+        (gray(60, 4, 4), ["--group", "SO(3)"], "for images, got SO(3)"),
+        (gray(60, 4, 4, 3), ["--group", "S3"], "for images, got S3"),
+        (gray(60, 4, 4), ["--flow", "radial"], "it is for vectors; choose --flow coupling"),
         (RANDOM.normal(size=(60, 2)), ["--flow", "image-coupling"], "it is for images; choose --flow"),
         (RANDOM.normal(size=(60, 2)), ["--flow", "coupling"], "choose --flow radial or residual or ridges"),
         (RANDOM.normal(size=(60, 2)), ["--group", "O(2)", "--flow", "ridges"], "need a finite group"),
-        (grey(60, 5, 5), ["--preset", "digits-image-coupling"], "leave --preset out"),
-        (RANDOM.normal(size=(60, 2)), ["--variational"], "expected images of grey levels"),
-        (RANDOM.normal(size=(60, 4, 4)), ["--variational"], "expected images of grey levels"),
+        (gray(60, 5, 5), ["--preset", "digits-image-coupling"], "leave --preset out"),
+        (RANDOM.normal(size=(60, 2)), ["--variational"], "expected images of gray levels"),
+        (RANDOM.normal(size=(60, 4, 4)), ["--variational"], "expected images of gray levels"),
         (RANDOM.normal(size=(60, 2)), ["--lr", "1e30", "--steps", "60"], "lower --lr (now 1e+30)"),
         (RANDOM.normal(size=(60, 2)), ["--augment", "Q3"], "got 'Q3'"),
     ],
@@ -176,7 +176,7 @@ def test_what_cannot_be_used_is_said_in_the_words_of_the_command_line(array, opt
 
 @pytest.mark.long
 def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
-    array = grey(40, 4, 4)
+    array = gray(40, 4, 4)
     assert fit(array, tmp_path, "--group", "C4") == 0
     scored = {}
     for name, other in (("as channels", array[:, None]), ("as last channel", array[..., None]), ("as is", array)):
@@ -187,8 +187,8 @@ def test_scores_need_the_numbers_that_the_flow_was_fitted_to(tmp_path, capsys):
     assert len(set(scored.values())) == 1
     np.save(tmp_path / "other.npy", array / 255)
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "other.npy")]) == 2
-    assert "256 grey levels from 0 to 255 in steps of 1" in error_of(capsys)
-    np.save(tmp_path / "other.npy", grey(40, 5, 5))
+    assert "256 gray levels from 0 to 255 in steps of 1" in error_of(capsys)
+    np.save(tmp_path / "other.npy", gray(40, 5, 5))
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "other.npy")]) == 2
     assert "expected event shape (4, 4), received (5, 5)" in error_of(capsys)
 
@@ -212,7 +212,7 @@ def test_levels_are_not_scored_by_a_flow_of_scaled_numbers(tmp_path, capsys, mon
     )  # of all test images, which takes long
     monkeypatch.setattr("pyro_gflows.experiments.runs.write_pictures", lambda *_: None)
     assert main(["fit", "digits", *options]) == 0
-    np.save(tmp_path / "levels.npy", grey(4, 8, 8, levels=17))
+    np.save(tmp_path / "levels.npy", gray(4, 8, 8, levels=17))
     capsys.readouterr()
     assert main(["score", str(tmp_path / "out"), str(tmp_path / "levels.npy")]) == 2
     assert "scaled as the command sample writes them" in error_of(capsys)

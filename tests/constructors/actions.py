@@ -29,7 +29,7 @@ SIGN_FLIPS = [torch.diag(torch.tensor([-1.0, 1.0, 1.0])), torch.diag(torch.tenso
 
 
 def interleaved() -> VectorAction:
-    """A plane, a number and a plane again: fields that repeat without being neighbours."""
+    """A plane, a number and a plane again: fields that repeat without being neighbors."""
     group = DihedralGroup(3)
     plane = MatrixRepresentation(group, group.plane())
     return VectorAction([plane, TrivialRepresentation(group), plane])

@@ -75,7 +75,7 @@ def test_a_fit_is_the_same_however_the_events_are_stored(name, dtype, tmp_path):
     for data in (points(), FORMS[name](points(), tmp_path)):
         flow = plain_flow(dtype)
         result = fit(flow, data, validation=data, settings=settings, progress=False)
-        results.append((torch.cat([p.detach().flatten() for p in flow.parameters()]), result.held_out_nll))
+        results.append((torch.cat([p.detach().flatten() for p in flow.parameters()]), result.validation_nll))
     # casting twice (array, then weights) rounds once more than casting once
     assert torch.equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
 
@@ -133,7 +133,7 @@ def test_a_large_memory_map_is_never_held_in_memory(tmp_path):
         import resource
         import numpy as np, torch
         torch.set_num_threads(1)
-        from pyro_gflows.training import FitSettings, HeldOut, fit
+        from pyro_gflows.training import FitSettings, Validation, fit
         from pyro_gflows.evaluation import nll
         from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
         path = {str(tmp_path / "large.npy")!r}
@@ -145,7 +145,7 @@ def test_a_large_memory_map_is_never_held_in_memory(tmp_path):
         array = np.load(path, mmap_mode="r")
         action = VectorAction.trivial("C1", copies=20)
         small = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
-        settings = FitSettings(steps=3, batch_size=64, held_out=HeldOut(3))
+        settings = FitSettings(steps=3, batch_size=64, validation=Validation(3))
         fit(small, array[:1000], validation=array[:1000], settings=settings, progress=False)  # what is set up once
         used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (used + 40_000_000,) * 2)

@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_gflows import EquivariantFlow, GActNorm, ImageAction, InvariantNormal, VectorAction
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.datasets.support import full_turns, off_support
-from pyro_gflows.flows import g_dequantiser
+from pyro_gflows.flows import g_dequantizer
 from pyro_gflows.targets import density
 from pyro_gflows.training import FitSettings, fit
 
@@ -30,7 +30,7 @@ SPACE = VectorAction.space("SO(3)")
 NUMBERS = VectorAction.trivial("C1", copies=4)
 
 
-def centred(x):
+def centered(x):
     return x - x.mean(1, keepdim=True)
 
 
@@ -41,15 +41,15 @@ def rotated(x, dtype):
 
 
 DEGENERATE = {
-    "centred particles": (
-        lambda d: centred(normal(4, 3, dtype=d)).flatten(1),
+    "centered particles": (
+        lambda d: centered(normal(4, 3, dtype=d)).flatten(1),
         PARTICLES,
         "subspace of dimension 9 .*sums",
     ),
-    "centred at 7": (lambda d: 7 + centred(normal(4, 3, dtype=d)).flatten(1), PARTICLES, "subspace of dimension 9"),
-    "centred, tiny": (lambda d: 1e-9 * centred(normal(4, 3, dtype=d)).flatten(1), PARTICLES, "dimension 9"),
-    "centred, many scales": (
-        lambda d: centred(normal(4, 3, dtype=d)).flatten(1) * torch.logspace(-3, 3, 12, dtype=d),
+    "centered at 7": (lambda d: 7 + centered(normal(4, 3, dtype=d)).flatten(1), PARTICLES, "subspace of dimension 9"),
+    "centered, tiny": (lambda d: 1e-9 * centered(normal(4, 3, dtype=d)).flatten(1), PARTICLES, "dimension 9"),
+    "centered, many scales": (
+        lambda d: centered(normal(4, 3, dtype=d)).flatten(1) * torch.logspace(-3, 3, 12, dtype=d),
         PARTICLES,
         "dimension 9",
     ),
@@ -116,7 +116,7 @@ def test_what_does_not_fill_the_space_is_described(name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("low", [-math.pi, 0.0, -180.0])
-def test_angles_are_recognised(low, dtype):
+def test_angles_are_recognized(low, dtype):
     turn = 360.0 if low == -180.0 else 2 * math.pi
     share = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)
     straddling = (0.15 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)) % 1
@@ -171,7 +171,7 @@ def test_the_known_densities_raise_no_alarm(name):
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
-SCALING = GreyLevels(17)
+SCALING = GrayLevels(17)
 IMAGE = ImageAction("C4", size=6)
 
 
@@ -188,16 +188,16 @@ def fit_images(x, **options):
         fit(flow, x, settings=FitSettings(steps=1, batch_size=128), progress=False, **options)
 
 
-def test_a_black_border_with_dequantisation_noise_raises_no_alarm():
-    fit_images(SCALING.dequantise(levels(), torch.Generator().manual_seed(1)))
+def test_a_black_border_with_dequantization_noise_raises_no_alarm():
+    fit_images(SCALING.dequantize(levels(), torch.Generator().manual_seed(1)))
 
 
-def test_noise_that_augmentation_or_a_dequantiser_adds_counts():
+def test_noise_that_augmentation_or_a_dequantizer_adds_counts():
     raw = SCALING.to_real(levels().float()) + SCALING.step / 2
     with pytest.raises(UserWarning, match="the same in all events"):
         fit_images(raw)
-    fit_images(raw, augment=SCALING.redequantise)
-    fit_images(raw, dequantise=g_dequantiser(IMAGE, SCALING, blocks=0, width=1))
+    fit_images(raw, augment=SCALING.redequantize)
+    fit_images(raw, dequantize=g_dequantizer(IMAGE, SCALING, blocks=0, width=1))
 
 
 # -- wherever the events come from -------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ CONSISTENT = {
 
 # the elements that these data contradict
 CONTRADICTED = {
-    "off-centre, D4": (lambda: normal(3000, 2) + torch.tensor([0.4, 0.0]), lambda: PLANE("D4"), {1, 2, 3, 5, 6, 7}),
+    "off-center, D4": (lambda: normal(3000, 2) + torch.tensor([0.4, 0.0]), lambda: PLANE("D4"), {1, 2, 3, 5, 6, 7}),
     "anisotropic, D4": (lambda: normal(3000, 2) * torch.tensor([1.0, 1.6]), lambda: PLANE("D4"), {1, 3, 5, 7}),
     "correlated, D2": (lambda: normal(3000, 2) @ torch.tensor([[1.0, 0.5], [0.0, 1.0]]), lambda: PLANE("D2"), {2, 3}),
     "three corners, D3": (

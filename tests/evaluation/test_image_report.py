@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from pyro_gflows import ImageAction, OffGridAction, g_coupling_image_flow
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.evaluation import group_bits_per_dim, image_report, invariance_errors, nll, symmetrized_nll
-from pyro_gflows.flows import DequantisedFlow, g_dequantiser
+from pyro_gflows.flows import DequantizedFlow, g_dequantizer
 from pyro_gflows.groups import parse_group
 from pyro_gflows.testing import randomize_
 from pyro_gflows.training import FitSettings, fit
 
-SCALING = GreyLevels(17, centre=0.4, gain=3.0)
+SCALING = GrayLevels(17, center=0.4, gain=3.0)
 
 
 def flow_of(group="C4"):
@@ -24,7 +24,7 @@ def images(n=20, seed=0):
     generator = torch.Generator().manual_seed(seed)
     levels = torch.randint(17, (n, 1, 4, 4), generator=generator)
     levels[:, :, 0] = 0  # not symmetric
-    return SCALING.dequantise(levels, generator)
+    return SCALING.dequantize(levels, generator)
 
 
 def test_the_figures_are_those_of_their_definitions():
@@ -51,17 +51,17 @@ def test_a_flow_with_the_symmetry_has_it_to_rounding_and_every_pose_costs_the_sa
 
 
 @pytest.mark.long
-def test_with_a_dequantiser_bounds_of_the_levels():
+def test_with_a_dequantizer_bounds_of_the_levels():
     flow, x = flow_of(), images(60)
-    dequantiser = randomize_(g_dequantiser(flow.action, SCALING, width=2), scale=0.05)
-    result = fit(flow, x, settings=FitSettings(steps=2, check_symmetry=False), dequantise=dequantiser, progress=False)
+    dequantizer = randomize_(g_dequantizer(flow.action, SCALING, width=2), scale=0.05)
+    result = fit(flow, x, settings=FitSettings(steps=2, check_symmetry=False), dequantize=dequantizer, progress=False)
     state = torch.get_rng_state()
-    report = image_report(flow, x, SCALING, dequantiser=dequantiser, draws=50, result=result)
+    report = image_report(flow, x, SCALING, dequantizer=dequantizer, draws=50, result=result)
     assert torch.equal(torch.get_rng_state(), state)
-    assert report == image_report(flow, x, SCALING, dequantiser=dequantiser, draws=50, result=result)
+    assert report == image_report(flow, x, SCALING, dequantizer=dequantizer, draws=50, result=result)
     assert report.importance_bits_per_dim < report.bits_per_dim - 0.01 and report.importance_draws == 50
     torch.manual_seed(0)
-    assert report.bits_per_dim == pytest.approx(nll(DequantisedFlow(flow, dequantiser), x) / 16 / math.log(2))
+    assert report.bits_per_dim == pytest.approx(nll(DequantizedFlow(flow, dequantizer), x) / 16 / math.log(2))
     assert report.seconds_per_step == pytest.approx(result.seconds / 2)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, GMonotone, GResidual, ImageAction, InvariantNormal, VectorAction, g_residual
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.evaluation import LogDetError, energy_report, image_report, log_det_error, nll
-from pyro_gflows.flows import DequantisedFlow, g_dequantiser, g_residual_image_flow
+from pyro_gflows.flows import DequantizedFlow, g_dequantizer, g_residual_image_flow
 from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_
@@ -141,9 +141,9 @@ def large(monkeypatch):
     return flow, exact
 
 
-def grey_images(n=30):
-    scaling, generator = GreyLevels(17, centre=0.4, gain=3.0), torch.Generator().manual_seed(0)
-    return scaling.dequantise(torch.randint(17, (n, 2, 6, 6), generator=generator), generator), scaling
+def gray_images(n=30):
+    scaling, generator = GrayLevels(17, center=0.4, gain=3.0), torch.Generator().manual_seed(0)
+    return scaling.dequantize(torch.randint(17, (n, 2, 6, 6), generator=generator), generator), scaling
 
 
 def test_the_default_of_large_events_takes_several_probes(large):
@@ -157,7 +157,7 @@ def test_the_default_of_large_events_takes_several_probes(large):
 @pytest.mark.long
 def test_an_image_report_states_it(large):
     flow, exact = large
-    x, scaling = grey_images()
+    x, scaling = gray_images()
     report, truth = image_report(flow, x, scaling), image_report(exact, x, scaling)
     assert report.log_det_standard_error == pytest.approx(log_det_error(flow, x).standard_error)
     assert report.log_det_bits_standard_error == pytest.approx(report.log_det_standard_error / 72 / math.log(2))
@@ -170,16 +170,16 @@ def test_an_image_report_states_it(large):
 
 
 @pytest.mark.long
-def test_with_a_dequantiser_the_noise_is_the_same_for_all_probes(large):
+def test_with_a_dequantizer_the_noise_is_the_same_for_all_probes(large):
     flow, _ = large
-    x, scaling = grey_images(8)
-    dequantiser = randomize_(g_dequantiser(flow.action, scaling, width=1), scale=0.5)
+    x, scaling = gray_images(8)
+    dequantizer = randomize_(g_dequantizer(flow.action, scaling, width=1), scale=0.5)
     state = torch.get_rng_state()
-    error = log_det_error(DequantisedFlow(flow, dequantiser), x)
+    error = log_det_error(DequantizedFlow(flow, dequantizer), x)
     assert torch.equal(torch.get_rng_state(), state)
     plain = log_det_error(flow, x)
     assert error.standard_error == pytest.approx(plain.standard_error, rel=0.5)
-    assert image_report(flow, x, scaling, dequantiser=dequantiser, draws=2).log_det_standard_error > 0
+    assert image_report(flow, x, scaling, dequantizer=dequantizer, draws=2).log_det_standard_error > 0
 
 
 @pytest.mark.long

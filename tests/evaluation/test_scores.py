@@ -5,7 +5,7 @@ import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal
 from pyro_gflows.actions import ImageAction, VectorAction
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.evaluation import (
     gap,
     group_bits_per_dim,
@@ -78,7 +78,7 @@ def test_group_figures_agree_with_their_definitions():
     turned = torch.stack([action.act(g, x) for g in action.elements()])
     each = torch.stack([model(images) for images in turned])
     assert torch.equal(group_log_probs(model, x, action), each)
-    scaling = GreyLevels(17, gain=2.0)
+    scaling = GrayLevels(17, gain=2.0)
     expected = scaling.bits_per_dim(-float(each.mean()), pixels=2)
     assert group_bits_per_dim(model, x, action, scaling=scaling) == pytest.approx(expected)
     symmetrized = -float(each.exp().mean(0).log().mean())

@@ -9,9 +9,9 @@ from pyro_gflows.datasets import DataSet
 from pyro_gflows.experiments import runs as experiments
 from pyro_gflows.experiments.presets import Preset
 from pyro_gflows.serialization import load
-from pyro_gflows.training import Adam, FitSettings, HeldOut
+from pyro_gflows.training import Adam, FitSettings, Validation
 
-SETTINGS = FitSettings(steps=4, batch_size=8, optimizer=Adam(lr=1e-2), held_out=HeldOut(2), checkpoint_every=1)
+SETTINGS = FitSettings(steps=4, batch_size=8, optimizer=Adam(lr=1e-2), validation=Validation(2), checkpoint_every=1)
 PRESET = Preset("small", "cloud", "C4", "ridges", {"blocks": 1, "terms": 1, "knots": 4}, SETTINGS)
 
 
@@ -29,7 +29,7 @@ def test_a_finished_run_is_read(data, tmp_path, monkeypatch):
     first = finish(PRESET, data, tmp_path)
     monkeypatch.setattr(experiments, "fit", None)  # nothing can train any more
     assert finish(PRESET, data, tmp_path) == first
-    assert [step for step, _ in first["held_out_curve"]] == [2, 4]
+    assert [step for step, _ in first["validation_curve"]] == [2, 4]
 
 
 def test_a_killed_run_ends_as_an_unbroken_one(data, tmp_path):

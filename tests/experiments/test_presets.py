@@ -120,11 +120,11 @@ def test_a_recipe_for_other_data_keeps_to_the_symmetry_of_the_data():
     assert (chosen.name, chosen.group, chosen.data) == ("rings", "C2", "checkerboard")
     arguments.preset, arguments.lr = "digits-image-coupling", 0.5
     chosen = recipe(arguments, load_data("checkerboard"))
-    assert chosen.logit is None  # there are no grey levels
+    assert chosen.logit is None  # there are no gray levels
     assert chosen.settings.optimizer.lr == 0.5 and chosen.settings.optimizer.clip_norm == 50.0
 
 
-def test_the_demo_is_labelled_as_shortened_and_pairs_every_flow_with_its_plain_twin():
+def test_the_demo_is_labeled_as_shortened_and_pairs_every_flow_with_its_plain_twin():
     assert all(preset.shortened and preset.name.endswith("-short") for preset in DEMO)
     for preset in DEMO:
         assert preset.settings.steps < PRESETS[preset_for(preset.data, flow=preset.flow).name].settings.steps

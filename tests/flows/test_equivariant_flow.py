@@ -78,7 +78,7 @@ def test_the_action_of_the_data_is_the_last_ones():
     assert str(image) in repr(flow)
 
 
-def test_initialize_standardises_the_base_side():
+def test_initialize_standardizes_the_base_side():
     flow = EquivariantFlow(InvariantNormal(D8), [GActNorm(D8)])
     y = 9 * torch.randn(500, 2)
     flow.initialize(y)

@@ -19,7 +19,7 @@ from tests.constructors import events, training_steps
 
 ACTIONS = {
     "D4": ImageAction("D4", 1, size=4),
-    "C4, colours": ImageAction("C4", 2, size=4),
+    "C4, colors": ImageAction("C4", 2, size=4),
     "no symmetry": ImageAction("C1", 1, size=4),
     "shifts": ImageAction.translations(1, size=4, step=2),
 }

@@ -27,7 +27,7 @@ from pyro_gflows.testing import assert_bijective, assert_invariant, randomize_
 from tests.constructors import events, training_steps
 
 CASES = {  # what the networks carry, what is exact, scales
-    "C8, colours": (OffGridAction("C8", 2, size=4), ImageAction("C4", 2, size=4), 2),
+    "C8, colors": (OffGridAction("C8", 2, size=4), ImageAction("C4", 2, size=4), 2),
     "D8": (OffGridAction("D8", 1, size=4), ImageAction("D4", 1, size=4), 1),
     "SO(2)": (OffGridAction("SO(2)", 1, size=4), ImageAction("C4", 1, size=4), 1),
     "C4 on the grid": (ImageAction("C4", 1, size=4), ImageAction("C1", 1, size=4), 2),

@@ -18,8 +18,8 @@ FACTORS = SitesAction(SIGNS, {"loadings": VectorAction.signs(2, copies=3), "scor
 
 def mixture_data(dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    centres = torch.tensor([-3.0, 0.0, 3.0]).repeat(6)
-    return (centres + 0.5 * torch.randn(18, generator=generator)).to(dtype)
+    centers = torch.tensor([-3.0, 0.0, 3.0]).repeat(6)
+    return (centers + 0.5 * torch.randn(18, generator=generator)).to(dtype)
 
 
 def plain_mixture(x):

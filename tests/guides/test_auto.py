@@ -55,7 +55,7 @@ def asymmetry(guide, z):
 
 @pytest.mark.long
 @pytest.mark.parametrize("steps", [0, 20])
-def test_no_relabelling_changes_the_density(dtype, steps):
+def test_no_relabeling_changes_the_density(dtype, steps):
     guide = mixture_guide(dtype)
     train(guide, mixture, mixture_data(dtype), steps)
     z = guide.flow.dist.sample((50,)).clone()
@@ -308,7 +308,7 @@ def test_medians_are_given_for_what_the_group_leaves_alone():
         guide.quantiles([0.5], sites=["sigma"])
 
 
-def test_draws_of_a_guide_are_relabelled():
+def test_draws_of_a_guide_are_relabeled():
     guide = mixture_guide()
     draws = Predictive(mixture, guide=guide, num_samples=50, parallel=True, return_sites=[*LABELS.sites])(
         mixture_data()

@@ -178,7 +178,7 @@ def test_own_draws_fit_them(model):
     draws = 2.0 * torch.randn(1_000_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     likelihood = by_hand(model, draws) - normal(0.0, 2.0).log_prob(draws).sum(-1)
     evidence = float(likelihood.logsumexp(0)) - math.log(len(draws))
-    assert report.log_normaliser == pytest.approx(evidence, abs=0.15)
+    assert report.log_normalizer == pytest.approx(evidence, abs=0.15)
 
 
 def test_a_reverse_divergence_says_what_to_do():

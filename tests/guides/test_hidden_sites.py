@@ -56,7 +56,7 @@ def skip(*args, **kwargs):
 BLIND = {
     "expose": poutine.block(model, expose=["means"]),
     "expose a function": skip,
-    "expose, reparametrised": poutine.block(poutine.reparam(model, config={}), expose=["means"]),
+    "expose, reparametrized": poutine.block(poutine.reparam(model, config={}), expose=["means"]),
     "hide": poutine.block(model, hide=["x", "scale"]),
     "hide observed alone": poutine.block(model, hide=["x"]),
     "hide types": poutine.block(model, hide_types=["observe"]),
@@ -133,8 +133,8 @@ def test_joint_with_the_other_sites_held_fixed_is_the_right_call(part):
     difference = guide.log_density()(z) - prior_free(z, scale)
     torch.testing.assert_close(difference, difference[:1].expand(4))  # the prior of the fixed scale
     # the mode search saw the data: the components are at the three clusters, not at the prior's mode 0
-    centre = guide.flow.base._placed.centre.sort().values
-    torch.testing.assert_close(centre, torch.tensor([-2.0, 0.2, 2.2], dtype=torch.float64), rtol=0, atol=0.2)
+    center = guide.flow.base._placed.center.sort().values
+    torch.testing.assert_close(center, torch.tensor([-2.0, 0.2, 2.2], dtype=torch.float64), rtol=0, atol=0.2)
     settings = FitSettings(steps=5, batch_size=16)
     report = fit_energy(guide.flow, guide.log_density(), settings=settings, progress=False)
     assert report.ess > 0.1

@@ -129,7 +129,7 @@ def test_fit_energy_trains_a_guide():
     # the evidence: x is normal with mean 0 and covariance 12 + 1 on the diagonal, 12 off it
     covariance = torch.full((2, 2), 12.0) + torch.eye(2)
     evidence = dist.MultivariateNormal(torch.zeros(2), covariance).log_prob(x)
-    assert report.ess > 0.8 and report.log_normaliser == pytest.approx(evidence.item(), abs=0.05), report
+    assert report.ess > 0.8 and report.log_normalizer == pytest.approx(evidence.item(), abs=0.05), report
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,9 @@ def test_the_report_of_a_fit_is_that_of_all_data():
     guide = guide_of(one_plate, 2, base=base)
     settings = FitSettings(steps=150, batch_size=64, optimizer=Adam(lr=0.05))
     report = fit_energy(guide.flow, guide.log_density(2), settings=settings, progress=False)
-    assert report.noise == 0 and report.log_normaliser == pytest.approx(evidence(), abs=0.5), report
+    assert report.noise == 0 and report.log_normalizer == pytest.approx(evidence(), abs=0.5), report
     again = energy_report(guide.flow, guide.log_density(2))
-    assert again.log_normaliser == pytest.approx(report.log_normaliser, abs=1e-9)
+    assert again.log_normalizer == pytest.approx(report.log_normalizer, abs=1e-9)
 
 
 def test_a_random_log_density_gets_no_figures():
@@ -122,7 +122,7 @@ def test_a_random_log_density_gets_no_figures():
     energy = guide.log_density(2)
     with pytest.warns(UserWarning, match="no report: log_density changes by .* nats from call to call"):
         report = energy_report(guide.flow, lambda z: energy(z))
-    assert report.noise > 1 and math.isnan(report.log_normaliser) and math.isnan(report.ess)
+    assert report.noise > 1 and math.isnan(report.log_normalizer) and math.isnan(report.ess)
     assert not report.importance.is_reliable and str(report).startswith("no report: log_density changes by")
 
 

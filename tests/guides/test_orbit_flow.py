@@ -68,7 +68,7 @@ def test_bad_input_says_what_was_expected():
 
 @pytest.mark.long
 def test_a_guide_for_a_mixture_is_trained_and_exactly_invariant():
-    """Label switching: a mode is found at the start, and no relabelling changes the trained density."""
+    """Label switching: a mode is found at the start, and no relabeling changes the trained density."""
     pyro.set_rng_seed(0)
     data = mixture_data(torch.float64)
     guide = AutoGFlow(

@@ -1,4 +1,4 @@
-"""Relabelled draws: every draw moved jointly over its sites, to where the others are."""
+"""Relabeled draws: every draw moved jointly over its sites, to where the others are."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_shuffled_draws_come_back_in_one_order():
 
 
 @pytest.mark.long
-def test_draws_are_relabelled_on_their_device(device):
+def test_draws_are_relabeled_on_their_device(device):
     draws = {"means": shuffled_means(50), "locations": torch.randn(50, 4, 2)}
     expected = orbit_representative(draws, ACTION)
     moved = orbit_representative({name: values.to(device) for name, values in draws.items()}, ACTION)

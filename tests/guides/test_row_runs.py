@@ -143,8 +143,8 @@ def test_an_orbit_flow_starts_at_a_mode_of_them_and_trains():
     model, joint = MIXTURES["components in a plate"]
     guide = guide_of(model, LABELS, X, joint=joint, base=lambda a: OrbitFlow(a, steps=2, width=8))
     energy = guide.log_density(X)
-    centre = guide.flow.base._placed.centre.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(energy(centre[None]).sum(), centre)
+    center = guide.flow.base._placed.center.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(energy(center[None]).sum(), center)
     assert slope.abs().max() < 0.1
     report = fit_energy(guide.flow, energy, settings=FitSettings(steps=5, batch_size=16), progress=False)
     assert report.reverse_kl < 4.0

@@ -119,8 +119,8 @@ def test_modes_are_looked_for_from_there():
         AutoGFlow(needle, ACTION, base=OrbitFlow, check="skip")
     start = init_to_value(values={"means": far[[2, 0, 1]]})
     guide = AutoGFlow(needle, ACTION, base=OrbitFlow, check="raise", init_loc_fn=start)
-    centre = guide.flow.base._placed.centre.sort().values
-    assert (centre - far).abs().max() < 0.5
+    center = guide.flow.base._placed.center.sort().values
+    assert (center - far).abs().max() < 0.5
     z = guide.flow.base.sample((200,))
     assert guide.log_density()(z).isfinite().double().mean() > 0.8
 

@@ -35,7 +35,7 @@ def mixture(x):
         pyro.sample("x", components(means, scale), obs=x)
 
 
-def labelled_mixture(x):
+def labeled_mixture(x):
     """The same, with the labels as discrete sites."""
     means, scale = globals_()
     with pyro.plate("data", len(x)):

@@ -10,7 +10,7 @@ from pyro.infer import (
     TraceMeanField_ELBO,
 )
 
-from tests.machinery.models import CASES, DATA, backward, labelled_mixture, loss_and_gradient, mixture, nudge
+from tests.machinery.models import CASES, DATA, backward, labeled_mixture, loss_and_gradient, mixture, nudge
 
 ALPHA = 0.5
 PARTICLES = 5
@@ -29,7 +29,7 @@ ELBOS = {
     "Trace": (Trace_ELBO, mixture, mean_bound),
     "TraceMeanField": (TraceMeanField_ELBO, mixture, mean_bound),
     "TraceGraph": (TraceGraph_ELBO, mixture, mean_bound),
-    "TraceEnum": (TraceEnum_ELBO, labelled_mixture, mean_bound),
+    "TraceEnum": (TraceEnum_ELBO, labeled_mixture, mean_bound),
     "Renyi": (lambda **options: RenyiELBO(alpha=ALPHA, **options), mixture, renyi_bound),
 }
 

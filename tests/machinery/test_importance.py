@@ -30,7 +30,7 @@ def test_exact_posterior_by_pyros_importance(capsys):
 
 
 @pytest.mark.long
-def test_vectorised_weights_are_those_of_single_draws():
+def test_vectorized_weights_are_those_of_single_draws():
     """In law: of the mean of the log-weights, which is the ELBO."""
     guide = make_guide(exact=False)
     together = log_weights(guide, 400)

@@ -25,8 +25,8 @@ from pyro.infer.reparam import NeuTraReparam
 from pyro_gflows import EquivariantFlow, InvariantNormal, IrrepSplit, VectorAction
 from pyro_gflows.numerics import RouletteLogDet
 from pyro_gflows.testing import randomize_
-from pyro_gflows.transforms import GActNorm, MatrixExponential, g_autoregressive, g_coupling, g_radial, g_residual
-from tests.machinery.models import CASES, DATA, labelled_mixture, loss_and_gradient, mixture, nudge
+from pyro_gflows.transforms import GActNorm, MatrixScale, g_autoregressive, g_coupling, g_radial, g_residual
+from tests.machinery.models import CASES, DATA, labeled_mixture, loss_and_gradient, mixture, nudge
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -34,7 +34,7 @@ PAIRS = {
     "Trace": (JitTrace_ELBO, Trace_ELBO, mixture),
     "TraceMeanField": (JitTraceMeanField_ELBO, TraceMeanField_ELBO, mixture),
     "TraceGraph": (JitTraceGraph_ELBO, TraceGraph_ELBO, mixture),
-    "TraceEnum": (JitTraceEnum_ELBO, TraceEnum_ELBO, labelled_mixture),
+    "TraceEnum": (JitTraceEnum_ELBO, TraceEnum_ELBO, labeled_mixture),
 }
 ROWS = VectorAction.rows("S3")
 SPLIT = IrrepSplit(ROWS)
@@ -43,7 +43,7 @@ FAMILIES = {
     "autoregressive": lambda: g_autoregressive(ROWS, split=SPLIT, width=2, fast="sample"),
     "autoregressive, to score": lambda: g_autoregressive(ROWS, split=SPLIT, width=2),
     "coupling": lambda: g_coupling(ROWS, split=SPLIT, width=2),
-    "matrix exponential": lambda: g_coupling(ROWS, split=SPLIT, width=2, transformer=MatrixExponential),
+    "matrix exponential": lambda: g_coupling(ROWS, split=SPLIT, width=2, transformer=MatrixScale),
     "radial": lambda: g_radial(ROWS, bins=4),
     "residual": lambda: g_residual(ROWS, fast="sample"),
 }
@@ -65,7 +65,7 @@ def assert_agree(elbos, model, guide, parameters):
         received, expected = (
             loss_and_gradient(lambda elbo=elbo: evaluate(elbo), parameters, seed) for elbo in (jit, eager)
         )
-        # the optimised graph of a second run has formulas of its own, good to about 1e-7
+        # the optimized graph of a second run has formulas of its own, good to about 1e-7
         torch.testing.assert_close(received, expected, rtol=1e-5, atol=1e-6)
         assert expected[1].abs().max() > 0.1
 

@@ -72,7 +72,7 @@ def test_nuts_with_a_flow_prior(layers):
 
 @pytest.mark.parametrize("layers", LAYERS)
 def test_a_flow_prior_seen_from_outside(layers):
-    """Without reparameterisation: the flow's own log-det is in the score, the same number every time."""
+    """Without reparameterization: the flow's own log-det is in the score, the same number every time."""
     flow = flow_of(layers)
 
     def model():

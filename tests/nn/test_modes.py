@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from pyro_gflows.actions import ImageAction
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.evaluation import energy_report, image_report, invariance_error, log_probs, nll
 from pyro_gflows.evaluation.scores import evaluating, gap, group_log_probs, invariance_report, symmetrized_nll
-from pyro_gflows.flows import g_coupling_image_flow, g_dequantiser
+from pyro_gflows.flows import g_coupling_image_flow, g_dequantizer
 from pyro_gflows.targets import EightGaussians
-from pyro_gflows.training import FitSettings, HeldOut, OwnDraws, fit, fit_energy
+from pyro_gflows.training import FitSettings, OwnDraws, Validation, fit, fit_energy
 from tests.small_flows import points, small_flow
 
 
@@ -26,7 +26,7 @@ def seeded():
 
 
 X = points(40)
-LEVELS = GreyLevels(17)
+LEVELS = GrayLevels(17)
 
 SCORES = {
     "log_probs": lambda flow: log_probs(flow, X),
@@ -59,14 +59,14 @@ def test_scores_leave_every_layer_in_its_own_mode(name, whole):
     assert modes(flow) == before
 
 
-@pytest.mark.parametrize("dequantised", [False, True])
+@pytest.mark.parametrize("dequantized", [False, True])
 @pytest.mark.parametrize("whole", [True, False], ids=["in training", "in evaluation"])
-def test_the_report_on_images_leaves_every_layer_in_its_own_mode(whole, dequantised):
+def test_the_report_on_images_leaves_every_layer_in_its_own_mode(whole, dequantized):
     flow = mixed(image_flow(), whole)
-    noise = g_dequantiser(ImageAction("C4", size=4), LEVELS, width=2).train(not whole) if dequantised else None
+    noise = g_dequantizer(ImageAction("C4", size=4), LEVELS, width=2).train(not whole) if dequantized else None
     before = modes(flow), None if noise is None else modes(noise)
-    images = LEVELS.dequantise(torch.randint(17, (3, 1, 4, 4)))
-    image_report(flow, images, LEVELS, dequantiser=noise, draws=2)
+    images = LEVELS.dequantize(torch.randint(17, (3, 1, 4, 4)))
+    image_report(flow, images, LEVELS, dequantizer=noise, draws=2)
     assert (modes(flow), None if noise is None else modes(noise)) == before
 
 
@@ -95,7 +95,13 @@ def test_looks_at_held_out_data_leave_a_layer_in_its_own_mode():
         seen.append(layer.training)
         return points(n)
 
-    fit(flow, sampler, validation=X, settings=FitSettings(steps=5, batch_size=16, held_out=HeldOut(1)), progress=False)
+    fit(
+        flow,
+        sampler,
+        validation=X,
+        settings=FitSettings(steps=5, batch_size=16, validation=Validation(1)),
+        progress=False,
+    )
     assert all(seen[:2]) and len(seen) > 4 and not any(seen[2:])
     assert not any(modes(flow))  # a fitted flow is in evaluation
 

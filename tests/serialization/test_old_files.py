@@ -16,7 +16,7 @@ from pyro_gflows.serialization import load, migrations, save
 from pyro_gflows.serialization.files import read_tensors, write_tensors
 from pyro_gflows.serialization.migrations import FORMAT, RENAMED, migrate
 from pyro_gflows.serialization.registry import registered_classes, same_description
-from pyro_gflows.training import FitSettings, HeldOut, fit
+from pyro_gflows.training import FitSettings, Validation, fit
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from pyro_gflows.transforms import GActNorm, GResidual
 
@@ -104,7 +104,7 @@ def assert_it_goes_on(folder):
     expected = recorded(STOPPED)
     x = expected["x"]
     settings = FitSettings(
-        steps=8, batch_size=8, seed=3, ema_decay=0.9, held_out=HeldOut(every=2, patience=5), checkpoint_every=2
+        steps=8, batch_size=8, seed=3, ema_decay=0.9, validation=Validation(every=2, patience=5), checkpoint_every=2
     )
 
     def jitter(x, generator):

@@ -77,10 +77,10 @@ def test_eight_gaussians_agree_with_an_independent_mixture():
     target = density("8gaussians")
     x = torch.randn(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     angles = torch.arange(8, dtype=torch.float64) * math.pi / 4
-    centres = 4 / 1.414 * torch.stack([angles.cos(), angles.sin()], -1)
+    centers = 4 / 1.414 * torch.stack([angles.cos(), angles.sin()], -1)
     mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(torch.ones(8, dtype=torch.float64)),
-        torch.distributions.Independent(torch.distributions.Normal(centres, 0.5 / 1.414), 1),
+        torch.distributions.Independent(torch.distributions.Normal(centers, 0.5 / 1.414), 1),
     )
     assert torch.allclose(target.log_prob(x), mixture.log_prob(x), atol=1e-12)
 

@@ -9,7 +9,7 @@ import torch
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, OrbitMixture, VectorAction
 from pyro_gflows.evaluation import nll
 from pyro_gflows.serialization.files import read_tensors
-from pyro_gflows.training import FitSettings, ForwardKL, HeldOut, OneCycle, fit, fit_energy
+from pyro_gflows.training import FitSettings, ForwardKL, OneCycle, Validation, fit, fit_energy
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from tests.small_flows import points, small_flow
 
@@ -25,7 +25,7 @@ def squares(x):
 
 
 def likelihood(flow, steps, **options):
-    settings = FitSettings(steps=steps, batch_size=64, held_out=HeldOut(4), checkpoint_every=3)
+    settings = FitSettings(steps=steps, batch_size=64, validation=Validation(4), checkpoint_every=3)
     return fit(flow, points(), validation=points(50, seed=1), settings=settings, progress=False, **options)
 
 
@@ -44,8 +44,8 @@ def test_a_callback_sees_step_losses_and_flow_after_every_step(train):
     result = train(flow, 9, callbacks=lambda step, losses, it: seen.append((step, losses, it is flow, weights(it))))
     assert [step for step, *_ in seen] == list(range(1, 10)) and all(same for _, _, same, _ in seen)
     assert [(step, losses["train"]) for step, losses, *_ in seen] == result.train_curve
-    held_out = [(step, losses["held_out"]) for step, losses, *_ in seen if "held_out" in losses]
-    assert held_out == result.held_out_curve
+    validation = [(step, losses["validation"]) for step, losses, *_ in seen if "validation" in losses]
+    assert validation == result.validation_curve
     assert all(not torch.equal(a[3], b[3]) for a, b in itertools.pairwise(seen))
 
 
@@ -150,8 +150,8 @@ def test_the_schedule_of_a_longer_run_is_read_over_all_its_steps(tmp_path):
 
 def test_a_run_that_ran_out_of_patience_goes_on_with_new_patience(tmp_path):
     def go(steps, **options):
-        held_out = HeldOut(every=1, patience=3)
-        settings = FitSettings(steps=steps, batch_size=16, held_out=held_out)
+        validation = Validation(every=1, patience=3)
+        settings = FitSettings(steps=steps, batch_size=16, validation=validation)
         flow = plain_flow()
         return fit(
             flow,
@@ -169,7 +169,7 @@ def test_a_run_that_ran_out_of_patience_goes_on_with_new_patience(tmp_path):
     assert again.steps == first.steps and again.stopped_early
     more = go(first.steps + 2, resume=True)
     assert more.steps == first.steps + 2
-    assert more.held_out_nll <= first.held_out_nll
+    assert more.validation_nll <= first.validation_nll
 
 
 def test_which_runs_do_not_go_on(tmp_path):

@@ -17,9 +17,9 @@ from pyro_gflows.training import (
     FitDiverged,
     FitSettings,
     ForwardKL,
-    HeldOut,
     OneCycle,
     Ramp,
+    Validation,
     fit_energy,
 )
 from pyro_gflows.transforms import GActNorm, g_residual
@@ -49,7 +49,7 @@ def test_an_equivariant_flow_learns_four_corners():
     samples = CORNERS.sample((1000,))
     report = fit_energy(flow, CORNERS.log_prob, settings=settings(60), samples=samples, progress=False)
     assert before.ess < 0.1 and report.ess > 0.4 and report.reverse_kl < 2.5
-    assert abs(report.log_normaliser) < 0.1
+    assert abs(report.log_normalizer) < 0.1
     assert 0 < report.forward_nll + CORNERS.log_prob(samples).mean() < 2.5 and report.forward_nll_error > 0
     assert report.run.steps == 60 and not flow.training
     assert "ESS" in str(report) and "forward NLL" in str(report)
@@ -69,11 +69,11 @@ def test_a_symmetrized_flow_and_an_orbit_mixture_learn_them_too():
         assert report.ess > 0.98, report
 
 
-def test_the_report_of_a_perfect_fit_knows_the_normaliser():
+def test_the_report_of_a_perfect_fit_knows_the_normalizer():
     flow = EquivariantFlow(InvariantNormal(PLANE), [GActNorm(PLANE)]).double()
     report = energy_report(flow, lambda x: -0.5 * x.square().sum(-1) + 3.0, draws=500, samples=flow.dist.sample((50,)))
     assert report.ess == pytest.approx(1) and report.reverse_kl == pytest.approx(0, abs=1e-12)
-    assert report.log_normaliser == pytest.approx(3 + math.log(2 * math.pi), abs=1e-12)
+    assert report.log_normalizer == pytest.approx(3 + math.log(2 * math.pi), abs=1e-12)
     assert report.reverse_nll == pytest.approx(flow.dist.base_dist.entropy().item(), abs=0.2)
     assert report.forward_nll == pytest.approx(report.reverse_nll, abs=0.5)
 
@@ -99,7 +99,7 @@ def left_mode(*, steps=50, **options):
 @pytest.mark.long
 def test_forward_nll_shows_the_mode_that_reverse_divergence_drops():
     report = left_mode()
-    assert report.ess > 0.95 and report.log_normaliser == pytest.approx(-math.log(2), abs=0.02)
+    assert report.ess > 0.95 and report.log_normalizer == pytest.approx(-math.log(2), abs=0.02)
     assert report.forward_nll > 10.0
 
 
@@ -115,13 +115,13 @@ def test_forward_nll_shows_the_mode_that_reverse_divergence_drops():
 )
 def test_mixing_finds_it(mixing):
     report = left_mode(mixing=mixing())
-    assert report.forward_nll < 5.0 and abs(report.log_normaliser) < 0.1, report
+    assert report.forward_nll < 5.0 and abs(report.log_normalizer) < 0.1, report
 
 
 @pytest.mark.long
 def test_a_hot_start_finds_it():
     report = left_mode(annealing=Ramp(start=0.02, until=0.6), steps=100)
-    assert report.forward_nll < 5.0 and abs(report.log_normaliser) < 0.1, report
+    assert report.forward_nll < 5.0 and abs(report.log_normalizer) < 0.1, report
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def squares(x):
         (small_flow(), lambda x: squares(x.detach()), {}, ValueError, "differentiate"),
         (small_flow(), squares, {"samples": torch.zeros(5, 3)}, ValueError, "samples: expected event shape"),
         (small_flow(), squares, {"settings": 100}, TypeError, "FitSettings"),
-        (small_flow(), squares, {"settings": FitSettings(held_out=HeldOut(patience=1))}, ValueError, "held-out"),
+        (small_flow(), squares, {"settings": FitSettings(validation=Validation(patience=1))}, ValueError, "held-out"),
         (small_flow(), squares, {"resume": True}, ValueError, "folder to resume from"),
     ],
 )

@@ -12,7 +12,7 @@ from pyro_gflows.evaluation import invariance_error, log_probs, nll
 from pyro_gflows.serialization import load, save
 from pyro_gflows.serialization.files import read_tensors
 from pyro_gflows.targets import density
-from pyro_gflows.training import Adam, Constant, FitDiverged, FitSettings, HeldOut, OneCycle, fit, random_elements
+from pyro_gflows.training import Adam, Constant, FitDiverged, FitSettings, OneCycle, Validation, fit, random_elements
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from tests.small_flows import points, small_flow
 
@@ -31,8 +31,8 @@ def test_the_likelihood_rises_and_every_parameter_moves():
     before = {name: p.detach().clone() for name, p in flow.named_parameters()}
     start = nll(flow, points(seed=1))
     _, result = run(flow, settings=FitSettings(steps=150, batch_size=200), validation=points(seed=1))
-    assert result.held_out_nll is not None and result.held_out_nll < start - 0.3
-    assert result.held_out_nll == pytest.approx(nll(flow, points(seed=1)), abs=1e-12)
+    assert result.validation_nll is not None and result.validation_nll < start - 0.3
+    assert result.validation_nll == pytest.approx(nll(flow, points(seed=1)), abs=1e-12)
     assert not flow.training
     for name, p in flow.named_parameters():
         assert p.numel() == 0 or not torch.equal(p, before[name]), name
@@ -83,22 +83,26 @@ def test_clipping_is_over_all_parameters_together():
 
 def test_an_early_stop_returns_the_best_weights():
     settings = FitSettings(
-        steps=400, batch_size=16, optimizer=Adam(lr=0.05), schedule=Constant(), held_out=HeldOut(every=5, patience=2)
+        steps=400,
+        batch_size=16,
+        optimizer=Adam(lr=0.05),
+        schedule=Constant(),
+        validation=Validation(every=5, patience=2),
     )
     _, result = run(data=points(16), settings=settings, validation=points(500, seed=1))
     assert result.stopped_early and result.steps < 400
-    assert result.held_out_nll == pytest.approx(min(value for _, value in result.held_out_curve), abs=1e-12)
+    assert result.validation_nll == pytest.approx(min(value for _, value in result.validation_curve), abs=1e-12)
 
 
 @pytest.mark.long
 def test_averaged_weights_are_returned_and_validated(tmp_path):
-    settings = FitSettings(steps=30, batch_size=64, ema_decay=0.9, held_out=HeldOut(every=30))
+    settings = FitSettings(steps=30, batch_size=64, ema_decay=0.9, validation=Validation(every=30))
     flow, result = run(settings=settings, folder=tmp_path, validation=points(seed=1))
     stored, _ = read_tensors(tmp_path / CHECKPOINT)
     for name, p in flow.named_parameters():
         assert torch.equal(p, stored[f"average/{name}"])
         assert p.numel() == 0 or not torch.equal(p, stored[f"flow/{name}"])
-    assert result.held_out_curve == [(30, result.held_out_nll)]
+    assert result.validation_curve == [(30, result.validation_nll)]
 
 
 def test_augmentation_moves_every_event_by_its_own_element():
@@ -113,10 +117,10 @@ def test_augmentation_moves_every_event_by_its_own_element():
 @pytest.mark.long
 def test_runs_resumes_and_scores_on_any_device(device, tmp_path):
     flow = small_flow().to(device)
-    settings = FitSettings(steps=8, batch_size=64, ema_decay=0.9, held_out=HeldOut(every=2, patience=9))
+    settings = FitSettings(steps=8, batch_size=64, ema_decay=0.9, validation=Validation(every=2, patience=9))
     for resume in (False, True):
         _, result = run(flow, settings=settings, validation=points(seed=1), folder=tmp_path, resume=resume)
-    assert result.held_out_nll is not None and result.steps == 8
+    assert result.validation_nll is not None and result.steps == 8
     x = points(20, seed=2).to(device)
     assert log_probs(flow, x).device.type == device.type
     assert invariance_error(flow, x, flow.action) < 1e-10
@@ -140,7 +144,7 @@ def test_nan_in_a_batch_stops_at_the_last_good_checkpoint(tmp_path):
     settings = FitSettings(steps=40, batch_size=64, checkpoint_every=10)
     flow = small_flow()
     with pytest.raises(FitDiverged, match=r"step 26 .*sampler or augmentation.*checkpoint of step 20"):
-        # call 1 is the batch that initialises
+        # call 1 is the batch that initializes
         run(flow, settings=settings, folder=tmp_path, augment=poisoned(28, math.nan))
     stored, description = read_tensors(tmp_path / CHECKPOINT)
     assert description["progress"]["step"] == 20
@@ -186,7 +190,11 @@ def with_nan(row):
         ({"data": lambda n, generator: torch.zeros(n, 3)}, ValueError, r"the first batch: expected event shape \(2,\)"),
         ({"validation": with_nan(3)}, ValueError, "validation: row 3"),
         ({"resume": True}, ValueError, "expected a folder to resume from"),
-        ({"settings": FitSettings(held_out=HeldOut(patience=1))}, ValueError, "early stopping needs held-out data"),
+        (
+            {"settings": FitSettings(validation=Validation(patience=1))},
+            ValueError,
+            "early stopping needs validation",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_training(arguments, error, message):
@@ -208,7 +216,7 @@ def test_a_folder_that_is_not_writable_is_refused_before_training(tmp_path):
         lambda: Adam(lr=0.0),
         lambda: Adam(clip_norm=-1.0),
         lambda: OneCycle(warmup=0.0),
-        lambda: HeldOut(every=0),
+        lambda: Validation(every=0),
     ],
 )
 def test_impossible_settings_are_refused(make):

@@ -21,8 +21,8 @@ from pyro_gflows import (
     g_residual,
     g_residual_image_flow,
 )
-from pyro_gflows.datasets import GreyLevels
-from pyro_gflows.flows import g_dequantiser
+from pyro_gflows.datasets import GrayLevels
+from pyro_gflows.flows import g_dequantizer
 from pyro_gflows.serialization import load, save
 from pyro_gflows.training import Adam, Constant, FitSettings, OwnDraws, fit, fit_energy
 from pyro_gflows.transforms import DataDependentTransform, GCoupling, GOrbitNorm
@@ -268,13 +268,13 @@ def test_a_second_stage_with_trained_noise():
     action = ImageAction("C4", size=4)
     torch.manual_seed(0)
     flow = g_coupling_image_flow(action, scales=1, blocks=1, width=1, depth=1)
-    scaling = GreyLevels(17)
-    x = scaling.dequantise(torch.randint(17, (32, 1, 4, 4)))
-    noise = g_dequantiser(action, scaling, blocks=1, width=1)
-    fit(flow, x, settings=MOVING, dequantise=noise, progress=False)
+    scaling = GrayLevels(17)
+    x = scaling.dequantize(torch.randint(17, (32, 1, 4, 4)))
+    noise = g_dequantizer(action, scaling, blocks=1, width=1)
+    fit(flow, x, settings=MOVING, dequantize=noise, progress=False)
     before = values_of(flow)
     settings = FitSettings(steps=1, batch_size=32, optimizer=Adam(lr=1e-12), schedule=Constant())
-    fit(flow, x[:4], settings=settings, dequantise=noise, progress=False)
+    fit(flow, x[:4], settings=settings, dequantize=noise, progress=False)
     torch.testing.assert_close(values_of(flow), before, rtol=0, atol=1e-6)
 
 
@@ -288,7 +288,7 @@ def test_flow_initialize_itself_always_sets():
 
 
 def test_flows_with_a_context():
-    """Amortised flows are set by flow.initialize(x, context), and then left alone by whatever follows."""
+    """Amortized flows are set by flow.initialize(x, context), and then left alone by whatever follows."""
     action = VectorAction.plane("D4", copies=2)
     corners = VectorAction.regular("D4")
     layers = [GActNorm(action), GCoupling(CoordinateSplit(action), context_action=corners, width=2, depth=1)]

@@ -95,7 +95,7 @@ def first_step(optimizer):
     flow.initialize(points(64))
     before = weights(flow)
     settings = FitSettings(steps=1, batch_size=64, optimizer=optimizer, schedule=Constant())
-    fit(flow, points(64), settings=settings, progress=False)  # one batch, so that initialising again changes nothing
+    fit(flow, points(64), settings=settings, progress=False)  # one batch, so that initializing again changes nothing
     return weights(flow) - before, before
 
 
@@ -135,7 +135,7 @@ def test_the_returned_weights_are_the_average_of_those_of_the_steps():
     start = []
 
     def augment(x, generator):
-        start.append(weights(flow))  # the second call is that of the first step, after the flow was initialised
+        start.append(weights(flow))  # the second call is that of the first step, after the flow was initialized
         return x
 
     def watch(step, losses, flow):

@@ -68,7 +68,7 @@ CASES = {
 
 
 def target(x):
-    """Without any symmetry, so that no error can cancel; not normalised."""
+    """Without any symmetry, so that no error can cancel; not normalized."""
     return -0.5 * (x - 0.3).square().sum(-1) + 0.4 * (1.5 * x).sin().sum(-1)
 
 
@@ -147,7 +147,7 @@ def test_a_flow_that_is_cheap_to_sample_is_not_inverted(monkeypatch):
     def refuse(*_):
         raise AssertionError("inverted")
 
-    monkeypatch.setattr(GResidual, "costly", refuse)
+    monkeypatch.setattr(GResidual, "many_passes", refuse)
     reverse_kl_loss(flow(PLANE, sampling_residual).dist, target, 10).backward()
 
 
@@ -171,7 +171,7 @@ def test_single_precision():
     assert x.dtype == log_q.dtype == score.dtype == torch.float32
 
 
-def test_any_distribution_with_reparametrised_draws():
+def test_any_distribution_with_reparametrized_draws():
     loc = torch.zeros(2, requires_grad=True)
     reverse_kl_loss(dist.Normal(loc, 1.0).to_event(1), lambda x: -0.5 * (x - 1).square().sum(-1), 1000).backward()
     assert torch.allclose(loc.grad, -torch.ones(2), atol=1e-5)

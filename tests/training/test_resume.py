@@ -10,13 +10,13 @@ import torch
 
 from pyro_gflows.numerics import RouletteLogDet
 from pyro_gflows.serialization.files import read_tensors
-from pyro_gflows.training import FitSettings, HeldOut, fit
+from pyro_gflows.training import FitSettings, Validation, fit
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from tests.small_flows import points, small_flow
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = FitSettings(
-    steps=30, batch_size=128, seed=3, ema_decay=0.95, held_out=HeldOut(every=8, patience=3), checkpoint_every=5
+    steps=30, batch_size=128, seed=3, ema_decay=0.95, validation=Validation(every=8, patience=3), checkpoint_every=5
 )
 
 
@@ -33,12 +33,12 @@ def fit_small(folder, *, resume=False, signal_at=None, number=signal.SIGINT, set
 
     flow = small_flow(log_det=RouletteLogDet())
     data = points() if data is None else data
-    held_out = points(200, seed=1)
+    validation = points(200, seed=1)
     fit(
         flow,
         data,
         settings=settings,
-        validation=held_out,
+        validation=validation,
         augment=augment,
         folder=folder,
         resume=resume,

@@ -60,7 +60,7 @@ def measured(job: Job, group: str, channels: int, *, average: str, seed: int) ->
     metrics = finished(job, preset(job, data, group, channels, average=average), data, seed=seed)
     flow = load(metrics["folder"]).double()
     epoch = metrics["batch_size"] / len(data.train)
-    curve = [(step * epoch, bits_of(data, nll)) for step, nll in metrics["held_out_curve"]]
+    curve = [(step * epoch, bits_of(data, nll)) for step, nll in metrics["validation_curve"]]
     exact = str(flow.action.group)
     return {
         **metrics,
@@ -78,7 +78,7 @@ def eighth_turns(flow: EquivariantFlow, data: DataSet) -> float:
     """
     assert data.scaling is not None
     action = OffGridAction("C8", data.event_shape[0], size=data.event_shape[1:])
-    levels = data.scaling.quantise(data.test[:64]).double()
+    levels = data.scaling.quantize(data.test[:64]).double()
     here = log_probs(flow, data.scaling.to_real(levels + 0.5))
     turned = torch.stack([action.act(torch.tensor(element), levels) for element in (1, 3, 5, 7)])
     there = torch.stack([log_probs(flow, data.scaling.to_real(images + 0.5)) for images in turned])

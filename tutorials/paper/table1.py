@@ -57,7 +57,7 @@ COLUMNS = [
     "parameters",
     "seconds a step",
     "bits/dim, group mean",
-    "bits/dim, symmetrised",
+    "bits/dim, symmetrized",
     "invariance error (float64)",
 ]
 

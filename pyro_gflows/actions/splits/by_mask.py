@@ -110,7 +110,7 @@ def checkerboard_split(action: ImageAction) -> MaskSplit:
     the mirrored checkerboard of ``step x step`` pixels, repeated.
 
     Raises:
-        ValueError: the group's translations exchange the colours (odd steps; with a point group also steps of 2).
+        ValueError: the group's translations exchange the colors (odd steps; with a point group also steps of 2).
 
     Example:
         >>> checkerboard_split(ImageAction("D4", size=8))
@@ -127,11 +127,11 @@ def checkerboard_split(action: ImageAction) -> MaskSplit:
 
 
 def plain_checkerboard_split(action: ImageAction) -> MaskSplit:
-    """The split by the usual checkerboard, which C1 and shifts by even steps keep; quarter turns exchange its colours.
+    """The split by the usual checkerboard, which C1 and shifts by even steps keep; quarter turns exchange its colors.
 
     Raises:
         TypeError: not an ImageAction.
-        ValueError: the group exchanges the colours.
+        ValueError: the group exchanges the colors.
 
     Example:
         >>> plain_checkerboard_split(ImageAction("C1", size=4))

@@ -30,7 +30,7 @@ def reverse_kl_loss(
     (Symmetrized, OrbitMixture) are scored by their full density.
 
     Args:
-        distribution: q, with reparametrised draws.
+        distribution: q, with reparametrized draws.
         log_density: maps events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``.
         draws: how many.
         inverse_temperature: :math:`\beta`.
@@ -60,7 +60,7 @@ def draws_and_scores(distribution: Distribution, draws: int) -> tuple[Tensor, Te
     """Draws x with gradients with respect to the parameters, and without any: log q(x), and its gradient in x.
 
     Args:
-        distribution: q, with reparametrised draws and no batch shape.
+        distribution: q, with reparametrized draws and no batch shape.
         draws: how many.
     """
     if isinstance(distribution, TransformedDistribution) and _is_costly_to_invert(distribution):

@@ -1,4 +1,4 @@
-"""An amortised posterior of images, encoder included: q(g z | g x) = q(z | x), and importance-weighted bounds."""
+"""An amortized posterior of images, encoder included: q(g z | g x) = q(z | x), and importance-weighted bounds."""
 
 import pyro
 import pyro.distributions as dist
@@ -16,7 +16,7 @@ from pyro_gflows import (
     g_coupling,
 )
 from pyro_gflows.nn import EquivariantMLP
-from pyro_gflows.testing import assert_invariant_given
+from pyro_gflows.testing import assert_conditionally_invariant
 
 PIXELS = ImageAction("C4", size=4).as_vector()
 LATENT, FEATURES = VectorAction.regular("C4", copies=2), VectorAction.regular("C4", copies=3)
@@ -70,7 +70,7 @@ def test_the_posterior_turns_with_the_picture_before_and_after_training(family):
     losses = []
     for stage in ("before", "after"):
         z = vae.flow.condition(vae.encoder(x)).sample()
-        assert_invariant_given(vae.log_posterior, LATENT, PIXELS, z, x, tol=1e-4)
+        assert_conditionally_invariant(vae.log_posterior, LATENT, PIXELS, z, x, tol=1e-4)
         if stage == "before":
             losses = [svi.step(x) for _ in range(40)]
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])

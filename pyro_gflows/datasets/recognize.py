@@ -7,8 +7,8 @@ from typing import get_args
 
 import numpy as np
 
-from pyro_gflows.datasets.event_format import EventFormat, EventKind, GreyScale
-from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.event_format import EventFormat, EventKind, GrayScale
+from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.groups import ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
@@ -36,7 +36,7 @@ class FileOptions:
         group: the group that is to act on its events: an array (N, n, d) holds sets of n rows under "Sn", n vectors
             that turn together where d is the size of the vectors that the group turns, and else images.
         kind: "vectors", "sets" or "images", in place of what the array and the group suggest.
-        levels: the number of grey levels of images, in place of what the numbers suggest.
+        levels: the number of gray levels of images, in place of what the numbers suggest.
         key: which array of an ``.npz`` file.
     """
 
@@ -49,16 +49,16 @@ class FileOptions:
         if self.kind is not None and self.kind not in get_args(EventKind):
             raise ValueError(f"expected one of the kinds {get_args(EventKind)}, got {self.kind!r}")
         if self.levels is not None and not 2 <= self.levels <= _MOST_LEVELS:
-            raise ValueError(f"expected 2 to {_MOST_LEVELS} grey levels, got {self.levels}")
+            raise ValueError(f"expected 2 to {_MOST_LEVELS} gray levels, got {self.levels}")
 
 
 def event_format(array: np.ndarray, options: FileOptions, *, source: str) -> EventFormat:
     """The format of the events of an array.
 
-    Images whose numbers are whole, or lie on an evenly spaced grid such as k/255, are images of grey levels. Their
-    levels are centred and scaled by the mean and the standard deviation of all pixels. A channel axis may come first or
-    last: where H and W are to be equal under one reading alone, that one is taken, else the last axis if it alone has
-    at most 4 entries.
+    Images whose numbers are whole, or lie on an evenly spaced grid such as k/255, are images of gray levels. Their
+    levels are centered and scaled by the mean and the standard deviation of all pixels. A channel axis may come first
+    or last: where H and W are to be equal under one reading alone, that one is taken, else the last axis if it alone
+    has at most 4 entries.
 
     Args:
         array: events, one a row.
@@ -90,9 +90,9 @@ def event_format(array: np.ndarray, options: FileOptions, *, source: str) -> Eve
     _check_kind(kind, shape, options.group, source)
     if kind != "images":
         if options.levels is not None:
-            raise ValueError(f"{source}: expected images where grey levels are given, got {kind} of shape {shape}")
+            raise ValueError(f"{source}: expected images where gray levels are given, got {kind} of shape {shape}")
         return EventFormat(kind, shape, array.dtype.name)
-    return EventFormat(kind, shape, array.dtype.name, _channels_last(shape), _grey_scale(array, options.levels, source))
+    return EventFormat(kind, shape, array.dtype.name, _channels_last(shape), _gray_scale(array, options.levels, source))
 
 
 def _kind(shape: tuple[int, ...], group: str) -> EventKind:
@@ -132,7 +132,7 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
     return last <= 4 < first
 
 
-def _grey_scale(array: np.ndarray, given: int | None, source: str) -> GreyScale | None:
+def _gray_scale(array: np.ndarray, given: int | None, source: str) -> GrayScale | None:
     """How the levels are written, or None for continuous numbers."""
     if not np.isfinite(array).all():
         return None  # refused with the row, as continuous numbers are
@@ -140,18 +140,18 @@ def _grey_scale(array: np.ndarray, given: int | None, source: str) -> GreyScale 
     if found is None:
         if given is not None:
             raise ValueError(
-                f"{source}: expected numbers on an evenly spaced grid of {given} grey levels, got others; leave the "
+                f"{source}: expected numbers on an evenly spaced grid of {given} gray levels, got others; leave the "
                 "number of levels out for images of continuous numbers"
             )
         return None
     lowest, step, count = found
     if given is not None and given < count:
-        raise ValueError(f"{source}: expected at most {given} grey levels, got numbers of at least {count}")
+        raise ValueError(f"{source}: expected at most {given} gray levels, got numbers of at least {count}")
     levels = given or _usual(count)
     mean = ((float(array.mean(dtype=np.float64)) - lowest) / step + 0.5) / levels
     variance = float(array.var(dtype=np.float64)) / (step * levels) ** 2 + 1 / (12 * levels**2)  # noise inside a level
-    scaling = GreyLevels(levels, centre=round(mean, 2), gain=float(f"{variance**-0.5:.2g}"))
-    return GreyScale(scaling, lowest=lowest, step=step)
+    scaling = GrayLevels(levels, center=round(mean, 2), gain=float(f"{variance**-0.5:.2g}"))
+    return GrayScale(scaling, lowest=lowest, step=step)
 
 
 def repeats(array: np.ndarray) -> bool:
