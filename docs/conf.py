@@ -70,7 +70,7 @@ nb_execution_mode = "off"  # the notebooks come with the outputs of a full run
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(abc|types|torch|nn|pyro|numpy|np|matplotlib|collections|typing|pathlib)\..*"),
-    ("py:.*", "Tensor|Path|Distribution"),  # of torch, pathlib and Pyro, as annotations write them
+    ("py:.*", "Tensor|DataLoader|Path|Distribution"),  # of torch, pathlib and Pyro, as annotations write them
 ]
 
 reference.write(rooms, HERE / "api")

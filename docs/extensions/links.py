@@ -50,7 +50,7 @@ def _public_bases(app, name, cls, options, bases):
 
 
 def _plain_property(app, what, name, value, options, lines):
-    """The docstring of a property or an attribute is a sentence: napoleon would take what stands before a colon for a type."""
+    """The docstring of a property is a sentence: napoleon would take what stands before a colon for a type."""
     if what in ("property", "attribute"):
         lines[:0] = ["..", ""]  # an empty comment, in which it finds no colon
 

@@ -7,6 +7,7 @@ from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.flows.image_coupling import SplitKind, g_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.flows.image_scales import Memory, Preprocess
+from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DequantizedFlow",
     "EquivariantFlow",
     "FlowDistribution",
+    "Learnable",
     "Memory",
     "OrbitFlow",
     "Preprocess",
