@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-if ! .venv/bin/python -c 'import furo, myst_nb, sphinx' 2>/dev/null; then
+if ! .venv/bin/python -c 'import furo, myst_nb, sphinx, sphinx_design, ziamath' 2>/dev/null; then
     say "installing what the documentation needs into .venv"
     install --constraint .venv/constraints.txt --editable '.[docs]'
 fi
