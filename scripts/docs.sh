@@ -7,5 +7,6 @@ if ! .venv/bin/python -c 'import furo, myst_nb, sphinx, sphinx_design, ziamath' 
     say "installing what the documentation needs into .venv"
     install --constraint .venv/constraints.txt --editable '.[docs]'
 fi
+rm -rf docs/_build/html  # pages that are no longer made would stay
 .venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html "$@"
 say "the documentation is in docs/_build/html/index.html"
