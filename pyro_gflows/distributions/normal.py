@@ -22,7 +22,7 @@ class InvariantNormal(SphericalBase):
     element g. With :math:`\Sigma = L L^T`,
     :math:`\log p(x) = -\tfrac12 |L^{-1}(x - \mu)|^2 - \log|\det L| - \tfrac n2 \log 2\pi`.
 
-    The parameters live in :attr:`module`, an ``nn.Module`` that a flow registers and that expanded distributions share.
+    The parameters live in ``module``, an ``nn.Module`` that a flow registers and that expanded distributions share.
 
     Args:
         action: How the group acts on an event.

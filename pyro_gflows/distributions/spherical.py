@@ -48,7 +48,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
     :math:`\log p(x) = \log p(z) - \log|\det L|`. A subclass writes ``standard_draw``, ``standard_log_prob``,
     ``standard_variance`` and ``standard_entropy``, which describe z.
 
-    The parameters live in :attr:`module`, an ``nn.Module`` that a flow registers and that expanded distributions share.
+    The parameters live in ``module``, an ``nn.Module`` that a flow registers and that expanded distributions share.
 
     Args:
         action: How the group acts on an event.

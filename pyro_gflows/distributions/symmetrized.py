@@ -49,7 +49,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     Args:
         base: Any distribution of events on which the action can act. If it has a ``module``, or transforms that are
-            modules, these are registered in :attr:`module`. A distribution of plain tensors stays on their device.
+            modules, these are registered in ``module``. A distribution of plain tensors stays on their device.
         action: How the finite group acts on an event.
         validate_args: Whether arguments are checked, as for every torch distribution.
 

@@ -97,7 +97,7 @@ class FiniteData:
 
 @dataclass(frozen=True)
 class ContinuousData:
-    """An escnn representation of SO(2), O(2), SO(3) or O(3) as plain data, for :func:`evaluate_continuous`.
+    """An escnn representation of SO(2), O(2), SO(3) or O(3) as plain data, for ``evaluate_continuous``.
 
     Attributes:
         group: The name of the group, such as "SO(3)".
@@ -194,7 +194,7 @@ def evaluate_continuous(
 
     Raises:
         ValueError: The sizes of the irreps do not add up to d, or
-            :func:`~pyro_gflows.groups.irreps.evaluate_irrep` raises an error.
+            ``evaluate_irrep`` raises an error.
 
     Example:
         >>> evaluate_continuous("SO(2)", [(0,), (1,)], torch.eye(3), torch.eye(2)).shape

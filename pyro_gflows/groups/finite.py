@@ -77,7 +77,19 @@ class FiniteGroup(EnumerableGroup):
 
 
 class PlanarGroup(EnumerableGroup):
-    """A finite group of rotations, or of rotations and reflections, of the plane."""
+    """A finite group of rotations, or of rotations and reflections, of the plane.
+
+    Args:
+        n: The number of rotations.
+
+    Raises:
+        ValueError: ``n`` is not positive.
+
+    Example:
+        >>> group = DihedralGroup(4)
+        >>> isinstance(group, PlanarGroup), group.plane().shape
+        (True, torch.Size([8, 2, 2]))
+    """
 
     def __init__(self, n: int) -> None:
         if n < 1:

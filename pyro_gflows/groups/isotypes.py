@@ -34,6 +34,12 @@ class Summands:
             of one decomposition share this tensor where they lie in the same summands.
         order: The position of each summand in the direct sum.
         labels: For each summand, the index of its field.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> (summands,) = VectorAction.rows("S3").copies(2).decomposition[0].summands
+        >>> summands.places.tolist(), summands.count, summands.order
+        ([[0, 1, 2], [3, 4, 5]], 1, (0, 1))
     """
 
     make_rows: Callable[[], Tensor]

@@ -122,6 +122,12 @@ def require_split(split: Any) -> Split:
 
     Raises:
         TypeError: The object is not a split.
+
+    Example:
+        >>> from pyro_gflows.actions import CoordinateSplit, VectorAction
+        >>> split = CoordinateSplit(VectorAction.plane("D4", copies=2))
+        >>> require_split(split) is split
+        True
     """
     if not isinstance(split, Split):
         raise TypeError(f"expected a split such as CoordinateSplit(action), got {type(split).__name__}")
