@@ -50,6 +50,7 @@ class Summands:
 
     @property
     def rows(self) -> Tensor:
+        """The rows that ``make_rows`` gives, shape ``(m, d, D)``."""
         return self.make_rows()
 
 
