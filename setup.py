@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # torch 2.3 is the first release that works with numpy 2, and runs on Python 3.12.
-# scipy, joblib and requests are imported by escnn and lie_learn, which are installed apart (see the extra "escnn").
+# scipy and joblib are what escnn imports; escnn itself is installed apart, `pip install --no-deps escnn==1.0.11`, since
+# it requires py3nj, which pip can only build with a Fortran compiler (pyro_gflows/actions/escnn_door.py).
 INSTALL = [
     "torch>=2.3",
     "pyro-ppl>=1.9",
@@ -14,7 +15,6 @@ INSTALL = [
     "tqdm>=4.60",
     "safetensors>=0.4",
     "joblib>=1.2",
-    "requests>=2.28",
 ]
 
 PLOTS = ["matplotlib>=3.7"]
@@ -33,9 +33,6 @@ EXTRAS = {
     "tutorials": TUTORIALS,
     "docs": DOCS,
     "all": sorted({*DEV, *TUTORIALS, *DOCS}),
-    # Outside "all": escnn requires py3nj, which pip can only build with a Fortran compiler. Everybody else runs
-    # `pip install --no-deps escnn==1.0.11 lie-learn==0.0.2`, which needs none (pyro_gflows/actions/escnn_door.py).
-    "escnn": ["escnn==1.0.11"],
 }
 
 setup(

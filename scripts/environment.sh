@@ -64,7 +64,7 @@ fill_venv() {
     fi
     install --constraint .venv/constraints.txt --editable '.[dev]' || return 1
     # escnn requires py3nj, which needs a Fortran compiler to install and is not needed to run
-    install --no-deps escnn==1.0.11 lie-learn==0.0.2 ||
+    install --no-deps escnn==1.0.11 ||
         say "escnn could not be installed: only representations made with escnn are missing"
 }
 
