@@ -1,17 +1,17 @@
 # Sourced by the scripts beside it, from the repository's root: makes the virtual environment .venv, or reuses it.
-# It needs Python 3.10 to 3.12, no root and no compiler. PYTHON=... chooses the interpreter. An interrupted run is
+# It needs Python 3.10 or later, no root and no compiler. PYTHON=... chooses the interpreter. An interrupted run is
 # taken up by the next one; of two at once, the second waits.
 
 say() { printf '%s\n' "== $*" >&2; }
 
 find_python() {
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11 python3.10; do
-        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    say "Python 3.10, 3.11 or 3.12 is needed, and none was found as python3 or python3.1x; set PYTHON=/path/to/it"
+    say "Python 3.10 or later is needed, and none was found as python3 or python3.1x; set PYTHON=/path/to/it"
     return 1
 }
 
