@@ -58,6 +58,7 @@ from pyro_gflows.transforms import (
     g_radial,
     g_residual,
 )
+from pyro_gflows.version import __version__
 
 __all__ = [
     "Action",
@@ -102,6 +103,7 @@ __all__ = [
     "SymmetricGroup",
     "Symmetrized",
     "VectorAction",
+    "__version__",
     "checkerboard_split",
     "g_autoregressive",
     "g_coupling",

@@ -12,6 +12,7 @@ PACKAGE = Path(pyro_gflows.__file__).parent
 
 # Every room may import itself and the rooms before it.
 ROOMS = [
+    "version",
     "registry",
     "precision",
     "spaces",

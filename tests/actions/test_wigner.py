@@ -13,7 +13,7 @@ from pyro_gflows.actions.wigner import wigner_d_matrix
 
 ROOT = Path(__file__).parents[2]
 # wigner_D_matrix(degree, alpha, beta, gamma) of lie_learn 0.0.2: angles of shape (9, 3), matrices for each degree
-RECORDED = load_file(ROOT / "tests" / "data" / "lie_learn_wigner_d.safetensors")
+RECORDED = load_file(ROOT / "tests" / "data" / "lie_learn" / "wigner_d.safetensors")
 DEGREES = [0, 1, 2, 3, 4, 6, 10]
 
 NEEDS_ESCNN = pytest.mark.skipif(find_spec("escnn") is None, reason="escnn is not installed")
