@@ -4,8 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# The Pythons that the tests run on (.github/workflows/tests.yml). There is no upper bound on a newer one: pip would answer
-# it by installing an old release of this package, and nothing here is known to break on it.
+# The Pythons that the tests run on (.github/workflows/tests.yml). There is no upper bound: on a newer Python pip would
+# answer it by installing an old release of this package, and nothing here is known to break there.
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 # torch 2.3 is the first release that works with numpy 2, and runs on Python 3.12.
