@@ -68,7 +68,7 @@ def rational_quadratic(
 
 
 def _within(share: Tensor) -> Tensor:
-    """The share between 0 and 1; at both ends its derivative is 1, where that of ``clamp`` is 1 or 0, by torch's version."""
+    """The share between 0 and 1, with derivative 1 at both ends, where that of ``clamp`` depends on torch's version."""
     share = torch.where(share < 0, 0.0, share)
     return torch.where(share > 1, 1.0, share)
 
