@@ -10,7 +10,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 
 # torch 2.3 is the first release that works with numpy 2, and runs on Python 3.12.
 # scipy and joblib are what escnn imports; escnn itself is installed apart, `pip install --no-deps escnn==1.0.11`, since
-# it requires py3nj, which pip can only build with a Fortran compiler (pyro_gflows/actions/escnn_door.py).
+# it requires py3nj, which pip can only build with a Fortran compiler (pyro_gflows/groups/escnn_adapter.py).
 INSTALL = [
     "torch>=2.3",
     "pyro-ppl>=1.9",

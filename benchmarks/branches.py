@@ -36,9 +36,10 @@ from pyro_gflows import (
     g_residual,
 )
 from pyro_gflows.datasets import load_data
-from pyro_gflows.infer import Adam, FitSettings, OneCycle, fit, group_bits_per_dim, log_probs
+from pyro_gflows.evaluation import group_bits_per_dim, log_probs
 from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork
 from pyro_gflows.numerics import RouletteLogDet
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit
 
 RESULTS = Path(__file__).parent / "results"
 GROUP, BLOCKS, WIDTH, STEPS = "C4", 8, 4, 300

@@ -27,11 +27,12 @@ from torch import nn
 
 from benchmarks.planar_comparators import SplineCouplingFlow, plain_residual_flow
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.datasets import density
-from pyro_gflows.families import build_action, build_flow
-from pyro_gflows.infer import Adam, FitSettings, fit, gap, invariance_error, random_elements
-from pyro_gflows.infer.evaluate import group_log_probs
-from pyro_gflows.presets import PRESETS
+from pyro_gflows.evaluation import gap, invariance_error
+from pyro_gflows.evaluation.scores import group_log_probs
+from pyro_gflows.experiments.presets import PRESETS
+from pyro_gflows.flows.families import build_action, build_flow
+from pyro_gflows.targets import density
+from pyro_gflows.training import Adam, FitSettings, fit, random_elements
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = 200_000

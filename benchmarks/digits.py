@@ -8,7 +8,7 @@ Each flow under G in {C4, D4} meets two plain twins (C1), shown a random element
 - "plain": as many parameters (within 6 %) and both at least as many steps and at least as much time;
 - "large": |G| times the parameters, as many steps.
 
-All are scored on the test images in every pose of G; the twins also symmetrised at test time, -log mean_g p(g x). A row
+All are scored on the test images in every pose of G; the twins also symmetrized at test time, -log mean_g p(g x). A row
 is the paired difference over seeds with its standard error. Validation images, in every pose, choose the weights that
 are kept. A finished fit is one line of ``benchmarks/results/digits.jsonl``; a killed one goes on from its checkpoint.
 """
@@ -31,9 +31,9 @@ import torch
 
 from pyro_gflows import ImageAction, plots
 from pyro_gflows.datasets import DataSet, load_data
-from pyro_gflows.experiments import finish
-from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
-from pyro_gflows.presets import Preset
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.experiments.runs import finish
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs") / "digits"
@@ -68,7 +68,7 @@ def _settings(steps: int, *, lr: float, every: int) -> FitSettings:
         batch_size=64,
         optimizer=Adam(lr=lr, clip_norm=50.0),
         schedule=OneCycle(warmup=0.1),
-        held_out=HeldOut(every, patience=1000),  # no early stop, but the best weights are kept
+        validation=Validation(every, patience=1000),  # no early stop, but the best weights are kept
         checkpoint_every=100,
     )
 
@@ -157,7 +157,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, share: int = 100) -> str:
     """The comparison, as Markdown."""
     lines = [
         "| flow | beside | parameters | steps | seconds | bits/dim, group mean | plain, augmented | "
-        "plain, symmetrised | difference to augmented | difference to symmetrised |",
+        "plain, symmetrized | difference to augmented | difference to symmetrized |",
         "| --- " * 10 + "|",
     ]
     found = by_name(rows)
@@ -194,7 +194,7 @@ def paired(differences: Sequence[float]) -> str:
 
 
 def data_table(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> str:
-    """Bits/dim by the share of the training images: mean over seeds, twins as they are and symmetrised."""
+    """Bits/dim by the share of the training images: mean over seeds, twins as they are and symmetrized."""
     lines = ["| flow | " + " | ".join(f"{share} %" for share in shares) + " |", "| --- " * (len(shares) + 1) + "|"]
     for name, curve in _curves(rows, shares).items():
         cells = [_mean_and_error(*curve[share]) if share in curve else "-" for share in shares]
@@ -210,9 +210,9 @@ def _curves(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> dict[st
     """For each flow, by share: mean and standard error over the seeds that every share has."""
     found, curves = by_name(rows), {}
     for name in dict.fromkeys(row["name"] for row in rows):
-        for key, suffix in (("group_bits_per_dim", ""), ("symmetrized_bits_per_dim", ", symmetrised")):
+        for key, suffix in (("group_bits_per_dim", ""), ("symmetrized_bits_per_dim", ", symmetrized")):
             if suffix and name.count("-") < 2:
-                continue  # an invariant flow is its own symmetrisation
+                continue  # an invariant flow is its own symmetrization
             curve = {}
             for share in shares:
                 values = [row[key] for row in found.get((name, share), {}).values()]
@@ -232,7 +232,7 @@ def draw(rows: Sequence[Mapping[str, Any]], shares: Sequence[int], path: Path) -
     for panel, family in zip(axes[0], families, strict=True):
         for name, curve in curves.items():
             if name.startswith(family):
-                style = "-" if name.count("-") < 2 else ":" if name.endswith("symmetrised") else "--"
+                style = "-" if name.count("-") < 2 else ":" if name.endswith("symmetrized") else "--"
                 means, errors = zip(*curve.values(), strict=True)
                 panel.errorbar(list(curve), means, errors, linestyle=style, marker=".", label=name)
         panel.set(xlabel="training images (%)", ylabel="test bits/dim, group mean", xscale="log", title=family)

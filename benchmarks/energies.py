@@ -26,22 +26,15 @@ from torch import Tensor
 from benchmarks.densities import RESULTS, read
 from benchmarks.planar_comparators import plain_residual_flow
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.datasets import Density, EightGaussians
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import (
-    Adam,
-    FitSettings,
-    OneCycle,
-    OrbitFlow,
-    Ramp,
-    fit_energy,
-    importance_report,
-    mean_and_error,
-)
-from pyro_gflows.infer.guides import find_mode
-from pyro_gflows.infer.training.learnable import learnable
+from pyro_gflows.evaluation import importance_report, mean_and_error
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.learnable import learnable
+from pyro_gflows.guides import find_mode
 from pyro_gflows.nn import LipschitzSum, Ridges
+from pyro_gflows.targets import Density, EightGaussians
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, fit_energy
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_residual
 
 DRAWS = 1_000_000  # for the weights of the modes, of which the first SCORED are scored
@@ -80,7 +73,7 @@ def plain(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFl
 def symmetrized(blocks: int, *, terms: int, knots: int, limit: float, spread: float, width: float) -> Symmetrized:
     """The average over C8 of a flow without a symmetry; cheap to score, as each draw is scored at its 8 images.
 
-    It starts off the centre and narrow, so that it falls into one mode. One that starts at the centre, or wide between
+    It starts off the center and narrow, so that it falls into one mode. One that starts at the center, or wide between
     two modes, stays on several of them, with a thread of draws in between, as a plain flow does.
 
     ``spread`` is the standard deviation of each coordinate of its start, about as far out as the target goes;
@@ -206,7 +199,7 @@ def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[str, float]:
-    """All figures; both densities are normalised, so that each divergence is a mean with nothing estimated in it."""
+    """All figures; both densities are normalized, so that each divergence is a mean with nothing estimated in it."""
     distribution = learnable(flow).distribution
     with torch.random.fork_rng():
         torch.manual_seed(seed + TEST_STREAM)
@@ -228,7 +221,7 @@ def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[s
         "ess": importance.ess,
         "trimmed_ess": importance.trimmed_ess,
         "pareto_k": importance.pareto_k,
-        "log_normaliser": importance.log_mean_weight,
+        "log_normalizer": importance.log_mean_weight,
         "kl": kl,
         "kl_error": kl_error,
         "forward_kl": forward,
@@ -240,7 +233,7 @@ def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[s
 
 
 def nearest(x: Tensor) -> Tensor:
-    """The number of the nearest centre: all are equally far from 0, so the angle decides."""
+    """The number of the nearest center: all are equally far from 0, so the angle decides."""
     return (torch.atan2(x[:, 1], x[:, 0]) / (torch.pi / 4)).round().long() % 8
 
 

@@ -29,7 +29,8 @@ from torch import Tensor
 
 from pyro_gflows import SitesAction, VectorAction
 from pyro_gflows.actions import CoordinateSplit
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, fit_energy
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GCoupling, IrrepScale
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,7 +53,7 @@ def effects_given_scale(action: VectorAction) -> list[EquivariantTransform]:
     """The effects are scaled as v says; v, which the group leaves alone, only by a number."""
     split = CoordinateSplit(action, [[0], list(range(1, action.numel))])
     # log-scales up to v / 2 = 5 or 6, which the usual cap of 3 would bend
-    transformer = IrrepScale(split.parts[1], cap=30.0)
+    transformer = IrrepScale(split.parts[1], max_log_scale=30.0)
     return [GCoupling(split, moved=1, transformer=transformer, width=8), GActNorm(action)]
 
 

@@ -28,7 +28,9 @@ from torch import Tensor
 
 from benchmarks.c2st import c2st
 from benchmarks.mixtures import SETTINGS, Mixture, nuts_draws
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, OrbitFlow, fit_energy
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parent.parent / "runs" / "label_switching"

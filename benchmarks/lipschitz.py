@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from pyro_gflows import EquivariantFlow, GActNorm, GResidual, ImageAction, InvariantNormal, VectorAction, g_residual
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.datasets import load_data
-from pyro_gflows.infer import Adam, FitSettings, fit
 from pyro_gflows.nn import Contraction, LipschitzConv, LipschitzLinear, LipschitzNetwork
 from pyro_gflows.testing import randomize_
+from pyro_gflows.training import Adam, FitSettings, fit
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 3

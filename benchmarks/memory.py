@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.densities import RESULTS, read
 from pyro_gflows import EquivariantFlow, ImageAction, g_coupling_image_flow, g_residual_image_flow
-from pyro_gflows.image_flows import Memory
+from pyro_gflows.flows.image_scales import Memory
 
 DEPTHS = (8, 16, 24, 32)
 CASES: tuple[tuple[str, Memory], ...] = (

@@ -16,8 +16,8 @@ from pyro.ops.stats import split_gelman_rubin
 from torch import Tensor
 
 from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.infer.guides import LogRatioReparam
-from pyro_gflows.infer.guides.log_ratio import log_ratio_basis
+from pyro_gflows.guides import LogRatioReparam
+from pyro_gflows.guides.log_ratio import log_ratio_basis
 
 __all__ = ["SETTINGS", "Mixture", "nuts_draws"]
 
@@ -32,8 +32,8 @@ class Mixture:
     Attributes:
         name: For the command line.
         components: K.
-        gap: Distance of neighbouring means, in units of the data's standard deviation in each component, 1. At 3, two
-            neighbours overlap by 13 %.
+        gap: Distance of neighboring means, in units of the data's standard deviation in each component, 1. At 3, two
+            neighbors overlap by 13 %.
         points: Data from each component.
     """
 
@@ -116,10 +116,10 @@ SETTINGS = {
 def nuts_draws(
     mixture: Mixture, *, chains: int = 4, draws: int = 250, warmup: int = 300, copies: int = 10
 ) -> tuple[Tensor, float]:
-    """Draws of the unconstrained vector by Pyro's NUTS, and the worst R-hat of the relabelled chains.
+    """Draws of the unconstrained vector by Pyro's NUTS, and the worst R-hat of the relabeled chains.
 
     Each chain starts at quantiles of 50 random data points: from single points, a chain can stay for good at two
-    components in one cluster. Neighbouring draws of a chain are alike, and Pyro takes one slope at a time; so each draw
+    components in one cluster. Neighboring draws of a chain are alike, and Pyro takes one slope at a time; so each draw
     is then carried on by several chains of HMC, of which all are run at once.
 
     Returns:

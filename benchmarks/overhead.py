@@ -24,7 +24,7 @@ from pyro_gflows import (
     g_radial,
     g_residual,
 )
-from pyro_gflows.infer.guides.default_flow import guide_transforms
+from pyro_gflows.guides.default_flow import guide_transforms
 from pyro_gflows.testing import randomize_
 
 EVENTS = 64
@@ -57,7 +57,7 @@ def microseconds(work: Callable[[], object]) -> float:
 
 
 def ratio(work: Callable[[], object], by_hand: Callable[[], object]) -> str:
-    """The median of the ratios of neighbouring rounds, and their quartiles."""
+    """The median of the ratios of neighboring rounds, and their quartiles."""
     microseconds(work), microseconds(by_hand)
     ratios = [microseconds(work) / microseconds(by_hand) for _ in range(ROUNDS)]
     low, middle, high = statistics.quantiles(ratios, n=4)

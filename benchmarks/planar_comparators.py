@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.nn import Contraction, SlopeSplines
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GResidual
 from pyro_gflows.transforms.one_way import Fast

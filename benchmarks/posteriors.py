@@ -42,7 +42,9 @@ from pyro_gflows import (
     VectorAction,
     g_autoregressive,
 )
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, OwnDraws, fit, importance_report
+from pyro_gflows.evaluation import importance_report
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, OwnDraws, fit
 
 RESULTS = Path(__file__).parent / "results"
 DRAWS, FEW = 10_000, 1_000

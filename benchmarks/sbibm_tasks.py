@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows import SitesAction, VectorAction
-from pyro_gflows.actions import TrivialRepresentation
+from pyro_gflows.groups import TrivialRepresentation
 
 __all__ = ["SLCP", "TASKS", "TWO_MOONS", "Task", "slcp_log_likelihood", "two_moons_log_likelihood"]
 

@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.densities import ROWS, Row
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.datasets import density
-from pyro_gflows.infer import random_elements
-from pyro_gflows.infer.likelihood import LikelihoodTrainer
+from pyro_gflows.targets import density
+from pyro_gflows.training import random_elements
+from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
 
 STEPS = 20
 ROUNDS = 3

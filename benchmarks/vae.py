@@ -39,9 +39,9 @@ from pyro_gflows import (
     VectorAction,
 )
 from pyro_gflows.datasets import DIGITS_SCALING, digits
-from pyro_gflows.infer import random_elements
 from pyro_gflows.nn import EquivariantMLP
-from pyro_gflows.testing import assert_invariant_given
+from pyro_gflows.testing import assert_conditionally_invariant
+from pyro_gflows.training import random_elements
 
 RESULTS = Path(__file__).parent / "results"
 GROUP = "C4"
@@ -106,7 +106,7 @@ def binary_digits(seed: int) -> tuple[Tensor, Tensor]:
     splits = digits(seed=seed)
 
     def binary(images: Tensor) -> Tensor:
-        return (images.flatten(1) / DIGITS_SCALING.gain + DIGITS_SCALING.centre > 0.5).to(images)
+        return (images.flatten(1) / DIGITS_SCALING.gain + DIGITS_SCALING.center > 0.5).to(images)
 
     return binary(torch.cat([splits.train, splits.validation])), binary(splits.test)
 
@@ -152,7 +152,7 @@ def invariance_error(vae: VAE, x: Tensor) -> float:
     """The largest |log q(g z | g x) - log q(z | x)| over all elements, in float32, as trained."""
     with torch.no_grad():
         z = vae.flow.condition(vae.encoder(2 * x - 1)).sample()
-        assert_invariant_given(vae.log_posterior, LATENT, PIXELS, z, x, tol=1e-4)
+        assert_conditionally_invariant(vae.log_posterior, LATENT, PIXELS, z, x, tol=1e-4)
         moved = [vae.log_posterior(LATENT.act(g, z), PIXELS.act(g, x)) for g in LATENT.elements()]
         return float((torch.stack(moved) - vae.log_posterior(z, x)).abs().max())
 

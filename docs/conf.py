@@ -10,20 +10,23 @@ from docutils.parsers.rst.states import Inliner
 
 HERE = Path(__file__).parent
 ROOMS = {
-    "flow": "The flow",
-    "flow_distribution": "Its distribution",
-    "image_flows": "Flows of images",
+    "flows": "Flows",
+    "guides": "Guides",
+    "training": "Training",
+    "evaluation": "Evaluation",
     "actions": "Actions",
+    "groups": "Groups and representations",
     "spaces": "Spaces",
     "distributions": "Invariant bases",
     "transforms": "Transforms",
-    "infer": "Fitting",
+    "targets": "Targets",
     "testing": "Checks for your own layers",
     "nn": "Equivariant networks",
     "numerics": "Numerics",
     "datasets": "Data sets",
     "plots": "Pictures",
-    "registry": "Describing and rebuilding",
+    "serialization": "Saving and rebuilding",
+    "experiments": "Experiments",
 }
 
 project = "pyro-gflows"

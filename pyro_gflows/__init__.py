@@ -9,16 +9,14 @@ from pyro_gflows.actions import (
     LinearAction,
     MaskSplit,
     OffGridAction,
-    ProductGroup,
     SitesAction,
     Split,
-    SymmetricGroup,
     VectorAction,
     checkerboard_split,
     isotypic_split,
     plain_checkerboard_split,
 )
-from pyro_gflows.actions import __getattr__ as __getattr__
+from pyro_gflows.deprecation import moved_names
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
@@ -26,10 +24,23 @@ from pyro_gflows.distributions import (
     OrbitMixture,
     Symmetrized,
 )
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.flow_distribution import FlowDistribution
-from pyro_gflows.image_flows import g_coupling_image_flow, g_residual_image_flow
-from pyro_gflows.registry import registered
+from pyro_gflows.flows import EquivariantFlow, FlowDistribution, OrbitFlow, g_coupling_image_flow, g_residual_image_flow
+from pyro_gflows.groups import (
+    O2,
+    O3,
+    SO2,
+    SO3,
+    CyclicGroup,
+    DihedralGroup,
+    FiniteGroup,
+    ProductGroup,
+    SymmetricGroup,
+    TranslationGroup,
+    WallpaperGroup,
+)
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.serialization import load, registered, save
+from pyro_gflows.training import FitSettings, fit, fit_energy
 from pyro_gflows.transforms import (
     Compose,
     ConditionalTransform,
@@ -52,7 +63,8 @@ from pyro_gflows.transforms import (
     GSqueeze,
     Invert,
     IrrepScale,
-    MatrixExponential,
+    MatrixScale,
+    Recompute,
     g_autoregressive,
     g_coupling,
     g_radial,
@@ -61,15 +73,24 @@ from pyro_gflows.transforms import (
 from pyro_gflows.version import __version__
 
 __all__ = [
+    "O2",
+    "O3",
+    "SO2",
+    "SO3",
     "Action",
+    "AutoGFlow",
     "ChannelSplit",
     "Compose",
     "ConditionalTransform",
     "CoordinateSplit",
+    "CyclicGroup",
+    "DihedralGroup",
     "ElementwiseAffine",
     "ElementwiseSpline",
     "EquivariantFlow",
     "EquivariantTransform",
+    "FiniteGroup",
+    "FitSettings",
     "FlowDistribution",
     "GActNorm",
     "GAffine",
@@ -94,17 +115,23 @@ __all__ = [
     "IrrepSplit",
     "LinearAction",
     "MaskSplit",
-    "MatrixExponential",
+    "MatrixScale",
     "OffGridAction",
+    "OrbitFlow",
     "OrbitMixture",
     "ProductGroup",
+    "Recompute",
     "SitesAction",
     "Split",
     "SymmetricGroup",
     "Symmetrized",
+    "TranslationGroup",
     "VectorAction",
+    "WallpaperGroup",
     "__version__",
     "checkerboard_split",
+    "fit",
+    "fit_energy",
     "g_autoregressive",
     "g_coupling",
     "g_coupling_image_flow",
@@ -112,6 +139,16 @@ __all__ = [
     "g_residual",
     "g_residual_image_flow",
     "isotypic_split",
+    "load",
     "plain_checkerboard_split",
     "registered",
+    "save",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "GroupAction": "pyro_gflows.actions:LinearAction",
+        "MatrixExponential": "pyro_gflows.transforms:MatrixScale",
+    },
+)

@@ -7,6 +7,6 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 # so that what pytest makes of the test files is kept between runs
 unset PYTHONDONTWRITEBYTECODE
-# only the plugins that are used: a kept torch brings its neighbours into sight, and their plugins' warnings are errors
+# only the plugins that are used: a kept torch brings its neighbors into sight, and their plugins' warnings are errors
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 exec .venv/bin/python -m pytest -p xdist -p hypothesispytest --numprocesses auto --maxprocesses 4 "$@"

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 import pyro_gflows
-from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction, g_residual
-from pyro_gflows.infer import FitSettings, fit, load, save
+from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction, fit, g_residual
+from pyro_gflows.serialization import load, save
+from pyro_gflows.training import FitSettings
 
 
 def try_flow(folder: Path) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from pyro_gflows import ImageAction, OffGridAction, g_coupling_image_flow, plots
-from pyro_gflows.datasets import GreyLevels, density
+from pyro_gflows.datasets import GrayLevels
+from pyro_gflows.targets import density
 from pyro_gflows.testing import randomize_
-from tests.infer.flows import points, small_flow
+from tests.small_flows import points, small_flow
 
 PNG = b"\x89PNG"
 
@@ -39,7 +40,7 @@ def test_the_density_of_a_picture_is_where_it_should_be():
 @pytest.mark.long
 def test_samples_of_any_event_shape(path, shape):
     x = torch.rand(70, *shape, generator=torch.Generator().manual_seed(0))
-    plots.plot_samples(x, x, path, scaling=GreyLevels(17) if len(shape) == 3 else None)
+    plots.plot_samples(x, x, path, scaling=GrayLevels(17) if len(shape) == 3 else None)
     assert path.read_bytes().startswith(PNG)
 
 
@@ -52,7 +53,7 @@ def image_flow(group="C4"):
 def test_latents_are_moved_as_images_are(path):
     flow = image_flow()
     state = torch.get_rng_state()
-    assert plots.plot_latent_rotations(flow, path, scaling=GreyLevels(17)) < 1e-12
+    assert plots.plot_latent_rotations(flow, path, scaling=GrayLevels(17)) < 1e-12
     assert path.read_bytes().startswith(PNG)
     assert torch.equal(torch.get_rng_state(), state)
     assert plots.plot_latent_rotations(image_flow("C1"), path, action=flow.action, latents=2) > 1e-3

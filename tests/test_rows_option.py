@@ -68,7 +68,7 @@ def test_a_row_is_kept_with_one_of_its_cases_or_all():
 
 @pytest.mark.long
 def test_each_test_over_the_table_keeps_that_many_rows_and_long_tests_are_left_out():
-    files = ["tests/contracts/test_printing.py", "tests/contracts/test_modules.py", "tests/infer/test_save.py"]
+    files = ["tests/contracts/test_printing.py", "tests/contracts/test_modules.py", "tests/serialization/test_save.py"]
     command = [sys.executable, "-m", "pytest", "-p", "hypothesispytest", "-q", "--collect-only", "--rows", "2", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     cases = [line for line in done.stdout.splitlines() if "::" in line]
@@ -79,6 +79,6 @@ def test_each_test_over_the_table_keeps_that_many_rows_and_long_tests_are_left_o
             if name in identity:
                 rows[test].add(name)
     assert sum("test_save.py::test_the_dtype_is_kept" in case for case in cases) == 2
-    assert "tests/infer/test_save.py::test_a_new_process_gives_identical_log_probs" not in cases
+    assert "tests/serialization/test_save.py::test_a_new_process_gives_identical_log_probs" not in cases
     assert len(rows) > 10
     assert {len(kept) for kept in rows.values()} == {2}

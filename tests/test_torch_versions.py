@@ -7,8 +7,7 @@ import types
 import pytest
 import torch
 
-from pyro_gflows import precision
-from pyro_gflows.numerics import RouletteLogDet
+from pyro_gflows.numerics import RouletteLogDet, precision
 from pyro_gflows.numerics.tracing import refuse_tracing
 
 

@@ -26,10 +26,11 @@ import pyro
 import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, Symmetrized, VectorAction, g_residual
-from pyro_gflows.datasets import density
-from pyro_gflows.infer import Adam, FitSettings, OneCycle, fit, log_probs, random_elements
+from pyro_gflows.evaluation import log_probs
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.plots import draw_density
+from pyro_gflows.targets import density
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit, random_elements
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 

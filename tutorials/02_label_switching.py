@@ -30,7 +30,9 @@ from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoIAFNormal, AutoNormal
 
 from pyro_gflows import SitesAction, VectorAction
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, LogRatioReparam, OneCycle, OrbitFlow, fit_energy
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.guides import AutoGFlow, LogRatioReparam
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 torch.set_default_dtype(torch.float64)
@@ -128,8 +130,8 @@ def draws_of(other, count=200 if SMOKE else 1000):
 
 
 nuts = {name: torch.cat([chain[name] for chain in chains]) for name in sites}
-relabelling = action.sample((len(nuts["means"]),))  # the exact posterior is that of NUTS in every order
-exact = {name: action.move(name, relabelling, value) for name, value in nuts.items()}
+relabeling = action.sample((len(nuts["means"]),))  # the exact posterior is that of NUTS in every order
+exact = {name: action.move(name, relabeling, value) for name, value in nuts.items()}
 found = {"AutoGFlow": draws_of(guide), "mean-field": draws_of(mean_field), "IAF": draws_of(iaf)}
 
 figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained", sharex=True, sharey=True)
@@ -162,7 +164,7 @@ for panel, (name, draws) in zip(axes, found.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# ## log q of one draw under all relabellings
+# ## log q of one draw under all relabelings
 #
 # The six numbers should be one number.
 
@@ -186,10 +188,10 @@ with torch.no_grad():
     count = 200 if SMOKE else 4000
     elbo = Trace_ELBO(num_particles=count, vectorize_particles=True, max_plate_nesting=1)
     bounds = {name: -elbo.loss(model, other, data) for name, other in [("mean-field", mean_field), ("IAF", iaf)]}
-bounds = {"AutoGFlow": report.log_normaliser - report.reverse_kl} | bounds
+bounds = {"AutoGFlow": report.log_normalizer - report.reverse_kl} | bounds
 for name, bound in bounds.items():
-    print(f"{name:10s} bound {bound:9.3f}, {report.log_normaliser - bound:6.3f} below the evidence")
-print(f"evidence, by the importance weights of AutoGFlow's draws: {report.log_normaliser:.3f}")
+    print(f"{name:10s} bound {bound:9.3f}, {report.log_normalizer - bound:6.3f} below the evidence")
+print(f"evidence, by the importance weights of AutoGFlow's draws: {report.log_normalizer:.3f}")
 
 # %% [markdown]
 # ## Reading a posterior with K! modes
@@ -215,7 +217,7 @@ for panel, (name, draws) in zip(axes, ({"NUTS": nuts} | found).items(), strict=T
 plt.show()
 
 # %% [markdown]
-# *The components after relabelling.* `orbit_representative` moves each draw, weights, means and scales together, to
+# *The components after relabeling.* `orbit_representative` moves each draw, weights, means and scales together, to
 # where it is most likely among the others; the site that the action names first (here the means) puts them in order.
 # This is for reading only: it takes place after inference, on draws, and loses nothing.
 
@@ -230,7 +232,7 @@ print("the truth   " + " ".join(f"{value:6.2f}        " for value in [*true_weig
 # %% [markdown]
 # ## What to take home
 #
-# - Say how the labels move (`SitesAction`), and the guide cannot get it wrong: every relabelling of a draw has the same
+# - Say how the labels move (`SitesAction`), and the guide cannot get it wrong: every relabeling of a draw has the same
 #   density, to rounding, before training and after it.
 # - A guide that knows nothing of the symmetry is in one of $K!$ modes. Its predictive density may still be good; its
 #   marginals, its evidence and its certainty about which component is which are not.

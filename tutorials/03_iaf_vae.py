@@ -39,9 +39,9 @@ from pyro_gflows import (
     VectorAction,
 )
 from pyro_gflows.datasets import DIGITS_SCALING, digits
-from pyro_gflows.infer import random_elements
 from pyro_gflows.nn import EquivariantMLP
-from pyro_gflows.testing import assert_invariant_given
+from pyro_gflows.testing import assert_conditionally_invariant
+from pyro_gflows.training import random_elements
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 
@@ -55,7 +55,7 @@ splits = digits(seed=0)
 
 
 def binary(images):
-    return (images.flatten(1) / DIGITS_SCALING.gain + DIGITS_SCALING.centre > 0.5).float()
+    return (images.flatten(1) / DIGITS_SCALING.gain + DIGITS_SCALING.center > 0.5).float()
 
 
 train, test = binary(torch.cat([splits.train, splits.validation])), binary(splits.test)
@@ -145,7 +145,7 @@ def log_posterior(z, x):
 x = test[:50]
 z = vae.posterior(x).sample()
 print(z.shape, vae.posterior(x).batch_shape)
-assert_invariant_given(log_posterior, latent, pixels, z, x, tol=1e-4)
+assert_conditionally_invariant(log_posterior, latent, pixels, z, x, tol=1e-4)
 
 # %% [markdown]
 # ## Training
@@ -241,6 +241,6 @@ with torch.no_grad():
 #
 # - A layer with `context_action=` satisfies $T(g x \mid g c) = g\,T(x \mid c)$; `flow.condition(context)` is the
 #   distribution under a batch of contexts, with a base draw for each, and works in plates and minibatches.
-# - `testing.assert_invariant_given` certifies the whole amortised posterior, encoder included.
+# - `testing.assert_conditionally_invariant` certifies the whole amortized posterior, encoder included.
 # - Prior, decoder, encoder and posterior must carry the *same* group; the latent action is yours to choose. Regular
 #   fields are a good default for a finite group.

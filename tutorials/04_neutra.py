@@ -35,7 +35,8 @@ from pyro.infer.reparam import NeuTraReparam
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
 from pyro_gflows import CoordinateSplit, GActNorm, GCoupling, IrrepScale, SitesAction, VectorAction
-from pyro_gflows.infer import Adam, AutoGFlow, FitSettings, OneCycle, fit_energy
+from pyro_gflows.guides import AutoGFlow
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 CHAINS, WARMUP, DRAWS, STEPS = (2, 10, 20, 5) if SMOKE else (4, 300, 600, 600)
@@ -119,7 +120,7 @@ plt.show()
 # %%
 def effects_given_scale(action):
     v_and_effects = CoordinateSplit(action, [[0], [1, 2, 3, 4]])
-    scale = IrrepScale(v_and_effects.parts[1], cap=30.0)  # the usual cap of 3 would bend v / 2
+    scale = IrrepScale(v_and_effects.parts[1], max_log_scale=30.0)  # the usual cap of 3 would bend v / 2
     return [GCoupling(v_and_effects, moved=1, transformer=scale, width=8), GActNorm(action)]
 
 
@@ -263,4 +264,4 @@ plt.show()
 #   `fast="sample"`) and makes NUTS several times faster.
 # - The guide only has to be near. Look at R-hat, ESS and divergences afterwards all the same: a flow that has missed a
 #   part of the posterior leaves NUTS the same neck in another place.
-# - With the symmetry built in, what the flow learns in one place it knows in all images of it, and no image is favoured.
+# - With the symmetry built in, what the flow learns in one place it knows in all images of it, and no image is favored.

@@ -27,8 +27,10 @@ import torch
 from torch import nn
 
 from pyro_gflows import EquivariantFlow, EquivariantTransform, GActNorm, InvariantNormal, VectorAction, registered
-from pyro_gflows.infer import Adam, FitSettings, fit, load, nll, save
+from pyro_gflows.evaluation import nll
+from pyro_gflows.serialization import load, save
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det, randomize_
+from pyro_gflows.training import Adam, FitSettings, fit
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 

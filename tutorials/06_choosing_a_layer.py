@@ -37,7 +37,7 @@ from pyro_gflows import (
     InvariantNormal,
     IrrepSplit,
     MaskSplit,
-    MatrixExponential,
+    MatrixScale,
     VectorAction,
     checkerboard_split,
     g_autoregressive,
@@ -45,10 +45,11 @@ from pyro_gflows import (
     g_residual,
 )
 from pyro_gflows.datasets import digits
-from pyro_gflows.infer import Adam, FitSettings, OneCycle, fit, log_probs, nll
+from pyro_gflows.evaluation import log_probs, nll
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.plots import draw_density
 from pyro_gflows.testing import assert_equivariant, randomize_
+from pyro_gflows.training import Adam, FitSettings, OneCycle, fit
 
 SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only shows that the code works
 
@@ -110,7 +111,7 @@ except ValueError as error:
 
 # %% [markdown]
 # What commutes: one invariant scale for each vector (`IrrepScale`, the default), or $\exp(S)$ of an equivariant
-# matrix (`MatrixExponential`). The shift is an equivariant vector, made from the other part. We fit these, an
+# matrix (`MatrixScale`). The shift is an equivariant vector, made from the other part. We fit these, an
 # autoregressive flow, and a residual one, and time them.
 
 
@@ -126,8 +127,8 @@ def pairs(n, seed):
 def exact_log_prob(x):
     """The mean over the hidden angle, by a sum that is exact to rounding."""
     angle = torch.arange(360) * (2 * math.pi / 360)
-    centres = torch.stack([2 * angle.cos(), 2 * angle.sin(), -angle.sin(), angle.cos()], -1)
-    squares = torch.cdist(x, centres).square()
+    centers = torch.stack([2 * angle.cos(), 2 * angle.sin(), -angle.sin(), angle.cos()], -1)
+    squares = torch.cdist(x, centers).square()
     return torch.logsumexp(-squares / (2 * 0.2**2), -1) - math.log(360 * (2 * math.pi * 0.2**2) ** 2)
 
 
@@ -145,7 +146,7 @@ def milliseconds(function, argument):
 first, second = CoordinateSplit(pair), CoordinateSplit(pair, [[2, 3], [0, 1]])
 families = {
     "coupling, IrrepScale": lambda index: g_coupling(pair, width=4),
-    "coupling, MatrixExponential": lambda index: g_coupling(pair, width=4, transformer=MatrixExponential),
+    "coupling, MatrixScale": lambda index: g_coupling(pair, width=4, transformer=MatrixScale),
     # the first block never moves as the other says, so the order alternates
     "autoregressive": lambda index: g_autoregressive(pair, width=4, split=[first, second][index % 2]),
     "residual": lambda index: g_residual(pair),
@@ -258,7 +259,7 @@ plt.show()
 # | your event | take | because |
 # | --- | --- | --- |
 # | one irreducible vector | `g_residual`; radial: `g_radial` | no part of it is invariant |
-# | several vectors | `g_coupling` with `IrrepScale` or `MatrixExponential`, or `g_residual` | each vector is a part; element-wise scales do not commute with turns |
+# | several vectors | `g_coupling` with `IrrepScale` or `MatrixScale`, or `g_residual` | each vector is a part; element-wise scales do not commute with turns |
 # | permuted coordinates, regular fields | `g_coupling`, element-wise | scales can be permuted along |
 # | images | the mirrored checkerboard; squeeze, then irreps or channels; residual CNN | orbits of pixels must stay together |
 #

@@ -1,86 +1,66 @@
-"""How a group element acts on one event."""
-
-import warnings
-from typing import Any
+"""How a group acts on one event."""
 
 from pyro_gflows.actions.base import Action, LinearAction
-from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.continuous import O2, O3, SO2, SO3, ContinuousGroup
-from pyro_gflows.actions.default_split import default_split
-from pyro_gflows.actions.escnn_door import escnn_group
-from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup
-from pyro_gflows.actions.group_base import EnumerableGroup, Group
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.index_splits import ChannelSplit, CoordinateSplit
-from pyro_gflows.actions.irrep_split import IrrepSplit, isotypic_split
-from pyro_gflows.actions.isotype import Isotype
-from pyro_gflows.actions.mask_split import MaskSplit, checkerboard_split, plain_checkerboard_split
-from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.off_grid import OffGridAction
-from pyro_gflows.actions.products import ProductGroup
-from pyro_gflows.actions.representations import (
-    DefiningRepresentation,
-    MatrixRepresentation,
-    QuotientRepresentation,
-    RegularRepresentation,
-    Representation,
-    RowsRepresentation,
-    TrivialRepresentation,
-)
-from pyro_gflows.actions.restriction import SubRepresentation
 from pyro_gflows.actions.sites import SitesAction
-from pyro_gflows.actions.splits import Split
-from pyro_gflows.actions.symmetric import SymmetricGroup
+from pyro_gflows.actions.splits.base import Split
+from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
+from pyro_gflows.actions.splits.by_irrep import IrrepSplit, isotypic_split
+from pyro_gflows.actions.splits.by_mask import MaskSplit, checkerboard_split, plain_checkerboard_split
+from pyro_gflows.actions.splits.default import default_split
+from pyro_gflows.actions.splits.old_basis import eigenvector_blocks
 from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.deprecation import moved_names
 
 __all__ = [
-    "O2",
-    "O3",
-    "SO2",
-    "SO3",
     "Action",
     "ChannelSplit",
-    "ContinuousGroup",
     "CoordinateSplit",
-    "CyclicGroup",
-    "Decomposition",
-    "DefiningRepresentation",
-    "DihedralGroup",
-    "EnumerableGroup",
-    "FiniteGroup",
-    "Group",
     "ImageAction",
     "IrrepSplit",
-    "Isotype",
     "LinearAction",
     "MaskSplit",
-    "MatrixRepresentation",
     "OffGridAction",
-    "ProductGroup",
-    "QuotientRepresentation",
-    "RegularRepresentation",
-    "Representation",
-    "RowsRepresentation",
     "SitesAction",
     "Split",
-    "SubRepresentation",
-    "SymmetricGroup",
-    "TranslationGroup",
-    "TrivialRepresentation",
     "VectorAction",
-    "WallpaperGroup",
     "checkerboard_split",
     "default_split",
-    "escnn_group",
+    "eigenvector_blocks",
     "isotypic_split",
-    "parse_group",
     "plain_checkerboard_split",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "GroupAction":
-        warnings.warn("GroupAction is now LinearAction (or Action, which is wider)", DeprecationWarning, stacklevel=2)
-        return LinearAction
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = moved_names(
+    __name__,
+    {
+        "ContinuousGroup": "pyro_gflows.groups",
+        "CyclicGroup": "pyro_gflows.groups",
+        "Decomposition": "pyro_gflows.groups",
+        "DefiningRepresentation": "pyro_gflows.groups",
+        "DihedralGroup": "pyro_gflows.groups",
+        "EnumerableGroup": "pyro_gflows.groups",
+        "FiniteGroup": "pyro_gflows.groups",
+        "Group": "pyro_gflows.groups",
+        "GroupAction": "pyro_gflows.actions:LinearAction",
+        "Isotype": "pyro_gflows.groups",
+        "MatrixRepresentation": "pyro_gflows.groups",
+        "O2": "pyro_gflows.groups",
+        "O3": "pyro_gflows.groups",
+        "ProductGroup": "pyro_gflows.groups",
+        "QuotientRepresentation": "pyro_gflows.groups",
+        "RegularRepresentation": "pyro_gflows.groups",
+        "Representation": "pyro_gflows.groups",
+        "RowsRepresentation": "pyro_gflows.groups",
+        "SO2": "pyro_gflows.groups",
+        "SO3": "pyro_gflows.groups",
+        "SubRepresentation": "pyro_gflows.groups",
+        "SymmetricGroup": "pyro_gflows.groups",
+        "TranslationGroup": "pyro_gflows.groups",
+        "TrivialRepresentation": "pyro_gflows.groups",
+        "WallpaperGroup": "pyro_gflows.groups",
+        "escnn_group": "pyro_gflows.groups",
+        "parse_group": "pyro_gflows.groups",
+    },
+)

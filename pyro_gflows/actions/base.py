@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.canonical_form import nearest_image, reference_event
-from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.decomposition import decompose, side_by_side
-from pyro_gflows.actions.group_base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
-from pyro_gflows.actions.representations import (
+from pyro_gflows.groups.base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.decomposition import decompose, side_by_side
+from pyro_gflows.groups.representations import (
     MatrixRepresentation,
     RegularRepresentation,
     Representation,
     TrivialRepresentation,
 )
-from pyro_gflows.precision import on_methods
+from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 
 __all__ = ["Action", "LinearAction"]
@@ -169,7 +169,7 @@ class LinearAction(Action):
 
     @abstractmethod
     def matrix(self, elements: Tensor) -> Tensor:
-        """rho(g) on the flattened event, materialised in float64, shape ``batch + (numel, numel)``."""
+        """rho(g) on the flattened event, materialized in float64, shape ``batch + (numel, numel)``."""
 
     def canonical(self, x: Tensor) -> Tensor | None:
         self.check_event(x)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
-from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.constants import as_constants
-from pyro_gflows.actions.isotype import Isotype, Summands
-from pyro_gflows.actions.representations import Representation
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.isotypes import Isotype, Summands
+from pyro_gflows.groups.representations import Representation
+from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["FourierDecomposition", "WaveRepresentation"]
 

@@ -10,23 +10,19 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
-from pyro_gflows.actions.block_diagonal import block_diagonal
 from pyro_gflows.actions.canonical_form import nearest_shift
-from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.constants import as_constants, rows_at
-from pyro_gflows.actions.grid import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
-from pyro_gflows.actions.group_base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.actions.image_decomposition import decompose_image
 from pyro_gflows.actions.image_fields import grid_size, image_fields
-from pyro_gflows.actions.names import parse_group
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
-from pyro_gflows.actions.representations import (
-    MatrixRepresentation,
-    Representation,
-    permutation_matrices,
-)
 from pyro_gflows.actions.vector import VectorAction
-from pyro_gflows.registry import registered
+from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation, permutation_matrices
+from pyro_gflows.groups.wallpaper import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
+from pyro_gflows.numerics.blocks import block_diagonal
+from pyro_gflows.numerics.constants import as_constants, rows_at
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ImageAction"]
 
@@ -35,7 +31,7 @@ __all__ = ["ImageAction"]
 class ImageAction(LinearAction):
     r"""A group moving the pixels of images (C, H, W), exactly, and the channels of each field with them.
 
-    :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)`, where g turns or mirrors the grid about its centre (a turn by +90 degrees
+    :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)`, where g turns or mirrors the grid about its center (a turn by +90 degrees
     is counter-clockwise in a picture whose row 0 is on top) or shifts a periodic grid, and rho, the direct sum of the
     fields' representations, moves the channels.
 

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
-from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.decomposition import decompose, merge
 from pyro_gflows.actions.fourier import FourierDecomposition
-from pyro_gflows.actions.grid import WallpaperGroup
-from pyro_gflows.actions.group_base import require_enumerable
-from pyro_gflows.actions.groups import EnumerableGroup
-from pyro_gflows.actions.orbits import connected_components
-from pyro_gflows.actions.representations import (
+from pyro_gflows.groups.base import require_enumerable
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.decomposition import decompose, merge
+from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.groups.orbits import connected_components
+from pyro_gflows.groups.representations import (
     MatrixRepresentation,
     Representation,
     TrivialRepresentation,
     permutation_matrices,
 )
+from pyro_gflows.groups.wallpaper import WallpaperGroup
 
 __all__ = ["decompose_image", "image_isotypes"]
 

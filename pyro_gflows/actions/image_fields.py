@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyro_gflows.actions.grid import WallpaperGroup, point_group_of
-from pyro_gflows.actions.group_base import Group
-from pyro_gflows.actions.representations import RegularRepresentation, Representation, TrivialRepresentation
+from pyro_gflows.groups.base import Group
+from pyro_gflows.groups.representations import RegularRepresentation, Representation, TrivialRepresentation
+from pyro_gflows.groups.wallpaper import WallpaperGroup, point_group_of
 
 __all__ = ["grid_size", "image_fields"]
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
-from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, PlanarGroup
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.representations import Representation, TrivialRepresentation
-from pyro_gflows.registry import registered
+from pyro_gflows.groups.continuous import O2, SO2
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, Group, PlanarGroup
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.representations import Representation, TrivialRepresentation
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["OffGridAction"]
 
@@ -25,7 +25,7 @@ _ROUNDING = 1e-9
 
 @registered
 class OffGridAction(Action):
-    r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's centre, bilinearly between the pixels.
+    r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's center, bilinearly between the pixels.
 
     :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
     that map the grid to itself are exact gathers, those of :attr:`exact_subgroup`; all others lose detail, so that

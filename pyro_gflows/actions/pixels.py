@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.constants import rows_at
-from pyro_gflows.actions.grid import WallpaperGroup, pixel_targets, point_group_of
-from pyro_gflows.actions.group_base import Group
+from pyro_gflows.groups.base import Group
+from pyro_gflows.groups.wallpaper import WallpaperGroup, pixel_targets, point_group_of
+from pyro_gflows.numerics.constants import rows_at
 
 __all__ = ["gather_pixels", "pixel_sources", "pixels_of"]
 

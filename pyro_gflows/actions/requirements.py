@@ -15,7 +15,7 @@ def require_exact(action: Any) -> None:
     """Raise ValueError for an action that claims a part of its group only: no density is invariant under the rest.
 
     Example:
-        >>> from pyro_gflows.actions import VectorAction
+        >>> from pyro_gflows.actions.vector import VectorAction
         >>> require_exact(VectorAction.plane("D4"))
     """
     if isinstance(action, Action) and action.exact_subgroup is not action:
@@ -34,7 +34,7 @@ def require_linear(action: Any) -> LinearAction:
         ValueError: it interpolates.
 
     Example:
-        >>> from pyro_gflows.actions import VectorAction
+        >>> from pyro_gflows.actions.vector import VectorAction
         >>> require_linear(VectorAction.plane("D4"))
         VectorAction(D4 on R^2: defining)
     """

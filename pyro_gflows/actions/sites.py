@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
-from pyro_gflows.actions.closure import as_matrix, generate_group
-from pyro_gflows.actions.groups import Group
-from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.actions.vector import VectorAction
-from pyro_gflows.registry import registered
+from pyro_gflows.groups.closure import as_matrix, generate_group
+from pyro_gflows.groups.finite import Group
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SitesAction"]
 

@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import LinearAction
-from pyro_gflows.actions.block_diagonal import block_diagonal
-from pyro_gflows.actions.closure import generate_group
-from pyro_gflows.actions.components import Decomposition
-from pyro_gflows.actions.constants import as_constants, rows_at
-from pyro_gflows.actions.escnn_door import representation_data
-from pyro_gflows.actions.group_base import EnumerableGroup, Group
-from pyro_gflows.actions.groups import CyclicGroup, FiniteGroup
-from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.products import ProductGroup
-from pyro_gflows.actions.representations import (
+from pyro_gflows.groups.base import EnumerableGroup, Group
+from pyro_gflows.groups.closure import generate_group
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.escnn_adapter import representation_data
+from pyro_gflows.groups.finite import CyclicGroup, FiniteGroup
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.products import ProductGroup
+from pyro_gflows.groups.representations import (
     DefiningRepresentation,
     EscnnRepresentation,
     MatrixRepresentation,
@@ -30,7 +28,9 @@ from pyro_gflows.actions.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.blocks import block_diagonal
+from pyro_gflows.numerics.constants import as_constants, rows_at
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean
 
 __all__ = ["VectorAction"]
@@ -42,7 +42,7 @@ class VectorAction(LinearAction):
 
     Args:
         representations: one representation or a sequence of them, of one group; escnn representations are accepted
-            (:func:`~pyro_gflows.actions.escnn_group` imports escnn so that it also works beside numpy 2).
+            (:func:`~pyro_gflows.groups.escnn_group` imports escnn so that it also works beside numpy 2).
 
     Raises:
         TypeError: something else was given.
@@ -194,7 +194,7 @@ class VectorAction(LinearAction):
             ValueError: this is not an action of that factor.
 
         Example:
-            >>> from pyro_gflows.actions import parse_group
+            >>> from pyro_gflows.groups import parse_group
             >>> VectorAction.rows("S3").lift(parse_group("S3 x C2"), 0)
             VectorAction(S3 x C2 on R^3: rows)
         """

@@ -15,10 +15,10 @@ from pyro_gflows.cli.commands import check, fit, sample, score
 from pyro_gflows.cli.comparison import demo
 from pyro_gflows.cli.data_check import check_data
 from pyro_gflows.datasets import EventKind
-from pyro_gflows.families import FAMILIES
-from pyro_gflows.infer import FitDiverged
+from pyro_gflows.experiments.presets import PRESETS
+from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.numerics import InverseDidNotConverge
-from pyro_gflows.presets import PRESETS
+from pyro_gflows.training import FitDiverged
 from pyro_gflows.version import __version__
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_file_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--events", choices=get_args(EventKind), help="what a file holds (default: told by its shape)")
-    command.add_argument("--levels", type=int, help="grey levels of the images in a file (default: told by them)")
+    command.add_argument("--levels", type=int, help="gray levels of the images in a file (default: told by them)")
     command.add_argument("--key", help="which array of an .npz file")
 
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--flow", choices=sorted(FAMILIES), help="kind of layers (default: the data's preset)")
     command.add_argument("--preset", choices=sorted(PRESETS), help="a named recipe (default: the data's)")
     command.add_argument("--augment", metavar="GROUP", help="move every training event by a random element of it")
-    command.add_argument("--variational", action="store_true", help="train the dequantisation noise of images too")
+    command.add_argument("--variational", action="store_true", help="train the dequantization noise of images too")
     command.add_argument("--steps", type=int, help="optimizer steps")
     command.add_argument("--batch-size", type=int, help="events a step")
     command.add_argument("--lr", type=float, help="peak learning rate")

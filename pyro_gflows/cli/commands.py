@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_gflows import experiments
 from pyro_gflows.cli.folders import RunFolder
 from pyro_gflows.cli.recipes import options_of, read_data, recipe, unsuitable
-from pyro_gflows.datasets import DataSet, EventFormat, is_file_name, load_data, read_array
-from pyro_gflows.families import UnsuitableFamily
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import FitDiverged, check_data, log_det_error, log_probs
-from pyro_gflows.presets import Preset
+from pyro_gflows.datasets import DataSet, EventFormat, check_data, is_file_name, load_data, read_array
+from pyro_gflows.evaluation import log_det_error, log_probs
+from pyro_gflows.experiments import runs as experiments
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.families import UnsuitableFamily
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
+from pyro_gflows.training import FitDiverged
 
 __all__ = ["check", "fit", "sample", "score"]
 
@@ -109,7 +110,7 @@ def score(arguments: argparse.Namespace) -> int:
         form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
         generator = torch.Generator().manual_seed(arguments.seed)
         x = form.to_events(array, source=arguments.data, generator=generator)
-        scaling = None if form.grey is None else form.grey.scaling
+        scaling = None if form.gray is None else form.gray.scaling
     else:
         data = load_data(arguments.data, seed=arguments.seed)
         x, scaling = data.test, data.scaling

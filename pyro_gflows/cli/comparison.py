@@ -14,10 +14,11 @@ import torch
 
 from pyro_gflows import plots
 from pyro_gflows.datasets import DataSet, load_data
-from pyro_gflows.experiments import draw, run
-from pyro_gflows.infer import load, log_probs
-from pyro_gflows.infer.training.storage import check_writable
-from pyro_gflows.presets import DEMO, Preset
+from pyro_gflows.evaluation import log_probs
+from pyro_gflows.experiments.presets import DEMO, Preset
+from pyro_gflows.experiments.runs import draw, run
+from pyro_gflows.serialization import load
+from pyro_gflows.serialization.files import check_writable
 
 __all__ = ["demo"]
 

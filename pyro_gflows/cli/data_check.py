@@ -7,8 +7,8 @@ import argparse
 import torch
 
 from pyro_gflows.cli.recipes import read_data
-from pyro_gflows.families import build_action
-from pyro_gflows.infer import check_symmetry
+from pyro_gflows.datasets import check_symmetry
+from pyro_gflows.flows.families import build_action
 
 __all__ = ["check_data"]
 

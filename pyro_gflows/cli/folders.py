@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pyro_gflows.datasets import EventFormat
-from pyro_gflows.experiments import METRICS
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import load
-from pyro_gflows.infer.save import STRUCTURE
-from pyro_gflows.infer.training.checkpoint import CHECKPOINT
-from pyro_gflows.infer.training.storage import check_writable, read_json, read_tensors, write_json
-from pyro_gflows.registry import build, describe
+from pyro_gflows.experiments.runs import METRICS
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.serialization import load
+from pyro_gflows.serialization.files import check_writable, read_json, read_tensors, write_json
+from pyro_gflows.serialization.migrations import FORMAT, migrate
+from pyro_gflows.serialization.registry import build, describe
+from pyro_gflows.serialization.saving import STRUCTURE
+from pyro_gflows.training.checkpoint import CHECKPOINT
 
 __all__ = ["RunFolder"]
 
@@ -77,7 +78,9 @@ class RunFolder:
             options: as for :meth:`check_resumable`.
             form: how the events lie in the user's file; None for named data.
         """
-        write_json(check_writable(self.path) / _RUN, {"options": dict(options), "format": describe(form)})
+        write_json(
+            check_writable(self.path) / _RUN, {"options": dict(options), "format": describe(form), "version": FORMAT}
+        )
 
     def load(self) -> EquivariantFlow:
         """The fitted flow.
@@ -107,7 +110,8 @@ class RunFolder:
         """How the events lie in the user's file; None for named data."""
         if not (self.path / _RUN).exists():
             return None
-        form = build(read_json(self.path / _RUN)["format"])
+        stored = read_json(self.path / _RUN)
+        form = build(migrate(stored["format"], stored.get("version", 2), source=str(self.path / _RUN)))
         assert form is None or isinstance(form, EventFormat)
         return form
 

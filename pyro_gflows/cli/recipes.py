@@ -7,12 +7,13 @@ import dataclasses
 import re
 from typing import Any
 
-from pyro_gflows.actions import Action, OffGridAction, parse_group
+from pyro_gflows.actions import Action, OffGridAction
 from pyro_gflows.datasets import DataSet, FileOptions, is_file_name, load_data
-from pyro_gflows.families import FAMILIES, UnsuitableFamily, build_flow
-from pyro_gflows.infer import Adam
-from pyro_gflows.infer.training.checkpoint import steps_done
-from pyro_gflows.presets import PRESETS, Preset, own_preset, preset_for
+from pyro_gflows.experiments.presets import PRESETS, Preset, own_preset, preset_for
+from pyro_gflows.flows.families import FAMILIES, UnsuitableFamily, build_flow
+from pyro_gflows.groups import parse_group
+from pyro_gflows.training import Adam
+from pyro_gflows.training.checkpoint import steps_done
 
 __all__ = ["options_of", "read_data", "recipe", "unsuitable"]
 
@@ -56,7 +57,7 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
     if preset.data != own.data:
         preset = preset.change(data=own.data, group=own.group, augment="")
         if data.scaling is None and preset.logit is not None:
-            preset = preset.change(logit=None)  # it is made for grey levels, which have ends
+            preset = preset.change(logit=None)  # it is made for gray levels, which have ends
     if arguments.flow is not None and arguments.flow != preset.flow:
         preset = preset.with_flow(arguments.flow)
     wanted = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed")}
@@ -71,7 +72,7 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
     group, augment = arguments.group or preset.group, arguments.augment or preset.augment
     variational = preset.variational or arguments.variational
     if variational and data.scaling is None:
-        raise ValueError(f"--variational: expected images of grey levels, got {_in_words(data)}; leave it out")
+        raise ValueError(f"--variational: expected images of gray levels, got {_in_words(data)}; leave it out")
     return preset.change(group=_spelt(group), augment=_spelt(augment), variational=variational, settings=settings)
 
 

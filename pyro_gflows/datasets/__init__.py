@@ -1,35 +1,34 @@
-"""Exact densities, real images and the user's own files."""
+"""Real images, the user's own files, and checks of both before anything is fitted."""
 
+from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data
-from pyro_gflows.datasets.densities import DENSITIES, Checkerboard, Density, EightGaussians, Rings, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.event_format import EventFormat, EventKind, GreyScale
+from pyro_gflows.datasets.event_format import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
-from pyro_gflows.datasets.recognise import FileOptions, event_format
-from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.recognize import FileOptions, event_format
+from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
+from pyro_gflows.datasets.symmetry import SymmetryReport, check_symmetry
+from pyro_gflows.deprecation import moved_names
 
 __all__ = [
-    "DENSITIES",
     "DIGITS_SCALING",
     "FOLDER_VARIABLE",
     "IMAGE_SETS",
-    "Checkerboard",
     "DataSet",
-    "Density",
-    "EightGaussians",
     "EventFormat",
     "EventKind",
     "FileOptions",
-    "GreyLevels",
-    "GreyScale",
+    "GrayLevels",
+    "GrayScale",
     "ImageSet",
     "RawImages",
-    "Rings",
     "Splits",
-    "density",
+    "SymmetryReport",
+    "check_data",
+    "check_symmetry",
     "digits",
     "event_format",
     "image_set",
@@ -41,3 +40,17 @@ __all__ = [
     "rotate_images",
     "stratified_rows",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "GreyLevels": "pyro_gflows.datasets:GrayLevels",
+        "GreyScale": "pyro_gflows.datasets:GrayScale",
+        "Checkerboard": "pyro_gflows.targets",
+        "DENSITIES": "pyro_gflows.targets",
+        "Density": "pyro_gflows.targets",
+        "EightGaussians": "pyro_gflows.targets",
+        "Rings": "pyro_gflows.targets",
+        "density": "pyro_gflows.targets",
+    },
+)

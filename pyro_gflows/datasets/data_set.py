@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_gflows.datasets.densities import DENSITIES, Density, density
 from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.event_format import EventFormat
 from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
 from pyro_gflows.datasets.images import IMAGE_SETS
-from pyro_gflows.datasets.recognise import FileOptions, event_format, repeats
-from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.recognize import FileOptions, event_format, repeats
+from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits
+from pyro_gflows.targets.planar import DENSITIES, Density, density
 
 __all__ = ["DataSet", "load_data"]
 
@@ -37,8 +37,8 @@ class DataSet:
         test: Held-out rows for the reported figures.
         symmetry: The group that the data are known to have, or None.
         target: The exact density, where there is one.
-        scaling: How grey levels became real numbers, for images.
-        augment: Fresh dequantisation noise, for images of grey levels.
+        scaling: How gray levels became real numbers, for images.
+        augment: Fresh dequantization noise, for images of gray levels.
         format: How the events lie in the file that they come from, for a file.
     """
 
@@ -48,7 +48,7 @@ class DataSet:
     test: Tensor
     symmetry: str | None = None
     target: Density | None = None
-    scaling: GreyLevels | None = None
+    scaling: GrayLevels | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     format: EventFormat | None = None
 
@@ -66,7 +66,7 @@ def load_data(
     Args:
         name: ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, ``mnist``, ``rotated-mnist`` (any angle),
             ``cifar10``, ``cifar10-rot`` (quarter-turns), or the path of a ``.npy``, ``.npz`` or ``.csv`` file with one
-            event a row (split 80/10/10 at random): vectors, sets of rows, or images of continuous numbers or of grey
+            event a row (split 80/10/10 at random): vectors, sets of rows, or images of continuous numbers or of gray
             levels, as :func:`~pyro_gflows.datasets.event_format` tells them apart.
         seed: Of the test points of a density, the turns and noise of images, or the split of a file.
         folder: Where the files of MNIST and CIFAR-10 lie; by default the folder that the environment variable
@@ -102,7 +102,7 @@ def load_data(
     )
 
 
-def _images(name: str, parts: Splits, symmetry: str | None, scaling: GreyLevels) -> DataSet:
+def _images(name: str, parts: Splits, symmetry: str | None, scaling: GrayLevels) -> DataSet:
     return DataSet(
         name,
         parts.train,
@@ -110,7 +110,7 @@ def _images(name: str, parts: Splits, symmetry: str | None, scaling: GreyLevels)
         parts.test,
         symmetry=symmetry,
         scaling=scaling,
-        augment=scaling.redequantise,
+        augment=scaling.redequantize,
     )
 
 
@@ -118,20 +118,20 @@ def _from_file(name: str, options: FileOptions, *, seed: int) -> DataSet:
     array = read_array(name, key=options.key)
     form = event_format(array, options, source=name)
     x = form.to_events(array, source=name, generator=torch.Generator().manual_seed(seed))
-    if form.grey is None and repeats(array):
+    if form.gray is None and repeats(array):
         warnings.warn(
             f"{name}: the same few numbers come again and again: a density of them has no largest value, "
-            "and a fit of it does not end. Save images as whole grey levels; add uniform noise from [0, 1) to counts",
+            "and a fit of it does not end. Save images as whole gray levels; add uniform noise from [0, 1) to counts",
             stacklevel=3,
         )
     parts = random_splits(x, seed=seed)
-    scaling = None if form.grey is None else form.grey.scaling
+    scaling = None if form.gray is None else form.gray.scaling
     return DataSet(
         name,
         parts.train,
         parts.validation,
         parts.test,
         scaling=scaling,
-        augment=None if scaling is None else scaling.redequantise,
+        augment=None if scaling is None else scaling.redequantize,
         format=form,
     )

@@ -9,20 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.files import in_dtype
-from pyro_gflows.datasets.scaling import GreyLevels
-from pyro_gflows.infer.training.data import check_data
-from pyro_gflows.registry import registered
+from pyro_gflows.datasets.scaling import GrayLevels
+from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
+from pyro_gflows.serialization.registry import registered
 
-__all__ = ["EventFormat", "EventKind", "GreyScale"]
+__all__ = ["EventFormat", "EventKind", "GrayScale"]
 
 EventKind = Literal["vectors", "sets", "images"]
 
 
 @registered
 @dataclass(frozen=True)
-class GreyScale:
-    """The numbers that a file writes for grey levels: level k is written as ``lowest + k * step``.
+class GrayScale:
+    """The numbers that a file writes for gray levels: level k is written as ``lowest + k * step``.
 
     Args:
         scaling: how levels become the real numbers that a flow is fitted to.
@@ -30,11 +31,13 @@ class GreyScale:
         step: the distance of two levels in the file.
     """
 
-    scaling: GreyLevels
+    scaling: GrayLevels
     lowest: float = 0.0
     step: float = 1.0
 
 
+@renamed_attributes(grey="gray")
+@renamed_arguments(grey="gray")
 @registered
 @dataclass(frozen=True)
 class EventFormat:
@@ -45,7 +48,7 @@ class EventFormat:
         shape: of one event in the file.
         dtype: of the numbers in the file, as NumPy names it.
         channels_last: whether images lie as (H, W, C).
-        grey: of images of grey levels, how these are written; None: continuous numbers, which are taken as they are.
+        gray: of images of gray levels, how these are written; None: continuous numbers, which are taken as they are.
 
     Example:
         >>> form = EventFormat("sets", (5, 3))
@@ -57,7 +60,7 @@ class EventFormat:
     shape: tuple[int, ...]
     dtype: str = "float32"
     channels_last: bool = False
-    grey: GreyScale | None = None
+    gray: GrayScale | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # a list where it was read from JSON
@@ -77,43 +80,43 @@ class EventFormat:
         Args:
             array: events of this format, one a row.
             source: what the error messages call it.
-            generator: of the dequantisation noise of grey levels.
+            generator: of the dequantization noise of gray levels.
 
         Raises:
-            ValueError: another shape, NaN or inf (with the row), numbers that are no grey levels where these are
+            ValueError: another shape, NaN or inf (with the row), numbers that are no gray levels where these are
                 expected, or too large for the default dtype.
             TypeError: integers where a density needs continuous numbers.
         """
         array = self._shaped(array, source)
-        if self.grey is None:
+        if self.gray is None:
             x = self._arrange(check_data(_floating(array, source), source=source))
             return in_dtype(x, torch.get_default_dtype(), source=source)
         levels = self.levels(array, source=source)
-        return self.grey.scaling.dequantise(self._arrange(levels), generator)
+        return self.gray.scaling.dequantize(self._arrange(levels), generator)
 
     def levels(self, array: np.ndarray, *, source: str) -> Tensor:
-        """The grey levels 0 .. n-1 of an array of images, int64, in its own shape."""
-        assert self.grey is not None
-        exact: np.ndarray = (array.astype(np.float64) - self.grey.lowest) / self.grey.step
+        """The gray levels 0 .. n-1 of an array of images, int64, in its own shape."""
+        assert self.gray is not None
+        exact: np.ndarray = (array.astype(np.float64) - self.gray.lowest) / self.gray.step
         levels = np.rint(exact)
-        last = self.grey.scaling.levels - 1
+        last = self.gray.scaling.levels - 1
         # half precision holds k/255 to a tenth of a level
         wrong = ~((np.abs(exact - levels) < 0.25) & (levels >= 0) & (levels <= last))
         if wrong.any():
             row = int(np.nonzero(wrong.reshape(len(array), -1).any(1))[0][0])
             value = array[row][wrong[row]][0]
-            ends = f"{self.grey.lowest:g} to {self.grey.lowest + last * self.grey.step:g}"
+            ends = f"{self.gray.lowest:g} to {self.gray.lowest + last * self.gray.step:g}"
             raise ValueError(
-                f"{source}: expected the {last + 1} grey levels from {ends} in steps of {self.grey.step:.6g}, received "
+                f"{source}: expected the {last + 1} gray levels from {ends} in steps of {self.gray.step:.6g}, received "
                 f"{value} in row {row}"
             )
         return torch.from_numpy(levels.astype(np.int64))
 
     def to_array(self, events: Tensor) -> np.ndarray:
         """Events as a file of this format holds them: its shape, its dtype, its numbers."""
-        if self.grey is not None:
-            levels = self.grey.scaling.quantise(events)
-            events = self.grey.lowest + self.grey.step * levels.double()
+        if self.gray is not None:
+            levels = self.gray.scaling.quantize(events)
+            events = self.gray.lowest + self.gray.step * levels.double()
         if self.kind == "images" and len(self.shape) == 3 and self.channels_last:
             events = events.movedim(-3, -1)
         array = events.reshape(len(events), *self.shape).cpu().numpy()
@@ -127,7 +130,7 @@ class EventFormat:
         if self.kind == "sets":
             return f"sets of {self.shape[0]} rows of {self.shape[1]}"
         channels, height, width = self.event_shape
-        unit = "of continuous numbers" if self.grey is None else f"of {self.grey.scaling.levels} grey levels"
+        unit = "of continuous numbers" if self.gray is None else f"of {self.gray.scaling.levels} gray levels"
         return f"images of {height} x {width} pixels with {channels} channel{'s' * (channels > 1)}, {unit}"
 
     def _shaped(self, array: np.ndarray, source: str) -> np.ndarray:
@@ -156,7 +159,7 @@ def _floating(array: np.ndarray, source: str) -> np.ndarray:
         raise TypeError(
             f"{source}: expected floating-point numbers, got {array.dtype}; a density needs continuous values. Save "
             "measurements as floats; add uniform noise from [0, 1) to counts; save images with their height and width, "
-            "as (N, H, W) or (N, C, H, W), so that they are read as grey levels"
+            "as (N, H, W) or (N, C, H, W), so that they are read as gray levels"
         )
     # torch has no long double
     return array.astype(np.float64) if array.dtype.itemsize > 8 else array

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.tables import read_csv
-from pyro_gflows.infer.training.data import check_data
 
 __all__ = ["FILE_ENDINGS", "in_dtype", "is_file_name", "load_array", "read_array"]
 

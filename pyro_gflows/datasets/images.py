@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10, as published and turned: named splits of dequantised images."""
+"""MNIST and CIFAR-10, as published and turned: named splits of dequantized images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.datasets.image_sets import RawImages, image_set
-from pyro_gflows.datasets.scaling import GreyLevels
+from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, stratified_rows
 
 __all__ = ["IMAGE_SETS", "ImageSet", "rotate_images"]
@@ -30,16 +30,16 @@ class ImageSet:
         source: "mnist" or "cifar10", where the images come from.
         scaling: how bytes become real numbers.
         symmetry: the group that the set has, or None.
-        turned: "no"; "any angle", bilinear, about the centre; or "group", a random element of ``symmetry``.
+        turned: "no"; "any angle", bilinear, about the center; or "group", a random element of ``symmetry``.
     """
 
     source: str
-    scaling: GreyLevels
+    scaling: GrayLevels
     symmetry: str | None = None
     turned: str = "no"
 
     def load(self, *, seed: int = 0, folder: str | Path | None = None) -> Splits:
-        """Dequantised images in the default dtype; the same seed gives the same ones. The split does not depend on it.
+        """Dequantized images in the default dtype; the same seed gives the same ones. The split does not depend on it.
 
         The published test images are the test part, and a tenth of the published training images, as many of each
         label, validation. Only "any angle" of the full MNIST deals all images anew, to the sizes of Rotation MNIST.
@@ -49,7 +49,7 @@ class ImageSet:
         """
         generator = torch.Generator().manual_seed(seed)
         parts = self._split(image_set(self.source, folder=folder))
-        moved = [self.scaling.dequantise(self._turn(part, generator), generator) for part in parts]
+        moved = [self.scaling.dequantize(self._turn(part, generator), generator) for part in parts]
         return Splits(*moved)
 
     def _split(self, raw: RawImages) -> list[Tensor]:
@@ -73,7 +73,7 @@ class ImageSet:
 
 
 def rotate_images(images: Tensor, angles: Tensor) -> Tensor:
-    """Turn each image (n, C, H, W) counter-clockwise by its angle (n,) in radians, about the centre.
+    """Turn each image (n, C, H, W) counter-clockwise by its angle (n,) in radians, about the center.
 
     Bilinear interpolation; what comes from outside is 0. Multiples of 90 degrees are exact to rounding.
 
@@ -92,8 +92,8 @@ def rotate_images(images: Tensor, angles: Tensor) -> Tensor:
     return torch.cat(turned)
 
 
-_MNIST = GreyLevels(levels=256, centre=0.13, gain=3.2)
-_CIFAR = GreyLevels(levels=256, centre=0.47, gain=4.0)
+_MNIST = GrayLevels(levels=256, center=0.13, gain=3.2)
+_CIFAR = GrayLevels(levels=256, center=0.47, gain=4.0)
 
 IMAGE_SETS: dict[str, ImageSet] = {
     "mnist": ImageSet("mnist", _MNIST),

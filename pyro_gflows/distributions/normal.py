@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.distributions.spherical import SphericalBase
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["InvariantNormal"]
 

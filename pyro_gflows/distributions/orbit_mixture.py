@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions.normal import InvariantNormal
 from pyro_gflows.distributions.symmetrized import Symmetrized
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["OrbitMixture"]
 

@@ -14,7 +14,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
 from pyro_gflows.distributions.supports import ValidatesEvents
-from pyro_gflows.precision import full_precision, refuse_low
+from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.spaces import Euclidean, require_space
 
 __all__ = ["SphericalBase"]

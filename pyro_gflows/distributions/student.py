@@ -11,7 +11,7 @@ from torch.distributions import Chi2
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.distributions.spherical import SphericalBase
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["InvariantStudentT"]
 
@@ -56,9 +56,9 @@ class InvariantStudentT(SphericalBase):
 
     def standard_log_prob(self, z: Tensor) -> Tensor:
         kernel = 0.5 * (self.df + self.action.numel) * torch.log1p(z.square().sum(-1) / self.df)
-        return -self._log_normaliser() - kernel
+        return -self._log_normalizer() - kernel
 
-    def _log_normaliser(self) -> float:
+    def _log_normalizer(self) -> float:
         half, n = 0.5 * self.df, self.action.numel
         return math.lgamma(half) - math.lgamma(half + 0.5 * n) + 0.5 * n * math.log(math.pi * self.df)
 
@@ -68,7 +68,7 @@ class InvariantStudentT(SphericalBase):
     def standard_entropy(self) -> float:
         halves = torch.tensor([0.5 * (self.df + self.action.numel), 0.5 * self.df], dtype=torch.float64)
         high, low = torch.digamma(halves).tolist()
-        return self._log_normaliser() + 0.5 * (self.df + self.action.numel) * (high - low)
+        return self._log_normalizer() + 0.5 * (self.df + self.action.numel) * (high - low)
 
     def _described(self) -> str:
         return f"{super()._described()}, df={self.df:g}"

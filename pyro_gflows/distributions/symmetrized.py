@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.group_base import require_enumerable
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
+from pyro_gflows.groups.base import require_enumerable
+from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.tracing import is_tracing
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.precision import full_precision
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Symmetrized"]
 
@@ -43,7 +43,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
     r"""A distribution averaged over a finite group: draw x from the base, and move it by a random element.
 
     :math:`\log p(x) = \log \frac{1}{|G|} \sum_g p_0(\rho(g)^{-1} x)`, exactly, at |G| evaluations of the base. It is
-    invariant whatever the base is. Draws are reparametrised where the base's are (given the element).
+    invariant whatever the base is. Draws are reparametrized where the base's are (given the element).
 
     Args:
         base: any distribution of events that the action can move. Where it has its own ``module``, or transforms that

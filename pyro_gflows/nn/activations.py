@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.splines import SlopeSplines
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Activation", "LipSwish", "Pointwise", "SortedPairs", "Splines"]
 

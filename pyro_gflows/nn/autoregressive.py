@@ -15,7 +15,7 @@ from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import LayerChain, hidden_action
 from pyro_gflows.nn.norm_activations import GatedNorm
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["AutoregressiveNetwork"]
 
@@ -67,7 +67,7 @@ class AutoregressiveNetwork(LayerChain):
             raise ValueError(f"expected k >= 2 blocks and as many outputs, got {len(blocks)} and {len(outputs)}")
         event, into = _side_by_side(blocks)
         params, out_of = _side_by_side(outputs)
-        # outputs look strictly back: what block j gets may read hidden fields labelled at most j - 1
+        # outputs look strictly back: what block j gets may read hidden fields labeled at most j - 1
         first = 0
         if context is not None:  # it comes before every block
             event, into, first = event.direct_sum(context), into + [-1] * len(context.fields), -1

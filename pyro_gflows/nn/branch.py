@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.terms import Term
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzSum"]
 
@@ -33,7 +33,8 @@ class LipschitzSum(Contraction):
 
     Example:
         >>> from pyro_gflows import VectorAction
-        >>> from pyro_gflows.nn import RadialTerm, Ridges
+        >>> from pyro_gflows.nn.radial import RadialTerm
+        >>> from pyro_gflows.nn.ridge import Ridges
         >>> action = VectorAction.plane("D8")
         >>> branch = LipschitzSum([Ridges(action), RadialTerm(action)])
         >>> value, jacobian = branch.call_and_jacobian(torch.zeros(5, 2))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import LipSwish, Pointwise
 from pyro_gflows.nn.splines import integrate_slopes
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ConcatenatedLipSwish", "Curves"]
 
@@ -54,7 +54,7 @@ class Curves(Pointwise):
 
     .. math:: x \mapsto \gamma(x) \in \mathbb{R}^2, \qquad \gamma(0) = 0, \qquad |\gamma'| \le 1
 
-    The velocity is :math:`(\cos\theta_j, \sin\theta_j)` at equidistant knots and linear between; where neighbouring
+    The velocity is :math:`(\cos\theta_j, \sin\theta_j)` at equidistant knots and linear between; where neighboring
     angles are alike, the speed is nearly 1 and hardly any of a gradient is lost. The output has twice the fields of
     the input: all first coordinates, then all second ones. A curve starts as a soft quarter-turn.
 

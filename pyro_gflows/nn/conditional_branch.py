@@ -11,7 +11,7 @@ from pyro_gflows.nn.conditioners import conditioner
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.lipschitz_network import lipschitz_branch
 from pyro_gflows.numerics import Product
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["BranchGiven", "ConditionalBranch"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
-from pyro_gflows.precision import on_methods
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import on_methods
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Contraction", "CustomContraction", "Negative"]
 

@@ -12,7 +12,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EquivariantConv"]
 
@@ -151,7 +151,7 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
     if not action_in.shares_grid(action_out):
         raise ValueError(f"expected two actions on one grid, got {action_in} and {action_out}")
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size, which has a centre to turn about, got {kernel_size!r}")
+        raise ValueError(f"expected an odd kernel_size, which has a center to turn about, got {kernel_size!r}")
     if action_in.padding == "circular" and kernel_size // 2 > min(action_in.height, action_in.width):
         raise ValueError(f"expected a kernel_size that wraps round {action_in} at most once, got {kernel_size}")
 

@@ -16,7 +16,7 @@ from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.networks import activation_for
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzDenseNetwork"]
 
@@ -112,10 +112,10 @@ class LipschitzDenseNetwork(Contraction):
         channels = x.shape[-3]
         value, inner, slope, outer = activation.sandwich(first(x) / scale, kernel, wide[:, channels:])
         hidden = torch.cat([passed * x, (scale * made) * value], -3)
-        # the numbers that are passed on went through a kernel that is 1 at its centre
+        # the numbers that are passed on went through a kernel that is 1 at its center
         identity = torch.zeros_like(kernel[:1]).expand(channels, -1, -1, -1).clone()
-        centre = torch.eye(channels, dtype=kernel.dtype, device=kernel.device)
-        identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = centre
+        center = torch.eye(channels, dtype=kernel.dtype, device=kernel.device)
+        identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = center
         slopes = torch.cat([passed.expand_as(x), made * slope], -3)
         wide, narrow = torch.cat([wide[:, :channels], outer], 1), torch.cat([identity, inner])
         jacobian = sandwich_jacobian(wide, slopes, narrow, periodic=periodic)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import OffGridAction
-from pyro_gflows.actions.escnn_door import ring_harmonics
-from pyro_gflows.actions.grid import pixel_targets
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup
-from pyro_gflows.actions.restriction import places_in
+from pyro_gflows.groups.escnn_adapter import ring_harmonics
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup
+from pyro_gflows.groups.restriction import places_in
+from pyro_gflows.groups.wallpaper import pixel_targets
 
 __all__ = ["steerable_filters"]
 
@@ -40,7 +40,7 @@ def steerable_filters(group: CyclicGroup | DihedralGroup, size: int) -> Tensor:
         torch.Size([4, 9, 9])
     """
     if not isinstance(size, int) or size < 1 or size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size, which has a centre to turn about, got {size!r}")
+        raise ValueError(f"expected an odd kernel_size, which has a center to turn about, got {size!r}")
     carried = OffGridAction(group, size=size).exact_subgroup.group
     exact, targets = places_in(carried, group), pixel_targets(carried, size, size)
     if len(exact) == group.order:

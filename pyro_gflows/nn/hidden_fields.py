@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction, Representation, VectorAction
-from pyro_gflows.actions.orbits import invariant_sets
-from pyro_gflows.actions.restriction import restricted_to_subspace
-from pyro_gflows.registry import registered
+from pyro_gflows.actions import LinearAction, VectorAction
+from pyro_gflows.groups import Representation
+from pyro_gflows.groups.orbits import invariant_sets
+from pyro_gflows.groups.restriction import restricted_to_subspace
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["HiddenFields", "maps_between"]
 

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Isotype, LinearAction
-from pyro_gflows.actions.irrep_basis import along_fields
+from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions.splits.irrep_basis import along_fields
+from pyro_gflows.groups import Isotype
 from pyro_gflows.nn.basis import FixedBasis
 
 __all__ = ["ChangeOfBasis", "IsotypicBasis", "IsotypicParts", "isotypic_basis"]

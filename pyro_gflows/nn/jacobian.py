@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pyro_gflows.actions.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["sandwich_jacobian", "transposed_convolution", "transposed_map"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.precision import full_precision
+from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["KernelLayer", "LipschitzLayer", "kernels_once"]
 

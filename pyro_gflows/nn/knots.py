@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_gflows.nn.basis import FixedBasis
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["BoundedKnots", "FreeKnots", "Knots", "knots_of_file"]
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.decomposition import intertwiner
+from pyro_gflows.groups.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
-from pyro_gflows.precision import full_precision
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EquivariantLinear", "LipschitzLinear"]
 
@@ -86,7 +86,7 @@ class EquivariantLinear(KernelLayer):
         return out
 
     def matrix(self) -> Tensor:
-        """The whole map, materialised, ``(n_out, n_in)``."""
+        """The whole map, materialized, ``(n_out, n_in)``."""
         blocks = self.blocks()
         like = self.bias if not blocks and self.bias is not None else (blocks[0] if blocks else torch.zeros(()))
         inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)

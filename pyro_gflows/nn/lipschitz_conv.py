@@ -10,17 +10,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction
-from pyro_gflows.actions.grid import pixel_targets
-from pyro_gflows.actions.orbits import connected_components
+from pyro_gflows.groups.orbits import connected_components
+from pyro_gflows.groups.wallpaper import pixel_targets
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.kernel import LipschitzLayer
 from pyro_gflows.numerics import spectral_norm
-from pyro_gflows.precision import full_precision
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzConv"]
 
-# Numbers in the smaller of the input and the output up to which the norm is that of the materialised matrix.
+# Numbers in the smaller of the input and the output up to which the norm is that of the materialized matrix.
 _EXACT_UP_TO = 64
 
 
@@ -147,8 +147,8 @@ class LipschitzConv(EquivariantConv, LipschitzLayer):
 
 def _half_turn(action: ImageAction) -> Tensor | None:
     """The element that turns the plane by 180 degrees, if there is one."""
-    centre = action.kernel_permutations(3)[:, [1, 3]] == torch.tensor([7, 5])  # up and left go down and right
-    found = torch.nonzero(centre.all(-1)).flatten()
+    center = action.kernel_permutations(3)[:, [1, 3]] == torch.tensor([7, 5])  # up and left go down and right
+    found = torch.nonzero(center.all(-1)).flatten()
     return found[0] if len(found) else None
 
 
@@ -156,7 +156,7 @@ def _frequencies(action: ImageAction, periods: tuple[int, int]) -> Tensor:
     """One frequency for each orbit of the group and of the sign (a kernel is real), as rows (row, column)."""
     height, width = periods
     rows, columns = (torch.arange(-(period // 2), period // 2 + 1) for period in periods)
-    # on centred whole numbers the group acts as on offsets; at an even period the two ends are one frequency
+    # on centered whole numbers the group acts as on offsets; at an even period the two ends are one frequency
     name = ((rows % height)[:, None] * width + columns % width).flatten()
     point = action.point_group
     moves = [

@@ -28,7 +28,7 @@ from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.numerics import Product
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzNetwork", "lipschitz_branch"]
 

@@ -15,7 +15,7 @@ from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = [
     "EquivariantCNN",
@@ -152,7 +152,7 @@ class EquivariantNetwork(LayerChain):
         activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
             "gated" (any); by default LipSwish where fields are permuted, else gates.
         bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
-            "pixels", which tells them where they are. That pays where images are centred, at H x W numbers a field.
+            "pixels", which tells them where they are. That pays where images are centered, at H x W numbers a field.
         hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
             as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
 

@@ -16,7 +16,7 @@ from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.nn.radial import safe_norm
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["GatedNorm", "SoftThresholdNorm"]
 

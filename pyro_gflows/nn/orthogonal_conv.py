@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["AlmostOrthogonalConv", "PolarConv"]
 

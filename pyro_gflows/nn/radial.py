@@ -10,7 +10,7 @@ from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RadialTerm", "safe_norm"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.nn.activations import Pointwise, SortedPairs
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Rescaled"]
 
@@ -29,7 +29,7 @@ class Rescaled(Pointwise):
 
     Example:
         >>> from pyro_gflows import VectorAction
-        >>> from pyro_gflows.nn import Splines
+        >>> from pyro_gflows.nn.activations import Splines
         >>> Rescaled(Splines(VectorAction.regular("C4")))(torch.zeros(5, 4)).shape
         torch.Size([5, 4])
     """

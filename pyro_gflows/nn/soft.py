@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import ImageAction, LinearAction, RegularRepresentation
-from pyro_gflows.actions.groups import Group
-from pyro_gflows.actions.names import parse_group
-from pyro_gflows.actions.restriction import restricted_to_subgroup
+from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.groups import RegularRepresentation
+from pyro_gflows.groups.finite import Group
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.restriction import restricted_to_subgroup
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.networks import EquivariantNetwork
 from pyro_gflows.nn.steerable import SteerableConv, sampled_group
 from pyro_gflows.nn.waves import Waves
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SoftNetwork"]
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_gflows.actions.continuous import O2, SO2
-from pyro_gflows.actions.groups import CyclicGroup, DihedralGroup, Group, PlanarGroup
-from pyro_gflows.actions.names import parse_group
+from pyro_gflows.groups.continuous import O2, SO2
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, Group, PlanarGroup
+from pyro_gflows.groups.names import parse_group
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.filters import steerable_filters
 from pyro_gflows.nn.kernel import KernelLayer
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SteerableConv", "sampled_group"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.orbits import component_labels
+from pyro_gflows.groups.orbits import component_labels
 
 __all__ = ["coordinate_moves", "signed_orbits", "spread"]
 

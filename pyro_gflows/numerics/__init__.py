@@ -1,12 +1,13 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions."""
 
+from pyro_gflows.deprecation import moved_names
 from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
 from pyro_gflows.numerics.log_det import LogDet
-from pyro_gflows.numerics.matrix_functions import cap_norm, expm_apply, low_rank_matrix, matrix_exp
+from pyro_gflows.numerics.matrix_functions import expm_apply, limit_norm, low_rank_matrix, matrix_exp
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
@@ -42,13 +43,13 @@ __all__ = [
     "TwoSampleResult",
     "as_branch",
     "as_float",
-    "cap_norm",
     "conv_norm_bound",
     "dense_jacobian",
     "event_numel",
     "expm_apply",
     "implicit_root",
     "jacobian_by_autograd",
+    "limit_norm",
     "log_abs_det",
     "low_rank_matrix",
     "matrix_exp",
@@ -60,3 +61,10 @@ __all__ = [
     "spectral_norm",
     "two_sample_test",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "cap_norm": "pyro_gflows.numerics:limit_norm",
+    },
+)

@@ -9,7 +9,7 @@ from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.reading import modules_in
 from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.residual_map import ResidualMap
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ConstantMemory"]
 
@@ -42,7 +42,7 @@ class ConstantMemory(LogDet):
     section 3.2; there the gradient itself is taken in the forward pass, for equal weights of all rows.
 
     >>> import torch
-    >>> from pyro_gflows.numerics import RouletteLogDet
+    >>> from pyro_gflows.numerics.roulette import RouletteLogDet
     >>> f, x = torch.nn.Linear(2, 2), torch.zeros(4, 2)
     >>> _ = f.weight.data.copy_(0.5 * torch.eye(2))
     >>> value, log_det = ConstantMemory(RouletteLogDet())(f, x, 1, lipschitz=0.5, training=True)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.log_det import LogDet
+from pyro_gflows.numerics.precision import at_least_single
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.residual_map import ResidualMap
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.precision import at_least_single
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ExactLogDet", "log_abs_det"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pyro_gflows.numerics.branch import as_branch, constant_jacobian
 from pyro_gflows.numerics.jacobian import Branch, event_numel, vector_jacobian_product
+from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.solvers import row_norm
 from pyro_gflows.numerics.transforms_active import anywhere, transforming
-from pyro_gflows.precision import full_precision
 
 __all__ = ["implicit_root"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Branch, event_numel
+from pyro_gflows.numerics.precision import guarded_method, refuse_low
 from pyro_gflows.numerics.probe_images import Orbit, ProbeImages
 from pyro_gflows.numerics.residual_map import ResidualMap
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.precision import guarded_method, refuse_low
 
 __all__ = ["LogDet"]
 

@@ -1,4 +1,4 @@
-"""Exponentials of small matrices, and a smooth cap on their norm."""
+"""Exponentials of small matrices, and a smooth bound of their norm."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.precision import at_least_single
+from pyro_gflows.numerics.precision import at_least_single
 
-__all__ = ["cap_norm", "expm_apply", "low_rank_matrix", "matrix_exp"]
+__all__ = ["expm_apply", "limit_norm", "low_rank_matrix", "matrix_exp"]
 
 
 def low_rank_matrix(left: Tensor, coefficients: Tensor, right: Tensor) -> Tensor:
@@ -37,25 +37,25 @@ def low_rank_matrix(left: Tensor, coefficients: Tensor, right: Tensor) -> Tensor
     return (left * coefficients.unsqueeze(-2)) @ right.mT
 
 
-def cap_norm(matrix: Tensor, cap: float) -> Tensor:
-    """S / sqrt(1 + (|S|_F / cap)^2): S with its norm kept below ``cap``, its direction unchanged.
+def limit_norm(matrix: Tensor, bound: float) -> Tensor:
+    """S / sqrt(1 + (|S|_F / bound)^2): S with its norm kept below ``bound``, its direction unchanged.
 
     Smooth everywhere, zero included, and the identity to second order there. The Frobenius norm bounds the spectral
-    norm and does not change under S -> Q S Q^T with orthogonal Q, so the cap is equivariant.
+    norm and does not change under S -> Q S Q^T with orthogonal Q, so this is equivariant.
 
     Arguments:
         matrix: S, of shape (..., d, d).
-        cap: the bound, positive.
+        bound: of its Frobenius norm, positive.
 
     Raises:
-        ValueError: cap is not positive and finite.
+        ValueError: bound is not positive and finite.
 
-    >>> bool(torch.linalg.matrix_norm(cap_norm(1e3 * torch.eye(2), 2.0)) < 2.0)
+    >>> bool(torch.linalg.matrix_norm(limit_norm(1e3 * torch.eye(2), 2.0)) < 2.0)
     True
     """
-    if not 0 < cap < math.inf:
-        raise ValueError(f"expected a positive finite cap, received {cap}")
-    squared = (matrix / cap).square().sum((-2, -1), keepdim=True)
+    if not 0 < bound < math.inf:
+        raise ValueError(f"expected a positive finite bound, received {bound}")
+    squared = (matrix / bound).square().sum((-2, -1), keepdim=True)
     return matrix / (1 + squared).sqrt()
 
 
@@ -83,7 +83,7 @@ def expm_apply(matrix: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Ten
 
     Always a bijection. The exponential is :func:`matrix_exp`, whose degree and scaling follow the norm of S, so
     the error is that of rounding, of the order of eps exp(2 |S|) for a round trip: keep |S| moderate
-    (:func:`cap_norm`). Cost d^3 for each row, so for small d.
+    (:func:`limit_norm`). Cost d^3 for each row, so for small d.
 
     Equivariance: where S(g c) = rho(g) S(c) rho(g)^T, exp(S(g c)) rho(g) x = rho(g) exp(S(c)) x.
 

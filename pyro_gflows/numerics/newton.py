@@ -9,7 +9,7 @@ from pyro_gflows.numerics.branch import DifferentiableBranch, constant_jacobian
 from pyro_gflows.numerics.jacobian import event_numel
 from pyro_gflows.numerics.solvers import Solver, row_norm
 from pyro_gflows.numerics.transforms_active import anywhere
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["NewtonSolver"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.reading import Holdings, Reads, samples_its_weights
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.precision import full_precision
 
 __all__ = ["replayable", "replayed"]
 

@@ -15,7 +15,7 @@ from pyro_gflows.numerics.probe_images import OrbitAverage, ProbeImages
 from pyro_gflows.numerics.probes import fixed_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.numerics.transforms_active import transforming
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SeriesLogDet"]
 
@@ -31,7 +31,7 @@ class SeriesLogDet(LogDet):
     The truncation error is at most d sum_{k>n} L^k / k (:meth:`truncation_error`). The traces are exact with
     ``probes=None``. Otherwise they are means of eps^T J^k eps over fixed probes, the same for every row, call, device
     and dtype. The error of that mean comes on top of the truncation error. It is much the same for every row, so that a
-    mean over many rows keeps it; the spread between the probes measures it (``pyro_gflows.infer.log_det_error``).
+    mean over many rows keeps it; the spread between the probes measures it (``pyro_gflows.evaluation.log_det_error``).
 
     Deterministic, so fit for evaluation, HMC and NUTS. With ``orbit`` the probes are averaged over their group images:
     the estimate is then exactly invariant where f is equivariant, and, by Schur's lemma, the exact trace where the

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pyro_gflows.numerics.branch import DifferentiableBranch, as_branch
 from pyro_gflows.numerics.jacobian import Branch, event_numel
+from pyro_gflows.numerics.precision import guarded_method, refuse_low
 from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import anywhere, largest
-from pyro_gflows.precision import guarded_method, refuse_low
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "row_norm"]
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyro_gflows.precision import at_least_single
+from pyro_gflows.numerics.precision import at_least_single
 
 __all__ = ["conv_norm_bound", "spectral_norm"]
 

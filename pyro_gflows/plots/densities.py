@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.infer.evaluate import log_probs
+from pyro_gflows.evaluation.scores import log_probs
 from pyro_gflows.plots.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import Density
+    from pyro_gflows.targets import Density
 
 __all__ = ["draw_density", "plot_density", "plot_log_probs"]
 
-_FLOOR = 12.0  # nats below the maximum at which the colour scale of a log-density ends
+_FLOOR = 12.0  # nats below the maximum at which the color scale of a log-density ends
 
 
 def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", points: int = 200) -> None:

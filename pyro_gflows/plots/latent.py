@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, ContinuousGroup
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer.randomness import random_state_kept
+from pyro_gflows.actions import Action
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.groups import ContinuousGroup
+from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.plots.figures import new_figure, save_figure
 from pyro_gflows.plots.samples import draw_images
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import GreyLevels
+    from pyro_gflows.datasets import GrayLevels
 
 __all__ = ["plot_latent_rotations"]
 
@@ -31,7 +32,7 @@ def plot_latent_rotations(
     action: Action | None = None,
     elements: Tensor | None = None,
     latents: int = 4,
-    scaling: GreyLevels | None = None,
+    scaling: GrayLevels | None = None,
     seed: int = 0,
 ) -> float:
     """Write the images T(g z) of a few latents z (rows) under elements g of a group (columns).
@@ -46,7 +47,7 @@ def plot_latent_rotations(
         action: Whose elements move latents and images, by default the flow's own group.
         elements: Which ones; by default up to 12, equally spaced, of a finite group, or angles of SO(2) and O(2).
         latents: How many.
-        scaling: Turns images back into grey values; None stretches them to their range.
+        scaling: Turns images back into gray values; None stretches them to their range.
         seed: Of the latents; the caller's random state is left as it was.
 
     Returns:

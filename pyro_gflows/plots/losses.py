@@ -12,14 +12,14 @@ __all__ = ["plot_loss"]
 
 def plot_loss(
     train: Sequence[tuple[int, float]],
-    held_out: Sequence[tuple[int, float]],
+    validation: Sequence[tuple[int, float]],
     path: str | Path,
     *,
     floor: float | None = None,
 ) -> None:
     """Write the training and held-out NLL over steps, with the exact floor where there is one."""
     figure, axes = new_figure(1)
-    for curve, label in ((train, "training"), (held_out, "held-out")):
+    for curve, label in ((train, "training"), (validation, "held-out")):
         if curve:
             axes[0, 0].plot(*zip(*curve, strict=True), label=label)
     if floor is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_gflows.plots.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import GreyLevels
+    from pyro_gflows.datasets import GrayLevels
 
 __all__ = ["draw_images", "plot_samples"]
 
@@ -29,14 +29,14 @@ def draw_images(axes: Any, images: Tensor, *, title: str = "", columns: int = 8)
     axes.set_axis_off()
 
 
-def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: GreyLevels | None = None) -> None:
+def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: GrayLevels | None = None) -> None:
     """Write samples beside data: grids of images, or the first two coordinates of vectors.
 
     Args:
         samples: From the flow, shape (n,) + event_shape.
         data: Held-out events of the same event shape.
         path: The picture's file.
-        scaling: Turns images back into grey values; None stretches them to their range.
+        scaling: Turns images back into gray values; None stretches them to their range.
     """
     figure, axes = new_figure(2)
     titles = ("flow, samples", "held-out data")

@@ -86,7 +86,7 @@ def require_space(space: Space, kinds: tuple[type[Space], ...], what: str) -> No
         ValueError: the space is of none of these kinds.
 
     Example:
-        >>> from pyro_gflows.spaces import Euclidean
+        >>> from pyro_gflows.spaces.euclidean import Euclidean
         >>> require_space(Euclidean((3,)), (Euclidean,), "GActNorm")
     """
     if not isinstance(space, kinds):

@@ -5,8 +5,9 @@ AssertionError that names the group element and the sample with the largest erro
 call, so that a transform that caches by identity is asked, not remembered. Stochastic layers belong in ``eval()``.
 """
 
+from pyro_gflows.deprecation import moved_names
 from pyro_gflows.testing.bijection import assert_bijective, assert_log_det, dense_log_det
-from pyro_gflows.testing.conditional import assert_equivariant_given, assert_invariant_given
+from pyro_gflows.testing.conditional import assert_conditionally_equivariant, assert_conditionally_invariant
 from pyro_gflows.testing.layer import assert_layer
 from pyro_gflows.testing.report import EquivarianceReport
 from pyro_gflows.testing.symmetry import assert_equivariant, assert_invariant, equivariance_error
@@ -15,13 +16,21 @@ from pyro_gflows.testing.weights import randomize_
 __all__ = [
     "EquivarianceReport",
     "assert_bijective",
+    "assert_conditionally_equivariant",
+    "assert_conditionally_invariant",
     "assert_equivariant",
-    "assert_equivariant_given",
     "assert_invariant",
-    "assert_invariant_given",
     "assert_layer",
     "assert_log_det",
     "dense_log_det",
     "equivariance_error",
     "randomize_",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "assert_equivariant_given": "pyro_gflows.testing:assert_conditionally_equivariant",
+        "assert_invariant_given": "pyro_gflows.testing:assert_conditionally_invariant",
+    },
+)

@@ -12,12 +12,12 @@ from pyro_gflows.testing.report import compare, require, tolerance
 from pyro_gflows.testing.symmetry import default_elements
 from pyro_gflows.transforms import EquivariantTransform
 
-__all__ = ["assert_equivariant_given", "assert_invariant_given"]
+__all__ = ["assert_conditionally_equivariant", "assert_conditionally_invariant"]
 
 _Call = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def assert_equivariant_given(
+def assert_conditionally_equivariant(
     transform: EquivariantTransform,
     x: Tensor,
     context: Tensor,
@@ -44,7 +44,7 @@ def assert_equivariant_given(
         >>> from pyro_gflows import VectorAction, g_coupling
         >>> action = VectorAction.plane("D4", copies=2)
         >>> layer = g_coupling(action, context_action=VectorAction.regular("D4"))
-        >>> assert_equivariant_given(layer, torch.randn(3, 4), torch.randn(3, 8))
+        >>> assert_conditionally_equivariant(layer, torch.randn(3, 4), torch.randn(3, 8))
     """
     action_in, action_out, moves = transform.action_in, transform.action_out, transform.context_action
     if moves is None:
@@ -70,7 +70,7 @@ def assert_equivariant_given(
             _assert_moves(output, before, moves, moved, points, context, group, tol, message)
 
 
-def assert_invariant_given(
+def assert_conditionally_invariant(
     log_prob: Callable[[Tensor, Tensor], Tensor],
     action: Action,
     context_action: Action,
@@ -80,7 +80,7 @@ def assert_invariant_given(
     elements: Tensor | None = None,
     tol: float | None = None,
 ) -> None:
-    r"""Assert :math:`\log q(\rho(g)\,x \mid \rho_c(g)\,c) = \log q(x \mid c)`, as an amortised posterior promises.
+    r"""Assert :math:`\log q(\rho(g)\,x \mid \rho_c(g)\,c) = \log q(x \mid c)`, as an amortized posterior promises.
 
     Args:
         log_prob: a conditional flow, or any callable ``log_prob(x, context)``.
@@ -88,7 +88,7 @@ def assert_invariant_given(
         context_action: how it moves the context, which may be another kind of event (an image, say).
         x: shape ``batch_shape + action.event_shape``.
         context: shape ``batch_shape + context_action.event_shape``.
-        elements: as in :func:`assert_equivariant_given`; so is ``tol``.
+        elements: as in :func:`assert_conditionally_equivariant`; so is ``tol``.
 
     Raises:
         AssertionError: with the worst element and sample.
@@ -98,7 +98,7 @@ def assert_invariant_given(
         >>> action = VectorAction.plane("O(2)")
         >>> def log_prob(x, context):
         ...     return -(x - context).square().sum(-1)
-        >>> assert_invariant_given(log_prob, action, action, torch.randn(3, 2), torch.randn(3, 2))
+        >>> assert_conditionally_invariant(log_prob, action, action, torch.randn(3, 2), torch.randn(3, 2))
     """
     group = default_elements(action) if elements is None else elements
     tol = tolerance("symmetry", x) if tol is None else tol

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.testing.bijection import assert_bijective, assert_log_det
-from pyro_gflows.testing.conditional import assert_equivariant_given
+from pyro_gflows.testing.conditional import assert_conditionally_equivariant
 from pyro_gflows.testing.report import compare, require, tolerance
 from pyro_gflows.testing.symmetry import assert_equivariant
 from pyro_gflows.transforms import EquivariantTransform
@@ -24,8 +24,9 @@ def assert_layer(
 ) -> None:
     r"""Assert that a layer is an equivariant bijection with the log-dets of its Jacobians.
 
-    These are :func:`assert_equivariant` (with a context, :func:`assert_equivariant_given`), :func:`assert_bijective`
-    and :func:`assert_log_det`; and ``inv_call_and_ladj`` must undo ``call_and_ladj``, the log-det as well as the value.
+    These are :func:`assert_equivariant` (with a context, :func:`assert_conditionally_equivariant`),
+    :func:`assert_bijective` and :func:`assert_log_det`; and ``inv_call_and_ladj`` must undo
+    ``call_and_ladj``, the log-det as well as the value.
 
     Args:
         transform: the layer; one whose log-det is random belongs in ``eval()``.
@@ -51,7 +52,7 @@ def assert_layer(
         assert_equivariant(transform, action_in, transform.action_out, x, elements=elements, tol=tol)
         _assert_bijection(transform, x, action_in.event_dim, tol)
         return
-    assert_equivariant_given(transform, x, context, elements=elements, tol=tol)
+    assert_conditionally_equivariant(transform, x, context, elements=elements, tol=tol)
     rows = x.reshape(-1, 1, *action_in.event_shape)
     contexts = context.reshape(-1, *takes.event_shape)
     for row, given in zip(rows, contexts, strict=True):

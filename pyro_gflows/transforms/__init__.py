@@ -1,5 +1,6 @@
 """Equivariant bijections, as Pyro TransformModules."""
 
+from pyro_gflows.deprecation import moved_names
 from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
@@ -19,7 +20,7 @@ from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
 from pyro_gflows.transforms.squash import GNormalCdf, GSigmoid, Squash
 from pyro_gflows.transforms.squeeze import GSqueeze
-from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, MatrixExponential, Transformer
+from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, MatrixScale, Transformer
 
 __all__ = [
     "Compose",
@@ -46,7 +47,7 @@ __all__ = [
     "GSqueeze",
     "Invert",
     "IrrepScale",
-    "MatrixExponential",
+    "MatrixScale",
     "OneWayTransform",
     "Recompute",
     "Squash",
@@ -56,3 +57,10 @@ __all__ = [
     "g_radial",
     "g_residual",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "MatrixExponential": "pyro_gflows.transforms:MatrixScale",
+    },
+)

@@ -9,7 +9,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
 __all__ = ["GActNorm"]
@@ -29,7 +29,7 @@ class GActNorm(DataDependentTransform):
     Args:
         action: how the group moves events.
 
-    Source: Glow, arXiv:1807.03039 (activation normalisation).
+    Source: Glow, arXiv:1807.03039 (activation normalization).
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -84,8 +84,8 @@ class GActNorm(DataDependentTransform):
         """Coordinates of the mean along the invariants, and the scale of each field about it."""
         flat = x.detach().reshape(-1, len(self.field), self._pixels)
         shift = self.invariants(x) @ flat.mean((0, 2))
-        centred = flat - (shift @ self.invariants(x))[:, None]
-        power = centred.square().mean((0, 2))
+        centered = flat - (shift @ self.invariants(x))[:, None]
+        power = centered.square().mean((0, 2))
         count = len(self.log_scale)
         total = torch.zeros(count, dtype=x.dtype, device=x.device).index_add_(0, self.field, power)
         size = torch.bincount(self.field, minlength=count)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import conditioner
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
 
@@ -20,7 +20,7 @@ class GAffine(ConditionalTransform):
 
     .. math:: y = A(c)\,x + t(c), \qquad \log|\det J| = \log|\det A(c)|
 
-    On a standard normal base it is the Gaussian posterior of an amortised guide, with an equivariant mean and
+    On a standard normal base it is the Gaussian posterior of an amortized guide, with an equivariant mean and
     covariance. Bijective because A is invertible by construction; equivariant, T(g x | g c) = g T(x | c), because the
     network is, and its outputs carry the action that makes A commute. Both directions cost one evaluation.
 

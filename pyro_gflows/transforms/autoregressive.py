@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.default_split import split_of
-from pyro_gflows.actions.splits import require_split
+from pyro_gflows.actions.splits.base import require_split
+from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.nn import AutoregressiveNetwork
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import Transformer, default_transformer
@@ -30,7 +30,7 @@ class GAutoregressive(OneWayTransform):
 
     Args:
         split: how the event falls into blocks, in order.
-        transformer: makes the element map from a block's action (ElementwiseAffine, IrrepScale, MatrixExponential); by
+        transformer: makes the element map from a block's action (ElementwiseAffine, IrrepScale, MatrixScale); by
             default ElementwiseAffine where possible, else IrrepScale.
         width: hidden fields of the conditioner for each block.
         depth: its hidden layers.
@@ -72,14 +72,14 @@ class GAutoregressive(OneWayTransform):
         self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth, context=context_action)
         self.network.scale_last_(max(element.start for element in elements))
 
-    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = self.split.split(x)
         params = self._params(parts, context)
         moved = [element(*pair) for element, *pair in zip(self.transformers, parts, params, strict=True)]
         values, ladjs = zip(*moved, strict=True)
         return self.split.merge(list(values)), sum(ladjs[1:], ladjs[0])
 
-    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(y))
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)

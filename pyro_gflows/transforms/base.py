@@ -12,8 +12,8 @@ from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
 from pyro_gflows.actions.requirements import require_exact
-from pyro_gflows.precision import full_precision, is_low, on_methods, refuse_low
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics.precision import full_precision, is_low, on_methods, refuse_low
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Space, require_space
 from pyro_gflows.transforms.torch_interface import TorchInterface, taking_a_context
 
@@ -27,7 +27,7 @@ class EquivariantTransform(TorchInterface):
     of that very map in one pass, the log-det of exactly the batch shape. A layer that takes no context ignores it, or
     leaves the argument out. A map of other spaces than R^n names them in ``spaces``. All that Pyro and torch ask for is
     derived here. Nothing is remembered between calls; the memory for scoring what was just drawn belongs to
-    :class:`~pyro_gflows.flow_distribution.FlowDistribution`.
+    :class:`~pyro_gflows.flows.distribution.FlowDistribution`.
 
     Inside ``torch.autocast`` these methods compute without it, networks included: an event that was rounded to three
     digits has lost its symmetry and its log-det.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Space
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -30,7 +30,7 @@ class Compose(ConditionalTransform):
 
     Raises:
         TypeError: a part is not an EquivariantTransform.
-        ValueError: the list is empty, two neighbours' actions differ, or two parts take different contexts.
+        ValueError: the list is empty, two neighbors' actions differ, or two parts take different contexts.
 
     Example:
         >>> import torch

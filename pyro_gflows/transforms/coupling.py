@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.default_split import split_of
-from pyro_gflows.actions.splits import require_split
+from pyro_gflows.actions.splits.base import require_split
+from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.nn import Conditioner, conditioner, conditioner_from
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.split_basis import SplitBasis
@@ -118,7 +118,7 @@ def g_coupling(
     Args:
         action: how the group moves events.
         split: how the event falls into parts; by default the first kind that the action allows (``default_split``).
-        transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixExponential); by
+        transformer: makes the element map from a part's action (ElementwiseAffine, IrrepScale, MatrixScale); by
             default ElementwiseAffine where possible, else IrrepScale.
         network: more keywords of the default conditioners, equivariant networks that start at zero, such as
             ``{"activation": "splines"}``; or what makes a conditioner from the actions of its input and of the

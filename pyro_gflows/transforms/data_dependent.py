@@ -25,7 +25,7 @@ class DataDependentTransform(EquivariantTransform):
 
     The layer counts as set (:attr:`is_set`) once ``initialize`` or a run of training has begun with it (the buffer
     ``initialized`` says so and is saved with the weights), where a parameter is not 0, and when it was loaded from a
-    file that has no such buffer. :func:`pyro_gflows.infer.fit` sets those layers alone that are not set yet.
+    file that has no such buffer. :func:`pyro_gflows.training.fit` sets those layers alone that are not set yet.
 
     Args:
         action: how the group acts on events; on both sides the same.

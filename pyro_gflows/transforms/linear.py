@@ -7,14 +7,16 @@ from torch import Tensor
 
 from pyro_gflows.actions import LinearAction, VectorAction
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import EquivariantLinear
-from pyro_gflows.numerics import cap_norm, matrix_exp
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics import limit_norm, matrix_exp
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["GLinear"]
 
 
+@renamed_arguments(cap="max_log_scale")
 @registered
 class GLinear(EquivariantTransform):
     r"""Mixes the fields of an event by the exponential of a linear map that commutes with the group.
@@ -28,11 +30,11 @@ class GLinear(EquivariantTransform):
 
     Args:
         action: how the group moves events.
-        cap: bound of the Frobenius norm of W, smooth, for each square root of a channel.
+        max_log_scale: bound of the Frobenius norm of W, smooth, for each square root of a channel.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: ``cap`` is not positive and finite.
+        ValueError: ``max_log_scale`` is not positive and finite.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Glow, arXiv:1807.03039 (1x1 convolutions); The
     Convolution Exponential, arXiv:2006.01910.
@@ -47,20 +49,20 @@ class GLinear(EquivariantTransform):
         )
     """
 
-    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, max_log_scale: float = 3.0) -> None:
         super().__init__(action)
         require_linear(action)
         channels = VectorAction(action.fields)
-        self.cap = cap * channels.numel**0.5
+        self.max_log_scale = max_log_scale * channels.numel**0.5
         self.generator = EquivariantLinear(channels, channels, bias=False)
         self._pixels = action.numel // channels.numel
-        cap_norm(torch.zeros(1, 1), self.cap)  # checks the cap
+        limit_norm(torch.zeros(1, 1), self.max_log_scale)  # refuses a bound that is none
         with torch.no_grad():  # the identity at the start
             for weight in self.generator.parameters():
                 weight.zero_()
 
     def _apply_exponential(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        matrix = sign * cap_norm(self.generator.matrix(), self.cap)
+        matrix = sign * limit_norm(self.generator.matrix(), self.max_log_scale)
         mixed = matrix_exp(matrix)
         event_dim = self.action_in.event_dim
         batch = x.shape[: x.ndim - event_dim]

@@ -9,7 +9,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn import kernels_once
 from pyro_gflows.nn.contraction import Negative
 from pyro_gflows.numerics import DifferentiableBranch, LogDet, Solver, implicit_root
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.by_contraction import ByContraction
 
 __all__ = ["GMonotone"]

@@ -31,19 +31,19 @@ class OneWayTransform(ConditionalTransform):
             raise ValueError(f"expected fast='score' (density estimation) or fast='sample' (guides), got {fast!r}")
         self.fast = fast
 
-    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The cheap map and its log|det|."""
         raise NotImplementedError
 
-    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The inverse of the cheap map and its log|det|."""
         raise NotImplementedError
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.cheap(x, context) if self.fast == "sample" else self.costly(x, context)
+        return self.one_pass(x, context) if self.fast == "sample" else self.many_passes(x, context)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.costly(y, context) if self.fast == "sample" else self.cheap(y, context)
+        return self.many_passes(y, context) if self.fast == "sample" else self.one_pass(y, context)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         # either end gives it; the cheap way, unless the gradient is asked for at the other end

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.orbits import component_labels
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.groups.orbits import component_labels
 from pyro_gflows.nn.tying import coordinate_moves
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
 __all__ = ["GOrbitNorm"]

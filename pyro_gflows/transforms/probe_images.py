@@ -7,7 +7,8 @@ import functools
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, EnumerableGroup
+from pyro_gflows.actions import Action
+from pyro_gflows.groups import EnumerableGroup
 from pyro_gflows.numerics import CarriedProbes, OrbitAverage, ProbeImages
 
 __all__ = ["carry", "probe_images"]

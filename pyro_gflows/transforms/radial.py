@@ -15,7 +15,7 @@ from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of
 from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.radial import safe_norm
 from pyro_gflows.numerics import rational_quadratic
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["GRadial", "g_radial"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.numerics import replayable, replayed
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform, Wrapper
 
 __all__ = ["Recompute"]

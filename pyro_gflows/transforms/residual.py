@@ -17,7 +17,7 @@ from pyro_gflows.numerics import (
     Solver,
     implicit_root,
 )
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.by_contraction import ByContraction, contraction_of
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
@@ -68,11 +68,11 @@ class GResidual(ByContraction, OneWayTransform):
         self._set_up(branch, log_det, solver)
         self._context_action = self.require_context_action(self._contraction.context_action)
 
-    def cheap(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         value, ladj = self.log_det.value_and_log_det(self._residual_map(self._given(context)), x)
         return x + value, ladj
 
-    def costly(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         residual_map = self._residual_map(self._given(context))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
         with torch.no_grad(), kernels_once(self.branch):
@@ -121,8 +121,8 @@ def g_residual(
     group images: an estimate, but deterministic and exactly invariant. Under a finite group of more than 64 elements
     one image of each probe follows the event in place of all images: the estimate may then jump where the canonical
     element of the event changes. Its error is nearly the same for every event;
-    ``pyro_gflows.infer.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound): 49
-    terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
+    ``pyro_gflows.evaluation.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound):
+    49 terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
     ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``, which is exact in evaluation.
 
     Args:

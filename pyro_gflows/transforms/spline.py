@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.numerics import rational_quadratic
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
 
 __all__ = ["ElementwiseSpline"]
@@ -20,6 +21,7 @@ __all__ = ["ElementwiseSpline"]
 _MOST_BINS = 998
 
 
+@renamed_arguments(cap="max_log_scale")
 @registered
 class ElementwiseSpline(Transformer):
     r""":math:`y_i = e^{s_i} (S_i(x_i) + t_i)`, S_i a monotone rational-quadratic spline; signed permutations only.
@@ -37,7 +39,7 @@ class ElementwiseSpline(Transformer):
         action: how the group moves the part.
         bins: pieces of each spline, an even number.
         limit: the knots lie in [-limit, limit].
-        cap: bound of \|s\|, smooth.
+        max_log_scale: bound of \|s\|, smooth.
         knots: how the parameters become widths, heights and slopes, and within which bounds; by default
             :class:`~pyro_gflows.nn.BoundedKnots`. Files from before there were bounds load with
             :class:`~pyro_gflows.nn.FreeKnots`, under which also :math:`y_i = e^{s_i} S_i(x_i) + t_i`.
@@ -64,10 +66,10 @@ class ElementwiseSpline(Transformer):
         *,
         bins: int = 8,
         limit: float = 4.0,
-        cap: float = 3.0,
+        max_log_scale: float = 3.0,
         knots: Knots | None = None,
     ) -> None:
-        super().__init__(action, cap=cap)
+        super().__init__(action, max_log_scale=max_log_scale)
         if not action.is_signed_permutation:
             raise ValueError(f"an element-wise spline commutes with (signed) permutations only, got {action}")
         if bins < 2 or bins % 2 or bins > _MOST_BINS or not 0 < limit < math.inf:
@@ -131,4 +133,4 @@ class ElementwiseSpline(Transformer):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        return f"{self.bins} bins on [-{self.limit:g}, {self.limit:g}], log-scales within {self.cap:g}"
+        return f"{self.bins} bins on [-{self.limit:g}, {self.limit:g}], log-scales within {self.max_log_scale:g}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.splits import require_split
+from pyro_gflows.actions.splits.base import require_split
 from pyro_gflows.nn import conditioner
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.split_basis import SplitBasis

@@ -7,10 +7,7 @@ from typing import Any
 from pyro_gflows.actions import IrrepSplit, Split
 from pyro_gflows.nn.basis import FixedBasis
 
-__all__ = ["SPLIT_BASIS", "SplitBasis"]
-
-SPLIT_BASIS = "split_basis.value"
-"""How the name of the basis ends in a ``state_dict``."""
+__all__ = ["SplitBasis"]
 
 
 class SplitBasis(FixedBasis):
@@ -22,6 +19,9 @@ class SplitBasis(FixedBasis):
     Args:
         split: the split of the layer.
     """
+
+    since_format = 2
+    """The format of saved flows that is the first to hold the basis."""
 
     def __init__(self, split: IrrepSplit) -> None:
         super().__init__(split.basis)
@@ -61,5 +61,5 @@ class SplitBasis(FixedBasis):
             missing_keys[missing_keys.index(f"{prefix}value")] += (
                 " (written by a version that did not save the basis of a split by irreps, so that the weights would be "
                 "another density in this layer's basis; on the machine that wrote them, build the layer with "
-                "IrrepSplit(action, blocks=pyro_gflows.infer.eigenvector_blocks(action)) and load with strict=False)"
+                "IrrepSplit(action, blocks=pyro_gflows.actions.eigenvector_blocks(action)) and load with strict=False)"
             )

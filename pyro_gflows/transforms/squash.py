@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["GNormalCdf", "GSigmoid", "Squash"]
@@ -31,7 +31,7 @@ class Squash(EquivariantTransform):
 
     Args:
         action: how the group moves events, by permutations.
-        interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GreyLevels`.
+        interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GrayLevels`.
         alpha: the margin; above 0 wherever data may lie on a or b.
 
     Raises:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import ImageAction, MatrixRepresentation, Representation, WallpaperGroup
-from pyro_gflows.actions.grid import pixel_targets
-from pyro_gflows.actions.orbits import orbit_fields
-from pyro_gflows.actions.representations import permutation_matrices
+from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.requirements import require_image
-from pyro_gflows.registry import registered
+from pyro_gflows.groups import MatrixRepresentation, Representation, WallpaperGroup
+from pyro_gflows.groups.orbits import orbit_fields
+from pyro_gflows.groups.representations import permutation_matrices
+from pyro_gflows.groups.wallpaper import pixel_targets
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["GSqueeze"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
-from pyro_gflows.precision import is_low
+from pyro_gflows.numerics.precision import is_low
 
 __all__ = ["TorchInterface", "forget_param_store", "taking_a_context"]
 

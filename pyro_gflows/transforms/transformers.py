@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn.isotypic import IsotypicBasis
-from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
-from pyro_gflows.precision import is_low, on_methods
-from pyro_gflows.registry import registered
+from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_matrix
+from pyro_gflows.numerics.precision import is_low, on_methods
+from pyro_gflows.serialization.registry import registered
 
-__all__ = ["ElementwiseAffine", "IrrepScale", "MatrixExponential", "Transformer", "default_transformer"]
+__all__ = ["ElementwiseAffine", "IrrepScale", "MatrixScale", "Transformer", "default_transformer"]
 
 
 _Result = tuple[Tensor, Tensor]
@@ -30,7 +31,7 @@ class Transformer(nn.Module):
 
     Args:
         action: how the group moves the part.
-        cap: bound of the log-scales (smooth, by tanh).
+        max_log_scale: bound of the log-scales (smooth, by tanh).
     """
 
     params_action: LinearAction
@@ -43,11 +44,13 @@ class Transformer(nn.Module):
         super().__init_subclass__(**kwargs)
         on_methods(cls, ("forward", "inverse"), _raising_params)
 
-    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
+    def __init__(self, action: LinearAction, *, max_log_scale: float = 3.0) -> None:
         super().__init__()
-        if not 0 < cap < float("inf"):
-            raise ValueError(f"expected a positive finite cap of the log-scales, got {cap}")
-        self.action, self.cap = action, cap
+        if not 0 < max_log_scale < float("inf"):
+            raise ValueError(
+                f"expected max_log_scale, the bound of the log-scales, to be positive and finite, got {max_log_scale}"
+            )
+        self.action, self.max_log_scale = action, max_log_scale
 
     def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The image of x and the log-det; ``belongs`` masks the entries of x that are really part of the event."""
@@ -64,7 +67,7 @@ class Transformer(nn.Module):
         return self
 
     def _capped(self, raw: Tensor) -> Tensor:
-        return self.cap * torch.tanh(raw / self.cap)
+        return self.max_log_scale * torch.tanh(raw / self.max_log_scale)
 
     def _halves(self, params: Tensor, first: int) -> tuple[Tensor, Tensor]:
         dim = -self.action.event_dim
@@ -72,7 +75,7 @@ class Transformer(nn.Module):
         return head, tail
 
     def extra_repr(self) -> str:
-        return f"log-scales within {self.cap:g}"
+        return f"log-scales within {self.max_log_scale:g}"
 
 
 def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
@@ -109,6 +112,7 @@ class _Affine(Transformer):
         return self._from_basis(self._to_basis(y - shift) * (-log_scale).exp()), -self._ladj(log_scale)
 
 
+@renamed_arguments(cap="max_log_scale")
 @registered
 class ElementwiseAffine(_Affine):
     r""":math:`y_i = e^{s_i} x_i + t_i`, where the group permutes coordinates up to signs.
@@ -117,10 +121,10 @@ class ElementwiseAffine(_Affine):
 
     Args:
         action: how the group moves the part.
-        cap: bound of \|s\|, smooth.
+        max_log_scale: bound of \|s\|, smooth.
 
     Raises:
-        ValueError: the action is not a signed permutation; IrrepScale and MatrixExponential work there.
+        ValueError: the action is not a signed permutation; IrrepScale and MatrixScale work there.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -128,12 +132,12 @@ class ElementwiseAffine(_Affine):
         VectorAction(C4 on R^8: 2 x regular)
     """
 
-    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
-        super().__init__(action, cap=cap)
+    def __init__(self, action: LinearAction, *, max_log_scale: float = 3.0) -> None:
+        super().__init__(action, max_log_scale=max_log_scale)
         if not action.is_signed_permutation:
             raise ValueError(
                 f"an element-wise scale commutes with (signed) permutations only, got {action}; use IrrepScale or "
-                "MatrixExponential"
+                "MatrixScale"
             )
         self.params_action = action.absolute().direct_sum(action)
 
@@ -143,6 +147,7 @@ class ElementwiseAffine(_Affine):
         return (log_scale, shift) if belongs is None else (log_scale * belongs, shift * belongs)
 
 
+@renamed_arguments(cap="max_log_scale")
 @registered
 class IrrepScale(_Affine):
     r"""One invariant scale for each irrep copy: :math:`y = \sum_a e^{s_a} P_a x + t`; any group, continuous included.
@@ -152,7 +157,7 @@ class IrrepScale(_Affine):
 
     Args:
         action: how the group moves the part.
-        cap: bound of \|s\|, smooth.
+        max_log_scale: bound of \|s\|, smooth.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -162,8 +167,8 @@ class IrrepScale(_Affine):
 
     copy: Tensor
 
-    def __init__(self, action: LinearAction, *, cap: float = 3.0) -> None:
-        super().__init__(action, cap=cap)
+    def __init__(self, action: LinearAction, *, max_log_scale: float = 3.0) -> None:
+        super().__init__(action, max_log_scale=max_log_scale)
         isotypes = action.field_decomposition()
         dims = torch.tensor([isotype.dim for isotype in isotypes for _ in range(isotype.multiplicity)])
         self.basis = IsotypicBasis.of(isotypes, sum(action.field_sizes), event_dim=action.event_dim)
@@ -183,8 +188,9 @@ class IrrepScale(_Affine):
         return (log_scale, shift) if belongs is None else (log_scale * belongs, shift * belongs)
 
 
+@renamed_arguments(cap="max_log_scale")
 @registered
-class MatrixExponential(Transformer):
+class MatrixScale(Transformer):
     r""":math:`y = \exp(S)\,x + t` with :math:`S = \sum_i a_i u_i v_i^T`, invariant a_i and equivariant u_i, v_i.
 
     :math:`S(g c) = \rho(g) S(c) \rho(g)^T`, so exp(S) commutes; log-det tr S. The norm of S is capped smoothly.
@@ -192,23 +198,23 @@ class MatrixExponential(Transformer):
     Args:
         action: how the group moves vectors.
         rank: the number of terms.
-        cap: bound of the norm of S.
+        max_log_scale: bound of the norm of S.
 
     Raises:
         ValueError: events are not vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction
-        >>> MatrixExponential(VectorAction.space("SO(3)"), rank=1).params_action
+        >>> MatrixScale(VectorAction.space("SO(3)"), rank=1).params_action
         VectorAction(SO(3) on R^10: trivial + 3 x defining)
     """
 
     start = 0.3  # at 0 the product of a, u and v has no gradient at all
 
-    def __init__(self, action: LinearAction, *, rank: int = 2, cap: float = 3.0) -> None:
-        super().__init__(action, cap=cap)
+    def __init__(self, action: LinearAction, *, rank: int = 2, max_log_scale: float = 3.0) -> None:
+        super().__init__(action, max_log_scale=max_log_scale)
         if action.event_dim != 1:
-            raise ValueError(f"MatrixExponential works on vectors, got {action}")
+            raise ValueError(f"MatrixScale works on vectors, got {action}")
         self.rank = rank
         self.params_action = action.trivial_fields(rank).direct_sum(action.copies(2 * rank + 1))
 
@@ -216,10 +222,10 @@ class MatrixExponential(Transformer):
         coefficients, vectors = self._halves(params, self.rank)
         columns = vectors.unflatten(-1, (2 * self.rank + 1, self.action.numel)).mT
         left, right, shift = columns.split([self.rank, self.rank, 1], -1)
-        return cap_norm(low_rank_matrix(left, coefficients, right), self.cap), shift.squeeze(-1)
+        return limit_norm(low_rank_matrix(left, coefficients, right), self.max_log_scale), shift.squeeze(-1)
 
     def extra_repr(self) -> str:
-        return f"rank {self.rank}, norm of S within {self.cap:g}"
+        return f"rank {self.rank}, norm of S within {self.max_log_scale:g}"
 
     def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
         matrix, shift = self._matrix_and_shift(params)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pyro_gflows.actions import DefiningRepresentation, ImageAction, LinearAction, TrivialRepresentation, VectorAction
+from pyro_gflows.actions import ImageAction, LinearAction, VectorAction
 from pyro_gflows.actions.canonical_form import reference_event
+from pyro_gflows.groups import DefiningRepresentation, TrivialRepresentation
 from tests.largest import LargestTensor
 
 SIGNED = [DefiningRepresentation("D4"), TrivialRepresentation("D4")]

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from pyro_gflows.actions import (
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import (
     DefiningRepresentation,
     DihedralGroup,
-    ImageAction,
     QuotientRepresentation,
     RegularRepresentation,
     TrivialRepresentation,
-    VectorAction,
 )
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 
 ACTIONS = {
     **{f"{group}-trivial": ImageAction(group, 2, size=4) for group in ["C1", "C2", "C4", "D1", "D2", "D4"]},
@@ -89,7 +88,7 @@ def test_elements_broadcast_with_the_batch(action: ImageAction) -> None:
 
 
 @every_action
-def test_decomposition_block_diagonalises(action: ImageAction) -> None:
+def test_decomposition_block_diagonalizes(action: ImageAction) -> None:
     isotypes = action.decomposition
     basis = torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes])
     assert torch.allclose(basis @ basis.T, torch.eye(action.numel, dtype=torch.float64), atol=1e-12)

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import pyro_gflows
-from pyro_gflows.actions import Action, EnumerableGroup, LinearAction, SitesAction, VectorAction
+from pyro_gflows.actions import Action, LinearAction, SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.groups import EnumerableGroup
 from pyro_gflows.nn import RadialTerm, lipschitz_branch
-from pyro_gflows.registry import build, describe, registered
+from pyro_gflows.serialization.registry import build, describe, registered
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det
 from pyro_gflows.transforms import (
     EquivariantTransform,
@@ -149,7 +150,7 @@ def test_what_needs_a_linear_action_says_so(name):
 
 def test_the_name_of_before_still_works():
     for room in (pyro_gflows, pyro_gflows.actions):
-        with pytest.warns(DeprecationWarning, match="GroupAction is now LinearAction"):
+        with pytest.warns(FutureWarning, match="GroupAction is pyro_gflows.actions.LinearAction now"):
             assert room.GroupAction is LinearAction
         with pytest.raises(AttributeError, match="NoAction"):
             _ = room.NoAction

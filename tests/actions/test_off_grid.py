@@ -16,19 +16,13 @@ from pyro_gflows import (
     g_residual,
     g_residual_image_flow,
 )
-from pyro_gflows.actions import (
-    Action,
-    CoordinateSplit,
-    IrrepSplit,
-    LinearAction,
-    RegularRepresentation,
-    isotypic_split,
-)
-from pyro_gflows.actions.groups import EnumerableGroup
+from pyro_gflows.actions import Action, CoordinateSplit, IrrepSplit, LinearAction, isotypic_split
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.actions.restriction import places_in, restricted_to_subgroup
+from pyro_gflows.groups import RegularRepresentation
+from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.groups.restriction import places_in, restricted_to_subgroup
 from pyro_gflows.nn import EquivariantConv, EquivariantMLP, LipschitzDenseNetwork, LipschitzNetwork, Ridges
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.transforms import GSqueeze
 
 GROUPS = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_gflows.actions import Action, LinearAction, SitesAction, VectorAction
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.spaces import Euclidean
 from pyro_gflows.testing import assert_equivariant
 

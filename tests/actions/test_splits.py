@@ -14,21 +14,23 @@ from torch import Tensor
 from pyro_gflows.actions import (
     ChannelSplit,
     CoordinateSplit,
-    DefiningRepresentation,
     ImageAction,
     IrrepSplit,
     MaskSplit,
-    QuotientRepresentation,
-    RegularRepresentation,
     Split,
-    SubRepresentation,
-    TrivialRepresentation,
     VectorAction,
     checkerboard_split,
     isotypic_split,
 )
-from pyro_gflows.actions.representations import EscnnRepresentation
-from pyro_gflows.registry import build, describe
+from pyro_gflows.groups import (
+    DefiningRepresentation,
+    QuotientRepresentation,
+    RegularRepresentation,
+    SubRepresentation,
+    TrivialRepresentation,
+)
+from pyro_gflows.groups.representations import EscnnRepresentation
+from pyro_gflows.serialization.registry import build, describe
 
 D4_PLANE_AND_NUMBER = VectorAction([DefiningRepresentation("D4"), TrivialRepresentation("D4")])
 TWO_CYCLES = VectorAction.from_generators([[1, 0, 2, 4, 3]], name="two swaps")

@@ -8,9 +8,10 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions import DihedralGroup, MatrixRepresentation, VectorAction
-from pyro_gflows.actions.escnn_door import escnn_group
-from pyro_gflows.registry import build, describe
+from pyro_gflows.actions import VectorAction
+from pyro_gflows.groups import DihedralGroup, MatrixRepresentation
+from pyro_gflows.groups.escnn_adapter import escnn_group
+from pyro_gflows.serialization.registry import build, describe
 
 ACTIONS = {
     "plane D8": VectorAction.plane("D8", copies=2),
@@ -30,7 +31,7 @@ def action(request):
     return ACTIONS[request.param]
 
 
-def test_acts_as_its_materialised_orthogonal_matrix(action):
+def test_acts_as_its_materialized_orthogonal_matrix(action):
     elements = action.sample((4, 3), torch.Generator().manual_seed(0))
     x = torch.randn(4, 3, action.numel, dtype=torch.float64)
     matrices = action.matrix(elements)

@@ -11,7 +11,7 @@ from pyro_gflows.distributions import InvariantNormal
 
 
 @pytest.mark.parametrize("ratio", TARGETS)
-def test_every_centre_is_nearest_to_itself(ratio):
+def test_every_center_is_nearest_to_itself(ratio):
     target = TARGETS[ratio]
     assert target.radius / target.sd == pytest.approx(ratio, rel=1e-6)
     angles = torch.arange(8) * math.pi / 4 + 0.3

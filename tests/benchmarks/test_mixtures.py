@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.mixtures import SETTINGS, hmc
-from pyro_gflows.infer import AutoGFlow
+from pyro_gflows.guides import AutoGFlow
 
 
 @pytest.mark.parametrize("name", ["k3-overlapping", "k5-separated"])

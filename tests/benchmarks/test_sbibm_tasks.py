@@ -23,8 +23,8 @@ def test_the_symmetry_leaves_likelihood_and_prior_alone(task):
 def test_two_moons_is_a_density_of_the_data():
     theta = torch.tensor([0.3, -0.1], dtype=torch.float64)
     line = torch.linspace(-0.3, 0.3, 1201, dtype=torch.float64)
-    centre = torch.tensor([0.25 - abs(0.2) / math.sqrt(2), -0.4 / math.sqrt(2)], dtype=torch.float64)
-    grid = torch.cartesian_prod(line, line) + centre
+    center = torch.tensor([0.25 - abs(0.2) / math.sqrt(2), -0.4 / math.sqrt(2)], dtype=torch.float64)
+    grid = torch.cartesian_prod(line, line) + center
     # log_likelihood takes one data set at a time, but reads it coordinate by coordinate
     density = TWO_MOONS.log_likelihood(theta, grid.T).exp()
     assert float(density.sum() * (line[1] - line[0]) ** 2) == pytest.approx(1.0, abs=2e-3)

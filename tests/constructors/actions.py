@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from pyro_gflows.actions import ImageAction, MatrixRepresentation, TrivialRepresentation, VectorAction, parse_group
-from pyro_gflows.actions.groups import DihedralGroup
-from pyro_gflows.actions.representations import EscnnRepresentation
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import MatrixRepresentation, TrivialRepresentation, parse_group
+from pyro_gflows.groups.finite import DihedralGroup
+from pyro_gflows.groups.representations import EscnnRepresentation
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
 
 __all__ = [
@@ -28,7 +29,7 @@ SIGN_FLIPS = [torch.diag(torch.tensor([-1.0, 1.0, 1.0])), torch.diag(torch.tenso
 
 
 def interleaved() -> VectorAction:
-    """A plane, a number and a plane again: fields that repeat without being neighbours."""
+    """A plane, a number and a plane again: fields that repeat without being neighbors."""
     group = DihedralGroup(3)
     plane = MatrixRepresentation(group, group.plane())
     return VectorAction([plane, TrivialRepresentation(group), plane])

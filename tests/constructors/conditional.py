@@ -9,7 +9,7 @@ from pyro_gflows.transforms import (
     GAffine,
     GCoupling,
     GSplit,
-    MatrixExponential,
+    MatrixScale,
     g_autoregressive,
     g_coupling,
     g_radial,
@@ -49,7 +49,7 @@ ROWS = (
     Row(
         "affine",
         "matrix exponential, SO(3)",
-        lambda: GAffine(arrows(), context_action=arrows(), transformer=MatrixExponential(arrows()), width=2),
+        lambda: GAffine(arrows(), context_action=arrows(), transformer=MatrixScale(arrows()), width=2),
         takes_context=True,
     ),
     Row(

@@ -15,7 +15,7 @@ from pyro_gflows.transforms import (
     ElementwiseSpline,
     GCoupling,
     GInverseAutoregressive,
-    MatrixExponential,
+    MatrixScale,
     g_autoregressive,
     g_coupling,
 )
@@ -76,7 +76,7 @@ ROWS = (
     Row(
         "coupling",
         "matrix exponential, O(2)",
-        lambda: g_coupling(VectorAction.plane("O(2)", copies=2), transformer=MatrixExponential, width=2, depth=1),
+        lambda: g_coupling(VectorAction.plane("O(2)", copies=2), transformer=MatrixScale, width=2, depth=1),
         splits=True,
     ),
     Row(

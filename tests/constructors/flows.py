@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform
 from tests.constructors.table import CONDITIONAL, CONSTRUCTORS

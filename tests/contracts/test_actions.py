@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyro_gflows.actions import Split, VectorAction
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from tests.constructors import TABLE, names
 from tests.contracts.second_device import SECOND, second_device
 

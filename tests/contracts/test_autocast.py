@@ -18,7 +18,7 @@ from pyro_gflows import (
     ImageAction,
     InvariantNormal,
     IrrepScale,
-    MatrixExponential,
+    MatrixScale,
     OffGridAction,
     SitesAction,
     VectorAction,
@@ -29,10 +29,12 @@ from pyro_gflows import (
 )
 from pyro_gflows.actions import IrrepSplit
 from pyro_gflows.distributions import InvariantStudentT, InvariantUniformBall, OrbitMixture, Symmetrized
-from pyro_gflows.infer import AutoGFlow, FitSettings, LogRatioReparam, OrbitFlow, fit, fit_energy
+from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.guides import AutoGFlow, LogRatioReparam
 from pyro_gflows.nn import LipschitzNetwork, conditioner
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, expm_apply, log_abs_det, matrix_exp, spectral_norm
 from pyro_gflows.testing import randomize_
+from pyro_gflows.training import FitSettings, fit, fit_energy
 from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, conditional_flow, events, make_flow, slow_unless
 
 LOW = [torch.bfloat16, torch.float16]
@@ -123,7 +125,7 @@ def test_every_conditional_constructor(name):
 
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.slow
-def test_made_initialised_and_printed_inside(name):
+def test_made_initialized_and_printed_inside(name):
     made = []
     for inside in (False, True):
         torch.manual_seed(0)
@@ -248,7 +250,7 @@ class Rounded(nn.Module):
             return self.network(x)
 
 
-@pytest.mark.parametrize("transformer", [ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixExponential])
+@pytest.mark.parametrize("transformer", [ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale])
 def test_conditioners_may_take_the_low_precision(transformer):
     """A coupling stays a bijection whatever its conditioner rounds, and as equivariant as permuted numbers are."""
     torch.manual_seed(0)

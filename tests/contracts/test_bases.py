@@ -9,7 +9,7 @@ import torch
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, InvariantStudentT, OrbitMixture, Symmetrized
-from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.transforms import g_coupling
 from tests.constructors import events, training_steps
@@ -63,7 +63,7 @@ def test_draws_follow_the_dtype_and_the_scores_agree(flow):
         assert x.dtype == dtype and flow(x).shape == (2, 3)
 
 
-def test_a_flow_symmetrised_at_test_time():
+def test_a_flow_symmetrized_at_test_time():
     """The average over the group of a flow without symmetry is invariant, and a density."""
     plain = EquivariantFlow(InvariantNormal(PLAIN), [g_coupling(PLAIN, width=2, depth=1)]).double().eval()
     randomize_(plain, generator=torch.Generator().manual_seed(0))

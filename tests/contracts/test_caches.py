@@ -6,7 +6,7 @@ import pytest
 import torch
 from pyro.optim.clipped_adam import ClippedAdam
 
-from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.transforms import Compose
 from tests.constructors import CONSTRUCTORS, events, make, make_flow, names
 

@@ -23,8 +23,9 @@ from pyro_gflows import (
     VectorAction,
     g_residual,
 )
-from pyro_gflows.datasets import GreyLevels
-from pyro_gflows.infer import AutoGFlow, OrbitFlow, g_dequantiser
+from pyro_gflows.datasets import GrayLevels
+from pyro_gflows.flows import OrbitFlow, g_dequantizer
+from pyro_gflows.guides import AutoGFlow
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform, GActNorm
 from tests.constructors import CONDITIONAL, conditional_flow, events, make, make_conditional, make_flow
@@ -439,13 +440,13 @@ def test_weights_that_pyro_draws_anew():
 @pytest.mark.long
 def test_the_noise_of_dequantized_images():
     action = ImageAction("D4", size=4)
-    dequantiser = randomize_(g_dequantiser(action, GreyLevels(17), width=2).double(), scale=0.1)
-    levels = torch.randint(17, (3, *dequantiser.action.event_shape), generator=torch.Generator().manual_seed(0))
+    dequantizer = randomize_(g_dequantizer(action, GrayLevels(17), width=2).double(), scale=0.1)
+    levels = torch.randint(17, (3, *dequantizer.action.event_shape), generator=torch.Generator().manual_seed(0))
     for write in WRITES.values():
-        density = dequantiser.condition(levels)
+        density = dequantizer.condition(levels)
         with torch.no_grad():
             y = density.sample()
-            corners = dequantiser.scaling.to_real(levels.double())
+            corners = dequantizer.scaling.to_real(levels.double())
             y -= corners  # the noise alone is written to, so that it stays in its cell
             write(y)
             y += corners

@@ -11,8 +11,8 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 
 from pyro_gflows import EquivariantFlow, InvariantNormal
-from pyro_gflows.registry import build, describe
-from pyro_gflows.testing import assert_bijective, assert_equivariant_given, assert_log_det
+from pyro_gflows.serialization.registry import build, describe
+from pyro_gflows.testing import assert_bijective, assert_conditionally_equivariant, assert_log_det
 from tests.constructors import CONDITIONAL, make_conditional
 
 
@@ -49,9 +49,9 @@ def train(layer, steps=20):
 @pytest.mark.long
 def test_it_is_equivariant_jointly_before_and_after_training(layer):
     x, context = pairs(layer, 3)
-    assert_equivariant_given(layer, x, context)
+    assert_conditionally_equivariant(layer, x, context)
     train(layer)
-    assert_equivariant_given(layer, x, context)
+    assert_conditionally_equivariant(layer, x, context)
 
 
 def test_the_check_would_see_a_break(layer):
@@ -62,7 +62,7 @@ def test_the_check_would_see_a_break(layer):
         x, context + 0.1 * torch.arange(context.numel()).reshape(context.shape)
     )
     with pytest.raises(AssertionError, match="not equivariant"):
-        assert_equivariant_given(broken, x, context)
+        assert_conditionally_equivariant(broken, x, context)
 
 
 def test_a_view_stores_the_weights_of_its_layer_alone(layer):

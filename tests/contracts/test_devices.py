@@ -20,9 +20,9 @@ from pyro_gflows import (
     g_coupling_image_flow,
     g_residual_image_flow,
 )
-from pyro_gflows.datasets import GreyLevels
-from pyro_gflows.infer import DequantisedFlow, g_dequantiser
-from pyro_gflows.infer.guides.orbit_flow import OrbitFlow
+from pyro_gflows.datasets import GrayLevels
+from pyro_gflows.flows import DequantizedFlow, g_dequantizer
+from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform, GMonotone, GResidual
@@ -196,10 +196,10 @@ def test_bases_validate_and_tell_their_moments_elsewhere(name):
 
 
 @pytest.mark.long
-def test_the_bound_of_grey_levels_is_the_same_elsewhere(unvalidated):
-    action, scaling = ImageAction("C4", size=4), GreyLevels(17)
+def test_the_bound_of_gray_levels_is_the_same_elsewhere(unvalidated):
+    action, scaling = ImageAction("C4", size=4), GrayLevels(17)
     flow = g_coupling_image_flow(action, scales=1, blocks=1, width=1)
-    model = random_weights(DequantisedFlow(flow, g_dequantiser(action, scaling, blocks=1, width=1)))
+    model = random_weights(DequantizedFlow(flow, g_dequantizer(action, scaling, blocks=1, width=1)))
     levels = torch.randint(17, (3, 1, 4, 4), generator=torch.Generator().manual_seed(0))
 
     def bound(model, device):

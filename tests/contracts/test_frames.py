@@ -71,5 +71,5 @@ def test_a_score_reaches_its_first_multiplication_in_few_calls(make, most, gradi
     with torch.set_grad_enabled(gradients), FirstMultiplication() as first:
         density.log_prob(x)
     assert first.frames is not None
-    assert first.frames[0] == "flow_distribution.log_prob"
+    assert first.frames[0] == "distribution.log_prob"
     assert len(first.frames) <= most, first.frames

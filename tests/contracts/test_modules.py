@@ -6,11 +6,11 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions.decomposition import decompose
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.groups.decomposition import decompose
 from pyro_gflows.nn.basis import FixedBasis
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import Compose, Invert
 from pyro_gflows.transforms.data_dependent import DataDependentTransform

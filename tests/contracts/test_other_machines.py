@@ -26,9 +26,11 @@ from pyro_gflows import (
     g_coupling_image_flow,
     isotypic_split,
 )
-from pyro_gflows.actions.decomposition import decompose
-from pyro_gflows.infer import FitSettings, eigenvector_blocks, fit, load, save
+from pyro_gflows.actions import eigenvector_blocks
+from pyro_gflows.groups.decomposition import decompose
+from pyro_gflows.serialization import load, save
 from pyro_gflows.testing import randomize_
+from pyro_gflows.training import FitSettings, fit
 from tests.constructors import CONDITIONAL, TABLE, conditional_flow, events, make_flow
 
 _EIGH, _SVD = torch.linalg.eigh, torch.linalg.svd
@@ -258,7 +260,7 @@ def test_a_resumed_run_accepts_the_same_flow_elsewhere(tmp_path, other_machine):
 
 ELSEWHERE = """
 import sys, torch
-from pyro_gflows.infer import load
+from pyro_gflows.serialization import load
 for folder in sys.argv[1:]:
     x = torch.load(folder + "/x.pt", weights_only=True)
     print(load(folder).dist.log_prob(x).tolist())

@@ -100,7 +100,7 @@ def test_mask_and_scale(flow):
 
 
 def test_vectorized_particles(flow):
-    """Contract 10: the ELBO with vectorised particles is that of a loop over them."""
+    """Contract 10: the ELBO with vectorized particles is that of a loop over them."""
     x = events(flow, 4)
 
     def model():
@@ -113,8 +113,8 @@ def test_vectorized_particles(flow):
         pyro.sample("shift", dist.Delta(torch.full((), 0.05, dtype=torch.float64)))
 
     losses = [
-        Trace_ELBO(num_particles=3, vectorize_particles=vectorised, max_plate_nesting=1).loss(model, guide)
-        for vectorised in (True, False)
+        Trace_ELBO(num_particles=3, vectorize_particles=vectorized, max_plate_nesting=1).loss(model, guide)
+        for vectorized in (True, False)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 

@@ -11,7 +11,7 @@ from pyro_gflows.actions import ImageAction, Split, VectorAction
 from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.nn import SortedPairs
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
-from pyro_gflows.registry import registered_classes
+from pyro_gflows.serialization.registry import registered_classes
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
 from tests.constructors import CONDITIONAL, CONSTRUCTORS, TABLE, Row, conditional_flow, make, make_flow, slow_unless
@@ -32,7 +32,7 @@ def _classes_in(description):
 
 @pytest.mark.long
 def test_every_registered_layer_and_split_has_a_row():
-    met = {"EquivariantFlow", "DequantisedFlow", "VariationalDequantiser"}  # made of layers
+    met = {"EquivariantFlow", "DequantizedFlow", "VariationalDequantizer"}  # made of layers
     for flow in [*map(make_flow, CONSTRUCTORS), *map(conditional_flow, CONDITIONAL)]:
         met |= _classes_in(flow.config()) | {type(module).__name__ for module in flow.modules()}
     layers = {

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_gflows.datasets import DENSITIES, load_data
+from pyro_gflows.datasets import load_data
+from pyro_gflows.targets import DENSITIES
 
 
 @pytest.mark.parametrize("name", sorted(DENSITIES))
@@ -22,7 +23,7 @@ def test_the_digits_know_their_scaling_and_symmetry():
     assert len(data.train) + len(data.validation) + len(data.test) == 1797
     assert data.symmetry == "C4" and data.scaling is not None and data.augment is not None
     fresh = data.augment(data.test, torch.Generator().manual_seed(0))
-    assert torch.equal(data.scaling.quantise(fresh), data.scaling.quantise(data.test))
+    assert torch.equal(data.scaling.quantize(fresh), data.scaling.quantize(data.test))
 
 
 def test_a_file_is_split_into_disjoint_parts(tmp_path):

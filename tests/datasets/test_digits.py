@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pyro_gflows.datasets import DIGITS_SCALING, GreyLevels, digits, random_splits, stratified_rows
+from pyro_gflows.datasets import DIGITS_SCALING, GrayLevels, digits, random_splits, stratified_rows
 
 pytest.importorskip("sklearn")
 
@@ -28,7 +28,7 @@ def test_every_seed_turns_the_same_images_of_the_same_split():
     for seed in (0, 5):
         split = digits(seed=seed)
         for part, x in zip(rows, (split.train, split.validation, split.test), strict=True):
-            levels = DIGITS_SCALING.quantise(x)
+            levels = DIGITS_SCALING.quantize(x)
             candidates = [quarter_turns(images[part], torch.full((len(part),), k)) for k in range(4)]
             same = torch.stack([(levels == c).flatten(1).all(-1) for c in candidates])
             assert same.any(0).all()
@@ -52,7 +52,7 @@ def test_fractions_must_sum_to_one_and_rows_must_suffice():
 
 
 def test_a_uniform_density_over_the_cube_costs_log2_17_bits():
-    for scaling in (GreyLevels(17), DIGITS_SCALING):
+    for scaling in (GrayLevels(17), DIGITS_SCALING):
         nll = 64 * math.log(scaling.gain)  # the volume of the scaled cube is gain^64
         assert scaling.bits_per_dim(nll, pixels=64) == pytest.approx(math.log2(17), abs=1e-12)
 
@@ -60,20 +60,20 @@ def test_a_uniform_density_over_the_cube_costs_log2_17_bits():
 def test_bits_per_dim_agree_with_the_exact_discrete_likelihood_of_a_histogram():
     levels = torch.tensor([0, 0, 0, 1, 2, 2])
     probabilities = torch.tensor([3, 1, 2], dtype=torch.float64) / 6
-    scaling = GreyLevels(3, centre=0.4, gain=1.7)
-    y = scaling.dequantise(levels.double(), torch.Generator().manual_seed(0))
-    density = probabilities[scaling.quantise(y)] * 3 / 1.7  # piecewise constant, so Jensen's bound is tight
+    scaling = GrayLevels(3, center=0.4, gain=1.7)
+    y = scaling.dequantize(levels.double(), torch.Generator().manual_seed(0))
+    density = probabilities[scaling.quantize(y)] * 3 / 1.7  # piecewise constant, so Jensen's bound is tight
     exact = -probabilities[levels].log2().mean()
     assert scaling.bits_per_dim(-float(density.log().mean()), pixels=1) == pytest.approx(float(exact), abs=1e-7)
 
 
-def test_levels_survive_dequantisation_and_fresh_noise():
+def test_levels_survive_dequantization_and_fresh_noise():
     levels = torch.arange(17).repeat(4000)
     generator = torch.Generator().manual_seed(0)
-    y = DIGITS_SCALING.dequantise(levels, generator)
-    again = DIGITS_SCALING.redequantise(y, generator)
-    assert torch.equal(DIGITS_SCALING.quantise(y), levels)
-    assert torch.equal(DIGITS_SCALING.quantise(again), levels)
+    y = DIGITS_SCALING.dequantize(levels, generator)
+    again = DIGITS_SCALING.redequantize(y, generator)
+    assert torch.equal(DIGITS_SCALING.quantize(y), levels)
+    assert torch.equal(DIGITS_SCALING.quantize(again), levels)
     assert not torch.equal(y, again)
     unit = DIGITS_SCALING.to_unit(y)
     assert float(unit.min()) >= 0 and float(unit.max()) <= 1

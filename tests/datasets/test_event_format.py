@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyro_gflows.datasets import FileOptions, event_format, load_data
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization import build, describe
 
 RANDOM = np.random.default_rng(0)
 
@@ -47,7 +47,7 @@ def test_continuous_numbers_are_read_and_written_as_they_are(shape):
     array = RANDOM.normal(size=shape)
     form = build(describe(read(array, "D1")))
     x = form.to_events(array, source="x")
-    assert x.dtype == torch.get_default_dtype() and form.grey is None
+    assert x.dtype == torch.get_default_dtype() and form.gray is None
     assert np.allclose(form.to_array(x), array, atol=1e-6) and form.to_array(x).dtype == array.dtype
 
 
@@ -76,12 +76,12 @@ def test_the_pixels_stay_where_they_are():
         (4096, lambda k: k.astype(np.uint16), 4096),
     ],
 )
-def test_grey_levels_are_found_however_they_are_written(levels, written, count):
+def test_gray_levels_are_found_however_they_are_written(levels, written, count):
     known = RANDOM.integers(0, levels, (200, 6, 6))
     known[0, 0, :2] = 0, levels - 1
     array = written(known)
     form = build(describe(read(array)))
-    assert form.grey is not None and form.grey.scaling.levels == count
+    assert form.gray is not None and form.gray.scaling.levels == count
     assert np.array_equal(form.levels(array, source="x").numpy(), known)
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -95,9 +95,9 @@ def test_grey_levels_are_found_however_they_are_written(levels, written, count):
     assert np.allclose(again.astype(float), array.astype(float), atol=1e-3)
 
 
-def test_continuous_images_are_no_grey_levels():
+def test_continuous_images_are_no_gray_levels():
     for array in (RANDOM.uniform(size=(50, 6, 6)), RANDOM.normal(size=(50, 6, 6)).astype(np.float16)):
-        assert read(array).grey is None
+        assert read(array).gray is None
 
 
 def test_rounded_numbers_without_a_grid_are_warned_of(tmp_path):
@@ -107,10 +107,10 @@ def test_rounded_numbers_without_a_grid_are_warned_of(tmp_path):
         load_data(str(tmp_path / "x.npy"))
 
 
-def test_own_images_are_dequantised_anew_at_every_step(tmp_path):
+def test_own_images_are_dequantized_anew_at_every_step(tmp_path):
     np.save(tmp_path / "x.npy", RANDOM.integers(0, 256, (40, 4, 4)).astype(np.uint8))
     first, second = (load_data(str(tmp_path / "x.npy"), seed=1, file=FileOptions("C4")) for _ in range(2))
-    assert torch.equal(first.train, second.train) and first.scaling == first.format.grey.scaling
+    assert torch.equal(first.train, second.train) and first.scaling == first.format.gray.scaling
     fresh = first.augment(first.test, torch.Generator().manual_seed(3))
     assert not torch.equal(fresh, first.test) and float((fresh - first.test).abs().max()) <= first.scaling.step * 1.01
 

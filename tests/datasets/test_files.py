@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_gflows.datasets import load_array
-from pyro_gflows.infer import check_data
+from pyro_gflows.datasets import check_data, load_array
 
 
 def write(path, array):
@@ -33,7 +32,7 @@ def test_the_row_that_is_not_finite_is_named(tmp_path, ending, value):
 
 
 def test_integers_are_refused_with_what_to_do(tmp_path):
-    with pytest.raises(TypeError, match=r"got int64.*dequantise"):
+    with pytest.raises(TypeError, match=r"got int64.*dequantize"):
         load_array(write(tmp_path / "x.npy", np.zeros((5, 2), dtype=np.int64)))
 
 

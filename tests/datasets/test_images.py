@@ -70,25 +70,25 @@ def test_channels_that_come_last_come_first(tmp_path):
 
 
 @pytest.mark.parametrize("name", IMAGE_SETS)
-def test_named_sets_are_seeded_dequantised_and_disjoint(name, tmp_path, monkeypatch):
+def test_named_sets_are_seeded_dequantized_and_disjoint(name, tmp_path, monkeypatch):
     write_npz(tmp_path, IMAGE_SETS[name].source, arrays(IMAGE_SETS[name].source, train=100, test=30))
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     data, again, other = (load_data(name, seed=seed) for seed in (1, 1, 2))
     assert [len(part) for part in (data.train, data.validation, data.test)] == [90, 10, 30]
     assert torch.equal(data.train, again.train) and not torch.equal(data.train, other.train)
-    levels = [data.scaling.quantise(part).flatten(1) for part in (data.train, data.validation, data.test)]
+    levels = [data.scaling.quantize(part).flatten(1) for part in (data.train, data.validation, data.test)]
     everything = torch.cat(levels)
     assert len(everything.unique(dim=0)) == len(everything)  # nothing is in two parts
     assert everything.min() >= 0 and everything.max() <= 255
     assert torch.equal(
-        data.scaling.quantise(data.augment(data.train, torch.Generator())), levels[0].view(data.train.shape)
+        data.scaling.quantize(data.augment(data.train, torch.Generator())), levels[0].view(data.train.shape)
     )
 
 
 def test_the_split_does_not_depend_on_the_seed(tmp_path):
     write_npz(tmp_path, "mnist", arrays("mnist", train=100, test=30))
     first, second = (load_data("mnist", seed=seed, folder=tmp_path) for seed in (1, 2))
-    assert torch.equal(first.scaling.quantise(first.validation), second.scaling.quantise(second.validation))
+    assert torch.equal(first.scaling.quantize(first.validation), second.scaling.quantize(second.validation))
 
 
 def test_the_full_set_is_dealt_as_rotation_mnist_is(tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_cifar_under_the_group_holds_turned_originals(tmp_path):
     data = arrays("cifar10", train=100, test=30)
     write_npz(tmp_path, "cifar10", data)
     moved = load_data("cifar10-rot", folder=tmp_path)
-    pictures = moved.scaling.quantise(moved.test)
+    pictures = moved.scaling.quantize(moved.test)
     originals = torch.from_numpy(data["test_images"]).long()
     poses = torch.stack([torch.rot90(originals, k, dims=(-2, -1)) for k in range(4)])
     which = (poses == pictures).flatten(2).all(2)

@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_invariant, randomize_
 
 ACTIONS = {

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_invariant, randomize_
 
 QUATERNIONS = [  # left multiplication by i and by j on R^4
@@ -171,7 +171,7 @@ def test_log_prob_has_the_batch_shape(shape):
     assert base.log_prob(torch.randn(*shape, 4, dtype=torch.float64)).shape == shape
 
 
-def test_rsample_is_reparametrised():
+def test_rsample_is_reparametrized():
     base = random_normal(VectorAction.regular("C4", copies=2), "full", mean=True)
     base.rsample((8,)).square().sum().backward()
     assert all(parameter.grad is not None and (parameter.grad != 0).any() for parameter in base.module.parameters())

@@ -8,7 +8,7 @@ import torch
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, InvariantStudentT, InvariantUniformBall
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_invariant, randomize_
 
 ACTION = VectorAction.rows("S3", features=2)

@@ -10,7 +10,7 @@ import torch
 
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_invariant
 
 D5 = VectorAction.plane("D5")
@@ -103,7 +103,7 @@ def test_gradients_are_finite_though_images_leave_the_bases_support():
     assert log_prob.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
 
 
-def test_draws_are_reparametrised_given_the_element():
+def test_draws_are_reparametrized_given_the_element():
     mean = MEAN.clone().requires_grad_()
     symmetric = Symmetrized(dist.MultivariateNormal(mean, COVARIANCE), D5)
     assert symmetric.has_rsample

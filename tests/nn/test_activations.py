@@ -130,7 +130,7 @@ def test_gates_make_invariants_from_vectors():
     assert (activation(moved)[6:] - activation(x)[6:]).abs().min() > 1e-6
 
 
-def test_labelled_gates_look_back_only():
+def test_labeled_gates_look_back_only():
     activation = randomize_(GatedNorm(SPACE, labels=[0, 1, 0, 1]).double())
     x = torch.randn(8, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(activation, x)

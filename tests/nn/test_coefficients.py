@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction, g_residual
-from pyro_gflows.infer import FitSettings, fit, load, save
-from pyro_gflows.infer.training.checkpoint import optimizer_tensors, restore_optimizer
-from pyro_gflows.infer.training.storage import read_tensors, write_tensors
 from pyro_gflows.nn import LipschitzNetwork
+from pyro_gflows.serialization import load, save
+from pyro_gflows.serialization.files import read_tensors, write_tensors
+from pyro_gflows.training import FitSettings, fit
+from pyro_gflows.training.checkpoint import optimizer_tensors, restore_optimizer
 from tests.constructors import TABLE
 
 # all parameters that the flow below once had, in their order

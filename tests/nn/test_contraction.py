@@ -10,7 +10,6 @@ from torch import nn
 
 import pyro_gflows
 from pyro_gflows import EquivariantFlow, GMonotone, GResidual, ImageAction, InvariantNormal, VectorAction
-from pyro_gflows.infer import load, save
 from pyro_gflows.nn import (
     ConditionalBranch,
     Contraction,
@@ -32,7 +31,8 @@ from pyro_gflows.numerics import (
     dense_jacobian,
     pullback,
 )
-from pyro_gflows.registry import registered
+from pyro_gflows.serialization import load, save
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det, randomize_
 from tests.constructors import CONSTRUCTORS, make, names
 

@@ -10,20 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import (
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import (
     DefiningRepresentation,
-    ImageAction,
     MatrixRepresentation,
     QuotientRepresentation,
     RegularRepresentation,
     Representation,
     TrivialRepresentation,
-    VectorAction,
 )
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.numerics import conv_norm_bound
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 
 
 def image(group: str, size: Any, *fields: Representation) -> ImageAction:
@@ -60,7 +59,7 @@ PAIRS = {
 every_pair = pytest.mark.parametrize(("action_in", "action_out"), PAIRS.values(), ids=PAIRS.keys())
 
 
-def randomise(module: torch.nn.Module, scale: float = 1.0) -> None:
+def randomize(module: torch.nn.Module, scale: float = 1.0) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -86,7 +85,7 @@ def kernel_average(conv: EquivariantConv, kernel: Tensor) -> Tensor:
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 def test_equivariant_and_any_batch(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:
     conv = EquivariantConv(action_in, action_out, kernel_size=kernel_size).double()
-    randomise(conv)
+    randomize(conv)
     x = images(action_in, 2, 3)
     y = conv(x)
     assert y.shape == (2, 3, *action_out.event_shape)
@@ -98,7 +97,7 @@ def test_equivariant_and_any_batch(action_in: ImageAction, action_out: ImageActi
 @every_pair
 def test_every_equivariant_kernel_is_there(action_in: ImageAction, action_out: ImageAction) -> None:
     conv = EquivariantConv(action_in, action_out).double()
-    randomise(conv)
+    randomize(conv)
     assert torch.allclose(kernel_average(conv, conv.weight().detach()), conv.weight(), atol=1e-14)
     # the space of equivariant kernels has as many dimensions as the trace of the average over the group
     elements = action_in.point_group.elements()
@@ -123,7 +122,7 @@ def test_outputs_start_at_unit_scale(action_in: ImageAction, action_out: ImageAc
 def test_bias_is_an_invariant_image() -> None:
     action_out = PAIRS["D4-mixed"][1]
     conv = EquivariantConv(PAIRS["D4-mixed"][0], action_out).double()
-    randomise(conv)
+    randomize(conv)
     bias = conv.bias()
     assert bias is not None
     assert torch.equal(action_out.channel_matrices(action_out.elements()) @ bias, bias.expand(8, -1))
@@ -135,7 +134,7 @@ def test_bias_is_an_invariant_image() -> None:
 @every_pair
 def test_a_bias_of_pixels_is_every_image_that_the_group_leaves_in_place(action_in, action_out) -> None:
     conv = EquivariantConv(action_in, action_out, bias="pixels").double()
-    randomise(conv)
+    randomize(conv)
     bias = conv.bias()
     assert bias is not None and conv.orbit_biases is not None
     moved = action_out.act_all(bias)
@@ -164,7 +163,7 @@ def test_mask_hides_channels() -> None:
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[4:, :4] = True
     conv = EquivariantConv(action, action, mask=mask).double()
-    randomise(conv)
+    randomize(conv)
     x = images(action).requires_grad_()
     jacobian = torch.autograd.functional.jacobian(conv, x).sum((1, 2, 4, 5))  # type: ignore[no-untyped-call]
     assert torch.equal(jacobian != 0, mask)
@@ -196,7 +195,7 @@ def test_lipschitz_bound_holds_and_is_the_norm_or_the_symbols(
 ) -> None:
     conv = LipschitzConv(action_in, action_out, kernel_size=kernel_size, bound=0.9).double()
     for scale in [1e-3, 1.0, 1e4]:
-        randomise(conv, scale)
+        randomize(conv, scale)
         x = images(action_in)
         jacobian = torch.autograd.functional.jacobian(conv, x)  # type: ignore[no-untyped-call]
         norm = torch.linalg.matrix_norm(jacobian.reshape(action_out.numel, action_in.numel), 2)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from pyro_gflows.actions import ImageAction, VectorAction, parse_group
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.groups import parse_group
 from pyro_gflows.nn import EquivariantMLP, HiddenFields
 from pyro_gflows.nn.hidden_fields import maps_between
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_equivariant, randomize_
 
 TWO = parse_group("S4 x C2")

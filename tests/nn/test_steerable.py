@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from pyro_gflows import ImageAction, OffGridAction, VectorAction
-from pyro_gflows.actions import RegularRepresentation
-from pyro_gflows.actions.escnn_door import escnn_group
-from pyro_gflows.actions.restriction import restricted_to_subgroup
+from pyro_gflows.groups import RegularRepresentation
+from pyro_gflows.groups.escnn_adapter import escnn_group
+from pyro_gflows.groups.restriction import restricted_to_subgroup
 from pyro_gflows.nn import EquivariantConv, SoftNetwork, SteerableConv
 from pyro_gflows.nn.filters import steerable_filters
 from pyro_gflows.nn.steerable import sampled_group
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_equivariant, randomize_
 
 GROUPS = ["C4", "D2", "C3", "D3", "D8", "C12", "SO(2)", "O(2)"]

@@ -8,7 +8,7 @@ import torch
 from pyro_gflows import ImageAction, g_residual
 from pyro_gflows.nn import LipschitzNetwork, kernels_once
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
 from tests.numerics.branches import AnalyticBranch, Branch

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyro_gflows.numerics import ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet, log_abs_det
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from tests.numerics.branches import AnalyticBranch, Branch, EquivariantBranch, exact_log_det
 
 EVENTS = [(1,), (2,), (3,), (5,), (2, 2, 2)]

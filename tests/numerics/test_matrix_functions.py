@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import cap_norm, expm_apply, low_rank_matrix
+from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_matrix
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -47,14 +47,14 @@ def test_batches_broadcast(matrix_batch, x_batch):
 def test_gradients():
     inputs = (normal(2, 3, 3).requires_grad_(), normal(2, 3, seed=1).requires_grad_())
     assert torch.autograd.gradcheck(expm_apply, inputs)
-    assert torch.autograd.gradcheck(lambda s: cap_norm(s, 0.7), inputs[:1])
-    assert torch.autograd.gradcheck(lambda s: cap_norm(s, 0.7), torch.zeros(2, 2).double().requires_grad_())
+    assert torch.autograd.gradcheck(lambda s: limit_norm(s, 0.7), inputs[:1])
+    assert torch.autograd.gradcheck(lambda s: limit_norm(s, 0.7), torch.zeros(2, 2).double().requires_grad_())
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e-2, 1.0, 1e3])
 def test_cap_norm(scale):
     matrix, cap = scale * normal(20, 3, 3), 1.5
-    capped = cap_norm(matrix, cap)
+    capped = limit_norm(matrix, cap)
     assert (torch.linalg.matrix_norm(capped, 2) < cap).all()
     ratio = capped / matrix
     assert (ratio > 0).all()
@@ -66,8 +66,8 @@ def test_cap_norm(scale):
 def test_exponential_of_equivariant_factors_is_equivariant():
     q = torch.linalg.qr(normal(3, 3)).Q
     left, coefficients, right, x = normal(3, 2, seed=1), normal(2, seed=2), normal(3, 2, seed=3), normal(3, seed=4)
-    y, log_det = expm_apply(cap_norm(low_rank_matrix(left, coefficients, right), 2.0), x)
-    moved, same = expm_apply(cap_norm(low_rank_matrix(q @ left, coefficients, q @ right), 2.0), q @ x)
+    y, log_det = expm_apply(limit_norm(low_rank_matrix(left, coefficients, right), 2.0), x)
+    moved, same = expm_apply(limit_norm(low_rank_matrix(q @ left, coefficients, q @ right), 2.0), q @ x)
     torch.testing.assert_close(moved, q @ y, rtol=0, atol=1e-13)
     torch.testing.assert_close(same, log_det, rtol=0, atol=1e-13)
 
@@ -75,8 +75,8 @@ def test_exponential_of_equivariant_factors_is_equivariant():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: cap_norm(torch.eye(2), 0.0),
-        lambda: cap_norm(torch.eye(2), math.inf),
+        lambda: limit_norm(torch.eye(2), 0.0),
+        lambda: limit_norm(torch.eye(2), math.inf),
         lambda: expm_apply(torch.ones(2, 3), torch.ones(3)),
         lambda: expm_apply(torch.eye(3), torch.ones(2)),
         lambda: low_rank_matrix(torch.ones(3, 2), torch.ones(3), torch.ones(3, 2)),

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_gflows.numerics import BanachSolver, InverseDidNotConverge, NewtonSolver, implicit, implicit_root
 from pyro_gflows.numerics.branch import constant_jacobian
 from pyro_gflows.numerics.solvers import SolverReport
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from tests.numerics.branches import AnalyticBranch, Branch
 
 SOLVERS = {"banach": BanachSolver(), "newton": NewtonSolver()}

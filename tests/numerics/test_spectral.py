@@ -1,4 +1,4 @@
-"""Spectral norms against singular values; convolution bounds against the materialised convolution."""
+"""Spectral norms against singular values; convolution bounds against the materialized convolution."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_spectral_norm_of_orthogonal_zero_and_nan_matrices():
     assert torch.trace(gradient[0]) == pytest.approx(1.0)  # the norm is homogeneous
 
 
-def materialised(weight: Tensor, size: int, padding: str) -> Tensor:
+def materialized(weight: Tensor, size: int, padding: str) -> Tensor:
     c_in, kernel = weight.shape[1], weight.shape[-1]
     basis = torch.eye(c_in * size**2, dtype=weight.dtype).reshape(-1, c_in, size, size)
     if padding == "circular":
@@ -59,7 +59,7 @@ LOOSENESS = {(1, 5): 1.0 + 1e-13, (1, 8): 1.0 + 1e-13, (3, 5): 1.25, (3, 8): 1.1
 def test_zero_padding_bound_is_true_and_tight(channels, kernel, size):
     for seed in range(4):
         weight = normal(*channels, kernel, kernel, seed=seed)
-        norm = float(torch.linalg.matrix_norm(materialised(weight, size, "zero"), 2))
+        norm = float(torch.linalg.matrix_norm(materialized(weight, size, "zero"), 2))
         bound = float(conv_norm_bound(weight, size))
         assert norm <= bound * (1 + 1e-13)
         assert bound <= norm * LOOSENESS[kernel, size]
@@ -67,7 +67,7 @@ def test_zero_padding_bound_is_true_and_tight(channels, kernel, size):
 
 def test_zero_padding_bound_is_within_a_few_percent_on_images():
     weight = normal(3, 3, 3, 3)
-    norm = float(torch.linalg.matrix_norm(materialised(weight, 16, "zero"), 2))
+    norm = float(torch.linalg.matrix_norm(materialized(weight, 16, "zero"), 2))
     assert norm <= float(conv_norm_bound(weight, 16)) <= 1.03 * norm
 
 
@@ -79,7 +79,7 @@ def test_circular_norm_is_exact(kernel, size):
         weight = torch.nn.functional.pad(weight, (0, 1, 0, 1))
     if kernel == 5 and size == 4:  # a kernel larger than the grid wraps around it
         assert weight.shape[-1] > size
-    norm = torch.linalg.matrix_norm(materialised(weight, size, "circular"), 2)
+    norm = torch.linalg.matrix_norm(materialized(weight, size, "circular"), 2)
     torch.testing.assert_close(conv_norm_bound(weight, size, padding="circular"), norm, rtol=1e-13, atol=0)
 
 

@@ -8,8 +8,9 @@ import torch
 from torch.distributions import constraints
 
 from pyro_gflows import EquivariantFlow, EquivariantTransform, GActNorm, InvariantNormal, VectorAction
-from pyro_gflows.actions import Action, parse_group
-from pyro_gflows.registry import build, describe
+from pyro_gflows.actions import Action
+from pyro_gflows.groups import parse_group
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.spaces import Euclidean, Space
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det
 

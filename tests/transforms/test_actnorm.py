@@ -1,4 +1,4 @@
-"""GActNorm: standardises on demand, and never by itself."""
+"""GActNorm: standardizes on demand, and never by itself."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_is_an_equivariant_bijection_with_its_log_det(action):
     assert_layer(randomize_(GActNorm(action).double()), data(action, 5), tol=1e-10)
 
 
-def test_initialize_standardises_what_comes_out(action):
+def test_initialize_standardizes_what_comes_out(action):
     layer = GActNorm(action).double()
     x = data(action)
     out = layer.initialize(x)
@@ -49,7 +49,7 @@ def test_initialize_standardises_what_comes_out(action):
     assert_standard(layer, out)
 
 
-def test_initialize_inverse_standardises_what_goes_to_the_base(action):
+def test_initialize_inverse_standardizes_what_goes_to_the_base(action):
     layer = GActNorm(action).double()
     y = data(action)
     out = layer.initialize_inverse(y)
@@ -82,7 +82,7 @@ def test_half_precision_is_refused_of_events_and_of_weights(method, dtype):
         getattr(GActNorm(action).to(dtype), method)(torch.zeros(3, 2))
 
 
-def test_a_frozen_layer_is_not_initialised():
+def test_a_frozen_layer_is_not_initialized():
     layer = GActNorm(VectorAction.plane("D4")).requires_grad_(False)
     x = 5 * torch.randn(100, 2)
     assert torch.equal(layer.initialize(x), x) and torch.equal(layer.initialize_inverse(x), x)

@@ -6,7 +6,7 @@ import torch
 from pyro_gflows import CoordinateSplit, GAutoregressive, GInverseAutoregressive, VectorAction, g_autoregressive
 from pyro_gflows.actions import ChannelSplit, ImageAction, checkerboard_split
 from pyro_gflows.testing import assert_layer, randomize_
-from pyro_gflows.transforms import IrrepScale, MatrixExponential
+from pyro_gflows.transforms import IrrepScale, MatrixScale
 
 REGULAR = VectorAction.regular("C4", copies=3)
 SPACE = VectorAction.space("O(3)", copies=3)
@@ -15,7 +15,7 @@ CASES = {
     "regular, for sampling": lambda: GInverseAutoregressive(CoordinateSplit(REGULAR), width=2),
     "plane": lambda: g_autoregressive(VectorAction.plane("D3", copies=3), width=2),
     "O(3)": lambda: GAutoregressive(CoordinateSplit(SPACE), width=2),
-    "O(3), matrices": lambda: GAutoregressive(CoordinateSplit(SPACE), transformer=MatrixExponential, width=2),
+    "O(3), matrices": lambda: GAutoregressive(CoordinateSplit(SPACE), transformer=MatrixScale, width=2),
     "channels": lambda: GAutoregressive(ChannelSplit(ImageAction("C4", 2, size=3)), width=2),
 }
 

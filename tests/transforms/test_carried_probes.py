@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, GMonotone, GResidual, ImageAction, InvariantNormal, VectorAction, g_residual
-from pyro_gflows.infer import log_det_error
+from pyro_gflows.evaluation import log_det_error
 from pyro_gflows.nn import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, OrbitAverage, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import randomize_

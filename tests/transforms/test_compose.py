@@ -49,7 +49,7 @@ def test_the_domain_is_that_of_the_first_and_the_codomain_that_of_the_last():
         assert not each.domain.check(outside).any() and each.codomain.check(outside).all()
 
 
-def test_initialises_every_part_from_either_side():
+def test_initializes_every_part_from_either_side():
     norms = [GActNorm(ACTION).double() for _ in range(2)]
     composed = Compose([norms[0], randomize_(GRadial(ACTION, bins=4).double(), scale=1.0), norms[1]])
     y = 10 * torch.randn(200, 2, dtype=torch.float64)

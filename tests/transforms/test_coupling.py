@@ -7,7 +7,7 @@ from pyro_gflows import CoordinateSplit, GCoupling, ImageAction, IrrepSplit, Vec
 from pyro_gflows.actions import checkerboard_split
 from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.testing import assert_layer, randomize_
-from pyro_gflows.transforms import IrrepScale, MatrixExponential
+from pyro_gflows.transforms import IrrepScale, MatrixScale
 
 IMAGE = ImageAction("D4", 2, size=4)
 CASES = {
@@ -17,7 +17,7 @@ CASES = {
     "SO(3)": lambda: GCoupling(CoordinateSplit(VectorAction.space("SO(3)", copies=2))),
     "SO(3), matrix": lambda: GCoupling(
         CoordinateSplit(VectorAction.space("SO(3)", copies=2)),
-        transformer=MatrixExponential(VectorAction.space("SO(3)")),
+        transformer=MatrixScale(VectorAction.space("SO(3)")),
     ),
     "mask": lambda: GCoupling(checkerboard_split(IMAGE), width=2),
     "mask, irrep scales": lambda: GCoupling(
@@ -39,7 +39,7 @@ def test_is_an_equivariant_bijection_with_its_log_det(name):
 
 
 @pytest.mark.parametrize("moved", [0, 1])
-def test_a_mask_leaves_the_other_colour_untouched(moved):
+def test_a_mask_leaves_the_other_color_untouched(moved):
     split = checkerboard_split(IMAGE)
     layer = randomize_(GCoupling(split, moved=moved, width=2).double())
     x = torch.randn(3, *IMAGE.event_shape, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_the_part_that_moves_is_one_of_the_split(moved):
 
 
 def test_every_part_moves_once_in_a_step():
-    layer = randomize_(g_coupling(VectorAction.plane("C3", copies=3), transformer=MatrixExponential).double())
+    layer = randomize_(g_coupling(VectorAction.plane("C3", copies=3), transformer=MatrixScale).double())
     x = torch.randn(6, dtype=torch.float64)
     assert ((layer(x) - x).abs() > 1e-6).all()
 

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jvp, linearize, vmap
 
 from pyro_gflows import EquivariantFlow, VectorAction, g_residual
-from pyro_gflows.infer import OrbitFlow
+from pyro_gflows.flows import OrbitFlow
 from pyro_gflows.nn.jacobian import _places
 from pyro_gflows.numerics import BanachSolver, ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet, implicit_root
 from pyro_gflows.testing import randomize_

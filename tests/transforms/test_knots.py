@@ -8,7 +8,7 @@ import torch
 
 from pyro_gflows import ElementwiseSpline, EquivariantFlow, GRadial, InvariantNormal, VectorAction, g_coupling
 from pyro_gflows.nn import BoundedKnots, FreeKnots
-from pyro_gflows.registry import build, describe
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import randomize_
 
 SPREADS = [0.3, 3.0, 10.0, 30.0]
@@ -182,7 +182,7 @@ def test_bounds_are_described_whether_given_or_not():
 
 
 def test_knots_of_before_are_described_as_before():
-    """So that a run that began without bounds is recognised when it is taken up again."""
+    """So that a run that began without bounds is recognized when it is taken up again."""
     config = spline_flow(knots=FreeKnots()).transforms[0].transforms
     assert [describe(layer) for layer in config] == [plain(describe(layer)) for layer in config]
 

@@ -6,7 +6,7 @@ import torch
 from pyro_gflows import Compose, CoordinateSplit, GActNorm, GSplit, ImageAction, VectorAction, g_coupling
 from pyro_gflows.actions import ChannelSplit, checkerboard_split
 from pyro_gflows.testing import assert_layer, randomize_
-from pyro_gflows.transforms import IrrepScale, MatrixExponential
+from pyro_gflows.transforms import IrrepScale, MatrixScale
 
 
 def vectors(**options):
@@ -22,7 +22,7 @@ def images():
 
 def matrices():
     split = CoordinateSplit(VectorAction.space("SO(3)", copies=2))
-    return GSplit(split, GActNorm(split.parts[0]), transformer=MatrixExponential(split.parts[1]), width=2)
+    return GSplit(split, GActNorm(split.parts[0]), transformer=MatrixScale(split.parts[1]), width=2)
 
 
 @pytest.mark.parametrize("make", [vectors, images, matrices])
@@ -39,7 +39,7 @@ def test_the_first_part_is_the_inner_flows():
     torch.testing.assert_close(first, layer.inner(layer.split.split(x)[0]))
 
 
-def test_initialises_the_inner_flow():
+def test_initializes_the_inner_flow():
     layer = vectors().double()
     y = 5 + 3 * torch.randn(256, 16, dtype=torch.float64)
     x = layer.initialize_inverse(y)

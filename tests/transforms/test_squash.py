@@ -15,7 +15,7 @@ from pyro_gflows import (
     g_coupling_image_flow,
     g_residual_image_flow,
 )
-from pyro_gflows.datasets import GreyLevels
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 
 ACTION = ImageAction("D4", 1, size=2)
@@ -93,12 +93,12 @@ def test_outside_is_outside_the_support():
 
 @pytest.mark.parametrize("make", [g_coupling_image_flow, g_residual_image_flow])
 def test_image_flows_take_it_as_preprocessing(make):
-    action, scaling = ImageAction("C4", 1, size=4), GreyLevels(17, centre=0.3, gain=2.0)
+    action, scaling = ImageAction("C4", 1, size=4), GrayLevels(17, center=0.3, gain=2.0)
     torch.manual_seed(0)
     logits = functools.partial(GSigmoid, interval=scaling.interval())
     flow = make(action, scales=1, blocks=1, width=1, preprocess=logits).double()
     levels = torch.randint(17, (20, 1, 4, 4), generator=torch.Generator().manual_seed(0))
-    y = scaling.dequantise(levels, torch.Generator().manual_seed(1)).double()
+    y = scaling.dequantize(levels, torch.Generator().manual_seed(1)).double()
     flow.initialize(y)
     assert flow.transforms[-2].log_scale.detach().abs() > 0.01  # the scale is measured behind the logit
     assert_invariant(flow.eval(), action, y)

@@ -10,16 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import (
-    ChannelSplit,
-    DefiningRepresentation,
-    ImageAction,
-    IrrepSplit,
-    RegularRepresentation,
-    TrivialRepresentation,
-    VectorAction,
-)
-from pyro_gflows.registry import build, describe
+from pyro_gflows.actions import ChannelSplit, ImageAction, IrrepSplit, VectorAction
+from pyro_gflows.groups import DefiningRepresentation, RegularRepresentation, TrivialRepresentation
+from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.squeeze import GSqueeze
 

@@ -5,7 +5,7 @@ import torch
 
 from pyro_gflows import CoordinateSplit, ImageAction, VectorAction
 from pyro_gflows.testing import dense_log_det
-from pyro_gflows.transforms import ElementwiseAffine, GCoupling, IrrepScale, MatrixExponential
+from pyro_gflows.transforms import ElementwiseAffine, GCoupling, IrrepScale, MatrixScale
 from pyro_gflows.transforms.transformers import default_transformer
 
 SIGNED = VectorAction.plane("D4", copies=2)
@@ -16,8 +16,8 @@ CASES = {
     "scale, regular": lambda: IrrepScale(VectorAction.regular("D3")),
     "scale, SO(3)": lambda: IrrepScale(VectorAction.space("SO(3)", copies=2)),
     "scale, image": lambda: IrrepScale(ImageAction("C4", 1, size=2, fields="regular")),
-    "exponential, plane": lambda: MatrixExponential(VectorAction.plane("C3", copies=2)),
-    "exponential, SO(3)": lambda: MatrixExponential(VectorAction.space("SO(3)", copies=2), rank=3, cap=1.0),
+    "exponential, plane": lambda: MatrixScale(VectorAction.plane("C3", copies=2)),
+    "exponential, SO(3)": lambda: MatrixScale(VectorAction.space("SO(3)", copies=2), rank=3, max_log_scale=1.0),
 }
 
 
@@ -58,7 +58,7 @@ def test_scales_stay_within_the_cap(transformer):
     shift = transformer(torch.zeros_like(x), 1e6 * torch.ones(5, *transformer.params_action.event_shape).double())[0]
     y, _ = transformer(x, 1e6 * torch.ones(5, *transformer.params_action.event_shape).double())
     stretch = (y - shift).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
-    assert stretch.max() <= torch.tensor(transformer.cap).exp() * (1 + 1e-6)
+    assert stretch.max() <= torch.tensor(transformer.max_log_scale).exp() * (1 + 1e-6)
 
 
 def test_the_default_is_element_wise_where_it_can_be():
@@ -69,7 +69,7 @@ def test_the_default_is_element_wise_where_it_can_be():
 @pytest.mark.long
 def test_a_matrix_exponential_trains_away_from_its_start():
     split = CoordinateSplit(VectorAction.space("SO(3)", copies=2))
-    layer = GCoupling(split, transformer=MatrixExponential(split.parts[1]))
+    layer = GCoupling(split, transformer=MatrixScale(split.parts[1]))
     x = torch.randn(64, 6)
     target = torch.cat([x[:, :3], x[:, 3:] + 0.5 * torch.linalg.cross(x[:, :3], x[:, 3:]) + x[:, :3]], -1)
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
@@ -90,8 +90,11 @@ def test_a_matrix_exponential_trains_away_from_its_start():
     ("make", "message"),
     [
         (lambda: ElementwiseAffine(VectorAction.plane("C3")), "permutations only, got .*; use IrrepScale or"),
-        (lambda: MatrixExponential(ImageAction("C4", size=2)), "works on vectors, got ImageAction"),
-        (lambda: IrrepScale(SIGNED, cap=0.0), "positive finite cap of the log-scales, got 0.0"),
+        (lambda: MatrixScale(ImageAction("C4", size=2)), "works on vectors, got ImageAction"),
+        (
+            lambda: IrrepScale(SIGNED, max_log_scale=0.0),
+            "max_log_scale.* to be positive and finite, got 0.0",
+        ),
         (lambda: IrrepScale(SIGNED).require(VectorAction.plane("C4")), "expected a transformer of .*C4.*D4"),
     ],
 )

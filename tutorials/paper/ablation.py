@@ -21,11 +21,12 @@ from common import Job, arguments, finished, image_data, markdown
 
 from pyro_gflows import ImageAction, OffGridAction, plots
 from pyro_gflows.datasets import DataSet
-from pyro_gflows.families import build_action
-from pyro_gflows.flow import EquivariantFlow
-from pyro_gflows.infer import load, log_probs
-from pyro_gflows.infer.training.storage import write_json
-from pyro_gflows.presets import Preset
+from pyro_gflows.evaluation import log_probs
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.families import build_action
+from pyro_gflows.serialization import load
+from pyro_gflows.serialization.files import write_json
 
 TURNS = {"C1": 1, "C2": 2, "C4": 4, "C8": 8, "C12": 12, "C16": 16, "SO(2)": 16}
 MIRRORED = {"C1": 1, "D1": 2, "D2": 4, "D4": 8, "D8": 16, "D12": 24, "D16": 32, "O(2)": 32}
@@ -59,7 +60,7 @@ def measured(job: Job, group: str, channels: int, *, average: str, seed: int) ->
     metrics = finished(job, preset(job, data, group, channels, average=average), data, seed=seed)
     flow = load(metrics["folder"]).double()
     epoch = metrics["batch_size"] / len(data.train)
-    curve = [(step * epoch, bits_of(data, nll)) for step, nll in metrics["held_out_curve"]]
+    curve = [(step * epoch, bits_of(data, nll)) for step, nll in metrics["validation_curve"]]
     exact = str(flow.action.group)
     return {
         **metrics,
@@ -77,7 +78,7 @@ def eighth_turns(flow: EquivariantFlow, data: DataSet) -> float:
     """
     assert data.scaling is not None
     action = OffGridAction("C8", data.event_shape[0], size=data.event_shape[1:])
-    levels = data.scaling.quantise(data.test[:64]).double()
+    levels = data.scaling.quantize(data.test[:64]).double()
     here = log_probs(flow, data.scaling.to_real(levels + 0.5))
     turned = torch.stack([action.act(torch.tensor(element), levels) for element in (1, 3, 5, 7)])
     there = torch.stack([log_probs(flow, data.scaling.to_real(images + 0.5)) for images in turned])

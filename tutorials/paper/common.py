@@ -13,8 +13,8 @@ import torch
 from settings import SETTINGS, Setting
 
 from pyro_gflows.datasets import DataSet, load_data
-from pyro_gflows.experiments import finish
-from pyro_gflows.presets import Preset
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.experiments.runs import finish
 
 __all__ = ["Job", "arguments", "bits", "finished", "image_data", "markdown"]
 

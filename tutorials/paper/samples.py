@@ -14,10 +14,10 @@ from typing import Any
 from common import Job, arguments, bits, finished, image_data
 
 from pyro_gflows import plots
-from pyro_gflows.experiments import draw
-from pyro_gflows.infer import load
-from pyro_gflows.infer.training.storage import write_json
-from pyro_gflows.presets import Preset
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.experiments.runs import draw
+from pyro_gflows.serialization import load
+from pyro_gflows.serialization.files import write_json
 
 GROUPS = {"rotations": "C4", "rotation-reflections": "D4", "translations": "translations"}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro_gflows.infer import Adam, FitSettings, HeldOut, OneCycle
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
 from pyro_gflows.transforms import ElementwiseAffine
 
 __all__ = ["SETTINGS", "Setting"]
@@ -20,7 +20,7 @@ def training(steps: int, *, batch_size: int, lr: float, every: int = 250) -> Fit
         batch_size=batch_size,
         optimizer=Adam(lr=lr, clip_norm=50.0),
         schedule=OneCycle(warmup=0.1),
-        held_out=HeldOut(every),
+        validation=Validation(every),
         checkpoint_every=250,
     )
 
@@ -53,7 +53,7 @@ class Setting:
 
 
 # The log-scales of all couplings add up: with the usual bound of 3 for each, the first steps on larger grids can explode.
-_CALM = functools.partial(ElementwiseAffine, cap=1.0)
+_CALM = functools.partial(ElementwiseAffine, max_log_scale=1.0)
 
 SETTINGS: Mapping[str, Setting] = {
     "smoke": Setting(

@@ -14,8 +14,8 @@ from typing import Any
 
 from common import Job, arguments, bits, finished, image_data, markdown
 
-from pyro_gflows.infer.training.storage import write_json
-from pyro_gflows.presets import Preset
+from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.serialization.files import write_json
 
 
 def presets(job: Job) -> list[Preset]:
@@ -57,7 +57,7 @@ COLUMNS = [
     "parameters",
     "seconds a step",
     "bits/dim, group mean",
-    "bits/dim, symmetrised",
+    "bits/dim, symmetrized",
     "invariance error (float64)",
 ]
 

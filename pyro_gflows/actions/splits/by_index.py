@@ -1,0 +1,175 @@
+"""Splits by lists of coordinates of vectors, or of channels of images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.splits.base import Split, balanced_halves
+from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.groups.orbits import invariant_sets, orbit_fields
+from pyro_gflows.groups.representations import Representation
+from pyro_gflows.groups.restriction import restricted_to_subspace
+from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.serialization.registry import registered
+
+__all__ = ["ChannelSplit", "CoordinateSplit"]
+
+
+class _IndexSplit(Split):
+    """Parts are sets of indices along the dimension of the fields, each closed under the group."""
+
+    _kind: ClassVar[type[LinearAction]]
+    _article: ClassVar[str]
+    _word: ClassVar[str]
+    _instead: ClassVar[str]
+
+    def __init__(self, action: LinearAction, parts: Sequence[Sequence[int]] | None = None) -> None:
+        if not isinstance(action, self._kind):
+            raise TypeError(f"expected {self._article} {self._kind.__name__} to split by {self._word}s, got {action}")
+        orbits = invariant_sets(action.fields, action.point_group.generators())
+        if len(orbits) == 1:
+            raise ValueError(
+                f"the {self._word}s of {action} are one orbit, {orbits[0]}, so no split by {self._word}s is invariant; "
+                f"{self._instead}"
+            )
+        if parts is None:
+            halves = balanced_halves([len(orbit) for orbit in orbits])
+            parts = [[index for i in half for index in orbits[i]] for half in halves]
+        self.action = action
+        self._check(parts, orbits)
+        chosen = [_restrict_fields(action, set(part)) for part in parts]
+        self.indices = tuple(tuple(order) for order, _ in chosen)
+        self.parts = tuple(action.with_fields(fields) for _, fields in chosen)
+
+    def _check(self, parts: Sequence[Sequence[int]], orbits: list[list[int]]) -> None:
+        total = sum(len(orbit) for orbit in orbits)
+        listed = sorted(index for part in parts for index in part)
+        if listed != list(range(total)) or len(parts) < 2:
+            raise ValueError(
+                f"expected at least two lists that hold every {self._word} 0..{total - 1} once, got {_lists(parts)}"
+            )
+        for index, part in enumerate(parts):
+            if not part:
+                raise ValueError(
+                    f"part {index} of the split is empty; every part needs a {self._word}, got {_lists(parts)}"
+                )
+            broken = [orbit for orbit in orbits if 0 < len(set(orbit) & set(part)) < len(orbit)]
+            if broken:
+                raise ValueError(
+                    f"part {index}, {list(part)}, is not mapped to itself by {self.action.group}: it cuts the orbit "
+                    f"{broken[0]}; the orbits of {self._word}s are {_lists(orbits)}"
+                )
+
+    def _index(self, name: str, device: torch.device) -> Tensor:
+        if (name, device) not in self._tables:
+            with as_constants():
+                order = torch.tensor([index for part in self.indices for index in part])
+                self._tables[name, device] = (order if name == "split" else order.argsort()).to(device)
+        return self._tables[name, device]
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        self.action.check_event(x)
+        dim = -self.action.event_dim
+        ordered = x.index_select(dim, self._index("split", x.device))
+        return ordered.split([len(part) for part in self.indices], dim)
+
+    def merge(self, parts: Sequence[Tensor]) -> Tensor:
+        self.check_parts(parts)
+        dim = -self.action.event_dim
+        return torch.cat(list(parts), dim).index_select(dim, self._index("merge", parts[0].device))
+
+    def _key(self) -> Any:
+        return self.indices
+
+
+def _lists(parts: Sequence[Sequence[int]]) -> str:
+    text = str([list(part) for part in parts])
+    return text if len(text) <= 400 else text[:400] + " ..."
+
+
+def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], list[Representation]]:
+    """The fields of a part, and its indices in their order: whole fields as they are, pieces by their orbits."""
+    order: list[int] = []
+    fields: list[Representation] = []
+    starts = itertools.accumulate(action.field_sizes, initial=0)
+    for field, start in zip(action.fields, starts, strict=False):
+        own = [index for index in range(field.size) if start + index in part]
+        if len(own) == field.size:
+            fields.append(field)
+        elif own:
+            rows = torch.eye(field.size, dtype=torch.float64)[own]
+            piece = restricted_to_subspace(field, rows, f"{len(own)} entries of {field.name}")
+            own, pieces = _typed(piece, own)
+            fields += pieces
+        order += [start + index for index in own]
+    return order, fields
+
+
+def _typed(piece: Representation, own: list[int]) -> tuple[list[int], list[Representation]]:
+    """A permutation representation as trivial, regular and quotient fields; any other as it is."""
+    if not isinstance(piece.group, EnumerableGroup):
+        return own, [piece]
+    matrices = piece.matrices(piece.group.elements())
+    if not bool(((matrices == 0.0) | (matrices == 1.0)).all()):
+        return own, [piece]
+    order, fields = orbit_fields(piece.group, matrices.argmax(-2))
+    return [own[index] for index in order], fields
+
+
+@registered
+class CoordinateSplit(_IndexSplit):
+    r"""Vectors split into lists of coordinates, each mapped to itself by every group element.
+
+    The parts move by whole summands of the representation where they coincide with them, else by its restriction.
+
+    Args:
+        action: how the group moves vectors.
+        parts: lists of coordinates, each a union of orbits; two balanced halves, unless given.
+
+    Raises:
+        TypeError: not a VectorAction.
+        ValueError: there is only one orbit; a part is empty or cuts an orbit; the lists are no partition.
+
+    Example:
+        >>> split = CoordinateSplit(VectorAction.plane("D4", copies=2))
+        >>> split
+        CoordinateSplit(VectorAction(D4 on R^2: defining) | VectorAction(D4 on R^2: defining))
+        >>> [part.tolist() for part in split.split(torch.arange(4.0))]
+        [[0.0, 1.0], [2.0, 3.0]]
+    """
+
+    _kind, _article, _word = VectorAction, "a", "coordinate"
+    _instead = (
+        "split it by irreps with IrrepSplit, or, if it is irreducible, use GResidual or GRadial, which split nothing"
+    )
+
+
+@registered
+class ChannelSplit(_IndexSplit):
+    r"""Images split into lists of channels, each mapped to itself by every group element.
+
+    Args:
+        action: how the group moves images.
+        parts: lists of channels, each a union of orbits of channels; two balanced halves, unless given.
+
+    Raises:
+        TypeError: not an ImageAction.
+        ValueError: there is only one orbit; a part is empty or cuts an orbit; the lists are no partition.
+
+    Example:
+        >>> ChannelSplit(ImageAction("C4", 3, size=4), [[0], [1, 2]])
+        ChannelSplit(ImageAction(C4 on 1 x 4 x 4: trivial) | ImageAction(C4 on 2 x 4 x 4: 2 x trivial))
+    """
+
+    _kind, _article, _word = ImageAction, "an", "channel"
+    _instead = (
+        "split it by irreps (IrrepSplit: the mean | the details) or by a mask (checkerboard_split), or use GResidual"
+    )

@@ -1,0 +1,161 @@
+"""What can be fitted: rows of finite floating-point events, checked before any training starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, Rows, TensorRows, as_rows, tensor_of
+
+__all__ = ["as_events", "check_batch", "check_data", "check_rows"]
+
+
+def check_data(x: Tensor | np.ndarray, *, event_shape: Sequence[int] | None = None, source: str = "data") -> Tensor:
+    """Return x as a tensor of rows if it can be fitted, otherwise say what is wrong with it.
+
+    Args:
+        x: Events, shape (rows,) + event_shape, of a floating dtype.
+        event_shape: Expected shape of one row, if known.
+        source: What the error messages call it.
+
+    Raises:
+        ValueError: No rows, NaN or inf (with the first such row), or a wrong event shape.
+        TypeError: Not a real floating dtype.
+
+    Example:
+        >>> check_data(torch.tensor([[0.0, float("nan")]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: data: row 0 holds nan (1 of 1 rows are not finite): remove or repair these rows
+    """
+    if not isinstance(x, (Tensor, np.ndarray)):
+        raise TypeError(f"{source}: expected a tensor or an array with one event a row, got {type(x).__name__}")
+    check_rows(as_rows(x, source=source), event_shape=event_shape, source=source)
+    return x if isinstance(x, Tensor) else tensor_of(np.array(x))
+
+
+def check_rows(
+    rows: Rows,
+    *,
+    event_shape: Sequence[int] | None = None,
+    source: str = "data",
+    dtype: torch.dtype | None = None,
+) -> Rows:
+    """Return rows that can be fitted, otherwise say what is wrong; a block is read at a time and nothing is kept.
+
+    Args:
+        rows: Tensors and arrays are checked in full; of a ``Dataset`` only the first item is read.
+        event_shape: Expected shape of one row, if known.
+        source: What the error messages call it.
+        dtype: In which it will be computed, if known: squares of the entries must not overflow in it.
+
+    Raises:
+        ValueError, TypeError: As :func:`check_data`; and values too large for ``dtype``.
+    """
+    if isinstance(rows, (TensorRows, ArrayRows)):
+        _check_shape(rows.data, event_shape, source)
+    elif len(rows) == 0:
+        raise ValueError(f"{source} is empty: expected a Dataset with items, got one of length 0")
+    if isinstance(rows, DatasetRows):
+        check_batch(rows.take(torch.tensor([0])), event_shape=event_shape, source=source, dtype=dtype)
+        return rows
+    bad, first, value, start = 0, -1, math.nan, 0
+    for block in rows.blocks():
+        finite = block.flatten(1).isfinite().all(-1)
+        if not finite.all():
+            if first < 0:
+                row = int((~finite).nonzero()[0])
+                values = block[row].flatten()
+                first, value = start + row, values[~values.isfinite()][0].item()
+            bad += int((~finite).sum())
+        elif dtype is not None:
+            _check_size(block, dtype, source=source, start=start)
+        start += len(block)
+    if bad:
+        raise ValueError(
+            f"{source}: row {first} holds {value} ({bad} of {len(rows)} rows are not finite): "
+            "remove or repair these rows"
+        )
+    return rows
+
+
+def check_batch(
+    x: Any,
+    *,
+    event_shape: Sequence[int] | None = None,
+    source: str = "the first batch",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return a batch of events as a tensor, otherwise raise as :func:`check_rows` does."""
+    check_rows(as_rows(x, source=source), event_shape=event_shape, source=source, dtype=dtype)
+    return x if isinstance(x, Tensor) else tensor_of(x)
+
+
+def as_events(x: Any, module: nn.Module, *, source: str = "x") -> Tensor:
+    """A tensor or an array as a tensor in the dtype and on the device of a module's weights.
+
+    Args:
+        x: Events of any floating dtype.
+        module: Whose first weight (or, without weights, floating-point buffer) decides.
+        source: What the error messages call x.
+
+    Raises:
+        TypeError: Neither a tensor nor an array, or not of a floating dtype.
+
+    Example:
+        >>> as_events(np.zeros((3, 2)), nn.Linear(2, 2)).dtype
+        torch.float32
+    """
+    if isinstance(x, np.ndarray):
+        x = tensor_of(as_rows(x, source=source).data)  # type: ignore[attr-defined]
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{source}: expected a tensor or an array with one event a row, got {type(x).__name__}")
+    _check_floating(x.dtype, source)
+    tensors = [*module.parameters(), *module.buffers()]
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+    return x if like is None else x.to(like)
+
+
+def _check_shape(x: Tensor | np.ndarray, event_shape: Sequence[int] | None, source: str) -> None:
+    shape = tuple(x.shape)
+    _check_floating(x.dtype, source)
+    if x.ndim == 0 or math.prod(shape) == 0:
+        raise ValueError(f"{source} is empty: expected rows of events, got an array of shape {shape}")
+    if event_shape is not None and shape[1:] != tuple(event_shape):
+        raise ValueError(
+            f"{source}: expected event shape {tuple(event_shape)}, received {shape[1:]} "
+            f"(the array has shape {shape}: rows first)"
+        )
+    if x.ndim == 1:
+        raise ValueError(f"{source}: expected rows of events, received shape {shape}; reshape to (rows, event)")
+
+
+def _check_floating(dtype: torch.dtype | np.dtype[Any], source: str) -> None:
+    if dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f":
+        return
+    raise TypeError(
+        f"{source}: expected floating-point data, got {str(dtype).removeprefix('torch.')}; a density needs "
+        "continuous values: dequantize levels k = 0..n-1 with (k + u)/n, u uniform on [0, 1) "
+        "(pyro_gflows.datasets.GrayLevels), or convert counts that are really continuous with .astype('float32')"
+    )
+
+
+def _check_size(x: Tensor, dtype: torch.dtype, *, source: str, start: int) -> None:
+    """Whether |x|^2 of every event is finite in a dtype; half precision can hold hardly any, and is not asked to."""
+    largest = torch.finfo(dtype).max
+    limit = math.sqrt(largest / max(1, math.prod(x.shape[1:]))) if largest > 1e6 else largest
+    # the square itself is taken over a batch too, hence some room
+    limit *= 1e-3 if largest > 1e6 else 1.0
+    sizes = x.flatten(1).abs().amax(-1)
+    if float(sizes.max()) < limit:
+        return
+    row = int((sizes >= limit).nonzero()[0])
+    raise ValueError(
+        f"{source}: row {start + row} holds a value of size {float(sizes[row]):.3g}, whose square is too large for "
+        f"{str(dtype).removeprefix('torch.')}: scale the data to unit standard deviation, or call .double() on the flow"
+    )

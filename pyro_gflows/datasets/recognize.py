@@ -1,0 +1,208 @@
+"""Tells what the array of a file holds, from its shape, its numbers, and the group that is to act on its events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from pyro_gflows.datasets.event_format import EventFormat, EventKind, GrayScale
+from pyro_gflows.datasets.scaling import GrayLevels
+from pyro_gflows.groups import ContinuousGroup, parse_group
+from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.groups.symmetric import SymmetricGroup
+
+__all__ = ["FileOptions", "event_format", "repeats"]
+
+_MOST_LEVELS = 65_536
+_LOOKED_AT = 1_000_000  # numbers from which the distance of the levels is found
+_FEWEST_NUMBERS = 50  # two or three continuous numbers lie on some grid by chance, so many do not
+_LARGEST_GAP = 8  # levels that may be unused between the two closest ones that are used
+
+# the ranks of one event, and how its array is written
+_LAYOUTS: dict[EventKind, tuple[tuple[int, ...], str]] = {
+    "vectors": ((1, 2), "(N, d) or (N, n, d)"),
+    "sets": ((2,), "(N, n, d)"),
+    "images": ((2, 3), "(N, H, W), (N, C, H, W) or (N, H, W, C)"),
+}
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What is said about a file beside its name.
+
+    Args:
+        group: the group that is to act on its events: an array (N, n, d) holds sets of n rows under "Sn", n vectors
+            that turn together where d is the size of the vectors that the group turns, and else images.
+        kind: "vectors", "sets" or "images", in place of what the array and the group suggest.
+        levels: the number of gray levels of images, in place of what the numbers suggest.
+        key: which array of an ``.npz`` file.
+    """
+
+    group: str = "C1"
+    kind: EventKind | None = None
+    levels: int | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in get_args(EventKind):
+            raise ValueError(f"expected one of the kinds {get_args(EventKind)}, got {self.kind!r}")
+        if self.levels is not None and not 2 <= self.levels <= _MOST_LEVELS:
+            raise ValueError(f"expected 2 to {_MOST_LEVELS} gray levels, got {self.levels}")
+
+
+def event_format(array: np.ndarray, options: FileOptions, *, source: str) -> EventFormat:
+    """The format of the events of an array.
+
+    Images whose numbers are whole, or lie on an evenly spaced grid such as k/255, are images of gray levels. Their
+    levels are centered and scaled by the mean and the standard deviation of all pixels. A channel axis may come first
+    or last: where H and W are to be equal under one reading alone, that one is taken, else the last axis if it alone
+    has at most 4 entries.
+
+    Args:
+        array: events, one a row.
+        options: what is known about them.
+        source: what the error messages call the array.
+
+    Raises:
+        ValueError: an array that is none of these, or not what ``options`` say.
+
+    Example:
+        >>> form = event_format(np.zeros((9, 8, 8, 3), dtype=np.uint8), FileOptions("C4"), source="x")
+        >>> form.event_shape, form.channels_last
+        ((3, 8, 8), True)
+    """
+    if array.ndim == 0:
+        raise ValueError(f"{source}: expected an array with one event a row, got a single number")
+    if array.ndim == 1:
+        raise ValueError(
+            f"{source}: expected an array with one event a row, got shape {array.shape}; save it as (N, 1) if it holds "
+            "N events of one number, and as (N, d) if d numbers belong together"
+        )
+    if array.ndim > 4:
+        raise ValueError(
+            f"{source}: expected an array of shape (N, d), (N, n, d), (N, H, W), (N, C, H, W) or (N, H, W, C), got "
+            f"{array.shape}"
+        )
+    shape = array.shape[1:]
+    kind = options.kind or _kind(shape, options.group)
+    _check_kind(kind, shape, options.group, source)
+    if kind != "images":
+        if options.levels is not None:
+            raise ValueError(f"{source}: expected images where gray levels are given, got {kind} of shape {shape}")
+        return EventFormat(kind, shape, array.dtype.name)
+    return EventFormat(kind, shape, array.dtype.name, _channels_last(shape), _gray_scale(array, options.levels, source))
+
+
+def _kind(shape: tuple[int, ...], group: str) -> EventKind:
+    if len(shape) != 2:
+        return "vectors" if len(shape) == 1 else "images"
+    if group == "translations":
+        return "images"
+    parsed = parse_group(group)
+    if isinstance(parsed, SymmetricGroup):
+        return "sets"
+    if isinstance(parsed, ContinuousGroup) and parsed.dimension == 3:
+        return "vectors" if shape[1] == 3 else "images"
+    no_symmetry = isinstance(parsed, EnumerableGroup) and parsed.order == 1
+    return "vectors" if shape[1] in ((1, 2, 3) if no_symmetry else (2,)) else "images"
+
+
+def _check_kind(kind: EventKind, shape: tuple[int, ...], group: str, source: str) -> None:
+    ranks, written = _LAYOUTS[kind]
+    if len(shape) not in ranks:
+        raise ValueError(f"{source}: expected {kind} as an array {written}, got events of shape {shape}")
+    parsed = None if group == "translations" else parse_group(group)
+    if kind == "sets" and isinstance(parsed, SymmetricGroup) and shape[0] != parsed.n:
+        swap = "; the rows are the first axis of an event: exchange its axes" if shape[1] == parsed.n else ""
+        raise ValueError(
+            f"{source}: {group} permutes {parsed.n} rows, got events of {shape[0]} rows of {shape[1]}"
+            + (swap or "; choose the group that permutes the rows there are, of at most 6")
+        )
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    if len(shape) == 2:
+        return False
+    first, middle, last = shape
+    square_if_first, square_if_last = middle == last, first == middle
+    if square_if_first != square_if_last:
+        return square_if_last
+    return last <= 4 < first
+
+
+def _gray_scale(array: np.ndarray, given: int | None, source: str) -> GrayScale | None:
+    """How the levels are written, or None for continuous numbers."""
+    if not np.isfinite(array).all():
+        return None  # refused with the row, as continuous numbers are
+    found = _grid(array)
+    if found is None:
+        if given is not None:
+            raise ValueError(
+                f"{source}: expected numbers on an evenly spaced grid of {given} gray levels, got others; leave the "
+                "number of levels out for images of continuous numbers"
+            )
+        return None
+    lowest, step, count = found
+    if given is not None and given < count:
+        raise ValueError(f"{source}: expected at most {given} gray levels, got numbers of at least {count}")
+    levels = given or _usual(count)
+    mean = ((float(array.mean(dtype=np.float64)) - lowest) / step + 0.5) / levels
+    variance = float(array.var(dtype=np.float64)) / (step * levels) ** 2 + 1 / (12 * levels**2)  # noise inside a level
+    scaling = GrayLevels(levels, center=round(mean, 2), gain=float(f"{variance**-0.5:.2g}"))
+    return GrayScale(scaling, lowest=lowest, step=step)
+
+
+def repeats(array: np.ndarray) -> bool:
+    """Whether the numbers of an array are so often the same that they are hardly continuous, as counts are."""
+    flat = array.reshape(-1)
+    some = flat[np.random.default_rng(0).integers(len(flat), size=_LOOKED_AT)] if len(flat) > _LOOKED_AT else flat
+    share = len(np.unique(some)) / len(some)
+    whole = bool((some == np.rint(some)).all())
+    return share < 0.5 if whole else share < 0.1 and len(some) >= 1000
+
+
+def _usual(count: int) -> int:
+    """A power of 2 that holds them, 256 at least, unless they are so few that they are all there are."""
+    return max(2, count) if count <= 32 else max(256, 2 ** (count - 1).bit_length())
+
+
+def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
+    """The lowest number of an evenly spaced grid on which all numbers lie, its step, and how many there are."""
+    if array.dtype.kind in "iub":
+        first = min(0, int(array.min()))
+        count = int(array.max()) - first + 1
+        return (float(first), 1.0, count) if count <= _MOST_LEVELS else None
+    flat = array.reshape(-1).astype(np.float64)
+    least = float(flat.min())
+    if len(flat) < _FEWEST_NUMBERS:
+        return None
+    # rounding of the file's own dtype
+    rounding = float(np.finfo(array.dtype).eps) * float(np.abs(flat).max())
+    for lowest in (0.0, least) if least > 0 else (least,):
+        found = _grid_from(flat, lowest, rounding)
+        if found is not None:
+            return (lowest, *found)
+    return None
+
+
+def _grid_from(flat: np.ndarray, lowest: float, rounding: float) -> tuple[float, int] | None:
+    """The step of a grid that begins at a given number, and how many numbers it has."""
+    reach = float(flat.max()) - lowest
+    some = np.random.default_rng(0).integers(len(flat), size=min(len(flat), _LOOKED_AT))
+    distances = np.diff(np.unique(np.append(flat[some], lowest)))
+    distances = distances[distances > 1e-6 * reach]  # numbers closer than that are the same one, rounded
+    if not len(distances):
+        return None
+    closest = float(distances.min())
+    # the coarsest grid first; then whole numbers, k/255 and 255 steps from end to end; then grids with unused levels
+    for roughly in (closest, 1.0, 1 / 255, reach / 255, *(closest / part for part in range(2, _LARGEST_GAP + 1))):
+        count = round(reach / roughly) + 1
+        if not 2 <= count <= _MOST_LEVELS:
+            continue
+        step = reach / (count - 1)
+        exact = (flat - lowest) / step
+        if bool((np.abs(exact - np.rint(exact)) < min(0.25, 1e-3 + 2 * rounding / step)).all()):
+            return step, count
+    return None

@@ -1,0 +1,41 @@
+"""What a density is worth: likelihoods, invariance errors, importance weights and reports."""
+
+from pyro_gflows.evaluation.energies import EnergyReport, energy_report
+from pyro_gflows.evaluation.estimation_error import LogDetError, log_det_error
+from pyro_gflows.evaluation.images import ImageReport, image_report
+from pyro_gflows.evaluation.importance import ImportanceReport, importance_report
+from pyro_gflows.evaluation.scores import (
+    InvarianceReport,
+    gap,
+    group_bits_per_dim,
+    group_log_probs,
+    invariance_error,
+    invariance_errors,
+    invariance_report,
+    log_probs,
+    mean_and_error,
+    nll,
+    symmetrized_nll,
+)
+
+__all__ = [
+    "EnergyReport",
+    "ImageReport",
+    "ImportanceReport",
+    "InvarianceReport",
+    "LogDetError",
+    "energy_report",
+    "gap",
+    "group_bits_per_dim",
+    "group_log_probs",
+    "image_report",
+    "importance_report",
+    "invariance_error",
+    "invariance_errors",
+    "invariance_report",
+    "log_det_error",
+    "log_probs",
+    "mean_and_error",
+    "nll",
+    "symmetrized_nll",
+]

@@ -1,0 +1,187 @@
+"""How well a density that was fitted to an energy stands for its target."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.datasets.checks import check_data
+from pyro_gflows.deprecation import renamed_attributes
+from pyro_gflows.evaluation.estimation_error import LogDetError, error_of_score
+from pyro_gflows.evaluation.importance import ImportanceReport, importance_report, rounding_step
+from pyro_gflows.evaluation.scores import mean_and_error
+from pyro_gflows.flows.learnable import learnable
+from pyro_gflows.nn.modes import evaluating
+from pyro_gflows.numerics.random_state import random_state_kept
+from pyro_gflows.targets import LogDensity, on_full_plates
+
+if TYPE_CHECKING:
+    from pyro_gflows.training import FitResult
+
+__all__ = ["EnergyReport", "energy_report"]
+
+
+_COMPARED = 16  # draws at which two calls of a log-density are compared
+
+
+@renamed_attributes(log_normaliser="log_normalizer")
+@dataclass(frozen=True)
+class EnergyReport:
+    r"""Figures of q beside a target p that is known up to a constant, in nats.
+
+    Attributes:
+        importance: ESS, trimmed ESS and Pareto-k of the weights p(x) / q(x) of draws from q; its ``log_mean_weight``
+            estimates the log-normalizer of p.
+        reverse_loss, reverse_loss_error: :math:`E_q[\log q - \log p]` with p as it was given, so without its
+            normalizer, and the standard error.
+        reverse_nll: :math:`E_q[-\log p]` with the estimated normalizer.
+        forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
+            alone shows modes that q has lost.
+        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normalizer and all
+            losses alike.
+        run: Steps, seconds and loss curve of the fit, or None.
+        noise: how much the log-density changes from call to call at the same draws, in nats; above 0 no other figure is
+            given (they are NaN), since weights made of such a log-density are those of its noise.
+    """
+
+    importance: ImportanceReport
+    reverse_loss: float
+    reverse_loss_error: float
+    reverse_nll: float
+    forward_nll: float | None = None
+    forward_nll_error: float | None = None
+    run: FitResult | None = None
+    noise: float = 0.0
+    log_det_error: LogDetError = field(default_factory=LogDetError)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size, as a fraction of the draws."""
+        return self.importance.ess
+
+    @property
+    def trimmed_ess(self) -> float:
+        """The same with the largest weights clipped."""
+        return self.importance.trimmed_ess
+
+    @property
+    def log_normalizer(self) -> float:
+        """The estimated log of the integral of the unnormalized density (too low where modes are lost)."""
+        return self.importance.log_mean_weight
+
+    @property
+    def reverse_kl(self) -> float:
+        """KL(q | p), with the estimated normalizer."""
+        return self.reverse_loss + self.log_normalizer
+
+    def __str__(self) -> str:
+        if self.noise:
+            return (
+                f"no report: log_density changes by {self.noise:.3g} nats from call to call at the same draws (it sees "
+                "random minibatches, or draws numbers of its own), so that figures made from it would be noise; give "
+                "one that sees all data as energy_report(flow, log_density)"
+            )
+        forward = "unknown (no samples of the target given)"
+        if self.forward_nll is not None:
+            forward = f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        estimated = "" if self.log_det_error.is_exact else f"\n{self.log_det_error}"
+        return (
+            f"{self.importance}\n"
+            f"reverse KL {self.reverse_kl:.4f} = {self.reverse_loss:.4f} +- {self.reverse_loss_error:.4f} "
+            f"+ log normalizer {self.log_normalizer:.4f}\n"
+            f"reverse NLL {self.reverse_nll:.4f}, forward NLL {forward}{estimated}"
+        )
+
+
+def energy_report(
+    flow: Any,
+    log_density: LogDensity,
+    *,
+    draws: int = 10_000,
+    samples: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 1000,
+) -> EnergyReport:
+    """Measure a density against an unnormalized target, by fresh draws and by samples of the target if there are any.
+
+    Args:
+        flow: as for :func:`fit_energy`.
+        log_density: as for :func:`fit_energy`. Where it has a method ``on_full_plates``, as that of a guide has, this
+            is what counts; one that changes from call to call gets no figures, and a warning.
+        draws: how many.
+        samples: of the target, shape ``(n, *event_shape)``.
+        seed: of the draws.
+        batch_size: events scored at a time.
+
+    Raises:
+        ValueError: samples of another shape, or ``draws`` below 1.
+
+    Example:
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> report = energy_report(flow, lambda x: -0.5 * x.square().sum(-1), draws=100)
+        >>> round(report.ess, 4), round(report.log_normalizer, 4)  # log(2 pi) = 1.8379
+        (1.0, 1.8379)
+    """
+    target = learnable(flow)
+    if draws < 1:
+        raise ValueError(f"expected at least one draw, got {draws}")
+    distribution, reference = target.distribution, target.reference
+    if samples is not None:
+        samples = check_data(samples, event_shape=distribution.event_shape, source="samples").to(reference)
+    with evaluating(target.module), random_state_kept(reference.device, seed=seed):
+        full, log_p, log_q = on_full_plates(log_density), [], []
+        noise = _noise(full, distribution.sample(torch.Size([_COMPARED])))
+        if noise:
+            report = _no_report(draws, noise)
+            warnings.warn(str(report), stacklevel=2)
+            return report
+        torch.manual_seed(seed)
+        for count in _parts(draws, batch_size):
+            x = distribution.sample(torch.Size([count]))
+            log_q.append(distribution.log_prob(x))
+            log_p.append(full(x))
+        few = x[:256]
+        error_of_log_det = error_of_score(target.module, lambda: distribution.log_prob(few.clone()))
+        forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
+    target_log, own_log = torch.cat(log_p), torch.cat(log_q)
+    resolution = max(rounding_step(target_log), rounding_step(own_log))
+    target_log, own_log = target_log.double(), own_log.double()
+    importance = importance_report(target_log - own_log, resolution=resolution)
+    loss, error = mean_and_error(own_log - target_log)
+    mean, spread = (None, None) if forward is None else mean_and_error(torch.cat(forward).double())
+    return EnergyReport(
+        importance=importance,
+        reverse_loss=loss,
+        reverse_loss_error=error,
+        reverse_nll=importance.log_mean_weight - float(target_log.mean()),
+        forward_nll=mean,
+        forward_nll_error=spread,
+        log_det_error=error_of_log_det,
+    )
+
+
+def _noise(log_density: LogDensity, x: Tensor) -> float:
+    """The largest change of a log-density between two calls, in nats; 0 where it is that of rounding."""
+    first, second = log_density(x).double(), log_density(x).double()
+    same = (first == second) | (first.isnan() & second.isnan())  # infinities are equal to themselves
+    change = torch.where(same, 0.0, (first - second).abs())
+    size = first[first.isfinite()].abs().max() if bool(first.isfinite().any()) else first.new_zeros(())
+    rounding = torch.finfo(x.dtype).eps ** 0.5 * (1.0 + float(size))
+    return float(change.max()) if bool((change > rounding).any()) else 0.0
+
+
+def _no_report(draws: int, noise: float) -> EnergyReport:
+    unknown = math.nan
+    importance = ImportanceReport(draws, unknown, unknown, unknown, unknown, unknown)
+    return EnergyReport(importance, unknown, unknown, unknown, noise=noise)
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

@@ -1,0 +1,202 @@
+"""Named recipes: which layers and which training suit the known data. The numbers that are printed come from these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyro_gflows.datasets import EventFormat
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
+
+__all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One recipe.
+
+    Attributes:
+        name: What the command line calls it.
+        data: The data set it is for, or "" for the user's own files.
+        group: The symmetry.
+        flow: The family of layers.
+        size: Keywords of the family.
+        settings: How to train.
+        augment: Group whose random elements move every training event (for a flow without the symmetry), or "".
+        logit: Margin of the logit preprocessing (``GSigmoid``) behind a multi-scale flow of images; None: without.
+        variational: Whether the noise of dequantized images is trained too.
+        shortened: Whether it trades quality for time, as the demo does; it is labeled so wherever it is reported.
+    """
+
+    name: str
+    data: str
+    group: str
+    flow: str
+    size: Mapping[str, Any] = field(default_factory=dict)
+    settings: FitSettings = field(default_factory=FitSettings)
+    augment: str = ""
+    logit: float | None = None
+    variational: bool = False
+    shortened: bool = False
+
+    def change(self, **changes: Any) -> Preset:
+        """The same recipe with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+    def with_flow(self, flow: str) -> Preset:
+        """The same recipe for another family, at its default size."""
+        return self.change(flow=flow, size={}, logit=self.logit if flow.startswith("image-") else None)
+
+    def seeded(self, seed: int) -> Preset:
+        """The same recipe from another seed."""
+        return self.change(settings=dataclasses.replace(self.settings, seed=seed))
+
+
+def _plane(steps: int, *, batch_size: int = 512, lr: float = 2e-2) -> FitSettings:
+    """Densities give fresh points for ever: a high rate, a short warm-up, and no averaging."""
+    schedule = OneCycle(warmup=0.1, end=0.0)
+    return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=lr), schedule=schedule)
+
+
+def _images(steps: int, *, lr: float, every: int) -> FitSettings:
+    """Images are few: early stopping, and the best weights."""
+    return FitSettings(
+        steps,
+        batch_size=64,
+        optimizer=Adam(lr=lr, clip_norm=50.0),
+        schedule=OneCycle(warmup=0.1),
+        validation=Validation(every, 10),
+    )
+
+
+def _digits(flow: str, size: Mapping[str, Any], settings: FitSettings, *, logit: float | None = None) -> Preset:
+    return Preset(f"digits-{flow}", "digits", "C4", flow, size, settings, logit=logit)
+
+
+_OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), validation=Validation(100, 10))
+
+# on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
+_LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
+_MULTI_SCALE = {"scales": 3, "blocks": 4, "width": 8}
+
+_COUPLING = {"scales": 2, "blocks": 2, "width": 8}
+_RESIDUAL = {"scales": 2, "blocks": 3, "width": 8}
+_RINGS_RADIAL = {"blocks": 2, "bins": 32}
+_RINGS_RIDGES = {"blocks": 12, "terms": 2, "knots": 64, "limit": 3.0}
+
+_ALL = [
+    Preset("8gaussians", "8gaussians", "D8", "ridges", {"blocks": 10, "terms": 4, "knots": 16}, _plane(1500)),
+    Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, _plane(1500)),
+    Preset("rings-radial", "rings", "O(2)", "radial", _RINGS_RADIAL, _plane(1500, batch_size=1024, lr=5e-2)),
+    Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
+    Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
+    _digits("image-coupling", _COUPLING, _images(1800, lr=1e-2, every=100), logit=0.001),
+    _digits("image-residual", _RESIDUAL, _images(1000, lr=3e-2, every=100), logit=0.01),
+    _digits(
+        "coupling",
+        {"blocks": 8, "width": 16},
+        FitSettings(
+            steps=3000, batch_size=128, optimizer=Adam(lr=2e-3), ema_decay=0.995, validation=Validation(100, 10)
+        ),
+    ),
+    _digits("residual", {"blocks": 8, "width": 4}, _images(2000, lr=1e-2, every=100)),
+    *(
+        Preset(name, name, group, "image-coupling", _MULTI_SCALE, _LARGE_IMAGES, logit=0.01)
+        for name, group in (("rotated-mnist", "C4"), ("mnist", "C1"), ("cifar10-rot", "C4"), ("cifar10", "C1"))
+    ),
+    Preset("own", "", "C1", "residual", {"blocks": 8}, FitSettings(steps=3000, validation=Validation(100, 10))),
+]
+
+
+def _shortened(preset: Preset, group: str, *, steps: int, size: Mapping[str, Any], augment: str = "") -> Preset:
+    settings = dataclasses.replace(preset.settings, steps=steps)
+    name = f"{preset.name}-{group}-short"
+    return preset.change(name=name, group=group, size=size, settings=settings, augment=augment, shortened=True)
+
+
+_FULL: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
+
+# What `pyro-gflows demo` runs: each flow with its symmetry, then the same code without (C1) at about as many
+# parameters, shown every pose of the digits by augmentation. (A field of C4 is four channels at the price of one.)
+DEMO: Sequence[Preset] = [
+    _shortened(_FULL["8gaussians"], "D8", steps=800, size={"blocks": 10}),
+    _shortened(_FULL["8gaussians"], "C1", steps=800, size={"blocks": 6}),
+    _shortened(_FULL["rings"], "O(2)", steps=800, size={"blocks": 4}),
+    # ridge and radial terms of C1 would still hold the circular symmetry; a network of C1 holds none
+    _shortened(_FULL["rings"], "C1", steps=800, size={"blocks": 4, "width": 3}),
+    _shortened(_FULL["digits-image-coupling"], "C4", steps=400, size=_COUPLING),
+    _shortened(_FULL["digits-image-coupling"], "C1", steps=400, size={**_COUPLING, "width": 15}, augment="C4"),
+    _shortened(_FULL["digits-image-residual"], "C4", steps=200, size=_RESIDUAL),
+    _shortened(_FULL["digits-image-residual"], "C1", steps=200, size={**_RESIDUAL, "width": 10}, augment="C4"),
+]
+
+PRESETS: Mapping[str, Preset] = {**_FULL, **{preset.name: preset for preset in DEMO}}
+
+
+def preset_for(data: str, *, flow: str | None = None) -> Preset:
+    """The default recipe for a data set, or for the user's own file.
+
+    Args:
+        data: A known name or a path.
+        flow: Prefer the recipe of this family; without one, another family gets its default size and the training
+            settings of the data's first recipe.
+
+    Example:
+        >>> preset_for("digits", flow="residual").name
+        'digits-residual'
+    """
+    fitting = [preset for preset in _ALL if preset.data == data and not preset.shortened] or [PRESETS["own"]]
+    return _of_flow(fitting, flow)
+
+
+def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Preset:
+    """The default recipe for the events of the user's own file.
+
+    Images take a multi-scale flow: as many scales as the grid can be halved to at least 4 pixels, at most 3; logit
+    preprocessing where they are of gray levels; a low rate that falls with the number of pixels, since the log-scales
+    of all couplings add up, and images of any kind are to be fitted without a search for the rate. Sets take couplings
+    by features, where there are several. All else takes residual layers.
+
+    Args:
+        form: How the events lie in the file.
+        group: The symmetry.
+        flow: Another family, at its default size.
+
+    Example:
+        >>> preset = own_preset(EventFormat("images", (28, 28)), group="C4")
+        >>> preset.size["scales"], preset.settings.optimizer.lr
+        (3, 0.0003)
+    """
+    own = PRESETS["own"].change(group=group)
+    if form.kind == "images":
+        own = _own_images(form, group)
+    elif form.kind == "sets" and form.shape[1] > 1:
+        own = own.change(name="own-sets", flow="coupling", settings=_OWN_COUPLINGS)
+    if flow is not None and flow.startswith("image-") and own.flow.startswith("image-"):
+        return own.change(flow=flow)  # the same scales
+    return _of_flow([own], flow)
+
+
+def _own_images(form: EventFormat, group: str) -> Preset:
+    channels, height, width = form.event_shape
+    pixels = channels * height * width
+    rate = float(f"{max(3e-4, min(3e-3, 0.2 / pixels)):.1g}")
+    scales = 1
+    while scales < 3 and all(side % 2**scales == 0 and side >= 4 * 2**scales for side in (height, width)):
+        scales += 1
+    size = {"scales": scales, "blocks": 2 if pixels <= 256 else 4, "width": 8}
+    # the default schedule warms up for a quarter of the run, which keeps short runs together
+    settings = dataclasses.replace(_images(3000, lr=rate, every=100), schedule=OneCycle())
+    logit = None if form.gray is None else 0.01
+    if group == "translations":  # single shifts exchange the colors of a checkerboard, and cannot be squeezed
+        return Preset("own-images", "", group, "image-residual", {"blocks": 4}, settings, logit=logit)
+    return Preset("own-images", "", group, "image-coupling", size, settings, logit=logit)
+
+
+def _of_flow(presets: Sequence[Preset], flow: str | None) -> Preset:
+    """The first recipe of a family; without one, the first recipe with this family at its default size."""
+    if flow is None:
+        return presets[0]
+    return next((preset for preset in presets if preset.flow == flow), presets[0].with_flow(flow))

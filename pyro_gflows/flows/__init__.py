@@ -1,0 +1,21 @@
+"""Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows."""
+
+from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
+from pyro_gflows.flows.distribution import FlowDistribution
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.families import FAMILIES
+from pyro_gflows.flows.image_coupling import g_coupling_image_flow
+from pyro_gflows.flows.image_residual import g_residual_image_flow
+from pyro_gflows.flows.orbit_flow import OrbitFlow
+
+__all__ = [
+    "FAMILIES",
+    "DequantizedFlow",
+    "EquivariantFlow",
+    "FlowDistribution",
+    "OrbitFlow",
+    "VariationalDequantizer",
+    "g_coupling_image_flow",
+    "g_dequantizer",
+    "g_residual_image_flow",
+]

@@ -1,0 +1,167 @@
+"""EquivariantFlow: an invariant base and equivariant transforms, checked to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyro_gflows.actions import Action
+from pyro_gflows.distributions import InvariantUniformBall
+from pyro_gflows.distributions.supports import interval_of
+from pyro_gflows.flows.distribution import FlowDistribution, drawn_out
+from pyro_gflows.serialization.registry import build, describe, registered
+from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.torch_interface import forget_param_store
+
+__all__ = ["EquivariantFlow"]
+
+
+@registered
+class EquivariantFlow(nn.Module):
+    r"""A density that is exactly invariant under a group: an invariant base pushed through equivariant bijections.
+
+    .. math:: \log p(y) = \log p_{base}(T^{-1} y) + \log|\det J_{T^{-1}}(y)|, \qquad p(\rho(g) y) = p(y)
+
+    With transforms that take a context it is a family of densities with :math:`p(\rho(g)\,y \mid \rho_c(g)\,c) = p(y
+    \mid c)`; ``condition(context)`` gives those of a batch of contexts, none of which is invariant by itself.
+
+    Args:
+        base: a Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
+        transforms: EquivariantTransforms, from base to data, in this order; each one's ``action_in`` must be the
+            ``action_out`` of the one before, and the first one's the base's action.
+
+    Raises:
+        TypeError: the base is not an invariant one, or a transform not an EquivariantTransform.
+        ValueError: no transform, two neighbors' actions that differ, or a transform that is defined on an interval
+            alone (the inverse of a GSigmoid) where values beyond it arrive.
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
+
+    Example:
+        >>> from pyro_gflows import InvariantNormal, VectorAction, g_residual
+        >>> action = VectorAction.plane("D8")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [g_residual(action) for _ in range(2)])
+        >>> flow.dist.sample((5,)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, base: Any, transforms: Sequence[EquivariantTransform]) -> None:
+        super().__init__()
+        if not isinstance(getattr(base, "action", None), Action):
+            raise TypeError(
+                f"expected an invariant base such as InvariantNormal(action), got {type(base).__name__}; "
+                "wrap any distribution as Symmetrized(distribution, action)"
+            )
+        self.transform = Compose(transforms)
+        if base.action != self.transform.action_in:
+            raise ValueError(
+                f"the base and the first transform do not fit: the base is invariant under {base.action}, "
+                f"the transform expects {self.transform.action_in}"
+            )
+        _require_domains(base, self.transform)
+        self.base_module = base.module
+        self._base = base
+
+    @property
+    def base(self) -> Any:
+        """The invariant base distribution."""
+        return self._base
+
+    @property
+    def action(self) -> Action:
+        """How the group moves the data."""
+        return self.transform.action_out
+
+    @property
+    def transforms(self) -> list[EquivariantTransform]:
+        """The transforms, from base to data."""
+        return self.transform.transforms
+
+    @property
+    def context_action(self) -> Action | None:
+        """How the group moves the context that the flow takes; None: it takes none."""
+        return self.transform.context_action
+
+    @property
+    def dist(self) -> FlowDistribution:
+        """The density, as a Pyro distribution that shares the flow's parameters.
+
+        Raises:
+            ValueError: the flow needs a context.
+        """
+        if self.context_action is not None:
+            raise ValueError(f"this flow needs a context, which {self.context_action} moves: flow.condition(context)")
+        return FlowDistribution(self._base, self.transform)
+
+    def condition(self, context: Tensor) -> FlowDistribution:
+        """The density under each of a batch of contexts, as a Pyro distribution of the contexts' batch shape.
+
+        Args:
+            context: shape ``batch_shape + context_action.event_shape``.
+
+        Raises:
+            ValueError: the flow takes no context, or contexts of another event shape.
+        """
+        return FlowDistribution(self._base, self.transform.condition(context))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The log-density of x (given the context): what DistributedDataParallel wraps."""
+        self.action.check_event(x)
+        density = self.dist if context is None else self.condition(context)
+        log_prob: Tensor = density.log_prob(x)
+        return log_prob
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Set the parameters of all data-dependent layers (GActNorm, GOrbitNorm) from a batch of data.
+
+        For training loops of one's own: call it once, before the first step, with some hundred events; SVI never does
+        it by itself. Every call sets them anew, also in a trained flow, except in layers with a frozen parameter.
+        :func:`pyro_gflows.training.fit` does it for the layers that are not set yet.
+
+        Raises:
+            ValueError: fewer than 2 events, events of another shape, or numbers that are not finite.
+        """
+        self.action.check_event(x)
+        if x.numel() < 2 * self.action.numel:
+            raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
+        self.transform.initialize_inverse(x, context)
+
+    def config(self) -> dict[str, Any]:
+        """Plain JSON data that :meth:`from_config` rebuilds the structure from (weights: ``state_dict``)."""
+        return dict(describe(self))
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> EquivariantFlow:
+        """The flow that :meth:`config` described, with fresh weights."""
+        flow = build(config)
+        if not isinstance(flow, EquivariantFlow):
+            raise ValueError(f"expected the description of an EquivariantFlow, got that of {type(flow).__name__}")
+        return flow
+
+    def __getstate__(self) -> dict[str, Any]:
+        forget_param_store(self)
+        return self.__dict__
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"EquivariantFlow: {self.action}, {count:,} parameters\n{drawn_out(self._base, self.transform)}"
+
+
+def _require_domains(base: Any, transform: Compose) -> None:
+    """ValueError where a transform is not defined on all that arrives: its draws were NaN, and mass were missing."""
+    # the ball says that it is all of R^n, so that points outside have a score; what it fills is left to the user
+    arriving = (0.0, 0.0) if isinstance(base, InvariantUniformBall) else interval_of(base.support)
+    for part in transform.steps:
+        low, high = interval_of(part.domain)
+        if arriving[0] < low or arriving[1] > high:
+            raise ValueError(
+                f"{' '.join(repr(part).split())} is defined between {low:g} and {high:g} alone, but values between "
+                f"{arriving[0]:g} and {arriving[1]:g} reach it; put a map into that interval (GSigmoid, GNormalCdf) "
+                "before it, or use its .inv"
+            )
+        arriving = interval_of(part.codomain)

@@ -1,0 +1,167 @@
+"""Families of flows by name: what commands, presets and experiments build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, VectorAction
+from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.image_coupling import g_coupling_image_flow
+from pyro_gflows.flows.image_residual import g_residual_image_flow
+from pyro_gflows.groups import SO2, ContinuousGroup, parse_group
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, EnumerableGroup
+from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, Ridges
+from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_radial, g_residual
+
+__all__ = ["FAMILIES", "UnsuitableFamily", "build_action", "build_flow"]
+
+
+class UnsuitableFamily(ValueError):
+    """A family of flows that cannot be built for an action.
+
+    Args:
+        family: its name.
+        action: how the group acts on the events.
+        reason: what its constructor raised.
+    """
+
+    def __init__(self, family: str, action: Action, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.family, self.action = family, action
+
+
+def build_action(group: str, event_shape: Sequence[int]) -> Action:
+    """The usual action of a named group on events of a shape.
+
+    Args:
+        group: "C4", "D8", "SO(2)", ...; "C1" is no symmetry; "translations" are all shifts of a periodic grid.
+        event_shape: (d,) for vectors: copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3)), or the n
+            rows, one after the other, of a set (S_n, which permutes them); (channels, n, n) for images, which a group
+            that the grid carries only partly moves by an OffGridAction.
+
+    Raises:
+        ValueError: The group does not act on such events.
+
+    Example:
+        >>> build_action("D8", (2,))
+        VectorAction(D8 on R^2: defining)
+    """
+    shape = tuple(event_shape)
+    if len(shape) == 3:
+        return _image_action(group, shape)
+    if len(shape) != 1:
+        raise ValueError(f"expected events of shape (d,) or (channels, n, n), got {shape}")
+    if group == "translations":
+        raise ValueError(
+            f"translations shift the pixels of images, got events of {shape[0]} numbers; choose another --group"
+        )
+    parsed = parse_group(group)
+    if isinstance(parsed, EnumerableGroup) and parsed.order == 1:
+        return VectorAction.from_generators([torch.eye(shape[0], dtype=torch.float64)])
+    if isinstance(parsed, SymmetricGroup):
+        if shape[0] % parsed.n:
+            raise ValueError(
+                f"{parsed} permutes {parsed.n} rows of one length, got events of {shape[0]} numbers, no multiple of "
+                f"{parsed.n}; choose another --group"
+            )
+        return VectorAction.rows(parsed, features=shape[0] // parsed.n)
+    if not isinstance(parsed, ContinuousGroup | CyclicGroup | DihedralGroup):
+        raise ValueError(
+            f"expected C_n, D_n, SO(2), O(2), SO(3), O(3) or S_n (which permutes rows) for events of {shape[0]} "
+            f"numbers, got {parsed}; choose another --group"
+        )
+    size = parsed.dimension if isinstance(parsed, ContinuousGroup) else 2
+    if shape[0] % size:
+        raise ValueError(f"{group} turns vectors of {size} numbers, got events of {shape[0]}; choose another --group")
+    make = VectorAction.space if size == 3 else VectorAction.plane
+    return make(parsed, copies=shape[0] // size)
+
+
+def _image_action(group: str, shape: tuple[int, ...]) -> Action:
+    if group == "translations":
+        return ImageAction.translations(shape[0], size=shape[1:])
+    parsed = parse_group(group)
+    try:
+        return ImageAction(parsed, shape[0], size=shape[1:])
+    except ValueError as error:
+        if not isinstance(parsed, CyclicGroup | DihedralGroup | SO2):
+            raise ValueError(
+                f"expected C_n, D_n, SO(2), O(2) or translations for images, got {parsed}; choose another --group"
+            ) from error
+        return OffGridAction(parsed, shape[0], size=shape[1:])
+
+
+def _residual(action: LinearAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
+    """``width``: hidden fields of a LipschitzNetwork branch; None takes the action's default branch."""
+    layers: list[EquivariantTransform] = []
+    for _ in range(blocks):
+        branch = None if width is None else LipschitzNetwork(action, width=width)
+        layers += [GActNorm(action), g_residual(action, branch=branch)]
+    return _over_normal(action, layers)
+
+
+def _coupling(action: LinearAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+    layers: list[EquivariantTransform] = []
+    for _ in range(blocks):
+        layers += [GActNorm(action), g_coupling(action, width=width)]
+    return _over_normal(action, layers)
+
+
+def _ridges(
+    action: LinearAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
+) -> EquivariantFlow:
+    layers: list[EquivariantTransform] = []
+    for _ in range(blocks):
+        branch = LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
+        layers += [GActNorm(action), g_residual(action, branch=branch)]
+    return _over_normal(action, layers)
+
+
+def _radial(action: LinearAction, *, blocks: int = 2, bins: int = 32) -> EquivariantFlow:
+    return _over_normal(action, [g_radial(action, bins=bins) for _ in range(blocks)])
+
+
+def _soft_images(action: ImageAction | OffGridAction, **size: Any) -> EquivariantFlow:
+    return g_coupling_image_flow(action, soft=True, **size)
+
+
+def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -> EquivariantFlow:
+    return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
+
+
+FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
+    "coupling": _coupling,
+    "image-coupling": g_coupling_image_flow,
+    "image-soft": _soft_images,
+    "image-residual": g_residual_image_flow,
+    "radial": _radial,
+    "residual": _residual,
+    "ridges": _ridges,
+}
+
+
+def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
+    """A flow of one family over the isotropic invariant normal distribution.
+
+    Args:
+        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; multi-scale flows of
+            images: "image-residual", "image-coupling", or "image-soft", of whose layers the networks alone carry the
+            group, so that turns between the quarter-turns are possible.
+        action: How the group moves events.
+        size: Keywords of the family, such as ``blocks`` and ``width``.
+
+    Raises:
+        ValueError: The family is not known.
+        UnsuitableFamily: It cannot be built for this action, or not in this size; a ValueError.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown flow {family!r}: expected one of {sorted(FAMILIES)}")
+    try:
+        return FAMILIES[family](action, **(size or {}))
+    except (ValueError, TypeError) as error:
+        raise UnsuitableFamily(family, action, error) from error

@@ -1,0 +1,87 @@
+"""Multi-scale residual flows of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from torch import nn
+
+from pyro_gflows.actions import ImageAction, IrrepSplit
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.image_scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
+from pyro_gflows.nn import LipschitzNetwork
+from pyro_gflows.numerics import ConstantMemory, LogDet
+from pyro_gflows.transforms import Compose, EquivariantTransform, Fast, GResidual, GSplit, g_residual
+
+__all__ = ["g_residual_image_flow"]
+
+
+def g_residual_image_flow(
+    action: ImageAction,
+    *,
+    scales: int = 1,
+    blocks: int = 8,
+    width: int = 8,
+    depth: int = 1,
+    bound: float = 0.98,
+    branch: Mapping[str, Any] | Callable[[ImageAction], nn.Module] | None = None,
+    log_det: LogDet | None = None,
+    fast: Fast = "score",
+    preprocess: Preprocess | None = None,
+    memory: Memory = "plain",
+) -> EquivariantFlow:
+    """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
+
+    The scales are those of :func:`g_coupling_image_flow`; a step is activation normalization, an invertible 1x1 map of
+    the channels, and a residual layer whose branch is a certified steerable CNN.
+
+    Args:
+        action: how the group moves images.
+        scales: how many sizes of the grid; each but the first halves it.
+        blocks: steps on each grid, before and after squeezing.
+        width: hidden fields of the branches, and of the conditioners of the details.
+        depth: hidden layers of the branches.
+        bound: Lipschitz bound of every branch, in (0, 1).
+        branch: more keywords of the LipschitzNetwork, such as ``{"activation": "curves", "units": "field"}``; or what
+            makes another branch from a step's action, such as ``lambda action: LipschitzDenseNetwork(action)``.
+        log_det: an estimator; by default that of ``g_residual``, by the size of the event.
+        fast: "score" (density estimation) or "sample".
+        preprocess: as for :func:`g_coupling_image_flow`.
+        memory: "plain"; "recompute": training stores one event a step and computes each step twice, the terms of its
+            series too; or "constant": a few events a step, and the terms once (:class:`ConstantMemory`). Values and
+            gradients are the same. "constant" spares the fast direction alone.
+
+    Raises:
+        TypeError: not an ImageAction.
+        ValueError: a grid that cannot be halved so often, numbers below 1, another ``memory``, or a bound outside
+            (0, 1).
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
+
+    Example:
+        >>> flow = g_residual_image_flow(ImageAction("C4", channels=1, size=4), blocks=1, width=2)
+        >>> [type(layer).__name__ for layer in flow.transforms]
+        ['GActNorm', 'GResidual', 'GActNorm']
+    """
+    check_memory(memory, get_args(Memory))
+
+    def steps(action: ImageAction) -> list[EquivariantTransform]:
+        layers: list[EquivariantTransform] = []
+        for _ in range(blocks):
+            if callable(branch):
+                f = branch(action)
+            else:
+                f = LipschitzNetwork(action, **{"width": width, "depth": depth, "bound": bound, **(branch or {})})
+            residual = g_residual(action, branch=f, log_det=log_det, fast=fast)
+            if memory == "constant":
+                residual = GResidual(action, f, log_det=ConstantMemory(residual.log_det), fast=fast)
+                layers += [*sparing(mixing(action), "recompute"), residual]
+            else:
+                layers += sparing([*mixing(action), residual], memory)
+        return layers
+
+    def factor(halves: IrrepSplit, coarse: Compose) -> GSplit:
+        return GSplit(halves, coarse, width=width)
+
+    return multi_scale(action, steps, scales=scales, blocks=blocks, factor=factor, preprocess=preprocess)

@@ -1,0 +1,51 @@
+"""Groups and their representations, with no word about what they act on."""
+
+from pyro_gflows.groups.base import EnumerableGroup, Group
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.continuous import O2, O3, SO2, SO3, ContinuousGroup
+from pyro_gflows.groups.escnn_adapter import escnn_group
+from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
+from pyro_gflows.groups.isotypes import Isotype
+from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.products import ProductGroup
+from pyro_gflows.groups.representations import (
+    DefiningRepresentation,
+    MatrixRepresentation,
+    QuotientRepresentation,
+    RegularRepresentation,
+    Representation,
+    RowsRepresentation,
+    TrivialRepresentation,
+)
+from pyro_gflows.groups.restriction import SubRepresentation
+from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.groups.wallpaper import TranslationGroup, WallpaperGroup
+
+__all__ = [
+    "O2",
+    "O3",
+    "SO2",
+    "SO3",
+    "ContinuousGroup",
+    "CyclicGroup",
+    "Decomposition",
+    "DefiningRepresentation",
+    "DihedralGroup",
+    "EnumerableGroup",
+    "FiniteGroup",
+    "Group",
+    "Isotype",
+    "MatrixRepresentation",
+    "ProductGroup",
+    "QuotientRepresentation",
+    "RegularRepresentation",
+    "Representation",
+    "RowsRepresentation",
+    "SubRepresentation",
+    "SymmetricGroup",
+    "TranslationGroup",
+    "TrivialRepresentation",
+    "WallpaperGroup",
+    "escnn_group",
+    "parse_group",
+]

@@ -1,0 +1,141 @@
+"""The isotypic components of an event together, and the change of basis to coordinates in them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.groups.isotypes import Isotype
+from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.precision import full_precision
+
+__all__ = ["Decomposition"]
+
+
+class Decomposition(Sequence[Isotype]):
+    r"""The isotypic components of an event, and the change of basis from an event to its coordinates in them.
+
+    It is a sequence of :class:`Isotype`. The change of basis is the orthogonal matrix :math:`Q` of all bases under one
+    another, applied summand by summand.
+
+    Args:
+        isotypes: components that add up to the whole event.
+    """
+
+    def __init__(self, isotypes: Sequence[Isotype]) -> None:
+        self._isotypes = tuple(isotypes)
+
+    @overload
+    def __getitem__(self, index: int) -> Isotype: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Isotype]: ...
+    def __getitem__(self, index: int | slice) -> Isotype | Sequence[Isotype]:
+        return self._isotypes[index]
+
+    def __len__(self) -> int:
+        return len(self._isotypes)
+
+    def __iter__(self) -> Iterator[Isotype]:
+        return iter(self._isotypes)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the dense bases of these components are not given, since the event is too large."""
+        return any(isotype.too_large is not None for isotype in self)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The dimension of each component."""
+        return [isotype.multiplicity * isotype.dim for isotype in self]
+
+    @full_precision
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Q x for flattened events, shape ``batch + (numel,)``: component by component, in each copy by copy.
+
+        Example:
+            >>> from pyro_gflows import ImageAction
+            >>> components = ImageAction("D4", size=32).decomposition
+            >>> x = torch.randn(5, 32 * 32)
+            >>> bool(torch.allclose(components.event(components.coordinates(x)), x, atol=1e-5))
+            True
+        """
+        places, order, _ = self._indices(x.device)
+        parts = [self._analyze(kind, x[..., place]).flatten(-2) for kind, place in enumerate(places)]
+        return torch.cat(parts, -1).index_select(-1, order.argsort())
+
+    @full_precision
+    def event(self, coordinates: Tensor) -> Tensor:
+        """Q^T applied to coordinates: the flattened event that has them."""
+        places, order, everywhere = self._indices(coordinates.device)
+        ordered = coordinates.index_select(-1, order).split([place.numel() for place in places], -1)
+        parts = [
+            self._synthesize(kind, part.unflatten(-1, place.shape)).flatten(-2)
+            for kind, (part, place) in enumerate(zip(ordered, places, strict=True))
+        ]
+        return torch.cat(parts, -1).index_select(-1, everywhere)
+
+    def _analyze(self, kind: int, local: Tensor) -> Tensor:
+        """The coordinates of summands of one kind, shape ``batch + (n, D)`` before and after."""
+        return local @ self._matrices[kind].to(local).T
+
+    def _synthesize(self, kind: int, local: Tensor) -> Tensor:
+        return local @ self._matrices[kind].to(local)
+
+    @functools.cached_property
+    def _members(self) -> list[list[tuple[int, int]]]:
+        """For each kind of summand, what lies in it: which isotypes, and which of their groups of summands."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for index, isotype in enumerate(self):
+            for group, summands in enumerate(isotype.summands):
+                found.setdefault(id(summands.places), []).append((index, group))
+        return list(found.values())
+
+    @functools.cached_property
+    def _places(self) -> list[Tensor]:
+        return [self[members[0][0]].summands[members[0][1]].places for members in self._members]
+
+    def _indices(self, device: torch.device) -> tuple[list[Tensor], Tensor, Tensor]:
+        """On a device: the places of the summands of each kind; which coordinate each number is that :meth:`_analyze`
+        gives; and where to find each entry of an event among those that :meth:`_synthesize` gives."""
+        if device not in self._tables:
+            with as_constants():
+                everywhere = torch.cat([place.flatten() for place in self._places]).argsort()
+                self._tables[device] = (
+                    [place.to(device) for place in self._places],
+                    self._order.to(device),
+                    everywhere.to(device),
+                )
+        return self._tables[device]
+
+    @functools.cached_property
+    def _tables(self) -> dict[torch.device, tuple[list[Tensor], Tensor, Tensor]]:
+        return {}
+
+    @functools.cached_property
+    @as_constants()
+    def _matrices(self) -> list[Tensor]:
+        """For each kind of summand the orthogonal matrix of all isotypes' rows in it, ``(D, D)``."""
+        return [
+            torch.cat([self[index].summands[group].rows.flatten(0, 1) for index, group in members])
+            for members in self._members
+        ]
+
+    @functools.cached_property
+    @as_constants()
+    def _order(self) -> Tensor:
+        """Which coordinate each number is that :meth:`_analyze` gives, kind by kind, summand by summand."""
+        starts = list(itertools.accumulate(self.sizes, initial=0))
+        copies = [isotype.copies() for isotype in self]
+        order = []
+        for members in self._members:
+            columns = [
+                starts[index] + (copies[index][group][..., None] * self[index].dim + torch.arange(self[index].dim))
+                for index, group in members
+            ]
+            order.append(torch.cat([column.flatten(1) for column in columns], 1).flatten())
+        return torch.cat(order)

@@ -1,0 +1,215 @@
+r"""Isotypic decomposition of a representation, computed from its matrices.
+
+By Schur's lemma a representation is :math:`\bigoplus_i \mathbb{R}^{m_i} \otimes V_i` and every map that commutes with
+the group is a small matrix on each multiplicity space. The irreducible subspaces are the eigenspaces of a random
+symmetric matrix after averaging over the group; the average is exact (all elements, or a quadrature that integrates
+every polynomial that occurs), so the bases are good to float64 precision. Within each subspace the basis is canonical,
+because the eigenvectors of a degenerate eigenvalue are decided by rounding, and weights mean something only in the
+basis they were trained in.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.groups.canonical_basis import Nearly, canonical_rows
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.finite import Group
+from pyro_gflows.groups.isotypes import Isotype, Summands
+from pyro_gflows.groups.representations import Representation
+from pyro_gflows.numerics.constants import as_constants
+
+__all__ = ["decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge", "side_by_side"]
+
+_TOLERANCE = 1e-8
+
+
+def _average(group: Group, band: int, left: Representation, middle: Tensor, right: Representation) -> Tensor:
+    elements, weights = group.quadrature(band)
+    images = left.matrices(elements) @ middle @ right.matrices(elements).mT
+    return torch.einsum("g,gij->ij", weights, images)
+
+
+def _orthogonal(matrix: Tensor) -> Tensor:
+    """The nearest orthogonal matrix."""
+    u, _, vh = torch.linalg.svd(matrix)
+    return u @ vh
+
+
+def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
+    """An orthogonal T with V2(g) T = T V1(g), or None where the two are different irreps."""
+    (rep1, rows1), (rep2, rows2) = first.representation, second.representation
+    if rep1 == rep2 and Nearly(rows1) == Nearly(rows2):
+        return torch.eye(first.dim, dtype=torch.float64)
+    if first.dim != second.dim or len(first.commutant) != len(second.commutant):
+        return None
+    elements, weights = rep1.group.quadrature(rep1.band + rep2.band)
+    generator = torch.Generator().manual_seed(1)
+    seed = torch.randn(first.dim, first.dim, generator=generator, dtype=torch.float64)
+    averaged = torch.einsum("g,gij->ij", weights, second.irrep(elements) @ seed @ first.irrep(elements).mT)
+    if averaged.norm() < _TOLERANCE * seed.norm():
+        return None
+    return _orthogonal(averaged)
+
+
+def _commutant(representation: Representation, rows: Tensor) -> Tensor:
+    """An orthogonal basis (identity first) of the maps that commute with the irrep spanned by ``rows``."""
+    d = len(rows)
+    found = [torch.eye(d, dtype=torch.float64)]
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(3 if d > 1 else 0):
+        seed = torch.randn(d, d, generator=generator, dtype=torch.float64)
+        middle = rows.T @ (seed - seed.T) @ rows
+        averaged = rows @ _average(
+            representation.group, 2 * representation.band, representation, middle, representation
+        )
+        unit = averaged @ rows.T
+        for known in found:
+            unit = unit - known * (unit * known).sum() / d
+        if unit.norm() < _TOLERANCE * seed.norm():
+            break
+        found.append(_orthogonal(unit))
+    return torch.stack(found)
+
+
+def irreducible_subspaces(representation: Representation) -> list[Tensor]:
+    """Orthonormal rows that span irreducible subspaces, as the eigenvectors of the random symmetric matrix whose
+    eigenvalues are best separated. The subspaces are reproducible, the bases of those of more dimensions are not."""
+    best: tuple[float, list[Tensor]] = (-1.0, [])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        seed = torch.randn(representation.size, representation.size, generator=generator, dtype=torch.float64)
+        seed = seed + seed.T
+        averaged = _average(representation.group, 2 * representation.band, representation, seed, representation)
+        values, vectors = torch.linalg.eigh((averaged + averaged.T) / 2)
+        gaps = values.diff()
+        cuts = [int(i) + 1 for i in torch.nonzero(gaps > _TOLERANCE * values.abs().max())]
+        separation = min([float(gaps[cut - 1]) for cut in cuts], default=1.0)
+        spaces = [space.T for space in torch.tensor_split(vectors, cuts, dim=1)]
+        if separation > best[0]:
+            best = (separation, spaces)
+    return best[1]
+
+
+def is_trivial(representation: Representation, rows: Tensor) -> bool:
+    """Whether the rows are one vector that every element of the group leaves alone."""
+    elements, _ = representation.group.quadrature(2 * representation.band)
+    return len(rows) == 1 and bool((rows @ representation.matrices(elements) @ rows.T - 1).abs().max() < _TOLERANCE)
+
+
+@functools.lru_cache(maxsize=256)
+@as_constants()
+def decompose(representation: Representation) -> Decomposition:
+    """The isotypic components of one representation in canonical bases, the trivial one first, then by dimension."""
+    return isotypes_of(
+        representation, [canonical_rows(rows.T @ rows) for rows in irreducible_subspaces(representation)]
+    )
+
+
+def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> Decomposition:
+    """The isotypic components, from irreducible subspaces that add up to the whole space."""
+    places = torch.arange(representation.size)[None]
+    known: list[Isotype] = []
+    copies: list[list[Tensor]] = []
+    for rows in subspaces:
+        single = Isotype(
+            (),
+            _commutant(representation, rows),
+            (representation, rows),
+            is_trivial(representation, rows),
+            torch.Size([representation.size]),
+        )
+        match = _match(single, known)
+        if match is None:
+            known.append(single)
+            copies.append([rows])
+        else:
+            index, change = match
+            copies[index].append(change @ rows)
+    found = [
+        replace(
+            isotype,
+            summands=(Summands(_given(torch.stack(rows)), len(rows), places, (0,), (0,)),),
+        )
+        for isotype, rows in zip(known, copies, strict=True)
+    ]
+    return Decomposition(sorted(found, key=_rank))
+
+
+def merge(
+    parts: Sequence[Decomposition],
+    places: Sequence[Tensor],
+    event_shape: torch.Size,
+    *,
+    labels: Sequence[int] | None = None,
+    too_large: str | None = None,
+) -> Decomposition:
+    """Isotypic components of a direct sum, from those of its summands.
+
+    Args:
+        parts: the components of each summand; summands with the very same object are alike.
+        places: which entries of the flattened event each summand is.
+        event_shape: the shape of one event.
+        labels: the field that each summand belongs to; unless given, each is its own.
+        too_large: why dense bases are not given; None: they are.
+    """
+    alike: dict[int, list[int]] = {}
+    for order, part in enumerate(parts):
+        alike.setdefault(id(part), []).append(order)
+    known: list[Isotype] = []
+    summands: list[list[Summands]] = []
+    for orders in alike.values():
+        stacked = torch.stack([places[order] for order in orders])
+        fields = tuple(order if labels is None else labels[order] for order in orders)
+        for isotype in parts[orders[0]]:
+            match = _match(isotype, known)
+            change = None if match is None else match[1]
+            rows = isotype.basis if change is None else change @ isotype.basis
+            group = Summands(_given(rows), len(rows), stacked, tuple(orders), fields)
+            if match is None:
+                known.append(isotype)
+                summands.append([group])
+            else:
+                summands[match[0]].append(group)
+    found = [
+        replace(
+            isotype,
+            summands=tuple(groups),
+            event_shape=event_shape,
+            too_large=too_large,
+        )
+        for isotype, groups in zip(known, summands, strict=True)
+    ]
+    return Decomposition(sorted(found, key=_rank))
+
+
+def side_by_side(parts: Sequence[Decomposition], sizes: Sequence[int]) -> Decomposition:
+    """Isotypic components of vectors that are a direct sum, from those of its summands and their sizes."""
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return merge(parts, [torch.arange(*pair) for pair in itertools.pairwise(ends)], torch.Size([ends[-1]]))
+
+
+def _match(isotype: Isotype, known: Sequence[Isotype]) -> tuple[int, Tensor] | None:
+    """Which of the known components is of the same irrep, and the change of basis to its V."""
+    # copies of one field hold the very same irreps: no average over the group is needed to see it
+    same = [index for index, other in enumerate(known) if other.representation[1] is isotype.representation[1]]
+    for index in same or range(len(known)):
+        other = known[index]
+        change = None if other.is_trivial != isotype.is_trivial else intertwiner(isotype, other)
+        if change is not None:
+            return index, change
+    return None
+
+
+def _given(rows: Tensor) -> Callable[[], Tensor]:
+    return lambda: rows
+
+
+def _rank(isotype: Isotype) -> tuple[bool, int]:
+    return (not isotype.is_trivial, isotype.dim)

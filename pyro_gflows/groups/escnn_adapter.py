@@ -1,0 +1,242 @@
+"""The only door to escnn: imports it where numpy would not let it, and turns its representations into plain tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.groups.irreps import evaluate_irrep
+from pyro_gflows.groups.wigner import wigner_d_matrix
+from pyro_gflows.numerics.blocks import block_diagonal
+
+__all__ = [
+    "ESCNN_INSTALL",
+    "ContinuousData",
+    "FiniteData",
+    "escnn_group",
+    "evaluate_continuous",
+    "representation_data",
+    "ring_harmonics",
+]
+
+ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11"
+
+_WIGNER_D = "lie_learn.representations.SO3.wigner_d"  # all that escnn imports of lie_learn, in one of its files
+_importing = threading.RLock()
+
+
+@functools.cache
+def escnn_group() -> types.ModuleType:
+    """The module ``escnn.group``, imported at the first call.
+
+    escnn asks the package lie_learn for Wigner's D matrix alone, which this package computes: a stand-in for that one
+    module of lie_learn is there while escnn is imported, so that lie_learn need not be installed. A lie_learn of the
+    user's own is neither imported nor changed, and after this call ``import escnn`` works anywhere in the program.
+    Warnings of the import (py3nj missing, which escnn itself treats as optional) stay inside.
+
+    Raises:
+        ImportError: escnn is not installed (says the command), or its folder is not writable at first use.
+
+    >>> escnn_group().cyclic_group(4).name
+    'C4'
+    """
+    with warnings.catch_warnings(), _stand_in_for_lie_learn():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module("escnn.group")
+        except ImportError as error:
+            raise ImportError(f"this needs escnn, which could not be imported ({error}): {ESCNN_INSTALL}") from error
+        except PermissionError as error:
+            # escnn makes a cache folder beside its code when it is first imported
+            raise ImportError(f"import escnn once as a user who may write to its folder: {error}") from error
+
+
+@contextlib.contextmanager
+def _stand_in_for_lie_learn() -> Iterator[None]:
+    """Let ``from lie_learn.representations.SO3.wigner_d import wigner_D_matrix`` find the function of this package.
+
+    Python looks for the full name among the imported modules first, so the packages above it are not touched.
+    """
+    stand_in = types.ModuleType(_WIGNER_D)
+    stand_in.__dict__["wigner_D_matrix"] = wigner_d_matrix
+    with _importing:
+        absent = object()
+        kept: Any = sys.modules.get(_WIGNER_D, absent)
+        sys.modules[_WIGNER_D] = stand_in
+        try:
+            yield
+        finally:
+            if kept is absent:
+                del sys.modules[_WIGNER_D]
+            else:
+                sys.modules[_WIGNER_D] = kept
+
+
+@dataclass(frozen=True)
+class FiniteData:
+    """An escnn representation of a finite group as plain data.
+
+    Attributes:
+        group: name, such as "C4".
+        name: the representation's name.
+        table: ``|G| x |G|`` indices, ``g_i g_j = g_table[i][j]``; element 0 is the identity.
+        generators: indices of elements that generate the group.
+        matrices: shape ``(|G|, d, d)``, float64.
+    """
+
+    group: str
+    name: str
+    table: Tensor
+    generators: tuple[int, ...]
+    matrices: Tensor
+
+
+@dataclass(frozen=True)
+class ContinuousData:
+    """An escnn representation of SO(2), O(2), SO(3) or O(3) as plain data, for ``evaluate_continuous``.
+
+    Attributes:
+        group: name, such as "SO(3)".
+        name: the representation's name.
+        irreps: escnn's names of the irreps, in order.
+        change_of_basis: orthogonal, shape ``(d, d)``, float64.
+        matrices: None, as there is no table of them.
+    """
+
+    group: str
+    name: str
+    irreps: tuple[tuple[int, ...], ...]
+    change_of_basis: Tensor
+    matrices: None = None
+
+
+def representation_data(representation: Any) -> FiniteData | ContinuousData:
+    """Plain data of an escnn representation, from which it can be evaluated and saved without escnn.
+
+    Raises:
+        TypeError: not an escnn representation.
+        ValueError: not orthogonal to 1e-10, or of a continuous group other than SO(2), O(2), SO(3), O(3).
+
+    >>> data = representation_data(escnn_group().cyclic_group(4).regular_representation)
+    >>> data.group, data.generators, tuple(data.matrices.shape)
+    ('C4', (1,), (4, 4, 4))
+    """
+    if not isinstance(representation, escnn_group().Representation):
+        raise TypeError(f"expected an escnn representation, got {type(representation).__name__}")
+    group = representation.group
+    if group.continuous:
+        return _continuous_data(representation)
+    elements = sorted(group.elements, key=lambda element: element != group.identity)  # stable: the identity goes first
+    table, generators = _table(group, elements)
+    matrices = torch.stack([torch.as_tensor(representation(g), dtype=torch.float64) for g in elements])
+    # escnn builds permutations through a Fourier basis; the entries meant as integers become exactly so
+    matrices = torch.where((matrices - matrices.round()).abs() < 1e-12, matrices.round(), matrices)
+    _require_orthogonal(matrices, representation)
+    return FiniteData(group.name, representation.name, table, generators, matrices)
+
+
+def _table(group: Any, elements: list[Any]) -> tuple[Tensor, tuple[int, ...]]:
+    """The multiplication table and the generators' indices, from products by generators alone: escnn's are slow."""
+    index = {element: i for i, element in enumerate(elements)}
+    by_generator = {index[g]: torch.tensor([index[g @ h] for h in elements]) for g in group.generators}
+    rows = {0: torch.arange(len(elements))}
+    frontier = [0]
+    while frontier:
+        found = {int(row[h]): row[rows[h]] for h in frontier for row in by_generator.values()}  # (g h) k = g (h k)
+        frontier = [i for i in found if i not in rows]
+        rows |= {i: found[i] for i in frontier}
+    return torch.stack([rows[i] for i in range(len(elements))]), tuple(by_generator)
+
+
+def _continuous_data(representation: Any) -> ContinuousData:
+    group = representation.group.name
+    if group not in ("SO(2)", "O(2)", "SO(3)", "O(3)"):
+        raise ValueError(f"expected a finite group or one of SO(2), O(2), SO(3), O(3), got {group}")
+    change_of_basis = torch.tensor(representation.change_of_basis, dtype=torch.float64)
+    _require_orthogonal(change_of_basis, representation)
+    irreps = tuple(tuple(int(i) for i in irrep) for irrep in representation.irreps)
+    return ContinuousData(group, representation.name, irreps, change_of_basis)
+
+
+def _require_orthogonal(matrices: Tensor, representation: Any) -> None:
+    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+    defect = (matrices @ matrices.mT - identity).abs().max().item()
+    if defect > 1e-10:
+        raise ValueError(f"expected an orthogonal representation, got {representation} with defect {defect:.1e}")
+
+
+def evaluate_continuous(
+    group: str, irreps: Sequence[Sequence[int]], change_of_basis: Tensor, elements: Tensor
+) -> Tensor:
+    r"""The matrices :math:`Q \,(\oplus_i \rho_i(g))\, Q^T` of a representation of SO(2), O(2), SO(3) or O(3).
+
+    Needs no escnn.
+
+    Args:
+        group: the group's name.
+        irreps: escnn's names of the irreps, in order.
+        change_of_basis: Q, orthogonal, shape ``(d, d)``.
+        elements: defining matrices, shape ``(..., 2, 2)`` or ``(..., 3, 3)``.
+
+    Returns:
+        Shape ``(..., d, d)``, on the elements' device and dtype.
+
+    Raises:
+        ValueError: irreps whose sizes do not sum to d, and what ``evaluate_irrep`` raises.
+    """
+    known = {irrep: evaluate_irrep(group, irrep, elements) for irrep in {tuple(irrep) for irrep in irreps}}
+    blocks = [known[tuple(irrep)] for irrep in irreps]
+    size = sum(block.shape[-1] for block in blocks)
+    if change_of_basis.shape != (size, size):
+        raise ValueError(f"expected a change of basis of shape ({size}, {size}), got {tuple(change_of_basis.shape)}")
+    basis = change_of_basis.to(elements)
+    return basis @ block_diagonal(blocks) @ basis.mT
+
+
+def ring_harmonics(
+    points: Tensor, rings: Sequence[float], widths: Sequence[float], frequencies: Sequence[int]
+) -> Tensor:
+    r"""escnn's steerable filters of the plane: Gaussian rings times circular harmonics, sampled in float64.
+
+    :math:`e^{-(r - r_i)^2 / 2 w_i^2}` times the cosine and the sine of :math:`k \theta`, for every frequency k up to
+    that ring's. This is the basis that escnn's kernel bases of every group in the plane are combined from; by itself it
+    needs no Clebsch-Gordan coefficients.
+
+    Args:
+        points: shape ``(n, 2)``.
+        rings: radii.
+        widths: standard deviations of the Gaussians.
+        frequencies: the highest one of each ring.
+
+    Returns:
+        Shape ``(filters, n)``, float64.
+
+    Raises:
+        ImportError: escnn is not installed.
+
+    >>> ring_harmonics(torch.zeros(1, 2), [0.0, 1.0], [0.5, 0.5], [0, 2]).shape
+    torch.Size([6, 1])
+    """
+    escnn_group()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kernels = importlib.import_module("escnn.kernels")
+    highest = dict(zip([float(torch.tensor(ring)) for ring in rings], frequencies, strict=True))  # escnn keeps float32
+    basis = kernels.CircularShellsBasis(
+        max(frequencies),
+        kernels.GaussianRadialProfile(list(rings), list(widths)),
+        filter=lambda entry: entry["irrep:frequency"] <= highest[entry["radius"]],
+    )
+    sampled: Tensor = basis.double().sample(points.double())
+    return sampled[:, :, 0, 0].T.contiguous()

@@ -1,0 +1,121 @@
+"""Restrictions of a representation: to an invariant subspace, and to a subgroup."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.groups.canonical_basis import Nearly
+from pyro_gflows.groups.finite import EnumerableGroup, Group, PlanarGroup
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
+from pyro_gflows.serialization.registry import registered
+
+__all__ = [
+    "SubRepresentation",
+    "places_in",
+    "restricted_matrices",
+    "restricted_to_subgroup",
+    "restricted_to_subspace",
+]
+
+_ROUNDING = 1e-9
+
+
+@registered
+class SubRepresentation(Representation):
+    r"""A representation on an invariant subspace of another one, :math:`g \mapsto R\,\rho(g)\,R^T`.
+
+    Args:
+        representation: rho.
+        rows: R, orthonormal rows that span the subspace, float64.
+
+    Raises:
+        ValueError: the rows are not orthonormal (to 1e-10), or not of the representation's size.
+    """
+
+    def __init__(self, representation: Representation, rows: Tensor) -> None:
+        self.rows = torch.as_tensor(rows, dtype=torch.float64)
+        if self.rows.ndim != 2 or self.rows.shape[1] != representation.size:
+            raise ValueError(f"expected rows of shape (n, {representation.size}), got {tuple(self.rows.shape)}")
+        if not torch.allclose(self.rows @ self.rows.T, torch.eye(len(self.rows), dtype=torch.float64), atol=1e-10):
+            raise ValueError("expected orthonormal rows")
+        self.representation, self.group, self.band = representation, representation.group, representation.band
+        self.size = len(self.rows)
+        self.name = f"{self.size} dimensions of {representation.name}"
+
+    def matrices(self, elements: Tensor) -> Tensor:
+        rows = self.rows.to(elements.device)
+        return rows @ self.representation.matrices(elements) @ rows.T
+
+    def _key(self) -> tuple[object, ...]:
+        return (type(self).__name__, self.representation, Nearly(self.rows))
+
+
+def restricted_matrices(matrices: Tensor, rows: Tensor) -> Tensor:
+    """``R M R^T`` for each matrix M, on the subspace that the rows R span; exact where all entries are whole numbers.
+
+    Example:
+        >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+        >>> difference = torch.tensor([[1.0, -1.0]], dtype=torch.float64) / 2**0.5
+        >>> restricted_matrices(swap, difference).tolist()
+        [[[-1.0]]]
+    """
+    table = rows @ matrices @ rows.T
+    whole = table.round()
+    return whole + 0.0 if bool((table - whole).abs().max() < _ROUNDING) else table  # + 0.0: no negative zeros
+
+
+def restricted_to_subspace(representation: Representation, rows: Tensor, name: str) -> Representation:
+    """The representation on the invariant subspace that the rows span; for finite groups a table of matrices.
+
+    Raises:
+        ValueError: the rows are not orthonormal, or the subspace is not invariant.
+
+    Example:
+        >>> from pyro_gflows.groups.representations import RegularRepresentation
+        >>> mean = torch.full((1, 4), 0.5, dtype=torch.float64)
+        >>> restricted_to_subspace(RegularRepresentation("C4"), mean, "mean")
+        trivial of C4
+    """
+    group = representation.group
+    if not isinstance(group, EnumerableGroup):
+        return SubRepresentation(representation, rows)
+    table = restricted_matrices(representation.matrices(group.elements()), rows)
+    if table.shape[-1] == 1 and bool((table == 1.0).all()):
+        return TrivialRepresentation(group)
+    return MatrixRepresentation(group, table, name=name)
+
+
+def places_in(subgroup: Group, group: Group) -> Tensor:
+    """Which element of C_n or D_n each element of a subgroup is, as maps of the plane.
+
+    Raises:
+        ValueError: groups that do not turn the plane, or the one does not hold the other.
+
+    Example:
+        >>> from pyro_gflows.groups.names import parse_group
+        >>> places_in(parse_group("C4"), parse_group("C8")).tolist()
+        [0, 2, 4, 6]
+    """
+    if isinstance(subgroup, PlanarGroup) and isinstance(group, PlanarGroup):
+        distances = (subgroup.plane()[:, None] - group.plane()).abs().amax((-2, -1))
+        nearest = distances.min(-1)
+        if bool((nearest.values < _ROUNDING).all()):
+            return nearest.indices
+    raise ValueError(f"expected a subgroup of {group} in the plane, got {subgroup}")
+
+
+def restricted_to_subgroup(representation: Representation, subgroup: EnumerableGroup) -> MatrixRepresentation:
+    """A representation of C_n or D_n as a subgroup of it acts.
+
+    Raises:
+        ValueError: as :func:`places_in`.
+
+    Example:
+        >>> from pyro_gflows.groups.representations import RegularRepresentation
+        >>> from pyro_gflows.groups.names import parse_group
+        >>> restricted_to_subgroup(RegularRepresentation("C8"), parse_group("C4"))
+        regular of C8 of C4
+    """
+    matrices = representation.matrices(places_in(subgroup, representation.group))
+    return MatrixRepresentation(subgroup, matrices, name=str(representation))

@@ -1,0 +1,130 @@
+"""The transforms that a guide takes when none are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, Split, VectorAction
+from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.nn import HiddenFields, LipschitzNetwork, LipschitzSum, RadialTerm, conditioner
+from pyro_gflows.nn.hidden_fields import maps_between
+from pyro_gflows.nn.networks import EquivariantNetwork, has_regular_fields, hidden_action
+from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_residual
+from pyro_gflows.transforms.data_dependent import mark_as_set
+
+__all__ = ["guide_transforms", "identity_transforms"]
+
+_TIMES = 8  # as many weights as the layers for a plain vector of that size have
+_RIDGES_UP_TO = 2**22  # numbers in the matrices of all elements, which ridge terms hold
+_BRANCH_WIDTH = 8
+_BOUND = 0.99
+
+
+def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -> list[EquivariantTransform]:
+    """Coupling layers where they can tear a mode into its images, residual layers where they cannot.
+
+    A coupling step moves one part of the vector as the others say. It splits by coordinates and by irreps in turn. What
+    is alone of its kind (an irrep that occurs once, such as the differences of one permuted triple) it can only scale
+    as a whole, since nothing else moves likewise: there a residual layer joins every step. All layers are cheap to
+    sample; a scale for each field, and a shift of what is invariant, come last.
+
+    The number of weights follows the size of the event, not that of the group: networks that would have more than eight
+    times as many weights as those for a plain vector of that size are made narrower.
+
+    Args:
+        action: how the group moves the unconstrained vector.
+        steps: how many steps.
+        width: hidden fields of the coupling layers' networks.
+
+    Example:
+        >>> rows = VectorAction.rows("S3")
+        >>> [type(layer).__name__ for layer in guide_transforms(rows, steps=1)]
+        ['Compose', 'GResidual', 'GActNorm']
+        >>> [type(layer).__name__ for layer in guide_transforms(rows.copies(2), steps=1)]
+        ['Compose', 'GActNorm']
+    """
+
+    def network(action_in: LinearAction, action_out: LinearAction) -> EquivariantNetwork:
+        return conditioner(action_in, action_out, **_size(action_in, action_out, width))
+
+    splits = _splits(action)
+    alone = any(isotype.multiplicity == 1 and not isotype.is_trivial for isotype in action.decomposition)
+    layers: list[EquivariantTransform] = []
+    for step in range(steps):
+        if splits:
+            layers.append(g_coupling(action, split=splits[step % len(splits)], network=network))
+        if alone or not splits:
+            layers.append(g_residual(action, branch=_branch(action, width), fast="sample"))
+    return [*layers, GActNorm(action)]
+
+
+def identity_transforms(action: VectorAction) -> list[EquivariantTransform]:
+    """A flow needs a transform; this one stays the identity, also where a fit initializes layers from data.
+
+    Its numbers are buffers under the names of the parameters, since Pyro warns of every frozen parameter.
+    """
+    identity = GActNorm(action)
+    mark_as_set(identity)  # also where it is built again from the guide's saved flow, with parameters
+    for name, value in list(identity.named_parameters(recurse=False)):
+        delattr(identity, name)
+        identity.register_buffer(name, value.detach())
+    return [identity]
+
+
+def _splits(action: VectorAction) -> list[Split]:
+    found: list[Split] = []
+    for kind in (CoordinateSplit, IrrepSplit):
+        try:
+            found.append(kind(action))
+        except ValueError:  # one orbit, or one irreducible vector
+            continue
+    return found
+
+
+def _size(action_in: LinearAction, action_out: LinearAction, width: int) -> dict[str, Any]:
+    """The keywords of a conditioner that has at most ``_TIMES`` as many weights as one between plain vectors."""
+    assert isinstance(action_in, VectorAction) and isinstance(action_out, VectorAction)
+    allowed = _TIMES * (width * (action_in.numel + action_out.numel) + width**2)
+    for keywords, hidden in _sizes(action_in, width):
+        chosen = keywords
+        if _is_within(allowed, action_in, hidden, action_out):
+            break
+    return chosen
+
+
+def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any], LinearAction]]:
+    """The usual network and narrower ones, as keywords and as the action on the hidden layers."""
+    yield {"width": width}, hidden_action(action_in, width)
+    if has_regular_fields(action_in):
+        yield from (({"width": count}, action_in.regular_fields(count)) for count in range(width - 1, 0, -1))
+        return
+    kinds = len(set(HiddenFields(1, 1)(action_in).fields)) - 1
+    for count in range(width, 0, -1):
+        fields = HiddenFields(count, max(1, count // max(1, kinds)))
+        yield {"width": count, "hidden_fields": fields}, fields(action_in)
+
+
+def _is_within(allowed: int, action_in: VectorAction, hidden: LinearAction, action_out: VectorAction) -> bool:
+    """Whether three linear layers, and the gates between them, have at most so many weights."""
+    assert isinstance(hidden, VectorAction)
+    linear = sum(maps_between(a, b) for a, b in [(action_in, hidden), (hidden, hidden), (hidden, action_out)])
+    if linear > allowed or hidden.is_permutation:
+        return linear <= allowed
+    copies = sum(isotype.multiplicity for isotype in hidden.decomposition)
+    return linear + 2 * copies * (copies + len(hidden.invariants())) <= allowed
+
+
+def _branch(action: VectorAction, width: int) -> Any:
+    """The usual residual branch where it is no larger than a step of coupling layers; else radial terms alone."""
+    if isinstance(action.group, EnumerableGroup):
+        return None if action.group.order * action.numel**2 <= _RIDGES_UP_TO else _radial(action)
+    if len(action.decomposition) == 1:
+        return None
+    allowed = 2 * (3 * width * action.numel + width**2)
+    count = min(_BRANCH_WIDTH, allowed // (2 * maps_between(action, action)))
+    return LipschitzNetwork(action, width=count, bound=_BOUND) if count else _radial(action)
+
+
+def _radial(action: VectorAction) -> LipschitzSum:
+    return LipschitzSum([RadialTerm(action)], bound=_BOUND)

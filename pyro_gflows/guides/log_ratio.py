@@ -1,0 +1,160 @@
+"""Simplex sites in coordinates in which permutations of the categories are orthogonal."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.infer.reparam.reparam import Reparam
+from torch import Tensor
+from torch.distributions import Distribution, Independent, biject_to, constraints, transform_to
+from torch.distributions.transforms import Transform
+
+from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.precision import full_precision
+
+__all__ = ["IsometricLogRatio", "LogRatioReparam", "log_ratio_basis", "log_ratio_simplex"]
+
+
+@functools.cache
+@as_constants()
+def log_ratio_basis(categories: int) -> Tensor:
+    """Orthonormal rows that span the vectors of sum 0 (Helmert's), float64, shape ``(categories - 1, categories)``.
+
+    Example:
+        >>> basis = log_ratio_basis(4)
+        >>> torch.allclose(basis @ basis.T, torch.eye(3, dtype=torch.float64)), basis.sum(1).abs().max().item() < 1e-15
+        (True, True)
+    """
+    rows = torch.zeros(categories - 1, categories, dtype=torch.float64)
+    for k in range(1, categories):
+        rows[k - 1, :k] = 1.0 / math.sqrt(k * (k + 1))
+        rows[k - 1, k] = -k / math.sqrt(k * (k + 1))
+    return rows
+
+
+class _LogRatioSimplex(type(constraints.simplex)):  # type: ignore[misc]
+    """The simplex, with :class:`IsometricLogRatio` as its ``biject_to``."""
+
+
+log_ratio_simplex = _LogRatioSimplex()
+
+
+class IsometricLogRatio(Transform):
+    r"""From R^(K-1) to the simplex, :math:`y \mapsto \mathrm{softmax}(H^T y)`, H the basis of :func:`log_ratio_basis`.
+
+    .. math:: \log|\det J| = \sum_i \log x_i + \tfrac12 \log K
+
+    (as densities on the simplex are written: in the first K - 1 coordinates). Bijective, with inverse
+    :math:`x \mapsto H \log x`. A permutation P of the categories becomes :math:`H P H^T`, which is orthogonal; under
+    stick breaking it becomes no linear map at all.
+
+    Source: Egozcue et al., Isometric logratio transformations for compositional data analysis (2003).
+
+    Example:
+        >>> IsometricLogRatio()(torch.zeros(2)).tolist()
+        [0.3333333432674408, 0.3333333432674408, 0.3333333432674408]
+    """
+
+    bijective = True
+    domain = constraints.real_vector
+    codomain = log_ratio_simplex
+
+    @full_precision
+    def _call(self, x: Tensor) -> Tensor:
+        return torch.softmax(x @ log_ratio_basis(x.shape[-1] + 1).to(x), -1)
+
+    @full_precision
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.clamp_min(torch.finfo(y.dtype).tiny).log() @ log_ratio_basis(y.shape[-1]).to(y).T
+
+    @full_precision
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        log_y = torch.log_softmax(x @ log_ratio_basis(y.shape[-1]).to(x), -1)
+        return log_y.sum(-1) + 0.5 * math.log(y.shape[-1])
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        return torch.Size([*shape[:-1], shape[-1] + 1])
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        return torch.Size([*shape[:-1], shape[-1] - 1])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IsometricLogRatio)
+
+    __hash__ = Transform.__hash__
+
+
+@transform_to.register(_LogRatioSimplex)
+@biject_to.register(_LogRatioSimplex)
+def _biject_to_log_ratio_simplex(_: Any) -> IsometricLogRatio:
+    return IsometricLogRatio()
+
+
+class _InLogRatios(TorchDistribution):
+    """A distribution on the simplex that asks for log-ratio coordinates; all else is that distribution's."""
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
+    support = log_ratio_simplex
+
+    def __init__(self, base: Distribution) -> None:
+        self.base = base
+        self.has_rsample = base.has_rsample
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _InLogRatios:
+        return _InLogRatios(self.base.expand(torch.Size(batch_shape)))
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        return self.base.sample(torch.Size(sample_shape))
+
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        return self.base.rsample(torch.Size(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob(value)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.base.variance
+
+
+class LogRatioReparam(Reparam):
+    """Lets a guide, NeuTra and HMC see a simplex site in :class:`IsometricLogRatio` coordinates.
+
+    The site keeps its name, its value and its density; only what ``biject_to`` makes of its support changes, from stick
+    breaking, which no permutation of the categories commutes with, to log-ratios, on which they act orthogonally.
+
+    Raises:
+        ValueError: (when the model runs) the site's support is not the simplex.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro import poutine
+        >>> def model():
+        ...     return pyro.sample("weights", dist.Dirichlet(torch.ones(3)))
+        >>> trace = poutine.trace(poutine.reparam(model, config={"weights": LogRatioReparam()})).get_trace()
+        >>> biject_to(trace.nodes["weights"]["fn"].support)
+        IsometricLogRatio()
+    """
+
+    def apply(self, msg: Any) -> Any:
+        fn, depth = msg["fn"], 0
+        while isinstance(fn, Independent):
+            fn, depth = fn.base_dist, depth + fn.reinterpreted_batch_ndims
+        if not isinstance(fn.support, type(constraints.simplex)):
+            raise ValueError(
+                f"site {msg['name']!r}: log-ratios are for sites on the simplex (Dirichlet and the like), got "
+                f"{type(fn).__name__} with support {fn.support}"
+            )
+        changed = _InLogRatios(fn)
+        wrapped = changed.to_event(depth) if depth else changed
+        return {"fn": wrapped, "value": msg["value"], "is_observed": msg["is_observed"]}

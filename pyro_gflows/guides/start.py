@@ -1,0 +1,158 @@
+"""Where a guide may start: at the best mode that a few ascents find, as wide as the posterior is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.targets import on_full_plates
+
+__all__ = ["find_mode"]
+
+_DENSE_UP_TO = 128  # numbers: a Hessian takes as many backward passes
+_WIDEST = 10.0  # standard deviations where the posterior looks flat
+_NARROWED = (1.0, 0.5, 0.25, 0.1)
+
+
+@full_precision
+def find_mode(
+    log_density: Callable[[Tensor], Tensor],
+    starts: Tensor,
+    *,
+    steps: int = 300,
+    lr: float = 0.1,
+    candidates: int = 6,
+    draws: int = 256,
+) -> tuple[Tensor, Tensor]:
+    r"""A mode of a density, and a factor F of the covariance :math:`F F^T` of the normal that fits it there.
+
+    Adam climbs from all starts at once. At each of the highest ends a few damped Newton steps follow, and the curvature
+    there says how wide the normal is (Laplace's approximation); of these normals, also narrowed, the one with the
+    greatest evidence lower bound wins. The bound is an estimate, so that a flat ridge or a high but thin peak does not
+    win by mistake. Beyond 128 numbers the normals are isotropic.
+
+    Args:
+        log_density: of a batch of points, up to a constant; -inf is no density. Of a model with minibatches
+            (:meth:`AutoGFlow.log_density`) the ascents see these, and all that is compared sees all data.
+        starts: points, shape ``(rows, n)``; draws of a prior, say.
+        steps: steps of Adam.
+        lr: its learning rate at the start, which falls to 0.
+        candidates: how many of the ends are looked at.
+        draws: draws for each bound.
+
+    Raises:
+        ValueError: the log-density is finite at none of the ends.
+
+    Example:
+        >>> center = torch.tensor([1.0, -2.0])
+        >>> location, factor = find_mode(lambda z: -2 * (z - center).square().sum(-1), torch.randn(8, 2))
+        >>> location.round(decimals=2), factor.round(decimals=2)
+        (tensor([ 1., -2.]), tensor([[0.5000, 0.0000],
+                [0.0000, 0.5000]]))
+    """
+    full = on_full_plates(log_density)
+    ends, heights, last = _ascend(log_density, starts, steps, lr)
+    if full is not log_density:
+        with torch.no_grad():
+            exact = full(ends)
+            if not torch.allclose(exact, heights, rtol=1e-4):
+                # the highest values that minibatches gave say little; the average of many steps is near a mode
+                ends, exact = torch.cat([last, ends]), torch.cat([full(last), exact])
+            heights = exact
+    if not heights.isfinite().any():
+        raise ValueError(
+            "the log-density is finite at none of the points that were tried; give init_loc_fn=, which says where the "
+            "posterior's mass is"
+        )
+    noise = torch.randn(draws, ends.shape[-1], dtype=ends.dtype, device=ends.device)
+    best: tuple[float, Tensor, Tensor] | None = None
+    for end in ends[_distinct(heights, candidates)]:
+        location, factor = _laplace(full, end)
+        for narrowed in _NARROWED:
+            with torch.no_grad():
+                values = full(location + narrowed * noise @ factor.T)
+            bound = _bound(values, noise) + float((narrowed * factor.diagonal()).log().sum())
+            if best is None or bound > best[0]:
+                best = bound, location, narrowed * factor
+    assert best is not None
+    return best[1:]
+
+
+def _bound(values: Tensor, noise: Tensor) -> float:
+    r"""The evidence lower bound of a normal, less its log-determinant and constants, from log p at its draws.
+
+    Where p is 0 at some of them that bound is -inf, of whatever normal. Then it is that of the normal restricted to the
+    rest: the mean of log p - log q there, and the log of the share of draws that are left.
+    """
+    inside = values > -torch.inf
+    if not bool(inside.any()):
+        return -math.inf
+    share = float(inside.double().mean())
+    energies = values[inside] + 0.5 * noise[inside].square().sum(-1)
+    return float((energies - 0.5 * noise.square().sum(-1).mean()).mean()) + math.log(share)
+
+
+def _distinct(heights: Tensor, count: int) -> Tensor:
+    """Which ends to look at: the highest first, one of each height."""
+    order = heights.argsort(descending=True)
+    ranked = heights[order]
+    new = torch.cat([ranked.new_ones(1, dtype=torch.bool), ranked[:-1] - ranked[1:] > 1e-3])
+    return order[new & ranked.isfinite()][:count]
+
+
+def _ascend(
+    log_density: Callable[[Tensor], Tensor], starts: Tensor, steps: int, lr: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest points on the way up from each start, how high they are, and where the ways end."""
+    with torch.enable_grad():
+        z = starts.detach().clone().requires_grad_()
+        top, heights = z.detach().clone(), torch.full_like(z[:, 0], -torch.inf).detach()
+        optimizer = torch.optim.Adam([z], lr=lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+        for _ in range(steps):
+            values = log_density(z)
+            higher = values.detach() > heights
+            top = torch.where(higher[:, None], z.detach(), top)
+            heights = torch.where(higher, values.detach(), heights)
+            (slope,) = torch.autograd.grad(-values.sum(), z)
+            z.grad = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            optimizer.step()
+            schedule.step()
+    return top, heights, z.detach()
+
+
+def _laplace(log_density: Callable[[Tensor], Tensor], z: Tensor, *, rounds: int = 5) -> tuple[Tensor, Tensor]:
+    """The mode near z, and the triangular factor of the covariance that the curvature there gives."""
+    if len(z) > _DENSE_UP_TO:
+        return z, torch.eye(len(z), dtype=z.dtype, device=z.device)
+
+    def height(point: Tensor) -> Tensor:
+        return log_density(point[None])[0]
+
+    for _ in range(rounds):
+        covariance = _covariance(height, z)
+        slope = torch.autograd.functional.jacobian(height, z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        gain, trial = 0.0, z
+        for damping in (1.0, 0.3, 0.1):
+            trial = z + damping * covariance @ slope
+            if (gain := float(height(trial) - height(z))) > 0:
+                break
+        if not gain > 0:
+            break
+        z = trial
+        if gain < 1e-4:
+            break
+    return z, torch.linalg.cholesky(_covariance(height, z))
+
+
+def _covariance(height: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    hessian = torch.autograd.functional.hessian(height, z)
+    # beside a hard edge derivatives may be NaN; there the density counts as flat
+    curvature, directions = torch.linalg.eigh(hessian.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+    # where the density curves upwards its size says as much of the scale
+    variances = 1.0 / curvature.abs().clamp_min(_WIDEST**-2)
+    return (directions * variances) @ directions.T

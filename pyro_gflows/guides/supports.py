@@ -1,0 +1,116 @@
+"""How a group that moves constrained values moves the unconstrained ones, and whether it can."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.distributions import biject_to, constraints
+
+from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.groups import EnumerableGroup, MatrixRepresentation, Representation
+from pyro_gflows.groups.restriction import restricted_matrices
+from pyro_gflows.guides.log_ratio import log_ratio_basis, log_ratio_simplex
+from pyro_gflows.guides.whole_rows import blocks_of_rows, whole_rows
+
+__all__ = ["unconstrained_action"]
+
+_POINTS = 4
+_TOLERANCE = 1e-5  # supports may hold float32 numbers
+
+
+def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction:
+    r"""How the group moves :math:`u = T^{-1}(x)` for a site x that moves by ``action``, where T is
+    ``biject_to(support)``.
+
+    That is the site's own action where T works number by number, and its image under the log-ratio basis on a simplex
+    that a LogRatioReparam has changed. Where a row of values has fewer free numbers (the simplex, a Cholesky factor of
+    correlations) and the group permutes whole rows, it is the same permutation of the rows of free numbers.
+
+    Args:
+        action: how the group moves sites.
+        site: the name of one of them.
+        support: the constraint that its values obey.
+        shape: the shape of an unconstrained value.
+
+    Raises:
+        ValueError: the site has another number of values, none of them is free, or
+            :math:`T(\rho(g)\,u) \ne \rho(g)\,T(u)`; says what to do.
+
+    Example:
+        >>> rows = SitesAction("S3", {"scales": VectorAction.rows("S3")})
+        >>> unconstrained_action(rows, "scales", constraints.positive, (3,))
+        VectorAction(S3 on R^3: rows)
+    """
+    transform, own = biject_to(support), action.sites[site]
+    size = math.prod(transform.forward_shape(tuple(shape)))
+    if size != own.numel:
+        raise ValueError(f"site {site!r} has {size} numbers, but its action is {own}")
+    if not math.prod(shape):
+        raise ValueError(f"site {site!r} has no free number under its support {support}; leave it out of the action")
+    free = _on_free_numbers(own, site, support, shape)
+    if free is None:
+        raise ValueError(
+            f"site {site!r}: {own} moves {own.numel} numbers, but only {math.prod(shape)} of them are free under the "
+            f"support {support}; {_advice(site, support)}"
+        )
+    u = torch.randn(_POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = transform(u)
+    for element in torch.cat([own.generators(), action.sample((2,), torch.Generator().manual_seed(0))]):
+        received = transform(free.act(element, u.reshape(_POINTS, -1)).reshape(u.shape))
+        error = ((received - action.move(site, element, x)).abs() / x.abs().clamp_min(1.0)).max().item()
+        if not error <= _TOLERANCE:
+            raise ValueError(
+                f"site {site!r}: {own} does not commute with the map from unconstrained space to its support "
+                f"{support} (off by {error:.1e} at group element {element.tolist()}); {_advice(site, support)}"
+            )
+    return free
+
+
+def _on_free_numbers(own: VectorAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction | None:
+    """The action that the free numbers must have; None: the site's action does not restrict to them."""
+    values, free = biject_to(support).forward_shape(tuple(shape)), math.prod(shape)
+    row = math.prod(values[len(values) - _innermost(support).event_dim :])
+    if _innermost(support) is log_ratio_simplex and own.is_finite:
+        return _in_log_ratios(site, own, row)
+    if own.numel == free:
+        return own
+    return whole_rows(own, row=row, free=free * row // own.numel)
+
+
+def _innermost(support: Any) -> Any:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def _advice(site: str, support: Any) -> str:
+    if _innermost(support) is log_ratio_simplex:
+        return "give the site an action that permutes its categories, or whole rows of them"
+    if isinstance(_innermost(support), type(constraints.simplex)):
+        return (
+            f"give the model as poutine.reparam(model, config={{{site!r}: LogRatioReparam()}}) to the guide and to "
+            "SVI: permutations of the categories act orthogonally on log-ratios"
+        )
+    return (
+        "give the site an action that only permutes its numbers (whole rows of them, where the support is one of "
+        "rows), or rewrite it in the model as a function of a site whose support is real"
+    )
+
+
+def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAction:
+    group = action.group
+    assert isinstance(group, EnumerableGroup)
+    basis = log_ratio_basis(categories)
+    fields: list[Representation] = []
+    for block in blocks_of_rows(action, categories):
+        rows = torch.block_diag(*[basis] * (block.numel // categories))
+        try:
+            table = restricted_matrices(block.matrix(group.elements()), rows)
+            name = " + ".join(dict.fromkeys(field.name for field in block.fields))
+            fields.append(MatrixRepresentation(group, table, name=f"log-ratios of {name}"))
+        except ValueError as error:
+            raise ValueError(f"site {site!r}: expected permutations of {categories} categories: {error}") from None
+    return VectorAction(fields)

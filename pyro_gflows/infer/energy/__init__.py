@@ -1,1 +1,0 @@
-"""Fitting to a density that is known up to a constant."""

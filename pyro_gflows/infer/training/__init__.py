@@ -1,1 +1,0 @@
-"""What every fit shares: settings, the loop, checkpoints, resuming and data."""

@@ -1,0 +1,22 @@
+"""Objects as JSON, weights as safetensors: everything that writes a flow to disk and reads it back."""
+
+from pyro_gflows.serialization.registry import (
+    ComputesArguments,
+    build,
+    describe,
+    registered,
+    registered_classes,
+    same_description,
+)
+from pyro_gflows.serialization.saving import load, save
+
+__all__ = [
+    "ComputesArguments",
+    "build",
+    "describe",
+    "load",
+    "registered",
+    "registered_classes",
+    "same_description",
+    "save",
+]

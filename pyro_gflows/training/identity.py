@@ -1,0 +1,169 @@
+"""What makes two runs the same one: names, structures, and values that can be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, TensorRows
+from pyro_gflows.numerics.random_state import random_state_kept
+from pyro_gflows.serialization.registry import same_description
+from pyro_gflows.training.settings import FitSettings
+
+__all__ = [
+    "alike",
+    "fingerprint",
+    "fixed_points",
+    "name_of",
+    "repeated_values",
+    "run_identity",
+    "same_values",
+    "schedule_identity",
+    "values_at",
+]
+
+_VALUES = "values"  # the key of numbers that another machine may round differently
+_TOLERANCE = 1e-4
+
+
+def fingerprint(data: Any, *, dtype: torch.dtype | None = None) -> str:
+    """Tells two data sets apart: shape and hash of stored rows, the name of anything else.
+
+    Args:
+        data: A tensor, rows, a loader or a sampler.
+        dtype: In which the rows are used, so that the same numbers count as the same data however they are stored.
+    """
+    if isinstance(data, Tensor):
+        data = TensorRows(data)
+    if isinstance(data, (TensorRows, ArrayRows)):
+        digest, kept = hashlib.sha256(), dtype
+        for block in data.blocks():
+            block = block.detach().cpu() if dtype is None else block.detach().cpu().to(dtype)
+            kept = block.dtype
+            digest.update(block.contiguous().view(torch.uint8).numpy().data)
+        return f"{tuple(data.data.shape)} {kept} {digest.hexdigest()[:16]}"
+    if isinstance(data, DatasetRows):
+        return f"{type(data.data).__qualname__} of {len(data)} items"
+    if isinstance(data, DataLoader):
+        return f"DataLoader of {type(data.dataset).__qualname__}, batch size {data.batch_size}"
+    return name_of(data)
+
+
+def name_of(value: Any) -> str:
+    """The name of a function, or the repr of an object without the addresses in it.
+
+    Example:
+        >>> name_of(object())
+        '<object object>'
+    """
+    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def fixed_points(event_shape: torch.Size, like: Tensor, *, rows: int = 8) -> Tensor:
+    """The same few standard normal events every time, from a private generator."""
+    generator = torch.Generator().manual_seed(20)
+    return torch.randn(rows, *event_shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def repeated_values(call: Callable[[], Tensor], device: torch.device) -> Tensor | None:
+    """What a function without arguments gives twice in a row from the same random state; None if the two differ.
+
+    The caller's random state is left as it was.
+    """
+    found = []
+    for _ in range(2):
+        with random_state_kept(device, seed=20):
+            found.append(call().detach().clone())
+    return found[0] if same_values(*found, exact=True) else None
+
+
+def values_at(
+    function: Callable[[Tensor], Tensor], event_shape: torch.Size, like: Tensor, *, name: str
+) -> dict[str, list[str | float]] | None:
+    """The values of a log-density at a few fixed points, for the identity of a run.
+
+    What is not the same in two calls, or cannot be computed there, is left out with a warning: None.
+    """
+    points = fixed_points(event_shape, like)
+    try:
+        with torch.no_grad():
+            values = repeated_values(lambda: function(points), like.device)
+    except Exception as error:  # a user's function may refuse these points in any way
+        reason = f"it cannot be computed at the points that are compared ({type(error).__name__}: {error})"
+    else:
+        if values is not None:
+            return {_VALUES: [_plain(value) for value in values.double().flatten().tolist()]}
+        reason = "two calls at the same points gave different values"
+    warnings.warn(
+        f"{name} is left out of what a resumed run is compared by: {reason}; that it is the same when the run is "
+        "resumed is up to you",
+        stacklevel=3,
+    )
+    return None
+
+
+def schedule_identity(schedule: Callable[[float], float] | None) -> Any:
+    """The repr of a schedule that has one of its own, else its name and values; repr(None) for None."""
+    if schedule is None or dataclasses.is_dataclass(schedule):
+        return repr(schedule)
+    return {"name": name_of(schedule), _VALUES: [_plain(float(schedule(part / 8))) for part in range(8)]}
+
+
+def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dict[str, Any]:
+    """What makes two runs the same one: structure of the flow, settings, and what else the kind of run depends on.
+
+    An entry that is None is left out.
+    """
+    try:
+        structure = module.config()  # type: ignore[operator]
+    except (AttributeError, TypeError):
+        # What cannot be described (a user's own unregistered class, say) is told apart by names and shapes of weights.
+        # A flag says what was done so far, not what the flow is.
+        weights = {name: tensor for name, tensor in module.state_dict().items() if tensor.dtype != torch.bool}
+        structure = {name: list(tensor.shape) for name, tensor in weights.items()}
+    decisive = [field.name for field in dataclasses.fields(settings) if field.name != "check_symmetry"]
+    plain = {name: name_of(getattr(settings, name)) for name in decisive}
+    plain["schedule"] = schedule_identity(settings.schedule)
+    return {"settings": plain, "flow": structure, **others}
+
+
+def alike(stored: Any, received: Any) -> bool:
+    """Whether two parts of an identity, as JSON data, are the same; compared values may differ by rounding."""
+    if isinstance(stored, Mapping) and isinstance(received, Mapping):
+        if stored.keys() != received.keys():
+            return False
+        return all(
+            _close(stored[name], received[name]) if name == _VALUES else alike(stored[name], received[name])
+            for name in stored
+        )
+    return same_description(stored, received)
+
+
+def same_values(first: Tensor, second: Tensor, *, exact: bool = False) -> bool:
+    """Whether two batches of numbers agree, infinities and NaN included; unless ``exact``, to rounding."""
+    if first.shape != second.shape:
+        return False
+    tolerance = 0.0 if exact else _TOLERANCE
+    first, second = first.double().cpu(), second.double().cpu()
+    return torch.allclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def _close(first: list[Any], second: list[Any]) -> bool:
+    return len(first) == len(second) and all(
+        math.isclose(float(a), float(b), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE) or str(a) == str(b)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _plain(value: float) -> float | str:
+    """Strict JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else str(value)

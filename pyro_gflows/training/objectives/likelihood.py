@@ -1,0 +1,219 @@
+"""Maximum likelihood, one step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pyro_gflows.datasets.checks import check_batch
+from pyro_gflows.datasets.rows import ArrayRows, Rows, TensorRows, tensor_of
+from pyro_gflows.datasets.support import spread_rows, warn_off_support
+from pyro_gflows.datasets.symmetry import warn_of_contradictions
+from pyro_gflows.evaluation.scores import log_probs
+from pyro_gflows.flows.dequantization import DequantizedFlow
+from pyro_gflows.numerics.random_state import random_state_kept
+from pyro_gflows.training.augmentation import Augmentation
+from pyro_gflows.training.average import weights
+from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
+from pyro_gflows.training.identity import same_values
+from pyro_gflows.training.loader import LoaderBatches
+from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.training.trainer import FitDiverged, Trainer
+from pyro_gflows.transforms.data_dependent import leaving_alone_what_is_set
+
+if TYPE_CHECKING:
+    from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+
+__all__ = ["LikelihoodTrainer"]
+
+_NATS_PER_DIMENSION = 10.0  # a smoothed loss this far above the first one has diverged
+_COMPARED_ROWS = 8  # of the first batch, by which a resumed run is compared with the one before
+
+
+class LikelihoodTrainer(Trainer):
+    """Minimizes -E log p(x), or the bound of a dequantized flow, with Pyro's ``Trace_ELBO().differentiable_loss``.
+
+    Args:
+        flow: What is trained, in place. A dequantized flow brings a Pyro model and guide of its own.
+        data: Events, a loader or a sampler of events.
+        settings: How to train.
+        augment: Called as ``augment(x, generator)`` on every batch, or None.
+        validation: Held-out events, or None.
+        initialize: Whether all data-dependent layers are set from the first batch, or those alone that are not set.
+    """
+
+    def __init__(
+        self,
+        flow: EquivariantFlow | DequantizedFlow,
+        data: Rows | DataLoader[Any] | Sampler,
+        *,
+        settings: FitSettings,
+        augment: Augmentation | None,
+        validation: Rows | None,
+        initialize: bool = False,
+    ) -> None:
+        super().__init__(flow, settings=settings)
+        self.flow = flow
+        self._augment = augment
+        self._anew = initialize
+        self._validation = validation
+        self._data = data
+        self._batches = self._new_batches()
+        self._first = torch.empty(0)
+        self._loss = Trace_ELBO().differentiable_loss
+        self._model: Callable[[Tensor], None] = self._of_data
+        self._guide: Callable[[Tensor], None] = _nothing_to_infer
+        if isinstance(flow, DequantizedFlow):
+            self._model, self._guide = flow.model, flow.guide
+
+    def start(self) -> None:
+        self._warn_of_data()
+        super().start()
+
+    def initialize(self) -> None:
+        first = self._next()  # also where nothing is to be set, so that the steps see the same batches
+        with contextlib.nullcontext() if self._anew else leaving_alone_what_is_set(self.flow):
+            self.flow.initialize(first)
+
+    def loss(self) -> Tensor:
+        x = self._next()
+        if not x.isfinite().all():
+            step = self.progress.step
+            raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
+        # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            # layers may be frozen on purpose, of which Pyro would warn at every step
+            warnings.filterwarnings("ignore", message=".*was not registered in the param store")
+            loss: Tensor = self._loss(self._model, self._guide, x) / len(x)
+        return loss
+
+    def check_loss(self, value: float) -> None:
+        now = self.progress
+        now.first_loss = value if now.first_loss is None else now.first_loss
+        smooth = value if now.smooth_loss is None else now.smooth_loss
+        if smooth > now.first_loss + _NATS_PER_DIMENSION * self.flow.action.numel:
+            raise FitDiverged(
+                self.advice(f"the loss rose from {now.first_loss:.4g} to {smooth:.4g} by step {now.step}")
+            )
+
+    @property
+    def batch_size(self) -> int:
+        return self._batches.batch_size
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self._batches.state(), "first_batch": self._first}
+
+    def restore_state(self, state: dict[str, Tensor]) -> None:
+        self._first = state.get("first_batch", self._first)
+        self._batches.restore(state)
+
+    def check_same(self, state: dict[str, Tensor]) -> None:
+        stored = state.get("first_batch", torch.empty(0))
+        sampler = self._data
+        if not len(stored) or (callable(sampler) and isinstance(sampler, StatefulSampler)):
+            return  # what a sampler with a state draws depends on that
+        first = self._first_rows()
+        if same_values(stored, first):
+            return
+        if not same_values(first, self._first_rows(), exact=True):
+            warnings.warn(
+                "data and augmentation gave different events in two calls from the same random state, so the first "
+                "batch is left out of what a resumed run is compared by; draw from the generator that they are given, "
+                "or from torch's, to have a resumed run end as an unbroken one",
+                stacklevel=2,
+            )
+            return
+        raise ValueError(
+            "cannot resume: the first batch of this run is another one than that of the run in the folder, so the "
+            "data, the sampler or the augmentation differ; resume with the same ones, or start anew in another folder"
+        )
+
+    def _first_rows(self) -> Tensor:
+        """The compared rows of the batch with which a run begins."""
+        self._first = torch.empty(0)
+        self._batches = self._new_batches()
+        torch.manual_seed(self.settings.seed)
+        self._next()
+        return self._first
+
+    def _new_batches(self) -> ShuffledEpochs | FreshDraws | LoaderBatches:
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        return batches_of(self._data, self.settings.batch_size, generator)
+
+    def _warn_of_data(self) -> None:
+        """What is seen in stored data before the first step; of anything else, the first batch is looked at."""
+        if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
+            like = next(self.flow.parameters())
+            warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
+        if isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and self.settings.check_symmetry:
+            warn_of_contradictions(self.flow.action, self._data.data, seed=self.settings.seed)
+
+    @property
+    def _is_seen_as_stored(self) -> bool:
+        """Whether the flow sees stored events just as they are."""
+        return isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and not self._has_own_noise
+
+    @property
+    def _has_own_noise(self) -> bool:
+        """Whether the noise of the data is not what the flow sees."""
+        return isinstance(self.flow, DequantizedFlow)
+
+    def validation_nll(self) -> float | None:
+        return None if self._validation is None else self._nll(self._validation)
+
+    def look(self) -> None:
+        now = self.progress
+        if self._validation is None or now.step % self.settings.validation.every:
+            return
+        with self._average.applied():
+            value = self._nll(self._validation)
+            now.validation_curve.append((now.step, value))
+            if now.best_nll is not None and not value < now.best_nll:
+                now.validations_without_gain += 1
+                return
+            now.best_nll, now.best_step, now.validations_without_gain = value, now.step, 0
+            if self.settings.validation.patience is not None:
+                self._best = weights(self.flow)
+
+    def _nll(self, x: Rows) -> float:
+        """The same random numbers at every look, so that looks differ by the weights alone."""
+        with random_state_kept(self.device, seed=self.settings.seed):
+            scores = [log_probs(self.flow, block) for block in x.blocks(1024)]
+        return -float(torch.cat(scores).double().mean())
+
+    def _of_data(self, x: Tensor) -> None:
+        pyro.module("flow", self.flow)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", self.flow.dist, obs=x)
+
+    def _next(self) -> Tensor:
+        """The next batch, in the dtype of the weights."""
+        like = next(self.flow.parameters())
+        first = not len(self._first)
+        x: Any = self._batches.next()
+        if isinstance(x, np.ndarray):
+            x = tensor_of(x)
+        if first:
+            x = check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
+        x = x.to(like)
+        if self._augment is not None:
+            x = self._augment(x, self._batches.generator)
+        if first:
+            check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
+            self._first = x[:_COMPARED_ROWS].detach().clone()
+            if not self._is_seen_as_stored and not self._has_own_noise:
+                warn_off_support(x.detach(), self.flow.action)
+        return x.to(like)
+
+
+def _nothing_to_infer(x: Tensor) -> None:
+    """The guide of maximum likelihood."""

@@ -1,0 +1,200 @@
+"""One run of training as an object that can take a step, be written down, and be taken up again."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.serialization.migrations import migrated_weights
+from pyro_gflows.training.average import MovingAverage, copy_weights
+from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
+from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.transforms.data_dependent import mark_as_set
+
+__all__ = ["FitDiverged", "Trainer"]
+
+_CURVE_POINTS = 500  # of the training curve that is kept for the picture
+
+
+class FitDiverged(RuntimeError):
+    """Training met NaN, infinity or a loss far above its start."""
+
+
+class Trainer:
+    """Holds all that changes during a run; a subclass says what is minimized.
+
+    Args:
+        module: What is trained, in place.
+        settings: How to train.
+    """
+
+    def __init__(self, module: nn.Module, *, settings: FitSettings) -> None:
+        self.module = module
+        self.settings = settings
+        self.progress = Progress()
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        if not self._parameters:
+            raise ValueError(
+                "every weight is frozen: expected at least one that requires a gradient; call requires_grad_(True) on "
+                "the layers that are to be trained"
+            )
+        self._optimizer = settings.optimizer.make(self._parameters)
+        self._average = MovingAverage(module, settings.ema_decay)
+        self._best: dict[str, Tensor] = {}
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------------
+    def loss(self) -> Tensor:
+        """The loss of one new batch, in nats an event, with gradients."""
+        raise NotImplementedError
+
+    def check_loss(self, value: float) -> None:
+        """Raise FitDiverged if a finite loss says so (the step number is in ``progress``)."""
+
+    def initialize(self) -> None:
+        """Set what depends on data, before the first step."""
+
+    def look(self) -> None:
+        """Measure and record what is to be seen after a step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beyond weights, optimizer and torch's random state."""
+        return {}
+
+    def restore_state(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state` gave."""
+
+    def check_same(self, state: dict[str, Tensor]) -> None:
+        """Raise ValueError if what :meth:`state` gave in an earlier run shows that this is another one."""
+
+    def validation_nll(self) -> float | None:
+        """The figure of the weights that are returned, if there is one."""
+        return None
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Get ready for the first step."""
+        self.module.train()
+        self.initialize()
+        mark_as_set(self.module)
+        self._average = MovingAverage(self.module, self.settings.ema_decay)
+
+    def step(self) -> float:
+        """One optimizer step and whatever is due after it; the training loss in nats an event.
+
+        Raises:
+            FitDiverged: The loss or the gradient is not finite, or the loss is far above its start.
+        """
+        began = time.perf_counter()
+        now, optimizer = self.progress, self._optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.settings.optimizer.lr * self.settings.schedule(now.step / self.settings.steps)
+        if not self.module.training:  # a layer that was put into eval() since the start stays there
+            self.module.train()
+        optimizer.zero_grad()
+        loss = self.loss()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FitDiverged(self.advice(f"the loss is {value} at step {now.step}"))
+        self.check_loss(value)
+        loss.backward()
+        clip = self.settings.optimizer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
+        if not norm.isfinite():
+            raise FitDiverged(self.advice(f"the gradient has norm {float(norm)} at step {now.step} (loss {value:.4g})"))
+        optimizer.step()
+        now.step += 1
+        self._average.update(now.step)
+        now.smooth_loss = value if now.smooth_loss is None else 0.9 * now.smooth_loss + 0.1 * value
+        if now.step % max(1, self.settings.steps // _CURVE_POINTS) == 0:
+            now.train_curve.append((now.step, value))
+        self.look()
+        now.seconds += time.perf_counter() - began
+        return value
+
+    @property
+    def batch_size(self) -> int:
+        """Events a step."""
+        return self.settings.batch_size
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the held-out NLL has not gained for as many looks as the settings allow."""
+        patience = self.settings.validation.patience
+        return patience is not None and self.progress.validations_without_gain >= patience
+
+    def finish(self) -> float | None:
+        """Leave the weights to return in the module (best, averaged or last); their held-out NLL."""
+        if self._best:
+            copy_weights(self._best, self.module)
+        elif self._average.values:
+            copy_weights(self._average.values, self.module)
+        self.module.eval()
+        return self.validation_nll()
+
+    def snapshot(self, identity: dict[str, Any]) -> Snapshot:
+        """Everything that changes, copied."""
+        groups: dict[str, dict[str, Tensor]] = {
+            "flow": self.module.state_dict(),
+            "average": self._average.values,
+            "best": self._best,
+            "optimizer": optimizer_tensors(self._optimizer),
+            "batches": self.state(),
+            "random": self._random_state(),
+        }
+        tensors = {f"{group}/{name}": t.detach().clone() for group, ts in groups.items() for name, t in ts.items()}
+        return Snapshot(identity, copy.deepcopy(self.progress), tensors)
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot of an earlier run, which may have ended before it had as many steps as this one."""
+        self.check_same(snapshot.group("batches"))
+        self.restore(snapshot)
+        if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
+            self.progress.validations_without_gain = 0
+        self.progress.stopped = self.out_of_patience
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._parameters[0].device
+
+    def losses(self, value: float) -> dict[str, float]:
+        """The losses of the last step, in nats an event: "train", and "validation" after a step with a validation."""
+        looks = self.progress.validation_curve
+        looked = bool(looks) and looks[-1][0] == self.progress.step
+        return {"train": value, **({"validation": looks[-1][1]} if looked else {})}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take up a snapshot."""
+        device = self.device
+        self.module.train()
+        known = self.module.state_dict().keys()
+        self.module.load_state_dict(migrated_weights(snapshot.group("flow"), known))
+        self._average.restore(migrated_weights(snapshot.group("average"), known))
+        best = migrated_weights(snapshot.group("best"), known)
+        self._best = {name: tensor.to(device) for name, tensor in best.items()}
+        restore_optimizer(self._optimizer, snapshot.group("optimizer"))
+        self.restore_state(snapshot.group("batches"))
+        random = snapshot.group("random")
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], device)
+        self.progress = copy.deepcopy(snapshot.progress)
+
+    def advice(self, what: str) -> str:
+        """What happened, and what to do about it."""
+        optimizer = self.settings.optimizer
+        return (
+            f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder "
+            f"(now clip_norm={optimizer.clip_norm}), or scale the data to unit standard deviation (and give "
+            "initialize=True, so that the flow starts from their new scale)"
+        )
+
+    def _random_state(self) -> dict[str, Tensor]:
+        device = self.device
+        cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state(), **cuda}

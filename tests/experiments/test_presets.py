@@ -1,0 +1,132 @@
+import pytest
+import torch
+
+from pyro_gflows.actions import OffGridAction
+from pyro_gflows.datasets import EventFormat, load_data
+from pyro_gflows.experiments.presets import DEMO, PRESETS, own_preset, preset_for
+from pyro_gflows.flows.families import FAMILIES, build_action, build_flow
+
+
+@pytest.mark.parametrize(
+    ("group", "shape"),
+    [
+        ("D8", (2,)),
+        ("C3", (2,)),
+        ("D13", (4,)),
+        ("o(3)", (3,)),
+        ("C4", (6,)),
+        ("SO(2)", (2,)),
+        ("O(3)", (3,)),
+        ("C1", (5,)),
+        ("D4", (1, 8, 8)),
+        ("C1", (3, 4, 4)),
+        ("S3", (3,)),
+        ("S3", (6,)),
+        ("c1", (5,)),
+        ("d4", (1, 8, 8)),
+    ],
+)
+def test_actions_fit_the_events(group, shape):
+    assert build_action(group, shape).event_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("group", "shape", "message"),
+    [
+        ("D8", (3,), "vectors of 2 numbers, got events of 3"),
+        ("SO(3)", (4,), "vectors of 3 numbers, got events of 4"),
+        ("C4", (8, 8), "expected events of shape"),
+        ("S5", (6,), "no multiple of 5"),
+        ("S3 x C2", (6,), "got S3 x C2"),
+        ("translations", (6,), "shift the pixels of images"),
+        ("S3", (1, 8, 8), "for images, got S3"),
+    ],
+)
+def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
+    with pytest.raises(ValueError, match=message):
+        build_action(group, shape)
+
+
+@pytest.mark.parametrize(("group", "shape"), [("D8", (1, 8, 8)), ("C4", (1, 8, 6)), ("SO(2)", (1, 8, 8))])
+def test_a_group_that_a_grid_carries_only_partly_needs_a_soft_flow(group, shape):
+    action = build_action(group, shape)
+    assert isinstance(action, OffGridAction)
+    with pytest.raises(ValueError, match="soft=True"):
+        build_flow("image-coupling", action, size={"blocks": 1, "width": 1})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_scores_and_samples(name):
+    preset = PRESETS[name]
+    shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "rotated-mnist": (1, 28, 28)}.get(preset.data, (2,))
+    shape = (3, 32, 32) if preset.data.startswith("cifar") else shape
+    flow = build_flow(preset.flow, build_action(preset.group, shape), size=preset.size)
+    assert flow(torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))).shape == (3,)
+
+
+def test_the_densities_presets_stay_within_their_budget():
+    for name in ("8gaussians", "rings", "rings-radial"):
+        preset = PRESETS[name]
+        flow = build_flow(preset.flow, build_action(preset.group, (2,)), size=preset.size)
+        assert sum(p.numel() for p in flow.parameters()) <= 2000
+
+
+@pytest.mark.parametrize("data", ["8gaussians", "rings", "checkerboard", "digits"])
+def test_known_data_have_a_preset_of_their_own_symmetry(data):
+    preset = preset_for(data)
+    assert preset.data == data and not preset.shortened
+    assert preset.group == load_data(data).symmetry
+
+
+def test_another_family_and_own_files_get_defaults():
+    assert preset_for("8gaussians", flow="radial").flow == "radial"
+    assert preset_for("mine.npy").name == "own"
+    with pytest.raises(ValueError, match="unknown flow 'spline'"):
+        build_flow("spline", build_action("C4", (2,)))
+    assert set(FAMILIES) >= {"residual", "coupling", "radial"}
+    assert preset_for("digits").logit is not None
+    assert preset_for("digits", flow="radial").logit is None  # one scale takes the images as they are
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "scales"),
+    [((8, 8), "C4", 2), ((28, 28), "D4", 3), ((3, 32, 32), "C1", 3), ((7, 7), "C4", 1), ((12, 8), "D2", 2)],
+)
+def test_own_images_get_a_recipe_that_their_grid_carries(shape, group, scales):
+    form = EventFormat("images", shape)
+    preset = own_preset(form, group=group)
+    assert preset.flow == "image-coupling" and preset.size["scales"] == scales and preset.group == group
+    assert preset.settings.optimizer.lr == 3e-4 if shape[-1] >= 28 else 3e-4 < preset.settings.optimizer.lr <= 3e-3
+    flow = build_flow(preset.flow, build_action(group, form.event_shape), size={**preset.size, "width": 1, "blocks": 1})
+    assert flow(torch.randn(2, *form.event_shape)).shape == (2,)
+    assert own_preset(form, group=group, flow="image-residual").size["scales"] == scales
+
+
+def test_own_sets_and_vectors_get_theirs():
+    assert own_preset(EventFormat("sets", (5, 3)), group="S5").flow == "coupling"
+    assert own_preset(EventFormat("sets", (5, 1)), group="S5").flow == "residual"
+    assert own_preset(EventFormat("vectors", (2,)), group="C4").flow == "residual"
+
+
+def test_a_recipe_for_other_data_keeps_to_the_symmetry_of_the_data():
+    from argparse import Namespace
+
+    from pyro_gflows.cli.recipes import recipe
+
+    options = dict.fromkeys(["group", "flow", "augment", "steps", "batch_size", "lr", "more_steps"])
+    arguments = Namespace(preset="rings", variational=False, seed=0, **options)
+    chosen = recipe(arguments, load_data("checkerboard"))
+    assert (chosen.name, chosen.group, chosen.data) == ("rings", "C2", "checkerboard")
+    arguments.preset, arguments.lr = "digits-image-coupling", 0.5
+    chosen = recipe(arguments, load_data("checkerboard"))
+    assert chosen.logit is None  # there are no gray levels
+    assert chosen.settings.optimizer.lr == 0.5 and chosen.settings.optimizer.clip_norm == 50.0
+
+
+def test_the_demo_is_labeled_as_shortened_and_pairs_every_flow_with_its_plain_twin():
+    assert all(preset.shortened and preset.name.endswith("-short") for preset in DEMO)
+    for preset in DEMO:
+        assert preset.settings.steps < PRESETS[preset_for(preset.data, flow=preset.flow).name].settings.steps
+        twins = {other.group for other in DEMO if (other.data, other.flow) == (preset.data, preset.flow)}
+        assert "C1" in twins and len(twins) > 1
