@@ -74,9 +74,12 @@ fill_venv() {
 }
 
 ready_venv() {
-    if [ -n "${PYTHON:-}" ] && [ -e .venv ] && [ "$(interpreter "$PYTHON")" != "$(interpreter .venv/bin/python)" ]; then
-        say "removing the .venv of another Python than $PYTHON"
-        rm -rf .venv
+    if [ -n "${PYTHON:-}" ] && [ -e .venv ]; then
+        python=$(find_python) || return 1
+        if [ "$(interpreter "$python")" != "$(interpreter .venv/bin/python)" ]; then
+            say "removing the .venv of another Python than $python"
+            rm -rf .venv
+        fi
     fi
     wanted=$(cat setup.py requirements/tested.txt scripts/environment.sh | cksum)
     if [ "$(cat .venv/ready 2>/dev/null)" = "$wanted" ] && torch_folder .venv/bin/python >/dev/null; then
