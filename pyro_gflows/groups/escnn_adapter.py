@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import io
 import sys
+import threading
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.irreps import evaluate_irrep
+from pyro_gflows.groups.wigner import wigner_d_matrix
 from pyro_gflows.numerics.blocks import block_diagonal
 
 __all__ = [
@@ -29,30 +30,30 @@ __all__ = [
     "ring_harmonics",
 ]
 
-ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11 lie-learn==0.0.2"
+ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11"
 
-_COMPILED = "lie_learn.representations.SO3.irrep_bases"
+_WIGNER_D = "lie_learn.representations.SO3.wigner_d"  # all that escnn imports of lie_learn, in one of its files
+_importing = threading.RLock()
 
 
 @functools.cache
 def escnn_group() -> types.ModuleType:
     """The module ``escnn.group``, imported at the first call.
 
-    escnn needs only ``wigner_D_matrix`` of lie_learn, in the one basis that needs no change of basis. The compiled
-    module beside it is built for numpy 1; where that cannot load, a stand-in takes its place. Warnings of the import
-    (py3nj missing, which escnn itself treats as optional) stay inside.
+    escnn asks the package lie_learn for Wigner's D matrix alone, which this package computes: a stand-in for that one
+    module of lie_learn is there while escnn is imported, so that lie_learn need not be installed. A lie_learn of the
+    user's own is neither imported nor changed, and after this call ``import escnn`` works anywhere in the program.
+    Warnings of the import (py3nj missing, which escnn itself treats as optional) stay inside.
 
     Raises:
-        ImportError: escnn or lie_learn is not installed (says the command), or its folder is not writable at first use.
+        ImportError: escnn is not installed (says the command), or its folder is not writable at first use.
 
     >>> escnn_group().cyclic_group(4).name
     'C4'
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _stand_in_for_lie_learn():
         warnings.simplefilter("ignore")
         try:
-            importlib.import_module("lie_learn")
-            _stand_in_where_needed()
             return importlib.import_module("escnn.group")
         except ImportError as error:
             raise ImportError(f"this needs escnn, which could not be imported ({error}): {ESCNN_INSTALL}") from error
@@ -61,19 +62,25 @@ def escnn_group() -> types.ModuleType:
             raise ImportError(f"import escnn once as a user who may write to its folder: {error}") from error
 
 
-def _stand_in_where_needed() -> None:
-    try:
-        # numpy writes its advice about modules built for numpy 1 to stderr itself, past the warnings filters.
-        with contextlib.redirect_stderr(io.StringIO()):
-            importlib.import_module(_COMPILED)
-    except Exception:  # which error a mismatched binary raises depends on numpy's version
-        stand_in = types.ModuleType(_COMPILED)
-        stand_in.__dict__["change_of_basis_matrix"] = _unavailable
-        sys.modules[_COMPILED] = stand_in
+@contextlib.contextmanager
+def _stand_in_for_lie_learn() -> Iterator[None]:
+    """Let ``from lie_learn.representations.SO3.wigner_d import wigner_D_matrix`` find the function of this package.
 
-
-def _unavailable(*args: Any, **kwargs: Any) -> None:
-    raise ImportError(f"{_COMPILED} is built for another numpy; build lie_learn from source for this one")
+    Python looks for the full name among the imported modules first, so the packages above it are not touched.
+    """
+    stand_in = types.ModuleType(_WIGNER_D)
+    stand_in.__dict__["wigner_D_matrix"] = wigner_d_matrix
+    with _importing:
+        absent = object()
+        kept: Any = sys.modules.get(_WIGNER_D, absent)
+        sys.modules[_WIGNER_D] = stand_in
+        try:
+            yield
+        finally:
+            if kept is absent:
+                del sys.modules[_WIGNER_D]
+            else:
+                sys.modules[_WIGNER_D] = kept
 
 
 @dataclass(frozen=True)
