@@ -80,7 +80,7 @@ class EquivariantLinear(KernelLayer):
             self.register_parameter("bias", None)
 
     def blocks(self) -> list[Tensor]:
-        """The map on each isotypic component, as real matrices ``(m_out d, m_in d)`` for m copies of an irrep of size d."""
+        """The map on each isotypic component (m copies of an irrep of size d): real matrices ``(m_out d, m_in d)``."""
         out = []
         for weight, commutant, mask in zip(self.weights, self.commutants, self.masks, strict=True):
             kept = mask(weight)
