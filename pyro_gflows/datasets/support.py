@@ -50,7 +50,7 @@ def warn_off_support(x: Tensor, action: Action) -> None:
     circles = full_circles(x, action)
     if circles:
         warnings.warn(
-            f"the data look like angles: {circles}. The flow is a density on a line, whose two ends are not the same "
+            f"the data seem to be angles: {circles}. The flow is a density on a line, whose two ends are not the same "
             "point: cut the circle where there are few data, or describe each angle by (r cos, r sin) with a radius r "
             "that varies",
             stacklevel=6,

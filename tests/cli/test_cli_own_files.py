@@ -119,8 +119,9 @@ def test_counts_are_warned_of(tmp_path, capsys, recwarn):
     assert "the same few values come again and again" in error_of(capsys)
 
 
-# what an error of the command line never says: calls, keywords, and names of the library
-PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(sorted(pyro_gflows.__all__)))
+# an error of the command line names no calls, keywords or names of the library, but fit, load and save are English words
+NAMES = sorted(name for name in pyro_gflows.__all__ if not (name.isalpha() and name.islower()))
+PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(NAMES))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(sorte
         (gray(60, 4, 4), ["--levels", "4"], "at most 4 gray levels"),
         (RANDOM.normal(size=(60, 2)), ["--key", "x"], "only .npz files have keys"),
         (gray(60, 6, 4), ["--group", "C4"], "take --group C2"),
-        (gray(60, 4, 4), ["--group", "C8"], "take --group C4, which it can, or --flow image-soft"),
+        (gray(60, 4, 4), ["--group", "C8"], "take --group C4, which does, or --flow image-soft"),
         (gray(60, 4, 4), ["--group", "SO(3)"], "for images, got SO(3)"),
         (gray(60, 4, 4, 3), ["--group", "S3"], "for images, got S3"),
         (gray(60, 4, 4), ["--flow", "radial"], "it is for vectors; choose --flow coupling"),

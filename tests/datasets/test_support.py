@@ -122,7 +122,7 @@ def test_angles_are_recognized(low, dtype):
     straddling = (0.15 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)) % 1
     action = VectorAction.trivial("C1", copies=2)
     for x in (share, straddling):
-        with pytest.warns(UserWarning, match="look like angles: entries 0, 1 are spread over"):
+        with pytest.warns(UserWarning, match="seem to be angles: entries 0, 1 are spread over"):
             look(low + turn * x, action)
     # where nothing happens at the cut, a line is as good as a circle
     look(low + turn * (0.5 + 0.05 * (straddling - 0.5)), action)
