@@ -1,9 +1,9 @@
 """Normalizing flows for Pyro whose densities are exactly invariant under a symmetry group.
 
-If data or a posterior have a symmetry, such as rotations of an image or permutations of the components of a mixture, a
-flow with the same symmetry needs fewer parameters and less training, and it is exactly symmetric at any weights. It is
-built from three parts: an *action*, which states how the group acts on an event, an invariant *base* distribution, and
-equivariant *transforms*. A bijection that commutes with the group maps an invariant base to an invariant density.
+Many data and posteriors have a symmetry: rotations of an image, for example, or permutations of the components of a
+mixture. A flow of this package need not learn the symmetry, since it has it exactly at any weights. It is built from
+three parts: an *action*, which states how the group acts on an event, an invariant *base* distribution, and equivariant
+*transforms*. A bijection that commutes with the group maps an invariant base to an invariant density.
 
 Source:
     Bose, Brubaker and Kobyzev, Equivariant Finite Normalizing Flows, arXiv 2110.08649.

@@ -128,7 +128,7 @@ def _read_numpy(path: Path, key: str | None) -> np.ndarray:
             if not names:
                 raise ValueError("it holds no array")
             if key is None and len(names) > 1:
-                raise ValueError(f"it holds the arrays {names}: choose one by its key (on the command line: --key NAME)")
+                raise ValueError(f"it holds the arrays {names}: name one as the key (on the command line: --key NAME)")
             if key is not None and key not in names:
                 raise ValueError(f"it holds the arrays {names}, not {key!r}; the key is one of these names")
             return np.asarray(stored[key or names[0]])

@@ -119,7 +119,7 @@ def test_counts_are_warned_of(tmp_path, capsys, recwarn):
     assert "the same few values come again and again" in error_of(capsys)
 
 
-# an error of the command line names no calls, keywords or names of the library, but fit, load and save are English words
+# an error of the command line has no calls, keywords or names of the library; fit, load and save are English words too
 NAMES = sorted(name for name in pyro_gflows.__all__ if not (name.isalpha() and name.islower()))
 PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(NAMES))
 
