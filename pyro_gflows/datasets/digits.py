@@ -10,10 +10,9 @@ from pyro_gflows.datasets.splits import Splits, stratified_rows
 
 __all__ = ["DIGITS_SCALING", "digits"]
 
-# The center and the gain are the rounded mean and inverse standard deviation of the set, so that a standard normal base
-# starts near the data.
+#: The map from the 17 gray levels of the digits to real values, and back. The center and the gain are the rounded mean
+#: and inverse standard deviation of the set, so that a standard normal base starts near the data.
 DIGITS_SCALING = GrayLevels(levels=17, center=0.32, gain=2.8)
-"""The map from the 17 gray levels of :func:`digits` to real values, and back."""
 
 
 def _images_and_labels() -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EventFormat", "EventKind", "GrayScale"]
 
+#: The kinds of events that are read from a file.
 EventKind = Literal["vectors", "sets", "images"]
 
 

@@ -16,8 +16,8 @@ from pyro_gflows.datasets.idx import read_idx
 
 __all__ = ["FOLDER_VARIABLE", "RawImages", "image_set"]
 
+#: The environment variable that names the folder with the files of MNIST and CIFAR-10.
 FOLDER_VARIABLE = "PYRO_GFLOWS_DATA"
-"""The environment variable that names the folder with the files of MNIST and CIFAR-10."""
 
 _SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 _OPENML = {"mnist": ("mnist_784", 60_000), "cifar10": ("CIFAR_10", 50_000)}

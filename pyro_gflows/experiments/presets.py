@@ -144,8 +144,8 @@ DEMO: Sequence[Preset] = [
     _shortened(_FULL["digits-image-residual"], "C1", steps=200, size={**_RESIDUAL, "width": 10}, augment="C4"),
 ]
 
+#: The presets of the command line and of the benchmarks, by name.
 PRESETS: Mapping[str, Preset] = {**_FULL, **{preset.name: preset for preset in DEMO}}
-"""The presets by name, for the command line and for ``run``."""
 
 
 def preset_for(data: str, *, flow: str | None = None) -> Preset:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 __all__ = ["LogDensity", "on_full_plates"]
 
+#: A function from events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``.
 LogDensity = Callable[[Tensor], Tensor]
-"""A function from events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``."""
 
 
 def on_full_plates(log_density: LogDensity) -> LogDensity:

@@ -170,8 +170,8 @@ class Checkerboard(Density):
         return 2 * (torch.stack([column, row], dim=-1) + within) - 4
 
 
+#: The exact densities on the plane, by name.
 DENSITIES: dict[str, Density] = {d.name: d for d in (EightGaussians(), Rings(), Checkerboard())}
-"""The densities that :func:`density` knows by name."""
 
 
 def density(name: str) -> Density:
