@@ -157,5 +157,5 @@ def test_sites_of_the_guide_in_a_minibatch_have_no_log_joint():
             pyro.sample("x", dist.Normal(own + means.sum(-1), 1.0), obs=X[rows])
 
     guide = guide_of(local, check="skip")
-    with pytest.raises(ValueError, match="site 'own' stands in a minibatch of plate 'data'"):
+    with pytest.raises(ValueError, match="site 'own' is inside a minibatch of plate 'data'"):
         guide.log_density()
