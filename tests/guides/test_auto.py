@@ -264,7 +264,7 @@ def test_minibatches_are_held_fixed_by_the_check():
                 args=(factor_data(),),
             ),
             ValueError,
-            "site 'noise': expected a value with 3 components, as in its action .*, got 1",
+            r"site 'noise': expected 2 components, as in its action VectorAction\(C2 .*, but the model's value has 1",
         ),
         (
             lambda: AutoGFlow(

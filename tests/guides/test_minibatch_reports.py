@@ -64,7 +64,7 @@ def guide_of(model, *args, **options):
     return AutoGFlow(model, PAIR, args=args, **options)
 
 
-@pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
+@pytest.mark.filterwarnings("ignore:the model does not run inside one additional plate")
 @pytest.mark.parametrize("batch", [2, 3, 6])
 @pytest.mark.parametrize("model", [one_plate, two_plates, a_loop, not_batched])
 @pytest.mark.long
