@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import math
 import os
@@ -33,6 +34,7 @@ from pyro_gflows import (
     GMonotone,
     ImageAction,
     InvariantNormal,
+    LinearAction,
     g_residual,
 )
 from pyro_gflows.datasets import load_data
@@ -47,8 +49,8 @@ GROUP, BLOCKS, WIDTH, STEPS = "C4", 8, 4, 300
 Layer = Callable[[ImageAction], EquivariantTransform]
 
 
-def residual(make: Callable[[ImageAction], nn.Module]) -> Layer:
-    return lambda action: g_residual(action, branch=make(action))
+def residual(make: Callable[[LinearAction], nn.Module]) -> Layer:
+    return lambda action: g_residual(action, branch=make)
 
 
 def network(**changes: Any) -> Layer:
@@ -83,7 +85,7 @@ VARIANTS: dict[str, Layer] = {
     "splines, 8 fields": network(width=8),
     "splines, bound split by field, 8 fields": network(width=8, units="field"),
     "splines, depth 2, estimated log-det": lambda action: g_residual(
-        action, branch=LipschitzNetwork(action, width=WIDTH, depth=2), log_det=RouletteLogDet()
+        action, branch=functools.partial(LipschitzNetwork, width=WIDTH, depth=2), log_det=RouletteLogDet()
     ),
     "sorted pairs": network(activation="sorted_pairs"),
 }

@@ -10,6 +10,7 @@ are random, all of one sign (the smoothest kernels, for which zero padding loses
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def short_fit(group: str, *, steps: int) -> EquivariantFlow:
     parts = [
         part
         for _ in range(3)
-        for part in (GActNorm(action), g_residual(action, branch=LipschitzNetwork(action, width=4)))
+        for part in (GActNorm(action), g_residual(action, branch=functools.partial(LipschitzNetwork, width=4)))
     ]
     flow = EquivariantFlow(InvariantNormal(action), [*parts, GActNorm(action)])
     settings = FitSettings(steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0))

@@ -15,6 +15,7 @@ from pyro_gflows.actions.image_decomposition import decompose_image
 from pyro_gflows.actions.image_fields import grid_size, image_fields
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.names import parse_group
@@ -27,6 +28,7 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["ImageAction"]
 
 
+@renamed_arguments(channels="copies")
 @registered
 class ImageAction(LinearAction):
     r"""A group moving the pixels of images (C, H, W), exactly, and the channels of each field with them.
@@ -38,18 +40,18 @@ class ImageAction(LinearAction):
     Args:
         group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`WallpaperGroup`, as
             :meth:`translations` makes it.
-        channels: the number of fields (1, or as many as ``fields`` lists): C is the sum of their sizes, so
-            ``fields="regular"`` gives C = channels * |G|.
+        copies: The number of fields (1, or as many as ``fields`` lists). C is the sum of their sizes: it is ``copies``
+            for scalar ("trivial") fields, and ``copies * |G|`` for ``fields="regular"``.
         size: H = W, or (H, W).
         fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field; on
             a periodic grid they are representations of the point group, since shifts leave channels as they are.
 
     Raises:
         TypeError: ``fields`` is none of these.
-        ValueError: the grid cannot carry the group, or the fields are of another group or not ``channels`` in number.
+        ValueError: the grid cannot carry the group, or the fields are of another group or not ``copies`` in number.
 
     Example:
-        >>> action = ImageAction("D4", channels=3, size=32)
+        >>> action = ImageAction("D4", copies=3, size=32)
         >>> action
         ImageAction(D4 on 3 x 32 x 32: 3 x trivial)
         >>> ImageAction("C4", size=2).act(torch.tensor(1), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
@@ -61,7 +63,7 @@ class ImageAction(LinearAction):
     def __init__(
         self,
         group: Group | str,
-        channels: int | None = None,
+        copies: int | None = None,
         *,
         size: int | Sequence[int],
         fields: str | Representation | Sequence[Representation] = "trivial",
@@ -70,13 +72,14 @@ class ImageAction(LinearAction):
         self.height, self.width = grid_size(size)
         pixels_of(parsed, parsed.generators(), (self.height, self.width))  # refuses another grid
         self.group = require_enumerable(parsed, "an image action")
-        self.fields = image_fields(self.group, channels, fields)
+        self.fields = image_fields(self.group, copies, fields)
         self.event_shape = torch.Size([sum(field.size for field in self.fields), self.height, self.width])
 
     @classmethod
+    @renamed_arguments(channels="copies")
     def translations(
         cls,
-        channels: int = 1,
+        copies: int = 1,
         *,
         size: int | Sequence[int],
         step: int = 1,
@@ -86,7 +89,7 @@ class ImageAction(LinearAction):
         """All shifts of a periodic grid by multiples of ``step`` pixels, together with a point group about its center.
 
         Args:
-            channels: the number of fields.
+            copies: The number of fields.
             size: H = W, or (H, W).
             step: shifts are by multiples of this number of pixels.
             point_group: none (C1), C2, D1 or D2; on square grids also C4 and D4.
@@ -102,7 +105,7 @@ class ImageAction(LinearAction):
         point = parse_group(point_group)
         plain = isinstance(point, EnumerableGroup) and point.order == 1
         group = TranslationGroup(height, width, step) if plain else WallpaperGroup(height, width, step, point)
-        return cls(group, channels, size=(height, width), fields=fields)
+        return cls(group, copies, size=(height, width), fields=fields)
 
     # -- the grid and the channels ------------------------------------------------------------------------------------
     @property
@@ -176,11 +179,11 @@ class ImageAction(LinearAction):
         pixels = pixel_sources(self.group, elements, table, (self.height, self.width))
         point = self._point(elements)
         if self.is_permutation:
-            moved = gather_pixels(x.flatten(-2), rows_at(self._table("channels", x.device), point), pixels)
+            image = gather_pixels(x.flatten(-2), rows_at(self._table("channels", x.device), point), pixels)
         else:
-            turned = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
-            moved = rows_at(self._table(x.dtype, x.device), point) @ turned
-        return moved.unflatten(-1, (self.height, self.width))
+            pixels_of_x = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
+            image = rows_at(self._table(x.dtype, x.device), point) @ pixels_of_x
+        return image.unflatten(-1, (self.height, self.width))
 
     def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
         if not isinstance(group, WallpaperGroup):

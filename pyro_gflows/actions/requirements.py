@@ -21,7 +21,7 @@ def require_exact(action: Any) -> None:
     if isinstance(action, Action) and action.exact_subgroup is not action:
         raise ValueError(
             f"{action} interpolates between pixels, so nothing is exactly invariant under it: either take "
-            "g_coupling_image_flow(action, soft=True), whose networks carry the group, or the part that the grid "
+            "g_soft_coupling_image_flow(action), whose networks carry the group, or the part that the grid "
             f"carries, action.exact_subgroup = {action.exact_subgroup}"
         )
 

@@ -14,6 +14,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.datasets.image_sets import RawImages, image_set
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, stratified_rows
+from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 
 __all__ = ["IMAGE_SETS", "ImageSet", "rotate_images"]
 
@@ -22,6 +23,8 @@ _ROTATED_SIZES = (10_000, 2_000, 50_000)
 _VALIDATION_SHARE = 0.1
 
 
+@renamed_attributes(turned="rotated")
+@renamed_arguments(turned="rotated")
 @dataclass(frozen=True)
 class ImageSet:
     """A named set of images.
@@ -30,13 +33,13 @@ class ImageSet:
         source: "mnist" or "cifar10", where the images come from.
         scaling: how bytes become real numbers.
         symmetry: the group that the set has, or None.
-        turned: "no"; "any angle", bilinear, about the center; or "group", a random element of ``symmetry``.
+        rotated: "no"; "any angle", bilinear, about the center; or "group", a random element of ``symmetry``.
     """
 
     source: str
     scaling: GrayLevels
     symmetry: str | None = None
-    turned: str = "no"
+    rotated: str = "no"
 
     def load(self, *, seed: int = 0, folder: str | Path | None = None) -> Splits:
         """Dequantized images in the default dtype; the same seed gives the same ones. The split does not depend on it.
@@ -54,7 +57,7 @@ class ImageSet:
 
     def _split(self, raw: RawImages) -> list[Tensor]:
         total = len(raw.train) + len(raw.test)
-        if self.turned == "any angle" and total >= sum(_ROTATED_SIZES):
+        if self.rotated == "any angle" and total >= sum(_ROTATED_SIZES):
             images, labels = torch.cat([raw.train, raw.test]), torch.cat([raw.train_labels, raw.test_labels])
             shares = [size / total for size in _ROTATED_SIZES]
             dealt = stratified_rows(labels, parts=[*shares, 1 - sum(shares)])
@@ -63,10 +66,10 @@ class ImageSet:
         return [raw.train[train], raw.train[validation], raw.test]
 
     def _turn(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self.turned == "any angle":
+        if self.rotated == "any angle":
             angles = 2 * math.pi * torch.rand(len(images), generator=generator)
             return rotate_images(images.float(), angles).round()
-        if self.turned == "group" and self.symmetry is not None:
+        if self.rotated == "group" and self.symmetry is not None:
             action = ImageAction(self.symmetry, images.shape[1], size=tuple(images.shape[-2:]))
             return action.act_each(action.sample((len(images),), generator), images.float())
         return images
@@ -97,7 +100,7 @@ _CIFAR = GrayLevels(levels=256, center=0.47, gain=4.0)
 
 IMAGE_SETS: dict[str, ImageSet] = {
     "mnist": ImageSet("mnist", _MNIST),
-    "rotated-mnist": ImageSet("mnist", _MNIST, symmetry="C4", turned="any angle"),
+    "rotated-mnist": ImageSet("mnist", _MNIST, symmetry="C4", rotated="any angle"),
     "cifar10": ImageSet("cifar10", _CIFAR),
-    "cifar10-rot": ImageSet("cifar10", _CIFAR, symmetry="C4", turned="group"),
+    "cifar10-rot": ImageSet("cifar10", _CIFAR, symmetry="C4", rotated="group"),
 }

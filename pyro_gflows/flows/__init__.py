@@ -4,7 +4,7 @@ from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequant
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import FAMILIES
-from pyro_gflows.flows.image_coupling import g_coupling_image_flow
+from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 
@@ -18,4 +18,5 @@ __all__ = [
     "g_coupling_image_flow",
     "g_dequantizer",
     "g_residual_image_flow",
+    "g_soft_coupling_image_flow",
 ]

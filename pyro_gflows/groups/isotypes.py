@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.precision import full_precision
@@ -47,6 +48,7 @@ class Summands:
         return self.make_rows()
 
 
+@renamed_attributes(changed="in_basis")
 @dataclass(frozen=True, eq=False)
 class Isotype:
     r"""One irreducible representation V, and where it sits in the event.
@@ -170,7 +172,7 @@ class Isotype:
         out = torch.zeros_like(flat).index_copy(-1, torch.cat(places), torch.cat(moved, -1))
         return out.unflatten(-1, self.event_shape)
 
-    def changed(self, change: Tensor) -> Isotype:
+    def in_basis(self, change: Tensor) -> Isotype:
         """The same component in another basis of V, ``change @ basis`` for each copy; the irrep is still the old V."""
         summands = tuple(
             replace(group, make_rows=functools.partial(torch.matmul, change, group.rows)) for group in self.summands

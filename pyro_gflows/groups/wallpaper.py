@@ -23,7 +23,7 @@ def _grid_matrices(group: Group, height: int, width: int) -> Tensor:
     if not isinstance(group, PlanarGroup) or bool((group.plane() % 1 != 0).any()):
         raise ValueError(
             f"a pixel grid cannot carry {group} exactly; it can carry {_EXACT}; for the other turns of the plane there "
-            f"is OffGridAction({group.name!r}, size={max(height, width)}), and flows of it with soft=True"
+            f"is OffGridAction({group.name!r}, size={max(height, width)}), and flows of it g_soft_coupling_image_flow"
         )
     matrices = group.plane().long()
     if height != width and bool(matrices[:, 0, 1].any()):

@@ -253,8 +253,8 @@ class AutoGFlow(AutoContinuous):
         chosen = latent if sites is None else list(sites)
         if unknown := [name for name in chosen if name not in latent]:
             raise ValueError(f"expected sites among {latent}, got {unknown}")
-        if moved := [name for name in chosen if self.action.moves(name)]:
-            fixed = [name for name in latent if not self.action.moves(name)]
+        if moved := [name for name in chosen if self.action.acts_on(name)]:
+            fixed = [name for name in latent if not self.action.acts_on(name)]
             raise ValueError(
                 f"under {self.action.group} the posterior of {moved} is the same for all images of a value, so a "
                 "median or quantile says nothing of one of them; ask for those of guide.orbit_representative(samples)"
