@@ -131,6 +131,7 @@ def _branch(action: LinearAction, width: int) -> Contraction:
         return lipschitz_branch(action, bound=_BOUND) if small else _radial(action)
     if len(action.decomposition) == 1:
         return lipschitz_branch(action, bound=_BOUND)
+    assert isinstance(action, VectorAction)
     allowed = 2 * (3 * width * action.numel + width**2)
     count = min(_BRANCH_WIDTH, allowed // (2 * maps_between(action, action)))
     return LipschitzNetwork(action, width=count, bound=_BOUND) if count else _radial(action)

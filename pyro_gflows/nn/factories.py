@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -16,15 +16,6 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["Keywords", "Made", "MadeInTurn", "from_keywords", "network_from", "takes_factories"]
 
 _M = TypeVar("_M", bound=nn.Module)
-
-
-@runtime_checkable
-class _Fitted(Protocol):
-    """A module that knows the actions that it is made for."""
-
-    def require(self, *actions: LinearAction) -> Any:
-        """The module itself; ValueError unless it is made for these actions."""
-        ...
 
 
 @registered
@@ -57,8 +48,10 @@ class Made(Generic[_M]):
 
     def __call__(self, *actions: LinearAction) -> _M:
         """The module, if it is made for these actions."""
-        if isinstance(self.module, _Fitted):
-            self.module.require(*actions)
+        # a transformer knows the action that it is made for; most modules do not
+        require: Any = getattr(self.module, "require", None)
+        if require is not None:
+            require(*actions)
         return self.module
 
 
