@@ -1,4 +1,23 @@
-"""Training of a flow: the objective says what is minimized, the loop does the rest."""
+"""Fitting a flow to data, or to a density that is known up to a constant.
+
+Fitting:
+    fit, fit_energy, FitSettings, FitResult, FitDiverged
+
+Settings:
+    Adam, TorchOptimizer, OneCycle, Constant, Ramp, Validation
+
+Data:
+    random_elements, OwnDraws
+
+Losses:
+    reverse_kl_loss, ForwardKL, AlphaMixing
+
+Your own training:
+    Objective, Likelihood, Energy, Mixing, Schedule, OptimizerSettings, StatefulSampler
+
+Types of arguments:
+    Sampler, Augmentation, Callback
+"""
 
 from pyro_gflows.training.augmentation import Augmentation, random_elements
 from pyro_gflows.training.batches import Sampler, StatefulSampler

@@ -56,6 +56,11 @@ class Energy(Objective):
         self._annealing, self._mixing = annealing, mixing
 
     def loss(self, step: int) -> Tensor:
+        """Returns the loss of fresh draws, in nats per event.
+
+        Args:
+            step: The number of steps that are already done.
+        """
         done = step / self._settings.steps
         beta = 1.0 if self._annealing is None else self._annealing(done)
         share = 0.0 if self._mixing is None else self._mixing.weight(done)
@@ -69,9 +74,15 @@ class Energy(Objective):
             return (1 - share) * loss + share * self._mixing.loss(distribution, self._log_density, draws)
 
     def remedy(self, lr: float, clip_norm: float | None) -> str:
+        """Returns advice about a run that has diverged.
+
+        Args:
+            lr: The learning rate of the run.
+            clip_norm: The norm to which gradients are clipped, or None.
+        """
         return (
-            f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), begin at a higher "
-            "temperature (annealing=Ramp(start=0.1)), or look for NaN in the log-density; if it is -inf at some draws "
-            "(hard edges), the reverse divergence is infinite, and fit(flow, OwnDraws(flow, log_density)) fits the "
-            "forward one"
+            f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), start at a higher "
+            "temperature (annealing=Ramp(start=0.1)), or search for NaN in the log-density; if it is -inf at some "
+            "draws (hard edges), the reverse divergence is infinite: minimize the forward divergence by fit(flow, "
+            "OwnDraws(flow, log_density))"
         )

@@ -75,7 +75,7 @@ class Likelihood(Objective):
         self.flow = flow
         self._settings = settings
         self._augment = augment
-        self._anew = initialize
+        self._sets_all = initialize
         self._validation = validation
         self._data = data
         self._batches = self._new_batches()
@@ -88,12 +88,21 @@ class Likelihood(Objective):
             self._model, self._guide = flow.model, flow.guide
 
     def initialize(self) -> None:
+        """Checks the data, and sets data-dependent layers from the first batch."""
         self._warn_of_data()
-        first = self._next()  # also where nothing is to be set, so that the steps see the same batches
-        with contextlib.nullcontext() if self._anew else leaving_alone_what_is_set(self.flow):
+        first = self._next()  # also if no layer is to be set, so that the steps use the same batches
+        with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
     def loss(self, step: int) -> Tensor:
+        """Returns the mean negative log-density of the next batch, in nats per event.
+
+        Args:
+            step: The number of steps that are already done.
+
+        Raises:
+            FitDiverged: The batch has NaN or infinite components.
+        """
         x = self._next()
         if not x.isfinite().all():
             raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
@@ -105,24 +114,50 @@ class Likelihood(Objective):
         return loss
 
     def divergence(self, first: float, smooth: float) -> str:
+        """Returns the reason why the loss counts as diverged: it has risen by more than 10 nats per dimension.
+
+        Args:
+            first: The loss of the first step.
+            smooth: The moving average of the losses so far.
+        """
         if smooth > first + _NATS_PER_DIMENSION * self.flow.action.numel:
             return f"the loss rose from {first:.4g} to {smooth:.4g}"
         return ""
 
     def remedy(self, lr: float, clip_norm: float | None) -> str:
+        """Returns advice about a run that has diverged.
+
+        Args:
+            lr: The learning rate of the run.
+            clip_norm: The norm to which gradients are clipped, or None.
+        """
         return (
             f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), or scale the data to "
             "unit standard deviation (and pass initialize=True, so that the flow starts from their new scale)"
         )
 
     def state(self) -> dict[str, Tensor]:
+        """Returns the position in the data and a few rows of the first batch, for checkpoints."""
         return {**self._batches.state(), "first_batch": self._first}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """Restores the position in the data.
+
+        Args:
+            state: The tensors of :meth:`state`, by name.
+        """
         self._first = state.get("first_batch", self._first)
         self._batches.restore(state)
 
     def check_same(self, state: dict[str, Tensor]) -> None:
+        """Checks that an earlier run had the same first batch.
+
+        Args:
+            state: The tensors of :meth:`state` from the earlier run, by name.
+
+        Raises:
+            ValueError: The first batch differs.
+        """
         stored = state.get("first_batch", torch.empty(0))
         sampler = self._data
         if not len(stored) or (callable(sampler) and isinstance(sampler, StatefulSampler)):
