@@ -41,12 +41,12 @@ _FEW_STARTS = 8  # for a model that runs once for each start
 
 
 class AutoGFlow(AutoContinuous):
-    r"""An automatic guide for continuous latent sites whose posterior is exactly invariant under a symmetry group.
+    r"""An automatic guide, set up eagerly at construction, with an exactly invariant posterior under a symmetry group.
 
-    Unlike Pyro's own automatic guides, AutoGFlow sets up eagerly: it runs the model once at construction, not at the
-    first call. So the constructor needs the model's arguments (``args=`` and ``kwargs=``), all parameters exist before
-    the first step and can be given to an optimizer or loaded, the shapes of the latent sites are fixed from then on,
-    and mistakes are reported at once: the constructor checks that the group commutes with the map from unconstrained
+    Unlike Pyro's own automatic guides, AutoGFlow runs the model at construction, not at the first call. This has four
+    consequences. The constructor needs the model's arguments (``args=`` and ``kwargs=``). All parameters exist before
+    the first step and can be passed to an optimizer or loaded. The shapes of the latent sites are fixed from then on.
+    And mistakes are reported at once: the constructor checks that the group commutes with the map from unconstrained
     space to each site's support, and that the model's log-joint is invariant at a few random points. Call
     ``pyro.set_rng_seed`` and ``pyro.clear_param_store`` before constructing the guide.
 

@@ -59,7 +59,7 @@ def fit(
     that was initialized, trained or loaded keeps its weights. All randomness comes from the seed in the settings; the
     global random state and Pyro's parameter store stay unchanged. ``torch.autocast`` is switched off during the fit.
 
-    With a ``folder``, a checkpoint is written in regular intervals. A run that was killed and resumed ends in exactly
+    With a ``folder``, a checkpoint is written at regular intervals. A run that was killed and resumed ends in exactly
     the same weights as an unbroken run, on the CPU and with the same number of threads. Ctrl-C finishes the current
     step, writes a checkpoint and raises ``KeyboardInterrupt``.
 
@@ -80,8 +80,9 @@ def fit(
         settings: Steps, batch size, seed, optimizer, schedule and more; by default ``FitSettings()``.
         validation: Validation events, for early stopping and the reported NLL, or None.
         augment: A function ``augment(x, generator)`` that is applied to every batch, or None.
-        dequantize: A dequantizer for images, which is trained together with the flow, in place, and replaces the noise
-            of the data. The loss is then the bound on -log P(levels) in nats, as in :class:`DequantizedFlow`.
+        dequantize: A dequantizer for images, which is trained together with the flow, in place. It replaces the noise
+            of the data, which then only sets the scales of the flow at the start. The loss is then the bound on
+            -log P(levels) in nats, as in :class:`DequantizedFlow`.
         initialize: Whether the first batch also sets data-dependent layers that are set already, as
             ``flow.initialize`` does; use it to start a flow again on data of another scale. Layers with a frozen
             parameter keep their weights. A resumed run ignores it.

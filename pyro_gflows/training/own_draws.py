@@ -23,7 +23,7 @@ class OwnDraws:
     the target p, using only the unnormalized log p. In contrast to :func:`fit_energy`, log p need not be differentiable
     and may be -inf, so targets with hard edges are allowed, for which the reverse divergence is infinite.
 
-    In regular intervals a pool of events is drawn from the current flow. Each batch is drawn from the pool with the
+    At regular intervals a pool of events is drawn from the current flow. Each batch is drawn from the pool with the
     importance weights
 
     .. math:: w \propto (p / q)^\beta

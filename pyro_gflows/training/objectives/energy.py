@@ -19,7 +19,7 @@ class Energy(Objective):
     r"""The reverse divergence from a density that is known up to a constant, optionally mixed with a second loss.
 
     :func:`fit_energy` minimizes it. The loss is :math:`E_q[\log q(x) - \beta \log p(x)]` for the trained density q and
-    the unnormalized target p, plus a share of the second loss.
+    the unnormalized target p. With a second loss of share w, it is (1 - w) times this plus w times the second loss.
 
     Args:
         target: The trained density together with its module.
