@@ -8,6 +8,7 @@ stopped and started at will. The table in ``results/funnel.md`` is made anew aft
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,8 +49,8 @@ def effects_given_scale(action: VectorAction) -> list[EquivariantTransform]:
     """The effects are scaled as v says; v, which the group leaves alone, by one constant."""
     split = CoordinateSplit(action, [[0], list(range(1, action.numel))])
     # log-scales up to v / 2 = 5 or 6, which the usual cap of 3 would bend
-    transformer = IrrepScale(split.parts[1], max_log_scale=30.0)
-    return [GCoupling(split, moved=1, transformer=transformer, width=8), GActNorm(action)]
+    scale = functools.partial(IrrepScale, max_log_scale=30.0)
+    return [GCoupling(action, split=split, transformer=scale, width=8), GActNorm(action)]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds."""
 
+from pyro_gflows.deprecation import moved_names
 from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conditional_branch import BranchGiven, ConditionalBranch
-from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
+from pyro_gflows.nn.conditioners import Conditioner, conditioner
 from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
+from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
@@ -54,6 +56,8 @@ __all__ = [
     "LipschitzLinear",
     "LipschitzNetwork",
     "LipschitzSum",
+    "Made",
+    "MadeInTurn",
     "PolarConv",
     "RadialTerm",
     "Rescaled",
@@ -66,8 +70,10 @@ __all__ = [
     "SteerableConv",
     "Term",
     "conditioner",
-    "conditioner_from",
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "takes_factories",
 ]
+
+__getattr__ = moved_names(__name__, {"conditioner_from": "pyro_gflows.nn.factories:network_from"})

@@ -11,7 +11,7 @@ from pyro_gflows.numerics.matrix_functions import expm_apply, limit_norm, low_ra
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
-from pyro_gflows.numerics.rational_quadratic import rational_quadratic
+from pyro_gflows.numerics.rational_quadratics import rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float
 from pyro_gflows.numerics.roulette import RouletteLogDet

@@ -1,6 +1,7 @@
 """Equivariant bijections, as Pyro TransformModules."""
 
 from pyro_gflows.deprecation import moved_names
+from pyro_gflows.transforms import old_files  # noqa: F401 (its migration)
 from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive

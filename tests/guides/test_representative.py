@@ -16,8 +16,9 @@ def test_shuffled_draws_come_back_in_one_order():
     locations = torch.tensor([[0.0, 0], [3, 0], [-3, 0], [9, 9]]) + 0.3 * torch.randn(400, 4, 2, generator=generator)
     element = ACTION.sample((400,), generator)
     shuffled = {
-        "means": ACTION.move("means", element, means)[:, None],  # a batch dimension of a plate, as Predictive gives it
-        "locations": ACTION.move("locations", element, locations),
+        # with a batch dimension of a plate, as Predictive returns it
+        "means": ACTION.act_on_site("means", element, means)[:, None],
+        "locations": ACTION.act_on_site("locations", element, locations),
         "noise": torch.ones(400),
     }
     relabeled = orbit_representative(shuffled, ACTION)
@@ -50,7 +51,7 @@ def test_noisy_sites_do_not_hide_the_site_that_distinguishes_components():
         "scales": 1.0 + 0.1 * noise[2],
     }
     element = action.sample((1000,), generator)
-    relabeled = orbit_representative({name: action.move(name, element, x) for name, x in draws.items()}, action)
+    relabeled = orbit_representative({name: action.act_on_site(name, element, x) for name, x in draws.items()}, action)
     for name, x in draws.items():
         torch.testing.assert_close(relabeled[name], x)
 
@@ -59,7 +60,7 @@ def test_signs_come_back():
     action = SitesAction(VectorAction.signs(2).group, {"loadings": VectorAction.signs(2, copies=3)})
     generator = torch.Generator().manual_seed(0)
     loadings = torch.randn(3, 2, generator=generator) + 0.1 * torch.randn(200, 3, 2, generator=generator)
-    shuffled = action.move("loadings", action.sample((200,), generator), loadings)
+    shuffled = action.act_on_site("loadings", action.sample((200,), generator), loadings)
     relabeled = orbit_representative({"loadings": shuffled}, action)["loadings"]
     torch.testing.assert_close(relabeled.abs(), loadings.abs())
     assert relabeled.std(0).max() < 0.15
