@@ -1,4 +1,18 @@
-"""Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts."""
+"""Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts.
+
+Data sets:
+    load_data, DataSet, Splits, digits, image_set, ImageSet, RawImages, IMAGE_SETS, DIGITS_SCALING,
+    FOLDER_VARIABLE
+
+The user's own data:
+    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows
+
+Images:
+    GrayLevels, GrayScale, rotate_images
+
+Checks and splits:
+    check_data, check_symmetry, SymmetryReport, random_splits, stratified_rows
+"""
 
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data

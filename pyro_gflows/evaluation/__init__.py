@@ -1,22 +1,14 @@
 """Measures of how good a fitted density is: likelihoods, invariance errors, importance weights and reports.
 
-Likelihoods:
-    log_probs, nll, gap, mean_and_error
+Likelihood:
+    log_probs, nll, symmetrized_nll, gap, group_log_probs, group_bits_per_dim, mean_and_error
 
 Invariance:
-    invariance_report, InvarianceReport, invariance_error, invariance_errors
+    invariance_error, invariance_errors, invariance_report, InvarianceReport
 
-Averages over a group:
-    group_log_probs, group_bits_per_dim, symmetrized_nll
-
-Images:
-    image_report, ImageReport
-
-Densities that are known up to a constant:
-    energy_report, EnergyReport, importance_report, ImportanceReport
-
-Errors of estimated log-determinants:
-    log_det_error, LogDetError
+Reports:
+    energy_report, EnergyReport, image_report, ImageReport, importance_report, ImportanceReport, log_det_error,
+    LogDetError
 """
 
 from pyro_gflows.evaluation.energies import EnergyReport, energy_report

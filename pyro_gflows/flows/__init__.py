@@ -1,4 +1,15 @@
-"""Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows."""
+"""Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows.
+
+Flows:
+    EquivariantFlow, FlowDistribution, OrbitFlow, Learnable
+
+Flows of images:
+    g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
+    VariationalDequantizer, g_dequantizer
+
+Families and types:
+    FAMILIES, Memory, Preprocess, SplitKind
+"""
 
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.distribution import FlowDistribution

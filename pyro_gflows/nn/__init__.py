@@ -1,4 +1,29 @@
-"""Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds."""
+"""Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds.
+
+Linear maps and convolutions:
+    EquivariantLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
+
+Networks:
+    EquivariantMLP, EquivariantCNN, SoftNetwork, AutoregressiveNetwork, EquivariantNetwork, HiddenFields,
+    Conditioner, conditioner
+
+Residual branches (contractions):
+    LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
+    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+
+Lipschitz layers:
+    LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
+
+Activations:
+    LipSwish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
+    SlopeSplines, Activation
+
+Knots of splines:
+    Knots, BoundedKnots, FreeKnots, knots_of_file
+
+Factories:
+    Made, MadeInTurn, takes_factories
+"""
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines

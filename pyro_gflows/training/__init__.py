@@ -1,22 +1,16 @@
 """Fitting a flow to data, or to a density that is known up to a constant.
 
-Fitting:
-    fit, fit_energy, FitSettings, FitResult, FitDiverged
+Training:
+    fit, fit_energy, FitResult, FitSettings, Validation, FitDiverged, Callback
 
-Settings:
-    Adam, TorchOptimizer, OneCycle, Constant, Ramp, Validation
+Optimizers and schedules:
+    Adam, TorchOptimizer, OptimizerSettings, Constant, OneCycle, Ramp, Schedule
 
 Data:
-    random_elements, OwnDraws
+    Sampler, StatefulSampler, OwnDraws, Augmentation, random_elements
 
-Losses:
-    reverse_kl_loss, ForwardKL, AlphaMixing
-
-Your own training:
-    Objective, Likelihood, Energy, Mixing, Schedule, OptimizerSettings, StatefulSampler
-
-Types of arguments:
-    Sampler, Augmentation, Callback
+Objectives:
+    Objective, Likelihood, Energy, Mixing, ForwardKL, AlphaMixing, reverse_kl_loss
 """
 
 from pyro_gflows.training.augmentation import Augmentation, random_elements
