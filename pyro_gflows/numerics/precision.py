@@ -188,7 +188,7 @@ class _Guarded:
 
 
 class guarded:
-    """A context in which guarded methods trust their caller, since the precision is full and the arguments are checked."""
+    """A context in which guarded methods trust their caller: the precision is full, the arguments are checked."""
 
     __slots__ = ("_before",)
 

@@ -84,7 +84,7 @@ def _both_sides(x: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _across(below: Tensor, above: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The shares of the width on both sides of a value, from the shares of the height; slopes in units of the secant."""
+    """The shares of the width on both sides of a value, from those of the height; slopes in units of the secant."""
     middle = above * start - below * end
     # tiny keeps a gradient of the root where everything else underflows
     root = (middle.square() + 4 * below * above + torch.finfo(middle.dtype).tiny).sqrt()

@@ -41,7 +41,7 @@ def replayed(
     captured: Callable[[], Sequence[Tensor]] = list,
     modules: Sequence[nn.Module] = (),
 ) -> _Outputs:
-    """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, which is computed in the backward pass.
+    """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, computed in the backward pass.
 
     This trades time for memory: between the forward and the backward pass, memory holds only the inputs and the tensors
     in ``kept``. ``first`` runs without a graph, and returns its outputs and the tensors to keep for ``again``. The

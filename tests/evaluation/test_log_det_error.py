@@ -102,7 +102,7 @@ def test_taking_the_probes_in_turn_changes_nothing(monkeypatch):
     known = {"lipschitz": 0.3, "training": False, "orbit": PAIRS.act_all}
     together = SeriesLogDet(8, probes=5)(f, x, 1, **known)
     for most in (1, 2 * 2 * x.numel()):  # one probe at a time, and two
-        monkeypatch.setattr("pyro_gflows.numerics.series._MOST_NUMBERS", most)
+        monkeypatch.setattr("pyro_gflows.numerics.series._MOST_AT_ONCE", most)
         for mine, theirs in zip(SeriesLogDet(8, probes=5)(f, x, 1, **known), together, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
