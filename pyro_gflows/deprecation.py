@@ -1,4 +1,4 @@
-"""Old names that go on working for one minor version, with a FutureWarning that says the new one."""
+"""Old names that continue to work for one minor version, with a FutureWarning that states the new name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _T = TypeVar("_T", bound=type)
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module some of whose names are elsewhere now.
+    """The ``__getattr__`` of a module for names that are now elsewhere.
 
     Args:
-        module: the module's ``__name__``.
-        homes: old name -> where it is now, as "package.module:name"; without ":name" it is called as before.
+        module: The ``__name__`` of the module.
+        homes: Old name -> new place, as "package.module:name"; without ":name" the name is unchanged.
 
     Example:
         >>> __getattr__ = moved_names("old", {"root": "math:sqrt"})
@@ -44,12 +44,15 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments have new names: ``old="new"``.
+    """Decorate a function or class so that it still accepts the old names of keyword arguments, given as ``old="new"``.
 
-    Of a class it goes above ``@registered``, which remembers the arguments under their new names.
+    On a class it goes above ``@registered``, which remembers the arguments under their new names.
+
+    Args:
+        names: Old name -> new name.
 
     Raises:
-        TypeError: (when called) an argument comes under both its names.
+        TypeError: When called, if an argument is given under both names.
 
     Example:
         >>> @renamed_arguments(count="n")
@@ -87,7 +90,10 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
 
 
 def renamed_attributes(**names: str) -> Callable[[_T], _T]:
-    """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
+    """Decorate a class so that it still has the old names of attributes or methods, given as ``old="new"``.
+
+    Args:
+        names: Old name -> new name.
 
     Example:
         >>> @renamed_attributes(mass="weight")
