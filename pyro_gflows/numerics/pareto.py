@@ -1,4 +1,4 @@
-"""The shape of a heavy tail, computed from logarithms, so that no scale of the values overflows or loses precision."""
+"""The shape of a heavy tail, from logarithms, so that values of any scale neither overflow nor lose precision."""
 
 from __future__ import annotations
 

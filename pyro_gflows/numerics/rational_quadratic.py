@@ -56,7 +56,7 @@ def rational_quadratic(
     whole = height if inverse else width
     distance, rest = _both_sides(x, bottom if inverse else left, whole)
     # each share is computed by itself: 1 minus the other would lose the small ones to rounding
-    before, after = (distance / whole).clamp(0, 1), (rest / whole).clamp(0, 1)
+    before, after = _within(distance / whole), _within(rest / whole)
     if inverse:
         before, after = _across(before, after, start_ratio, end_ratio)
     product = before * after
@@ -69,6 +69,12 @@ def rational_quadratic(
     image = bottom + height * (before.square() + start_ratio * product) / denominator
     image = torch.where(distance < 0, bottom + distance * start, image)
     return torch.where(rest < 0, bottom + height - rest * end, image), log_slope
+
+
+def _within(share: Tensor) -> Tensor:
+    """The share between 0 and 1, with derivative 1 at both ends, where that of ``clamp`` depends on torch's version."""
+    share = torch.where(share < 0, 0.0, share)
+    return torch.where(share > 1, 1.0, share)
 
 
 def _both_sides(x: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
 
 
 def modules_in(call: object) -> list[nn.Module]:
-    """The modules that a callable holds: itself, its object, its attributes, and what a closure or a partial captures.
+    """The modules that a callable holds: itself, its object, its attributes, captures of a closure or a partial.
 
     Args:
         call: Any callable.

@@ -34,13 +34,13 @@ def replayable(modules: Sequence[nn.Module]) -> bool:
 
 
 def replayed(
-    first: Callable[..., tuple[_Outputs, _Outputs]],
-    again: Callable[..., _Outputs],
+    first: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
+    again: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor | None],
     *,
     captured: Callable[[], Sequence[Tensor]] = list,
     modules: Sequence[nn.Module] = (),
-) -> _Outputs:
+) -> tuple[Tensor, ...]:
     """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, computed in the backward pass.
 
     This trades time for memory: between the forward and the backward pass, memory holds only the inputs and the tensors
