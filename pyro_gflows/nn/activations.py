@@ -24,11 +24,20 @@ class Activation(nn.Module):
 
     This is the base class of all activations in networks.
 
+    Args:
+        action: How the group acts on the input.
+
     Attributes:
         action: How the group acts on the input.
         lipschitz: A Lipschitz constant that holds for all values of the weights; ``inf`` where no finite constant does.
         fan_out: How many output components each input component gives. The output consists of as many copies of the
             fields of the input, one copy after the other.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> activation: Activation = LipSwish(VectorAction.regular("C4"))
+        >>> activation.lipschitz, activation.fan_out
+        (1.0, 1)
     """
 
     action: LinearAction

@@ -13,7 +13,7 @@ from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantN
 __all__ = ["Conditioner", "conditioner", "conditioner_from"]
 
 Conditioner = Mapping[str, Any] | Callable[[LinearAction, LinearAction], nn.Module]
-"""More keywords of :func:`conditioner`; or what makes a network from the actions of its input and its output."""
+"""Keywords of :func:`conditioner`, or a function that makes a network from the actions of its input and output."""
 
 
 def conditioner(
@@ -41,7 +41,13 @@ def conditioner(
 def conditioner_from(
     how: Conditioner | None, action_in: LinearAction, action_out: LinearAction, **defaults: Any
 ) -> nn.Module:
-    """The network that ``how`` describes: the default one with its keywords, or the one that it makes, as it starts.
+    """The network that ``how`` describes: the default network with these keywords, or the network that it makes.
+
+    Args:
+        how: Keywords of :func:`conditioner`, or a function from the two actions to a network, or None.
+        action_in: How the group acts on the input.
+        action_out: How the group acts on the output.
+        defaults: Keywords of :func:`conditioner` that ``how`` may replace.
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -162,7 +162,7 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, which has a center to rotate about, got {kernel_size!r}")
     if action_in.padding == "circular" and kernel_size // 2 > min(action_in.height, action_in.width):
-        raise ValueError(f"expected a kernel_size that wraps round {action_in} at most once, got {kernel_size}")
+        raise ValueError(f"expected a kernel_size that wraps around {action_in} at most once, got {kernel_size}")
 
 
 def _channel_targets(action: ImageAction) -> tuple[Tensor, Tensor]:

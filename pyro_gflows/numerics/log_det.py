@@ -67,7 +67,7 @@ class LogDet(ABC):
             x: The input, of shape ``batch_shape + event_shape``.
         """
         if not x.is_floating_point():
-            raise TypeError(f"expected a floating point input, received {x.dtype}; convert it first")
+            raise TypeError(f"expected a floating point input, got {x.dtype}; convert it first")
         refuse_low(x, "an input")
         event_numel(x, residual_map.event_dim)
         graph = torch.is_grad_enabled()

@@ -39,7 +39,7 @@ def require_contraction(lipschitz: float) -> None:
     """
     if not 0 <= lipschitz < 1:
         raise ValueError(
-            f"expected a Lipschitz bound in [0, 1) for the power series of the log-det, received {lipschitz}; "
+            f"expected a Lipschitz bound in [0, 1) for the power series of the log-det, got {lipschitz}; "
             "scale the branch down, or use ExactLogDet"
         )
 

@@ -78,9 +78,9 @@ class RouletteLogDet(LogDet):
         evaluation: LogDet | None = None,
     ) -> None:
         if exact_terms < 1:
-            raise ValueError(f"expected exact_terms >= 1, received {exact_terms}")
+            raise ValueError(f"expected exact_terms >= 1, got {exact_terms}")
         if continuation is not None and not 0 < continuation < 1:
-            raise ValueError(f"expected a continuation probability in (0, 1), received {continuation}")
+            raise ValueError(f"expected a continuation probability in (0, 1), got {continuation}")
         self.exact_terms = exact_terms
         self.continuation = continuation
         self.shared_length = shared_length
@@ -154,7 +154,7 @@ class RouletteLogDet(LogDet):
             return lipschitz
         if self.continuation <= lipschitz**2:
             raise ValueError(
-                f"expected a continuation probability above the squared Lipschitz bound {lipschitz**2:.6g}, received "
+                f"expected a continuation probability above the squared Lipschitz bound {lipschitz**2:.6g}, got "
                 f"{self.continuation}: the variance would be infinite; raise it, or leave it to the bound with None"
             )
         return self.continuation
@@ -229,6 +229,6 @@ def _dot(first: Tensor, second: Tensor, event_dim: int) -> Tensor:
 def _first_order_only(gradient: Tensor) -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "expected a first derivative of the roulette log-det, received create_graph=True: its second derivative is "
+            "expected a first derivative of the roulette log-det, got create_graph=True: its second derivative is "
             "not unbiased; call eval() on the flow, which switches to the deterministic estimator"
         )

@@ -38,10 +38,10 @@ class SeriesLogDet(LogDet):
     (:func:`pyro_gflows.evaluation.log_det_error`).
 
     With ``orbit``, the estimate is averaged over the images of the probes under the group. It is then exactly invariant
-    if f is equivariant, and, by Schur's lemma, the trace is exact if the action is irreducible over the complex
-    numbers. The cost is n vector-Jacobian products on probes x |G| copies of x, of which only as many are held at once
-    as memory allows. Under a large group, one image of each probe that follows x
-    (:class:`~pyro_gflows.numerics.CarriedProbes`) makes the estimate exactly invariant at no extra cost.
+    if f is equivariant, and, by Schur's lemma, the trace is exact if the action is irreducible over C. The cost is n
+    vector-Jacobian products on probes x |G| copies of x, of which only as many are held at once as memory allows. Under
+    a large group, one image of each probe that follows x (:class:`~pyro_gflows.numerics.CarriedProbes`) makes the
+    estimate exactly invariant at no extra cost.
 
     Args:
         terms: The number n of terms.
@@ -64,9 +64,9 @@ class SeriesLogDet(LogDet):
 
     def __init__(self, terms: int, *, probes: int | None = 4, seed: int = 0) -> None:
         if terms < 1:
-            raise ValueError(f"expected terms >= 1, received {terms}")
+            raise ValueError(f"expected terms >= 1, got {terms}")
         if probes is not None and probes < 1:
-            raise ValueError(f"expected probes >= 1, or None for exact traces, received {probes}")
+            raise ValueError(f"expected probes >= 1, or None for exact traces, got {probes}")
         self.terms = terms
         self.probes = probes
         self.seed = seed
@@ -90,7 +90,7 @@ class SeriesLogDet(LogDet):
         bound = as_float(lipschitz)
         require_contraction(bound)
         if not error > 0:
-            raise ValueError(f"expected a positive error, received {error}")
+            raise ValueError(f"expected a positive error, got {error}")
         terms = 1
         while cls(terms).truncation_error(lipschitz=bound, dim=1) > error:
             terms += 1
@@ -170,7 +170,7 @@ class SeriesLogDet(LogDet):
             4
         """
         if self.probes is None or not 1 <= count <= self.probes:
-            raise ValueError(f"expected at most one part for each probe, received {count} parts of {self._traces()}")
+            raise ValueError(f"expected at most one part for each probe, got {count} parts of {self._traces()}")
         bounds = [index * self.probes // count for index in range(count + 1)]
         return [self._changed(part=part) for part in itertools.pairwise(bounds)]
 

@@ -104,9 +104,9 @@ class Solver(ABC):
         self, *, tolerance: float | None = None, max_iterations: int | None = None, strict: bool = True
     ) -> None:
         if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"expected a positive tolerance, received {tolerance}; None chooses it by the dtype")
+            raise ValueError(f"expected a positive tolerance, got {tolerance}; None chooses it by the dtype")
         if max_iterations is not None and max_iterations < 1:
-            raise ValueError(f"expected max_iterations >= 1, received {max_iterations}; None derives it from the bound")
+            raise ValueError(f"expected max_iterations >= 1, got {max_iterations}; None derives it from the bound")
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.strict = strict
@@ -130,7 +130,7 @@ class Solver(ABC):
         """
         refuse_tracing("the inverse of a residual layer")
         if not y.is_floating_point():
-            raise TypeError(f"expected a floating point right-hand side, received {y.dtype}; convert it first")
+            raise TypeError(f"expected a floating point right-hand side, got {y.dtype}; convert it first")
         refuse_low(y, "a right-hand side")
         bound = as_float(lipschitz)
         event_numel(y, event_dim)

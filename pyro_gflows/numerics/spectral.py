@@ -33,7 +33,7 @@ def spectral_norm(matrix: Tensor) -> Tensor:
         tensor(4.)
     """
     if matrix.dim() < 2 or 0 in matrix.shape[-2:]:
-        raise ValueError(f"expected non-empty matrices of shape (..., m, n), received {tuple(matrix.shape)}")
+        raise ValueError(f"expected non-empty matrices of shape (..., m, n), got {tuple(matrix.shape)}")
     real = torch.finfo(matrix.dtype)
     scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=real.tiny)
     scaled = matrix / scale
@@ -79,12 +79,12 @@ def conv_norm_bound(
     """
     spatial = weight.dim() - 2
     if spatial < 1:
-        raise ValueError(f"expected a weight of shape (c_out, c_in, k_1, ...), received {tuple(weight.shape)}")
+        raise ValueError(f"expected a weight of shape (c_out, c_in, k_1, ...), got {tuple(weight.shape)}")
     sizes = (size,) * spatial if isinstance(size, int) else tuple(size)
     if len(sizes) != spatial or min(sizes) < 1:
-        raise ValueError(f"expected {spatial} positive sizes for a weight {tuple(weight.shape)}, received {size}")
+        raise ValueError(f"expected {spatial} positive sizes for a weight {tuple(weight.shape)}, got {size}")
     if padding not in ("zero", "circular"):
-        raise ValueError(f"expected padding 'zero' or 'circular', received {padding!r}")
+        raise ValueError(f"expected padding 'zero' or 'circular', got {padding!r}")
     if padding == "zero":
         sizes = tuple(n + k - 1 for n, k in zip(sizes, weight.shape[2:], strict=True))
     else:

@@ -225,7 +225,7 @@ def test_descriptions_say_what_is_certified():
     ],
 )
 def test_bad_arguments_raise(call):
-    with pytest.raises(ValueError, match=r"expected .* received"):
+    with pytest.raises(ValueError, match=r"expected .* got"):
         call()
 
 

@@ -84,5 +84,5 @@ def test_exponential_of_equivariant_factors_is_equivariant():
     ],
 )
 def test_bad_arguments_raise(call):
-    with pytest.raises(ValueError, match=r"expected .* received"):
+    with pytest.raises(ValueError, match=r"expected .* got"):
         call()
