@@ -174,7 +174,7 @@ class Splines(Pointwise):
     """One learnable function with |slope| < 1 for each field, applied to each of its coordinates; 1-Lipschitz.
 
     A learnable function can use the Lipschitz bound of a residual branch more fully than a fixed one. It starts as a
-    smooth step.
+    smooth rectifier, whose slope rises from 0.05 to 0.95.
 
     Args:
         action: An action whose fields are permuted by the group.
@@ -194,7 +194,7 @@ class Splines(Pointwise):
         super().__init__(action)
         self.splines = SlopeSplines(len(action.fields), knots=knots, limit=limit)
         self.register_buffer("row", self.field_of_entries(), persistent=False)
-        with torch.no_grad():  # a smooth step that uses half of the slope range, so that both signs are within reach
+        with torch.no_grad():  # the slope is a smooth step over half of its range, so that both signs are within reach
             points = torch.linspace(-limit, limit, 2 * knots - 1)
             self.splines.theta.copy_(torch.atanh(0.05 + 0.9 * torch.sigmoid(2 * points)) + self.splines.theta)
 

@@ -127,9 +127,9 @@ class LipschitzLinear(EquivariantLinear, LipschitzLayer):
     r"""An equivariant linear map whose norm is at most ``bound`` for all weights.
 
     It is the linear layer of a residual branch with a certified Lipschitz constant. The map acts on each isotypic
-    component (all copies of one irrep) by a block, and each block is divided by :math:`\max(1, \sigma_{max}/c)` for its
-    largest singular value. Since the components are orthogonal, the largest norm of a block is exactly the norm of the
-    map.
+    component (all copies of one irrep) by a block. Each block is divided by :math:`\max(1, \sigma_{max}/c)`, where
+    :math:`\sigma_{max}` is its largest singular value. Since the components are orthogonal, the largest norm of a block
+    is exactly the norm of the map.
 
     Args:
         action_in: How the group acts on the input.
