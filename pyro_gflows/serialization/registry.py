@@ -79,8 +79,11 @@ def registered(cls: _T) -> _T:
         initialize(self, *args, **kwargs)
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
+            # arguments that the instance computes are left out, since a function among them could not be pickled
+            computed = self.computed_arguments() if isinstance(self, ComputesArguments) else {}
+            flat = _flatten(signature, bound)
             # written to __dict__, so that arguments that are modules are not registered as children a second time
-            self.__dict__[_ARGUMENTS] = _flatten(signature, bound)
+            self.__dict__[_ARGUMENTS] = {name: value for name, value in flat.items() if name not in computed}
 
     cls.__init__ = wrapper  # type: ignore[misc]
     _CLASSES[cls.__name__] = cls
