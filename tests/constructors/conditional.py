@@ -1,4 +1,4 @@
-"""Rows of the families that take a context; the group acts on it in another way than on the events."""
+"""Rows of the families that take a context, on which the group acts in another way than on the events."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ ROWS = (
     ),
     Row(
         "radial",
-        "plane and number of C4",
+        "plane and scalar of C4",
         lambda: g_radial(
             VectorAction.plane("C4").direct_sum(VectorAction.trivial("C4")),
             bins=6,

@@ -1,4 +1,4 @@
-"""Rows of layers that rest on a contraction: residual maps, and monotone ones."""
+"""Rows of layers with a contraction: residual and monotone layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def estimated(action: VectorAction | ImageAction) -> GResidual:
 
 
 def followed() -> GResidual:
-    action = VectorAction.plane("D40")  # of 80 elements, too many to average over
+    action = VectorAction.plane("D40")  # 80 elements are too many to average over
     return GResidual(action, ridges(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
 
 
