@@ -31,7 +31,7 @@ def points(*shape):
 
 
 class Swirl(dist.torch_transform.TransformModule):
-    """A user's own transform rotates x by an angle that depends on |x|, and scales it; each flag breaks one property."""
+    """A user's own transform, which rotates x by an angle that depends on |x|. Each flag breaks one property."""
 
     bijective = True
     domain = codomain = constraints.real_vector

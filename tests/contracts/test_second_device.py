@@ -1,4 +1,4 @@
-"""The second device of the tests itself: what it refuses, what it allows, and what it counts."""
+"""The simulated second device refuses mixed devices, allows copies, and counts the values that are read."""
 
 import pytest
 import torch
