@@ -88,6 +88,7 @@ from pyro_gflows.transforms import (
     g_radial,
     g_residual,
 )
+from pyro_gflows.version import __version__
 
 __all__ = [
     "O2",
@@ -145,6 +146,7 @@ __all__ = [
     "TranslationGroup",
     "VectorAction",
     "WallpaperGroup",
+    "__version__",
     "checkerboard_split",
     "fit",
     "fit_energy",

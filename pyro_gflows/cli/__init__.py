@@ -20,6 +20,7 @@ from pyro_gflows.experiments.presets import PRESETS
 from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.numerics import InverseDidNotConverge
 from pyro_gflows.training import FitDiverged
+from pyro_gflows.version import __version__
 
 __all__ = ["main"]
 
@@ -56,6 +57,7 @@ def _add_key(command: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pyro-gflows", description="Flows whose density is exactly invariant under a symmetry group.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show the whole Python traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

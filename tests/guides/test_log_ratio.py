@@ -32,8 +32,8 @@ def test_permutations_of_the_categories_are_orthogonal_maps():
     for permutation in itertools.permutations(range(4)):
         matrix = basis[:, list(permutation)] @ basis.T
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(3, dtype=torch.float64))
-        moved = transform.inv(transform(y)[:, list(permutation)])
-        torch.testing.assert_close(moved, y @ (basis @ basis[:, list(permutation)].T).T)
+        image = transform.inv(transform(y)[:, list(permutation)])
+        torch.testing.assert_close(image, y @ (basis @ basis[:, list(permutation)].T).T)
 
 
 def test_values_near_the_border_stay_finite():
@@ -87,5 +87,5 @@ def test_other_supports_are_refused():
     def positive():
         pyro.sample("scale", dist.Gamma(1.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"site 'scale': log-ratios are for sites on the simplex .* got Gamma"):
+    with pytest.raises(ValueError, match=r"site 'scale': log-ratios are for sites on the simplex, .* got Gamma"):
         poutine.reparam(positive, config={"scale": LogRatioReparam()})()
