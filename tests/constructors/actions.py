@@ -18,7 +18,7 @@ __all__ = [
     "network",
     "ridges",
     "rows_and_signs",
-    "shifts_with_turns",
+    "shifts_with_rotations",
 ]
 
 QUATERNIONS = [
@@ -46,7 +46,7 @@ def rows_and_signs() -> VectorAction:
     return VectorAction.rows("S3").lift(group, 0).direct_sum(VectorAction.signs(1).lift(group, 1))
 
 
-def shifts_with_turns(channels: int) -> ImageAction:
+def shifts_with_rotations(channels: int) -> ImageAction:
     """All shifts of a periodic grid with the rotations and reflections of the square: 72 elements."""
     return ImageAction.translations(channels, size=3, point_group="D4")
 

@@ -58,7 +58,7 @@ def test_mixed_devices_are_refused(name):
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_copies_indices_and_single_numbers_are_allowed(name):
+def test_copies_indices_and_scalars_are_allowed(name):
     with second_device():
         ALLOWED[name](CPU, SECOND)
 
