@@ -1,4 +1,4 @@
-"""Old names and forms that go on working for one minor version, with a FutureWarning that says the new one."""
+"""Old names and forms of calls, which work for one more minor version with a FutureWarning that names the new ones."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ _WRAPPERS = {__name__, "pyro_gflows.nn.factories", "pyro_gflows.serialization.re
 
 
 def warn_of(old: str, *, now: str, what: str = "name") -> None:
-    """Warn the caller of the package's wrappers that ``old`` is ``now`` something else.
+    """Warn the caller of the package that an old name or form has a new one.
+
+    The warning names the line of the caller, outside of the wrappers of this module.
 
     Args:
-        old: How it was written.
-        now: What to write in its place.
-        what: What is old: a name, or a form.
+        old: The old name or form.
+        now: The new one, to write in its place.
+        what: The kind of thing that is old, "name" or "form".
     """
     frame, level = sys._getframe(1), 2
     while frame.f_globals.get("__name__") in _WRAPPERS and frame.f_back is not None:
@@ -41,11 +43,11 @@ def warn_of(old: str, *, now: str, what: str = "name") -> None:
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module some of whose names are elsewhere now.
+    """Return a ``__getattr__`` for a module from which names have gone to other modules.
 
     Args:
-        module: the module's ``__name__``.
-        homes: old name -> where it is now, as "package.module:name"; without ":name" it is called as before.
+        module: The ``__name__`` of the module.
+        homes: The new place of each old name, as "package.module:name"; ":name" is left out if the name is the same.
 
     Example:
         >>> __getattr__ = moved_names("old", {"root": "math:sqrt"})
@@ -66,12 +68,15 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments have new names: ``old="new"``.
+    """Return a decorator for a function or a class with keyword arguments that have new names.
 
-    Of a class it goes above ``@registered``, which remembers the arguments under their new names.
+    On a class the decorator goes above ``@registered``, which remembers the arguments under their new names.
+
+    Args:
+        **names: The new name of each argument, by its old name: ``old="new"``.
 
     Raises:
-        TypeError: (when called) an argument comes under both its names.
+        TypeError: In a call of the function, if an argument is given under both names.
 
     Example:
         >>> @renamed_arguments(count="n")
@@ -105,7 +110,10 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
 
 
 def renamed_attributes(**names: str) -> Callable[[_T], _T]:
-    """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
+    """Return a decorator for a class with attributes or methods that have new names.
+
+    Args:
+        **names: The new name of each attribute, by its old name: ``old="new"``.
 
     Example:
         >>> @renamed_attributes(mass="weight")
@@ -132,10 +140,10 @@ def _renamed(owner: Any, *, old: str, new: str) -> Any:
 
 
 def split_first(kind: type) -> Callable[[_T], _T]:
-    """A decorator of a layer that was given a split first, and takes ``(action, *, split=...)`` now.
+    """Return a decorator for a layer whose first argument was a split, and which takes ``(action, *, split=...)`` now.
 
     Args:
-        kind: The type of splits; they know their ``action``.
+        kind: The type of splits, which have an attribute ``action``.
     """
 
     def decorate(cls: _T) -> _T:
@@ -158,10 +166,10 @@ def split_first(kind: type) -> Callable[[_T], _T]:
 
 
 def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
-    """A decorator of a function that had flags under which it does what another function does now.
+    """Return a decorator for a function with flags that are functions of their own now.
 
     Args:
-        functions: The names of the flags, and the functions.
+        **functions: The function that replaces each flag, by the name of the flag.
 
     Example:
         >>> def negative(x):
@@ -192,13 +200,14 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
 
 
 def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments were given in another form before.
+    """Return a decorator for a function or a class with keyword arguments that had another form before.
 
-    Of a class it goes above ``@registered``, which remembers the arguments in their new form.
+    On a class the decorator goes above ``@registered``, which remembers the arguments in their new form.
 
     Args:
-        names: The arguments.
-        convert: Makes today's form, from a value and the argument as it is called in warnings; None is left alone.
+        *names: The names of the arguments.
+        convert: A function that returns the new form of a value, from the value and the name of the argument in
+            warnings. It is not called for None.
 
     Example:
         >>> @converted_arguments("angle", convert=lambda value, name: float(value))

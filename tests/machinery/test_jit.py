@@ -110,7 +110,7 @@ def test_every_family(family):
     ],
     ids=["an iteration", "a random length"],
 )
-def test_what_depends_on_numbers_is_refused(layer, what):
+def test_a_trace_that_depends_on_values_is_refused(layer, what):
     """A trace would keep one call's number of steps, and give wrong values and gradients without a word."""
     guide, _ = guide_of(layer())
     elbo = JitTrace_ELBO(ignore_jit_warnings=True)
