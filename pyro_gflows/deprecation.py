@@ -1,4 +1,4 @@
-"""Old names and forms of calls, which work for one more minor version with a FutureWarning that names the new ones."""
+"""Old names and forms that continue to work for one minor version, with a FutureWarning that states the new one."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ _WRAPPERS = {__name__, "pyro_gflows.nn.factories", "pyro_gflows.serialization.re
 
 
 def warn_of(old: str, *, now: str, what: str = "name") -> None:
-    """Warn the caller of the package that an old name or form has a new one.
-
-    The warning names the line of the caller, outside of the wrappers of this module.
+    """Warn that an old name or form has a new one, at the line of code outside the package that uses it.
 
     Args:
-        old: The old name or form.
-        now: The new one, to write in its place.
-        what: The kind of thing that is old, "name" or "form".
+        old: The old code.
+        now: The new code.
+        what: The kind of what is old, "name" or "form".
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn_of("root(x)", now="sqrt(x)", what="form")
+        >>> str(caught[0].message)
+        'root(x) is sqrt(x) now; the old form goes with the next minor version'
     """
     frame, level = sys._getframe(1), 2
     while frame.f_globals.get("__name__") in _WRAPPERS and frame.f_back is not None:
@@ -43,11 +48,11 @@ def warn_of(old: str, *, now: str, what: str = "name") -> None:
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a module from which names have gone to other modules.
+    """The ``__getattr__`` of a module for names that are now elsewhere.
 
     Args:
         module: The ``__name__`` of the module.
-        homes: The new place of each old name, as "package.module:name"; ":name" is left out if the name is the same.
+        homes: Old name -> new place, as "package.module:name"; without ":name" the name is unchanged.
 
     Example:
         >>> __getattr__ = moved_names("old", {"root": "math:sqrt"})
@@ -68,15 +73,15 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """Return a decorator for a function or a class with keyword arguments that have new names.
+    """Decorate a function or class so that it still accepts the old names of keyword arguments, given as ``old="new"``.
 
-    On a class the decorator goes above ``@registered``, which remembers the arguments under their new names.
+    On a class it goes above ``@registered``, which remembers the arguments under their new names.
 
     Args:
-        **names: The new name of each argument, by its old name: ``old="new"``.
+        names: Old name -> new name.
 
     Raises:
-        TypeError: In a call of the function, if an argument is given under both names.
+        TypeError: When called, if an argument is given under both names.
 
     Example:
         >>> @renamed_arguments(count="n")
@@ -110,10 +115,10 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
 
 
 def renamed_attributes(**names: str) -> Callable[[_T], _T]:
-    """Return a decorator for a class with attributes or methods that have new names.
+    """Decorate a class so that it still has the old names of attributes or methods, given as ``old="new"``.
 
     Args:
-        **names: The new name of each attribute, by its old name: ``old="new"``.
+        names: Old name -> new name.
 
     Example:
         >>> @renamed_attributes(mass="weight")
@@ -140,10 +145,23 @@ def _renamed(owner: Any, *, old: str, new: str) -> Any:
 
 
 def split_first(kind: type) -> Callable[[_T], _T]:
-    """Return a decorator for a layer whose first argument was a split, and which takes ``(action, *, split=...)`` now.
+    """Decorate a layer that took a split as its first argument, and now takes ``(action, *, split=...)``.
 
     Args:
         kind: The type of splits, which have an attribute ``action``.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class Halves:
+        ...     action = VectorAction.trivial("C1", copies=2)
+        >>> @split_first(Halves)
+        ... class Layer:
+        ...     def __init__(self, action, *, split=None):
+        ...         self.action, self.split = action, split
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # Layer(split, ...) is Layer(action, ..., split=split) now; ...
+        ...     Layer(Halves()).action
+        VectorAction(C1 on R^2: 2 x trivial)
     """
 
     def decorate(cls: _T) -> _T:
@@ -166,10 +184,10 @@ def split_first(kind: type) -> Callable[[_T], _T]:
 
 
 def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
-    """Return a decorator for a function with flags that are functions of their own now.
+    """Decorate a function so that it still accepts flags for which there are functions of their own now.
 
     Args:
-        **functions: The function that replaces each flag, by the name of the flag.
+        functions: The name of each flag, and the function.
 
     Example:
         >>> def negative(x):
@@ -200,14 +218,14 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
 
 
 def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Callable[[_F], _F]:
-    """Return a decorator for a function or a class with keyword arguments that had another form before.
+    """Decorate a function or class so that it still accepts some keyword arguments in an old form.
 
-    On a class the decorator goes above ``@registered``, which remembers the arguments in their new form.
+    On a class it goes above ``@registered``, which remembers the arguments in their new form.
 
     Args:
-        *names: The names of the arguments.
-        convert: A function that returns the new form of a value, from the value and the name of the argument in
-            warnings. It is not called for None.
+        names: The names of the arguments.
+        convert: A function that makes the new form from a value and the name of the argument in warnings; None is never
+            converted.
 
     Example:
         >>> @converted_arguments("angle", convert=lambda value, name: float(value))
