@@ -7,7 +7,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = [
     "converted_arguments",
@@ -93,13 +93,9 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
         6
     """
 
-    def decorate(function: _F) -> _F:
-        if isinstance(function, type):
-            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
-            return function
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__qualname__.removesuffix(".__init__")
 
-        @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             for old in names.keys() & kwargs.keys():
                 new = names[old]
@@ -109,9 +105,18 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)
+
+
+def _wrapped(target: _F, *, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> _F:
+    """The function, or the class with the constructor, that ``around`` makes of the present one."""
+    if isinstance(target, type):
+        owner: Any = target
+        owner.__init__ = functools.wraps(owner.__init__)(around(owner.__init__))
+        return target
+    return cast(_F, functools.wraps(target)(around(target)))
 
 
 def renamed_attributes(**names: str) -> Callable[[_T], _T]:
@@ -144,7 +149,7 @@ def _renamed(owner: Any, *, old: str, new: str) -> Any:
     return getattr(owner, new)
 
 
-def split_first(kind: type) -> Callable[[_T], _T]:
+def split_first(kind: type[Any]) -> Callable[[_T], _T]:
     """Decorate a layer that took a split as its first argument, and now takes ``(action, *, split=...)``.
 
     Args:
@@ -164,23 +169,21 @@ def split_first(kind: type) -> Callable[[_T], _T]:
         VectorAction(C1 on R^2: 2 x trivial)
     """
 
-    def decorate(cls: _T) -> _T:
-        initialize = cls.__init__  # type: ignore[misc]
+    def around(initialize: Callable[..., Any]) -> Callable[..., Any]:
+        name = initialize.__qualname__.removesuffix(".__init__")
 
-        @functools.wraps(initialize)
         def call(self: Any, *args: Any, **kwargs: Any) -> None:
+            first: Any
             first, *rest = args or (kwargs.get("action", kwargs.get("split")),)
             if isinstance(first, kind) and (args or "action" not in kwargs or kwargs["action"] is first):
-                name = cls.__name__
                 warn_of(f"{name}(split, ...)", now=f"{name}(action, ..., split=split)", what="form")
-                kwargs = {**kwargs, "action": first.action, "split": first}  # type: ignore[attr-defined]
+                kwargs = {**kwargs, "action": first.action, "split": first}
                 args = (kwargs.pop("action"), *rest)
             initialize(self, *args, **kwargs)
 
-        cls.__init__ = call  # type: ignore[misc]
-        return cls
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)
 
 
 def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
@@ -201,8 +204,7 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
         -2
     """
 
-    def decorate(function: _F) -> _F:
-        @functools.wraps(function)
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             chosen: Callable[..., Any] = function
             for flag in functions.keys() & kwargs.keys():
@@ -212,9 +214,9 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
                 chosen = other if value else chosen
             return chosen(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)
 
 
 def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Callable[[_F], _F]:
@@ -235,19 +237,15 @@ def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Call
         3.0
     """
 
-    def decorate(function: _F) -> _F:
-        if isinstance(function, type):
-            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
-            return function
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         owner = function.__qualname__.removesuffix(".__init__")
 
-        @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             for name in names:
                 if kwargs.get(name) is not None:
                     kwargs[name] = convert(kwargs[name], f"{owner}({name}=...)")
             return function(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)

@@ -71,7 +71,8 @@ def registered(cls: _T) -> _T:
     known = _CLASSES.get(cls.__name__)
     if known is not None and known.__qualname__ + known.__module__ != cls.__qualname__ + cls.__module__:
         raise ValueError(f"a class named {cls.__name__!r} is registered already ({known}); choose another name")
-    initialize = cls.__init__  # type: ignore[misc]
+    owner: Any = cls
+    initialize = owner.__init__
     signature = inspect.signature(initialize)
 
     @functools.wraps(initialize)
@@ -85,7 +86,7 @@ def registered(cls: _T) -> _T:
             # written to __dict__, so that arguments that are modules are not registered as children a second time
             self.__dict__[_ARGUMENTS] = {name: value for name, value in flat.items() if name not in computed}
 
-    cls.__init__ = wrapper  # type: ignore[misc]
+    owner.__init__ = wrapper
     _CLASSES[cls.__name__] = cls
     return cls
 
