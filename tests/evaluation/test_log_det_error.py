@@ -183,7 +183,7 @@ def test_with_a_dequantizer_the_noise_is_the_same_for_all_probes(large):
 
 
 @pytest.mark.long
-def test_a_fit_states_it_with_its_held_out_figure():
+def test_a_fit_states_it_with_its_validation_loss():
     x = events(60)
     settings = FitSettings(steps=2, batch_size=20)
     estimate = RouletteLogDet(evaluation=SeriesLogDet(8, probes=2))
