@@ -72,7 +72,7 @@ def rational_quadratic(
 
 
 def _within(share: Tensor) -> Tensor:
-    """The share clamped to [0, 1], with derivative 1 at both ends; for ``clamp`` it depends on the version of torch."""
+    """The share clamped to [0, 1], with derivative 1 at both ends (with ``clamp`` this depends on torch's version)."""
     share = torch.where(share < 0, 0.0, share)
     return torch.where(share > 1, 1.0, share)
 
