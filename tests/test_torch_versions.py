@@ -1,4 +1,4 @@
-"""What the versions of torch from 2.3 on have under other names, or not at all."""
+"""Features of torch that versions from 2.3 on have under other names, or not at all."""
 
 import importlib.util
 import sys
