@@ -30,8 +30,8 @@ class Activation(nn.Module):
     Attributes:
         action: How the group acts on the input.
         lipschitz: A Lipschitz constant that holds for all values of the weights; ``inf`` where no finite constant does.
-        fan_out: How many output components each input component gives. The output consists of as many copies of the
-            fields of the input, one copy after the other.
+        fan_out: The number of output components for each input component. The output consists of ``fan_out`` copies of
+            the fields of the input, one copy after the other.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -76,7 +76,7 @@ class Pointwise(Activation):
     def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The value of the activation at x, and three factors of a Jacobian: inner kernel, slopes and outer kernel.
 
-        The Jacobian is that of the composition ``outer . activation . inner`` of two linear maps with the activation.
+        It is the Jacobian of the composition ``outer . activation . inner`` of two linear maps with the activation.
 
         Args:
             x: The input of the activation, which is the output of the inner map.

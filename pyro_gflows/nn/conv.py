@@ -19,7 +19,7 @@ __all__ = ["EquivariantConv"]
 
 @registered
 class EquivariantConv(KernelLayer):
-    r"""A convolution of stride 1 with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`, the most general one.
+    r"""The most general convolution of stride 1 with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`.
 
     The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs. A kernel is
     equivariant if and only if entries that the group takes to each other are equal up to these signs. So there is one

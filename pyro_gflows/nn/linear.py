@@ -20,9 +20,9 @@ __all__ = ["EquivariantLinear", "LipschitzLinear"]
 
 @registered
 class EquivariantLinear(KernelLayer):
-    r"""A linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W` and an invariant bias, the most general one.
+    r"""The most general linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W`, plus an invariant bias.
 
-    It takes the place of ``nn.Linear`` in an equivariant network. Such a map is called an intertwiner. By Schur's
+    It takes the place of ``nn.Linear`` in an equivariant network. Such a map W is called an intertwiner. By Schur's
     lemma, W is determined by one small real, complex or quaternionic matrix for each irrep (smallest building block)
     that occurs in both actions: it combines the copies of that irrep in the input. These matrices are the weights, so
     no equivariant map is left out. Equivariance holds to float64 precision.

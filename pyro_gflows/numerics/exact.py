@@ -44,7 +44,7 @@ def log_abs_det(matrix: Tensor) -> Tensor:
 
 
 def _expanded(matrix: Tensor) -> Tensor:
-    """The logarithm log|det A| whose derivatives up to the third are those of the power series about A itself.
+    """The logarithm log|det A| with its derivatives up to the third, by the power series about A itself.
 
     It serves forward mode, in which the second derivative of torch's slogdet is wrong.
     """

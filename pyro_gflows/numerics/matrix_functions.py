@@ -40,7 +40,7 @@ def low_rank_matrix(left: Tensor, coefficients: Tensor, right: Tensor) -> Tensor
 
 
 def limit_norm(matrix: Tensor, bound: float) -> Tensor:
-    """The matrix S / sqrt(1 + (|S|_F / bound)^2), whose norm is below ``bound`` and whose direction is that of S.
+    """The matrix S / sqrt(1 + (|S|_F / bound)^2): S scaled down so that its norm is below ``bound``.
 
     The map is smooth everywhere, also at zero, where it is the identity to second order. The Frobenius norm bounds the
     spectral norm and does not change under S -> Q S Q^T with orthogonal Q, so the map is equivariant.

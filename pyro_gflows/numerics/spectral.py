@@ -60,7 +60,7 @@ def conv_norm_bound(
     4; for 5 x 5 kernels 7, 25 and 90 percent. A real kernel has conjugate symbols at opposite frequencies, so half of
     them suffice. There is no power iteration, so the norm is never underestimated, up to rounding of the dtype.
 
-    Only the largest symbol is differentiated, so the gradient costs as much as that of one small matrix.
+    Only the largest symbol is differentiated, so the gradient costs little.
 
     Args:
         weight: The kernel, of shape ``(c_out, c_in, k_1, ..., k_s)``.

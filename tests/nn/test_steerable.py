@@ -179,7 +179,7 @@ def test_they_start_at_zero_where_asked():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: SteerableConv("S3", 1, 1), ValueError, "turns the plane"),
+        (lambda: SteerableConv("S3", 1, 1), ValueError, "a group of the plane"),
         (lambda: SteerableConv("C4", 0, 1), ValueError, "at least one field"),
         (lambda: SteerableConv("C4", 1, 1, fields_in="sign"), ValueError, "fields among.*'sign'"),
         (lambda: SteerableConv("C4", 1, 1, kernel_size=4), ValueError, "odd kernel_size"),
