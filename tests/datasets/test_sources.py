@@ -122,7 +122,7 @@ def test_a_data_set_of_tensors_that_changes_them_is_asked_for_its_items():
 def test_a_stream_is_fitted_and_an_empty_loader_is_named():
     result = fit(plain_flow(), DataLoader(Endless(), batch_size=32), settings=FitSettings(steps=3), progress=False)
     assert result.steps == 3
-    with pytest.raises(ValueError, match="gives no batch"):
+    with pytest.raises(ValueError, match="expected a DataLoader with batches of events, got none"):
         fit(plain_flow(), DataLoader(TensorDataset(points(5)), batch_size=8, drop_last=True), progress=False)
 
 
@@ -226,7 +226,7 @@ def test_large_values_that_can_be_squared_are_fitted():
 
 def test_frozen_weights_are_named():
     flow = plain_flow().requires_grad_(False)
-    with pytest.raises(ValueError, match=r"each of the flow's is frozen \(1 tensors\); call requires_grad_\(True\)"):
+    with pytest.raises(ValueError, match=r"all 1 weight tensors of the flow are frozen; call requires_grad_\(True\)"):
         fit(flow, points(), progress=False)
     flow = small_flow()
     flow.transforms[0].requires_grad_(False)
