@@ -8,7 +8,7 @@ import pytest
 import pyro_gflows
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "CONTRIBUTING.md"]
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")), DOCS.parent / "CONTRIBUTING.md"]
 
 
 @pytest.mark.long
