@@ -8,6 +8,7 @@ from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.recognize import FileOptions, event_format
+from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
 from pyro_gflows.datasets.symmetry import SymmetryReport, check_symmetry
@@ -25,6 +26,7 @@ __all__ = [
     "GrayScale",
     "ImageSet",
     "RawImages",
+    "Rows",
     "Splits",
     "SymmetryReport",
     "check_data",

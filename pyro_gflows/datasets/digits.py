@@ -10,7 +10,8 @@ from pyro_gflows.datasets.splits import Splits, stratified_rows
 
 __all__ = ["DIGITS_SCALING", "digits"]
 
-# Rounded mean and inverse standard deviation of the set: a standard normal base starts near the data.
+#: The grey levels of the digits; center and gain are the rounded mean and inverse standard deviation of the set, so
+#: that a standard normal base starts near the data.
 DIGITS_SCALING = GrayLevels(levels=17, center=0.32, gain=2.8)
 
 

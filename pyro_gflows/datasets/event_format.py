@@ -17,6 +17,7 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EventFormat", "EventKind", "GrayScale"]
 
+#: What the rows of a file are read as.
 EventKind = Literal["vectors", "sets", "images"]
 
 

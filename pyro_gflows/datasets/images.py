@@ -95,6 +95,7 @@ def rotate_images(images: Tensor, angles: Tensor) -> Tensor:
 _MNIST = GrayLevels(levels=256, center=0.13, gain=3.2)
 _CIFAR = GrayLevels(levels=256, center=0.47, gain=4.0)
 
+#: The sets of images that can be read from a folder, by name.
 IMAGE_SETS: dict[str, ImageSet] = {
     "mnist": ImageSet("mnist", _MNIST),
     "rotated-mnist": ImageSet("mnist", _MNIST, symmetry="C4", turned="any angle"),

@@ -20,7 +20,7 @@ class InvariantNormal(SphericalBase):
 
     With :math:`\Sigma = L L^T`,
     :math:`\log p(x) = -\tfrac12 |L^{-1}(x - \mu)|^2 - \log|\det L| - \tfrac n2 \log 2\pi`. The numbers live in
-    :attr:`module`, an ``nn.Module`` that a flow registers, and that expanded distributions share.
+    ``module``, an ``nn.Module`` that a flow registers, and that expanded distributions share.
 
     Args:
         action: how the group moves an event.

@@ -41,7 +41,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
 
     It is invariant when :math:`\Sigma = L L^T` commutes with the group and :math:`\mu` is fixed by it;
     :math:`\log p(x) = \log p(z) - \log|\det L|`. A subclass writes ``standard_draw``, ``standard_log_prob``,
-    ``standard_variance`` and ``standard_entropy`` of z. The numbers live in :attr:`module`, an ``nn.Module`` that a
+    ``standard_variance`` and ``standard_entropy`` of z. The numbers live in ``module``, an ``nn.Module`` that a
     flow registers, and that expanded distributions share.
 
     Args:

@@ -47,7 +47,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     Args:
         base: any distribution of events that the action can move. Where it has its own ``module``, or transforms that
-            are modules, they are found in :attr:`module`; a distribution of plain tensors stays where its tensors are.
+            are modules, they are found in ``module``; a distribution of plain tensors stays where its tensors are.
         action: how the (finite) group moves an event.
         validate_args: as for every torch distribution.
 

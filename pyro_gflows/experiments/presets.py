@@ -132,6 +132,7 @@ DEMO: Sequence[Preset] = [
     _shortened(_FULL["digits-image-residual"], "C1", steps=200, size={**_RESIDUAL, "width": 10}, augment="C4"),
 ]
 
+#: The recipes of the command line and of the benchmarks, by name.
 PRESETS: Mapping[str, Preset] = {**_FULL, **{preset.name: preset for preset in DEMO}}
 
 

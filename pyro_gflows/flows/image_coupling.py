@@ -24,9 +24,10 @@ from pyro_gflows.nn import Conditioner, SoftNetwork, conditioner_from
 from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, Transformer, g_coupling
 from pyro_gflows.transforms.transformers import default_transformer
 
-__all__ = ["g_coupling_image_flow"]
+__all__ = ["SplitKind", "g_coupling_image_flow"]
 
-_SplitKind = Callable[[ImageAction], Split]
+#: What splits the events of an image action, such as ``checkerboard_split`` or ``ChannelSplit``.
+SplitKind = Callable[[ImageAction], Split]
 
 
 def g_coupling_image_flow(
@@ -37,7 +38,7 @@ def g_coupling_image_flow(
     width: int = 16,
     depth: int = 2,
     transformer: Callable[[ImageAction], Transformer] | None = None,
-    splits: Sequence[_SplitKind] | None = None,
+    splits: Sequence[SplitKind] | None = None,
     network: Conditioner | None = None,
     soft: bool = False,
     preprocess: Preprocess | None = None,
@@ -92,7 +93,7 @@ def g_coupling_image_flow(
     """
     check_memory(memory, ("plain", "recompute"))
 
-    kinds: Sequence[_SplitKind] = splits or [checkerboard_split, ChannelSplit, isotypic_split]
+    kinds: Sequence[SplitKind] = splits or [checkerboard_split, ChannelSplit, isotypic_split]
     if soft and isinstance(action, ImageAction | OffGridAction):
         network = network if callable(network) else _soft(action.group, width, depth, network or {})
         if isinstance(action, OffGridAction):
@@ -129,7 +130,7 @@ def _soft(group: Group, width: int, depth: int, more: Mapping[str, Any]) -> Cond
     return lambda inputs, outputs: SoftNetwork(require_image(inputs), require_image(outputs), group=group, **keywords)
 
 
-def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:
+def _splits(action: ImageAction, kinds: Sequence[SplitKind]) -> Iterator[Split]:
     """All of these kinds of splits that the action allows, in turn, for ever."""
     found: list[Split] = []
     for kind in kinds:

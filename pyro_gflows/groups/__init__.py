@@ -5,7 +5,7 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.groups.escnn_adapter import escnn_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
-from pyro_gflows.groups.isotypes import Isotype
+from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
@@ -42,6 +42,7 @@ __all__ = [
     "Representation",
     "RowsRepresentation",
     "SubRepresentation",
+    "Summands",
     "SymmetricGroup",
     "TranslationGroup",
     "TrivialRepresentation",

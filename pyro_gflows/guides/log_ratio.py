@@ -45,7 +45,7 @@ log_ratio_simplex = _LogRatioSimplex()
 
 
 class IsometricLogRatio(Transform):
-    r"""From R^(K-1) to the simplex, :math:`y \mapsto \mathrm{softmax}(H^T y)`, H the basis of :func:`log_ratio_basis`.
+    r"""From R^(K-1) to the simplex, :math:`y \mapsto \mathrm{softmax}(H^T y)`, H the basis of ``log_ratio_basis``.
 
     .. math:: \log|\det J| = \sum_i \log x_i + \tfrac12 \log K
 

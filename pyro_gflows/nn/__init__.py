@@ -1,10 +1,10 @@
 """Equivariant networks: linear maps, convolutions, activations and residual branches with certified bounds."""
 
-from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
-from pyro_gflows.nn.conditional_branch import ConditionalBranch
+from pyro_gflows.nn.conditional_branch import BranchGiven, ConditionalBranch
 from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
 from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
@@ -27,9 +27,11 @@ from pyro_gflows.nn.steerable import SteerableConv
 from pyro_gflows.nn.terms import Term
 
 __all__ = [
+    "Activation",
     "AlmostOrthogonalConv",
     "AutoregressiveNetwork",
     "BoundedKnots",
+    "BranchGiven",
     "ConcatenatedLipSwish",
     "ConditionalBranch",
     "Conditioner",

@@ -30,13 +30,13 @@ def replayable(modules: Sequence[nn.Module]) -> bool:
 
 
 def replayed(
-    first: Callable[..., tuple[_Outputs, _Outputs]],
-    again: Callable[..., _Outputs],
+    first: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
+    again: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor | None],
     *,
     captured: Callable[[], Sequence[Tensor]] = list,
     modules: Sequence[nn.Module] = (),
-) -> _Outputs:
+) -> tuple[Tensor, ...]:
     """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, whose graph is made when asked.
 
     ``first`` runs without a graph and returns its outputs, and tensors to keep for ``again``. The backward pass runs

@@ -154,6 +154,7 @@ class Checkerboard(Density):
         return 2 * (torch.stack([column, row], dim=-1) + within) - 4
 
 
+#: The exact densities of the plane, by name.
 DENSITIES: dict[str, Density] = {d.name: d for d in (EightGaussians(), Rings(), Checkerboard())}
 
 

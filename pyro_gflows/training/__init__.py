@@ -10,6 +10,7 @@ from pyro_gflows.training.objectives.energy import Energy
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.objectives.mixing import AlphaMixing, ForwardKL, Mixing
 from pyro_gflows.training.objectives.path_gradient import reverse_kl_loss
+from pyro_gflows.training.optimizers import OptimizerSettings
 from pyro_gflows.training.own_draws import OwnDraws
 from pyro_gflows.training.settings import (
     Adam,
@@ -37,6 +38,7 @@ __all__ = [
     "Mixing",
     "Objective",
     "OneCycle",
+    "OptimizerSettings",
     "OwnDraws",
     "Ramp",
     "Sampler",

@@ -18,6 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pyro_gflows.actions.representations import EscnnRepresentation
+from pyro_gflows.flow import EquivariantFlow
+from pyro_gflows.infer.guides import OrbitFlow
+from pyro_gflows.infer.training.checkpoint import CHECKPOINT
 from torch import Tensor
 
 from pyro_gflows.actions import (
@@ -35,7 +39,6 @@ from pyro_gflows.actions import (
     parse_group,
     plain_checkerboard_split,
 )
-from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
@@ -43,11 +46,8 @@ from pyro_gflows.distributions import (
     OrbitMixture,
     Symmetrized,
 )
-from pyro_gflows.flow import EquivariantFlow
 from pyro_gflows.image_flows import g_coupling_image_flow, g_residual_image_flow
 from pyro_gflows.infer import FitSettings, HeldOut, fit, log_probs, save
-from pyro_gflows.infer.guides import OrbitFlow
-from pyro_gflows.infer.training.checkpoint import CHECKPOINT
 from pyro_gflows.nn import (
     BoundedKnots,
     ConditionalBranch,
