@@ -1,4 +1,4 @@
-"""Real images, the user's own files, and checks of both before anything is fitted."""
+"""Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts."""
 
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data

@@ -1,4 +1,4 @@
-"""Invariant bases, as Pyro Distributions."""
+"""Invariant base distributions of flows, as Pyro distributions."""
 
 from pyro_gflows.distributions.ball import InvariantUniformBall
 from pyro_gflows.distributions.normal import InvariantNormal

@@ -1,4 +1,4 @@
-"""Groups and their representations, with no word about what they act on."""
+"""Groups and their representations, apart from the events that they act on."""
 
 from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition

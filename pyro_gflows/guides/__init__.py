@@ -1,4 +1,4 @@
-"""Guides for Pyro models whose posterior has a symmetry."""
+"""Guides for Pyro models whose posterior has a symmetry, and the tools for checking and reading them."""
 
 from pyro_gflows.guides.auto import AutoGFlow
 from pyro_gflows.guides.default_flow import guide_transforms

@@ -1,4 +1,4 @@
-"""Equivariant networks: linear maps, convolutions, activations and residual branches with certified bounds."""
+"""Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds."""
 
 from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
