@@ -13,6 +13,7 @@ again.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from pyro_gflows import (
     GMonotone,
     ImageAction,
     InvariantNormal,
+    LinearAction,
     g_residual,
 )
 from pyro_gflows.datasets import load_data
@@ -43,8 +45,8 @@ GROUP, BLOCKS, WIDTH, STEPS = "C4", 8, 4, 300
 Layer = Callable[[ImageAction], EquivariantTransform]
 
 
-def residual(make: Callable[[ImageAction], nn.Module]) -> Layer:
-    return lambda action: g_residual(action, branch=make(action))
+def residual(make: Callable[[LinearAction], nn.Module]) -> Layer:
+    return lambda action: g_residual(action, branch=make)
 
 
 def network(**changes: Any) -> Layer:
@@ -79,7 +81,7 @@ VARIANTS: dict[str, Layer] = {
     "splines, 8 fields": network(width=8),
     "splines, bound split by field, 8 fields": network(width=8, units="field"),
     "splines, depth 2, estimated log-det": lambda action: g_residual(
-        action, branch=LipschitzNetwork(action, width=WIDTH, depth=2), log_det=RouletteLogDet()
+        action, branch=functools.partial(LipschitzNetwork, width=WIDTH, depth=2), log_det=RouletteLogDet()
     ),
     "sorted pairs": network(activation="sorted_pairs"),
 }

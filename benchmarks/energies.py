@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
 from benchmarks.planar_comparators import plain_residual_flow
 from benchmarks.recipes import training_text
+from pyro_gflows import LinearAction
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
 from pyro_gflows.evaluation import importance_report, mean_and_error
@@ -54,8 +55,11 @@ def equivariant(blocks: int, *, terms: int, knots: int, limit: float) -> Equivar
     """Residual layers of ridge terms of D8 on the isotropic normal distribution; fast to sample."""
     action = VectorAction.plane("D8")
     layers: list[EquivariantTransform] = []
+
+    def branch(action: LinearAction) -> LipschitzSum:
+        return LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
+
     for _ in range(blocks):
-        branch = LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
         layers += [GActNorm(action), g_residual(action, branch=branch, fast="sample")]
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 

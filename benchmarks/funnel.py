@@ -8,6 +8,7 @@ stopped and started at will. The table in ``results/funnel.md`` is made anew aft
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,8 +49,8 @@ def effects_given_scale(action: VectorAction) -> list[EquivariantTransform]:
     """The effects are scaled as v says; v, which the group leaves alone, by one constant."""
     split = CoordinateSplit(action, [[0], list(range(1, action.numel))])
     # log-scales up to v / 2 = 5 or 6, which the usual cap of 3 would bend
-    transformer = IrrepScale(split.parts[1], max_log_scale=30.0)
-    return [GCoupling(split, moved=1, transformer=transformer, width=8), GActNorm(action)]
+    scale = functools.partial(IrrepScale, max_log_scale=30.0)
+    return [GCoupling(action, split=split, transformer=scale, width=8), GActNorm(action)]
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ ROWS: Sequence[Row] = [
 
 
 def moments(v: Tensor, x: Tensor) -> dict[str, tuple[Tensor, float]]:
-    """Functions of the draws whose means are known, and which have moderate tails. (The square of x_1 has not: its
-    standard deviation is sqrt(3 e^9) = 156 times its mean, so that no run of this length would see the mean.)"""
+    """Functions of the draws with known means and moderate tails.
+
+    The square of x_1 is left out: its standard deviation is sqrt(3 e^9) = 156 times its mean, so that no run of this
+    length would see the mean.
+    """
     log_normal = 0.5 * (math.log(2.0) + float(torch.digamma(torch.tensor(0.5, dtype=torch.float64))))
     log_chi = 0.5 * (math.log(2.0) + float(torch.digamma(torch.tensor(EFFECTS / 2, dtype=torch.float64))))
     return {
@@ -92,8 +96,10 @@ def moments(v: Tensor, x: Tensor) -> dict[str, tuple[Tensor, float]]:
 
 
 def summary(draws: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
-    """For each moment its mean, effective sample size, R-hat and distance to the truth in standard errors; None where
-    it is the same in all draws (no v below -3)."""
+    """For each moment its mean, effective sample size, R-hat and distance to the truth in standard errors.
+
+    These are None where a moment is the same in all draws (no v below -3).
+    """
     figures: dict[str, dict[str, float | None]] = {}
     for name, (values, truth) in moments(draws["v"], draws["x"]).items():
         ess = float(effective_sample_size(values, chain_dim=0, sample_dim=1))

@@ -86,7 +86,7 @@ def trained_layers(group: str, *, steps: int) -> list[GResidual]:
     parts = [
         part
         for _ in range(3)
-        for part in (GActNorm(action), g_residual(action, branch=LipschitzNetwork(action, width=4)))
+        for part in (GActNorm(action), g_residual(action, branch=functools.partial(LipschitzNetwork, width=4)))
     ]
     flow = EquivariantFlow(InvariantNormal(action), [*parts, GActNorm(action)])
     settings = FitSettings(steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0))

@@ -42,7 +42,7 @@ BOUND = 0.9  # 13 terms on average, so that a step takes seconds
 def build(family: str, memory: Memory, depth: int, *, size: int = SIZE, width: int = WIDTH) -> EquivariantFlow:
     """A flow of ``depth`` blocks on one scale, of images of 3 channels under C4, with weights from one seed."""
     torch.manual_seed(0)
-    action = ImageAction("C4", channels=3, size=size)
+    action = ImageAction("C4", copies=3, size=size)
     if family == "residual":
         return g_residual_image_flow(action, blocks=depth, width=width, bound=BOUND, memory=memory)
     return g_coupling_image_flow(action, scales=1, blocks=depth, width=width, memory=memory)

@@ -61,7 +61,8 @@ def posterior(kind: str, width: int) -> EquivariantFlow:
         backward, forward = CoordinateSplit(latent, blocks[::-1]), CoordinateSplit(latent, blocks)
         splits: list[Split] = [backward, IrrepSplit(latent), forward] if symmetric else [backward, forward, backward]
         for split in splits:
-            steps.append(GInverseAutoregressive(split, width=WIDTHS[kind][1], depth=1, context_action=features))
+            size: dict[str, Any] = {"width": WIDTHS[kind][1], "depth": 1, "context_action": features}
+            steps.append(GInverseAutoregressive(latent, split=split, **size))
     return EquivariantFlow(InvariantNormal(latent), steps)
 
 

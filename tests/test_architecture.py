@@ -2,8 +2,12 @@
 
 import ast
 import functools
+import importlib
 from pathlib import Path
 
+import pyro.distributions.transforms
+import pyro.infer.autoguide
+import pyro.nn
 import pytest
 
 import pyro_gflows
@@ -40,7 +44,7 @@ DOORS = {
     "lie_learn": [],  # groups/wigner.py computes what escnn asks of it
     "argparse": ["cli/__init__.py", "cli/commands.py", "cli/comparison.py", "cli/data_check.py", "cli/recipes.py"],
     "matplotlib": ["plots/figures.py"],
-    "sklearn": ["datasets/digits.py", "datasets/image_sets.py"],
+    "sklearn": ["datasets/optical_digits.py", "datasets/image_sets.py"],
     "pickle": ["datasets/cifar_batches.py"],  # the published format; whatever is no array is refused
     "typing_extensions": [],
 }
@@ -107,3 +111,32 @@ def test_nothing_is_unpickled_and_no_device_is_assumed(path):
     assert ".cuda()" not in text
     assert "torch.load(" not in text
     assert "allow_pickle=True" not in text
+
+
+def modules():
+    """All modules of the package, by name, without the old places of names."""
+    for path in FILES:
+        name = ".".join(("pyro_gflows", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        yield name, importlib.import_module(name)
+
+
+def test_no_module_is_shadowed_by_a_function_of_its_name():
+    for name, module in modules():
+        package, _, own = name.rpartition(".")
+        if package:
+            assert getattr(importlib.import_module(package), own) is module, f"{name}: rename the file or the function"
+
+
+def test_no_class_has_the_name_of_another_layer_of_pyro():
+    theirs = {
+        name: value
+        for module in (pyro.distributions.transforms, pyro.nn, pyro.infer.autoguide)
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+    }
+    assert "MatrixExponential" in theirs and "AutoNormal" in theirs
+    for module_name, module in modules():
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if isinstance(value, type) and name in theirs:
+                assert issubclass(value, theirs[name]), f"{module_name}.{name} is another thing in Pyro"

@@ -58,8 +58,7 @@ def make_flow(action, terms):
     torch.manual_seed(0)
     layers = []
     for _ in range(6):
-        branch = LipschitzSum([Ridges(action, terms, knots=16)])
-        layers += [GActNorm(action), g_residual(action, branch=branch)]
+        layers += [GActNorm(action), g_residual(action, branch=lambda a: LipschitzSum([Ridges(a, terms, knots=16)]))]
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 

@@ -131,7 +131,7 @@ def draws_of(other, count=200 if SMOKE else 1000):
 
 nuts = {name: torch.cat([chain[name] for chain in chains]) for name in sites}
 relabeling = action.sample((len(nuts["means"]),))  # the exact posterior is that of NUTS in every order
-exact = {name: action.move(name, relabeling, value) for name, value in nuts.items()}
+exact = {name: action.act_on_site(name, relabeling, value) for name, value in nuts.items()}
 found = {"AutoGFlow": draws_of(guide), "mean-field": draws_of(mean_field), "IAF": draws_of(iaf)}
 
 figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained", sharex=True, sharey=True)

@@ -103,7 +103,8 @@ SPLITS = [CoordinateSplit(latent, fields[::-1]), IrrepSplit(latent), CoordinateS
 def make_posterior(splits):
     torch.manual_seed(0)
     steps = [GAffine(latent, context_action=features, width=24)]
-    steps += [GInverseAutoregressive(split, width=9, depth=1, context_action=features) for split in splits]
+    size = {"width": 9, "depth": 1, "context_action": features}
+    steps += [GInverseAutoregressive(latent, split=split, **size) for split in splits]
     return EquivariantFlow(InvariantNormal(latent), steps)
 
 

@@ -21,6 +21,7 @@
 # normal one. The flow need not be exact: NUTS corrects the rest.
 
 # %%
+import functools
 import math
 import os
 
@@ -120,8 +121,8 @@ plt.show()
 # %%
 def effects_given_scale(action):
     v_and_effects = CoordinateSplit(action, [[0], [1, 2, 3, 4]])
-    scale = IrrepScale(v_and_effects.parts[1], max_log_scale=30.0)  # the usual bound of 3 would bend v / 2
-    return [GCoupling(v_and_effects, moved=1, transformer=scale, width=8), GActNorm(action)]
+    scale = functools.partial(IrrepScale, max_log_scale=30.0)  # the usual bound of 3 would bend v / 2
+    return [GCoupling(action, split=v_and_effects, transformer=scale, width=8), GActNorm(action)]
 
 
 signs = SitesAction(VectorAction.signs(4).group, {"x": VectorAction.signs(4)})

@@ -32,6 +32,7 @@ from pyro_gflows import (
     ElementwiseAffine,
     EquivariantFlow,
     GActNorm,
+    GResidual,
     GSqueeze,
     ImageAction,
     InvariantNormal,
@@ -74,7 +75,7 @@ except ValueError as error:
 # %%
 torch.manual_seed(1)
 branches = [LipschitzSum([Ridges(action, 4, knots=16)]) for _ in range(6)]
-layers = [randomize_(g_residual(action, branch=branch), scale=0.8) for branch in branches]
+layers = [randomize_(GResidual(action, branch), scale=0.8) for branch in branches]
 line = torch.linspace(-3, 3, 17)
 grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
 with torch.no_grad():

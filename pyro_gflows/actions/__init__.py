@@ -1,4 +1,15 @@
-"""Actions, which say how a group acts on one event, and splits of an event for coupling layers."""
+"""Actions, which say how a group acts on one event, and splits of an event for coupling layers.
+
+Actions:
+    Action, LinearAction, VectorAction, ImageAction, OffGridAction, SitesAction
+
+Splits:
+    Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, checkerboard_split, plain_checkerboard_split,
+    isotypic_split, default_split
+
+Old files:
+    eigenvector_blocks
+"""
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction

@@ -15,6 +15,7 @@ from pyro_gflows.actions.image_fields import grid_size, image_fields
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.names import parse_group
@@ -27,6 +28,7 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["ImageAction"]
 
 
+@renamed_arguments(channels="copies")
 @registered
 class ImageAction(LinearAction):
     r"""A group that acts exactly on images (C, H, W): on their pixels, and on the channels at each pixel.
@@ -41,18 +43,18 @@ class ImageAction(LinearAction):
     Args:
         group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`WallpaperGroup`, as
             :meth:`translations` makes it.
-        channels: the number of fields (1, or as many as ``fields`` lists): C is the sum of their sizes, so
-            ``fields="regular"`` gives C = channels * |G|.
+        copies: The number of fields (1, or as many as ``fields`` lists). C is the sum of their sizes: it is ``copies``
+            for scalar ("trivial") fields, and ``copies * |G|`` for ``fields="regular"``.
         size: H = W, or (H, W).
         fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field; on
             a periodic grid they are representations of the point group, since shifts leave channels as they are.
 
     Raises:
         TypeError: ``fields`` is none of these.
-        ValueError: the grid cannot carry the group, or the fields are of another group or not ``channels`` in number.
+        ValueError: the grid cannot carry the group, or the fields are of another group or not ``copies`` in number.
 
     Example:
-        >>> action = ImageAction("D4", channels=3, size=32)
+        >>> action = ImageAction("D4", copies=3, size=32)
         >>> action
         ImageAction(D4 on 3 x 32 x 32: 3 x trivial)
         >>> ImageAction("C4", size=2).act(torch.tensor(1), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
@@ -64,7 +66,7 @@ class ImageAction(LinearAction):
     def __init__(
         self,
         group: Group | str,
-        channels: int | None = None,
+        copies: int | None = None,
         *,
         size: int | Sequence[int],
         fields: str | Representation | Sequence[Representation] = "trivial",
@@ -73,13 +75,14 @@ class ImageAction(LinearAction):
         self.height, self.width = grid_size(size)
         pixels_of(parsed, parsed.generators(), (self.height, self.width))  # refuses another grid
         self.group = require_enumerable(parsed, "an image action")
-        self.fields = image_fields(self.group, channels, fields)
+        self.fields = image_fields(self.group, copies, fields)
         self.event_shape = torch.Size([sum(field.size for field in self.fields), self.height, self.width])
 
     @classmethod
+    @renamed_arguments(channels="copies")
     def translations(
         cls,
-        channels: int = 1,
+        copies: int = 1,
         *,
         size: int | Sequence[int],
         step: int = 1,
@@ -92,7 +95,7 @@ class ImageAction(LinearAction):
         and reflections.
 
         Args:
-            channels: the number of fields.
+            copies: The number of fields.
             size: H = W, or (H, W).
             step: shifts are by multiples of this number of pixels.
             point_group: none (C1), C2, D1 or D2; on square grids also C4 and D4.
@@ -108,7 +111,7 @@ class ImageAction(LinearAction):
         point = parse_group(point_group)
         plain = isinstance(point, EnumerableGroup) and point.order == 1
         group = TranslationGroup(height, width, step) if plain else WallpaperGroup(height, width, step, point)
-        return cls(group, channels, size=(height, width), fields=fields)
+        return cls(group, copies, size=(height, width), fields=fields)
 
     # -- the grid and the channels ------------------------------------------------------------------------------------
     @property

@@ -31,28 +31,28 @@ def grid_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def image_fields(
-    group: Group, channels: int | None, fields: str | Representation | Sequence[Representation]
+    group: Group, copies: int | None, fields: str | Representation | Sequence[Representation]
 ) -> tuple[Representation, ...]:
     """One representation for each field, of the group without the shifts of a periodic grid.
 
     Args:
         group: acts on the images.
-        channels: how many fields there are; None: one, or as many as are listed.
+        copies: How many fields there are; None: one, or as many as are listed.
         fields: "trivial", "regular", one representation for all fields, or a sequence of them.
 
     Raises:
         TypeError: something else than a representation.
         ValueError: another name, another group or another number of fields.
     """
-    if channels is not None and (not isinstance(channels, int) or channels < 1):
-        raise ValueError(f"expected a positive number of channels, got {channels!r}")
+    if copies is not None and (not isinstance(copies, int) or copies < 1):
+        raise ValueError(f"expected a positive number of copies of the fields, got {copies!r}")
     point = point_group_of(group)
     if isinstance(fields, str):
         kinds = {"trivial": TrivialRepresentation, "regular": RegularRepresentation}
         if fields not in kinds:
             raise ValueError(f"expected fields 'trivial', 'regular' or representations, got {fields!r}")
         fields = kinds[fields](point)
-    given = [fields] * (channels or 1) if isinstance(fields, Representation) else list(fields)
+    given = [fields] * (copies or 1) if isinstance(fields, Representation) else list(fields)
     listed = []
     for field in given:
         if not isinstance(field, Representation):
@@ -62,8 +62,8 @@ def image_fields(
         if field.group != point:
             raise ValueError(f"expected fields of {point}, got {field}")
         listed.append(field)
-    if not listed or len(listed) != (channels or len(listed)):
-        raise ValueError(f"expected {channels or 'at least one'} fields, got {len(listed)}")
+    if not listed or len(listed) != (copies or len(listed)):
+        raise ValueError(f"expected {copies or 'at least one'} fields, got {len(listed)}")
     if isinstance(group, WallpaperGroup) and group.point_group.order == 1:
         if set(listed) != {TrivialRepresentation(point)}:
             raise ValueError(f"expected trivial fields for the translations {group}, got {set(listed)}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.groups.continuous import O2, SO2
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, Group, PlanarGroup
 from pyro_gflows.groups.names import parse_group
@@ -23,6 +24,7 @@ __all__ = ["OffGridAction"]
 _ROUNDING = 1e-9
 
 
+@renamed_arguments(channels="copies")
 @registered
 class OffGridAction(Action):
     r"""C_n, D_n, SO(2) or O(2) acts on images (C, H, W) about the center of the grid, by bilinear interpolation.
@@ -32,12 +34,13 @@ class OffGridAction(Action):
     lose detail, so that :math:`g\,(h\,x) = (g h)\,x` holds only approximately.
 
     No density on pixels is exactly invariant under such a group. This action serves to measure how nearly invariant a
-    density is, to augment data, and to name the group of the networks of a flow with ``soft=True``. Layers and bases
-    refuse this action (it is no LinearAction) and take its :attr:`exact_subgroup`.
+    density is, to augment data, and to name the group of the networks of a soft flow
+    (``g_soft_coupling_image_flow``). Layers and bases refuse this action, which is no LinearAction, and take its
+    :attr:`exact_subgroup`.
 
     Args:
         group: "C8", "D12", "SO(2)", "O(2)", ... or the group itself.
-        channels: the number of scalar fields.
+        copies: The number of scalar fields, which are the channels.
         size: H = W, or (H, W).
         fields: "trivial": pixels hold numbers that do not change when they are moved.
 
@@ -45,7 +48,7 @@ class OffGridAction(Action):
         ValueError: a group that does not turn the plane, or fields that are not trivial.
 
     Example:
-        >>> action = OffGridAction("C8", channels=1, size=8)
+        >>> action = OffGridAction("C8", size=8)
         >>> action.is_exact(torch.tensor(1)), action.is_exact(torch.tensor(2))
         (False, True)
         >>> action.exact_subgroup
@@ -55,7 +58,7 @@ class OffGridAction(Action):
     def __init__(
         self,
         group: Group | str,
-        channels: int = 1,
+        copies: int = 1,
         *,
         size: int | Sequence[int],
         fields: str | Representation | Sequence[Representation] = "trivial",
@@ -63,14 +66,14 @@ class OffGridAction(Action):
         self.group = parse_group(group)
         if not isinstance(self.group, CyclicGroup | DihedralGroup | SO2):
             raise ValueError(f"expected a group of rotations of the plane, C_n, D_n, SO(2) or O(2), got {self.group}")
-        plain = ImageAction("C1", channels, size=size)
+        plain = ImageAction("C1", copies, size=size)
         self.height, self.width = plain.height, plain.width
         trivial = TrivialRepresentation(self.group)
-        listed = [fields] * channels if isinstance(fields, str | Representation) else list(fields)
-        if any(field not in ("trivial", trivial) for field in listed) or len(listed) != channels:
+        listed = [fields] * copies if isinstance(fields, str | Representation) else list(fields)
+        if any(field not in ("trivial", trivial) for field in listed) or len(listed) != copies:
             raise ValueError(
-                f"expected {channels} trivial fields, got {fields!r}: between pixels only numbers are interpolated; "
-                "regular fields of such a group live in the networks of a flow, g_coupling_image_flow(..., soft=True)"
+                f"expected {copies} trivial fields, got {fields!r}: between pixels only numbers are interpolated; "
+                "regular fields of such a group live in the networks of a flow, g_soft_coupling_image_flow(...)"
             )
         self.event_shape = plain.event_shape
 

@@ -28,7 +28,7 @@ def require_exact(action: Any) -> None:
     if isinstance(action, Action) and action.exact_subgroup is not action:
         raise ValueError(
             f"{action} interpolates between pixels, so no density is exactly invariant under it: either take "
-            "g_coupling_image_flow(action, soft=True), whose networks are equivariant up to interpolation, or the "
+            "g_soft_coupling_image_flow(action), whose networks are equivariant up to interpolation, or the "
             f"exact part of the action, action.exact_subgroup = {action.exact_subgroup}"
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.vector import VectorAction
+from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.groups.closure import as_matrix, generate_group
 from pyro_gflows.groups.finite import Group
 from pyro_gflows.groups.names import parse_group
@@ -21,6 +22,7 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["SitesAction"]
 
 
+@renamed_attributes(move="act_on_site", moves="acts_on")
 @registered
 class SitesAction(Action):
     r"""How one group acts on several latent sites of a model jointly, :math:`(z_s)_s \mapsto (\rho_s(g)\,z_s)_s`.
@@ -163,9 +165,11 @@ class SitesAction(Action):
         """
         if isinstance(x, Tensor):
             return self.vector_action.act_each(elements, x)
-        return {name: self.move(name, elements, value) if name in self.sites else value for name, value in x.items()}
+        return {
+            name: self.act_on_site(name, elements, value) if name in self.sites else value for name, value in x.items()
+        }
 
-    def move(self, site: str, elements: Tensor, value: Tensor) -> Tensor:
+    def act_on_site(self, site: str, elements: Tensor, value: Tensor) -> Tensor:
         """The image of the value of one site under group elements.
 
         The event of a site with a single coordinate may have shape () or any number of dimensions of size 1, so its
@@ -182,7 +186,7 @@ class SitesAction(Action):
 
         Example:
             >>> action = SitesAction("S3", {"weights": VectorAction.rows("S3")})
-            >>> action.move("weights", torch.tensor(3), torch.tensor([0.25, 0.25, 0.5])).tolist()
+            >>> action.act_on_site("weights", torch.tensor(3), torch.tensor([0.25, 0.25, 0.5])).tolist()
             [0.5, 0.25, 0.25]
         """
         wanted = self.group.batch_shape(elements)
@@ -222,14 +226,14 @@ class SitesAction(Action):
             )
         return [rank for rank, size in enumerate(sizes) if size == numel]
 
-    def moves(self, site: str) -> bool:
+    def acts_on(self, site: str) -> bool:
         """Whether any group element changes the values of a site.
 
         Args:
             site: The name of any site; one that is not named stays as it is.
 
         Example:
-            >>> SitesAction("C1", {"x": VectorAction.trivial("C1", copies=2)}).moves("x")
+            >>> SitesAction("C1", {"x": VectorAction.trivial("C1", copies=2)}).acts_on("x")
             False
         """
         if site not in self.sites:

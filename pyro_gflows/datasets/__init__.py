@@ -1,12 +1,26 @@
-"""Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts."""
+"""Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts.
+
+Data sets:
+    load_data, DataSet, Splits, digits, image_set, ImageSet, RawImages, IMAGE_SETS, DIGITS_SCALING,
+    FOLDER_VARIABLE
+
+The user's own data:
+    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows
+
+Images:
+    GrayLevels, GrayScale, rotate_images
+
+Checks and splits:
+    check_data, check_symmetry, SymmetryReport, random_splits, stratified_rows
+"""
 
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data
-from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.event_format import EventFormat, EventKind, GrayScale
+from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
+from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_gflows.datasets.digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.event_format import EventFormat
+from pyro_gflows.datasets.event_formats import EventFormat
 from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
 from pyro_gflows.datasets.images import IMAGE_SETS
+from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format, repeats
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits

@@ -14,6 +14,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.datasets.image_sets import RawImages, image_set
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, stratified_rows
+from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 
 __all__ = ["IMAGE_SETS", "ImageSet", "rotate_images"]
 
@@ -22,6 +23,8 @@ _ROTATED_SIZES = (10_000, 2_000, 50_000)
 _VALIDATION_SHARE = 0.1
 
 
+@renamed_attributes(turned="rotated")
+@renamed_arguments(turned="rotated")
 @dataclass(frozen=True)
 class ImageSet:
     """A set of images with a known symmetry: where its images come from, and how they are transformed.
@@ -30,7 +33,7 @@ class ImageSet:
         source: The published set, "mnist" or "cifar10".
         scaling: The map from bytes to real values.
         symmetry: The name of the group under which the distribution of the images is invariant, or None.
-        turned: How each image is rotated: "no" leaves it as it is, "any angle" rotates it about its center with
+        rotated: How each image is rotated: "no" leaves it as it is, "any angle" rotates it about its center with
             bilinear interpolation, and "group" applies a random element of ``symmetry``.
 
     Example:
@@ -41,7 +44,7 @@ class ImageSet:
     source: str
     scaling: GrayLevels
     symmetry: str | None = None
-    turned: str = "no"
+    rotated: str = "no"
 
     def load(self, *, seed: int = 0, folder: str | Path | None = None) -> Splits:
         """Load the images, rotate and dequantize them, and split them into three parts, in the default dtype.
@@ -66,7 +69,7 @@ class ImageSet:
 
     def _split(self, raw: RawImages) -> list[Tensor]:
         total = len(raw.train) + len(raw.test)
-        if self.turned == "any angle" and total >= sum(_ROTATED_SIZES):
+        if self.rotated == "any angle" and total >= sum(_ROTATED_SIZES):
             images, labels = torch.cat([raw.train, raw.test]), torch.cat([raw.train_labels, raw.test_labels])
             shares = [size / total for size in _ROTATED_SIZES]
             dealt = stratified_rows(labels, parts=[*shares, 1 - sum(shares)])
@@ -75,10 +78,10 @@ class ImageSet:
         return [raw.train[train], raw.train[validation], raw.test]
 
     def _rotate(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self.turned == "any angle":
+        if self.rotated == "any angle":
             angles = 2 * math.pi * torch.rand(len(images), generator=generator)
             return rotate_images(images.float(), angles).round()
-        if self.turned == "group" and self.symmetry is not None:
+        if self.rotated == "group" and self.symmetry is not None:
             action = ImageAction(self.symmetry, images.shape[1], size=tuple(images.shape[-2:]))
             return action.act_each(action.sample((len(images),), generator), images.float())
         return images
@@ -115,7 +118,7 @@ _CIFAR = GrayLevels(levels=256, center=0.47, gain=4.0)
 #: The sets of images that :func:`load_data` loads, by name.
 IMAGE_SETS: dict[str, ImageSet] = {
     "mnist": ImageSet("mnist", _MNIST),
-    "rotated-mnist": ImageSet("mnist", _MNIST, symmetry="C4", turned="any angle"),
+    "rotated-mnist": ImageSet("mnist", _MNIST, symmetry="C4", rotated="any angle"),
     "cifar10": ImageSet("cifar10", _CIFAR),
-    "cifar10-rot": ImageSet("cifar10", _CIFAR, symmetry="C4", turned="group"),
+    "cifar10-rot": ImageSet("cifar10", _CIFAR, symmetry="C4", rotated="group"),
 }

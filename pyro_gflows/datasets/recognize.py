@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 
-from pyro_gflows.datasets.event_format import EventFormat, EventKind, GrayScale
+from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.groups import ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import EnumerableGroup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.flows.image_coupling import g_coupling_image_flow
+from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.groups import SO2, ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, EnumerableGroup
@@ -100,7 +101,7 @@ def _residual(action: LinearAction, *, blocks: int = 10, width: int | None = Non
     """``width``: hidden fields of a LipschitzNetwork branch; None takes the action's default branch."""
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
-        branch = None if width is None else LipschitzNetwork(action, width=width)
+        branch = None if width is None else functools.partial(LipschitzNetwork, width=width)
         layers += [GActNorm(action), g_residual(action, branch=branch)]
     return _over_normal(action, layers)
 
@@ -116,18 +117,17 @@ def _ridges(
     action: LinearAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
 ) -> EquivariantFlow:
     layers: list[EquivariantTransform] = []
+
+    def branch(action: LinearAction) -> LipschitzSum:
+        return LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
+
     for _ in range(blocks):
-        branch = LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
         layers += [GActNorm(action), g_residual(action, branch=branch)]
     return _over_normal(action, layers)
 
 
 def _radial(action: LinearAction, *, blocks: int = 2, bins: int = 32) -> EquivariantFlow:
     return _over_normal(action, [g_radial(action, bins=bins) for _ in range(blocks)])
-
-
-def _soft_images(action: ImageAction | OffGridAction, **size: Any) -> EquivariantFlow:
-    return g_coupling_image_flow(action, soft=True, **size)
 
 
 def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -> EquivariantFlow:
@@ -138,7 +138,7 @@ def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -
 FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "coupling": _coupling,
     "image-coupling": g_coupling_image_flow,
-    "image-soft": _soft_images,
+    "image-soft": g_soft_coupling_image_flow,
     "image-residual": g_residual_image_flow,
     "radial": _radial,
     "residual": _residual,

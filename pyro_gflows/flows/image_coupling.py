@@ -1,46 +1,118 @@
-"""Multi-scale coupling flows of images."""
+"""Multi-scale coupling flows of images, exactly equivariant ones and soft ones."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pyro_gflows.actions import (
     ChannelSplit,
     ImageAction,
     IrrepSplit,
+    LinearAction,
     OffGridAction,
     Split,
     checkerboard_split,
     isotypic_split,
     plain_checkerboard_split,
 )
-from pyro_gflows.actions.requirements import require_image
+from pyro_gflows.actions.requirements import require_exact, require_image
+from pyro_gflows.deprecation import flag_is_a_function
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.image_scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
-from pyro_gflows.groups import Group
-from pyro_gflows.nn import Conditioner, SoftNetwork, conditioner_from
-from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, Transformer, g_coupling
-from pyro_gflows.transforms.transformers import default_transformer
+from pyro_gflows.nn import Conditioner, SoftNetwork, takes_factories
+from pyro_gflows.nn.factories import from_keywords
+from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, g_coupling
+from pyro_gflows.transforms.transformers import TransformerFactory
 
-__all__ = ["SplitKind", "g_coupling_image_flow"]
+__all__ = ["SplitKind", "g_coupling_image_flow", "g_soft_coupling_image_flow"]
 
 #: What splits the events of an image action, such as ``checkerboard_split`` or ``ChannelSplit``.
 SplitKind = Callable[[ImageAction], Split]
 
 
-def g_coupling_image_flow(
+@takes_factories("transformer", "network")
+def g_soft_coupling_image_flow(
     action: ImageAction | OffGridAction,
     *,
     scales: int = 2,
     blocks: int = 4,
     width: int = 16,
     depth: int = 2,
-    transformer: Callable[[ImageAction], Transformer] | None = None,
+    transformer: TransformerFactory | None = None,
     splits: Sequence[SplitKind] | None = None,
     network: Conditioner | None = None,
-    soft: bool = False,
+    preprocess: Preprocess | None = None,
+    memory: Memory = "plain",
+) -> EquivariantFlow:
+    """A multi-scale coupling flow of images whose conditioners alone carry the group: invariant only nearly.
+
+    It is for groups that the pixels carry only in part, such as rotations by 45 degrees. The hidden layers of the
+    conditioners (:class:`~pyro_gflows.nn.SoftNetwork`; each shows its measured error) are regular fields of the whole
+    group; all other layers are equivariant under the part of the group that is exact. Under an OffGridAction that part
+    is ``action.exact_subgroup``. Under an ImageAction it is the trivial group (C1): this is the soft variant of the
+    paper, with the usual checkerboard and halves of the channels. The flow claims, and has, invariance under that part
+    only; under the rest of the group the error of its density is to be measured.
+
+    Args:
+        action: How the group acts on images.
+        scales: As for :func:`g_coupling_image_flow`; so are ``blocks``, ``depth``, ``transformer``, ``splits``,
+            ``preprocess`` and ``memory``.
+        blocks: Steps on each grid.
+        width: Hidden regular fields of the group in each conditioner.
+        depth: Hidden layers of the conditioners.
+        transformer: Makes the element maps.
+        splits: The kinds of splits, in turn. By default ``[checkerboard_split, ChannelSplit, isotypic_split]``, under
+            an ImageAction ``[plain_checkerboard_split, ChannelSplit]``.
+        network: Makes other conditioners, as for :func:`g_coupling_image_flow`, such as
+            ``functools.partial(SoftNetwork, group="C8", width=4, kernel_size=3, start=0.0)``.
+        preprocess: Makes the last layer.
+        memory: "plain" or "recompute".
+
+    Raises:
+        TypeError: ``action`` is neither an ImageAction nor an OffGridAction.
+        ValueError: As for :func:`g_coupling_image_flow`, and for translations.
+
+    Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
+
+    Example:
+        >>> g_soft_coupling_image_flow(OffGridAction("C8", size=8), blocks=1, width=1).action
+        ImageAction(C4 on 1 x 8 x 8: trivial)
+    """
+    if not isinstance(action, OffGridAction):
+        action = require_image(action)
+    soft = functools.partial(_soft_network, group=action.group)
+    network = from_keywords(network, soft, width=width, depth=depth, start=0.0)
+    if isinstance(action, OffGridAction):
+        kinds, exact = splits or _EXACT_KINDS, action.exact_subgroup
+    else:
+        kinds, exact = splits or [plain_checkerboard_split, ChannelSplit], action.without_symmetry()
+    return g_coupling_image_flow(
+        exact,
+        scales=scales,
+        blocks=blocks,
+        transformer=transformer,
+        splits=kinds,
+        network=network,
+        preprocess=preprocess,
+        memory=memory,
+    )
+
+
+@flag_is_a_function(soft=g_soft_coupling_image_flow)
+@takes_factories("transformer", "network")
+def g_coupling_image_flow(
+    action: ImageAction,
+    *,
+    scales: int = 2,
+    blocks: int = 4,
+    width: int = 16,
+    depth: int = 2,
+    transformer: TransformerFactory | None = None,
+    splits: Sequence[SplitKind] | None = None,
+    network: Conditioner | None = None,
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
 ) -> EquivariantFlow:
@@ -52,86 +124,66 @@ def g_coupling_image_flow(
     part moves once, split by the mirrored checkerboard, by channels and by irreps in turn. Every layer is exactly
     equivariant, so the density is exactly invariant.
 
-    ``soft=True`` puts the group into the conditioners alone, whose hidden layers are its regular fields
-    (:class:`SoftNetwork`; each shows its measured error), and everything else under the part of it that is exact. Of an
-    OffGridAction that is ``action.exact_subgroup``. Of an ImageAction it is nothing (C1): the paper's soft variant,
-    with the usual checkerboard and halves of the channels. The flow claims, and has, that part only.
-
     Args:
-        action: how the group moves images.
-        scales: how many sizes of the grid; each but the first halves it.
-        blocks: steps on each grid, before and after squeezing.
-        width: hidden fields of the conditioners (regular ones: each has as many channels as the group has elements).
-        depth: hidden layers of the conditioners.
-        transformer: makes the element map from a part's action, as for ``g_coupling``: ElementwiseAffine (the default),
-            ElementwiseSpline.
-        splits: the kinds of splits, in turn; those that an action does not allow are left out. By default
+        action: How the group acts on images.
+        scales: How many sizes of the grid; each but the first halves it.
+        blocks: Steps on each grid, before and after squeezing.
+        width: Hidden fields of the default conditioners (regular ones: each has as many channels as the group has
+            elements).
+        depth: Hidden layers of the default conditioners.
+        transformer: Makes the element map from the action on a part, as for ``g_coupling``: ElementwiseAffine (the
+            default), ElementwiseSpline.
+        splits: The kinds of splits, in turn; those that an action does not allow are left out. By default
             ``[checkerboard_split, ChannelSplit, isotypic_split]``.
-        network: more keywords of the conditioners (EquivariantCNN; SoftNetwork where ``soft``), such as
-            ``{"bias": "pixels"}`` for centered images; or what makes other conditioners from the actions of their input
-            and of their output, which then start as they are made.
-        soft: let only the networks carry the group.
-        preprocess: makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
+        network: Makes each conditioner from the action on its input and on its output, such as
+            ``functools.partial(conditioner, width=16, bias="pixels")`` for centered images; by default an
+            EquivariantCNN that starts at zero.
+        preprocess: Makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
             ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modeled as they are.
         memory: "plain", or "recompute": training stores one event a step, at the cost of one more forward pass.
 
     Raises:
-        TypeError: not an ImageAction, nor an OffGridAction.
-        ValueError: a grid that cannot be halved so often, one so small that nothing is left to split (a single channel
-            on 2 x 2 pixels under D4), numbers below 1, another ``memory``,
-            an OffGridAction without ``soft``, or ``soft`` for translations.
+        TypeError: ``action`` is not an ImageAction.
+        ValueError: A grid that cannot be halved so often, one so small that nothing is left to split (a single channel
+            on 2 x 2 pixels under D4), numbers below 1, another ``memory``, or an OffGridAction (take
+            :func:`g_soft_coupling_image_flow`).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
 
     Example:
         >>> import torch
-        >>> flow = g_coupling_image_flow(ImageAction("D4", channels=1, size=8), blocks=1, width=2)
+        >>> flow = g_coupling_image_flow(ImageAction("D4", size=8), blocks=1, width=2)
         >>> flow.dist.sample((3,)).shape
         torch.Size([3, 1, 8, 8])
-        >>> g_coupling_image_flow(OffGridAction("C8", size=8), blocks=1, width=1, soft=True).action
-        ImageAction(C4 on 1 x 8 x 8: trivial)
     """
     check_memory(memory, ("plain", "recompute"))
-
-    kinds: Sequence[SplitKind] = splits or [checkerboard_split, ChannelSplit, isotypic_split]
-    if soft and isinstance(action, ImageAction | OffGridAction):
-        network = network if callable(network) else _soft(action.group, width, depth, network or {})
-        if isinstance(action, OffGridAction):
-            action = action.exact_subgroup
-        else:
-            action, kinds = action.without_symmetry(), splits or [plain_checkerboard_split, ChannelSplit]
+    require_exact(action)
 
     def steps(action: ImageAction) -> list[EquivariantTransform]:
         layers: list[EquivariantTransform] = []
-        for split in itertools.islice(_splits(action, kinds), blocks):
+        for split in itertools.islice(_splits(action, splits or _EXACT_KINDS), blocks):
             coupling = g_coupling(
-                action,
-                split=split,
-                transformer=transformer,  # type: ignore[arg-type]
-                network=network,
-                width=width,
-                depth=depth,
+                action, split=split, transformer=transformer, network=network, width=width, depth=depth
             )
             layers += sparing([*mixing(action), coupling], memory)
         return layers
 
     def factor(halves: IrrepSplit, coarse: Compose) -> GSplit:
-        affine = default_transformer(halves.parts[1])
-        inputs, outputs = halves.parts[0], affine.params_action
-        conditioned = conditioner_from(network, inputs, outputs, width=width, depth=depth, start=affine.start)
-        return GSplit(halves, coarse, transformer=affine, network=conditioned)
+        return GSplit(halves.action, coarse, split=halves, network=network, width=width, depth=depth)
 
     return multi_scale(action, steps, scales=scales, blocks=blocks, factor=factor, preprocess=preprocess)
 
 
-def _soft(group: Group, width: int, depth: int, more: Mapping[str, Any]) -> Conditioner:
-    """Makes conditioners that carry the group in their hidden layers, and start at zero."""
-    keywords = {"width": width, "depth": depth, "start": 0.0, **more}
-    return lambda inputs, outputs: SoftNetwork(require_image(inputs), require_image(outputs), group=group, **keywords)
+_EXACT_KINDS: Sequence[SplitKind] = [checkerboard_split, ChannelSplit, isotypic_split]
+
+
+def _soft_network(inputs: LinearAction, outputs: LinearAction, **keywords: Any) -> SoftNetwork:
+    """A conditioner that carries a group in its hidden layers."""
+    return SoftNetwork(require_image(inputs), require_image(outputs), **keywords)
 
 
 def _splits(action: ImageAction, kinds: Sequence[SplitKind]) -> Iterator[Split]:
-    """All of these kinds of splits that the action allows, in turn, for ever."""
+    """All of these kinds of splits that the action allows, in turn, without end."""
     found: list[Split] = []
     for kind in kinds:
         try:

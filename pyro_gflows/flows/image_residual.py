@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import get_args
 
 from torch import nn
 
-from pyro_gflows.actions import ImageAction, IrrepSplit
+from pyro_gflows.actions import ImageAction, IrrepSplit, LinearAction
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.image_scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
-from pyro_gflows.nn import LipschitzNetwork
+from pyro_gflows.nn import LipschitzNetwork, takes_factories
+from pyro_gflows.nn.factories import from_keywords
 from pyro_gflows.numerics import ConstantMemory, LogDet
 from pyro_gflows.transforms import Compose, EquivariantTransform, Fast, GResidual, GSplit, g_residual
 
 __all__ = ["g_residual_image_flow"]
 
 
+@takes_factories("branch")
 def g_residual_image_flow(
     action: ImageAction,
     *,
@@ -25,7 +27,7 @@ def g_residual_image_flow(
     width: int = 8,
     depth: int = 1,
     bound: float = 0.98,
-    branch: Mapping[str, Any] | Callable[[ImageAction], nn.Module] | None = None,
+    branch: Callable[[LinearAction], nn.Module] | None = None,
     log_det: LogDet | None = None,
     fast: Fast = "score",
     preprocess: Preprocess | None = None,
@@ -43,8 +45,9 @@ def g_residual_image_flow(
         width: hidden fields of the branches, and of the conditioners of the details.
         depth: hidden layers of the branches.
         bound: Lipschitz bound of every branch, in (0, 1).
-        branch: more keywords of the LipschitzNetwork, such as ``{"activation": "curves", "units": "field"}``; or what
-            makes another branch from a step's action, such as ``lambda action: LipschitzDenseNetwork(action)``.
+        branch: Makes each branch from the action of a step, such as ``LipschitzDenseNetwork`` or
+            ``functools.partial(LipschitzNetwork, bound=0.98, activation="curves", units="field")``; by default a
+            LipschitzNetwork of ``width``, ``depth`` and ``bound``.
         log_det: an estimator; by default that of ``g_residual``, by the size of the event.
         fast: "score" (density estimation) or "sample".
         preprocess: as for :func:`g_coupling_image_flow`.
@@ -60,28 +63,25 @@ def g_residual_image_flow(
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
 
     Example:
-        >>> flow = g_residual_image_flow(ImageAction("C4", channels=1, size=4), blocks=1, width=2)
+        >>> flow = g_residual_image_flow(ImageAction("C4", size=4), blocks=1, width=2)
         >>> [type(layer).__name__ for layer in flow.transforms]
         ['GActNorm', 'GResidual', 'GActNorm']
     """
     check_memory(memory, get_args(Memory))
+    make_branch = from_keywords(branch, LipschitzNetwork, width=width, depth=depth, bound=bound)
 
     def steps(action: ImageAction) -> list[EquivariantTransform]:
         layers: list[EquivariantTransform] = []
         for _ in range(blocks):
-            if callable(branch):
-                f = branch(action)
-            else:
-                f = LipschitzNetwork(action, **{"width": width, "depth": depth, "bound": bound, **(branch or {})})
-            residual = g_residual(action, branch=f, log_det=log_det, fast=fast)
+            residual = g_residual(action, branch=make_branch, log_det=log_det, fast=fast)
             if memory == "constant":
-                residual = GResidual(action, f, log_det=ConstantMemory(residual.log_det), fast=fast)
+                residual = GResidual(action, residual.branch, log_det=ConstantMemory(residual.log_det), fast=fast)
                 layers += [*sparing(mixing(action), "recompute"), residual]
             else:
                 layers += sparing([*mixing(action), residual], memory)
         return layers
 
     def factor(halves: IrrepSplit, coarse: Compose) -> GSplit:
-        return GSplit(halves, coarse, width=width)
+        return GSplit(halves.action, coarse, split=halves, width=width)
 
     return multi_scale(action, steps, scales=scales, blocks=blocks, factor=factor, preprocess=preprocess)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pyro_gflows.actions import ImageAction, IrrepSplit, OffGridAction
+from pyro_gflows.actions import ImageAction, IrrepSplit
 from pyro_gflows.actions.requirements import require_exact, require_image
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
@@ -27,7 +27,7 @@ Preprocess = Callable[[ImageAction], EquivariantTransform]
 
 
 def multi_scale(
-    action: ImageAction | OffGridAction,
+    action: ImageAction,
     steps: Steps,
     *,
     scales: int,

@@ -63,7 +63,8 @@ class OrbitFlow(Symmetrized):
             )
         plain = VectorAction.trivial("C1", copies=action.numel)
         layers: list[EquivariantTransform] = [
-            GCoupling(_random_halves(plain, step // 2), moved=step % 2, width=width) for step in range(steps)
+            GCoupling(plain, split=_random_halves(plain, step // 2), transformed=step % 2, width=width)
+            for step in range(steps)
         ]
         placed = _Placed(plain)
         nn.init.normal_(placed.center, std=spread)

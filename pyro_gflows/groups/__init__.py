@@ -1,4 +1,19 @@
-"""Groups and their representations, apart from the events that they act on."""
+"""Groups and their representations, apart from the events that they act on.
+
+Groups:
+    CyclicGroup, DihedralGroup, SymmetricGroup, TranslationGroup, WallpaperGroup, ProductGroup, FiniteGroup,
+    SO2, O2, SO3, O3, parse_group
+
+Kinds of groups:
+    Group, EnumerableGroup, ContinuousGroup
+
+Representations:
+    Representation, TrivialRepresentation, DefiningRepresentation, RegularRepresentation,
+    QuotientRepresentation, RowsRepresentation, MatrixRepresentation, SubRepresentation, escnn_group
+
+Isotypic decomposition:
+    Decomposition, Isotype, Summands
+"""
 
 from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition

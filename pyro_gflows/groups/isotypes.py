@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.precision import full_precision
@@ -54,6 +55,7 @@ class Summands:
         return self.make_rows()
 
 
+@renamed_attributes(changed="in_basis")
 @dataclass(frozen=True, eq=False)
 class Isotype:
     r"""An isotypic component: all copies of one irreducible representation V in an event.
@@ -192,7 +194,7 @@ class Isotype:
         out = torch.zeros_like(flat).index_copy(-1, torch.cat(places), torch.cat(projected, -1))
         return out.unflatten(-1, self.event_shape)
 
-    def changed(self, change: Tensor) -> Isotype:
+    def in_basis(self, change: Tensor) -> Isotype:
         """The same component with the basis ``change @ basis`` of each copy; :meth:`irrep` still refers to the old one.
 
         Args:

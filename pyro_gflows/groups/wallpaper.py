@@ -22,8 +22,8 @@ def _grid_matrices(group: Group, height: int, width: int) -> Tensor:
     """The integer 2 x 2 matrices of a point group; ValueError if the group does not map the grid to itself."""
     if not isinstance(group, PlanarGroup) or bool((group.plane() % 1 != 0).any()):
         raise ValueError(
-            f"{group} does not map a pixel grid to itself; the groups that do are {_EXACT}; for other rotations of the "
-            f"plane there is OffGridAction({group.name!r}, size={max(height, width)}), and flows with soft=True"
+            f"{group} does not map a pixel grid to itself; the groups that do are {_EXACT}; for other rotations "
+            f"of the plane take OffGridAction({group.name!r}, size={max(height, width)}) and g_soft_coupling_image_flow"
         )
     matrices = group.plane().long()
     if height != width and bool(matrices[:, 0, 1].any()):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, Split, VectorAction
 from pyro_gflows.groups.finite import EnumerableGroup
-from pyro_gflows.nn import HiddenFields, LipschitzNetwork, LipschitzSum, RadialTerm, conditioner
+from pyro_gflows.nn import (
+    Contraction,
+    HiddenFields,
+    LipschitzNetwork,
+    LipschitzSum,
+    RadialTerm,
+    conditioner,
+    lipschitz_branch,
+)
 from pyro_gflows.nn.hidden_fields import maps_between
 from pyro_gflows.nn.networks import EquivariantNetwork, has_regular_fields, hidden_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_residual
@@ -56,7 +65,7 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
         if splits:
             layers.append(g_coupling(action, split=splits[step % len(splits)], network=network))
         if alone or not splits:
-            layers.append(g_residual(action, branch=_branch(action, width), fast="sample"))
+            layers.append(g_residual(action, branch=functools.partial(_branch, width=width), fast="sample"))
     return [*layers, GActNorm(action)]
 
 
@@ -116,16 +125,18 @@ def _is_within(allowed: int, action_in: VectorAction, hidden: LinearAction, acti
     return linear + 2 * copies * (copies + len(hidden.invariants())) <= allowed
 
 
-def _branch(action: VectorAction, width: int) -> Any:
+def _branch(action: LinearAction, width: int) -> Contraction:
     """The default residual branch if it is no larger than one coupling step; otherwise radial terms alone."""
     if isinstance(action.group, EnumerableGroup):
-        return None if action.group.order * action.numel**2 <= _RIDGES_UP_TO else _radial(action)
+        small = action.group.order * action.numel**2 <= _RIDGES_UP_TO
+        return lipschitz_branch(action, bound=_BOUND) if small else _radial(action)
     if len(action.decomposition) == 1:
-        return None
+        return lipschitz_branch(action, bound=_BOUND)
+    assert isinstance(action, VectorAction)
     allowed = 2 * (3 * width * action.numel + width**2)
     count = min(_BRANCH_WIDTH, allowed // (2 * maps_between(action, action)))
     return LipschitzNetwork(action, width=count, bound=_BOUND) if count else _radial(action)
 
 
-def _radial(action: VectorAction) -> LipschitzSum:
+def _radial(action: LinearAction) -> LipschitzSum:
     return LipschitzSum([RadialTerm(action)], bound=_BOUND)

@@ -30,8 +30,8 @@ def unchanged_sites(action: SitesAction, latent: Sequence[str], sites: Sequence[
     chosen = list(latent) if sites is None else list(sites)
     if unknown := [name for name in chosen if name not in latent]:
         raise ValueError(f"expected sites among {list(latent)}, got {unknown}")
-    if acted_on := [name for name in chosen if action.moves(name)]:
-        fixed = [name for name in latent if not action.moves(name)]
+    if acted_on := [name for name in chosen if action.acts_on(name)]:
+        fixed = [name for name in latent if not action.acts_on(name)]
         raise ValueError(
             f"{action.group} acts on {acted_on}, so the posterior is the same for all images of a value and a "
             "median or quantile mixes them; compute quantiles of guide.orbit_representative(samples)"

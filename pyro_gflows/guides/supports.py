@@ -69,7 +69,7 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     x = transform(u)
     for element in torch.cat([own.generators(), action.sample((2,), torch.Generator().manual_seed(0))]):
         received = transform(free.act(element, u.reshape(_POINTS, -1)).reshape(u.shape))
-        error = ((received - action.move(site, element, x)).abs() / x.abs().clamp_min(1.0)).max().item()
+        error = ((received - action.act_on_site(site, element, x)).abs() / x.abs().clamp_min(1.0)).max().item()
         if not error <= _TOLERANCE:
             raise ValueError(
                 f"site {site!r}: {own} does not commute with the map from unconstrained space to its support "

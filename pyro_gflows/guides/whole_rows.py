@@ -87,7 +87,7 @@ def _fewer(block: VectorAction, row: int, free: int) -> list[Representation] | N
 
 
 def _permutations(matrices: Tensor, row: int) -> Tensor | None:
-    """The permutation matrices P, if all matrices have the form :math:`P \\otimes I`; otherwise None."""
+    r"""The permutation matrices P, if all matrices have the form :math:`P \otimes I`; otherwise None."""
     count = matrices.shape[-1] // row
     found = matrices[:, ::row, ::row].round()
     expected = torch.kron(found.contiguous(), torch.eye(row, dtype=torch.float64))

@@ -1,14 +1,41 @@
-"""Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds."""
+"""Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds.
 
+Linear maps and convolutions:
+    EquivariantLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
+
+Networks:
+    EquivariantMLP, EquivariantCNN, SoftNetwork, AutoregressiveNetwork, EquivariantNetwork, HiddenFields,
+    Conditioner, conditioner
+
+Residual branches (contractions):
+    LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
+    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+
+Lipschitz layers:
+    LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
+
+Activations:
+    LipSwish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
+    SlopeSplines, Activation
+
+Knots of splines:
+    Knots, BoundedKnots, FreeKnots, knots_of_file
+
+Factories:
+    Made, MadeInTurn, takes_factories
+"""
+
+from pyro_gflows.deprecation import moved_names
 from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conditional_branch import BranchGiven, ConditionalBranch
-from pyro_gflows.nn.conditioners import Conditioner, conditioner, conditioner_from
+from pyro_gflows.nn.conditioners import Conditioner, conditioner
 from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
+from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
@@ -54,6 +81,8 @@ __all__ = [
     "LipschitzLinear",
     "LipschitzNetwork",
     "LipschitzSum",
+    "Made",
+    "MadeInTurn",
     "PolarConv",
     "RadialTerm",
     "Rescaled",
@@ -66,8 +95,10 @@ __all__ = [
     "SteerableConv",
     "Term",
     "conditioner",
-    "conditioner_from",
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "takes_factories",
 ]
+
+__getattr__ = moved_names(__name__, {"conditioner_from": "pyro_gflows.nn.factories:network_from"})

@@ -39,7 +39,7 @@ class ConditionalBranch(Contraction):
     Example:
         >>> from pyro_gflows import VectorAction
         >>> branch = ConditionalBranch(VectorAction.plane("D4"), VectorAction.regular("D4"))
-        >>> branch.given(torch.zeros(5, 8))(torch.zeros(5, 2)).shape
+        >>> branch.condition(torch.zeros(5, 8))(torch.zeros(5, 2)).shape
         torch.Size([5, 2])
     """
 
@@ -58,7 +58,7 @@ class ConditionalBranch(Contraction):
         """An upper bound of the Lipschitz constant in x for the present weights, which holds for every context."""
         return self.network.lipschitz_bound()
 
-    def given(self, context: Tensor) -> BranchGiven:
+    def condition(self, context: Tensor) -> BranchGiven:
         """The map x -> f(x | context), for contexts of the batch shape of x."""
         return BranchGiven(self.network, self.encoder(context), self.action)
 

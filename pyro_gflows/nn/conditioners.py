@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -10,10 +10,10 @@ from torch import nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 
-__all__ = ["Conditioner", "conditioner", "conditioner_from"]
+__all__ = ["Conditioner", "conditioner"]
 
-Conditioner = Mapping[str, Any] | Callable[[LinearAction, LinearAction], nn.Module]
-"""More keywords of :func:`conditioner`; or what makes a network from the actions of its input and its output."""
+Conditioner = Callable[[LinearAction, LinearAction], nn.Module]
+"""A factory of networks: it makes one from the actions on its input and on its output. A class is such a factory."""
 
 
 def conditioner(
@@ -36,19 +36,3 @@ def conditioner(
     """
     network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
     return network(action_in, action_out, **keywords).scale_last_(start)
-
-
-def conditioner_from(
-    how: Conditioner | None, action_in: LinearAction, action_out: LinearAction, **defaults: Any
-) -> nn.Module:
-    """The network that ``how`` describes: the default one with its keywords, or the one that it makes, as it starts.
-
-    Example:
-        >>> from pyro_gflows import VectorAction
-        >>> action = VectorAction.regular("C4")
-        >>> len(conditioner_from({"depth": 3}, action, action, width=2).layers)
-        4
-    """
-    if callable(how):
-        return how(action_in, action_out)
-    return conditioner(action_in, action_out, **{**defaults, **(how or {})})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.deprecation import renamed_attributes, warn_of
 from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.serialization.registry import registered
@@ -16,6 +17,7 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["Contraction", "CustomContraction", "Negative"]
 
 
+@renamed_attributes(given="condition")
 class Contraction(nn.Module):
     r"""An equivariant map f of events with a certified Lipschitz constant below 1, so that x + f(x) is a bijection.
 
@@ -23,8 +25,8 @@ class Contraction(nn.Module):
 
     A branch of your own is a subclass that sets ``action`` and writes ``forward`` and ``lipschitz_bound``. The rest is
     optional: a ``bound`` that holds for all weights, derivatives in closed form (``call_and_jacobian`` and
-    ``call_and_pullback``), and a context (``context_action`` and ``given``). Layers, estimators and solvers use these
-    attributes and methods only.
+    ``call_and_pullback``), and a context (``context_action`` and ``condition``). Layers, estimators and solvers use
+    these attributes and methods only.
 
     Inside ``torch.autocast``, ``lipschitz_bound`` is computed in full precision.
 
@@ -55,6 +57,9 @@ class Contraction(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "given" in vars(cls) and "condition" not in vars(cls):
+            warn_of(f"{cls.__name__}.given(context)", now=f"{cls.__name__}.condition(context)")
+            cls.condition = vars(cls)["given"]  # type: ignore[method-assign]
         on_methods(cls, ("lipschitz_bound",))
 
     def lipschitz_bound(self) -> Tensor:
@@ -79,7 +84,7 @@ class Contraction(nn.Module):
         """
         return pullback(self, x)
 
-    def given(self, context: Tensor) -> DifferentiableBranch:
+    def condition(self, context: Tensor) -> DifferentiableBranch:
         """The map x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
         return self
 
@@ -122,7 +127,7 @@ class CustomContraction(Contraction):
 
     Residual layers wrap such a module by themselves, without a ``bound`` that holds for all weights. The wrapper checks
     once for the optional parts of a contraction: ``call_and_jacobian(x)``, or a ``context_action`` and
-    ``given(context)``.
+    ``condition(context)``.
 
     Args:
         module: An equivariant map of events with a method ``lipschitz_bound()``.
@@ -160,6 +165,11 @@ class CustomContraction(Contraction):
         self.module, self.action, self.bound = module, action, bound
         self.context_action = getattr(module, "context_action", None)
         self._has_jacobian = hasattr(module, "call_and_jacobian")
+        self._condition = "condition"
+        if self.context_action is not None and not hasattr(module, "condition") and hasattr(module, "given"):
+            name = type(module).__name__
+            warn_of(f"{name}.given(context)", now=f"{name}.condition(context)")
+            self._condition = "given"
 
     def forward(self, x: Tensor) -> Tensor:
         value: Tensor = self.module(x)
@@ -174,10 +184,10 @@ class CustomContraction(Contraction):
         found: tuple[Tensor, Tensor] = _method(self.module, "call_and_jacobian")(x)
         return found
 
-    def given(self, context: Tensor) -> DifferentiableBranch:
+    def condition(self, context: Tensor) -> DifferentiableBranch:
         if self.context_action is None:
             return self
-        return as_branch(_method(self.module, "given")(context), self.action.event_dim)
+        return as_branch(_method(self.module, self._condition)(context), self.action.event_dim)
 
 
 def _method(module: nn.Module, name: str) -> Callable[..., Any]:

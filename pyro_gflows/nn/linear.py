@@ -68,7 +68,7 @@ class EquivariantLinear(KernelLayer):
                 shape = (target.multiplicity, source.multiplicity, len(target.commutant))
                 self.weights.append(nn.Parameter(torch.randn(shape) / (shape[1] * shape[2]) ** 0.5))
                 self.commutants.append(FixedBasis(target.commutant))
-                parts_in.append(source.changed(change))
+                parts_in.append(source.in_basis(change))
                 parts_out.append(target)
                 self.masks.append(nn.Identity() if mask is None else _Mask(mask))
         self.basis_in = IsotypicBasis.of(parts_in, action_in.numel)

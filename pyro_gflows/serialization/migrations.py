@@ -42,7 +42,12 @@ RENAMED_ARGUMENTS: dict[int, dict[str, dict[str, str]]] = {
         **{name: {"cap": "max_log_scale"} for name in _LIMITED},
         "DequantizedFlow": {"dequantiser": "dequantizer"},
         "EventFormat": {"grey": "gray"},
+        "GCoupling": {"moved": "transformed"},
+        "GMonotone": {"branch": "contraction"},
+        "GResidual": {"branch": "contraction"},
         "GrayLevels": {"centre": "center"},
+        "ImageAction": {"channels": "copies"},
+        "OffGridAction": {"channels": "copies"},
     }
 }
 """By format: the arguments that have another name in the next one, by the new name of their class."""

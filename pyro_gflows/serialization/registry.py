@@ -56,7 +56,10 @@ def registered(cls: _T) -> _T:
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # in __dict__ directly: arguments that are modules must not be registered as children a second time
-            self.__dict__[_ARGUMENTS] = _flatten(signature, bound)
+            # without those that the instance computes: one may be a function, which could not be pickled with it
+            computed = self.computed_arguments() if isinstance(self, ComputesArguments) else {}
+            flat = _flatten(signature, bound)
+            self.__dict__[_ARGUMENTS] = {name: value for name, value in flat.items() if name not in computed}
 
     cls.__init__ = wrapper  # type: ignore[misc]
     _CLASSES[cls.__name__] = cls

@@ -1,4 +1,17 @@
-"""Training of a flow: the objective says what is minimized, the loop does the rest."""
+"""Training of a flow: the objective says what is minimized, the loop does the rest.
+
+Training:
+    fit, fit_energy, FitResult, FitSettings, Validation, FitDiverged, Callback
+
+Optimizers and schedules:
+    Adam, TorchOptimizer, OptimizerSettings, Constant, OneCycle, Ramp, Schedule
+
+Data:
+    Sampler, StatefulSampler, OwnDraws, Augmentation, random_elements
+
+Objectives:
+    Objective, Likelihood, Energy, Mixing, ForwardKL, AlphaMixing, reverse_kl_loss
+"""
 
 from pyro_gflows.training.augmentation import Augmentation, random_elements
 from pyro_gflows.training.batches import Sampler, StatefulSampler

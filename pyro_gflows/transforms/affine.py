@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.nn import conditioner
+from pyro_gflows.nn import Conditioner, takes_factories
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.transforms.conditional import ConditionalTransform
-from pyro_gflows.transforms.transformers import Transformer, default_transformer
+from pyro_gflows.transforms.by_network import ByNetwork
+from pyro_gflows.transforms.transformers import TransformerFactory
 
 __all__ = ["GAffine"]
 
 
+@takes_factories("transformer", "network")
 @registered
-class GAffine(ConditionalTransform):
+class GAffine(ByNetwork):
     r"""Moves the whole event by an affine map whose parameters depend on the context.
 
     .. math:: y = A(c)\,x + t(c), \qquad \log|\det J| = \log|\det A(c)|
@@ -27,11 +28,11 @@ class GAffine(ConditionalTransform):
     Args:
         action: how the group moves events.
         context_action: how it moves the context.
-        transformer: the map; by default ElementwiseAffine where possible, else IrrepScale.
-        network: from the context to ``transformer.params_action``; by default an equivariant network of ``width``
-            regular fields and ``depth`` hidden layers, zero at the start.
-        width: hidden fields of that network.
-        depth: its hidden layers.
+        transformer: Makes the map from ``action``; by default ElementwiseAffine where possible, else IrrepScale.
+        network: Makes the network from ``context_action`` and from ``transformer.params_action``; by default an
+            equivariant network that starts at zero.
+        width: Hidden fields of the default network.
+        depth: Hidden layers of the default network.
 
     Raises:
         TypeError: ``action`` or ``context_action`` is not a LinearAction.
@@ -53,18 +54,15 @@ class GAffine(ConditionalTransform):
         action: LinearAction,
         *,
         context_action: LinearAction,
-        transformer: Transformer | None = None,
-        network: nn.Module | None = None,
+        transformer: TransformerFactory | None = None,
+        network: Conditioner | None = None,
         width: int = 16,
         depth: int = 1,
     ) -> None:
         super().__init__(action, context_action=context_action)
         require_linear(action)
-        self.transformer = default_transformer(action) if transformer is None else transformer.require(action)
-        if network is None:
-            params_action, start = self.transformer.params_action, self.transformer.start
-            network = conditioner(self.inputs_action(), params_action, width=width, depth=depth, start=start)
-        self.network = network
+        inputs = self.inputs_action()
+        self._set_up(action, inputs, transformer=transformer, network=network, width=width, depth=depth)
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         image: tuple[Tensor, Tensor] = self.transformer(x, self.network(self.inputs([], context)))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.splits.base import require_split
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.actions.splits.default import split_of
-from pyro_gflows.nn import AutoregressiveNetwork
+from pyro_gflows.deprecation import split_first
+from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, takes_factories
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.split_basis import SplitBasis
-from pyro_gflows.transforms.transformers import Transformer, default_transformer
+from pyro_gflows.transforms.transformers import TransformerFactory, transformer_from
 
 __all__ = ["GAutoregressive", "GInverseAutoregressive", "g_autoregressive"]
 
 
+@split_first(Split)
+@takes_factories("transformer")
 @registered
 class GAutoregressive(OneWayTransform):
     r"""Moves each of k invariant blocks as the blocks before it say: one pass one way, k passes the other.
@@ -29,54 +33,67 @@ class GAutoregressive(OneWayTransform):
     outputs carry the actions that make A_j commute.
 
     Args:
-        split: how the event falls into blocks, in order.
-        transformer: makes the element map from a block's action (ElementwiseAffine, IrrepScale, MatrixScale); by
-            default ElementwiseAffine where possible, else IrrepScale.
-        width: hidden fields of the conditioner for each block.
-        depth: its hidden layers.
+        action: How the group acts on events.
+        split: How the event falls into blocks, in order; by default the first kind that the action allows
+            (:func:`~pyro_gflows.default_split`).
+        transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
+            MatrixScale); by default ElementwiseAffine where possible, else IrrepScale.
+        width: Hidden fields of the conditioner for each block.
+        depth: Hidden layers of the conditioner.
         fast: "score": data to base is one pass (density estimation); "sample": base to data (IAF, guides).
-        context_action: how the group moves a context that every block reads; None: there is none.
+        context_action: How the group acts on a context that every block reads; None: there is none.
 
     Raises:
-        TypeError: not a split.
-        ValueError: blocks that are not slices of the event (a MaskSplit: use GCoupling).
+        TypeError: ``split`` is not a split.
+        ValueError: The split is of another action, or its blocks are not slices of the event (a MaskSplit: use
+            GCoupling).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; IAF, arXiv:1606.04934; MAF, arXiv:1705.07057.
 
     Example:
         >>> from pyro_gflows import CoordinateSplit, VectorAction
-        >>> layer = GAutoregressive(CoordinateSplit(VectorAction.regular("C4", copies=3)))
+        >>> action = VectorAction.regular("C4", copies=3)
+        >>> split = CoordinateSplit(action, [range(0, 4), range(4, 8), range(8, 12)])
+        >>> layer = GAutoregressive(action, split=split)
         >>> layer(torch.zeros(3, 12)).shape
         torch.Size([3, 12])
     """
 
     def __init__(
         self,
-        split: Split,
+        action: LinearAction,
         *,
-        transformer: Callable[[LinearAction], Transformer] | None = None,
+        split: Split | None = None,
+        transformer: TransformerFactory | None = None,
         width: int = 8,
         depth: int = 2,
         fast: Fast = "score",
         context_action: LinearAction | None = None,
     ) -> None:
-        super().__init__(require_split(split).action, fast=fast, context_action=context_action)
+        super().__init__(require_linear(action), fast=fast, context_action=context_action)
+        split = split_of(action, split)
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
         self.split_basis = SplitBasis.of(split)
-        make = default_transformer if transformer is None else transformer
-        elements = [make(part).require(part) for part in split.parts]
+        elements = [transformer_from(transformer, part) for part in split.parts]
         self.transformers = nn.ModuleList(elements)
+        # a class is described by its name; whatever another factory makes, by what was made
+        self._is_described = transformer is None or isinstance(transformer, type)
         outputs = [element.params_action for element in elements]
         self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth, context=context_action)
         self.network.scale_last_(max(element.start for element in elements))
 
+    def computed_arguments(self) -> dict[str, Any]:
+        """The split, and the transformers that a function made, since a file holds no code."""
+        made = {} if self._is_described else {"transformer": MadeInTurn(list(self.transformers))}
+        return {"split": self.split, **made}
+
     def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = self.split.split(x)
         params = self._params(parts, context)
-        moved = [element(*pair) for element, *pair in zip(self.transformers, parts, params, strict=True)]
-        values, ladjs = zip(*moved, strict=True)
+        images = [element(*pair) for element, *pair in zip(self.transformers, parts, params, strict=True)]
+        values, ladjs = zip(*images, strict=True)
         return self.split.merge(list(values)), sum(ladjs[1:], ladjs[0])
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -97,6 +114,8 @@ class GAutoregressive(OneWayTransform):
         return f"{super().extra_repr()}, {len(self.transformers)} blocks"
 
 
+@split_first(Split)
+@takes_factories("transformer")
 @registered
 class GInverseAutoregressive(GAutoregressive):
     """The inverse autoregressive flow: :class:`GAutoregressive` with one-pass sampling, for guides and posteriors.
@@ -106,30 +125,38 @@ class GInverseAutoregressive(GAutoregressive):
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; IAF, arXiv:1606.04934.
 
     Example:
-        >>> from pyro_gflows import CoordinateSplit, VectorAction
-        >>> GInverseAutoregressive(CoordinateSplit(VectorAction.regular("C4", copies=3))).fast
+        >>> from pyro_gflows import VectorAction
+        >>> GInverseAutoregressive(VectorAction.regular("C4", copies=3)).fast
         'sample'
     """
 
     def __init__(
         self,
-        split: Split,
+        action: LinearAction,
         *,
-        transformer: Callable[[LinearAction], Transformer] | None = None,
+        split: Split | None = None,
+        transformer: TransformerFactory | None = None,
         width: int = 8,
         depth: int = 2,
         context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(
-            split, transformer=transformer, width=width, depth=depth, fast="sample", context_action=context_action
+            action,
+            split=split,
+            transformer=transformer,
+            width=width,
+            depth=depth,
+            fast="sample",
+            context_action=context_action,
         )
 
 
+@takes_factories("transformer")
 def g_autoregressive(
     action: LinearAction,
     *,
     split: Split | None = None,
-    transformer: Callable[[LinearAction], Transformer] | None = None,
+    transformer: TransformerFactory | None = None,
     width: int = 8,
     depth: int = 2,
     fast: Fast = "score",
@@ -152,11 +179,7 @@ def g_autoregressive(
         >>> g_autoregressive(VectorAction.regular("C4", copies=2), fast="sample").fast
         'sample'
     """
-    chosen = split_of(action, split)
+    size: dict[str, Any] = {"width": width, "depth": depth, "context_action": context_action}
     if fast == "sample":
-        return GInverseAutoregressive(
-            chosen, transformer=transformer, width=width, depth=depth, context_action=context_action
-        )
-    return GAutoregressive(
-        chosen, transformer=transformer, width=width, depth=depth, fast=fast, context_action=context_action
-    )
+        return GInverseAutoregressive(action, split=split, transformer=transformer, **size)
+    return GAutoregressive(action, split=split, transformer=transformer, fast=fast, **size)

@@ -41,7 +41,7 @@ class GLinear(EquivariantTransform):
 
     Example:
         >>> from pyro_gflows import ImageAction
-        >>> layer = GLinear(ImageAction("D4", channels=2, size=4, fields="regular"))
+        >>> layer = GLinear(ImageAction("D4", copies=2, size=4, fields="regular"))
         >>> layer
         GLinear(
           ImageAction(D4 on 16 x 4 x 4: 2 x regular), exact log-det

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import kernels_once
 from pyro_gflows.nn.contraction import Negative
 from pyro_gflows.numerics import DifferentiableBranch, LogDet, Solver, implicit_root
@@ -15,6 +16,7 @@ from pyro_gflows.transforms.by_contraction import ByContraction
 __all__ = ["GMonotone"]
 
 
+@renamed_arguments(branch="contraction")
 @registered
 class GMonotone(ByContraction):
     r"""The Cayley form of a residual map: both sides are residual maps of one hidden point.
@@ -28,7 +30,7 @@ class GMonotone(ByContraction):
 
     Args:
         action: how the group moves events.
-        branch: f, as for :class:`GResidual`, without a context.
+        contraction: f, as for :class:`GResidual`, without a context.
         log_det: an estimator; exact by default.
         solver: how to find u; Newton for events of at most 3 numbers, else the Banach iteration.
 
@@ -53,13 +55,13 @@ class GMonotone(ByContraction):
     def __init__(
         self,
         action: LinearAction,
-        branch: nn.Module,
+        contraction: nn.Module,
         *,
         log_det: LogDet | None = None,
         solver: Solver | None = None,
     ) -> None:
         super().__init__(action)
-        self._set_up(branch, log_det, solver)
+        self._set_up(contraction, log_det, solver)
         if self._contraction.context_action is not None:
             reads = self._contraction.context_action
             raise ValueError(f"expected a branch without a context, got one that reads {reads}")

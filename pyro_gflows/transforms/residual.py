@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.nn import ConditionalBranch, Contraction, kernels_once, lipschitz_branch
+from pyro_gflows.deprecation import renamed_arguments
+from pyro_gflows.nn import ConditionalBranch, Contraction, kernels_once, lipschitz_branch, takes_factories
 from pyro_gflows.numerics import (
     DifferentiableBranch,
     ExactLogDet,
@@ -24,6 +27,7 @@ from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 __all__ = ["GResidual", "g_residual"]
 
 
+@renamed_arguments(branch="contraction")
 @registered
 class GResidual(ByContraction, OneWayTransform):
     r"""The residual map of an equivariant contraction.
@@ -35,7 +39,7 @@ class GResidual(ByContraction, OneWayTransform):
 
     Args:
         action: how the group moves events.
-        branch: f, a :class:`~pyro_gflows.nn.Contraction`; one with a ``context_action``, such as
+        contraction: f, a :class:`~pyro_gflows.nn.Contraction`; one with a ``context_action``, such as
             :class:`~pyro_gflows.nn.ConditionalBranch`, makes the layer conditional. Any other equivariant module with a
             ``lipschitz_bound()`` is seen as a :class:`~pyro_gflows.nn.CustomContraction`.
         log_det: an estimator; exact by default.
@@ -58,14 +62,14 @@ class GResidual(ByContraction, OneWayTransform):
     def __init__(
         self,
         action: LinearAction,
-        branch: nn.Module,
+        contraction: nn.Module,
         *,
         log_det: LogDet | None = None,
         solver: Solver | None = None,
         fast: Fast = "score",
     ) -> None:
         super().__init__(action, fast=fast)
-        self._set_up(branch, log_det, solver)
+        self._set_up(contraction, log_det, solver)
         self._context_action = self.require_context_action(self._contraction.context_action)
 
     def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -83,7 +87,7 @@ class GResidual(ByContraction, OneWayTransform):
     def _given(self, context: Tensor | None) -> DifferentiableBranch:
         if self.context_action is None:
             return self._contraction
-        return self._contraction.given(self.require_context(context))
+        return self._contraction.condition(self.require_context(context))
 
 
 # Numbers in an event up to which the log-det is exact in training too, and up to which it is exact in evaluation: that
@@ -103,10 +107,11 @@ def _default_log_det(action: LinearAction, branch: Contraction) -> LogDet:
     return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=branch.known_bound(), probes=_PROBES))
 
 
+@takes_factories("branch")
 def g_residual(
     action: LinearAction,
     *,
-    branch: nn.Module | None = None,
+    branch: Callable[[LinearAction], nn.Module] | None = None,
     bound: float = 0.99,
     log_det: LogDet | None = None,
     solver: Solver | None = None,
@@ -127,7 +132,9 @@ def g_residual(
 
     Args:
         action: how the group moves events.
-        branch: an equivariant contraction; by default ``nn.lipschitz_branch(action, bound=bound)``.
+        branch: Makes the equivariant contraction from the action, such as ``functools.partial(LipschitzNetwork,
+            width=8)``; by default ``nn.lipschitz_branch(action, bound=bound)``. For a module that exists already, take
+            :class:`GResidual`.
         bound: Lipschitz bound of the default branch.
         log_det: an estimator; by default as above.
         solver: Newton for events of at most 3 numbers, else the Banach iteration.
@@ -142,11 +149,11 @@ def g_residual(
         >>> from pyro_gflows import ImageAction, VectorAction
         >>> g_residual(VectorAction.plane("D8"), fast="sample").fast
         'sample'
-        >>> g_residual(ImageAction("D4", channels=3, size=32), bound=0.9).log_det.evaluation
+        >>> g_residual(ImageAction("D4", copies=3, size=32), bound=0.9).log_det.evaluation
         SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 4 fixed probes)
     """
     require_linear(action)
-    chosen = _default_branch(action, context_action, bound) if branch is None else branch
+    chosen = _default_branch(action, context_action, bound) if branch is None else branch(action)
     if log_det is None:
         log_det = _default_log_det(action, contraction_of(chosen, action))
     return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)

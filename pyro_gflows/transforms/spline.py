@@ -82,12 +82,12 @@ class ElementwiseSpline(Transformer):
         self.even, self.odd = [1, bins // 2, bins // 2, bins // 2 + 1], [1, bins // 2, bins // 2, bins // 2]
         self.params_action = action.absolute().copies(sum(self.even)).direct_sum(action.copies(sum(self.odd)))
 
-    def _numbers(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, ...]:
+    def _numbers(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """Log-scale, shift, and what the knots read their widths, heights and slopes from, along a last dimension."""
         event_dim, fields = self.action.event_dim, sum(self.action.field_sizes)
         params = params.unflatten(-event_dim, (-1, fields))
-        if belongs is not None:
-            params = params * belongs
+        if mask is not None:
+            params = params * mask
         params = params.movedim(-event_dim - 1, -1)
         scale, *even = params[..., : sum(self.even)].split(self.even, -1)
         shift, *odd = params[..., sum(self.even) :].split(self.odd, -1)
@@ -113,13 +113,13 @@ class ElementwiseSpline(Transformer):
     def _ladj(self, log_slopes: Tensor) -> Tensor:
         return log_slopes.flatten(log_slopes.ndim - self.action.event_dim).sum(-1)
 
-    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift, *knots = self._numbers(params, belongs)
+    def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift, *knots = self._numbers(params, mask)
         image, log_slope = self._spline(x, *knots, inverse=False)
         return image * log_scale.exp() + shift, self._ladj(log_slope + log_scale)
 
-    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift, *knots = self._numbers(params, belongs)
+    def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift, *knots = self._numbers(params, mask)
         image, log_slope = self._spline((y - shift) * (-log_scale).exp(), *knots, inverse=True)
         return image, self._ladj(log_slope - log_scale)
 

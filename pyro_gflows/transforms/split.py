@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.splits.base import require_split
-from pyro_gflows.nn import conditioner
+from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions.splits.default import split_of
+from pyro_gflows.deprecation import split_first
+from pyro_gflows.nn import Conditioner, takes_factories
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
-from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.by_network import ByNetwork
 from pyro_gflows.transforms.split_basis import SplitBasis
-from pyro_gflows.transforms.transformers import Transformer, default_transformer
+from pyro_gflows.transforms.transformers import TransformerFactory
 
 __all__ = ["GSplit"]
 
 
+@split_first(Split)
+@takes_factories("transformer", "network")
 @registered
-class GSplit(ConditionalTransform):
+class GSplit(ByNetwork):
     r"""A bijection of the same event: an inner flow on one part, a conditional affine map on the other.
 
     .. math:: y_1 = T(x_1), \qquad y_2 = A(y_1)\,x_2 + t(y_1), \qquad
@@ -28,42 +32,48 @@ class GSplit(ConditionalTransform):
     and A are.
 
     Args:
-        split: how the event falls into two invariant parts.
-        inner: T, a transform of the first part's action.
-        transformer: the map of the second part; by default ElementwiseAffine where possible, else IrrepScale.
-        network: the conditioner, from the first part (and the context) to ``transformer.params_action``; by default an
-            equivariant network of ``width`` and ``depth`` that starts at zero.
-        width: hidden fields of the default conditioner.
-        depth: its hidden layers.
-        context_action: how the group moves a context that the map of the second part reads; ``inner`` may take the
+        action: How the group acts on events.
+        inner: T, a transform of the action on the first part.
+        split: How the event falls into two invariant parts.
+        transformer: Makes the map of the second part from the action on it; by default ElementwiseAffine where
+            possible, else IrrepScale.
+        network: Makes the conditioner from the action on the first part (and the context, side by side) and from
+            ``transformer.params_action``; by default an equivariant network that starts at zero.
+        width: Hidden fields of the default network.
+        depth: Hidden layers of the default network.
+        context_action: How the group acts on a context that the map of the second part reads; ``inner`` may take the
             same one.
 
     Raises:
-        TypeError: not a split.
-        ValueError: not two parts, or ``inner`` or ``transformer`` is made for another action or context.
+        TypeError: ``split`` is not a split, or a factory is none.
+        ValueError: There are not two parts, or ``split``, ``inner`` or what a factory makes is of another action or
+            context.
 
     Source: RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
 
     Example:
         >>> import torch
         >>> from pyro_gflows import CoordinateSplit, GActNorm, VectorAction
-        >>> split = CoordinateSplit(VectorAction.regular("C4", copies=2))
-        >>> GSplit(split, GActNorm(split.parts[0]))(torch.zeros(3, 8)).shape
+        >>> action = VectorAction.regular("C4", copies=2)
+        >>> split = CoordinateSplit(action)
+        >>> GSplit(action, GActNorm(split.parts[0]), split=split)(torch.zeros(3, 8)).shape
         torch.Size([3, 8])
     """
 
     def __init__(
         self,
-        split: Split,
+        action: LinearAction,
         inner: EquivariantTransform,
         *,
-        transformer: Transformer | None = None,
-        network: nn.Module | None = None,
+        split: Split,
+        transformer: TransformerFactory | None = None,
+        network: Conditioner | None = None,
         width: int = 16,
         depth: int = 2,
         context_action: LinearAction | None = None,
     ) -> None:
-        super().__init__(require_split(split).action, context_action=context_action)
+        super().__init__(require_linear(action), context_action=context_action)
+        split = split_of(action, split)
         if len(split.parts) != 2:
             raise ValueError(f"expected a split into 2 parts, got {split}")
         first, second = split.parts
@@ -78,11 +88,8 @@ class GSplit(ConditionalTransform):
             )
         self.split, self.inner = split, inner
         self.split_basis = SplitBasis.of(split)
-        self.transformer = default_transformer(second) if transformer is None else transformer.require(second)
-        if network is None:
-            inputs, params_action = self.inputs_action(first), self.transformer.params_action
-            network = conditioner(inputs, params_action, width=width, depth=depth, start=self.transformer.start)
-        self.network = network
+        inputs = self.inputs_action(first)
+        self._set_up(second, inputs, transformer=transformer, network=network, width=width, depth=depth)
 
     @property
     def reaches_all(self) -> bool:

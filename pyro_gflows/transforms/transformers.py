@@ -20,7 +20,15 @@ from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_matrix
 from pyro_gflows.numerics.precision import is_low, on_methods
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["ElementwiseAffine", "IrrepScale", "MatrixScale", "Transformer", "default_transformer"]
+__all__ = [
+    "ElementwiseAffine",
+    "IrrepScale",
+    "MatrixScale",
+    "Transformer",
+    "TransformerFactory",
+    "default_transformer",
+    "transformer_from",
+]
 
 
 _Result = tuple[Tensor, Tensor]
@@ -52,11 +60,11 @@ class Transformer(nn.Module):
             )
         self.action, self.max_log_scale = action, max_log_scale
 
-    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The image of x and the log-det; ``belongs`` masks the entries of x that are really part of the event."""
+    def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The image of x and the log-det; ``mask`` is 1 at the entries of x that the part really has, else 0."""
         raise NotImplementedError
 
-    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The preimage of y and the log-det of the inverse."""
         raise NotImplementedError
 
@@ -78,20 +86,24 @@ class Transformer(nn.Module):
         return f"log-scales within {self.max_log_scale:g}"
 
 
+TransformerFactory = Callable[[LinearAction], Transformer]
+"""A factory of transformers: it makes one from the action on a part of an event. A class is such a factory."""
+
+
 def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
     """A map that takes rounded parameters, of a network with an autocast of its own, back to the dtype of the event."""
 
     @functools.wraps(method)
-    def inner(self: Transformer, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> _Result:
-        return method(self, x, params.to(x.dtype) if is_low(params) else params, belongs)
+    def inner(self: Transformer, x: Tensor, params: Tensor, mask: Tensor | None = None) -> _Result:
+        return method(self, x, params.to(x.dtype) if is_low(params) else params, mask)
 
-    return inner
+    return renamed_arguments(belongs="mask")(inner)
 
 
 class _Affine(Transformer):
     """Transformers of the form A x + t with a log-scale for every coordinate of some basis."""
 
-    def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
     def _to_basis(self, x: Tensor) -> Tensor:
@@ -103,12 +115,12 @@ class _Affine(Transformer):
     def _ladj(self, log_scale: Tensor) -> Tensor:
         return log_scale.flatten(log_scale.ndim - self.action.event_dim).sum(-1)
 
-    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._log_scale_and_shift(params, belongs)
+    def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(params, mask)
         return self._from_basis(self._to_basis(x) * log_scale.exp()) + shift, self._ladj(log_scale)
 
-    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._log_scale_and_shift(params, belongs)
+    def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(params, mask)
         return self._from_basis(self._to_basis(y - shift) * (-log_scale).exp()), -self._ladj(log_scale)
 
 
@@ -141,10 +153,10 @@ class ElementwiseAffine(_Affine):
             )
         self.params_action = action.absolute().direct_sum(action)
 
-    def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self._halves(params, sum(self.action.field_sizes))
         log_scale = self._capped(raw)
-        return (log_scale, shift) if belongs is None else (log_scale * belongs, shift * belongs)
+        return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
 @renamed_arguments(cap="max_log_scale")
@@ -182,10 +194,10 @@ class IrrepScale(_Affine):
     def _from_basis(self, x: Tensor) -> Tensor:
         return self.basis.event(x)
 
-    def _log_scale_and_shift(self, params: Tensor, belongs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self._halves(params, self.copies)
         log_scale = self._capped(raw).index_select(-self.action.event_dim, self.copy)
-        return (log_scale, shift) if belongs is None else (log_scale * belongs, shift * belongs)
+        return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
 @renamed_arguments(cap="max_log_scale")
@@ -227,12 +239,12 @@ class MatrixScale(Transformer):
     def extra_repr(self) -> str:
         return f"rank {self.rank}, norm of S within {self.max_log_scale:g}"
 
-    def forward(self, x: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         matrix, shift = self._matrix_and_shift(params)
         image, ladj = expm_apply(matrix, x)
         return image + shift, ladj
 
-    def inverse(self, y: Tensor, params: Tensor, belongs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         matrix, shift = self._matrix_and_shift(params)
         return expm_apply(matrix, y - shift, inverse=True)
 
@@ -240,3 +252,16 @@ class MatrixScale(Transformer):
 def default_transformer(action: LinearAction) -> Transformer:
     """Element-wise where the group permutes coordinates up to signs, else one scale for each irrep copy."""
     return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)
+
+
+def transformer_from(how: TransformerFactory | None, action: LinearAction) -> Transformer:
+    """The transformer that a factory makes for a part of an event; the default one where there is no factory.
+
+    Raises:
+        TypeError: The factory makes something else.
+        ValueError: It makes a transformer of another action.
+    """
+    made = default_transformer(action) if how is None else how(action)
+    if not isinstance(made, Transformer):
+        raise TypeError(f"expected transformer= to make a Transformer such as IrrepScale, got {type(made).__name__}")
+    return made.require(action)

@@ -148,10 +148,10 @@ def test_two_groups_with_one_table_are_two_actions() -> None:
         ({"group": "C4", "size": (4, 6)}, "C4 does not map a 4 x 6 grid to itself"),
         ({"group": "D4", "size": (4, 5)}, "D4 does not map a 4 x 5 grid to itself"),
         ({"group": "C4", "size": 0}, "size such as 32"),
-        ({"group": "C4", "size": 4, "channels": 0}, "positive number"),
+        ({"group": "C4", "size": 4, "copies": 0}, "positive number"),
         ({"group": "C4", "size": 4, "fields": "vector"}, "'trivial', 'regular'"),
         ({"group": "C4", "size": 4, "fields": RegularRepresentation("D4")}, "fields of C4"),
-        ({"group": "C4", "size": 4, "channels": 3, "fields": [RegularRepresentation("C4")] * 2}, "expected 3 fields"),
+        ({"group": "C4", "size": 4, "copies": 3, "fields": [RegularRepresentation("C4")] * 2}, "expected 3 fields"),
     ],
 )
 def test_what_the_grid_cannot_carry(arguments: dict[str, Any], message: str) -> None:

@@ -120,7 +120,7 @@ def test_it_is_a_value():
     ],
 )
 def test_no_density_takes_it_for_a_symmetry(make):
-    with pytest.raises(ValueError, match=r"soft=True.*action\.exact_subgroup"):
+    with pytest.raises(ValueError, match=r"g_soft_coupling_image_flow.*action\.exact_subgroup"):
         make(OffGridAction("C8", size=4))
 
 
@@ -147,7 +147,7 @@ def test_what_asks_for_another_kind_names_it(make):
 
 def test_an_image_action_points_here():
     for group in ("C8", "SO(2)"):
-        with pytest.raises(ValueError, match="OffGridAction.*soft=True"):
+        with pytest.raises(ValueError, match="OffGridAction.*g_soft_coupling_image_flow"):
             ImageAction(group, size=4)
 
 
@@ -155,7 +155,10 @@ def test_an_image_action_points_here():
     ("make", "message"),
     [
         (lambda: OffGridAction("S3", size=4), "rotations of the plane"),
-        (lambda: OffGridAction("C8", size=4, fields="regular"), "expected 1 trivial fields.*soft=True"),
+        (
+            lambda: OffGridAction("C8", size=4, fields="regular"),
+            "1 trivial fields.*g_soft_coupling_image_flow",
+        ),
         (lambda: OffGridAction("C8", size=4).direct_sum(OffGridAction("C8", size=5)), "one grid"),
         (lambda: OffGridAction("SO(2)", size=4).elements(), "infinitely many"),
     ],

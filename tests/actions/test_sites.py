@@ -95,7 +95,7 @@ def test_values_of_any_shape_move_row_by_row():
     means = torch.randn(7, 4, 3, 2)
     moved = action.act(torch.tensor(3), {"means": means})["means"]
     torch.testing.assert_close(moved[..., [1, 2, 0], :], means)
-    each = action.move("means", torch.arange(6)[:, None, None], means)
+    each = action.act_on_site("means", torch.arange(6)[:, None, None], means)
     assert each.shape == (6, 7, 4, 3, 2)
     torch.testing.assert_close(each[3], moved)
 
@@ -146,27 +146,27 @@ def test_a_scalar_site_is_turned_into_nothing_else_by_a_continuous_group():
     element = action.sample((), torch.Generator().manual_seed(0))
     moved = action.act(element, values)
     assert moved["angle"].shape == () and torch.equal(moved["angle"], values["angle"])
-    each = action.move("angle", action.sample((3,)), torch.randn(3))
+    each = action.act_on_site("angle", action.sample((3,)), torch.randn(3))
     assert each.shape == (3,)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
 def test_an_element_for_each_draw_of_a_site_of_one_number(shape):
     value, elements = torch.randn(7, *shape), torch.arange(7) % 2
-    moved = SCALAR.move("scale", elements, value)
+    moved = SCALAR.act_on_site("scale", elements, value)
     signs = (1 - 2 * elements).reshape(7, *[1] * len(shape))
     assert torch.equal(moved, signs * value)
-    all_images = SCALAR.move("scale", torch.arange(2).reshape(2, *[1] * value.ndim), value)
+    all_images = SCALAR.act_on_site("scale", torch.arange(2).reshape(2, *[1] * value.ndim), value)
     assert torch.equal(all_images, torch.stack([value, -value]))
 
 
 def test_which_sites_any_element_changes():
     group = VectorAction.signs(2).group
     action = SitesAction(group, {"x": VectorAction.signs(2), "y": VectorAction.trivial(group, copies=3)})
-    assert [action.moves(site) for site in ("x", "y", "z")] == [True, False, False]
-    assert not SitesAction("SO(3)", {"x": VectorAction.trivial("SO(3)")}).moves("x")
-    assert SitesAction("SO(3)", {"x": VectorAction.space("SO(3)")}).moves("x")
-    assert not SitesAction("C1", {"x": VectorAction.regular("C1", copies=2)}).moves("x")
+    assert [action.acts_on(site) for site in ("x", "y", "z")] == [True, False, False]
+    assert not SitesAction("SO(3)", {"x": VectorAction.trivial("SO(3)")}).acts_on("x")
+    assert SitesAction("SO(3)", {"x": VectorAction.space("SO(3)")}).acts_on("x")
+    assert not SitesAction("C1", {"x": VectorAction.regular("C1", copies=2)}).acts_on("x")
 
 
 def test_hidden_units_change_places_and_signs_jointly():

@@ -17,7 +17,7 @@ ROWS = (
         lambda: Compose(
             [
                 squeeze := GSqueeze(ImageAction("D4", 1, size=4)),
-                GCoupling(IrrepSplit(squeeze.action_out), width=1, depth=1),
+                GCoupling(squeeze.action_out, split=IrrepSplit(squeeze.action_out), width=1, depth=1),
             ]
         ),
         image=True,
@@ -27,8 +27,9 @@ ROWS = (
         "split",
         "inner radial, plane D3",
         lambda: GSplit(
-            CoordinateSplit(VectorAction.plane("D3", copies=2)),
+            VectorAction.plane("D3", copies=2),
             GRadial(VectorAction.plane("D3"), bins=6),
+            split=CoordinateSplit(VectorAction.plane("D3", copies=2)),
             width=2,
             depth=1,
         ),

@@ -49,7 +49,7 @@ ROWS = (
     Row(
         "affine",
         "matrix exponential, SO(3)",
-        lambda: GAffine(arrows(), context_action=arrows(), transformer=MatrixScale(arrows()), width=2),
+        lambda: GAffine(arrows(), context_action=arrows(), transformer=MatrixScale, width=2),
         takes_context=True,
     ),
     Row(
@@ -130,8 +130,9 @@ ROWS = (
         "split",
         "plane D4",
         lambda: GSplit(
-            CoordinateSplit(turns()),
+            turns(),
             GAffine(VectorAction.plane("D4"), context_action=corners(), width=2),
+            split=CoordinateSplit(turns()),
             width=2,
             depth=1,
             context_action=corners(),
@@ -153,7 +154,7 @@ ROWS = (
             [
                 GActNorm(turns()),
                 affine_map(),
-                GCoupling(CoordinateSplit(turns()), width=2, depth=1),
+                GCoupling(turns(), width=2, depth=1),
             ]
         ),
         takes_context=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from pyro_gflows.actions import (
     CoordinateSplit,
     ImageAction,
@@ -10,7 +12,7 @@ from pyro_gflows.actions import (
     checkerboard_split,
     isotypic_split,
 )
-from pyro_gflows.nn import HiddenFields, SoftNetwork
+from pyro_gflows.nn import HiddenFields, SoftNetwork, conditioner
 from pyro_gflows.transforms import (
     ElementwiseSpline,
     GCoupling,
@@ -24,11 +26,16 @@ from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
 
+
+def by_irreps(action: VectorAction) -> GCoupling:
+    return GCoupling(action, split=IrrepSplit(action), transformed=0, width=2, depth=1)
+
+
 ROWS = (
     Row(
         "coupling",
         "regular C4",
-        lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), width=2, depth=1),
+        lambda: GCoupling(VectorAction.regular("C4", copies=2), width=2, depth=1),
         splits=True,
     ),
     Row(
@@ -52,7 +59,7 @@ ROWS = (
     Row(
         "coupling",
         "irrep scales, SO(3)",
-        lambda: GCoupling(CoordinateSplit(VectorAction.space("SO(3)", copies=2)), width=2, depth=1),
+        lambda: GCoupling(VectorAction.space("SO(3)", copies=2), width=2, depth=1),
         splits=True,
     ),
     Row(
@@ -64,13 +71,13 @@ ROWS = (
     Row(
         "coupling",
         "irreps, O(3)",
-        lambda: GCoupling(IrrepSplit(VectorAction.space("O(3)", copies=2)), moved=0, width=2, depth=1),
+        lambda: by_irreps(VectorAction.space("O(3)", copies=2)),
         splits=True,
     ),
     Row(
         "coupling",
         "irrep scales, plane D5",
-        lambda: GCoupling(IrrepSplit(VectorAction.plane("D5", copies=2)), moved=0, width=2, depth=1),
+        lambda: by_irreps(VectorAction.plane("D5", copies=2)),
         splits=True,
     ),
     Row(
@@ -83,7 +90,8 @@ ROWS = (
         "coupling",
         "hidden fields, O(2)",
         lambda: g_coupling(
-            VectorAction.plane("O(2)", copies=2), network={"hidden_fields": HiddenFields(3, 2)}, width=2, depth=1
+            VectorAction.plane("O(2)", copies=2),
+            network=functools.partial(conditioner, hidden_fields=HiddenFields(3, 2), width=2, depth=1),
         ),
         splits=True,
     ),
@@ -111,10 +119,9 @@ ROWS = (
         "coupling",
         "soft network of D4, image C4",
         lambda: GCoupling(
-            checkerboard_split(ImageAction("C4", 1, size=4)),
-            network=SoftNetwork(
-                ImageAction("C4", 1, size=4), ImageAction("C4", 2, size=4), group="D4", width=1, depth=1
-            ),
+            ImageAction("C4", 1, size=4),
+            split=checkerboard_split(ImageAction("C4", 1, size=4)),
+            network=functools.partial(SoftNetwork, group="D4", width=1, depth=1),
         ),
         image=True,
         splits=True,
@@ -125,9 +132,7 @@ ROWS = (
         lambda: g_coupling(
             ImageAction("C4", size=2, fields="regular"),
             split=isotypic_split(ImageAction("C4", size=2, fields="regular")),
-            network={"bias": "pixels"},
-            width=1,
-            depth=1,
+            network=functools.partial(conditioner, bias="pixels", width=1, depth=1),
         ),
         image=True,
         splits=True,
@@ -162,7 +167,10 @@ ROWS = (
         "inverse autoregressive",
         "sign flips",
         lambda: GInverseAutoregressive(
-            CoordinateSplit(VectorAction.from_generators(SIGN_FLIPS), [[0], [1], [2]]), width=2, depth=1
+            VectorAction.from_generators(SIGN_FLIPS),
+            split=CoordinateSplit(VectorAction.from_generators(SIGN_FLIPS), [[0], [1], [2]]),
+            width=2,
+            depth=1,
         ),
         splits=True,
     ),

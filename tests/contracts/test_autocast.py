@@ -29,7 +29,7 @@ from pyro_gflows import (
 )
 from pyro_gflows.actions import IrrepSplit
 from pyro_gflows.distributions import InvariantStudentT, InvariantUniformBall, OrbitMixture, Symmetrized
-from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.flows import OrbitFlow, g_soft_coupling_image_flow
 from pyro_gflows.guides import AutoGFlow, LogRatioReparam
 from pyro_gflows.nn import LipschitzNetwork, conditioner
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, expm_apply, log_abs_det, matrix_exp, spectral_norm
@@ -174,11 +174,11 @@ def test_bases(name):
         torch.testing.assert_close(base.log_prob(x.bfloat16()), base.log_prob(x.bfloat16().float()), rtol=0, atol=0)
 
 
-IMAGES = ImageAction("D4", channels=1, size=8)
+IMAGES = ImageAction("D4", size=8)
 IMAGE_FLOWS = {
     "coupling": lambda: g_coupling_image_flow(IMAGES, scales=2, blocks=1),
     "residual": lambda: g_residual_image_flow(IMAGES, scales=2, blocks=1),
-    "soft": lambda: g_coupling_image_flow(OffGridAction("C8", size=8), soft=True, scales=2, blocks=1),
+    "soft": lambda: g_soft_coupling_image_flow(OffGridAction("C8", size=8), scales=2, blocks=1),
 }
 
 

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_gflows
 from pyro_gflows import (
-    CoordinateSplit,
     EquivariantFlow,
     GCoupling,
     GResidual,
@@ -51,7 +50,7 @@ def default_residual():
 
 def coupling():
     action = VectorAction.regular("C4", copies=2)
-    return EquivariantFlow(InvariantNormal(action), [GCoupling(CoordinateSplit(action))])
+    return EquivariantFlow(InvariantNormal(action), [GCoupling(action)])
 
 
 def coupling_step():

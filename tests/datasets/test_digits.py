@@ -19,7 +19,7 @@ def test_the_same_seed_gives_the_same_set_and_another_seed_another():
 def test_every_seed_turns_the_same_images_of_the_same_split():
     from sklearn.datasets import load_digits
 
-    from pyro_gflows.datasets.digits import rotate_by_90
+    from pyro_gflows.datasets.optical_digits import rotate_by_90
 
     images = torch.from_numpy(load_digits().images).long().unsqueeze(1)
     labels = torch.from_numpy(load_digits().target).long()

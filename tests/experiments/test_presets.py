@@ -51,7 +51,7 @@ def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
 def test_a_group_that_a_grid_carries_only_partly_needs_a_soft_flow(group, shape):
     action = build_action(group, shape)
     assert isinstance(action, OffGridAction)
-    with pytest.raises(ValueError, match="soft=True"):
+    with pytest.raises(ValueError, match="g_soft_coupling_image_flow"):
         build_flow("image-coupling", action, size={"blocks": 1, "width": 1})
 
 

@@ -31,7 +31,7 @@ CONTEXT = VectorAction.trivial("C2", copies=3)
 
 def split():
     parts = CoordinateSplit(FOUR)
-    return GSplit(parts, GNormalCdf(parts.parts[0], (0.0, 2.0)), width=2, depth=1)
+    return GSplit(FOUR, GNormalCdf(parts.parts[0], (0.0, 2.0)), split=parts, width=2, depth=1)
 
 
 LIMITED = {

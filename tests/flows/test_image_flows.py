@@ -1,5 +1,7 @@
 """Multi-scale image flows: exact invariance, log-dets, both directions, plain twins."""
 
+import functools
+
 import pytest
 import torch
 
@@ -11,7 +13,16 @@ from pyro_gflows import (
     g_coupling_image_flow,
     g_residual_image_flow,
 )
-from pyro_gflows.nn import Curves, EquivariantCNN, LipschitzDenseNetwork, SoftNetwork, Splines
+from pyro_gflows.flows import g_soft_coupling_image_flow
+from pyro_gflows.nn import (
+    Curves,
+    EquivariantCNN,
+    LipschitzDenseNetwork,
+    LipschitzNetwork,
+    SoftNetwork,
+    Splines,
+    conditioner,
+)
 from pyro_gflows.testing import assert_bijective, assert_invariant, assert_log_det, randomize_
 from pyro_gflows.training import FitSettings, fit
 from pyro_gflows.transforms import GSplit
@@ -147,9 +158,9 @@ def test_unknown_ways_with_memory_are_named():
         g_coupling_image_flow(ImageAction("C4", size=4), memory="constant")
 
 
-def test_residual_steps_take_another_branch_or_keywords_of_theirs():
-    keywords = {"activation": "curves", "units": "field"}
-    flow = g_residual_image_flow(ImageAction("C4", 1, size=4), blocks=1, width=1, branch=keywords)
+def test_residual_steps_take_another_branch():
+    branch = functools.partial(LipschitzNetwork, width=1, activation="curves", units="field")
+    flow = g_residual_image_flow(ImageAction("C4", 1, size=4), blocks=1, branch=branch)
     assert isinstance(flow.transforms[1].branch.activations[0].activation, Curves)
     flow = g_residual_image_flow(
         ImageAction("C4", 1, size=4),
@@ -165,10 +176,11 @@ def test_residual_steps_take_another_branch_or_keywords_of_theirs():
 
 
 @pytest.mark.long
-def test_coupling_steps_take_another_network_or_keywords_of_theirs():
+def test_coupling_steps_take_another_network():
     action = ImageAction("C4", 2, size=4)
     size = {"scales": 2, "blocks": 1, "width": 1, "depth": 1}
-    by_keywords = g_coupling_image_flow(action, **size, network={"bias": "pixels", "activation": "splines"})
+    network = functools.partial(conditioner, width=1, depth=1, bias="pixels", activation="splines")
+    by_keywords = g_coupling_image_flow(action, **size, network=network)
     made = g_coupling_image_flow(action, **size, network=lambda a, b: EquivariantCNN(a, b, width=1, depth=0))
     for flow, depth in ((by_keywords, 1), (made, 0)):
         networks = [module for module in flow.modules() if isinstance(module, EquivariantCNN)]
@@ -179,5 +191,6 @@ def test_coupling_steps_take_another_network_or_keywords_of_theirs():
     assert {type(network.activations[0]) for network in networks} == {Splines}
     again = EquivariantFlow.from_config(by_keywords.config())
     again.load_state_dict(by_keywords.state_dict())
-    soft = g_coupling_image_flow(OffGridAction("C8", 2, size=4), **size, soft=True, network={"kernel_size": 3})
+    network = functools.partial(SoftNetwork, group="C8", width=1, depth=1, kernel_size=3, start=0.0)
+    soft = g_soft_coupling_image_flow(OffGridAction("C8", 2, size=4), **size, network=network)
     assert {module.kernel_size for module in soft.modules() if isinstance(module, SoftNetwork)} == {3}

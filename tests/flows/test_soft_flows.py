@@ -21,6 +21,7 @@ from pyro_gflows import (
     g_coupling_image_flow,
 )
 from pyro_gflows.evaluation import invariance_error
+from pyro_gflows.flows import g_soft_coupling_image_flow
 from pyro_gflows.groups.escnn_adapter import escnn_group
 from pyro_gflows.nn import SoftNetwork
 from pyro_gflows.testing import assert_bijective, assert_invariant, randomize_
@@ -45,7 +46,7 @@ def needs_escnn():
 def made(name):
     action, _, scales = CASES[name]
     torch.manual_seed(0)
-    flow = g_coupling_image_flow(action, scales=scales, blocks=1, width=1, depth=1, soft=True).double().eval()
+    flow = g_soft_coupling_image_flow(action, scales=scales, blocks=1, width=1, depth=1).double().eval()
     return randomize_(flow, scale=0.01, generator=torch.Generator().manual_seed(1))
 
 
@@ -100,7 +101,7 @@ def test_every_conditioner_carries_the_group(case):
 
 
 def test_the_paper_s_variant_has_the_usual_splits():
-    flow = g_coupling_image_flow(ImageAction("C4", 1, size=8), blocks=2, width=1, depth=1, soft=True)
+    flow = g_soft_coupling_image_flow(ImageAction("C4", 1, size=8), blocks=2, width=1, depth=1)
     masks = [module.split.mask for module in flow.modules() if isinstance(getattr(module, "split", None), MaskSplit)]
     assert all((mask[1:] != mask[:-1]).all() and (mask[:, 1:] != mask[:, :-1]).all() for mask in masks)
     assert any(isinstance(getattr(module, "split", None), ChannelSplit) for module in flow.modules())
@@ -109,12 +110,16 @@ def test_the_paper_s_variant_has_the_usual_splits():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: g_coupling_image_flow(OffGridAction("C8", size=8)), ValueError, r"soft=True.*exact_subgroup"),
-        (lambda: g_coupling_image_flow(VectorAction.plane("C4"), soft=True), TypeError, "expected an ImageAction"),
         (
-            lambda: g_coupling_image_flow(ImageAction.translations(size=8, step=2), soft=True),
+            lambda: g_coupling_image_flow(OffGridAction("C8", size=8)),
             ValueError,
-            "turns the plane",
+            "g_soft_coupling_image_flow.*exact_subgroup",
+        ),
+        (lambda: g_soft_coupling_image_flow(VectorAction.plane("C4")), TypeError, "expected an ImageAction"),
+        (
+            lambda: g_soft_coupling_image_flow(ImageAction.translations(size=8, step=2)),
+            ValueError,
+            "expected a group of the plane",
         ),
         (
             lambda: g_coupling_image_flow(ImageAction("C4", size=8), splits=[ChannelSplit]),
@@ -153,7 +158,8 @@ def test_multi_scale_flows_of_splines(soft):
     if soft:
         needs_escnn()
     action = OffGridAction("C8", 2, size=4) if soft else ImageAction("C4", 2, size=4)
-    flow = g_coupling_image_flow(action, blocks=1, width=1, depth=1, transformer=ElementwiseSpline, soft=soft)
+    make = g_soft_coupling_image_flow if soft else g_coupling_image_flow
+    flow = make(action, blocks=1, width=1, depth=1, transformer=ElementwiseSpline)
     randomize_(flow.double(), scale=0.01, generator=torch.Generator().manual_seed(0)).eval()
     x = events(flow, 2)
     assert_invariant(flow, flow.action, x, tol=1e-10)

@@ -16,8 +16,10 @@ def test_shuffled_draws_come_back_in_one_order():
     locations = torch.tensor([[0.0, 0], [3, 0], [-3, 0], [9, 9]]) + 0.3 * torch.randn(400, 4, 2, generator=generator)
     element = ACTION.sample((400,), generator)
     shuffled = {
-        "means": ACTION.move("means", element, means)[:, None],  # a batch dimension of a plate, as Predictive gives it
-        "locations": ACTION.move("locations", element, locations),
+        "means": ACTION.act_on_site("means", element, means)[
+            :, None
+        ],  # a batch dimension of a plate, as Predictive gives it
+        "locations": ACTION.act_on_site("locations", element, locations),
         "noise": torch.ones(400),
     }
     moved = orbit_representative(shuffled, ACTION)
@@ -50,7 +52,7 @@ def test_noisy_sites_do_not_hide_what_tells_components_apart():
         "scales": 1.0 + 0.1 * noise[2],
     }
     element = action.sample((1000,), generator)
-    moved = orbit_representative({name: action.move(name, element, x) for name, x in draws.items()}, action)
+    moved = orbit_representative({name: action.act_on_site(name, element, x) for name, x in draws.items()}, action)
     for name, x in draws.items():
         torch.testing.assert_close(moved[name], x)
 
@@ -59,7 +61,7 @@ def test_signs_come_back():
     action = SitesAction(VectorAction.signs(2).group, {"loadings": VectorAction.signs(2, copies=3)})
     generator = torch.Generator().manual_seed(0)
     loadings = torch.randn(3, 2, generator=generator) + 0.1 * torch.randn(200, 3, 2, generator=generator)
-    shuffled = action.move("loadings", action.sample((200,), generator), loadings)
+    shuffled = action.act_on_site("loadings", action.sample((200,), generator), loadings)
     moved = orbit_representative({"loadings": shuffled}, action)["loadings"]
     torch.testing.assert_close(moved.abs(), loadings.abs())
     assert moved.std(0).max() < 0.15

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction, g_residual
+from pyro_gflows import EquivariantFlow, GActNorm, GResidual, InvariantNormal, VectorAction
 from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.serialization import load, save
 from pyro_gflows.serialization.files import read_tensors, write_tensors
@@ -35,7 +35,7 @@ def flow_without_shifts():
     torch.manual_seed(0)
     return EquivariantFlow(
         InvariantNormal(action),
-        [GActNorm(action), g_residual(action, branch=LipschitzNetwork(action, width=1, depth=1)), GActNorm(action)],
+        [GActNorm(action), GResidual(action, LipschitzNetwork(action, width=1, depth=1)), GActNorm(action)],
     ).double()
 
 

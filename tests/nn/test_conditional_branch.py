@@ -22,11 +22,11 @@ def test_its_jacobian_is_that_of_autograd(name):
     branch = randomize_(ConditionalBranch(action, context_action, bound=0.9).double(), scale=0.7)
     x = torch.randn(3, *action.event_shape, dtype=torch.float64)
     context = torch.randn(3, *context_action.event_shape, dtype=torch.float64)
-    value, jacobian = branch.given(context).call_and_jacobian(x)
-    torch.testing.assert_close(value, branch.given(context)(x), rtol=0, atol=1e-12)
+    value, jacobian = branch.condition(context).call_and_jacobian(x)
+    torch.testing.assert_close(value, branch.condition(context)(x), rtol=0, atol=1e-12)
     # column j holds the derivative in component j of x
     for row in range(3):
-        alone = branch.given(context[row : row + 1])
+        alone = branch.condition(context[row : row + 1])
         expected = torch.autograd.functional.jacobian(lambda z, f=alone: f(z.unsqueeze(0))[0].flatten(), x[row])
         torch.testing.assert_close(jacobian[row], expected.flatten(1), rtol=0, atol=1e-11)
     asymmetry = (jacobian - jacobian.mT).abs().max()

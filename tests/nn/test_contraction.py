@@ -91,7 +91,7 @@ class Shifted(Factor):
 
     context_action = ACTION
 
-    def given(self, context):
+    def condition(self, context):
         return lambda x: self.factor * (x + context)
 
 
@@ -183,7 +183,7 @@ def test_products_with_the_jacobian_are_those_of_autograd(name):
     else:
         action = ImageAction("D4", 1, size=4) if "images" in name else VectorAction.regular("C4")
         modules = randomize_(ConditionalBranch(action, action, bound=0.8).double(), scale=0.5)
-        f = modules.given(torch.randn(3, *action.event_shape, dtype=torch.float64))
+        f = modules.condition(torch.randn(3, *action.event_shape, dtype=torch.float64))
     x, vector, other = torch.randn(3, 3, *action.event_shape, dtype=torch.float64).unbind()
     parameters = [p for p in modules.parameters() if p.numel()]
     found = []

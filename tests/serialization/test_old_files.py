@@ -4,13 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.cli import main
+from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.evaluation import log_probs
-from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows import EquivariantFlow, g_coupling_image_flow, g_dequantizer
 from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.serialization import load, migrations, save
 from pyro_gflows.serialization.files import read_tensors, write_tensors
@@ -22,7 +25,8 @@ from pyro_gflows.transforms import GActNorm, GResidual
 
 DATA = Path(__file__).parents[1] / "data"
 STOPPED = DATA / "format_2" / "stopped"
-FLOWS = sorted(path.parent for path in DATA.glob("format_*/*/model.json"))
+FLOWS = sorted(path.parent for path in DATA.glob("format_*/*/model.json") if (path.parent / "recorded.json").exists())
+RUN = DATA / "format_2" / "run_of_images"
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
 pytestmark = pytest.mark.all_cases  # quick, and each file holds other classes
@@ -38,8 +42,8 @@ def recorded(folder):
 
 def test_the_files_are_few_and_small():
     files = [path for path in DATA.rglob("*") if path.is_file() and path.suffix != ".py" and path.parent.parent != DATA]
-    assert len(FLOWS) >= 10
-    assert sum(path.stat().st_size for path in files) <= 200_000
+    assert len(FLOWS) >= 20
+    assert sum(path.stat().st_size for path in files) <= 350_000
 
 
 @old_flow
@@ -88,6 +92,8 @@ def test_a_run_that_an_earlier_version_was_stopped_in_goes_on_to_the_same_end(tm
 
 def test_a_stopped_run_whose_classes_have_other_names_now_goes_on(tmp_path, monkeypatch):
     tensors, description = read_tensors(STOPPED / CHECKPOINT)
+    flow = description["identity"]["flow"]
+    description["identity"]["flow"] = migrate(flow, 2, source="the file")
     text = json.dumps(description)
     assert '"GActNorm"' in text
     former = json.loads(text.replace('"GActNorm"', '"FormerName"'))
@@ -125,6 +131,29 @@ def assert_it_goes_on(folder):
         progress=False,
     )
     torch.testing.assert_close(log_probs(flow, x), expected["log_prob"], **TOLERANCE)
+
+
+def test_a_stopped_run_with_noise_that_is_trained_too_goes_on_to_the_same_end(tmp_path):
+    folder = DATA / "format_2" / "stopped_with_noise"
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    expected, x = recorded(folder), recorded(folder)["x"]
+    torch.manual_seed(0)
+    action = ImageAction("C2", 1, size=4)
+    flow = g_coupling_image_flow(action, scales=1, blocks=1, width=1, depth=1).double()
+    noise = g_dequantizer(action, GrayLevels(5, center=0.5, gain=3.0), blocks=1, width=1, depth=1).double()
+    settings = FitSettings(steps=6, batch_size=8, seed=3, checkpoint_every=2)
+    fit(flow, x, settings=settings, dequantize=noise, folder=tmp_path, resume=True, progress=False)
+    torch.testing.assert_close(log_probs(flow, x), expected["log_prob"], **TOLERANCE)
+
+
+def test_the_commands_read_a_run_of_images_of_an_earlier_version(tmp_path):
+    """Its run.json says in old words how the images lie in the file."""
+    images = str(RUN / "images.npy")
+    assert main(["score", str(RUN), images, "--out", str(tmp_path / "scores.npy")]) == 0
+    assert main(["sample", str(RUN), "-n", "3", "--out", str(tmp_path / "samples.npy")]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), np.load(RUN / "scores.npy"), atol=1e-3)
+    np.testing.assert_array_equal(np.load(tmp_path / "samples.npy"), np.load(RUN / "samples.npy"))
+    assert '"grey"' in (RUN / "run.json").read_text()
 
 
 def test_classes_are_renamed_one_way():

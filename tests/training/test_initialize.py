@@ -42,7 +42,7 @@ def _split_flow():
     split = CoordinateSplit(action)
     half = split.parts[0]
     inner = Compose([GActNorm(half), g_residual(half)])
-    return EquivariantFlow(InvariantNormal(action), [GSplit(split, inner, width=2), GActNorm(action).inv])
+    return EquivariantFlow(InvariantNormal(action), [GSplit(action, inner, split=split, width=2), GActNorm(action).inv])
 
 
 IMAGE = ImageAction("C4", 2, size=4)
@@ -291,7 +291,7 @@ def test_flows_with_a_context():
     """Amortized flows are set by flow.initialize(x, context), and then left alone by whatever follows."""
     action = VectorAction.plane("D4", copies=2)
     corners = VectorAction.regular("D4")
-    layers = [GActNorm(action), GCoupling(CoordinateSplit(action), context_action=corners, width=2, depth=1)]
+    layers = [GActNorm(action), GCoupling(action, context_action=corners, width=2, depth=1)]
     flow = EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)]).double()
     flow.initialize(data_of(flow, scale=7.0), torch.zeros(64, 8, dtype=torch.float64))
     assert all(layer.is_set for layer in layers_of(flow)) and layers_of(flow)[1].log_scale.detach().min() > 1

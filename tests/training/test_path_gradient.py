@@ -31,8 +31,10 @@ def flow(action, make, *, base=InvariantNormal, layers=2, seed=0):
 def scoring_residual(action, *, fast="score"):
     # far from singular, or the gradients have tails too long for an error bar from this many draws; and with few knots,
     # as the log-det has a kink at each, which a quadrature must resolve
-    parts = [Ridges(action, 2, knots=4), RadialTerm(action, knots=4)]
-    return g_residual(action, branch=LipschitzSum(parts, bound=0.6), fast=fast)
+    def branch(action):
+        return LipschitzSum([Ridges(action, 2, knots=4), RadialTerm(action, knots=4)], bound=0.6)
+
+    return g_residual(action, branch=branch, fast=fast)
 
 
 def sampling_residual(action):

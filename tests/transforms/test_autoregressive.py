@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from pyro_gflows import CoordinateSplit, GAutoregressive, GInverseAutoregressive, VectorAction, g_autoregressive
-from pyro_gflows.actions import ChannelSplit, ImageAction, checkerboard_split
+from pyro_gflows.actions import ImageAction
 from pyro_gflows.testing import assert_layer, randomize_
 from pyro_gflows.transforms import IrrepScale, MatrixScale
 
 REGULAR = VectorAction.regular("C4", copies=3)
 SPACE = VectorAction.space("O(3)", copies=3)
 CASES = {
-    "regular": lambda: GAutoregressive(CoordinateSplit(REGULAR), width=2),
-    "regular, for sampling": lambda: GInverseAutoregressive(CoordinateSplit(REGULAR), width=2),
+    "regular": lambda: GAutoregressive(REGULAR, width=2),
+    "regular, for sampling": lambda: GInverseAutoregressive(REGULAR, width=2),
     "plane": lambda: g_autoregressive(VectorAction.plane("D3", copies=3), width=2),
-    "O(3)": lambda: GAutoregressive(CoordinateSplit(SPACE), width=2),
-    "O(3), matrices": lambda: GAutoregressive(CoordinateSplit(SPACE), transformer=MatrixScale, width=2),
-    "channels": lambda: GAutoregressive(ChannelSplit(ImageAction("C4", 2, size=3)), width=2),
+    "O(3)": lambda: GAutoregressive(SPACE, width=2),
+    "O(3), matrices": lambda: GAutoregressive(SPACE, transformer=MatrixScale, width=2),
+    "channels": lambda: GAutoregressive(ImageAction("C4", 2, size=3), width=2),
 }
 
 
@@ -75,7 +75,7 @@ def test_one_pass_one_way_and_one_for_each_block_the_other(fast):
 
 
 def test_starts_as_the_identity():
-    layer = GAutoregressive(CoordinateSplit(REGULAR), transformer=IrrepScale)
+    layer = GAutoregressive(REGULAR, transformer=IrrepScale)
     x = torch.randn(3, 12)
     torch.testing.assert_close(layer.call_and_ladj(x)[0], x)
 
@@ -83,11 +83,11 @@ def test_starts_as_the_identity():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GAutoregressive(checkerboard_split(ImageAction("D4", 1, size=4))), "slices of the event.*GCoupling"),
+        (lambda: GAutoregressive(ImageAction("D4", 1, size=4)), "slices of the event.*GCoupling"),
         (lambda: g_autoregressive(SPACE, split=CoordinateSplit(REGULAR)), "expected a split of .*got one of"),
         (lambda: g_autoregressive(REGULAR, fast="both"), "fast='score' .* or fast='sample' .* got 'both'"),
         (
-            lambda: GAutoregressive(CoordinateSplit(REGULAR), transformer=lambda part: IrrepScale(SPACE)),
+            lambda: GAutoregressive(REGULAR, transformer=lambda part: IrrepScale(SPACE)),
             "expected a transformer of",
         ),
     ],

@@ -1,28 +1,31 @@
-"""Coupling layers: what moves, what does not, and the log-det of what moved."""
+"""Coupling layers: which part is transformed, which is not, and the log-det."""
+
+import functools
 
 import pytest
 import torch
 
 from pyro_gflows import CoordinateSplit, GCoupling, ImageAction, IrrepSplit, VectorAction, g_coupling
 from pyro_gflows.actions import checkerboard_split
-from pyro_gflows.nn import EquivariantMLP
+from pyro_gflows.nn import EquivariantMLP, conditioner
 from pyro_gflows.testing import assert_layer, randomize_
 from pyro_gflows.transforms import IrrepScale, MatrixScale
 
 IMAGE = ImageAction("D4", 2, size=4)
 CASES = {
-    "coordinates": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2))),
-    "first part moves": lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), moved=0),
-    "irreps": lambda: GCoupling(IrrepSplit(VectorAction.regular("D3"))),
-    "SO(3)": lambda: GCoupling(CoordinateSplit(VectorAction.space("SO(3)", copies=2))),
+    "coordinates": lambda: GCoupling(VectorAction.regular("C4", copies=2)),
+    "first part": lambda: GCoupling(VectorAction.regular("C4", copies=2), transformed=0),
+    "irreps": lambda: GCoupling(VectorAction.regular("D3"), split=IrrepSplit(VectorAction.regular("D3"))),
+    "SO(3)": lambda: GCoupling(VectorAction.space("SO(3)", copies=2)),
     "SO(3), matrix": lambda: GCoupling(
-        CoordinateSplit(VectorAction.space("SO(3)", copies=2)),
-        transformer=MatrixScale(VectorAction.space("SO(3)")),
+        VectorAction.space("SO(3)", copies=2),
+        transformer=MatrixScale,
     ),
-    "mask": lambda: GCoupling(checkerboard_split(IMAGE), width=2),
+    "mask": lambda: GCoupling(IMAGE, split=checkerboard_split(IMAGE), width=2),
     "mask, irrep scales": lambda: GCoupling(
-        checkerboard_split(ImageAction("C4", 1, size=4, fields="regular")),
-        transformer=IrrepScale(ImageAction("C4", 1, size=4, fields="regular")),
+        ImageAction("C4", 1, size=4, fields="regular"),
+        split=checkerboard_split(ImageAction("C4", 1, size=4, fields="regular")),
+        transformer=IrrepScale,
         width=2,
     ),
     "both parts in turn": lambda: g_coupling(VectorAction.regular("C4", copies=2)),
@@ -38,20 +41,20 @@ def test_is_an_equivariant_bijection_with_its_log_det(name):
     assert layer.call_and_ladj(x)[1].abs().min() > 1e-6
 
 
-@pytest.mark.parametrize("moved", [0, 1])
-def test_a_mask_leaves_the_other_color_untouched(moved):
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_mask_leaves_the_other_color_untouched(part):
     split = checkerboard_split(IMAGE)
-    layer = randomize_(GCoupling(split, moved=moved, width=2).double())
+    layer = randomize_(GCoupling(IMAGE, split=split, transformed=part, width=2).double())
     x = torch.randn(3, *IMAGE.event_shape, dtype=torch.float64)
     y, _ = layer.call_and_ladj(x)
-    mask = split.restrict(moved, torch.ones(IMAGE.event_shape)).bool()
+    mask = split.restrict(part, torch.ones(IMAGE.event_shape)).bool()
     assert torch.equal(y[:, ~mask], x[:, ~mask])
     assert (y[:, mask] != x[:, mask]).all()
 
 
-def test_the_log_det_counts_moved_entries_only():
+def test_the_log_det_counts_transformed_entries_only():
     split = checkerboard_split(IMAGE)
-    layer = GCoupling(split, width=2).double()
+    layer = GCoupling(IMAGE, split=split, width=2).double()
     last = layer.network.layers[-1]
     with torch.no_grad():
         for parameter in last.parameters():
@@ -59,7 +62,7 @@ def test_the_log_det_counts_moved_entries_only():
         last.orbit_biases.fill_(0.5)
     x = torch.zeros(1, *IMAGE.event_shape, dtype=torch.float64)
     log_scale = 3 * torch.tanh(torch.tensor(0.5, dtype=torch.float64) / 3)
-    count = int(layer.belongs.sum())
+    count = int(layer.mask.sum())
     assert 0 < count < IMAGE.numel
     torch.testing.assert_close(layer.call_and_ladj(x)[1], (count * log_scale)[None])
 
@@ -82,8 +85,8 @@ def test_starts_as_the_identity():
 
 
 @pytest.mark.parametrize("context", [None, VectorAction.plane("C4")])
-def test_conditioners_are_made_by_what_is_given_or_by_its_keywords(context):
-    """From the other parts, and the context where there is one, to the parameters of the part that moves."""
+def test_conditioners_are_made_by_a_factory(context):
+    """From the other parts, and the context where there is one, to the parameters of the part that is transformed."""
     action = VectorAction.regular("C4", copies=2)
     made = []
 
@@ -95,20 +98,20 @@ def test_conditioners_are_made_by_what_is_given_or_by_its_keywords(context):
     for layer, (inputs, outputs) in zip(layers, made, strict=True):
         assert inputs.numel == 4 + (0 if context is None else 2)
         assert outputs == layer.transformer.params_action and layer.network.action_out == outputs
-    for how, depth in ((None, 2), ({"depth": 3}, 3)):
+    for how, depth in ((None, 2), (functools.partial(conditioner, depth=3), 3)):
         for layer in g_coupling(action, network=how, depth=2, context_action=context).parts:
             assert len(layer.network.layers) == depth + 1
 
 
-@pytest.mark.parametrize("moved", [-1, 2])
-def test_the_part_that_moves_is_one_of_the_split(moved):
+@pytest.mark.parametrize("part", [-1, 2])
+def test_the_part_that_is_transformed_is_one_of_the_split(part):
     split = CoordinateSplit(VectorAction.regular("C4", copies=2))
     assert len(split.parts) == 2
-    with pytest.raises(ValueError, match=f"got {moved}"):
-        GCoupling(split, moved=moved)
+    with pytest.raises(ValueError, match=f"got {part}"):
+        GCoupling(split.action, split=split, transformed=part)
 
 
-def test_every_part_moves_once_in_a_step():
+def test_every_part_is_transformed_once_in_a_step():
     layer = randomize_(g_coupling(VectorAction.plane("C3", copies=3), transformer=MatrixScale).double())
     x = torch.randn(6, dtype=torch.float64)
     assert ((layer(x) - x).abs() > 1e-6).all()
@@ -130,18 +133,28 @@ def test_every_part_moves_once_in_a_step():
             "expected a split of .*defining.* got one of .*regular",
         ),
         (
-            lambda: GCoupling(CoordinateSplit(VectorAction.regular("C4", copies=2)), moved=2),
+            lambda: GCoupling(VectorAction.regular("C4", copies=2), transformed=2),
             ValueError,
-            r"moved in 0..1 for CoordinateSplit.* got 2",
+            r"transformed in 0..1 for CoordinateSplit.* got 2",
         ),
         (
             lambda: GCoupling(
-                CoordinateSplit(VectorAction.regular("C4", copies=2)), transformer=IrrepScale(VectorAction.plane("C4"))
+                VectorAction.regular("C4", copies=2), transformer=lambda part: IrrepScale(VectorAction.plane("C4"))
             ),
             ValueError,
             "expected a transformer of .*regular.* got one of .*defining",
         ),
-        (lambda: GCoupling("D4"), TypeError, r"expected a split such as CoordinateSplit\(action\), got str"),
+        (lambda: GCoupling("D4"), TypeError, r"expected a LinearAction such as .* got str"),
+        (
+            lambda: GCoupling(IMAGE, transformer=lambda action: EquivariantMLP),
+            TypeError,
+            "expected transformer= to make a Transformer such as IrrepScale, got type",
+        ),
+        (
+            lambda: GCoupling(IMAGE, network=3),
+            TypeError,
+            r"expected GCoupling\(network=...\) to be a factory, a function or class .* got int",
+        ),
         (lambda: g_coupling(VectorAction.regular("C4"), split=[[0], [1]]), TypeError, "expected a split .* got list"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_gflows import GMonotone, ImageAction, VectorAction, g_residual
+from pyro_gflows import GMonotone, GResidual, ImageAction, VectorAction
 from pyro_gflows.nn import ConditionalBranch, LipschitzNetwork, lipschitz_branch
 from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import assert_layer, dense_log_det, randomize_
@@ -115,7 +115,7 @@ def test_slopes_reach_beyond_2():
     x = torch.randn(4, 3, dtype=torch.float64)
     torch.testing.assert_close(layer.call_and_ladj(x)[0], 19 * x)
     assert_layer(layer, x, tol=1e-9)
-    assert g_residual(action, branch=Scale(0.9), fast="sample").call_and_ladj(x)[0].allclose(1.9 * x)
+    assert GResidual(action, Scale(0.9), fast="sample").call_and_ladj(x)[0].allclose(1.9 * x)
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,24 @@ from pyro_gflows.actions import ChannelSplit, checkerboard_split
 from pyro_gflows.testing import assert_layer, randomize_
 from pyro_gflows.transforms import IrrepScale, MatrixScale
 
+PAIR = VectorAction.regular("C4", copies=2)
+IMAGE = ImageAction("D4", 1, size=4)
+
 
 def vectors(**options):
     split = CoordinateSplit(VectorAction.regular("C4", copies=4))
     first = split.parts[0]
-    return GSplit(split, Compose([GActNorm(first), g_coupling(first)]), width=2, **options)
+    return GSplit(split.action, Compose([GActNorm(first), g_coupling(first)]), split=split, width=2, **options)
 
 
 def images():
     split = ChannelSplit(ImageAction("D4", 2, size=3))
-    return GSplit(split, GActNorm(split.parts[0]), width=2)
+    return GSplit(split.action, GActNorm(split.parts[0]), split=split, width=2)
 
 
 def matrices():
     split = CoordinateSplit(VectorAction.space("SO(3)", copies=2))
-    return GSplit(split, GActNorm(split.parts[0]), transformer=MatrixScale(split.parts[1]), width=2)
+    return GSplit(split.action, GActNorm(split.parts[0]), split=split, transformer=MatrixScale, width=2)
 
 
 @pytest.mark.parametrize("make", [vectors, images, matrices])
@@ -52,14 +55,17 @@ def test_initializes_the_inner_flow():
     ("make", "message"),
     [
         (
-            lambda: GSplit(CoordinateSplit(VectorAction.regular("C4", copies=2)), GActNorm(VectorAction.plane("C4"))),
+            lambda: GSplit(PAIR, GActNorm(VectorAction.plane("C4")), split=CoordinateSplit(PAIR)),
             "expected an inner transform of .*regular.* got .*defining",
         ),
         (
-            lambda: GSplit(checkerboard_split(ImageAction("D4", 1, size=4)), GActNorm(ImageAction("D4", 1, size=4))),
+            lambda: GSplit(IMAGE, GActNorm(IMAGE), split=checkerboard_split(IMAGE)),
             "slices of the event.* a mask leaves no smaller event",
         ),
-        (lambda: vectors(transformer=IrrepScale(VectorAction.plane("C4"))), "expected a transformer of .*regular"),
+        (
+            lambda: vectors(transformer=lambda part: IrrepScale(VectorAction.plane("C4"))),
+            "expected a transformer of .*regular",
+        ),
     ],
 )
 def test_bad_splits_say_what_was_expected(make, message):

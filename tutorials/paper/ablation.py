@@ -4,7 +4,7 @@
     python tutorials/paper/ablation.py --setting full --images FOLDER       # Rotation MNIST, GPU
 
 C1, C2, C4, D1, D2 and D4 move a pixel grid exactly, so those flows are exactly invariant. Of the other groups the
-layers carry the exact subgroup (C4 of C8, D4 of O(2), ...) and only the networks carry the group itself (``soft=True``):
+layers carry the exact subgroup (C4 of C8, D4 of O(2), ...) and only the networks carry the group itself (``g_soft_coupling_image_flow``):
 how far such a flow is from invariant is measured, by turns of 45 degrees, and so is the plain flow. All flows have about
 as many hidden channels, so that a step costs about the same, and see every image in a random pose of C4 (D4).
 The curves are test figures and choose nothing. Writes ablation.json, ablation.md and ablation.png.

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.irrep_basis import block_rows, monomial_basis
 from pyro_gflows.groups.decomposition import irreducible_subspaces, isotypes_of, side_by_side
-from pyro_gflows.serialization.migrations import migration, replace_class
+from pyro_gflows.serialization.migrations import migrate, migration, replace_class
 from pyro_gflows.serialization.registry import build, describe
 
 __all__ = ["eigenvector_blocks"]
@@ -26,7 +26,7 @@ def _blocks_beside_weights(flow: Any, source: str) -> Any:
     def with_blocks(node: dict[str, Any]) -> dict[str, Any]:
         nonlocal recomputed
         arguments = dict(node["arguments"])
-        blocks = eigenvector_blocks(build(arguments["action"]))
+        blocks = eigenvector_blocks(build(migrate(arguments["action"], 2, source=source)))
         recomputed = recomputed or any(not _is_unit(block) for block in blocks)
         return {**node, "arguments": {**arguments, "blocks": describe(blocks)}}
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from pyro_gflows.actions.representations import EscnnRepresentation
 from pyro_gflows.flow import EquivariantFlow
@@ -36,9 +37,12 @@ from pyro_gflows.actions import (
     RowsRepresentation,
     TrivialRepresentation,
     VectorAction,
+    isotypic_split,
     parse_group,
     plain_checkerboard_split,
 )
+from pyro_gflows.cli import main
+from pyro_gflows.datasets import GreyLevels
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
@@ -47,7 +51,7 @@ from pyro_gflows.distributions import (
     Symmetrized,
 )
 from pyro_gflows.image_flows import g_coupling_image_flow, g_residual_image_flow
-from pyro_gflows.infer import FitSettings, HeldOut, fit, log_probs, save
+from pyro_gflows.infer import FitSettings, HeldOut, fit, g_dequantiser, log_probs, save
 from pyro_gflows.nn import (
     BoundedKnots,
     ConditionalBranch,
@@ -72,6 +76,7 @@ from pyro_gflows.numerics import (
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import (
     Compose,
+    ElementwiseAffine,
     ElementwiseSpline,
     GActNorm,
     GAffine,
@@ -86,6 +91,7 @@ from pyro_gflows.transforms import (
     GResidual,
     GSigmoid,
     GSplit,
+    IrrepScale,
     MatrixExponential,
     Recompute,
     g_coupling,
@@ -268,6 +274,48 @@ def features_beside_rows() -> EquivariantFlow:
     return EquivariantFlow(InvariantNormal(action, covariance="isotypic"), layers)
 
 
+def matrices_and_keywords() -> EquivariantFlow:
+    action = VectorAction.plane("C3", copies=2)
+    couplings = g_coupling(
+        action, transformer=MatrixExponential, network={"depth": 1, "activation": "splines"}, width=1
+    )
+    plane = VectorAction.plane("C3")
+    affine = GAffine(
+        action,
+        context_action=plane,
+        transformer=MatrixExponential(action, rank=1, cap=2.0),
+        network=EquivariantMLP(plane, MatrixExponential(action, rank=1).params_action, width=1, depth=1),
+    )
+    return EquivariantFlow(InvariantNormal(action), [couplings, affine])
+
+
+def split_and_blocks_of_rows() -> EquivariantFlow:
+    action = VectorAction.rows("S3", features=2)
+    split = CoordinateSplit(action)
+    part = split.parts[1]
+    inner = Compose([GActNorm(split.parts[0]), GLinear(split.parts[0], cap=2.0)])
+    network = EquivariantMLP(split.parts[0], ElementwiseAffine(part).params_action, width=1, depth=1)
+    layers = [
+        GSplit(split, inner, transformer=ElementwiseAffine(part, cap=2.0), network=network),
+        GSplit(split, GActNorm(split.parts[0]), transformer=IrrepScale(part), width=1),
+        GAutoregressive(split, transformer=IrrepScale, width=1, depth=1),
+    ]
+    return EquivariantFlow(OrbitFlow(action, steps=2, width=2), layers)
+
+
+def soft_flow_of_images() -> EquivariantFlow:
+    return g_coupling_image_flow(ImageAction("C2", 1, size=4), scales=1, blocks=1, width=1, depth=1, soft=True)
+
+
+def fields_of_images() -> EquivariantFlow:
+    action = ImageAction("C2", channels=2, size=2, fields="regular")
+    layers = [
+        g_coupling(action, split=isotypic_split(action), network={"bias": "pixels"}, width=1, depth=1),
+        GResidual(action, branch=LipschitzNetwork(action, width=1, depth=0, bound=0.6)),
+    ]
+    return EquivariantFlow(InvariantNormal(action), layers)
+
+
 FLOWS: list[Callable[[], EquivariantFlow]] = [
     residual_with_ridges,
     residual_with_estimated_log_det,
@@ -287,6 +335,10 @@ FLOWS: list[Callable[[], EquivariantFlow]] = [
     quaternions,
     reflections_of_space,
     features_beside_rows,
+    matrices_and_keywords,
+    split_and_blocks_of_rows,
+    soft_flow_of_images,
+    fields_of_images,
 ]
 
 
@@ -351,6 +403,46 @@ def record_stopped_run(folder: Path) -> None:
     assert (folder / CHECKPOINT).exists()
 
 
+def record_stopped_run_with_noise(folder: Path) -> None:
+    """As ``record_stopped_run``, of a flow of images with the noise that is trained with it."""
+    action, scaling = ImageAction("C2", 1, size=4), GreyLevels(5, centre=0.5, gain=3.0)
+    x = scaling.dequantise(torch.randint(5, (16, 1, 4, 4), generator=torch.Generator().manual_seed(4))).double()
+    settings = FitSettings(steps=6, batch_size=8, seed=3, checkpoint_every=2)
+
+    def run(*, stop_at: int | None = None, **more: object) -> Tensor:
+        def stop(step: int, *_: object) -> None:
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        torch.manual_seed(0)
+        flow = g_coupling_image_flow(action, scales=1, blocks=1, width=1, depth=1).double()
+        noise = g_dequantiser(action, scaling, blocks=1, width=1, depth=1).double()
+        fit(flow, x, settings=settings, dequantise=noise, callbacks=stop, progress=False, **more)  # type: ignore[arg-type]
+        return log_probs(flow, x)
+
+    expected = run()
+    try:
+        run(folder=folder, stop_at=3)
+    except KeyboardInterrupt:
+        _write(folder, {"x": x, "log_prob": expected})
+    assert (folder / CHECKPOINT).exists()
+
+
+def record_run_of_images(folder: Path) -> None:
+    """A run of the command line on a file of images of grey levels, and what its commands give."""
+    folder.mkdir(parents=True)
+    data = folder / "images.npy"
+    np.save(data, np.random.default_rng(0).integers(0, 5, (24, 4, 4)).astype(np.uint8))
+    options = ["--levels", "5", "--events", "images", "--batch-size", "8", "--steps", "2", "--quiet"]
+    assert main(["fit", str(data), "--group", "C1", *options, "--out", str(folder)]) == 0
+    assert main(["score", str(folder), str(data), "--out", str(folder / "scores.npy")]) == 0
+    assert main(["sample", str(folder), "-n", "3", "--out", str(folder / "samples.npy")]) == 0
+    for unread in (*folder.glob("*.png"), folder / "metrics.json", folder / CHECKPOINT):
+        unread.unlink()
+    for file in (folder / "model.json", folder / "run.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()), separators=(",", ":")) + "\n")
+
+
 def _write(folder: Path, recorded: dict[str, Tensor | None]) -> None:
     plain = {name: None if value is None else value.tolist() for name, value in recorded.items()}
     (folder / "recorded.json").write_text(json.dumps(plain) + "\n")
@@ -361,3 +453,5 @@ if __name__ == "__main__":
     for flow in FLOWS:
         record(flow, place / flow.__name__)
     record_stopped_run(place / "stopped")
+    record_stopped_run_with_noise(place / "stopped_with_noise")
+    record_run_of_images(place / "run_of_images")

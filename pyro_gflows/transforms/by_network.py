@@ -1,0 +1,67 @@
+"""What the layers have in common whose element map has parameters that a network computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pyro_gflows.actions import LinearAction
+from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, Made
+from pyro_gflows.nn.factories import network_from
+from pyro_gflows.serialization.registry import describe
+from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.transformers import Transformer, TransformerFactory, default_transformer, transformer_from
+
+__all__ = ["ByNetwork"]
+
+
+class ByNetwork(ConditionalTransform):
+    """A transform with an element map, the ``transformer``, and the ``network`` that gives the parameters of that map.
+
+    Both come from factories. Since a file holds no code, a saved layer describes the modules that they made.
+    """
+
+    transformer: Transformer
+    network: nn.Module
+    _size: dict[str, int]
+    _defaults: dict[str, bool]
+
+    def _set_up(
+        self,
+        part: LinearAction,
+        inputs: LinearAction,
+        *,
+        transformer: TransformerFactory | None,
+        network: Conditioner | None,
+        width: int,
+        depth: int,
+    ) -> None:
+        """Make the map of ``part`` and the network that reads ``inputs``, the default one in this width and depth."""
+        self.transformer = transformer_from(transformer, part)
+        params_action, start = self.transformer.params_action, self.transformer.start
+        self.network = network_from(network, inputs, params_action, width=width, depth=depth, start=start)
+        self._size = {"width": width, "depth": depth}
+        self._defaults = {"transformer": transformer is None, "network": network is None}
+
+    def computed_arguments(self) -> dict[str, Any]:
+        """The modules that factories made, unless they are what the layer makes by itself."""
+        transformer, network = self.transformer, self.network
+        default = self._defaults["transformer"] or _same(transformer, default_transformer(transformer.action))
+        usual = self._defaults["network"] or _is_usual(network, self._size)
+        return {
+            "transformer": None if default else Made(transformer),
+            "network": None if usual else Made(network),
+        }
+
+
+def _same(first: nn.Module, second: nn.Module) -> bool:
+    return type(first) is type(second) and bool(describe(first) == describe(second))
+
+
+def _is_usual(network: nn.Module, size: dict[str, int]) -> bool:
+    """Whether it is a network as :func:`~pyro_gflows.nn.conditioner` makes it in this size."""
+    if type(network) not in (EquivariantCNN, EquivariantMLP):
+        return False
+    arguments = describe(network)["arguments"]
+    return arguments.keys() == {"action_in", "action_out", *size} and size.items() <= arguments.items()
