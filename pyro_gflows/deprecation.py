@@ -1,4 +1,4 @@
-"""Old names and forms that go on working for one minor version, with a FutureWarning that says the new one."""
+"""Old names and forms that continue to work for one minor version, with a FutureWarning that states the new one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ _WRAPPERS = {__name__, "pyro_gflows.nn.factories", "pyro_gflows.serialization.re
 
 
 def warn_of(old: str, *, now: str, what: str = "name") -> None:
-    """Warn the caller of the package's wrappers that ``old`` is ``now`` something else.
+    """Warn that an old name or form has a new one, at the line of code outside the package that uses it.
 
     Args:
-        old: How it was written.
-        now: What to write in its place.
-        what: What is old: a name, or a form.
+        old: The old code.
+        now: The new code.
+        what: The kind of what is old, "name" or "form".
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn_of("root(x)", now="sqrt(x)", what="form")
+        >>> str(caught[0].message)
+        'root(x) is sqrt(x) now; the old form goes with the next minor version'
     """
     frame, level = sys._getframe(1), 2
     while frame.f_globals.get("__name__") in _WRAPPERS and frame.f_back is not None:
@@ -41,11 +48,11 @@ def warn_of(old: str, *, now: str, what: str = "name") -> None:
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module some of whose names are elsewhere now.
+    """The ``__getattr__`` of a module for names that are now elsewhere.
 
     Args:
-        module: the module's ``__name__``.
-        homes: old name -> where it is now, as "package.module:name"; without ":name" it is called as before.
+        module: The ``__name__`` of the module.
+        homes: Old name -> new place, as "package.module:name"; without ":name" the name is unchanged.
 
     Example:
         >>> __getattr__ = moved_names("old", {"root": "math:sqrt"})
@@ -66,12 +73,15 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments have new names: ``old="new"``.
+    """Decorate a function or class so that it still accepts the old names of keyword arguments, given as ``old="new"``.
 
-    Of a class it goes above ``@registered``, which remembers the arguments under their new names.
+    On a class it goes above ``@registered``, which remembers the arguments under their new names.
+
+    Args:
+        names: Old name -> new name.
 
     Raises:
-        TypeError: (when called) an argument comes under both its names.
+        TypeError: When called, if an argument is given under both names.
 
     Example:
         >>> @renamed_arguments(count="n")
@@ -105,7 +115,10 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
 
 
 def renamed_attributes(**names: str) -> Callable[[_T], _T]:
-    """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
+    """Decorate a class so that it still has the old names of attributes or methods, given as ``old="new"``.
+
+    Args:
+        names: Old name -> new name.
 
     Example:
         >>> @renamed_attributes(mass="weight")
@@ -132,10 +145,23 @@ def _renamed(owner: Any, *, old: str, new: str) -> Any:
 
 
 def split_first(kind: type) -> Callable[[_T], _T]:
-    """A decorator of a layer that was given a split first, and takes ``(action, *, split=...)`` now.
+    """Decorate a layer that took a split as its first argument, and now takes ``(action, *, split=...)``.
 
     Args:
-        kind: The type of splits; they know their ``action``.
+        kind: The type of splits, which have an attribute ``action``.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class Halves:
+        ...     action = VectorAction.trivial("C1", copies=2)
+        >>> @split_first(Halves)
+        ... class Layer:
+        ...     def __init__(self, action, *, split=None):
+        ...         self.action, self.split = action, split
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # Layer(split, ...) is Layer(action, ..., split=split) now; ...
+        ...     Layer(Halves()).action
+        VectorAction(C1 on R^2: 2 x trivial)
     """
 
     def decorate(cls: _T) -> _T:
@@ -158,10 +184,10 @@ def split_first(kind: type) -> Callable[[_T], _T]:
 
 
 def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
-    """A decorator of a function that had flags under which it does what another function does now.
+    """Decorate a function so that it still accepts flags for which there are functions of their own now.
 
     Args:
-        functions: The names of the flags, and the functions.
+        functions: The name of each flag, and the function.
 
     Example:
         >>> def negative(x):
@@ -192,13 +218,14 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
 
 
 def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments were given in another form before.
+    """Decorate a function or class so that it still accepts some keyword arguments in an old form.
 
-    Of a class it goes above ``@registered``, which remembers the arguments in their new form.
+    On a class it goes above ``@registered``, which remembers the arguments in their new form.
 
     Args:
-        names: The arguments.
-        convert: Makes today's form, from a value and the argument as it is called in warnings; None is left alone.
+        names: The names of the arguments.
+        convert: A function that makes the new form from a value and the name of the argument in warnings; None is never
+            converted.
 
     Example:
         >>> @converted_arguments("angle", convert=lambda value, name: float(value))
