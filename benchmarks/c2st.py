@@ -14,7 +14,7 @@ MAX_EPOCHS = 10_000  # scikit-learn stops long before, when the loss has not fal
 
 
 def c2st(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
-    """Accuracy of a classifier of draws on held-out draws: 0.5 for two equal distributions, 1 for disjoint ones.
+    """Accuracy of a classifier of draws on test draws: 0.5 for two equal distributions, 1 for disjoint ones.
 
     As sbibm measures posteriors: both sets are shifted and scaled by the mean and standard deviation of ``x``; a
     network of two hidden layers of 10 d ReLU units is trained by Adam on four fifths of the draws and tested on the

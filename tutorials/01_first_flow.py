@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 1. A first flow, and what invariance buys
 #
-# **The question.** *I have 500 points. I know that my data look the same when they are turned by 45 degrees or
-# mirrored. What do I gain if the flow knows it too?*
+# **The question.** *I have 500 points. I know that my data look the same after a rotation by 45 degrees or a
+# reflection. What do I gain if the flow has this symmetry too?*
 #
-# A density $p$ has a symmetry if $p(g\,x) = p(x)$ for every element $g$ of a group. A flow $x = T(z)$ has it if its
-# base has it and $T(g\,z) = g\,T(z)$. Both hold here by construction, for any weights: nothing about the symmetry is
-# learned, and nothing can be learned wrong.
+# A density $p$ has a symmetry if $p(g\,x) = p(x)$ for every element $g$ of a group. A flow $x = T(z)$ has the symmetry
+# if its base has it and $T(g\,z) = g\,T(z)$. Both hold here by construction, for any weights: nothing about the symmetry
+# is learned, so nothing about it can be learned wrong.
 
 # %%
 import os
@@ -47,7 +47,7 @@ data = target.sample(500, torch.Generator().manual_seed(0))
 # %% [markdown]
 # ## Ten lines
 #
-# The group is $D_8$: eight turns and eight mirrors. A residual layer is $y = x + f(x)$, where $f$ commutes with the
+# The group is $D_8$: eight rotations and eight reflections. A residual layer is $y = x + f(x)$, where $f$ commutes with the
 # group and is a contraction, so that the layer can be inverted. `g_residual(action)` brings a branch $f$ of its own;
 # with so few points we name a smoother one, made of *ridge terms* $\sum_g g v\,s(\langle g u, x\rangle)$ alone.
 # `GActNorm` scales between the layers. The result, `flow.dist`, is a Pyro distribution like any other.
@@ -93,8 +93,8 @@ print(f"{result.steps} steps")
 # %% [markdown]
 # ## The same code without the symmetry
 #
-# Under the trivial group $C_1$ the same layers know nothing. A ridge term is then one ridge and not sixteen, so we
-# give these flows twice the terms. The usual remedy is *augmentation*: turn and mirror every training point at
+# Under the trivial group $C_1$ the same layers have no symmetry. A ridge term is then one ridge and not sixteen, so we
+# give these flows twice the terms. The usual remedy is *augmentation*: rotate and reflect every training point at
 # random. We train one flow without it and one with it, from the same points with the same settings.
 
 # %%
@@ -126,8 +126,8 @@ plt.show()
 # %% [markdown]
 # ## log p at x and at g x
 #
-# One point and its 16 images. For the equivariant flow the 16 numbers are one number; for the others they are 16
-# opinions about the same thing.
+# One point and its 16 images. The equivariant flow gives all of them the same log-density; each of the others gives
+# 16 different values for the same thing.
 
 # %%
 x = torch.tensor([2.7, 0.5])
@@ -166,4 +166,4 @@ with torch.no_grad():
 #   afterwards makes them agree, at $|G|$ times the cost for every score; trained for longer, such a flow can come as near
 #   to the truth. By construction the symmetry is exact from the first step, with a third of the parameters, at the cost of
 #   one flow.
-# - The price: the symmetry must be true. If it is not, an invariant flow cannot say so. Look at the data first.
+# - The price: the symmetry must be true. If it is not, an invariant flow cannot say so. Check the data first.

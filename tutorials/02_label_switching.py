@@ -14,8 +14,8 @@
 # **The question.** *I fit a Gaussian mixture. Nothing in my model says which component is the first, so its posterior
 # has $K!$ identical modes. What does my guide report, and what should I read off it?*
 #
-# A permutation of the components changes neither prior nor likelihood: $p(\pi z \mid x) = p(z \mid x)$, where $\pi$ moves
-# weights, means and scales together. Mean-field guides and inverse autoregressive flows do not know this. We compare
+# A permutation of the components changes neither prior nor likelihood: $p(\pi z \mid x) = p(z \mid x)$, where $\pi$
+# acts on weights, means and scales together. Mean-field guides and inverse autoregressive flows do not have this symmetry. We compare
 # both with `AutoGFlow`, which has the symmetry by construction, and all of them with long runs of NUTS.
 
 # %%
@@ -58,10 +58,10 @@ def plain_model(x):
 
 
 # %% [markdown]
-# Two lines say what the symmetry is. First, *which* sites a permutation moves: all three, by the same one. Second, a
-# detail about the weights: guides work on an unconstrained vector, and Pyro takes a simplex apart by stick breaking, which
+# Two lines say what the symmetry is. First, *which* sites a permutation acts on: the same permutation on all three. Second,
+# a detail about the weights: guides work on an unconstrained vector, and Pyro takes a simplex apart by stick breaking, which
 # is not symmetric in the components. `LogRatioReparam` takes isometric log-ratios instead, on which permutations act as
-# orthogonal matrices. (Without it, `AutoGFlow` refuses, and says so.)
+# orthogonal matrices. (Without it, `AutoGFlow` raises an error that says so.)
 
 # %%
 rows = VectorAction.rows("S3")
@@ -86,7 +86,7 @@ print(report)
 
 # %% [markdown]
 # The weights $p/q$ of its draws are nearly all alike: an ESS near 1 says that $q$ is nearly the posterior, at least
-# wherever $q$ looks. It cannot have lost five of six modes, since it is invariant. The others, by SVI:
+# wherever $q$ has draws. It cannot have lost five of six modes, since it is invariant. The others, by SVI:
 
 
 # %%
@@ -166,7 +166,7 @@ plt.show()
 # %% [markdown]
 # ## log q of one draw under all relabelings
 #
-# The six numbers should be one number.
+# The six values should be equal.
 
 # %%
 z = guide.flow.dist.sample((1,)).clone()
@@ -196,7 +196,7 @@ print(f"evidence, by the importance weights of AutoGFlow's draws: {report.log_no
 # %% [markdown]
 # ## Reading a posterior with K! modes
 #
-# Means and quantiles of "component 1" say nothing now: they are those of all components. Two things can be read.
+# Means and quantiles of "component 1" say nothing now, since they are equal for all components. Two things can be read.
 #
 # *What does not depend on the labels*, such as the predictive density: it is the same function of all $K!$ images of a
 # draw. Here even one mode gives nearly the right answer.
@@ -217,8 +217,8 @@ for panel, (name, draws) in zip(axes, ({"NUTS": nuts} | found).items(), strict=T
 plt.show()
 
 # %% [markdown]
-# *The components after relabeling.* `orbit_representative` moves each draw, weights, means and scales together, to
-# where it is most likely among the others; the site that the action names first (here the means) puts them in order.
+# *The components after relabeling.* `orbit_representative` takes each draw (weights, means and scales together) to the
+# image that is nearest to the other draws; the site that the action names first (here the means) puts them in order.
 # This is for reading only: it takes place after inference, on draws, and loses nothing.
 
 # %%
@@ -232,10 +232,10 @@ print("the truth   " + " ".join(f"{value:6.2f}        " for value in [*true_weig
 # %% [markdown]
 # ## What to take home
 #
-# - Say how the labels move (`SitesAction`), and the guide cannot get it wrong: every relabeling of a draw has the same
+# - Say how permutations act on the sites (`SitesAction`), and the guide cannot get it wrong: every relabeling of a draw has the same
 #   density, to rounding, before training and after it.
-# - A guide that knows nothing of the symmetry is in one of $K!$ modes. Its predictive density may still be good; its
-#   marginals, its evidence and its certainty about which component is which are not.
+# - A guide without the symmetry is in one of $K!$ modes. Its predictive density may still be good, but its marginals,
+#   its evidence and its certainty about which component is which are wrong.
 # - Read what is invariant, or relabel the draws with `orbit_representative`.
-# - How near is it? `python -m benchmarks.label_switching` trains a classifier to tell draws of each guide from those of
-#   NUTS, for three and for five components: the table is in `benchmarks/README.md`.
+# - How near is it? `python -m benchmarks.label_switching` trains a classifier to distinguish the draws of each guide from
+#   draws of NUTS, for three and for five components: the table is in `benchmarks/README.md`.

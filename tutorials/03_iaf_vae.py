@@ -9,15 +9,15 @@
 # ---
 
 # %% [markdown]
-# # 3. A posterior that turns with the picture
+# # 3. A posterior that rotates with the picture
 #
-# **The question.** *I train a variational auto-encoder on images that come in any orientation. The encoder sees a
+# **The question.** *I train a variational auto-encoder on images that come in any orientation. The encoder treats a
 # digit upright and lying on its side as two different things, and learns each of them anew. How do I make
 # $q(g z \mid g x) = q(z \mid x)$ hold exactly, with a posterior richer than a Gaussian?*
 #
 # What is needed is an equivariant encoder, a decoder that is equivariant too, an invariant prior, and between them a
 # posterior that is equivariant *in both arguments*: $T(g\,\epsilon \mid g\,c) = g\,T(\epsilon \mid c)$, where $c$ is
-# what the encoder says. Every layer of this package has that form: give it a `context_action`.
+# the output of the encoder. Every layer of this package has that form: give it a `context_action`.
 
 # %%
 import os
@@ -48,7 +48,7 @@ SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only show
 # %% [markdown]
 # ## The data
 #
-# The digits of scikit-learn, 8 x 8 pixels, made black and white, each turned by a random quarter-turn.
+# The digits of scikit-learn, 8 x 8 pixels, made black and white, each rotated by a random multiple of 90 degrees.
 
 # %%
 splits = digits(seed=0)
@@ -75,11 +75,11 @@ def show(rows, titles=None):
 show([test[:12]])
 
 # %% [markdown]
-# ## What moves, and how
+# ## How the group acts
 #
-# The group is $C_4$, the quarter-turns. It permutes the 64 pixels of an image. For the latent vector and for what the
-# encoder says of an image we choose *regular fields*: four numbers that a quarter-turn shifts round by one. So a latent
-# vector of four fields is a $4 \times 4$ table whose rows rotate when the picture turns.
+# The group is $C_4$, the rotations by multiples of 90 degrees. It permutes the 64 pixels of an image. For the latent
+# vector and for the output of the encoder we choose *regular fields*: four features that a rotation by 90 degrees shifts
+# cyclically by one. So a latent vector of four fields is a $4 \times 4$ table whose rows are shifted when the picture is rotated.
 
 # %%
 pixels = ImageAction("C4", size=8).as_vector()
@@ -90,9 +90,9 @@ print(pixels, latent, features, sep="\n")
 # %% [markdown]
 # ## The posterior
 #
-# First an affine map of the context, which on a standard normal is the usual Gaussian posterior, with a mean that turns
+# First an affine map of the context, which on a standard normal is the usual Gaussian posterior, with a mean that rotates
 # with the picture. Then inverse autoregressive layers: one pass to sample. Their blocks are the four fields, one after
-# the other and in reverse; between them, halves of the irreps, which join the numbers within a field.
+# the other and in reverse; between them, halves of the irreps, which join the coordinates within a field.
 
 
 # %%
@@ -151,7 +151,7 @@ assert_conditionally_invariant(log_posterior, latent, pixels, z, x, tol=1e-4)
 # %% [markdown]
 # ## Training
 #
-# By `SVI`, as any Pyro model. Each batch is turned at random, so that all orientations are equally frequent.
+# By `SVI`, as any Pyro model. Each batch is rotated at random, so that all orientations are equally frequent.
 
 # %%
 STEPS, turned = 20 if SMOKE else 2000, random_elements(pixels)
@@ -194,30 +194,30 @@ for name, trained in {"Gaussian": gaussian, "G-IAF": vae}.items():
 # | IAF | 14670 | -20.825 +- 0.071 | -19.953 +- 0.059 | 0.113 +- 0.026 |
 # | G-IAF | 14616 | -20.617 +- 0.034 | -19.840 +- 0.034 |  |
 #
-# (Nats an image on test digits in random poses; mean and standard error over 3 seeds, the last column paired.)
+# (Nats an image on test digits in random orientations; mean and standard error over 3 seeds, the last column paired.)
 
 # %% [markdown]
 # ## What it means for a picture
 #
-# Turn a digit by 90, 180 and 270 degrees. What the encoder makes of it turns along: the table of the latent mean has
-# its rows shifted, to the last bit that rounding leaves, and the reconstructions are turned copies of one another.
+# Rotate a digit by 90, 180 and 270 degrees. The draw of the latent vector rotates with it: the rows of its table are
+# shifted, exactly but for rounding, and the reconstructions are rotated copies of one another.
 
 # %%
 digit = test[3]
-turns = torch.stack([pixels.act(g, digit) for g in pixels.elements()])
+rotated = torch.stack([pixels.act(g, digit) for g in pixels.elements()])
 with torch.no_grad():
     noise = torch.randn(16, generator=torch.Generator().manual_seed(2))
     draws = torch.stack(
         [
             vae.flow.transform.condition(vae.encoder(2 * x - 1))(latent.act(g, noise))
-            for g, x in zip(latent.elements(), turns, strict=True)
+            for g, x in zip(latent.elements(), rotated, strict=True)
         ]
     )
     pictures = torch.sigmoid(vae.decoder(draws))
 
 _, axes = plt.subplots(3, 4, figsize=(5, 4))
 for column in range(4):
-    axes[0, column].imshow(turns[column].reshape(8, 8), cmap="gray_r")
+    axes[0, column].imshow(rotated[column].reshape(8, 8), cmap="gray_r")
     axes[1, column].imshow(draws[column].reshape(4, 4), cmap="coolwarm", vmin=-2, vmax=2)
     axes[2, column].imshow(pictures[column].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
 for axis, title in zip(axes[:, 0], ["image", "a draw of z", "decoded"], strict=True):
@@ -226,7 +226,7 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 plt.show()
 back = torch.stack([latent.act((-g) % 4, z) for g, z in zip(latent.elements(), draws, strict=True)])
-print(f"largest difference between the draws, turned back: {(back - back[0]).abs().max():.1e}")
+print(f"largest difference between the draws, rotated back: {(back - back[0]).abs().max():.1e}")
 
 # %% [markdown]
 # New digits come from the prior, in any orientation; reconstructions from the posterior.

@@ -14,11 +14,11 @@
 # **The question.** *NUTS reports divergences on my hierarchical model. Can a flow fix its geometry without breaking its
 # symmetry?*
 #
-# In a hierarchical model one number, the log-scale $v$, says how far the effects $x_i$ are from zero. Where $v$ is
+# In a hierarchical model one scalar, the log-scale $v$, says how far the effects $x_i$ are from zero. Where $v$ is
 # large they fill a wide room, where it is small a narrow neck. No step size suits both, so that NUTS diverges at the
-# neck and never sees what lies in it. *Neural transport* (NeuTra, [arXiv:1903.03704](https://arxiv.org/abs/1903.03704))
+# neck and never visits what lies in it. *Neural transport* (NeuTra, [arXiv:1903.03704](https://arxiv.org/abs/1903.03704))
 # fits a flow to the posterior, and lets NUTS walk in the flow's base space, where the posterior is nearly a standard
-# normal one. The flow need not be exact: NUTS corrects what it leaves.
+# normal one. The flow need not be exact: NUTS corrects the rest.
 
 # %%
 import functools
@@ -111,11 +111,11 @@ plt.show()
 # %% [markdown]
 # ## A guide with the symmetry
 #
-# `AutoGFlow` is an `AutoContinuous` guide, and that is what Pyro's `NeuTraReparam` asks for. We say which group moves
-# which site, and of which layers the flow is made. One layer will do here. A coupling holds $v$, which no sign flip
-# moves, and scales the effects as $v$ says; `IrrepScale` is a scale that commutes with the group. (`AutoGFlow` brings
-# layers of its own if you name none; who knows which site rules the others should say so, and gets a smaller and better
-# flow.)
+# `AutoGFlow` is an `AutoContinuous` guide, which Pyro's `NeuTraReparam` requires. We say which group acts on which site,
+# and of which layers the flow is made. One layer will do here. A coupling holds $v$, which every sign flip leaves as it is,
+# and scales the effects by a function of $v$; `IrrepScale` is a scale that commutes with the group. (`AutoGFlow` has default
+# layers if you name none. If you know which site determines the scale of the others, say so: the flow is then smaller and
+# better.)
 
 
 # %%
@@ -131,7 +131,7 @@ guide = AutoGFlow(model, signs, transforms=effects_given_scale, check="raise")
 print(guide.vector_action, "-", sum(p.numel() for p in guide.parameters()), "parameters")
 
 # %% [markdown]
-# `check="raise"` would have told us if the *model* did not have the symmetry. Now train it. `SVI` would do, as for any
+# `check="raise"` would have raised an error if the *model* did not have the symmetry. Now train it. `SVI` would do, as for any
 # guide; `fit_energy` follows path gradients instead, which have no noise where the guide is right, and reports how well
 # the guide fits. There are no data, so "reverse KL" is the divergence from the truth.
 
@@ -199,7 +199,7 @@ plt.show()
 # ## The figures
 #
 # Means that are known exactly, with their effective sample sizes, R-hat, and the distance to the truth in standard
-# errors (standard deviation / $\sqrt{ESS}$). We look at $v$ and at $\log|x|$, not at $x^2$: the standard deviation of
+# errors (standard deviation / $\sqrt{ESS}$). We take $v$ and $\log|x|$, and not $x^2$: the standard deviation of
 # $x_1^2$ is $\sqrt{3 e^9} \approx 156$ times its mean, so that no run of this length would see it, with any sampler.
 
 # %%
@@ -263,6 +263,6 @@ plt.show()
 #   `NeuTraReparam`, and run NUTS as before. `neutra.transform_sample` maps the draws back.
 # - `jit_compile=True` works for layers that draw in one pass (couplings, and autoregressive and residual layers with
 #   `fast="sample"`) and makes NUTS several times faster.
-# - The guide only has to be near. Look at R-hat, ESS and divergences afterwards all the same: a flow that has missed a
+# - The guide only has to be near. Check R-hat, ESS and divergences afterwards all the same: a flow that has missed a
 #   part of the posterior leaves NUTS the same neck in another place.
-# - With the symmetry built in, what the flow learns in one place it knows in all images of it, and no image is favored.
+# - With the symmetry built in, what the flow learns in one place holds at all images of it, and no image is favored.

@@ -12,7 +12,7 @@
 # # 5. Your own group, your own layer
 #
 # **The question.** *My data's symmetry has no name in the list, and I know something about my data that no ready-made
-# layer says. Can I bring both, and how do I know that I made no mistake?*
+# layer expresses. Can I bring both, and how do I know that I made no mistake?*
 #
 # A group comes in as a few matrices or permutations. A layer comes in as two functions. And
 # `pyro_gflows.testing` certifies a layer: that it commutes with the group, that its inverse is one, and that its
@@ -37,7 +37,7 @@ SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only show
 # %% [markdown]
 # ## The data: a plate with a sensor at each corner
 #
-# Four thermometers sit at the corners of a rectangular plate. Nobody wrote down which way round the plate was
+# Four thermometers sit at the corners of a rectangular plate. Nobody wrote down in which orientation the plate was
 # mounted, so a reading and its mirror images are equally likely: left-right, top-bottom, and both.
 #
 # ```
@@ -76,7 +76,7 @@ test, floor = plates(20_000, seed=1)
 # %% [markdown]
 # ## The group
 #
-# A permutation `p` moves entry `j` to place `p[j]`. The group is whatever the generators generate; it is closed under
+# A permutation `p` takes entry `j` to place `p[j]`. The group is whatever the generators generate; it is closed under
 # products, checked to be orthogonal and finite, and decomposed into irreducible parts, numerically, from the matrices
 # alone.
 
@@ -148,9 +148,9 @@ class FirstTry(EquivariantTransform):
 
 
 # %% [markdown]
-# It runs, trains and samples. Would you see the mistakes in a loss curve? The checks see them at once, and name the
+# It runs, trains and samples. Would you see the mistakes in a loss curve? The checks find them at once, and name the
 # element and the sample. Two habits: float64, so that an error is structure and not rounding; and random weights,
-# because a fresh layer is the identity, about which all is true.
+# because a fresh layer is the identity, which passes every check.
 
 # %%
 x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -254,6 +254,6 @@ print("same log-probs:", torch.equal(again(test), flow(test)))
 #
 # - A group is a list of generators. What is not a finite orthogonal group is refused before anything is built.
 # - A layer is two functions. What makes it equivariant is nearly always the same: coefficients computed from
-#   *invariants*, and vectors that move *as the data do*.
+#   *invariants*, and vectors that transform *as the data do*.
 # - Certify it with random weights, in float64, with the four checks of `pyro_gflows.testing`. They fit in a
 #   unit test of your own.

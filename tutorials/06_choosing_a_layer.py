@@ -14,7 +14,7 @@
 # **The question.** *Coupling flows are fast both ways and exact. Why does `g_coupling` refuse my data, and what do I
 # take instead?*
 #
-# A coupling layer holds one part of the event still and moves the other part. For the layer to commute with the
+# A coupling layer leaves one part of the event as it is and changes the other part. For the layer to commute with the
 # group, **the group must map each part to itself**. Whether there are such parts depends on the action alone, so this
 # can be known, and is checked, before anything is trained. We go through four kinds of data.
 
@@ -57,8 +57,9 @@ SMOKE = os.environ.get("PYRO_GFLOWS_SMOKE") == "1"  # a short run that only show
 # %% [markdown]
 # ## One irreducible vector: coupling cannot work
 #
-# Points of the plane under $C_5$, turns by 72 degrees. A usual coupling layer would hold $x_1$ and move $x_2$: but
-# the axes are not kept by the turns. No line is (left picture). The vector is *irreducible*, and the error says so.
+# Points of the plane under $C_5$, rotations by 72 degrees. A usual coupling layer would hold $x_1$ and change $x_2$: but
+# the rotations do not map the axes to themselves. No line is mapped to itself (left picture). The vector is
+# *irreducible*, and the error says so.
 
 # %%
 action = VectorAction.plane("C5")
@@ -69,7 +70,7 @@ except ValueError as error:
 
 # %% [markdown]
 # A residual layer, $y = x + f(x)$, splits nothing. It only needs an equivariant contraction $f$. Here is one with
-# random weights: a vector field that turns with the picture (middle), and the density of six such layers (right).
+# random weights: an equivariant vector field (middle), and the density of six such layers (right).
 
 # %%
 torch.manual_seed(1)
@@ -85,7 +86,7 @@ flow = EquivariantFlow(InvariantNormal(action), layers).float()
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
 for index, image in enumerate(action.act_all(torch.tensor([3.0, 0.0]))):
     axes[0].plot([-image[0], image[0]], [-image[1], image[1]], color="C1" if index == 0 else "C0", linewidth=2)
-axes[0].set_title("a line (orange) and its turned images")
+axes[0].set_title("a line (orange) and its images")
 axes[1].quiver(grid[..., 0], grid[..., 1], field[..., 0], field[..., 1], angles="xy")
 axes[1].set_title("an equivariant field f")
 draw_density(axes[2], lambda x: log_probs(flow, x), reach=3.6, title="a density of six such layers", points=100)
@@ -97,10 +98,10 @@ plt.show()
 # (Under SO(2) or O(2), and SO(3) or O(3) in space, an invariant density is a function of the radius alone. There
 # `g_radial`, a spline of the radius with a closed-form inverse, does all that can be done.)
 #
-# ## Several vectors that turn together: coupling works, with the right scale
+# ## Several vectors that rotate together: coupling works, with the right scale
 #
-# Two vectors of the plane, turned together by any angle: the second one is shorter, and 90 degrees ahead of the
-# first. Now each vector is a part of its own. But an element-wise scale does not commute with turns, so it is
+# Two vectors of the plane, rotated together by any angle: the second one is shorter, and 90 degrees ahead of the
+# first. Now each vector is a part of its own. But an element-wise scale does not commute with rotations, so it is
 # refused:
 
 # %%
@@ -184,14 +185,14 @@ plt.show()
 
 # %% [markdown]
 # Blue and orange are the two vectors; the arrows show, for eight events, the second vector drawn at the tip of the
-# first. All of them find that it points ahead, counter-clockwise. (Had we said O(2), they could not: a mirror turns ahead
-# into behind, so both would come out equally often. The group is an assumption.) Where the event can be split, coupling is
+# first. All of them find that it points ahead, counter-clockwise. (Had we said O(2), they could not: a reflection maps ahead
+# to behind, so both would come out equally often. The group is an assumption.) Where the event can be split, coupling is
 # the first choice: fast both ways. The residual flow works as well, with fewer parameters, but draws more slowly, since
 # each of its layers is inverted by an iteration.
 #
 # ## Permuted coordinates: coupling, element by element
 #
-# The regular representation of $C_4$ permutes four numbers in a ring. Permutations do commute with an element-wise
+# The regular representation of $C_4$ permutes four coordinates in a ring. Permutations do commute with an element-wise
 # scale (if the scales are permuted as well), so the coupling is as rich as a usual one. Two rings split into ring |
 # ring. The four coordinates of *one* ring are a single orbit, so no coordinate may be held alone; but its Fourier
 # parts may.
@@ -211,7 +212,7 @@ assert_equivariant(layer, rings, rings, torch.randn(20, 8, dtype=torch.float64))
 # %% [markdown]
 # ## Images: which checkerboard?
 #
-# Coupling flows on images hold the black pixels of a checkerboard. On a grid of even size a quarter-turn exchanges
+# Coupling flows on images hold the black pixels of a checkerboard. On a grid of even size a rotation by 90 degrees exchanges
 # black and white, so the usual checkerboard is not allowed:
 
 # %%
@@ -241,11 +242,11 @@ held, moving = board.split(x)
 mean, details = mean_and_details.split(squeeze(x))
 figure, axes = plt.subplots(2, 4, figsize=(10, 5), layout="constrained")
 quarter = image.act(torch.tensor(1), plain[None].float())[0]
-top = {"usual board": plain, "turned: black is white": quarter, "mirrored board": board.mask, "a digit": x[0]}
+top = {"usual board": plain, "rotated: black is white": quarter, "mirrored board": board.mask, "a digit": x[0]}
 absent = torch.tensor(float("nan"))  # drawn in blue
 bottom = {
-    "held still": torch.where(board.mask, held[0], absent),
-    "moved": torch.where(board.mask, absent, moving[0]),
+    "held": torch.where(board.mask, held[0], absent),
+    "changed": torch.where(board.mask, absent, moving[0]),
     "squeezed: the mean": mean[0],
     "squeezed: a detail": details[0],
 }
@@ -260,8 +261,8 @@ plt.show()
 # | your event | take | because |
 # | --- | --- | --- |
 # | one irreducible vector | `g_residual`; radial: `g_radial` | no part of it is invariant |
-# | several vectors | `g_coupling` with `IrrepScale` or `MatrixScale`, or `g_residual` | each vector is a part; element-wise scales do not commute with turns |
+# | several vectors | `g_coupling` with `IrrepScale` or `MatrixScale`, or `g_residual` | each vector is a part; element-wise scales do not commute with rotations |
 # | permuted coordinates, regular fields | `g_coupling`, element-wise | scales can be permuted along |
 # | images | the mirrored checkerboard; squeeze, then irreps or channels; residual CNN | orbits of pixels must stay together |
 #
-# And whichever you take: `assert_equivariant` says whether it is so.
+# Whichever you take, `assert_equivariant` tests whether it is equivariant.
