@@ -145,10 +145,10 @@ def test_two_groups_with_one_table_are_two_actions() -> None:
         ({"group": "C4", "size": (4, 6)}, "C4 turns a 4 x 6 grid off itself"),
         ({"group": "D4", "size": (4, 5)}, "D4 turns a 4 x 5 grid off itself"),
         ({"group": "C4", "size": 0}, "size such as 32"),
-        ({"group": "C4", "size": 4, "channels": 0}, "positive number"),
+        ({"group": "C4", "size": 4, "copies": 0}, "positive number"),
         ({"group": "C4", "size": 4, "fields": "vector"}, "'trivial', 'regular'"),
         ({"group": "C4", "size": 4, "fields": RegularRepresentation("D4")}, "fields of C4"),
-        ({"group": "C4", "size": 4, "channels": 3, "fields": [RegularRepresentation("C4")] * 2}, "expected 3 fields"),
+        ({"group": "C4", "size": 4, "copies": 3, "fields": [RegularRepresentation("C4")] * 2}, "expected 3 fields"),
     ],
 )
 def test_what_the_grid_cannot_carry(arguments: dict[str, Any], message: str) -> None:
