@@ -4,8 +4,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# The Pythons that the tests run on (.github/workflows/tests.yml). There is no upper bound: on a newer Python pip would
+# answer it by installing an old release of this package, and nothing here is known to break there.
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+
 # torch 2.3 is the first release that works with numpy 2, and runs on Python 3.12.
-# scipy, joblib and requests are imported by escnn and lie_learn, which are installed apart (see the extra "escnn").
+# scipy and joblib are what escnn imports; escnn itself is installed apart, `pip install --no-deps escnn==1.0.11`, since
+# it requires py3nj, which pip can only build with a Fortran compiler (pyro_gflows/groups/escnn_adapter.py).
 INSTALL = [
     "torch>=2.3",
     "pyro-ppl>=1.9",
@@ -14,16 +19,15 @@ INSTALL = [
     "tqdm>=4.60",
     "safetensors>=0.4",
     "joblib>=1.2",
-    "requests>=2.28",
 ]
 
 PLOTS = ["matplotlib>=3.7"]
 DATA = ["scikit-learn>=1.3"]
 NOTEBOOKS = [*PLOTS, *DATA, "ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.10"]  # to run them with no browser
 TUTORIALS = [*NOTEBOOKS, "jupyterlab>=4"]
-TEST = [*NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "arviz>=0.17,<1"]
-DEV = [*TEST, "ruff>=0.9", "mypy>=1.13"]
-DOCS = [*PLOTS, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29"]
+TEST = [*NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "arviz>=0.17,<1", "pyyaml>=6"]
+DEV = [*TEST, "ruff>=0.9", "mypy>=1.13", "build>=1.2"]
+DOCS = [*PLOTS, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29", "sphinx-design>=0.6", "ziamath>=0.12"]
 
 EXTRAS = {
     "plots": PLOTS,
@@ -33,20 +37,17 @@ EXTRAS = {
     "tutorials": TUTORIALS,
     "docs": DOCS,
     "all": sorted({*DEV, *TUTORIALS, *DOCS}),
-    # Outside "all": escnn requires py3nj, which pip can only build with a Fortran compiler. Everybody else runs
-    # `pip install --no-deps escnn==1.0.11 lie-learn==0.0.2`, which needs none (pyro_gflows/groups/escnn_adapter.py).
-    "escnn": ["escnn==1.0.11"],
 }
 
 setup(
     name="pyro-gflows",
-    version="0.1.0",
+    version="0.2.0",
     description="Normalizing flows for Pyro whose density is exactly invariant under a symmetry group",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10,<3.13",  # lie-learn, and so escnn, has wheels for these
+    python_requires=f">={PYTHONS[0]}",
     packages=find_packages(include=["pyro_gflows", "pyro_gflows.*"]),
     package_data={"pyro_gflows": ["py.typed"]},
     install_requires=INSTALL,
@@ -55,10 +56,9 @@ setup(
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.10",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
+        *(f"Programming Language :: Python :: {version}" for version in PYTHONS),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

@@ -4,7 +4,7 @@
     python -m benchmarks.branches --seed 101 --only splines curves
 
 Every row is one residual flow of C4 (8 blocks) with another branch, trained alike: 300 steps of 64 digits, seed 100.
-Bits/dim are group means on the validation images; the test images are not looked at. "Certified / reached" is the ratio
+Bits/dim are group means on the validation images; the test images are not used. "Certified / reached" is the ratio
 of a trained branch's certified Lipschitz bound to the largest singular value of its Jacobian that a search finds, the
 geometric mean over the blocks. Every finished fit is one line of ``benchmarks/results/branches.jsonl`` and is not run
 again.
@@ -12,20 +12,17 @@ again.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import json
 import math
-import os
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.harness import Benchmark, Run, Seeds, Stopwatch, grouped, main, markdown
 from benchmarks.lipschitz import largest_slope
 from pyro_gflows import (
     EquivariantFlow,
@@ -43,7 +40,6 @@ from pyro_gflows.nn import LipschitzDenseNetwork, LipschitzNetwork
 from pyro_gflows.numerics import RouletteLogDet
 from pyro_gflows.training import Adam, FitSettings, OneCycle, fit
 
-RESULTS = Path(__file__).parent / "results"
 GROUP, BLOCKS, WIDTH, STEPS = "C4", 8, 4, 300
 
 Layer = Callable[[ImageAction], EquivariantTransform]
@@ -91,24 +87,34 @@ VARIANTS: dict[str, Layer] = {
 }
 
 
-def fit_one(name: str, seed: int) -> dict[str, Any]:
-    """Train and measure one flow; its row."""
+@dataclass(frozen=True)
+class Row:
+    """One of VARIANTS."""
+
+    name: str
+
+    def labels(self) -> Mapping[str, str]:
+        """The name."""
+        return {"name": self.name}
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
+    """Train and measure one flow."""
     data = load_data("digits", seed=seed)
     assert isinstance(data.train, torch.Tensor) and data.validation is not None and data.scaling is not None
     action = ImageAction(GROUP, 1, size=8)
     torch.manual_seed(seed)
-    layers = [part for _ in range(BLOCKS) for part in (GActNorm(action), VARIANTS[name](action))]
+    layers = [part for _ in range(BLOCKS) for part in (GActNorm(action), VARIANTS[row.name](action))]
     flow = EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
     schedule, optimizer = OneCycle(warmup=0.1), Adam(lr=1e-2, clip_norm=50.0)
-    settings = FitSettings(STEPS, batch_size=64, seed=seed, optimizer=optimizer, schedule=schedule)
-    clock, cpu = time.perf_counter(), time.process_time()
-    result = fit(flow, data.train, settings=settings, augment=data.augment, progress=False)
-    seconds, cpu = time.perf_counter() - clock, time.process_time() - cpu
+    settings = FitSettings(2 if quick else STEPS, batch_size=64, seed=seed, optimizer=optimizer, schedule=schedule)
+    with Stopwatch() as watch:
+        result = fit(flow, data.train, settings=settings, augment=data.augment, progress=False)
     train = data.scaling.bits_per_dim(-float(log_probs(flow, data.train[:400]).mean()), pixels=action.numel)
-    slopes = [_slack(layer.branch, data.validation) for layer in layers if hasattr(layer, "branch")]
+    residual_layers = [layer for layer in layers if hasattr(layer, "branch")][: 1 if quick else None]
+    points = data.validation[: 2 if quick else 64]
+    slopes = [_slack(layer.branch, points) for layer in residual_layers]
     return {
-        "name": name,
-        "seed": seed,
         "steps": result.steps,
         "parameters": sum(p.numel() for p in flow.parameters()),
         "group_bits_per_dim_validation": group_bits_per_dim(flow, data.validation, action, scaling=data.scaling),
@@ -116,9 +122,7 @@ def fit_one(name: str, seed: int) -> dict[str, Any]:
         "ratio": math.exp(sum(math.log(bound / reached) for bound, reached in slopes) / len(slopes)),
         "reached": [round(reached, 4) for _, reached in slopes],
         "bounds": [round(bound, 4) for bound, _ in slopes],
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1),
-        "load": round(os.getloadavg()[0], 1),
+        **watch.figures(),
     }
 
 
@@ -126,52 +130,28 @@ def _slack(branch: LipschitzNetwork | LipschitzDenseNetwork, x: torch.Tensor) ->
     """A branch's certified bound, and the largest slope that is found."""
     branch = copy.deepcopy(branch).double()
     bound = float(branch.lipschitz_bound())
-    quick = len(branch.activations) == 1
+    shallow = len(branch.activations) == 1
     # without a closed form of the Jacobian a search would take longer than the fit: 8 points, no ascent
-    return bound, largest_slope(branch, x[: 64 if quick else 8].double(), steps=15 if quick else 0)
+    return bound, largest_slope(branch, x[: 64 if shallow else 8].double(), steps=15 if shallow else 0)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The comparison, as Markdown, the best of the first seed first."""
-    seeds = sorted({row["seed"] for row in rows})
-    by_name: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        by_name.setdefault(row["name"], {})[row["seed"]] = row
-    lines = [
-        f"| branch | parameters | {' | '.join(f'bits/dim, seed {seed}' for seed in seeds)} | training | "
-        "certified / reached | CPU seconds |",
-        "| --- | ---: |" + " ---: |" * (len(seeds) + 3),
-    ]
-    for name, runs in sorted(
-        by_name.items(), key=lambda item: min(item[1].items())[1]["group_bits_per_dim_validation"]
-    ):
-        first = min(runs.items())[1]
-        bits = [f"{runs[seed]['group_bits_per_dim_validation']:.3f}" if seed in runs else "" for seed in seeds]
+def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """The comparison, the best of the first seed first."""
+    seeds = sorted({run["seed"] for run in runs})
+    lines: list[tuple[float, list[str]]] = []
+    for found in grouped(rows, runs):
+        by_seed = {run["seed"]: run for run in found.runs}
+        first = by_seed[min(by_seed)]
+        bits = {seed: f"{run['group_bits_per_dim_validation']:.3f}" for seed, run in by_seed.items()}
         more = [f"{first['bits_per_dim_train']:.3f}", f"{first['ratio']:.2f}", f"{first['cpu_seconds']:.0f}"]
-        lines.append(f"| {' | '.join([name, str(first['parameters']), *bits, *more])} |")
-    return "\n".join(lines)
+        cells = [found.row.name, f"{first['parameters']}", *(bits.get(seed, "") for seed in seeds), *more]
+        lines.append((first["group_bits_per_dim_validation"], cells))
+    by_seed_head = [f"bits/dim, seed {seed}" for seed in seeds]
+    head = ["branch", "parameters", *by_seed_head, "training", "certified / reached", "CPU seconds"]
+    return markdown(head, [cells for _, cells in sorted(lines)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=list(VARIANTS), metavar="NAME", help="run only these")
-    parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=RESULTS / "branches.jsonl")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    done = {row["name"] for row in rows if row["seed"] == arguments.seed}
-    for name in arguments.only:
-        if name in done:
-            continue
-        row = fit_one(name, arguments.seed)
-        rows.append(row)
-        with arguments.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{name}: {row['group_bits_per_dim_validation']:.4f} bits/dim, {row['cpu_seconds']:.0f} s", flush=True)
-    print(table(rows))
-    arguments.out.with_suffix(".md").write_text(table(rows) + "\n")
-
+BENCHMARK = Benchmark("branches", __doc__, [Row(name) for name in VARIANTS], run, table, seeds=Seeds(1, first=100))
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -10,32 +10,29 @@ Each flow under G in {C4, D4} meets two plain twins (C1), shown a random element
 
 All are scored on the test images in every pose of G; the twins also symmetrized at test time, -log mean_g p(g x). A row
 is the paired difference over seeds with its standard error. Validation images, in every pose, choose the weights that
-are kept. A finished fit is one line of ``benchmarks/results/digits.jsonl``; a killed one goes on from its checkpoint.
+are kept. A finished fit is one line of ``results/digits.jsonl``; a killed one goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import math
-import multiprocessing
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.harness import Benchmark, Run, Seeds, main, markdown, mean_and_error
 from pyro_gflows import ImageAction, plots
 from pyro_gflows.datasets import DataSet, load_data
 from pyro_gflows.experiments.presets import Preset
 from pyro_gflows.experiments.runs import finish
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
 
-RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs") / "digits"
 ORDER = {"C4": 4, "D4": 8}
 
@@ -107,10 +104,10 @@ FAMILIES = {
 }
 
 
-def presets(family: str, *, steps: int | None = None) -> list[Preset]:
+def presets(family: str) -> list[Preset]:
     """The equivariant flows of a family and their twins."""
     chosen = FAMILIES[family]
-    settings = chosen.settings if steps is None else dataclasses.replace(chosen.settings, steps=steps)
+    settings = chosen.settings
     found = []
     for group in ORDER:
         patient = dataclasses.replace(settings, steps=round(settings.steps * chosen.patient[group]))
@@ -135,32 +132,57 @@ def part(share: int, group: str, *, seed: int) -> DataSet:
     return dataclasses.replace(data, name=f"digits, {share} %", train=train, validation=poses)
 
 
-def fit_one(preset: Preset, seed: int, share: int) -> dict[str, Any]:
-    """Train and measure one flow; its row."""
-    torch.set_num_threads(1)
-    data = part(share, preset.augment, seed=seed)
-    metrics = finish(preset.seeded(seed), data, RUNS / f"{preset.name}-{share}-{seed}", progress=False)
-    return {"name": preset.name, "seed": seed, "share": share, **metrics}
+@dataclass(frozen=True)
+class Row:
+    """One flow, trained on a share (in percent) of the training images."""
+
+    preset: Preset
+    share: int = 100
+
+    @property
+    def name(self) -> str:
+        """That of the preset."""
+        return self.preset.name
+
+    def labels(self) -> Mapping[str, Any]:
+        """Name and share."""
+        return {"name": self.name, "share": self.share}
 
 
-Rows = Mapping[tuple[str, int], Mapping[int, Mapping[str, Any]]]  # by (name, share) and seed
+def run(row: Row, *, seed: int, quick: bool) -> Mapping[str, Any]:
+    """Train and measure one flow."""
+    preset, data = row.preset.seeded(seed), part(row.share, row.preset.augment, seed=seed)
+    if not quick:
+        return finish(preset, data, RUNS / f"{row.name}-{row.share}-{seed}", progress=False)
+    few = dataclasses.replace(data, test=data.test[:10], validation=data.validation[:10])
+    preset = preset.change(settings=dataclasses.replace(preset.settings, steps=2))
+    with tempfile.TemporaryDirectory() as folder:
+        return finish(preset, few, Path(folder) / "run", progress=False)
 
 
-def by_name(rows: Sequence[Mapping[str, Any]]) -> Rows:
-    found: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
-    for row in rows:
-        found.setdefault((row["name"], row["share"]), {})[row["seed"]] = row
+Found = Mapping[tuple[str, int], Mapping[int, Run]]  # by (name, share) and seed
+
+
+def by_name(runs: Sequence[Run]) -> Found:
+    """The runs of each flow on each share, by seed."""
+    found: dict[tuple[str, int], dict[int, Run]] = {}
+    for run in runs:
+        found.setdefault((run["name"], run["share"]), {})[run["seed"]] = run
     return found
 
 
-def table(rows: Sequence[Mapping[str, Any]], *, share: int = 100) -> str:
-    """The comparison, as Markdown."""
-    lines = [
-        "| flow | beside | parameters | steps | seconds | bits/dim, group mean | plain, augmented | "
-        "plain, symmetrized | difference to augmented | difference to symmetrized |",
-        "| --- " * 10 + "|",
-    ]
-    found = by_name(rows)
+def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """The comparison on all training images, and how it depends on their share if others were asked for."""
+    shares = sorted({run["share"] for run in runs})
+    text = twin_table(runs)
+    return f"{text}\n\n{data_table(runs, shares)}" if len(shares) > 1 else text
+
+
+def twin_table(runs: Sequence[Run], *, share: int = 100) -> str:
+    """Each flow beside each of its twins."""
+    head = ["flow", "beside", "parameters", "steps", "seconds", "bits/dim, group mean", "plain, augmented"]
+    head += ["plain, symmetrized", "difference to augmented", "difference to symmetrized"]
+    lines, found = [], by_name(runs)
     for family in FAMILIES:
         for group in ORDER:
             own = found.get((f"{family}-{group}", share), {})
@@ -169,118 +191,107 @@ def table(rows: Sequence[Mapping[str, Any]], *, share: int = 100) -> str:
                 seeds = sorted(set(own) & set(twin))
                 if seeds:
                     lines.append(_line(f"{family}-{group}", label, [own[s] for s in seeds], [twin[s] for s in seeds]))
-    return "\n".join(lines)
+    return markdown(head, lines, left=range(len(head)))
 
 
-def _line(name: str, label: str, own: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[str, Any]]) -> str:
-    ours = [row["group_bits_per_dim"] for row in own]
-    columns = [[row[key] for row in twin] for key in ("group_bits_per_dim", "symmetrized_bits_per_dim")]
+def _line(name: str, label: str, own: Sequence[Run], twin: Sequence[Run]) -> list[str]:
+    ours = [run["group_bits_per_dim"] for run in own]
+    columns = [[run[key] for run in twin] for key in ("group_bits_per_dim", "symmetrized_bits_per_dim")]
     differences = [paired([b - a for a, b in zip(ours, column, strict=True)]) for column in columns]
     pairs = [f"{own[0][key]} ({twin[0][key]})" for key in ("parameters", "steps")]
-    spent = " ({:.0f})".join(["{:.0f}", ""]).format(
-        *(statistics.median(r["seconds"] for r in side) for side in (own, twin))
-    )
+    spent, twins = (statistics.median(run["seconds"] for run in side) for side in (own, twin))
     means = [f"{statistics.mean(values):.4f}" for values in (ours, *columns)]
-    return "| " + " | ".join([f"{name}, {len(own)} seeds", label, *pairs, spent, *means, *differences]) + " |"
+    return [f"{name}, {len(own)} seeds", label, *pairs, f"{spent:.0f} ({twins:.0f})", *means, *differences]
 
 
 def paired(differences: Sequence[float]) -> str:
     """Mean and standard error of what the plain flow costs more."""
-    mean = statistics.mean(differences)
+    mean, error = mean_and_error(differences)
     if len(differences) < 2:
         return f"{mean:+.4f}"
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
     return f"{mean:+.4f} +- {error:.4f} ({mean / error:.1f} SE)"
 
 
-def data_table(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> str:
+def data_table(runs: Sequence[Run], shares: Sequence[int]) -> str:
     """Bits/dim by the share of the training images: mean over seeds, twins as they are and symmetrized."""
-    lines = ["| flow | " + " | ".join(f"{share} %" for share in shares) + " |", "| --- " * (len(shares) + 1) + "|"]
-    for name, curve in _curves(rows, shares).items():
-        cells = [_mean_and_error(*curve[share]) if share in curve else "-" for share in shares]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
+    lines = [
+        [name, *(_with_error(curve[share]) if share in curve else "-" for share in shares)]
+        for name, curve in _curves(runs, shares).items()
+    ]
+    return markdown(["flow", *(f"{share} %" for share in shares)], lines, left=range(len(shares) + 1))
 
 
-def _mean_and_error(mean: float, error: float) -> str:
-    return f"{mean:.4f} +- {error:.4f}" if error else f"{mean:.4f}"  # one seed has no spread
+def _with_error(values: Sequence[float]) -> str:
+    mean, error = mean_and_error(values)
+    return f"{mean:.4f} +- {error:.4f}" if len(values) > 1 else f"{mean:.4f}"  # one seed has no spread
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], shares: Sequence[int]) -> dict[str, dict[int, tuple[float, float]]]:
-    """For each flow, by share: mean and standard error over the seeds that every share has."""
-    found, curves = by_name(rows), {}
-    for name in dict.fromkeys(row["name"] for row in rows):
+def _curves(runs: Sequence[Run], shares: Sequence[int]) -> dict[str, dict[int, list[float]]]:
+    """For each flow that has several shares: the values of all seeds, by share."""
+    found, curves = by_name(runs), {}
+    for name in dict.fromkeys(run["name"] for run in runs):
         for key, suffix in (("group_bits_per_dim", ""), ("symmetrized_bits_per_dim", ", symmetrized")):
             if suffix and name.count("-") < 2:
                 continue  # an invariant flow is its own symmetrization
-            curve = {}
-            for share in shares:
-                values = [row[key] for row in found.get((name, share), {}).values()]
-                if values:
-                    spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-                    curve[share] = (statistics.mean(values), spread)
+            values = {share: [run[key] for run in found.get((name, share), {}).values()] for share in shares}
+            curve = {share: own for share, own in values.items() if own}
             if len(curve) > 1:
                 curves[name + suffix] = curve
     return curves
 
 
-def draw(rows: Sequence[Mapping[str, Any]], shares: Sequence[int], path: Path) -> None:
-    """The figure of data efficiency: a panel for each family."""
-    curves = _curves(rows, shares)
+def draw(runs: Sequence[Run], folder: Path) -> None:
+    """The figure of data efficiency, once there are several shares: a panel for each family."""
+    shares = sorted({run["share"] for run in runs})
+    curves = _curves(runs, shares)
     families = [family for family in FAMILIES if any(name.startswith(family) for name in curves)]
+    if not families:
+        return
     figure, axes = plots.new_figure(len(families), size=5.0)
     for panel, family in zip(axes[0], families, strict=True):
         for name, curve in curves.items():
             if name.startswith(family):
                 style = "-" if name.count("-") < 2 else ":" if name.endswith("symmetrized") else "--"
-                means, errors = zip(*curve.values(), strict=True)
+                means = [statistics.mean(values) for values in curve.values()]
+                errors = [mean_and_error(values)[1] if len(values) > 1 else 0.0 for values in curve.values()]
                 panel.errorbar(list(curve), means, errors, linestyle=style, marker=".", label=name)
         panel.set(xlabel="training images (%)", ylabel="test bits/dim, group mean", xscale="log", title=family)
         panel.set_xticks(list(shares), [str(share) for share in shares])
         panel.legend(fontsize="small")
-    plots.save_figure(figure, path)
+    plots.save_figure(figure, folder / "digits_data.png")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="in place of each family's own")
-    parser.add_argument("--shares", type=int, nargs="+", default=[100], help="percent of the training images")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", default="", help="run only presets whose name contains this")
-    parser.add_argument("--out", type=Path, default=RESULTS / "digits.jsonl")
-    arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    done = {(row["name"], row["seed"], row["share"]) for row in rows}
-    todo = [
-        (preset, seed, share)
-        for share in sorted(arguments.shares, reverse=True)
-        for seed in range(arguments.seeds)
-        for family in FAMILIES
-        for preset in presets(family, steps=arguments.steps)
-        if arguments.only in preset.name and (preset.name, seed, share) not in done
-    ]
-    # fresh interpreters: a fork of a process with torch's thread pools can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool, arguments.out.open("a") as file:
-        for future in [pool.submit(fit_one, *item) for item in todo]:
-            row = future.result()
-            rows.append(row)
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            print(
-                f"{row['name']} {row['share']} % seed {row['seed']}: {row['group_bits_per_dim']:.4f} bits/dim",
-                flush=True,
-            )
-    text = table(rows)
-    shares = sorted({row["share"] for row in rows})
-    if len(shares) > 1:
-        text += "\n\n" + data_table(rows, shares)
-        draw(rows, shares, arguments.out.with_name("digits_data.png"))
-    print(text)
-    arguments.out.with_suffix(".md").write_text(text + "\n")
+def more_options(parser: argparse.ArgumentParser) -> None:
+    """How much of the data."""
+    parser.add_argument(
+        "--shares",
+        type=int,
+        nargs="+",
+        default=[100],
+        metavar="P",
+        help="percent of the training images (default: 100)",
+    )
 
+
+PRESETS = [preset for family in FAMILIES for preset in presets(family)]
+
+
+def choose(options: argparse.Namespace) -> list[Row]:
+    """All flows on these shares."""
+    return [Row(preset, share) for share in sorted(options.shares, reverse=True) for preset in PRESETS]
+
+
+BENCHMARK = Benchmark(
+    "digits",
+    __doc__,
+    [Row(preset) for preset in PRESETS],
+    run,
+    table,
+    seeds=Seeds(5),
+    more_options=more_options,
+    choose=choose,
+    after=draw,
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

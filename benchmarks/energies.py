@@ -1,21 +1,15 @@
 """Eight Gaussians on a circle, fitted from their energy alone: reverse divergence, with and without the symmetry.
 
-    python -m benchmarks.energies [--seeds 3] [--only NAME ...] [--quick]
+    python -m benchmarks.energies [--seeds 3] [--only NAME ...]
 
 Every run is one line of ``results/energies.jsonl``; runs that are there already are not repeated, so the command may be
-stopped and started at will. The table in ``results/energies.md`` is made anew from these lines after every run. With
-``--quick`` nothing is kept.
+stopped and started at will. The table in ``results/energies.md`` is made anew after every run.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import math
-import os
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.densities import RESULTS, read
+from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
 from benchmarks.planar_comparators import plain_residual_flow
+from benchmarks.recipes import training_text
 from pyro_gflows import LinearAction
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
@@ -57,7 +52,7 @@ TARGETS: Mapping[int, Density] = {8: EightGaussians(), 12: FarGaussians()}
 
 
 def equivariant(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFlow:
-    """Residual layers of ridge terms of D8 on the isotropic normal distribution; cheap to sample."""
+    """Residual layers of ridge terms of D8 on the isotropic normal distribution; fast to sample."""
     action = VectorAction.plane("D8")
     layers: list[EquivariantTransform] = []
 
@@ -70,12 +65,12 @@ def equivariant(blocks: int, *, terms: int, knots: int, limit: float) -> Equivar
 
 
 def plain(blocks: int, *, terms: int, knots: int, limit: float) -> EquivariantFlow:
-    """Residual layers without a symmetry; cheap to sample."""
+    """Residual layers without a symmetry; fast to sample."""
     return plain_residual_flow(blocks, terms=terms, knots=knots, limit=limit, fast="sample")
 
 
 def symmetrized(blocks: int, *, terms: int, knots: int, limit: float, spread: float, width: float) -> Symmetrized:
-    """The average over C8 of a flow without a symmetry; cheap to score, as each draw is scored at its 8 images.
+    """The average over C8 of a flow without a symmetry; fast to score, as each draw is scored at its 8 images.
 
     It starts off the center and narrow, so that it falls into one mode. One that starts at the center, or wide between
     two modes, stays on several of them, with a thread of draws in between, as a plain flow does.
@@ -124,6 +119,13 @@ class Row:
     settings: FitSettings
     annealing: Ramp | None = None
 
+    def labels(self) -> Mapping[str, str]:
+        """Name, and what the outcome depends on: flow, training and measurement."""
+        size = " ".join(f"{key}={value:g}" for key, value in self.size.items())
+        measured = f"{DRAWS}, {SCORED} and {SAMPLES} draws of stream {TEST_STREAM}"
+        training = f"{training_text(self.settings)}; {self.annealing}"
+        return {"name": self.name, "recipe": f"{self.ratio}: {self.kind} {size}; {training}; {measured}"}
+
 
 def _settings(steps: int, *, batch_size: int, lr: float = 2e-2) -> FitSettings:
     schedule = OneCycle(warmup=0.1, end=0.0)
@@ -171,7 +173,7 @@ ROWS: Sequence[Row] = [
 ]
 
 
-def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     """Fit one density and measure it by fresh draws and by samples that training never sees."""
     target = TARGETS[row.ratio]
     settings = dataclasses.replace(row.settings, seed=seed)
@@ -183,20 +185,13 @@ def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
         if isinstance(flow, OrbitFlow):
             starts = row.size["spread"] * torch.randn(32, 2)
             flow.start_at(*find_mode(target.log_prob, starts))
-    began = time.process_time()
-    report = fit_energy(flow, target.log_prob, settings=settings, annealing=row.annealing, progress=False)
+    with Stopwatch() as watch:
+        report = fit_energy(flow, target.log_prob, settings=settings, annealing=row.annealing, progress=False)
     assert report.run is not None
     figures = {
-        "name": row.name,
-        "seed": seed,
-        "quick": quick,
-        "recipe": recipe(row, quick=quick),
         "steps": report.run.steps,
         "parameters": sum(p.numel() for p in learnable(flow).module.parameters()),
-        "seconds": round(report.run.seconds, 1),
-        "cpu_seconds": round(time.process_time() - began, 1),
-        "load": round(os.getloadavg()[0], 1),
-        "threads": torch.get_num_threads(),
+        **watch.figures(),
     }
     return {**figures, **measure(flow, target, seed=seed, shrink=100 if quick else 1)}
 
@@ -237,79 +232,37 @@ def measure(flow: Any, target: Density, *, seed: int, shrink: int = 1) -> dict[s
 
 
 def nearest(x: Tensor) -> Tensor:
-    """The number of the nearest center: all are equally far from 0, so the angle decides."""
+    """Which center is nearest, 0 to 7: all are equally far from 0, so the angle decides."""
     return (torch.atan2(x[:, 1], x[:, 0]) / (torch.pi / 4)).round().long() % 8
 
 
-def recipe(row: Row, *, quick: bool) -> str:
-    """Changes when the flow, its training or the measurement does."""
-    size = " ".join(f"{key}={value:g}" for key, value in row.size.items())
-    measured = f"{DRAWS}, {SCORED} and {SAMPLES} draws of stream {TEST_STREAM}{' quick' * quick}"
-    return f"{row.ratio}: {row.kind} {size}; {row.settings}; {row.annealing}; {measured}"
-
-
-def table(rows: Sequence[Row], done: Sequence[dict[str, Any]], *, quick: bool) -> str:
-    """Median and worst over seeds, as Markdown."""
-    lines = [
-        "| radius/sd | density | parameters | steps | seeds | ESS, median (worst) | KL(q, p), median (worst) | "
-        "KL(p, q), median (worst) | forward NLL (entropy) | worst mode weight | Pareto k, worst | CPU seconds |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        key = recipe(row, quick=quick)
-        runs = [figures for figures in done if figures["name"] == row.name and figures["recipe"] == key]
-        if not runs:
-            continue
-
-        def over_seeds(name: str, summary: Callable[[list[float]], float], runs: Any = runs) -> float:
-            return summary([figures[name] for figures in runs])
-
-        middle = statistics.median
-        cells = [
-            str(row.ratio),
-            row.kind,
-            str(runs[0]["parameters"]),
-            str(runs[0]["steps"]),
-            str(len(runs)),
-            f"{over_seeds('ess', middle):.4f} ({over_seeds('ess', min):.4f})",
-            f"{over_seeds('kl', middle):.5f} ({over_seeds('kl', max):.5f})",
-            f"{over_seeds('forward_kl', middle):.5f} ({over_seeds('forward_kl', max):.5f})",
-            f"{over_seeds('forward_nll', middle):.4f} ({over_seeds('entropy', middle):.4f})",
-            f"{100 * over_seeds('worst_mode_weight', max):.1f} %",
-            f"{over_seeds('pareto_k', max):.2f}",
-            f"{over_seeds('cpu_seconds', middle):.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Run what is missing."""
-    names = [row.name for row in ROWS]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every row")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--quick", action="store_true", help="a few steps and points, to see that it runs")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    path = RESULTS / "energies.jsonl"
-    done = [] if arguments.quick else read(path)
-    chosen = [row for row in ROWS if row.name in arguments.only]
-    for seed in range(arguments.seeds):
-        for row in chosen:
-            key = (row.name, seed, recipe(row, quick=arguments.quick))
-            if key in {(figures["name"], figures["seed"], figures["recipe"]) for figures in done}:
-                continue
-            figures = run(row, seed, quick=arguments.quick)
-            done.append(figures)
-            print(json.dumps(figures), flush=True)
-            if not arguments.quick:
-                with path.open("a") as file:
-                    file.write(json.dumps(figures) + "\n")
-                path.with_suffix(".md").write_text(table(ROWS, done, quick=False))
-    print(table(chosen, done, quick=arguments.quick))
-
+BENCHMARK = Benchmark(
+    "energies",
+    __doc__,
+    ROWS,
+    run,
+    columns(
+        Column("radius/sd", lambda found: f"{found.row.ratio}"),
+        Column("density", lambda found: found.row.kind, left=True),
+        Column("parameters", lambda found: f"{found['parameters']}"),
+        Column("steps", lambda found: f"{found['steps']}"),
+        Column("seeds", lambda found: f"{len(found.runs)}"),
+        Column("ESS, median (worst)", lambda found: f"{found.median('ess'):.4f} ({found.least('ess'):.4f})"),
+        Column("KL(q, p), median (worst)", lambda found: f"{found.median('kl'):.5f} ({found.largest('kl'):.5f})"),
+        Column(
+            "KL(p, q), median (worst)",
+            lambda found: f"{found.median('forward_kl'):.5f} ({found.largest('forward_kl'):.5f})",
+        ),
+        Column(
+            "forward NLL (entropy)",
+            lambda found: f"{found.median('forward_nll'):.4f} ({found.median('entropy'):.4f})",
+        ),
+        Column("worst mode weight", lambda found: f"{100 * found.largest('worst_mode_weight'):.1f} %"),
+        Column("Pareto k, worst", lambda found: f"{found.largest('pareto_k'):.2f}"),
+        Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}"),
+    ),
+    seeds=Seeds(3),
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -1,23 +1,18 @@
 """NUTS on a funnel with a symmetry: as it is, and through an equivariant flow (NeuTra).
 
-    python -m benchmarks.funnel [--seeds 3] [--only NAME ...] [--quick]
+    python -m benchmarks.funnel [--seeds 3] [--only NAME ...]
 
 Every run is one line of ``results/funnel.jsonl``; runs that are there already are not repeated, so the command may be
-stopped and started at will. The table in ``results/funnel.md`` is made anew from these lines after every run. With
-``--quick`` nothing is kept.
+stopped and started at will. The table in ``results/funnel.md`` is made anew after every run.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import math
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -28,13 +23,13 @@ from pyro.infer.reparam import NeuTraReparam
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
+from benchmarks.harness import Benchmark, Run, Seeds, Stopwatch, grouped, main, markdown
 from pyro_gflows import SitesAction, VectorAction
 from pyro_gflows.actions import CoordinateSplit
 from pyro_gflows.guides import AutoGFlow
 from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GCoupling, IrrepScale
 
-RESULTS = Path(__file__).parent / "results"
 EFFECTS = 4
 SPREAD = 3.0
 SYMMETRIES: Mapping[str, VectorAction] = {
@@ -51,7 +46,7 @@ def model() -> None:
 
 
 def effects_given_scale(action: VectorAction) -> list[EquivariantTransform]:
-    """The effects are scaled as v says; v, which the group leaves alone, only by a number."""
+    """The effects are scaled as v says; v, which the group leaves alone, by one constant."""
     split = CoordinateSplit(action, [[0], list(range(1, action.numel))])
     # log-scales up to v / 2 = 5 or 6, which the usual cap of 3 would bend
     scale = functools.partial(IrrepScale, max_log_scale=30.0)
@@ -71,6 +66,10 @@ class Row:
     draws: int = 1000
     chains: int = 4
 
+    def labels(self) -> Mapping[str, Any]:
+        """Name and settings."""
+        return {"name": self.name, "recipe": asdict(self)}
+
 
 ROWS: Sequence[Row] = [
     Row("plain"),
@@ -79,8 +78,11 @@ ROWS: Sequence[Row] = [
 
 
 def moments(v: Tensor, x: Tensor) -> dict[str, tuple[Tensor, float]]:
-    """Functions of the draws whose means are known, and which have moderate tails. (The square of x_1 has not: its
-    standard deviation is sqrt(3 e^9) = 156 times its mean, so that no run of this length would see the mean.)"""
+    """Functions of the draws with known means and moderate tails.
+
+    The square of x_1 is left out: its standard deviation is sqrt(3 e^9) = 156 times its mean, so that no run of this
+    length would see the mean.
+    """
     log_normal = 0.5 * (math.log(2.0) + float(torch.digamma(torch.tensor(0.5, dtype=torch.float64))))
     log_chi = 0.5 * (math.log(2.0) + float(torch.digamma(torch.tensor(EFFECTS / 2, dtype=torch.float64))))
     return {
@@ -94,8 +96,10 @@ def moments(v: Tensor, x: Tensor) -> dict[str, tuple[Tensor, float]]:
 
 
 def summary(draws: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
-    """For each moment its mean, effective sample size, R-hat and distance to the truth in standard errors; None where
-    it is the same in all draws (no v below -3)."""
+    """For each moment its mean, effective sample size, R-hat and distance to the truth in standard errors.
+
+    These are None where a moment is the same in all draws (no v below -3).
+    """
     figures: dict[str, dict[str, float | None]] = {}
     for name, (values, truth) in moments(draws["v"], draws["x"]).items():
         ess = float(effective_sample_size(values, chain_dim=0, sample_dim=1))
@@ -141,92 +145,73 @@ def sample(target: Callable[[], None], row: Row, *, seed: int, quick: bool) -> t
     return {name: torch.stack([c[name] for c in collected]) for name in collected[0]}, divergences, step_size
 
 
-def run(row: Row, seed: int, *, quick: bool) -> dict[str, Any]:
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """New tensors are in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@double_precision()
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     """Train the guide of a row, if it has one, and sample."""
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
-    figures: dict[str, Any] = {"name": row.name, "seed": seed, "quick": quick, "recipe": asdict(row)}
-    began = time.process_time()
-    if row.symmetry:
-        guide = train(row, seed=seed, steps=10 if quick else row.steps)
-        with torch.no_grad():
-            z = guide.flow.dist.sample((20_000,))
-            v, x = z[:, 0], z[:, 1:]
-            target = dist.Normal(0.0, SPREAD).log_prob(v) + dist.Normal(0.0, (v / 2).exp()[:, None]).log_prob(x).sum(-1)
-            figures["kl"] = float((guide.flow(z) - target).mean())
-        figures["parameters"] = sum(p.numel() for p in guide.parameters())
-        figures["training_seconds"] = round(time.process_time() - began, 1)
-        neutra = NeuTraReparam(guide)
-        warped, divergences, step_size = sample(neutra.reparam(model), row, seed=seed, quick=quick)
-        with torch.no_grad():
-            draws = neutra.transform_sample(next(iter(warped.values())))
-    else:
-        draws, divergences, step_size = sample(model, row, seed=seed, quick=quick)
-    figures |= {"divergences": divergences, "step_size": step_size, "moments": summary(draws)}
-    figures |= {"cpu_seconds": round(time.process_time() - began, 1), "load": round(os.getloadavg()[0], 1)}
-    return figures
+    figures: dict[str, Any] = {}
+    with Stopwatch() as watch:
+        if row.symmetry:
+            with Stopwatch() as training:
+                guide = train(row, seed=seed, steps=10 if quick else row.steps)
+                figures["kl"] = reverse_kl(guide)
+            figures["parameters"] = sum(p.numel() for p in guide.parameters())
+            figures["training_seconds"] = round(training.cpu_seconds, 1)
+            neutra = NeuTraReparam(guide)
+            warped, divergences, step_size = sample(neutra.reparam(model), row, seed=seed, quick=quick)
+            with torch.no_grad():
+                draws = neutra.transform_sample(next(iter(warped.values())))
+        else:
+            draws, divergences, step_size = sample(model, row, seed=seed, quick=quick)
+        figures |= {"divergences": divergences, "step_size": step_size, "moments": summary(draws)}
+    return {**figures, "cpu_seconds": watch.figures()["cpu_seconds"]}
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """All finished runs."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+@torch.no_grad()
+def reverse_kl(guide: AutoGFlow) -> float:
+    """KL(guide, funnel), by draws of the guide."""
+    z = guide.flow.dist.sample((20_000,))
+    v, x = z[:, 0], z[:, 1:]
+    target = dist.Normal(0.0, SPREAD).log_prob(v) + dist.Normal(0.0, (v / 2).exp()[:, None]).log_prob(x).sum(-1)
+    return float((guide.flow(z) - target).mean())
 
 
-def table(rows: Sequence[Row], done: Sequence[dict[str, Any]]) -> str:
-    """The worst over seeds, as Markdown."""
+def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """The worst over seeds, below a line of the true means."""
     head = ["sampler", "seeds", "KL of the guide", "divergences", "worst R-hat", "least ESS", "worst distance, SE"]
-    names = list(moments(torch.zeros(1), torch.ones(1, EFFECTS)))
-    head += [*(f"E[{name}]" for name in names), "CPU seconds"]
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    truths = [""] * 6 + [f"{truth:.3f}" for _, truth in moments(torch.zeros(1), torch.ones(1, EFFECTS)).values()] + [""]
-    lines.append("| the truth | " + " | ".join(truths) + " |")
-    for row in rows:
-        runs = [figures for figures in done if figures["recipe"] == asdict(row)]
-        if not runs:
-            continue
-        every = [moment for figures in runs for moment in figures["moments"].values() if moment["z"] is not None]
+    known = {name: truth for name, (_, truth) in moments(torch.zeros(1), torch.ones(1, EFFECTS)).items()}
+    lines = [["the truth", *[""] * 6, *(f"{truth:.3f}" for truth in known.values()), ""]]
+    for found in grouped(rows, runs):
+        every = [moment for run in found.runs for moment in run["moments"].values() if moment["z"] is not None]
         worst = max(every, key=lambda moment: abs(moment["z"]))
         cells = [
-            row.name if not row.symmetry else f"NeuTra, {row.symmetry}",
-            str(len(runs)),
-            " ".join(f"{figures['kl']:.4f}" for figures in runs) if row.symmetry else "-",
-            " ".join(str(figures["divergences"]) for figures in runs),
+            f"NeuTra, {found.row.symmetry}" if found.row.symmetry else found.row.name,
+            f"{len(found.runs)}",
+            " ".join(f"{kl:.4f}" for kl in found.values("kl")) if found.row.symmetry else "-",
+            " ".join(f"{count}" for count in found.values("divergences")),
             f"{max(moment['r_hat'] for moment in every):.4f}",
             f"{min(moment['ess'] for moment in every):.0f}",
             f"{abs(worst['z']):.1f}",
-            *(" ".join(f"{figures['moments'][name]['mean']:.2f}" for figures in runs) for name in names),
-            " ".join(f"{figures['cpu_seconds']:.0f}" for figures in runs),
+            *(" ".join(f"{run['moments'][name]['mean']:.2f}" for run in found.runs) for name in known),
+            " ".join(f"{seconds:.0f}" for seconds in found.values("cpu_seconds")),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown([*head, *(f"E[{name}]" for name in known), "CPU seconds"], lines)
 
 
-def main() -> None:
-    """Run what is missing."""
-    names = [row.name for row in ROWS]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every row")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--quick", action="store_true", help="a few steps and draws, to see that it runs")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    path = RESULTS / "funnel.jsonl"
-    done = [] if arguments.quick else read(path)
-    chosen = [row for row in ROWS if row.name in arguments.only]
-    for seed in range(arguments.seeds):
-        for row in chosen:
-            if any(figures["recipe"] == asdict(row) and figures["seed"] == seed for figures in done):
-                continue
-            figures = run(row, seed, quick=arguments.quick)
-            done.append(figures)
-            print(json.dumps(figures), flush=True)
-            if not arguments.quick:
-                with path.open("a") as file:
-                    file.write(json.dumps(figures) + "\n")
-                path.with_suffix(".md").write_text(table(ROWS, done))
-    print(table(chosen, done))
-
+BENCHMARK = Benchmark("funnel", __doc__, ROWS, run, table, seeds=Seeds(3))
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

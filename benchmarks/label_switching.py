@@ -1,10 +1,10 @@
 """Label switching: guides for Gaussian mixtures beside long-run NUTS.
 
-    python -m benchmarks.label_switching [--seeds 1] [--only NAME ...] [--guides NAME ...] [--draws 10000] [--quick]
+    python -m benchmarks.label_switching [--seeds 1] [--only NAME ...] [--guides NAME ...] [--draws 10000]
 
 Every run is one line of ``results/label_switching.jsonl``; runs that are there already are not repeated, so the command
 may be stopped and started at will. The table in ``results/label_switching.md`` is made anew after every run. Draws of
-NUTS are made once for each setting and kept in the folder ``runs``. With ``--quick`` nothing is kept.
+NUTS are made once for each posterior and kept in the folder ``runs``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
-import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +24,18 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoNormal
 from torch import Tensor
 
 from benchmarks.c2st import c2st
+from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
 from benchmarks.mixtures import SETTINGS, Mixture, nuts_draws
+from benchmarks.recipes import training_text
 from pyro_gflows.flows import OrbitFlow
 from pyro_gflows.guides import AutoGFlow
 from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
-RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parent.parent / "runs" / "label_switching"
 # one recipe for all settings
 FIT = FitSettings(steps=800, batch_size=128, optimizer=Adam(lr=5e-3), schedule=OneCycle(warmup=0.1))
 SVI_STEPS = 2000
+DRAWS = 10_000
 
 
 class Fitted:
@@ -120,94 +119,76 @@ def reference(mixture: Mixture, *, quick: bool) -> tuple[Tensor, float]:
     return draws, r_hat
 
 
-def run(mixture: Mixture, name: str, seed: int, *, draws: int, quick: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Row:
+    """One guide for one posterior, and how many draws of it are compared with the reference."""
+
+    posterior: str
+    guide: str
+    draws: int = DRAWS
+
+    @property
+    def name(self) -> str:
+        """For ``--only``."""
+        return f"{self.posterior}, {self.guide}"
+
+    def labels(self) -> Mapping[str, str]:
+        """Posterior, guide and training."""
+        recipe = f"{training_text(FIT)}; SVI {SVI_STEPS} steps"
+        return {"name": self.posterior, "guide": self.guide, "recipe": recipe}
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     """Train one guide and measure it."""
     pyro.clear_param_store()
+    mixture = SETTINGS[row.posterior]
     x = mixture.data()
-    began = time.process_time()
-    fitted = GUIDES[name](mixture, x, seed=seed, steps=5 if quick else None)
-    seconds = time.process_time() - began
+    with Stopwatch() as watch:
+        fitted = GUIDES[row.guide](mixture, x, seed=seed, steps=5 if quick else None)
     exact, r_hat = reference(mixture, quick=quick)
-    exact = exact[torch.randperm(len(exact))[:draws]]
+    exact = exact[torch.randperm(len(exact))[: row.draws]]
     z = fitted.sample(len(exact)).detach()
     return {
-        "name": mixture.name,
-        "guide": name,
-        "seed": seed,
-        "recipe": recipe(),
         "c2st": c2st(exact, z, seed=seed),
         "draws": len(exact),
         "asymmetry": asymmetry(fitted.score, mixture, z[:100]),
-        "cpu_seconds": round(seconds, 1),
+        "cpu_seconds": watch.figures()["cpu_seconds"],
         "nuts_r_hat": round(r_hat, 4),
-        "load": round(os.getloadavg()[0], 1),
         **fitted.figures,
     }
 
 
-def recipe() -> str:
-    """Changes when the training does."""
-    return f"{FIT}; SVI {SVI_STEPS} steps"
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """All finished runs."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def table(done: Sequence[dict[str, Any]]) -> str:
-    """Medians over seeds, as Markdown."""
-    lines = [
-        "| posterior | guide | seeds | draws | C2ST, median (worst) | largest change of log q over K! permutations | "
-        "ESS, median | CPU seconds | R-hat of NUTS |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for mixture, name in itertools.product(SETTINGS, GUIDES):
-        runs = [row for row in done if (row["name"], row["guide"], row["recipe"]) == (mixture, name, recipe())]
-        if not runs:
-            continue
-        c2sts = [row["c2st"] for row in runs]
-        ess = f"{statistics.median(row['ess'] for row in runs):.3f}" if "ess" in runs[0] else "-"
-        cells = [
-            mixture,
-            name,
-            str(len(runs)),
-            str(min(row["draws"] for row in runs)),
-            f"{statistics.median(c2sts):.3f} ({max(c2sts):.3f})",
-            f"{max(row['asymmetry'] for row in runs):.1e}",
-            ess,
-            f"{statistics.median(row['cpu_seconds'] for row in runs):.0f}",
-            f"{runs[0]['nuts_r_hat']:.3f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of every row")
-    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
+def more_options(parser: argparse.ArgumentParser) -> None:
+    """Which guides, and how many draws."""
     parser.add_argument("--guides", nargs="+", choices=list(GUIDES), default=list(GUIDES), metavar="NAME")
-    parser.add_argument("--draws", type=int, default=10_000, help="of each side, for the C2ST")
-    parser.add_argument("--quick", action="store_true", help="a few steps and draws, to see that it runs")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    path = RESULTS / "label_switching.jsonl"
-    done = [] if arguments.quick else read(path)
-    for seed, guide, name in itertools.product(range(arguments.seeds), arguments.guides, arguments.only):
-        if any((r["name"], r["guide"], r["seed"], r["recipe"]) == (name, guide, seed, recipe()) for r in done):
-            continue
-        figures = run(SETTINGS[name], guide, seed, draws=arguments.draws, quick=arguments.quick)
-        done.append(figures)
-        print(json.dumps(figures), flush=True)
-        if not arguments.quick:
-            with path.open("a") as file:
-                file.write(json.dumps(figures) + "\n")
-            path.with_suffix(".md").write_text(table(done))
-    print(table(done))
+    parser.add_argument("--draws", type=int, default=DRAWS, help=f"of each side, for the C2ST (default: {DRAWS})")
 
+
+def choose(options: argparse.Namespace) -> Sequence[Row]:
+    """The rows of these guides."""
+    return [Row(posterior, guide, options.draws) for guide, posterior in itertools.product(options.guides, SETTINGS)]
+
+
+BENCHMARK = Benchmark(
+    "label_switching",
+    __doc__,
+    [Row(posterior, guide) for posterior, guide in itertools.product(SETTINGS, GUIDES)],
+    run,
+    columns(
+        Column("posterior", lambda found: found.row.posterior, left=True),
+        Column("guide", lambda found: found.row.guide, left=True),
+        Column("seeds", lambda found: f"{len(found.runs)}"),
+        Column("draws", lambda found: f"{found.least('draws')}"),
+        Column("C2ST, median (worst)", lambda found: f"{found.median('c2st'):.3f} ({found.largest('c2st'):.3f})"),
+        Column("largest change of log q over K! permutations", lambda found: f"{found.largest('asymmetry'):.1e}"),
+        Column("ESS, median", lambda found: f"{found.median('ess'):.3f}" if "ess" in found.runs[0] else "-"),
+        Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}"),
+        Column("R-hat of NUTS", lambda found: f"{found['nuts_r_hat']:.3f}"),
+    ),
+    seeds=Seeds(1),
+    more_options=more_options,
+    choose=choose,
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -9,15 +9,16 @@ are random, all of one sign (the smoothest kernels, for which zero padding loses
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
-from pathlib import Path
-from typing import Any
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harness import Benchmark, Run, grouped, main, markdown
 from pyro_gflows import EquivariantFlow, GActNorm, GResidual, ImageAction, InvariantNormal, VectorAction, g_residual
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.datasets import load_data
@@ -25,8 +26,11 @@ from pyro_gflows.nn import Contraction, LipschitzConv, LipschitzLinear, Lipschit
 from pyro_gflows.testing import randomize_
 from pyro_gflows.training import Adam, FitSettings, fit
 
-RESULTS = Path(__file__).parent / "results"
 SEEDS = 3
+SIZES = (2, 3, 4, 6, 7, 8)
+STEPS = 60  # of training, for the rows of trained weights
+ACTIVATIONS = ("splines", "lipswish", "clipswish", "curves", "sorted_pairs")
+ORDERS = {"C4": 4, "D4": 8, "shifts": 1}  # channels of a regular field
 
 
 def matrix(layer: nn.Module, action: LinearAction) -> Tensor:
@@ -57,32 +61,6 @@ def _norms(branch: Contraction, x: Tensor, *, graph: bool = False) -> Tensor:
     return torch.linalg.matrix_norm(jacobian, 2)
 
 
-def layers(trained: dict[str, EquivariantFlow]) -> list[dict[str, Any]]:
-    """One row for each kind of layer and grid: the least and largest ratio over weights."""
-    rows = []
-    for group in ("C4", "D4", "shifts"):
-        for size in (2, 3, 4, 6, 7, 8):
-            grid = ImageAction.translations(1, size=size) if group == "shifts" else ImageAction(group, 1, size=size)
-            hidden = grid.regular_fields(2)
-            for source, target in ((grid, hidden), (hidden, hidden), (hidden, grid)):
-                for kernel_size in (3, 5):
-                    if group == "shifts" and kernel_size // 2 > size:
-                        continue
-                    layer = LipschitzConv(source, target, kernel_size=kernel_size)
-                    name = f"convolution {kernel_size}x{kernel_size}, {_channels(layer)}"
-                    rows.append(_row(name, f"{group}, {size} x {size}", random_ratios(layer)))
-    for group in ("C4", "D4"):
-        action = VectorAction.regular(group, copies=3)
-        rows.append(_row("linear", group, random_ratios(LipschitzLinear(action, action))))
-    for group, flow in trained.items():
-        branches = [layer.branch for layer in flow.transforms if isinstance(layer, GResidual)]
-        for place in (0, 1):
-            chosen = [branch.layers[place] for branch in branches]
-            name = f"convolution 3x3, {_channels(chosen[0])}, trained"
-            rows.append(_row(name, f"{group}, 8 x 8", [ratio(layer) for layer in chosen]))
-    return rows
-
-
 def ratio(layer: nn.Module) -> float:
     """Certified bound over norm."""
     return float(layer.lipschitz_bound() / torch.linalg.matrix_norm(matrix(layer, layer.action_in), 2))  # type: ignore
@@ -100,29 +78,9 @@ def random_ratios(layer: nn.Module) -> list[float]:
     return [*found, ratio(layer)]
 
 
-def branches(trained: dict[str, EquivariantFlow]) -> list[dict[str, Any]]:
-    """One row for each depth and activation: the ratios of whole branches."""
-    rows = []
-    action = ImageAction("C4", 1, size=6)
-    x = torch.randn(64, *action.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for depth in (1, 2, 3):
-        for activation in ("splines", "lipswish", "clipswish", "curves", "sorted_pairs"):
-            found = []
-            for seed in range(SEEDS):
-                torch.manual_seed(seed)
-                branch = LipschitzNetwork(action, width=4, depth=depth, activation=activation).double()
-                found.append(float(branch.lipschitz_bound()) / largest_slope(branch, x))
-            rows.append(_row(f"branch, {activation}, depth {depth}", "C4, 6 x 6", found))
-    for group, flow in trained.items():
-        events = load_data("digits").test[:64].double()
-        chosen = [layer.branch for layer in flow.transforms if isinstance(layer, GResidual)]
-        found = [float(branch.lipschitz_bound()) / largest_slope(branch, events) for branch in chosen]
-        rows.append(_row("branch, splines, depth 1, trained", f"{group}, 8 x 8", found))
-    return rows
-
-
-def short_fit(group: str, *, steps: int) -> EquivariantFlow:
-    """A small residual flow, trained for a moment on the digits; in float64."""
+@functools.cache
+def trained_layers(group: str, *, steps: int) -> list[GResidual]:
+    """The residual layers of a small flow that was trained for a moment on the digits; in float64."""
     torch.manual_seed(0)
     action, data = ImageAction(group, 1, size=8), load_data("digits")
     parts = [
@@ -133,50 +91,183 @@ def short_fit(group: str, *, steps: int) -> EquivariantFlow:
     flow = EquivariantFlow(InvariantNormal(action), [*parts, GActNorm(action)])
     settings = FitSettings(steps, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=50.0))
     fit(flow, data.train, settings=settings, augment=data.augment, progress=False)
-    return flow.double().eval()
+    return [layer for layer in flow.double().eval().transforms if isinstance(layer, GResidual)]
 
 
-def _channels(layer: nn.Module) -> str:
-    return f"{layer.action_in.channels} to {layer.action_out.channels} channels"  # type: ignore[union-attr]
+class Measured(Protocol):
+    """What a row measures, under several weights."""
+
+    def ratios(self, group: str, *, quick: bool) -> list[float]:
+        """Certified bound over norm, or over the largest slope that is found, for each of the weights."""
+        ...
 
 
-def _row(name: str, grid: str, ratios: list[float]) -> dict[str, Any]:
-    return {"name": name, "grid": grid, "weights": len(ratios), "least": min(ratios), "largest": max(ratios)}
+@dataclass(frozen=True)
+class RandomConvolution:
+    """A convolution between images of one channel ("image") and two regular fields ("hidden"), on a grid."""
+
+    source: str
+    target: str
+    size: int
+    kernel_size: int
+
+    def ratios(self, group: str, *, quick: bool) -> list[float]:
+        """Under random weights, and weights of one sign."""
+        shifts = group == "shifts"
+        image = ImageAction.translations(1, size=self.size) if shifts else ImageAction(group, 1, size=self.size)
+        actions = {"image": image, "hidden": image.regular_fields(2)}
+        return random_ratios(LipschitzConv(actions[self.source], actions[self.target], kernel_size=self.kernel_size))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The ratios, as Markdown: random convolutions by grid (their largest ratio), then the rest one by one."""
-    grids = list(dict.fromkeys(row["grid"].split(", ")[1] for row in rows if row["name"].startswith("convolution")))
-    lines = [f"| layer | group | {' | '.join(grids)} |", f"| --- | --- |{' ---: |' * len(grids)}"]
-    by_layer: dict[tuple[str, str], dict[str, float]] = {}
+@dataclass(frozen=True)
+class RandomLinear:
+    """A linear layer between three regular fields."""
+
+    def ratios(self, group: str, *, quick: bool) -> list[float]:
+        """Under random weights, and weights of one sign."""
+        action = VectorAction.regular(group, copies=3)
+        return random_ratios(LipschitzLinear(action, action))
+
+
+@dataclass(frozen=True)
+class TrainedConvolution:
+    """The layers at one place of trained branches."""
+
+    place: int
+
+    def ratios(self, group: str, *, quick: bool) -> list[float]:
+        """Of each residual layer."""
+        return [ratio(layer.branch.layers[self.place]) for layer in trained_layers(group, steps=2 if quick else STEPS)]
+
+
+@dataclass(frozen=True)
+class RandomBranch:
+    """A branch of that depth and activation on a grid of 6 x 6."""
+
+    depth: int
+    activation: str
+
+    def ratios(self, group: str, *, quick: bool) -> list[float]:
+        """From several seeds."""
+        action = ImageAction(group, 1, size=6)
+        x = torch.randn(64, *action.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        found = []
+        for seed in range(SEEDS):
+            torch.manual_seed(seed)
+            branch = LipschitzNetwork(action, width=4, depth=self.depth, activation=self.activation).double()
+            found.append(_slack(branch, x, quick=quick))
+        return found
+
+
+@dataclass(frozen=True)
+class TrainedBranch:
+    """Trained branches on digits."""
+
+    def ratios(self, group: str, *, quick: bool) -> list[float]:
+        """Of each residual layer."""
+        digits = load_data("digits").test[:64].double()
+        layers = trained_layers(group, steps=2 if quick else STEPS)
+        return [_slack(layer.branch, digits, quick=quick) for layer in layers]
+
+
+def _slack(branch: Contraction, x: Tensor, *, quick: bool) -> float:
+    steps, count = (1, 4) if quick else (15, len(x))
+    return float(branch.lipschitz_bound()) / largest_slope(branch, x[:count], steps=steps)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer or branch under a group, on a grid if it has one.
+
+    Attributes:
+        layer: What it is called.
+        group: The group.
+        measured: How its ratios are found.
+        size: Of the grid; None for a linear layer.
+    """
+
+    layer: str
+    group: str
+    measured: Measured
+    size: int | None = None
+
+    @property
+    def grid(self) -> str:
+        """The group, and the size of the grid."""
+        return self.group if self.size is None else f"{self.group}, {self.size} x {self.size}"
+
+    @property
+    def name(self) -> str:
+        """For ``--only``."""
+        return f"{self.layer}, {self.grid}"
+
+    def labels(self) -> Mapping[str, str]:
+        """Layer and grid."""
+        return {"name": self.layer, "grid": self.grid}
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
+    """The least and the largest ratio over weights, which have seeds of their own."""
+    ratios = row.measured.ratios(row.group, quick=quick)
+    return {"weights": len(ratios), "least": min(ratios), "largest": max(ratios)}
+
+
+def _convolutions(group: str) -> list[Row]:
+    channels = {"image": 1, "hidden": 2 * ORDERS[group]}
+    return [
+        Row(
+            f"convolution {kernel}x{kernel}, {channels[source]} to {channels[target]} channels",
+            group,
+            RandomConvolution(source, target, size, kernel),
+            size,
+        )
+        for size in SIZES
+        for source, target in (("image", "hidden"), ("hidden", "hidden"), ("hidden", "image"))
+        for kernel in (3, 5)
+    ]
+
+
+def _trained_convolutions(group: str) -> list[Row]:
+    hidden = 4 * ORDERS[group]
+    return [
+        Row(f"convolution 3x3, {channels} channels, trained", group, TrainedConvolution(place), 8)
+        for place, channels in enumerate((f"1 to {hidden}", f"{hidden} to 1"))
+    ]
+
+
+CONVOLUTIONS = [row for group in ORDERS for row in _convolutions(group)]
+OTHERS = [
+    *(Row("linear", group, RandomLinear()) for group in ("C4", "D4")),
+    *(row for group in ("C4", "D4") for row in _trained_convolutions(group)),
+    *(
+        Row(f"branch, {activation}, depth {depth}", "C4", RandomBranch(depth, activation), 6)
+        for depth, activation in itertools.product((1, 2, 3), ACTIVATIONS)
+    ),
+    *(Row("branch, splines, depth 1, trained", group, TrainedBranch(), 8) for group in ("C4", "D4")),
+]
+
+
+def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """Random convolutions by grid (their largest ratio), then the rest one by one."""
+    by_layer: dict[tuple[str, str], dict[int | None, float]] = {}
     rest = []
-    for row in rows:
-        if row["name"].startswith("convolution") and not row["name"].endswith("trained"):
-            group, grid = row["grid"].split(", ")
-            by_layer.setdefault((row["name"], group), {})[grid] = row["largest"]
+    for found in grouped(rows, runs):
+        row = found.row
+        if isinstance(row.measured, RandomConvolution):
+            by_layer.setdefault((row.layer, row.group), {})[row.size] = found["largest"]
         else:
-            rest.append(row)
-    for (name, group), ratios in by_layer.items():
-        lines.append(f"| {name} | {group} | {' | '.join(f'{ratios[grid]:.2f}' for grid in grids)} |")
-    lines += ["", "| layer or branch | group and grid | weights | certified / reached |", "| --- | --- | ---: | ---: |"]
-    for row in rest:
-        span = f"{row['least']:.2f} to {row['largest']:.2f}"
-        lines.append(f"| {row['name']} | {row['grid']} | {row['weights']} | {span} |")
-    return "\n".join(lines)
+            span = f"{found['least']:.2f} to {found['largest']:.2f}"
+            rest.append([row.layer, row.grid, f"{found['weights']}", span])
+    lines = [
+        [*layer, *(f"{ratios[size]:.2f}" if size in ratios else "" for size in SIZES)]
+        for layer, ratios in by_layer.items()
+    ]
+    first = markdown(["layer", "group", *(f"{size} x {size}" for size in SIZES)], lines, left=range(2))
+    head = ["layer or branch", "group and grid", "weights", "certified / reached"]
+    return f"{first}\n\n{markdown(head, rest, left=range(2))}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60, help="of training, for the rows of trained weights")
-    parser.add_argument("--out", type=Path, default=RESULTS / "lipschitz.jsonl")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    trained = {group: short_fit(group, steps=arguments.steps) for group in ("C4", "D4")}
-    rows = [*layers(trained), *branches(trained)]
-    arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments.out.with_suffix(".md").write_text(table(rows) + "\n")
-    print(table(rows))
-
+BENCHMARK = Benchmark("lipschitz", __doc__, [*CONVOLUTIONS, *OTHERS], run, table)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

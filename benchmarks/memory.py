@@ -1,9 +1,9 @@
 """Peak memory of a training step against depth: everything stored, layers recomputed, log-dets in constant memory.
 
-    python -m benchmarks.memory [--device cuda] [--quick]
+    python -m benchmarks.memory [--device cuda]
 
 One line of ``results/memory.jsonl`` for each case; cases that are there already are not repeated. The table in
-``results/memory.md`` is made anew after every case. With ``--quick`` the events are small, and nothing is kept.
+``results/memory.md`` is made anew after every case.
 
 The peak is that of one forward and backward pass over what was allocated before it (weights, the batch): on the CPU
 from the allocator's own events, as torch.profiler records them; on CUDA from ``torch.cuda.max_memory_allocated``.
@@ -15,16 +15,15 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.densities import RESULTS, read
+from benchmarks.harness import Benchmark, Run, main, markdown
 from pyro_gflows import EquivariantFlow, ImageAction, g_coupling_image_flow, g_residual_image_flow
 from pyro_gflows.flows.image_scales import Memory
 
@@ -65,11 +64,31 @@ def peak_bytes(work: Callable[[], object], device: str = "cpu") -> int:
     return max(itertools.accumulate(changes), default=0)
 
 
-def measure(
-    family: str, memory: Memory, depth: int, *, device: str, size: int, batch: int, width: int
-) -> dict[str, Any]:
-    """Peak and seconds of a training step of one case."""
-    flow = build(family, memory, depth, size=size, width=width).to(device).train()
+@dataclass(frozen=True)
+class Row:
+    """One flow of one depth on one device."""
+
+    family: str
+    memory: Memory
+    depth: int
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """For ``--only``."""
+        return f"{self.family}-{self.memory}-{self.depth}"
+
+    def labels(self) -> Mapping[str, Any]:
+        """All of it, a CUDA device by the name of its model."""
+        device = self.device if self.device == "cpu" else torch.cuda.get_device_name(self.device)
+        return {"family": self.family, "memory": self.memory, "depth": self.depth, "device": device}
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
+    """Peak and seconds of a training step of one case; weights and batch are always those of one seed."""
+    size, batch, width = (8, 4, 2) if quick else (SIZE, BATCH, WIDTH)
+    device = row.device
+    flow = build(row.family, row.memory, row.depth, size=size, width=width).to(device).train()
     x = torch.randn(batch, *flow.action.event_shape, device=device)
     clock = time.process_time if device == "cpu" else time.perf_counter
 
@@ -85,10 +104,6 @@ def measure(
     seconds = min(step() for _ in range(2))
     flow.zero_grad(set_to_none=True)
     return {
-        "family": family,
-        "memory": memory,
-        "depth": depth,
-        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "size": size,
         "batch": batch,
         "width": width,
@@ -98,59 +113,47 @@ def measure(
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     """Peak in MB at each depth, what 8 more blocks add in %, and seconds relative to the plain flow of that depth."""
-    by_case = {(row["device"], row["family"], row["memory"], row["depth"]): row for row in rows}
-    lines = [
-        f"| device | flow | memory | {' | '.join(f'{depth} blocks, MB' for depth in DEPTHS)} "
-        "| growth by 8 more blocks | step, times plain |",
-        f"| --- | --- | --- |{' ---: |' * (len(DEPTHS) + 2)}",
-    ]
-    for device in sorted({row["device"] for row in rows}):
+    by_case = {(run["device"], run["family"], run["memory"], run["depth"]): run for run in runs}
+    lines = []
+    for device in sorted({run["device"] for run in runs}):
         for family, memory in CASES:
             found = [by_case.get((device, family, memory, depth)) for depth in DEPTHS]
             plain = [by_case.get((device, family, "plain", depth)) for depth in DEPTHS]
-            peaks = [f"{row['peak_bytes'] / 1e6:.1f}" if row else "" for row in found]
+            peaks = [f"{run['peak_bytes'] / 1e6:.1f}" if run else "" for run in found]
             growth = [
                 f"{100 * (b['peak_bytes'] / a['peak_bytes'] - 1):.0f} %"
                 for a, b in itertools.pairwise(found)
                 if a and b
             ]
-            ratios = [row["seconds"] / base["seconds"] for row, base in zip(found, plain, strict=True) if row and base]
+            ratios = [run["seconds"] / base["seconds"] for run, base in zip(found, plain, strict=True) if run and base]
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
-            lines.append(f"| {device} | {family} | {memory} | {' | '.join(peaks)} | {', '.join(growth)} | {spread} |")
-    return "\n".join(lines) + "\n"
+            lines.append([device, family, memory, *peaks, ", ".join(growth), spread])
+    peaks = [f"{depth} blocks, MB" for depth in DEPTHS]
+    head = ["device", "flow", "memory", *peaks, "growth by 8 more blocks", "step, times plain"]
+    return markdown(head, lines, left=range(3))
 
 
-def _cases() -> Iterator[tuple[int, str, Memory]]:
-    for depth in DEPTHS:  # seconds of a depth side by side
-        for family, memory in CASES:
-            yield depth, family, memory
+def more_options(parser: argparse.ArgumentParser) -> None:
+    """Where the flows are."""
+    parser.add_argument("--device", default="cpu", help="cpu (the default), or a CUDA device")
 
 
-def main(arguments: Sequence[str] | None = None, *, results: Path = RESULTS) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="small events, nothing kept")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    device = options.device
-    name = device if device == "cpu" else torch.cuda.get_device_name(device)
-    size, batch, width = (8, 4, 2) if options.quick else (SIZE, BATCH, WIDTH)
-    rows = [] if options.quick else read(results / "memory.jsonl")
-    done = {(row["device"], row["depth"], row["family"], row["memory"]) for row in rows}
-    for depth, family, memory in _cases():
-        if (name, depth, family, memory) in done:
-            continue
-        row = measure(family, memory, depth, device=device, size=size, batch=batch, width=width)
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-        if not options.quick:
-            with (results / "memory.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            (results / "memory.md").write_text(table(rows), encoding="utf-8")
-    print(table(rows))
+def choose(options: argparse.Namespace) -> list[Row]:
+    """All cases on that device, those of one depth, whose seconds are compared, one after the other."""
+    return [Row(family, memory, depth, options.device) for depth in DEPTHS for family, memory in CASES]
 
+
+BENCHMARK = Benchmark(
+    "memory",
+    __doc__,
+    [Row(family, memory, depth) for depth in DEPTHS for family, memory in CASES],
+    run,
+    table,
+    more_options=more_options,
+    choose=choose,
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -24,10 +24,10 @@ __all__ = ["SETTINGS", "Mixture", "nuts_draws"]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Synthetic data of K normals, and the posterior over weights, means and scales.
+    r"""Synthetic data of K normals, and the posterior over weights, means and scales.
 
-    .. math:: w \\sim Dirichlet(2, ..., 2), \\quad \\mu_k \\sim N(0, 10^2), \\quad \\sigma_k \\sim LogNormal(0, 1/2),
-        \\quad x_n \\sim \\sum_k w_k N(\\mu_k, \\sigma_k^2)
+    .. math:: w \sim Dirichlet(2, ..., 2), \quad \mu_k \sim N(0, 10^2), \quad \sigma_k \sim LogNormal(0, 1/2),
+        \quad x_n \sim \sum_k w_k N(\mu_k, \sigma_k^2)
 
     Attributes:
         name: For the command line.

@@ -1,10 +1,7 @@
-"""Flows on the plane without a symmetry, each in a good configuration, in the clothes that ``infer.fit`` expects."""
+"""Flows on the plane without a symmetry, each in a good configuration."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyro.distributions as dist
 import torch
 from pyro.distributions import transforms
 from torch import Tensor, nn
@@ -16,7 +13,7 @@ from pyro_gflows.nn import Contraction, SlopeSplines
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GResidual
 from pyro_gflows.transforms.one_way import Fast
 
-__all__ = ["PlainBranch", "SplineCouplingFlow", "plain_residual_flow"]
+__all__ = ["PlainBranch", "SplineCouplings", "plain_residual_flow", "spline_coupling_flow"]
 
 
 class PlainBranch(Contraction):
@@ -75,39 +72,42 @@ def plain_residual_flow(blocks: int, *, terms: int, knots: int, limit: float, fa
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 
-class SplineCouplingFlow(nn.Module):
-    """Pyro's ``spline_coupling`` layers, the two coordinates exchanged between them, over a standard normal.
+class SplineCouplings(EquivariantTransform):
+    """Pyro's ``spline_coupling`` layers, the two coordinates exchanged after each, and a scale for each coordinate.
 
     Args:
         layers: How many couplings.
         hidden: Width of each conditioner's one hidden layer.
         bins: Bins of each spline.
-        scale: Standard deviation of the data, by which the last layer multiplies at the start.
+        scale: By which the last layer multiplies at the start, such as the standard deviation of the data.
     """
 
     def __init__(self, layers: int, *, hidden: int, bins: int, scale: float) -> None:
-        super().__init__()
-        self.action = VectorAction.plane("C1")
+        super().__init__(VectorAction.plane("C1"))
         self.layers = nn.ModuleList(
             transforms.spline_coupling(2, split_dim=1, hidden_dims=[hidden], count_bins=bins) for _ in range(layers)
         )
         self.log_scale = nn.Parameter(torch.tensor(scale).log().repeat(2))
 
-    @property
-    def dist(self) -> dist.TransformedDistribution:
-        """The density."""
-        exchange = transforms.Permute(torch.tensor([1, 0]))
-        chain = [part for layer in self.layers for part in (layer, exchange)]
-        scale = transforms.AffineTransform(torch.zeros_like(self.log_scale), self.log_scale.exp(), event_dim=1)
-        base = dist.Normal(torch.zeros_like(self.log_scale), torch.ones_like(self.log_scale)).to_event(1)
-        return dist.TransformedDistribution(base, [*chain, scale])
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """From base to data."""
+        ladj = self.log_scale.sum().expand(x.shape[:-1])
+        for layer in self.layers:
+            y = layer(x)
+            ladj, x = ladj + layer.log_abs_det_jacobian(x, y), y.flip(-1)
+        return x * self.log_scale.exp(), ladj
 
-    def forward(self, x: Tensor) -> Tensor:
-        log_prob: Tensor = self.dist.log_prob(x)
-        return log_prob
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """From data to base."""
+        ladj, y = -self.log_scale.sum().expand(y.shape[:-1]), y * (-self.log_scale).exp()
+        for layer in reversed(self.layers):
+            y = y.flip(-1)
+            x = layer.inv(y)
+            ladj, y = ladj - layer.log_abs_det_jacobian(x, y), x
+        return y, ladj
 
-    def initialize(self, x: Tensor) -> None:
-        """Nothing to set from data."""
 
-    def config(self) -> dict[str, Any]:
-        raise TypeError("a comparator, outside the registry")
+def spline_coupling_flow(layers: int, *, hidden: int, bins: int, scale: float) -> EquivariantFlow:
+    """``SplineCouplings`` of a standard normal."""
+    transform = SplineCouplings(layers, hidden=hidden, bins=bins, scale=scale)
+    return EquivariantFlow(InvariantNormal(transform.action_in), [transform])

@@ -1,6 +1,6 @@
 """Two moons and SLCP of sbibm: an invariant guide beside AutoIAFNormal and a mean-field guide, by C2ST.
 
-    python -m benchmarks.posteriors [--only two_moons ...] [--guides AutoGFlow ...] [--observations 10]
+    python -m benchmarks.posteriors [--observations 10] [--only two_moons ...] [--guides AutoGFlow ...]
 
 The guides know the likelihood (``sbibm_tasks``) and never see a reference draw. Every fit is one line of
 ``results/posteriors.jsonl``; runs that are there already are not repeated. The table in ``results/posteriors.md`` is
@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -28,6 +24,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from benchmarks.c2st import c2st
+from benchmarks.harness import Benchmark, Column, RowRuns, Seeds, Stopwatch, columns, main
 from benchmarks.sbibm_tasks import TASKS, Task
 from pyro_gflows import (
     CoordinateSplit,
@@ -46,8 +43,7 @@ from pyro_gflows.evaluation import importance_report
 from pyro_gflows.guides import AutoGFlow
 from pyro_gflows.training import Adam, FitSettings, OneCycle, OwnDraws, fit
 
-RESULTS = Path(__file__).parent / "results"
-DRAWS, FEW = 10_000, 1_000
+DRAWS, FEW, QUICK_DRAWS = 10_000, 1_000, 20
 TARGETS = {"two_moons": 0.53, "slcp": 0.55}
 WEIGHT_DRAWS = 50_000
 SVI_STEPS = 1000
@@ -118,19 +114,23 @@ RECIPES = {
 def images_of_a_normal(action: VectorAction) -> Symmetrized:
     """A unit normal, two standard deviations off what the group leaves alone, and its images; the mean is learned."""
     normal = InvariantNormal(VectorAction.trivial("C1", copies=action.numel), mean=True)
-    moved = (action.matrix(action.generators()) - torch.eye(action.numel)).abs().sum((0, 1)) > 0
+    changed = (action.matrix(action.generators()) - torch.eye(action.numel)).abs().sum((0, 1)) > 0
     with torch.no_grad():
-        normal.module.mean.coordinates.copy_(2.0 * moved)
+        normal.module.mean.coordinates.copy_(2.0 * changed)
     return Symmetrized(normal, action)
 
 
-def fit_invariant(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
+def fit_invariant(task: Task, x: Tensor, *, seed: int, quick: bool) -> tuple[Tensor, dict[str, Any]]:
     """Draws of an AutoGFlow that was fitted by its own draws, and figures of the fit."""
+    recipe = RECIPES[task.name]
+    settings, pool = dataclasses.replace(recipe.settings, seed=seed), recipe.pool
+    if quick:
+        settings, pool = dataclasses.replace(settings, steps=3, batch_size=50), 1000
     torch.manual_seed(seed)
     guide = AutoGFlow(
         task.model,
         task.action,
-        transforms=RECIPES[task.name].transforms,
+        transforms=recipe.transforms,
         base=images_of_a_normal,
         args=(x,),
         check="raise",
@@ -142,11 +142,10 @@ def fit_invariant(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str
         theta = to_box(z)
         return task.log_likelihood(theta, x) + to_box.log_abs_det_jacobian(z, theta)
 
-    settings = dataclasses.replace(RECIPES[task.name].settings, seed=seed)
-    own = OwnDraws(flow, log_density, pool=RECIPES[task.name].pool)
+    own = OwnDraws(flow, log_density, pool=pool)
     result = fit(flow, own, settings=settings, progress=False)
     with torch.no_grad():
-        z = flow.dist.sample((WEIGHT_DRAWS,))
+        z = flow.dist.sample((1000 if quick else WEIGHT_DRAWS,))
         log_weights = log_density(z) - flow(z)
     report = importance_report(log_weights)
     # E_q max(0, 1 - p / q): half of it is all by which the best classifier could beat 0.5
@@ -160,33 +159,33 @@ def fit_svi(
 ) -> Callable[..., tuple[Tensor, dict[str, Any]]]:
     """A guide of Pyro's, by Trace_ELBO; where the likelihood is 0, two moons gets a steep slope in its place."""
 
-    def run(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
+    def run(task: Task, x: Tensor, *, seed: int, quick: bool) -> tuple[Tensor, dict[str, Any]]:
         pyro.set_rng_seed(seed)
         pyro.clear_param_store()
         guide = make(task.sloped_model)
         elbo = Trace_ELBO(num_particles=32, vectorize_particles=True, max_plate_nesting=0)
         decay = 0.02 ** (1 / steps)
         svi = SVI(task.sloped_model, guide, pyro.optim.ClippedAdam({"lr": lr, "lrd": decay, "clip_norm": 10.0}), elbo)
-        began = time.perf_counter()
-        for _ in range(steps):
-            svi.step(x)
-        seconds = time.perf_counter() - began
+        with Stopwatch() as watch:
+            for _ in range(3 if quick else steps):
+                svi.step(x)
         with torch.no_grad(), pyro.plate("draws", DRAWS, dim=-1):
             theta = guide(x)["theta"]
-        return theta.reshape(DRAWS, task.dim), {"seconds": seconds}
+        return theta.reshape(DRAWS, task.dim), {"seconds": watch.seconds}
 
     return run
 
 
-def run_nuts(task: Task, x: Tensor, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
-    """A chain of NUTS in one orthant, moved by random elements: a check of the reference draws of SLCP."""
+def run_nuts(task: Task, x: Tensor, *, seed: int, quick: bool) -> tuple[Tensor, dict[str, Any]]:
+    """A chain of NUTS in one orthant, its draws acted on by random elements: a check of the reference of SLCP."""
+    few, warmup = (QUICK_DRAWS, 5) if quick else (FEW, 500)
     pyro.set_rng_seed(seed)
     kernel = NUTS(task.model, init_strategy=init_to_uniform, jit_compile=True, ignore_jit_warnings=True)
-    chain = MCMC(kernel, num_samples=2 * FEW, warmup_steps=500, disable_progbar=True)
-    began = time.perf_counter()
-    chain.run(x)
+    chain = MCMC(kernel, num_samples=2 * few, warmup_steps=warmup, disable_progbar=True)
+    with Stopwatch() as watch:
+        chain.run(x)
     theta, action = chain.get_samples()["theta"][::2], task.action.sites["theta"]
-    return action.act_each(action.sample((FEW,)), theta), {"seconds": time.perf_counter() - began}
+    return action.act_each(action.sample((few,)), theta), {"seconds": watch.seconds}
 
 
 GUIDES: dict[str, Callable[..., tuple[Tensor, dict[str, Any]]]] = {
@@ -197,95 +196,76 @@ GUIDES: dict[str, Callable[..., tuple[Tensor, dict[str, Any]]]] = {
 }
 
 
-def run(task: Task, guide: str, index: int) -> dict[str, Any]:
-    """Fit one guide to one observation and compare its draws with the reference."""
+@dataclass(frozen=True)
+class Row:
+    """One guide for one task."""
+
+    task: str
+    guide: str
+
+    @property
+    def name(self) -> str:
+        """For ``--only``."""
+        return f"{self.task}, {self.guide}"
+
+    def labels(self) -> Mapping[str, str]:
+        """Task, guide, and how it is trained."""
+        recipes = {"AutoGFlow": str(RECIPES[self.task]), "NUTS": f"{2 * FEW} draws"}
+        recipe = recipes.get(self.guide, f"Trace_ELBO, {SVI_STEPS} steps")
+        return {"task": self.task, "guide": self.guide, "recipe": recipe}
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
+    """Fit one guide to an observation, 1 to 10, and compare its draws with the reference."""
+    task, index = TASKS[row.task], seed - 1
     x = task.observation(index)
-    reference = task.exact(x, DRAWS, torch.Generator().manual_seed(index)).float()
-    draws, figures = GUIDES[guide](task, x.float(), seed=index)
+    draws, figures = GUIDES[row.guide](task, x.float(), seed=index, quick=quick)
     # where two sets differ much the classifier trains for long; fewer draws only make it milder
-    count = DRAWS if guide == "AutoGFlow" else FEW
-    return {
-        "task": task.name,
-        "guide": guide,
-        "observation": index + 1,
-        "recipe": recipe(task.name, guide),
-        "c2st": c2st(reference[:count], draws[:count]),
-        "draws": count,
-        "load": round(os.getloadavg()[0], 1),
-        **figures,
-    }
+    count = QUICK_DRAWS if quick else DRAWS if row.guide == "AutoGFlow" else FEW
+    reference = task.exact(x, DRAWS, torch.Generator().manual_seed(index)).float()
+    return {"c2st": c2st(reference[:count], draws[:count]), "draws": count, **figures}
 
 
-def recipe(task: str, guide: str) -> str:
-    """Changes when the guide or its training does."""
-    if guide == "AutoGFlow":
-        return str(RECIPES[task])
-    return f"{2 * FEW} draws" if guide == "NUTS" else f"Trace_ELBO, {SVI_STEPS} steps"
+def more_options(parser: argparse.ArgumentParser) -> None:
+    """Which guides."""
+    parser.add_argument("--guides", nargs="+", choices=list(GUIDES), default=list(GUIDES), metavar="NAME")
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """C2ST over the observations, as Markdown."""
-    lines = [
-        "| posterior | guide | observations | draws | C2ST, mean | lowest to highest | target | ESS, mean | "
-        "total variation, mean | seconds, mean |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for task in TASKS:
-        for guide in GUIDES:
-            found = [
-                r for r in rows if r["task"] == task and r["guide"] == guide and r["recipe"] == recipe(task, guide)
-            ]
-            if not found:
-                continue
-
-            def mean(key: str, found: list[dict[str, Any]] = found) -> str:
-                values = [row[key] for row in found if key in row]
-                return f"{statistics.mean(values):.3f}" if values else ""
-
-            scores = [row["c2st"] for row in found]
-            cells = [
-                task.replace("_", " "),
-                guide,
-                str(len(found)),
-                f"{found[0]['draws']:,}",
-                mean("c2st"),
-                f"{min(scores):.3f} to {max(scores):.3f}",
-                f"{TARGETS[task]:.2f}" if guide == "AutoGFlow" else "",
-                mean("ess"),
-                mean("total_variation"),
-                f"{statistics.mean(row['seconds'] for row in found):.0f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+# no NUTS for two moons, whose reference draws are exact in closed form
+ROWS = [Row(*pair) for pair in itertools.product(TASKS, GUIDES) if pair != ("two_moons", "NUTS")]
 
 
-def main() -> None:
-    """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--guides", nargs="+", choices=list(GUIDES), default=list(GUIDES))
-    parser.add_argument("--observations", type=int, default=10, help="the first so many of the ten")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    path = RESULTS / "posteriors.jsonl"
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    known = {(row["task"], row["guide"], row["observation"], row["recipe"]) for row in done}
-    for index in range(arguments.observations):
-        for guide in arguments.guides:
-            for name in arguments.only:
-                if guide == "NUTS" and name != "slcp":  # the draws of two moons are exact in closed form
-                    continue
-                if (name, guide, index + 1, recipe(name, guide)) in known:
-                    continue
-                row = run(TASKS[name], guide, index)
-                done.append(row)
-                print(json.dumps(row), flush=True)
-                with path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                path.with_suffix(".md").write_text(table(done))
-    print(table(done))
+def choose(options: argparse.Namespace) -> Sequence[Row]:
+    """The rows of these guides."""
+    return [row for guide in options.guides for row in ROWS if row.guide == guide]
 
+
+def _mean(figure: str) -> Callable[[RowRuns[Row]], str]:
+    """A column of means over the observations; empty for guides that have no such figure."""
+    return lambda found: f"{found.mean(figure):.3f}" if figure in found.runs[0] else ""
+
+
+BENCHMARK = Benchmark(
+    "posteriors",
+    __doc__,
+    ROWS,
+    run,
+    columns(
+        Column("posterior", lambda found: found.row.task.replace("_", " "), left=True),
+        Column("guide", lambda found: found.row.guide, left=True),
+        Column("observations", lambda found: f"{len(found.runs)}"),
+        Column("draws", lambda found: f"{found['draws']:,}"),
+        Column("C2ST, mean", _mean("c2st")),
+        Column("lowest to highest", lambda found: f"{found.least('c2st'):.3f} to {found.largest('c2st'):.3f}"),
+        Column("target", lambda found: f"{TARGETS[found.row.task]:.2f}" if found.row.guide == "AutoGFlow" else ""),
+        Column("ESS, mean", _mean("ess")),
+        Column("total variation, mean", _mean("total_variation")),
+        Column("seconds, mean", lambda found: f"{found.mean('seconds'):.0f}"),
+    ),
+    seeds=Seeds(10, first=1, word="observation"),
+    more_options=more_options,
+    choose=choose,
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -72,8 +72,9 @@ class Task:
 
 
 def two_moons_log_likelihood(theta: Tensor, x: Tensor) -> Tensor:
-    r"""x = (r cos a + 1/4 - |z0|, r sin a + z1): a uniform on (-pi/2, pi/2), r normal (0.1, 0.01); z is theta turned by
-    45 degrees, z0 = (theta1 + theta2) / sqrt 2 and z1 = (theta2 - theta1) / sqrt 2. The density of the point
+    r"""The log-likelihood of two moons, x = (r cos a + 1/4 - |z0|, r sin a + z1).
+
+    The angle a is uniform on (-pi/2, pi/2), and r is normal (0.1, 0.01); z is theta rotated by 45 degrees, z0 = (theta1 + theta2) / sqrt 2 and z1 = (theta2 - theta1) / sqrt 2. The density of the point
     (r cos a, r sin a) is N(r; 0.1, 0.01) / (pi r) in the half-plane u > 0, and 0 outside (the tail r < 0, of mass
     1e-23, left out).
     """
@@ -98,8 +99,9 @@ def _ring(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def slcp_log_likelihood(theta: Tensor, x: Tensor) -> Tensor:
-    r"""Four points from a normal in the plane: mean (theta1, theta2), standard deviations theta3^2 and theta4^2,
-    correlation tanh theta5.
+    r"""The log-likelihood of four points from a normal distribution in the plane.
+
+    It has mean (theta1, theta2), standard deviations theta3^2 and theta4^2, and correlation tanh theta5.
     """
     points = x.reshape(4, 2)
     # a floor, so that theta3 = 0, where a guide may start, is finite
@@ -124,8 +126,10 @@ def _slcp_action() -> SitesAction:
 
 
 def two_moons_exact(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Independent draws from a posterior of two moons, in closed form: the noise is drawn, and the point that it moved
-    to x is found; what lies outside of the prior's box, or asks for a negative |z0|, is dropped.
+    """Independent draws from a posterior of two moons, in closed form.
+
+    The noise is drawn, and the point is found that this noise shifts to x. Points outside of the prior's box, and those
+    that would need a negative |z0|, are dropped.
     """
     kept: list[Tensor] = []
     while sum(map(len, kept)) < count:

@@ -2,61 +2,66 @@
 
     python -m benchmarks.step_times
 
-One thread, least of three rounds: the CPU time of this process, which a busy machine inflates less than wall time. The
-comparators' numbers of steps in ``benchmarks/densities.py`` come from it.
+Least of three rounds: the CPU time of this process, which a busy machine inflates less than wall time. How many steps
+the comparators in ``benchmarks/densities.py`` take comes from it. Nothing is kept: these are times of the machine at
+hand.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import torch
 
 from benchmarks.densities import ROWS, Row
+from benchmarks.harness import Benchmark, Column, columns, cpu_seconds, main
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.targets import density
 from pyro_gflows.training import random_elements
-from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
+from pyro_gflows.training.objectives.likelihood import Likelihood
+from pyro_gflows.training.trainer import Trainer
 
-STEPS = 20
-ROUNDS = 3
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """CPU time of one call."""
-    rounds = []
-    for _ in range(ROUNDS):
-        work()
-        began = time.process_time()
-        for _ in range(STEPS):
-            work()
-        rounds.append((time.process_time() - began) / STEPS * 1e3)
-    return min(rounds)
+STEPS, ROUNDS = 20, 3
 
 
-def measure(row: Row) -> str:
-    """One line of Markdown."""
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, float]:
+    """Milliseconds of a step and of its parts; weights and points are always those of one seed."""
     torch.manual_seed(0)
     flow = row.build()
     augment = random_elements(VectorAction.plane(row.symmetry)) if row.symmetry else None
-    trainer = LikelihoodTrainer(flow, density(row.data), settings=row.settings, augment=augment, validation=None)  # type: ignore
+    objective = Likelihood(flow, density(row.data), settings=row.settings, augment=augment, validation=None)  # type: ignore
+    trainer = Trainer(objective, settings=row.settings)
     trainer.start()
     x = density(row.data).sample(row.settings.batch_size)
     optimizer = row.settings.optimizer.make(flow.parameters())
+    calls, rounds = (1, 1) if quick else (STEPS, ROUNDS)
+    parts = {
+        "step": trainer.step,
+        "forward": lambda: flow(x),
+        "both": lambda: flow(x).mean().backward(),
+        "update": optimizer.step,
+    }
+    figures = {}
+    for part, work in parts.items():
+        work()  # constants are made at the first call
+        figures[part] = 1e3 * cpu_seconds(work, calls=calls, rounds=rounds)
+    return figures
 
-    step = milliseconds(trainer.step)
-    forward = milliseconds(lambda: flow(x))
-    both = milliseconds(lambda: flow(x).mean().backward())
-    update = milliseconds(optimizer.step)
-    figures = [f"{figure:.1f}" for figure in (step, forward, both - forward, update)]
-    total = f"{step * row.settings.steps / 1e3:.0f}"
-    return f"| {row.name} | {' | '.join(figures)} | {row.settings.steps} | {total} |"
 
+BENCHMARK = Benchmark(
+    "step_times",
+    __doc__,
+    ROWS,
+    run,
+    columns(
+        Column("row", lambda found: found.row.name, left=True),
+        Column("step, ms", lambda found: f"{found['step']:.1f}"),
+        Column("forward", lambda found: f"{found['forward']:.1f}"),
+        Column("backward", lambda found: f"{found['both'] - found['forward']:.1f}"),
+        Column("Adam", lambda found: f"{found['update']:.1f}"),
+        Column("steps", lambda found: f"{found.row.settings.steps}"),
+        Column("CPU seconds", lambda found: f"{found['step'] * found.row.settings.steps / 1e3:.0f}"),
+    ),
+    kept=False,
+)
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print("| row | step, ms | forward | backward | Adam | steps | CPU seconds |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for row in ROWS:
-        print(measure(row), flush=True)
+    main(BENCHMARK)

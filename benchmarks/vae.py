@@ -1,22 +1,18 @@
-"""Variational auto-encoders of turned digits: an equivariant posterior beside a plain and a Gaussian one.
+"""Variational auto-encoders of rotated digits: an equivariant posterior beside a plain and a Gaussian one.
 
     python -m benchmarks.vae --seeds 3
 
-The digits are made binary and turned by quarter-turns. Encoder and decoder are the same equivariant networks in every
-row; the posterior of the latent vector is Gaussian, an inverse autoregressive flow (IAF) without symmetry, or an
-equivariant one (G-IAF), all with as many parameters in total (within 1.2 %), trained alike. Figures are nats an image
-on test images in random poses: the evidence lower bound (ELBO), and the importance-weighted bound of 500 draws (IWAE).
-Every finished run is one line of ``benchmarks/results/vae.jsonl`` and is not run again.
+The digits are made binary and rotated by multiples of 90 degrees. Encoder and decoder are the same equivariant networks
+in every row; the posterior of the latent vector is Gaussian, an inverse autoregressive flow (IAF) without symmetry, or
+an equivariant one (G-IAF), all with as many parameters in total (within 1.2 %), trained alike. Figures are nats an
+image on test images in random poses: the evidence lower bound (ELBO), and the importance-weighted bound of 500 draws
+(IWAE). Every finished run is one line of ``results/vae.jsonl`` and is not run again.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
-import statistics
-import time
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -26,6 +22,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.harness import Benchmark, Run, Seeds, Stopwatch, grouped, main, markdown, mean_and_error
 from pyro_gflows import (
     CoordinateSplit,
     EquivariantFlow,
@@ -43,12 +40,11 @@ from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.testing import assert_conditionally_invariant
 from pyro_gflows.training import random_elements
 
-RESULTS = Path(__file__).parent / "results"
 GROUP = "C4"
 PIXELS = ImageAction(GROUP, size=8).as_vector()
 FIELDS, FEATURES = 4, 8  # regular fields in a latent vector, and in what the encoder says of an image
 LATENT = VectorAction.regular(GROUP, copies=FIELDS)
-turned = random_elements(PIXELS)
+augment = random_elements(PIXELS)
 
 
 def posterior(kind: str, width: int) -> EquivariantFlow:
@@ -61,7 +57,7 @@ def posterior(kind: str, width: int) -> EquivariantFlow:
     if kind != "Gaussian":
         size = LATENT.numel // FIELDS if symmetric else 1
         blocks = [list(range(start, start + size)) for start in range(0, latent.numel, size)]
-        # fields (without symmetry: numbers) one after the other and in reverse; irreps join what is within a field
+        # fields (without symmetry: components) one after the other and in reverse; irreps join what is within a field
         backward, forward = CoordinateSplit(latent, blocks[::-1]), CoordinateSplit(latent, blocks)
         splits: list[Split] = [backward, IrrepSplit(latent), forward] if symmetric else [backward, forward, backward]
         for split in splits:
@@ -112,8 +108,23 @@ def binary_digits(seed: int) -> tuple[Tensor, Tensor]:
     return binary(torch.cat([splits.train, splits.validation])), binary(splits.test)
 
 
-def run(kind: str, seed: int, *, steps: int, draws: int = 500) -> dict[str, Any]:
-    """Train and measure one auto-encoder; its row."""
+@dataclass(frozen=True)
+class Row:
+    """One kind of posterior, and the steps of its training."""
+
+    name: str
+    steps: int = 3000
+
+    def labels(self) -> Mapping[str, Any]:
+        """Kind and steps."""
+        return {"kind": self.name, "steps": self.steps}
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
+    """Train and measure one auto-encoder."""
+    kind, steps, draws, particles = row.name, row.steps, 500, 100
+    if quick:
+        steps, draws, particles = 30, 2, 2
     train, test = binary_digits(seed)
     torch.manual_seed(seed)
     pyro.clear_param_store()
@@ -125,28 +136,27 @@ def run(kind: str, seed: int, *, steps: int, draws: int = 500) -> dict[str, Any]
     )
     svi = SVI(vae.model, vae.guide, optimizer, Trace_ELBO())
     generator = torch.Generator().manual_seed(seed)
-    start = time.process_time()
-    for step in tqdm(range(steps), desc=f"{kind}, seed {seed}", leave=False):
-        vae.kl_weight = min(1.0, 0.1 + step / (0.3 * steps))
-        batch = train[torch.randint(len(train), (128,), generator=generator)]
-        svi.step(turned(batch, generator))
-        optimizer.step()
-    seconds = time.process_time() - start
+    with Stopwatch() as watch:
+        for step in tqdm(range(steps), desc=f"{kind}, seed {seed}", leave=False, disable=None):
+            vae.kl_weight = min(1.0, 0.1 + step / (0.3 * steps))
+            batch = train[torch.randint(len(train), (128,), generator=generator)]
+            svi.step(augment(batch, generator))
+            optimizer.step()
     vae.eval()
     vae.kl_weight = 1.0
     with torch.no_grad():
-        elbo = -Trace_ELBO(num_particles=100, vectorize_particles=True, max_plate_nesting=1).loss(
+        elbo = -Trace_ELBO(num_particles=particles, vectorize_particles=True, max_plate_nesting=1).loss(
             vae.model, vae.guide, test
         )
         bound = 0.0
         for batch in test.split(60):
             loss = RenyiELBO(alpha=0.0, num_particles=draws, vectorize_particles=True, max_plate_nesting=1)
             bound -= loss.loss(vae.model, vae.guide, batch)
-    row = {"kind": kind, "seed": seed, "steps": steps, "elbo": elbo / len(test), "iwae": bound / len(test)}
-    row |= {"parameters": sum(p.numel() for p in vae.parameters()), "cpu_seconds": seconds}
+    figures = {"elbo": elbo / len(test), "iwae": bound / len(test)}
+    figures |= {"parameters": sum(p.numel() for p in vae.parameters()), "cpu_seconds": watch.cpu_seconds}
     if kind != "IAF":
-        row["invariance_error"] = invariance_error(vae, test[:50])
-    return row
+        figures["invariance_error"] = invariance_error(vae, test[:50])
+    return figures
 
 
 def invariance_error(vae: VAE, x: Tensor) -> float:
@@ -154,50 +164,32 @@ def invariance_error(vae: VAE, x: Tensor) -> float:
     with torch.no_grad():
         z = vae.flow.condition(vae.encoder(2 * x - 1)).sample()
         assert_conditionally_invariant(vae.log_posterior, LATENT, PIXELS, z, x, tol=1e-4)
-        moved = [vae.log_posterior(LATENT.act(g, z), PIXELS.act(g, x)) for g in LATENT.elements()]
-        return float((torch.stack(moved) - vae.log_posterior(z, x)).abs().max())
+        images = [vae.log_posterior(LATENT.act(g, z), PIXELS.act(g, x)) for g in LATENT.elements()]
+        return float((torch.stack(images) - vae.log_posterior(z, x)).abs().max())
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     """Means and standard errors over seeds, and the paired differences to G-IAF."""
-    by_kind: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        by_kind.setdefault(row["kind"], {})[row["seed"]] = row
-    lines = [
-        "| posterior | parameters | ELBO | IWAE, 500 draws | G-IAF is better by (IWAE) |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for kind, own in by_kind.items():
-        seeds = sorted(set(own) & set(by_kind.get("G-IAF", {})))
-        better = [by_kind["G-IAF"][seed]["iwae"] - own[seed]["iwae"] for seed in seeds]
-        cells = [spread([own[seed][key] for seed in sorted(own)]) for key in ("elbo", "iwae")]
-        cells.append("" if kind == "G-IAF" or not seeds else spread(better))
-        lines.append(f"| {kind} | {next(iter(own.values()))['parameters']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    bounds = {
+        found.row.name: {run["seed"]: run["iwae"] for run in sorted(found.runs, key=lambda run: run["seed"])}
+        for found in grouped(rows, runs)
+    }
+    best = bounds.get("G-IAF", {})
+    lines = []
+    for found in grouped(rows, runs):
+        own = bounds[found.row.name]
+        better = [best[seed] - own[seed] for seed in own if seed in best]
+        cells = [found.row.name, f"{found['parameters']}", _spread(found.values("elbo")), _spread(found.values("iwae"))]
+        lines.append([*cells, "" if found.row.name == "G-IAF" or not better else _spread(better)])
+    return markdown(["posterior", "parameters", "ELBO", "IWAE, 500 draws", "G-IAF is better by (IWAE)"], lines)
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard error."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.3f} +- {error:.3f}"
+def _spread(values: Sequence[float]) -> str:
+    mean, error = mean_and_error(values)
+    return f"{mean:.3f} +- {error:.3f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default: 3)")
-    parser.add_argument("--steps", type=int, default=3000, help="training steps (default: 3000)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "vae.jsonl", help="file of the rows")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    for seed in range(arguments.seeds):
-        for kind in WIDTHS:
-            if not any((row["kind"], row["seed"], row["steps"]) == (kind, seed, arguments.steps) for row in rows):
-                rows.append(run(kind, seed, steps=arguments.steps))
-                with arguments.out.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-    print(table([row for row in rows if row["steps"] == arguments.steps]))
-
+BENCHMARK = Benchmark("vae", __doc__, [Row(kind) for kind in WIDTHS], run, table, seeds=Seeds(3))
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

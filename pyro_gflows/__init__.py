@@ -1,4 +1,22 @@
-"""Normalizing flows for Pyro whose densities are exactly invariant under a symmetry group."""
+"""Normalizing flows for Pyro whose densities are exactly invariant under a symmetry group.
+
+Many data and posteriors have a symmetry: rotations of an image, for example, or permutations of the components of a
+mixture. A flow of this package need not learn the symmetry, since it has it exactly at any weights. It is built from
+three parts: an *action*, which states how the group acts on an event, an invariant *base* distribution, and equivariant
+*transforms*. A bijection that commutes with the group maps an invariant base to an invariant density.
+
+Source:
+    Bose, Brubaker and Kobyzev, Equivariant Finite Normalizing Flows, arXiv 2110.08649.
+
+Example:
+    >>> import torch
+    >>> action = VectorAction.plane("D4")  # rotations by multiples of 90 degrees and reflections of the plane
+    >>> flow = EquivariantFlow(InvariantNormal(action), [g_residual(action), g_residual(action)]).double()
+    >>> x = torch.randn(5, 2, dtype=torch.float64)
+    >>> scores = torch.stack([flow.dist.log_prob(action.act(element, x)) for element in action.elements()])
+    >>> torch.allclose(scores, flow.dist.log_prob(x))
+    True
+"""
 
 from pyro_gflows.actions import (
     Action,
@@ -70,6 +88,7 @@ from pyro_gflows.transforms import (
     g_radial,
     g_residual,
 )
+from pyro_gflows.version import __version__
 
 __all__ = [
     "O2",
@@ -127,6 +146,7 @@ __all__ = [
     "TranslationGroup",
     "VectorAction",
     "WallpaperGroup",
+    "__version__",
     "checkerboard_split",
     "fit",
     "fit_energy",

@@ -119,7 +119,7 @@ def renamed_attributes(**names: str) -> Callable[[_T], _T]:
 
     def decorate(cls: _T) -> _T:
         for old, new in names.items():
-            setattr(cls, old, property(functools.partial(_renamed, old=old, new=new)))
+            setattr(cls, old, property(functools.partial(_renamed, old=old, new=new), doc=""))
         return cls
 
     return decorate

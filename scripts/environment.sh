@@ -1,19 +1,24 @@
 # Sourced by the scripts beside it, from the repository's root: makes the virtual environment .venv, or reuses it.
-# It needs Python 3.10 to 3.12, no root and no compiler. PYTHON=... chooses the interpreter. An interrupted run is
-# taken up by the next one; of two at once, the second waits.
+# It needs Python 3.10 or later, no root and no compiler. PYTHON=... chooses the interpreter; a .venv of another one is
+# made anew. An interrupted run is taken up by the next one; of two at once, the second waits.
 
 say() { printf '%s\n' "== $*" >&2; }
 
 find_python() {
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.12 python3.11 python3.10; do
-        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then
+    set -- python3 python3.14 python3.13 python3.12 python3.11 python3.10
+    if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; fi
+    for candidate; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    say "Python 3.10, 3.11 or 3.12 is needed, and none was found as python3 or python3.1x; set PYTHON=/path/to/it"
+    say "Python 3.10 or later is needed, and is none of: $*; set PYTHON=/path/to/it"
     return 1
 }
+
+# Prints which interpreter this is: of a virtual environment, the one that it was made with.
+interpreter() { "$1" -c 'import sys; print(sys.base_prefix, *sys.version_info[:3])' 2>/dev/null; }
 
 # Prints the folder that holds the package torch, if this Python can import one that is new enough.
 torch_folder() {
@@ -64,11 +69,18 @@ fill_venv() {
     fi
     install --constraint .venv/constraints.txt --editable '.[dev]' || return 1
     # escnn requires py3nj, which needs a Fortran compiler to install and is not needed to run
-    install --no-deps escnn==1.0.11 lie-learn==0.0.2 ||
+    install --no-deps escnn==1.0.11 ||
         say "escnn could not be installed: only representations made with escnn are missing"
 }
 
 ready_venv() {
+    if [ -n "${PYTHON:-}" ] && [ -e .venv ]; then
+        python=$(find_python) || return 1
+        if [ "$(interpreter "$python")" != "$(interpreter .venv/bin/python)" ]; then
+            say "removing the .venv of another Python than $python"
+            rm -rf .venv
+        fi
+    fi
     wanted=$(cat setup.py requirements/tested.txt scripts/environment.sh | cksum)
     if [ "$(cat .venv/ready 2>/dev/null)" = "$wanted" ] && torch_folder .venv/bin/python >/dev/null; then
         return

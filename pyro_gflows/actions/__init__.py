@@ -1,7 +1,19 @@
-"""How a group acts on one event."""
+"""Actions, which say how a group acts on one event, and splits of an event for coupling layers.
 
-from pyro_gflows.actions.base import Action, LinearAction
+Actions:
+    Action, LinearAction, VectorAction, ImageAction, OffGridAction, SitesAction
+
+Splits:
+    Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, checkerboard_split, plain_checkerboard_split,
+    isotypic_split, default_split
+
+Old files:
+    eigenvector_blocks
+"""
+
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.off_grid import OffGridAction
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits.base import Split

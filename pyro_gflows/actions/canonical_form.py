@@ -1,8 +1,8 @@
-r"""Elements that take events to a canonical form, the same event for the whole orbit.
+r"""Group elements that take events to a canonical form, which is the same event for a whole orbit.
 
-Let w be a fixed random event, and h the element that maximizes :math:`\langle x, \rho(h)\,w \rangle`. For g x in place
-of x it is g h, so :math:`h^{-1} x` is the same for every event of an orbit. (Where h is not unique, two of them differ
-by an element that leaves x alone.)
+Let w be a fixed random event, and h the element that maximizes :math:`\langle x, \rho(h)\,w \rangle`. For the event g x
+the maximizing element is g h, so :math:`h^{-1} x` is the same for every event of an orbit. (Where h is not unique, two
+maximizing elements differ by an element that leaves x as it is.)
 """
 
 from __future__ import annotations
@@ -18,17 +18,32 @@ _AT_ONCE = 2**22
 
 
 def reference_event(shape: torch.Size) -> Tensor:
-    """The event w, float64: the same one on every machine."""
+    """The fixed random event w, float64, which is the same on every machine.
+
+    Args:
+        shape: The event shape.
+
+    Example:
+        >>> reference_event(torch.Size([3])).dtype
+        torch.float64
+    """
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def nearest_image(x: Tensor, order: int, images: Callable[[Tensor], Tensor]) -> Tensor:
-    r"""The element h that maximizes :math:`\langle x, \rho(h)\,w \rangle`, out of all.
+    r"""The element h that maximizes :math:`\langle x, \rho(h)\,w \rangle`, found by trying all elements.
 
     Args:
-        x: flattened events, shape ``batch + (numel,)``, float64.
-        order: how many elements there are.
-        images: rho(h) w of some elements, shape ``(len(elements), numel)``; asked for a part of the elements at a time.
+        x: Flattened events, shape ``batch + (numel,)``, float64.
+        order: The number of elements of the group.
+        images: A function that gives the images rho(h) w under some elements, shape ``(len(elements), numel)``. It is
+            called with a part of the elements at a time.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> action, w = VectorAction.signs(2), torch.tensor([1.0, 2.0]).double()
+        >>> nearest_image(torch.tensor([3.0, -1.0]).double(), 4, lambda elements: action.act_each(elements, w))
+        tensor(1)
     """
     chunk = max(1, _AT_ONCE // max(x.numel(), x.shape[-1]))
     best, value = x.new_zeros(x.shape[:-1], dtype=torch.int64), x.new_full(x.shape[:-1], -torch.inf)
@@ -40,19 +55,26 @@ def nearest_image(x: Tensor, order: int, images: Callable[[Tensor], Tensor]) -> 
 
 
 def nearest_shift(x: Tensor, spectra: Tensor, *, step: int) -> Tensor:
-    r"""The same for the shifts of a periodic grid and some images of w: all shifts of one image by a Fourier transform.
+    r"""The shift and the image of w that maximize the inner product with x, for shifts of a periodic grid.
+
+    All shifts of one image are compared at once by a fast Fourier transform.
 
     Args:
-        x: events, shape ``batch + (C, H, W)``, float64.
-        spectra: the conjugate Fourier transforms (``rfft2``) of the images of w, shape ``(images, C, H, W // 2 + 1)``.
-        step: shifts are by multiples of this number of pixels.
+        x: Events, shape ``batch + (C, H, W)``, float64.
+        spectra: The conjugate Fourier transforms (``rfft2``) of the images of w, shape ``(images, C, H, W // 2 + 1)``.
+        step: Shifts are by multiples of this number of pixels.
 
     Returns:
-        ``shift * images + image``, where shifts are counted row by row.
+        The integer ``shift * images + image`` for each event, where shifts are counted row by row.
+
+    Example:
+        >>> w = torch.tensor([[[1.0, 0.0, 0.0]]]).double()
+        >>> nearest_shift(torch.tensor([[[0.0, 0.0, 1.0]]]).double(), torch.fft.rfft2(w)[None].conj(), step=1)
+        tensor(2)
     """
     size, count = x.shape[-2:], len(spectra)
     best, value = x.new_zeros(x.shape[:-3], dtype=torch.int64), x.new_full(x.shape[:-3], -torch.inf)
-    if x.numel() == 0:  # of which some libraries refuse the transform
+    if x.numel() == 0:  # some libraries refuse to transform an empty batch
         return best
     transformed = torch.fft.rfft2(x)
     for image, spectrum in enumerate(spectra):

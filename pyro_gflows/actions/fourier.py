@@ -1,4 +1,4 @@
-"""Isotypic components of images under translations: the real waves of each orbit of frequencies."""
+"""Isotypic components of images under translations, which are waves, computed by fast Fourier transforms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation
@@ -22,13 +22,16 @@ _Frequency = tuple[int, int]
 
 
 class WaveRepresentation(Representation):
-    """How translations, and a point group with them, act on the real waves of an orbit of frequencies.
+    """The representation of translations, with or without a point group, on real waves.
+
+    Translations shift the phase of a cosine and sine wave, and the point group sends the waves of one frequency to
+    those of another. So the waves of all frequencies that the point group sends to each other form one representation.
 
     Args:
-        pixels: how the group acts on images of one channel.
-        places: the pixels on which the waves are, shape ``(h w,)``.
-        frequencies: one of each pair k and -k, in waves over the height and over the width of the grid.
-        shifts: how many places there are down and to the right, (h, w).
+        pixels: How the group acts on images of one channel.
+        places: The pixels on which the waves are defined, shape ``(h w,)``.
+        frequencies: One frequency of each pair k and -k, in periods over the height and the width of the grid.
+        shifts: The number of shifts down and to the right, (h, w).
     """
 
     def __init__(
@@ -39,14 +42,14 @@ class WaveRepresentation(Representation):
         self.name = f"waves of frequencies {', '.join(map(str, frequencies))}"
 
     def waves(self) -> Tensor:
-        """The waves, orthonormal, shape ``(size, h w)``."""
+        """The orthonormal waves, shape ``(size, h w)``."""
         return _waves(self.frequencies, self._shifts)
 
     def matrices(self, elements: Tensor) -> Tensor:
         images = torch.zeros(self.size, self.pixels.numel, dtype=torch.float64, device=elements.device)
         images[:, self.places] = self.waves().to(elements.device)
-        moved = self.pixels.act_each(elements[..., None], images.unflatten(-1, self.pixels.event_shape))
-        return images @ moved.flatten(-3).mT
+        acted = self.pixels.act_each(elements[..., None], images.unflatten(-1, self.pixels.event_shape))
+        return images @ acted.flatten(-3).mT
 
     def _key(self) -> Any:
         return (*super()._key(), self.pixels)
@@ -55,18 +58,19 @@ class WaveRepresentation(Representation):
 class FourierDecomposition(Decomposition):
     r"""The isotypic components of images (C, H, W) under translations of a periodic grid, alone or with a point group.
 
-    Every channel, on each coset of the shifts, is one regular representation of the translations
-    :math:`Z_h \times Z_w`. So the components are the pairs of frequencies k and -k; with a point group P, which takes
-    waves to waves, they are the orbits of frequencies under P and -1. Nothing is averaged over the group: the change of
-    basis is one fast Fourier transform. The mean comes first; components are ordered by dimension, then by frequency.
+    Translations only shift the phase of a wave, so under translations alone a component consists of the cosine and the
+    sine waves of one frequency k (and -k). A point group P sends waves to waves, and a component then consists of the
+    waves of all frequencies that P sends to each other (an orbit of frequencies under P and -1). The change of basis is
+    one fast Fourier transform, and no average over the group is needed. The mean comes first; the other components are
+    ordered by dimension, then by frequency.
 
     Args:
-        action: how the group acts on images; channels stay as they are.
-        shifts: how many translations there are down and to the right, (h, w).
-        step: translations are by multiples of so many pixels.
-        point_group: how each element of the point group acts on (down, right), whole numbers of shape ``(|P|, 2, 2)``;
-            with ``step=1`` only. None: there is no point group.
-        too_large: why dense bases are not given; None: they are.
+        action: How the group acts on images. Channels stay as they are.
+        shifts: The number of translations down and to the right, (h, w).
+        step: Translations are by multiples of this number of pixels.
+        point_group: The integer matrices by which the elements of the point group act on shifts (down, right), shape
+            ``(|P|, 2, 2)``, which needs ``step=1``; or None, if there is no point group.
+        too_large: The reason why dense bases are not available, or None where they are.
 
     Example:
         >>> from pyro_gflows import ImageAction
@@ -88,12 +92,12 @@ class FourierDecomposition(Decomposition):
         places = _cosets(shifts, step, action.event_shape)
         labels = tuple((places[:, 0] // action.event_shape[-2:].numel()).tolist())
         order = tuple(range(len(places)))
-        turns = torch.eye(2, dtype=torch.int64)[None] if point_group is None else point_group
-        orbits = _orbits(shifts, turns)
+        matrices = torch.eye(2, dtype=torch.int64)[None] if point_group is None else point_group
+        orbits = _orbits(shifts, matrices)
         self._frequencies = [frequencies for frequencies, _ in orbits]
         isotypes = []
         for frequencies, is_complex in orbits:
-            # of all channels and cosets one is enough: the others carry the same representation
+            # one channel and one coset is enough, as the others carry the same representation
             waves = WaveRepresentation(pixels, places[0], frequencies, shifts)
             isotypes.append(
                 Isotype(
@@ -110,7 +114,7 @@ class FourierDecomposition(Decomposition):
     @functools.cached_property
     @as_constants()
     def _entries(self) -> tuple[Tensor, Tensor]:
-        """Of which real number of the transform each coordinate is a multiple, and of which multiple."""
+        """For each coordinate, the entry of the transform of which it is a multiple, and the factor."""
         entries, scales = [], []
         for k in itertools.chain.from_iterable(self._frequencies):
             place = 2 * (k[0] * self._shifts[1] + k[1])
@@ -137,22 +141,22 @@ def _negative(frequency: _Frequency, shifts: tuple[int, int]) -> _Frequency:
 
 
 def _dim(frequencies: tuple[_Frequency, ...], shifts: tuple[int, int]) -> int:
-    """How many real waves there are: a cosine and a sine, or one wave where a frequency is its own negative."""
+    """The number of real waves: a cosine and a sine for each frequency, or one wave where k is its own negative."""
     return sum(1 if k == _negative(k, shifts) else 2 for k in frequencies)
 
 
-def _orbits(shifts: tuple[int, int], turns: Tensor) -> list[tuple[tuple[_Frequency, ...], bool]]:
+def _orbits(shifts: tuple[int, int], matrices: Tensor) -> list[tuple[tuple[_Frequency, ...], bool]]:
     """The orbits of frequencies, one of each pair k and -k, and whether their irrep is of complex type.
 
-    It is where no element takes k to -k. Then the frequencies listed are those that the point group takes into each
-    other, so that multiplication of all their complex waves by i commutes with the group.
+    The irrep is of complex type where no element sends k to -k. Then the listed frequencies are those that the point
+    group sends to each other, so that multiplication of all their complex waves by i commutes with the group.
     """
-    moves = [tuple(map(tuple, turn)) for turn in turns.tolist()]
+    linear = [tuple(map(tuple, matrix)) for matrix in matrices.tolist()]
     found, seen = [], set()
     for k in itertools.product(range(shifts[0]), range(shifts[1])):
         if k in seen:
             continue
-        orbit = {((a * k[0] + b * k[1]) % shifts[0], (c * k[0] + d * k[1]) % shifts[1]) for (a, b), (c, d) in moves}
+        orbit = {((a * k[0] + b * k[1]) % shifts[0], (c * k[0] + d * k[1]) % shifts[1]) for (a, b), (c, d) in linear}
         negatives = {_negative(each, shifts) for each in orbit}
         seen |= orbit | negatives
         is_complex = not orbit & negatives
@@ -165,12 +169,12 @@ def _commutant(dim: int, *, is_complex: bool) -> Tensor:
     identity = torch.eye(dim, dtype=torch.float64)
     if not is_complex:
         return identity[None]
-    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-    return torch.stack([identity, torch.block_diag(*[quarter] * (dim // 2))])
+    by_90_degrees = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    return torch.stack([identity, torch.block_diag(*[by_90_degrees] * (dim // 2))])
 
 
 def _cosets(shifts: tuple[int, int], step: int, event_shape: torch.Size) -> Tensor:
-    """The pixels that each channel's cosets of the shifts consist of, in the order of the shifts, ``(n, h w)``."""
+    """The pixels of each coset of the shifts in each channel, in the order of the shifts, shape ``(n, h w)``."""
     down, right = shifts
     entries = torch.arange(event_shape.numel()).reshape(event_shape[0], down, step, right, step)
     return entries.permute(0, 2, 4, 1, 3).reshape(-1, down * right)
@@ -186,7 +190,7 @@ def _waves(frequencies: tuple[_Frequency, ...], shifts: tuple[int, int]) -> Tens
     down, right = torch.arange(shifts[0])[:, None], torch.arange(shifts[1])
     rows = []
     for k in frequencies:
-        # the phase as a whole number of parts of a turn
+        # the phase as an integer multiple of 360 degrees / (h w)
         parts = (k[0] * shifts[1] * down + k[1] * shifts[0] * right).flatten() % whole
         angle = 2 * math.pi * parts.double() / whole
         if k == _negative(k, shifts):

@@ -1,4 +1,4 @@
-"""ImageAction: a group moving pixels, and the channels of each field with them."""
+"""ImageAction: a group that acts on images, on their pixels and on their channels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.canonical_form import nearest_shift
 from pyro_gflows.actions.image_decomposition import decompose_image
 from pyro_gflows.actions.image_fields import grid_size, image_fields
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.pixels import gather_pixels, pixel_sources, pixels_of
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.deprecation import renamed_arguments
@@ -31,11 +31,14 @@ __all__ = ["ImageAction"]
 @renamed_arguments(channels="copies")
 @registered
 class ImageAction(LinearAction):
-    r"""A group moving the pixels of images (C, H, W), exactly, and the channels of each field with them.
+    r"""A group that acts exactly on images (C, H, W): on their pixels, and on the channels at each pixel.
 
-    :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)`, where g turns or mirrors the grid about its center (a turn by +90 degrees
-    is counter-clockwise in a picture whose row 0 is on top) or shifts a periodic grid, and rho, the direct sum of the
-    fields' representations, moves the channels.
+    The group rotates and reflects images about the center of the grid, or shifts them on a periodic grid
+    (:meth:`translations`): :math:`(g\,x)(p) = \rho(g)\,x(g^{-1} p)` at pixel p. A rotation by +90 degrees is
+    counterclockwise in a picture whose row 0 is on top. The channels consist of fields, and rho is the direct sum of
+    their representations. A grayscale or color image has trivial fields: the group acts on pixels alone, and leaves
+    each channel as it is. Regular fields, whose channels are permuted as pixels are rotated, occur in squeezed images
+    and within networks.
 
     Args:
         group: "C1", "C2", "D1", "D2"; on square grids also "C4", "D4"; or a :class:`WallpaperGroup`, as
@@ -86,7 +89,10 @@ class ImageAction(LinearAction):
         point_group: Group | str = "C1",
         fields: str | Representation | Sequence[Representation] = "trivial",
     ) -> ImageAction:
-        """All shifts of a periodic grid by multiples of ``step`` pixels, together with a point group about its center.
+        """The shifts of a periodic grid by multiples of ``step`` pixels, together with a point group about its center.
+
+        On a periodic grid, what is shifted out on one side comes in on the other. The point group consists of rotations
+        and reflections.
 
         Args:
             copies: The number of fields.
@@ -110,56 +116,76 @@ class ImageAction(LinearAction):
     # -- the grid and the channels ------------------------------------------------------------------------------------
     @property
     def channels(self) -> int:
-        """C: the sum of the sizes of the fields."""
+        """The number C of channels, which is the sum of the sizes of the fields."""
         return self.event_shape[0]
 
     @property
     def point_group(self) -> EnumerableGroup:
-        """The group that acts on the channels and on the offsets of a kernel: without the shifts of a periodic grid."""
+        """The group that acts on channels and on the offsets of a kernel: the group without its shifts."""
         return require_enumerable(point_group_of(self.group))
 
     @property
     def padding(self) -> str:
-        """What a convolution pads with, to be equivariant: "circular" under translations, else "zero"."""
+        """The padding that makes a convolution equivariant: "circular" under translations, else "zero"."""
         return "circular" if isinstance(self.group, WallpaperGroup) else "zero"
 
     def _point(self, elements: Tensor) -> Tensor:
-        """The element of the point group in each element."""
+        """The element of the point group that is contained in each element."""
         return self.group.project(elements) if isinstance(self.group, WallpaperGroup) else elements
 
     def grid_permutations(
         self, height: int | None = None, width: int | None = None, *, elements: Tensor | None = None
     ) -> Tensor:
-        """Where elements (by default all) send each pixel of the grid, or of another one that is not periodic.
+        """The pixel to which each element sends each pixel of a grid.
+
+        Args:
+            height: The height of the grid, by default that of the images. A periodic grid has no other height or width.
+            width: The width of the grid, by default that of the images.
+            elements: Group elements, by default all of them.
 
         Returns:
             Shape ``batch + (height * width,)``.
+
+        Example:
+            >>> ImageAction("C4", size=2).grid_permutations(elements=torch.tensor(1)).tolist()
+            [2, 0, 3, 1]
         """
         elements = self.elements() if elements is None else elements
         return pixels_of(self.group, elements, (height or self.height, width or self.width))
 
     def kernel_permutations(self, size: int) -> Tensor:
-        """Where each element of the point group sends each offset of a kernel, shape ``(|P|, size * size)``."""
+        """The offset to which each element of the point group P sends each offset of a kernel.
+
+        Args:
+            size: The height and the width of the kernel.
+
+        Returns:
+            Shape ``(|P|, size * size)``.
+        """
         return pixel_targets(self.point_group, size, size)
 
     def channel_permutations(self) -> Tensor:
-        """Where each element of the point group sends each channel, shape ``(|P|, C)``.
+        """The channel to which each element of the point group P sends each channel, shape ``(|P|, C)``.
 
         Raises:
-            ValueError: the channels are not permuted.
+            ValueError: The group does not permute channels.
         """
         if not self.is_permutation:
             raise ValueError(f"expected fields whose channels are permuted, got {self}")
         return self.channel_matrices(self.point_group.elements()).argmax(-2)
 
     def channel_matrices(self, elements: Tensor) -> Tensor:
-        """rho(g) on the channels, float64, shape ``batch + (C, C)``."""
+        """The matrices rho(g) that act on the channels, float64, shape ``batch + (C, C)``.
+
+        Args:
+            elements: Group elements g.
+        """
         point = self._point(elements)
         return block_diagonal([field.matrices(point) for field in self.fields])
 
     # -- acting on events ---------------------------------------------------------------------------------------------
     def _table(self, key: Any, device: torch.device) -> Tensor:
-        """What the point group does, for each of its elements."""
+        """The table of what each element of the point group does to pixels or channels."""
         if (key, device) not in self._tables:
             with as_constants():
                 elements = self.point_group.elements()
@@ -179,11 +205,11 @@ class ImageAction(LinearAction):
         pixels = pixel_sources(self.group, elements, table, (self.height, self.width))
         point = self._point(elements)
         if self.is_permutation:
-            image = gather_pixels(x.flatten(-2), rows_at(self._table("channels", x.device), point), pixels)
+            images = gather_pixels(x.flatten(-2), rows_at(self._table("channels", x.device), point), pixels)
         else:
-            pixels_of_x = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
-            image = rows_at(self._table(x.dtype, x.device), point) @ pixels_of_x
-        return image.unflatten(-1, (self.height, self.width))
+            gathered = gather_pixels(x.flatten(-2), torch.arange(self.channels, device=x.device), pixels)
+            images = rows_at(self._table(x.dtype, x.device), point) @ gathered
+        return images.unflatten(-1, (self.height, self.width))
 
     def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
         if not isinstance(group, WallpaperGroup):
@@ -211,13 +237,17 @@ class ImageAction(LinearAction):
         return ImageAction(self.group, size=(self.height, self.width), fields=list(fields))
 
     def regular_fields(self, copies: int) -> ImageAction:
-        """``copies`` regular fields of the point group; under translations alone these are scalar fields."""
+        """The action on ``copies`` regular fields of the point group (scalar fields under translations alone).
+
+        Args:
+            copies: The number of fields.
+        """
         if isinstance(self.group, WallpaperGroup) and self.point_group.order == 1:
             return self.trivial_fields(copies)
         return super().regular_fields(copies)
 
     def as_vector(self) -> VectorAction:
-        """The same events as vectors, ``x.flatten(-3)``: how encoders and decoders go from images to vectors and back.
+        """The same action on flattened images ``x.flatten(-3)``, as encoders and decoders need it.
 
         Example:
             >>> ImageAction("C4", size=8).as_vector()
@@ -238,7 +268,11 @@ class ImageAction(LinearAction):
         return images
 
     def shares_grid(self, other: LinearAction) -> bool:
-        """Whether the other action moves the pixels of an equal grid in the same way."""
+        """Whether another action acts in the same way on the pixels of an equal grid.
+
+        Args:
+            other: Another action.
+        """
         return isinstance(other, ImageAction) and self._pixels_key() == other._pixels_key()
 
     def _pixels_key(self) -> Any:

@@ -1,4 +1,4 @@
-"""The arguments of actions on images: the size of the grid, and the fields that the channels are."""
+"""The arguments of actions on images: the size of the grid, and the fields that the channels consist of."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ __all__ = ["grid_size", "image_fields"]
 
 
 def grid_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """The height and the width that one number, or two, stand for.
+    """The height and the width of a grid, from one integer or two.
+
+    Args:
+        size: H = W, or (H, W).
 
     Raises:
-        ValueError: neither one positive number nor two.
+        ValueError: The size is neither a positive integer nor two of them.
 
     Example:
         >>> grid_size(32), grid_size((28, 32))
         ((32, 32), (28, 32))
     """
-    given = (size, size) if isinstance(size, int) else tuple(size)
-    if len(given) != 2 or not all(isinstance(side, int) and side > 0 for side in given):
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"expected a size such as 32 or (28, 32), got {size!r}")
-    return given
+    return sides
 
 
 def image_fields(

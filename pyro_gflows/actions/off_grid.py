@@ -1,4 +1,4 @@
-"""OffGridAction: turns of pixel images that a grid carries only partly, the rest by interpolation."""
+"""OffGridAction: rotations of pixel images by any angle, most of them by interpolation."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ _ROUNDING = 1e-9
 @renamed_arguments(channels="copies")
 @registered
 class OffGridAction(Action):
-    r"""C_n, D_n, SO(2) or O(2) turning images (C, H, W) about the grid's center, bilinearly between the pixels.
+    r"""C_n, D_n, SO(2) or O(2) acts on images (C, H, W) about the center of the grid, by bilinear interpolation.
 
     :math:`(g\,x)(p) = x(g^{-1} p)`, with x = 0 outside the grid, and the conventions of :class:`ImageAction`. Elements
-    that map the grid to itself are exact gathers, those of :attr:`exact_subgroup`; all others lose detail, so that
-    :math:`g\,(h\,x) = (g h)\,x` holds only roughly. No density on pixels is invariant under such a group: it serves to
-    measure, to augment, and to say which group the networks of a soft flow carry. Layers and
-    bases refuse it, and take its :attr:`exact_subgroup`; it is an Action, and no LinearAction.
+    that map the grid to itself (those of :attr:`exact_subgroup`) permute pixels exactly. All others interpolate and
+    lose detail, so that :math:`g\,(h\,x) = (g h)\,x` holds only approximately.
+
+    No density on pixels is exactly invariant under such a group. This action serves to measure how nearly invariant a
+    density is, to augment data, and to name the group of the networks of a soft flow
+    (``g_soft_coupling_image_flow``). Layers and bases refuse this action, which is no LinearAction, and take its
+    :attr:`exact_subgroup`.
 
     Args:
         group: "C8", "D12", "SO(2)", "O(2)", ... or the group itself.
@@ -62,7 +65,7 @@ class OffGridAction(Action):
     ) -> None:
         self.group = parse_group(group)
         if not isinstance(self.group, CyclicGroup | DihedralGroup | SO2):
-            raise ValueError(f"expected a group that turns the plane, C_n, D_n, SO(2) or O(2), got {self.group}")
+            raise ValueError(f"expected a group of rotations of the plane, C_n, D_n, SO(2) or O(2), got {self.group}")
         plain = ImageAction("C1", copies, size=size)
         self.height, self.width = plain.height, plain.width
         trivial = TrivialRepresentation(self.group)
@@ -76,7 +79,7 @@ class OffGridAction(Action):
 
     @property
     def channels(self) -> int:
-        """C, the number of scalar fields."""
+        """The number C of channels."""
         return self.event_shape[0]
 
     @property
@@ -85,16 +88,19 @@ class OffGridAction(Action):
 
     @functools.cached_property
     def exact_subgroup(self) -> ImageAction:
-        """The part that the grid carries: of C_n and SO(2) the quarter turns (half turns, if H differs from W) that
-        they hold, of D_n and O(2) the mirrors with them."""
+        """The action of the elements that map the grid to itself, which is exact.
+
+        These are the rotations of the group by multiples of 90 degrees (of 180 degrees if H differs from W) and, with
+        D_n and O(2), the reflections that map the grid to itself.
+        """
         most = 4 if self.height == self.width else 2
-        turns = math.gcd(self.group.n, most) if isinstance(self.group, PlanarGroup) else most
+        rotations = math.gcd(self.group.n, most) if isinstance(self.group, PlanarGroup) else most
         kind = "D" if isinstance(self.group, DihedralGroup | O2) else "C"
-        return ImageAction(f"{kind}{turns}", self.channels, size=(self.height, self.width))
+        return ImageAction(f"{kind}{rotations}", self.channels, size=(self.height, self.width))
 
     # -- acting on events ----------------------------------------------------------------------------------------------
     def _matrices(self, elements: Tensor) -> Tensor:
-        """The elements' 2 x 2 matrices; those that are quarter turns up to rounding are made so."""
+        """The 2 x 2 matrices of the elements, where entries that are integers up to rounding are rounded."""
         matrices = (
             self.group.plane()[elements.cpu()] if isinstance(self.group, PlanarGroup) else elements.cpu().double()
         )
@@ -114,14 +120,14 @@ class OffGridAction(Action):
         batch = torch.broadcast_shapes(index.shape[:-2], x.shape[:-3])
         flat = x.flatten(-2).expand(*batch, self.channels, -1)
         shape = (*batch, self.channels, index.shape[-1])
-        moved = x.new_zeros(())
+        images = x.new_zeros(())
         for corner in range(4):
             place = index[..., None, corner, :].expand(shape)
-            moved = moved + weight[..., None, corner, :] * flat.gather(-1, place)
-        return moved.unflatten(-1, (self.height, self.width))
+            images = images + weight[..., None, corner, :] * flat.gather(-1, place)
+        return images.unflatten(-1, (self.height, self.width))
 
     def _corners(self, matrices: Tensor) -> tuple[Tensor, Tensor]:
-        """The four pixels around each pixel's source, and their weights, shape ``batch + (4, H * W)``."""
+        """The four pixels around the source of each pixel, and their weights, shape ``batch + (4, H * W)``."""
         x = (torch.arange(self.width) - (self.width - 1) / 2).double().repeat(self.height)
         y = ((self.height - 1) / 2 - torch.arange(self.height)).double().repeat_interleave(self.width)
         source = matrices.mT @ torch.stack([x, y])  # g^-1 p
@@ -139,18 +145,36 @@ class OffGridAction(Action):
         return torch.stack(places, -2), torch.stack(weights, -2)
 
     def matrix(self, elements: Tensor) -> Tensor:
-        """The linear map of the pixels, float64, shape ``batch + (numel, numel)``; orthogonal if exact."""
+        """The matrices of the linear maps x -> g x of images, float64, which are orthogonal for exact elements.
+
+        Args:
+            elements: Group elements g.
+
+        Returns:
+            Shape ``batch + (numel, numel)``.
+        """
         events = torch.eye(self.numel, dtype=torch.float64, device=elements.device).unflatten(-1, self.event_shape)
         spread = elements.reshape(*self.group.batch_shape(elements), 1, *self.group.element_shape)
         return self.act_each(spread, events).flatten(-3).mT
 
     # -- related actions ----------------------------------------------------------------------------------------------
     def trivial_fields(self, copies: int) -> OffGridAction:
-        """``copies`` scalar fields on the same grid."""
+        """The action on ``copies`` scalar fields on the same grid.
+
+        Args:
+            copies: The number of fields.
+        """
         return OffGridAction(self.group, copies, size=(self.height, self.width))
 
     def direct_sum(self, *others: OffGridAction) -> OffGridAction:
-        """The channels of images side by side."""
+        """The action on images whose channels are put side by side.
+
+        Args:
+            others: Actions of the same group on the same grid.
+
+        Raises:
+            ValueError: An action is of another kind, group or grid.
+        """
         for other in others:
             if not isinstance(other, OffGridAction) or other.group != self.group:
                 raise ValueError(f"expected actions of one kind and group, got {self} and {other}")

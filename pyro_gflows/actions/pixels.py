@@ -1,4 +1,4 @@
-"""How elements of a group permute pixels, and images with them: computed for the elements that are asked for."""
+"""Permutations of the pixels of a grid by group elements, and their effect on images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ __all__ = ["gather_pixels", "pixel_sources", "pixels_of"]
 
 
 def pixels_of(group: Group, elements: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where elements send each pixel of a grid (height, width), shape ``batch + (height * width,)``.
+    """The pixel to which each element sends each pixel of a grid.
+
+    Args:
+        group: The group that acts on the grid.
+        elements: Elements of the group.
+        size: (height, width).
+
+    Returns:
+        Shape ``batch + (height * width,)``.
 
     Raises:
-        ValueError: the group does not map this grid to itself.
+        ValueError: The group does not map this grid to itself.
 
     Example:
         >>> pixels_of(WallpaperGroup(2, 3), torch.tensor(1), (2, 3)).tolist()  # one column to the right
@@ -34,13 +42,20 @@ def pixels_of(group: Group, elements: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pixel_sources(group: Group, elements: Tensor, table: Tensor, size: tuple[int, int]) -> Tensor:
-    """From which pixel each pixel of the image under each element comes, shape ``batch + (height * width,)``.
+    """For each element, the pixel that it sends to each pixel.
 
     Args:
-        group: acts on the pixels.
-        elements: of the group.
-        table: the same for the elements of its point group, shape ``(|P|, height * width)``.
+        group: The group that acts on the grid.
+        elements: Elements of the group.
+        table: The same for all elements of the point group, shape ``(|P|, height * width)``.
         size: (height, width).
+
+    Returns:
+        Shape ``batch + (height * width,)``.
+
+    Example:
+        >>> pixel_sources(WallpaperGroup(2, 3), torch.tensor(1), torch.arange(6)[None], (2, 3)).tolist()
+        [2, 0, 1, 5, 3, 4]
     """
     if not isinstance(group, WallpaperGroup):
         return rows_at(table, elements)
@@ -55,13 +70,23 @@ def pixel_sources(group: Group, elements: Tensor, table: Tensor, size: tuple[int
 
 
 def gather_pixels(x: Tensor, channels: Tensor, pixels: Tensor) -> Tensor:
-    """``y[..., c, p] = x[..., channels[c], pixels[p]]``; all batch shapes broadcast."""
+    """The images ``y[..., c, p] = x[..., channels[c], pixels[p]]``, where all batch shapes broadcast.
+
+    Args:
+        x: Images with flattened pixels, shape ``batch + (C, H * W)``.
+        channels: Indices of channels, shape ``batch + (C,)``.
+        pixels: Indices of pixels, shape ``batch + (H * W,)``.
+
+    Example:
+        >>> gather_pixels(torch.tensor([[1.0, 2.0]]), torch.tensor([0]), torch.tensor([1, 0])).tolist()
+        [[2.0, 1.0]]
+    """
     index = (channels[..., :, None] * x.shape[-1] + pixels[..., None, :]).flatten(-2)
     flat = x.flatten(-2)
     if index.ndim == 1:
-        moved = flat[..., index]
+        gathered = flat[..., index]
     else:
         # not torch.broadcast_shapes, whose first call imports for half a second
         batch = torch.broadcast_tensors(index[..., 0], flat[..., 0])[0].shape
-        moved = flat.expand(*batch, -1).gather(-1, index.expand(*batch, -1))
-    return moved.unflatten(-1, (channels.shape[-1], pixels.shape[-1]))
+        gathered = flat.expand(*batch, -1).gather(-1, index.expand(*batch, -1))
+    return gathered.unflatten(-1, (channels.shape[-1], pixels.shape[-1]))

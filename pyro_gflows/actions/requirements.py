@@ -1,18 +1,25 @@
-"""What layers and bases ask of an action that they are given."""
+"""Checks of the action with which a layer or a base is built."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pyro_gflows.actions.base import Action, LinearAction
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.sites import SitesAction
 
 __all__ = ["require_exact", "require_image", "require_linear"]
 
 
 def require_exact(action: Any) -> None:
-    """Raise ValueError for an action that claims a part of its group only: no density is invariant under the rest.
+    """Raise an error if the action interpolates, since no density is exactly invariant under such an action.
+
+    Args:
+        action: Any object.
+
+    Raises:
+        ValueError: The object is an action that is exact for a part of its group only.
 
     Example:
         >>> from pyro_gflows.actions.vector import VectorAction
@@ -20,18 +27,21 @@ def require_exact(action: Any) -> None:
     """
     if isinstance(action, Action) and action.exact_subgroup is not action:
         raise ValueError(
-            f"{action} interpolates between pixels, so nothing is exactly invariant under it: either take "
-            "g_soft_coupling_image_flow(action), whose networks carry the group, or the part that the grid "
-            f"carries, action.exact_subgroup = {action.exact_subgroup}"
+            f"{action} interpolates between pixels, so no density is exactly invariant under it: either take "
+            "g_soft_coupling_image_flow(action), whose networks are equivariant up to interpolation, or the "
+            f"exact part of the action, action.exact_subgroup = {action.exact_subgroup}"
         )
 
 
 def require_linear(action: Any) -> LinearAction:
-    """The action itself, if its whole group acts by orthogonal matrices.
+    """The action itself if its whole group acts by orthogonal matrices, else an error.
+
+    Args:
+        action: Any object.
 
     Raises:
-        TypeError: not a LinearAction.
-        ValueError: it interpolates.
+        TypeError: The object is not a LinearAction.
+        ValueError: The action interpolates.
 
     Example:
         >>> from pyro_gflows.actions.vector import VectorAction
@@ -48,10 +58,13 @@ def require_linear(action: Any) -> LinearAction:
 
 
 def require_image(action: Any) -> ImageAction:
-    """The action itself, if it is on the pixels of images, exactly.
+    """The action itself if it acts exactly on the pixels of images, else an error.
+
+    Args:
+        action: Any object.
 
     Raises:
-        TypeError: not an ImageAction.
+        TypeError: The object is not an ImageAction.
 
     Example:
         >>> require_image(ImageAction("D4", size=8))

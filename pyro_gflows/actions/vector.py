@@ -1,4 +1,4 @@
-"""VectorAction: a group moving vectors, x -> rho(g) x on R^d."""
+"""VectorAction: a group that acts on vectors, x -> rho(g) x on R^d."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
-from pyro_gflows.groups.escnn_adapter import representation_data
-from pyro_gflows.groups.finite import CyclicGroup, FiniteGroup
-from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.escnn_representation import as_representation
+from pyro_gflows.groups.finite import CyclicGroup
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
-    EscnnRepresentation,
     MatrixRepresentation,
     QuotientRepresentation,
     RegularRepresentation,
@@ -38,15 +36,19 @@ __all__ = ["VectorAction"]
 
 @registered
 class VectorAction(LinearAction):
-    r"""A group moving vectors by a direct sum of orthogonal representations, :math:`x \mapsto \rho(g)\,x` on R^d.
+    r"""A group that acts on vectors by orthogonal matrices, :math:`x \mapsto \rho(g)\,x` on R^d.
+
+    The vector consists of one block of coordinates for each representation, so :math:`\rho(g)` is block-diagonal. The
+    usual actions have a constructor each: :meth:`plane`, :meth:`space`, :meth:`rows` (permutations), :meth:`signs`,
+    :meth:`regular`, :meth:`quotient`, :meth:`trivial`, and :meth:`from_generators` for the user's own matrices.
 
     Args:
-        representations: one representation or a sequence of them, of one group; escnn representations are accepted
-            (:func:`~pyro_gflows.groups.escnn_group` imports escnn so that it also works beside numpy 2).
+        representations: One representation or a sequence of them, all of one group. Representations of escnn are
+            accepted (:func:`~pyro_gflows.groups.escnn_group` imports escnn).
 
     Raises:
-        TypeError: something else was given.
-        ValueError: the representations are of different groups, or none is given.
+        TypeError: An argument is not a representation.
+        ValueError: The representations are of different groups, or there is none.
 
     Example:
         >>> VectorAction.plane("D8")
@@ -56,8 +58,8 @@ class VectorAction(LinearAction):
     """
 
     def __init__(self, representations: Representation | Sequence[Representation] | Any) -> None:
-        given = list(representations) if isinstance(representations, list | tuple) else [representations]
-        parts = [_as_representation(part) for part in given]
+        listed = list(representations) if isinstance(representations, list | tuple) else [representations]
+        parts = [as_representation(part) for part in listed]
         if not parts:
             raise ValueError("expected at least one representation, got none")
         if len({part.group for part in parts}) > 1:
@@ -65,20 +67,43 @@ class VectorAction(LinearAction):
         self.fields: tuple[Representation, ...] = tuple(parts)
         self.group = parts[0].group
         self.event_shape = torch.Size([sum(part.size for part in parts)])
-        # of an instance the space of its events; the constructor of that name belongs to the class
+        # an instance has the space of its events under this name, the class has a constructor
         self.space = Euclidean(self.event_shape)  # type: ignore[method-assign, assignment]
 
-    # -- constructors -------------------------------------------------------------------------------------------------
     @classmethod
     def plane(cls, group: Group | str, *, copies: int = 1) -> VectorAction:
-        """C_n, D_n, SO(2) or O(2) turning and mirroring ``copies`` vectors of the plane."""
+        """C_n, D_n, SO(2) or O(2) acts on vectors of the plane by rotations and reflections.
+
+        Args:
+            group: The group, or its name.
+            copies: The number of vectors of the plane, so that events have 2 * ``copies`` coordinates.
+
+        Raises:
+            ValueError: The group does not act on the plane.
+
+        Example:
+            >>> VectorAction.plane("C4").act(torch.tensor(1), torch.tensor([1.0, 2.0])).tolist()  # by 90 degrees
+            [-2.0, 1.0]
+        """
         return cls._defining(group, copies, 2)
 
     @classmethod
     def space(  # type: ignore[override]
         cls, group: Group | str, *, copies: int = 1
     ) -> VectorAction:
-        """SO(3) or O(3) turning ``copies`` vectors of space."""
+        """SO(3) or O(3) acts on vectors of three-dimensional space by rotations and reflections.
+
+        Args:
+            group: The group, or its name.
+            copies: The number of vectors of space, so that events have 3 * ``copies`` coordinates.
+
+        Raises:
+            ValueError: The group does not act on three-dimensional space.
+
+        Example:
+            >>> VectorAction.space("O(3)", copies=2)
+            VectorAction(O(3) on R^6: 2 x defining)
+        """
         return cls._defining(group, copies, 3)
 
     @classmethod
@@ -90,24 +115,66 @@ class VectorAction(LinearAction):
 
     @classmethod
     def regular(cls, group: Group | str, *, copies: int = 1) -> VectorAction:
-        """``copies`` regular representations: vectors of ``copies * |G|`` numbers, permuted in blocks."""
+        """The group permutes its own elements: one coordinate for each element, ``copies`` times.
+
+        Args:
+            group: The finite group, or its name.
+            copies: The number of blocks of ``|G|`` coordinates, each of which is permuted.
+
+        Raises:
+            ValueError: The group is infinite.
+
+        Example:
+            >>> VectorAction.regular("C4").act(torch.tensor(1), torch.arange(4.0)).tolist()
+            [3.0, 0.0, 1.0, 2.0]
+        """
         return cls([RegularRepresentation(group)] * copies)
 
     @classmethod
     def quotient(cls, group: Group | str, subgroup: Sequence[int], *, copies: int = 1) -> VectorAction:
-        """The group permuting the cosets of a subgroup (given by the indices of its elements)."""
+        """The group permutes the cosets of a subgroup: one coordinate for each coset, ``copies`` times.
+
+        Args:
+            group: The finite group, or its name.
+            subgroup: The indices of the elements of the subgroup.
+            copies: The number of blocks of coordinates, each of which is permuted.
+
+        Raises:
+            ValueError: The group is infinite, or the indices are not those of a subgroup.
+
+        Example:
+            >>> VectorAction.quotient("D4", [0, 4])  # permutes the corners of a square
+            VectorAction(D4 on R^4: quotient by [0, 4])
+        """
         return cls([QuotientRepresentation(group, subgroup)] * copies)
 
     @classmethod
     def trivial(cls, group: Group | str, *, copies: int = 1) -> VectorAction:
-        """``copies`` numbers that the group leaves alone; with group "C1", no symmetry at all."""
+        """The group leaves every coordinate as it is; with the group "C1" there is no symmetry at all.
+
+        Args:
+            group: The group, or its name.
+            copies: The number of coordinates.
+
+        Example:
+            >>> VectorAction.trivial("C1", copies=3)
+            VectorAction(C1 on R^3: 3 x trivial)
+        """
         return cls([TrivialRepresentation(group)] * copies)
 
     @classmethod
     def rows(cls, group: Group | str, *, features: int = 1) -> VectorAction:
-        """S_n permuting the rows of an n x ``features`` matrix, flattened row by row.
+        """S_n permutes the rows of an n x ``features`` matrix, which is flattened row by row.
 
-        The columns of a D x n matrix move by ``rows("Sn").copies(D)``.
+        The rows are exchangeable things, such as the components of a mixture. To permute the columns of a D x n matrix,
+        take ``rows("Sn").copies(D)``.
+
+        Args:
+            group: The symmetric group, or its name.
+            features: The number of columns.
+
+        Raises:
+            ValueError: The group is not a symmetric group, or ``features`` is not positive.
 
         Example:
             >>> VectorAction.rows("S3", features=2).act(torch.tensor(3), torch.arange(6.0)).tolist()
@@ -117,9 +184,15 @@ class VectorAction(LinearAction):
 
     @classmethod
     def signs(cls, count: int, *, copies: int = 1) -> VectorAction:
-        """``count`` numbers, each with a sign flip of its own: the group has 2^count elements.
+        """Every coordinate has a sign flip of its own, so that the group has 2^count elements.
 
-        With ``copies``, the columns of a ``copies`` x ``count`` matrix (flattened row by row) change sign.
+        Args:
+            count: The number of sign flips, and of coordinates of a copy.
+            copies: The number of copies: the flips change the signs of the columns of a ``copies`` x ``count`` matrix,
+                which is flattened row by row.
+
+        Raises:
+            ValueError: ``count`` is not positive, or the group is too large.
 
         Example:
             >>> VectorAction.signs(2).act_all(torch.tensor([1.0, 2.0])).tolist()
@@ -138,12 +211,16 @@ class VectorAction(LinearAction):
     def from_generators(
         cls, generators: Sequence[Any], *, max_order: int = 1024, name: str | None = None
     ) -> VectorAction:
-        """The group generated by the user's own matrices (d x d, orthogonal to 1e-12) or permutations (d indices).
+        """The group whose elements are all products of the user's own matrices or permutations.
 
-        A permutation p moves entry j to place p[j].
+        Args:
+            generators: Orthogonal d x d matrices, or permutations p as lists of d indices, where p sends the entry at
+                place j to place p[j].
+            max_order: The largest number of elements that is accepted.
+            name: The name of the group, by default made from its order.
 
         Raises:
-            ValueError: a generator is not orthogonal, or the group they generate is larger than ``max_order``.
+            ValueError: A matrix is not orthogonal (to 1e-12), or the group has more than ``max_order`` elements.
 
         Example:
             >>> VectorAction.from_generators([[1, 2, 0]]).group.order
@@ -152,17 +229,16 @@ class VectorAction(LinearAction):
         group, matrices = generate_group(generators, max_order, name)
         return cls([MatrixRepresentation(group, matrices, name=f"{matrices.shape[-1]}x{matrices.shape[-1]} matrices")])
 
-    # -- moving events ------------------------------------------------------------------------------------------------
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
         self.check_event(x)
-        moved = []
+        images = []
         start = 0
         for part, run in itertools.groupby(self.fields):
             count = len(list(run))
             block = x[..., start : start + count * part.size].unflatten(-1, (count, part.size))
-            moved.append((block @ self._matrices(part, elements, x).mT).flatten(-2))
+            images.append((block @ self._matrices(part, elements, x).mT).flatten(-2))
             start += count * part.size
-        return torch.cat(moved, -1)
+        return torch.cat(images, -1)
 
     def _matrices(self, part: Representation, elements: Tensor, x: Tensor) -> Tensor:
         if not isinstance(self.group, EnumerableGroup):
@@ -176,22 +252,25 @@ class VectorAction(LinearAction):
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])
 
-    # -- structure ----------------------------------------------------------------------------------------------------
     @functools.cached_property
     @as_constants()
     def decomposition(self) -> Decomposition:
         return self.field_decomposition()
 
     def lift(self, product: ProductGroup, index: int) -> VectorAction:
-        """The action of a direct product in which only factor ``index`` moves anything, as this action says.
+        """The action of a direct product on the same vectors, in which only one factor acts.
 
         A direct product is right where every element of one factor commutes with every element of the other, as
-        permutations of rows and one sign for all of them do. The permutations and the signs of the same rows (hidden
-        units, factors) do not: give those as joint generators, ``VectorAction.from_generators`` or
+        permutations of rows commute with a sign flip of all rows. Permutations of rows do not commute with sign flips
+        of single rows (such as hidden units): for their group, give joint generators to :meth:`from_generators` or
         ``SitesAction.from_generators``.
 
+        Args:
+            product: The direct product.
+            index: The index of the factor whose action this is. The other factors leave the vectors as they are.
+
         Raises:
-            ValueError: this is not an action of that factor.
+            ValueError: This is not an action of that factor.
 
         Example:
             >>> from pyro_gflows.groups import parse_group
@@ -218,17 +297,3 @@ class VectorAction(LinearAction):
 
     def __repr__(self) -> str:
         return f"VectorAction({self.group} on R^{self.numel}: {self._fields_in_words()})"
-
-
-def _as_representation(given: Any) -> Representation:
-    if isinstance(given, Representation):
-        return given
-    if type(given).__module__.split(".")[0] != "escnn":
-        raise TypeError(
-            f"expected a representation (of pyro_gflows or escnn), got {type(given).__name__}; "
-            "for your own matrices use VectorAction.from_generators([...])"
-        )
-    data = representation_data(given)
-    if data.matrices is None:
-        return EscnnRepresentation(parse_group(data.group), data.irreps, data.change_of_basis)
-    return MatrixRepresentation(FiniteGroup(data.group, data.table, data.generators), data.matrices, name=data.name)

@@ -1,4 +1,4 @@
-"""What ``fit``, ``sample``, ``score`` and ``check`` do with their arguments."""
+"""The commands ``fit``, ``sample``, ``score`` and ``check``."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _CHECKED_EVENTS = 4
 
 
 def fit(arguments: argparse.Namespace) -> int:
-    """Fit, save, measure, draw."""
+    """Fit a flow, and write the model, the metrics and the pictures."""
     folder, goes_on = RunFolder(Path(arguments.out)), arguments.resume or arguments.more_steps is not None
     if goes_on and arguments.overwrite:
         raise ValueError("expected --resume or --more-steps, which go on, or --overwrite, which starts anew, got both")
-    if not goes_on:  # known before the data are read, which may take minutes
+    if not goes_on:  # checked first, since it may take minutes to read the data
         folder.check_free(overwrite=arguments.overwrite)
     data = read_data(arguments)
     preset = recipe(arguments, data)
     options = options_of(arguments, preset)
     if goes_on:
         folder.check_resumable(options)
-    print(_announced(preset, data), flush=True)
+    print(_announcement(preset, data), flush=True)
     try:
         outcome = experiments.run(
             preset,
@@ -58,32 +58,32 @@ def fit(arguments: argparse.Namespace) -> int:
     except ImportError as error:  # the model is worth keeping without its pictures
         print(f"pyro-gflows: no pictures: {error}", file=sys.stderr)
     for name, value in outcome.metrics.items():
-        if isinstance(value, list):  # curves are for the file and the picture
+        if isinstance(value, list):  # curves are in the file and in a picture
             continue
         print(f"{name}: {f'{value:.6g}' if isinstance(value, float) else value}")
     print(f"written to {arguments.out}")
     return 0
 
 
-def _announced(preset: Preset, data: DataSet) -> str:
-    """How the data were read, and what is fitted to them."""
+def _announcement(preset: Preset, data: DataSet) -> str:
+    """Describe how the data were read, and which flow is fitted to them."""
     read = ":" if data.format is None else f" is read as {data.format.describe()};"
     settings = preset.settings
     return (
-        f"{data.name}{read} group {preset.group}, recipe {preset.name}: --flow {preset.flow} --steps {settings.steps} "
+        f"{data.name}{read} group {preset.group}, preset {preset.name}: --flow {preset.flow} --steps {settings.steps} "
         f"--batch-size {settings.batch_size} --lr {settings.optimizer.lr:g}"
     )
 
 
 def _diverged(error: FitDiverged, preset: Preset) -> FitDiverged:
-    """What happened, and which options to change."""
+    """Return the error with the options to change."""
     what = str(error).split(";")[0]
     lr = preset.settings.optimizer.lr
     return FitDiverged(f"{what}; start anew with --overwrite and a lower --lr (now {lr:g}), for example {lr / 3:.1g}")
 
 
 def sample(arguments: argparse.Namespace) -> int:
-    """Draw from a saved flow."""
+    """Draw samples from a saved flow, and write them to a file."""
     if arguments.number < 1:
         raise ValueError(f"expected a positive number of samples, got {arguments.number}")
     path = _array_path(arguments.out)
@@ -96,7 +96,7 @@ def sample(arguments: argparse.Namespace) -> int:
 
 
 def score(arguments: argparse.Namespace) -> int:
-    """Log-densities of data under a saved flow."""
+    """Print the mean log-density of data under a saved flow, and write the log-density of every row on request."""
     path = None if arguments.out is None else _array_path(arguments.out)
     flow, form = _model(arguments)
     shape = tuple(flow.action.event_shape)
@@ -104,7 +104,7 @@ def score(arguments: argparse.Namespace) -> int:
         array = read_array(arguments.data, key=arguments.key)
         if form is None and array.dtype.kind != "f":
             raise TypeError(
-                f"{arguments.data}: expected floating-point numbers, scaled as the command sample writes them, since "
+                f"{arguments.data}: expected floating-point values, scaled as the command sample writes them, since "
                 f"the flow was fitted to named data; got {array.dtype}"
             )
         form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
@@ -131,7 +131,7 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> tuple[EquivariantFlow, EventFormat | None]:
-    """The flow of a folder, and how events lie in the file that it was fitted to, if it was one."""
+    """Return the flow of a folder, and the format of the file that it was fitted to (None for named data)."""
     folder = RunFolder(Path(arguments.model))
     flow = folder.load()
     if (note := folder.note()) is not None:
@@ -149,13 +149,13 @@ def _array_path(name: str) -> Path:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Test what a saved flow promises, layer by layer, in float64."""
+    """Check the symmetry, the inverse and the log-det of a saved flow, layer by layer, in float64."""
     flow = _model(arguments)[0].double()
     x = experiments.draw(flow, _CHECKED_EVENTS, seed=arguments.seed)
     checks: list[tuple[str, Callable[[], None]]] = [
         (f"log-density invariant under {flow.action.group}", partial(assert_invariant, flow, flow.action, x))
     ]
-    # From data back to base, so that every layer is tested where the flow uses it.
+    # From the data to the base, so that every layer is tested where the flow uses it.
     for number, layer in reversed(list(enumerate(flow.transforms))):
         z = layer.inv(x).detach()
         name = f"layer {number} {type(layer).__name__}"

@@ -1,4 +1,4 @@
-"""``demo``: shortened fits of flows with the symmetry beside the same code without it; one table, one figure."""
+"""The command ``demo``: short fits of flows with and without the symmetry, in a table and a figure."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _COLUMNS = (
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Fit every shortened preset, print the table, write the figure."""
+    """Fit every shortened preset, print a table, and write a figure."""
     if arguments.workers < 1:
         raise ValueError(f"expected at least one worker, got {arguments.workers}")
     began = time.perf_counter()
     folder = check_writable(arguments.out)
-    # What is missing (scikit-learn, matplotlib) is reported now and not after the fits.
+    # A missing package (scikit-learn, matplotlib) is reported now and not after the fits.
     sets = {preset.data: load_data(preset.data, seed=arguments.seed) for preset in DEMO}
     plots.new_figure(1)
     print(f"{len(DEMO)} shortened fits, {arguments.workers} at a time; the full presets are those of `pyro-gflows fit`")
@@ -55,7 +55,7 @@ def demo(arguments: argparse.Namespace) -> int:
                 rows.append(future.result())
                 print(f"  {rows[-1]['preset']}: done in {rows[-1]['seconds']:.0f} s", flush=True)
         except BaseException:
-            # Ctrl-C reaches the running fits too; without this the pool would go on to the waiting ones.
+            # Ctrl-C stops the running fits too; without the next line the pool would go on to the waiting ones.
             pool.shutdown(cancel_futures=True)
             raise
     print(_table(rows))
@@ -84,14 +84,14 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, DataSet], folder: Path, *, seed: int) -> None:
-    """One line for each data set and family: the truth, then each group's flow."""
+    """Write a figure with a row for each data set and family: the exact density or images, then each fitted flow."""
     lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         lines.setdefault((row["data"], row["flow"]), []).append(row)
     columns = 1 + max(map(len, lines.values()))
     figure, axes = plots.new_figure(columns, rows=len(lines), size=3.2)
     for panels, ((name, _), line) in zip(axes, lines.items(), strict=True):
-        _draw_truth(panels[0], sets[name])
+        _draw_data(panels[0], sets[name])
         for panel, row in zip(panels[1:], line, strict=False):
             _draw_flow(panel, row, sets[name], folder, seed=seed)
     plots.save_figure(figure, folder / "demo.png")
@@ -108,11 +108,11 @@ def _draw_flow(panel: Any, row: Mapping[str, Any], data: DataSet, folder: Path, 
         plots.draw_images(panel, data.scaling.to_unit(draw(flow, 64, seed=seed)), title=title)
 
 
-def _draw_truth(panel: Any, data: DataSet) -> None:
+def _draw_data(panel: Any, data: DataSet) -> None:
     if data.target is not None:
         plots.draw_density(panel, data.target.log_prob, reach=_reach(data), title=f"{data.name}, exact")
     elif data.scaling is not None:
-        plots.draw_images(panel, data.scaling.to_unit(data.test[:64]), title=f"{data.name}, held out")
+        plots.draw_images(panel, data.scaling.to_unit(data.test[:64]), title=f"{data.name}, test images")
 
 
 def _reach(data: DataSet) -> float:

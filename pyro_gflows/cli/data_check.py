@@ -1,4 +1,4 @@
-"""``check-data``: whether data have a symmetry, before a flow with it is fitted to them."""
+"""The command ``check-data``: a test of whether data have a symmetry, before a flow is fitted to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_data"]
 
 
 def check_data(arguments: argparse.Namespace) -> int:
-    """Test data against every element of a group; exit code 1 if they contradict one."""
+    """Test whether data are invariant under a group, and return the exit code 1 if they contradict an element."""
     data = read_data(arguments)
     group = arguments.group or data.symmetry
     if group is None:

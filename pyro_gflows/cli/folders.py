@@ -1,4 +1,4 @@
-"""What a folder of ``fit`` holds: a finished run, one that was stopped, or nothing; and with which options."""
+"""Folders of the command ``fit``: a finished run, a run that was stopped, or none, and the options of the run."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class RunFolder:
     """The folder that ``fit`` writes and that ``sample``, ``score`` and ``check`` read.
 
     Args:
-        path: where it is; it need not exist.
+        path: The path of the folder, which need not exist.
     """
 
     path: Path
 
     def check_free(self, *, overwrite: bool) -> None:
-        """Raise ValueError if a new run would destroy another one, unless that is asked for."""
+        """Raise a ValueError if a new run would destroy another one, unless ``overwrite`` permits it."""
         if overwrite:
             return
         if (self.path / STRUCTURE).exists():
             raise ValueError(
-                f"{self.path} holds a finished run{self._in_words()}; take another folder, or give --overwrite to "
+                f"{self.path} holds a finished run{self._description()}; take another folder, or give --overwrite to "
                 "replace it"
             )
         if (self.path / CHECKPOINT).exists():
@@ -49,44 +49,44 @@ class RunFolder:
             )
 
     def check_resumable(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError if there is nothing to go on from, or if that was started with other options.
+        """Raise a ValueError if the folder has no checkpoint, or the checkpoint of a run with other options.
 
         Args:
-            options: of this command, by the names that the command line has for them.
+            options: The options of this command, by their names on the command line.
         """
         if not (self.path / CHECKPOINT).exists():
             raise ValueError(f"no checkpoint to resume from in {self.path}: leave --resume out to start the run there")
-        if not (self.path / _RUN).exists():  # the run of an earlier version; its checkpoint is compared
+        if not (self.path / _RUN).exists():  # a run of an earlier version; fit compares its checkpoint
             return
         stored = read_json(self.path / _RUN)["options"]
         ours = json.loads(json.dumps(dict(options)))
         other = [
-            f"{name} is {_shown(stored[name])} there and {_shown(ours[name])} here"
+            f"{name} is {_in_words(stored[name])} there and {_in_words(ours[name])} here"
             for name in ours
             if name in stored and stored[name] != ours[name]
         ]
         if other:
             raise ValueError(
-                f"cannot resume the run in {self.path}: {', '.join(other)}; give the same options as it was started "
-                "with, or start anew in another folder"
+                f"cannot resume the run in {self.path}: {', '.join(other)}; give the same options with which it was "
+                "started, or start anew in another folder"
             )
 
     def begin(self, options: Mapping[str, Any], form: EventFormat | None) -> None:
-        """Write down how a run is started.
+        """Write the options of a run that starts.
 
         Args:
-            options: as for :meth:`check_resumable`.
-            form: how the events lie in the user's file; None for named data.
+            options: The options, as for :meth:`check_resumable`.
+            form: The format of the events in the user's file; None for named data.
         """
         write_json(
             check_writable(self.path) / _RUN, {"options": dict(options), "format": describe(form), "version": FORMAT}
         )
 
     def load(self) -> EquivariantFlow:
-        """The fitted flow.
+        """Load the fitted flow.
 
         Raises:
-            ValueError: there is none; the message says whether a run was stopped before it ended.
+            ValueError: If there is none; the message says whether a run was stopped before it ended.
         """
         if not (self.path / STRUCTURE).exists():
             if (self.path / CHECKPOINT).exists():
@@ -98,7 +98,7 @@ class RunFolder:
         return load(self.path)
 
     def note(self) -> str | None:
-        """What is to be said of the model: that it is from before the run went on, and was stopped."""
+        """Return a warning if the model is older than the checkpoint of a run that went on and was stopped."""
         if not (self.path / METRICS).exists() or not (self.path / CHECKPOINT).exists():
             return None
         steps, now = read_json(self.path / METRICS).get("steps"), self._progress()
@@ -107,7 +107,7 @@ class RunFolder:
         return f"the run in {self.path} went on and {self._stopped()}; this is the model of step {steps}"
 
     def format(self) -> EventFormat | None:
-        """How the events lie in the user's file; None for named data."""
+        """Return the format of the events in the user's file; None for named data."""
         if not (self.path / _RUN).exists():
             return None
         stored = read_json(self.path / _RUN)
@@ -120,21 +120,21 @@ class RunFolder:
         return "was stopped" if progress is None else f"was stopped after step {progress[0]} of {progress[1]}"
 
     def _progress(self) -> tuple[int, int] | None:
-        """Steps done and wanted, as the checkpoint has them; None where it cannot be read."""
+        """Return the number of steps that are done and of all steps; None if the checkpoint cannot be read."""
         try:
             _, about = read_tensors(self.path / CHECKPOINT)
             return int(about["progress"]["step"]), int(about["identity"]["settings"]["steps"])
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _in_words(self) -> str:
+    def _description(self) -> str:
         if not (self.path / METRICS).exists():
             return ""
         metrics = read_json(self.path / METRICS)
         return f" ({metrics.get('flow')} under {metrics.get('group')} on {metrics.get('data')})"
 
 
-def _shown(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "given" if value else "not given"
     return "not given" if value in (None, "") else str(value)

@@ -1,4 +1,4 @@
-"""From the options of ``fit`` to data and a recipe, and what to try where a recipe does not fit the data."""
+"""The data and the preset that the options of ``fit`` name, and advice where a preset does not suit the data."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["options_of", "read_data", "recipe", "unsuitable"]
 
 
 def read_data(arguments: argparse.Namespace) -> DataSet:
-    """The data that the command names.
+    """Load the data that the command names.
 
     Raises:
-        ValueError: unknown data, a file that cannot be used, a file without a group, options of files with named data,
-            or a download that failed.
+        ValueError: If the data are unknown, if a file cannot be used or has no ``--group``, if options for files are
+            given with named data, or if a download failed.
     """
     name = arguments.data
     for option in ("group", "augment"):
@@ -35,19 +35,19 @@ def read_data(arguments: argparse.Namespace) -> DataSet:
         except RuntimeError as error:
             raise ValueError(str(error)) from error
         if given:
-            raise ValueError(f"{', '.join(given)} is for your own files, got the known data {name}")
+            raise ValueError(f"{', '.join(given)} is for your own files, got the named data {name}; leave it out")
         return data
     if arguments.group is None:
-        raise ValueError("your own data need --group, their symmetry: for example C4 or D8, or C1 for none")
+        raise ValueError("your own data need --group, the symmetry of the flow: for example C4 or D8, or C1 for none")
     options = FileOptions(arguments.group, arguments.events, arguments.levels, arguments.key)
     return load_data(name, seed=arguments.seed, file=options)
 
 
 def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
-    """The recipe that is named, or the data's, with what the other options change.
+    """Return the named preset, or the default preset for the data, with the changes by the other options.
 
-    A recipe that is named for other data than it was made for brings its layers and its training, but not its group:
-    that is the data's own.
+    A preset that was made for other data gives the layers and the training, but not the group, which is the symmetry of
+    these data.
     """
     if data.format is None:
         own = preset_for(data.name, flow=None if arguments.preset else arguments.flow)
@@ -57,7 +57,7 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
     if preset.data != own.data:
         preset = preset.change(data=own.data, group=own.group, augment="")
         if data.scaling is None and preset.logit is not None:
-            preset = preset.change(logit=None)  # it is made for gray levels, which have ends
+            preset = preset.change(logit=None)  # logit preprocessing is for gray levels, which lie in an interval
     if arguments.flow is not None and arguments.flow != preset.flow:
         preset = preset.with_flow(arguments.flow)
     wanted = {name: getattr(arguments, name) for name in ("steps", "batch_size", "seed")}
@@ -73,22 +73,24 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
     variational = preset.variational or arguments.variational
     if variational and data.scaling is None:
         raise ValueError(f"--variational: expected images of gray levels, got {_in_words(data)}; leave it out")
-    return preset.change(group=_spelt(group), augment=_spelt(augment), variational=variational, settings=settings)
+    return preset.change(
+        group=_usual_name(group), augment=_usual_name(augment), variational=variational, settings=settings
+    )
 
 
 def _steps_in_all(arguments: argparse.Namespace) -> int:
-    """Those that the run in the folder has done, and the further ones that are asked for."""
+    """Return the number of steps that the run in the folder has done, plus ``--more-steps``."""
     if arguments.steps is not None:
-        raise ValueError("give either --steps, the number in all, or --more-steps, those after the last one")
+        raise ValueError("give either --steps, the number of all steps, or --more-steps, the number of further steps")
     if arguments.more_steps < 1:
         raise ValueError(f"expected --more-steps to be at least 1, got {arguments.more_steps}")
     return steps_done(arguments.out) + int(arguments.more_steps)
 
 
 def options_of(arguments: argparse.Namespace, preset: Preset) -> dict[str, Any]:
-    """What the command comes to, by the names that the command line has for it; a resumed run must be alike.
+    """Return the options of a run by their names on the command line, which must be the same when the run is resumed.
 
-    The number of steps is left out, since a run may go on for more, and so is the name of a file: its numbers are
+    The number of steps is left out, since a run may go on for more. The name of a file is left out too; its values are
     compared with those of the checkpoint.
     """
     named = {} if is_file_name(arguments.data) else {"DATA": arguments.data}
@@ -109,13 +111,14 @@ def options_of(arguments: argparse.Namespace, preset: Preset) -> dict[str, Any]:
 
 
 def unsuitable(error: UnsuitableFamily, data: DataSet) -> ValueError:
-    """The same in the words of the command line: why a kind of layers does not fit, and which kinds do."""
+    """Return an error in the words of the command line: why a family is unsuitable, and which families are suitable."""
     family, action = error.family, error.action
     if isinstance(action, OffGridAction) and family != "image-soft":
         exact = action.exact_subgroup.group
         return ValueError(
-            f"a grid of {action.height} x {action.width} pixels cannot be turned by all of {action.group} exactly: "
-            f"take --group {exact}, which it can, or --flow image-soft, whose networks alone carry {action.group}"
+            f"{action.group} does not act exactly on a grid of {action.height} x {action.width} pixels: take --group "
+            f"{exact}, which does, or --flow image-soft, of which only the networks are equivariant under "
+            f"{action.group}"
         )
     can = _families_for(action)
     if family in can:
@@ -140,12 +143,12 @@ def _reason(error: UnsuitableFamily) -> str:
 
 
 def _families_for(action: Action) -> list[str]:
-    """The families that can be built for an action, each tried in a small size."""
+    """Return the families that can be built for an action; each is tried in a small size."""
     can = []
     for family in sorted(FAMILIES):
         scales = {"scales": 1} if family.startswith("image-") else {}
         if family == "image-soft" and not isinstance(action, OffGridAction):
-            continue  # it would give the symmetry up
+            continue  # its layers would not keep the symmetry
         try:
             build_flow(family, action, size={"blocks": 1, **scales})
         except (ValueError, TypeError):
@@ -167,6 +170,6 @@ def _check_group(name: str | None, option: str) -> None:
         raise ValueError(f"--{option} {name}: {str(error).split(';')[0]}") from error
 
 
-def _spelt(group: str) -> str:
-    """A group's name as it is usually written."""
+def _usual_name(group: str) -> str:
+    """Return the name of a group as it is usually written."""
     return group if group in ("", "translations") else str(parse_group(group))

@@ -1,4 +1,18 @@
-"""Real images, the user's own files, and checks of both before anything is fitted."""
+"""Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts.
+
+Data sets:
+    load_data, DataSet, Splits, digits, image_set, ImageSet, RawImages, IMAGE_SETS, DIGITS_SCALING,
+    FOLDER_VARIABLE
+
+The user's own data:
+    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows
+
+Images:
+    GrayLevels, GrayScale, rotate_images
+
+Checks and splits:
+    check_data, check_symmetry, SymmetryReport, random_splits, stratified_rows
+"""
 
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.data_set import DataSet, load_data
@@ -8,6 +22,7 @@ from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_se
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format
+from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
 from pyro_gflows.datasets.symmetry import SymmetryReport, check_symmetry
@@ -25,6 +40,7 @@ __all__ = [
     "GrayScale",
     "ImageSet",
     "RawImages",
+    "Rows",
     "Splits",
     "SymmetryReport",
     "check_data",

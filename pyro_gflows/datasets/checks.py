@@ -1,4 +1,4 @@
-"""What can be fitted: rows of finite floating-point events, checked before any training starts."""
+"""Checks that data are rows of finite floating-point events, before any training starts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ __all__ = ["as_events", "check_batch", "check_data", "check_rows"]
 
 
 def check_data(x: Tensor | np.ndarray, *, event_shape: Sequence[int] | None = None, source: str = "data") -> Tensor:
-    """Return x as a tensor of rows if it can be fitted, otherwise say what is wrong with it.
+    """Check that a flow can be fitted to x, and return x as a tensor.
+
+    A fit to data with a NaN or of a wrong shape fails late, or not at all; this check names the first wrong row at
+    once.
 
     Args:
         x: Events, shape (rows,) + event_shape, of a floating dtype.
-        event_shape: Expected shape of one row, if known.
-        source: What the error messages call it.
+        event_shape: Expected shape of one event, if known.
+        source: How the error messages call the data.
 
     Raises:
-        ValueError: No rows, NaN or inf (with the first such row), or a wrong event shape.
-        TypeError: Not a real floating dtype.
+        ValueError: If there are no rows, if a row holds NaN or inf (the message names the first such row), or if the
+            events have a wrong shape.
+        TypeError: If x is no tensor or array of a real floating dtype.
 
     Example:
+        >>> check_data(np.zeros((3, 2)), event_shape=(2,)).shape
+        torch.Size([3, 2])
         >>> check_data(torch.tensor([[0.0, float("nan")]]))
         Traceback (most recent call last):
         ...
@@ -46,16 +52,19 @@ def check_rows(
     source: str = "data",
     dtype: torch.dtype | None = None,
 ) -> Rows:
-    """Return rows that can be fitted, otherwise say what is wrong; a block is read at a time and nothing is kept.
+    """Check that a flow can be fitted to rows, and return the rows.
+
+    The rows are read a block at a time, and nothing is kept, so that the data may be larger than the memory.
 
     Args:
-        rows: Tensors and arrays are checked in full; of a ``Dataset`` only the first item is read.
-        event_shape: Expected shape of one row, if known.
-        source: What the error messages call it.
-        dtype: In which it will be computed, if known: squares of the entries must not overflow in it.
+        rows: The events. Tensors and arrays are checked in full; of a ``Dataset`` only the first item is read.
+        event_shape: Expected shape of one event, if known.
+        source: How the error messages call the data.
+        dtype: The dtype in which the flow computes, if known: squares of the entries must not overflow in it.
 
     Raises:
-        ValueError, TypeError: As :func:`check_data`; and values too large for ``dtype``.
+        ValueError: As :func:`check_data` does, and if an entry is too large for ``dtype``.
+        TypeError: As :func:`check_data` does.
     """
     if isinstance(rows, (TensorRows, ArrayRows)):
         _check_shape(rows.data, event_shape, source)
@@ -91,21 +100,29 @@ def check_batch(
     source: str = "the first batch",
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return a batch of events as a tensor, otherwise raise as :func:`check_rows` does."""
+    """Check a batch of events as :func:`check_rows` does, and return the batch as a tensor.
+
+    Args:
+        x: Events, shape (rows,) + event_shape, as a tensor or an array.
+        event_shape: Expected shape of one event, if known.
+        source: How the error messages call the batch.
+        dtype: The dtype in which the flow computes, if known.
+    """
     check_rows(as_rows(x, source=source), event_shape=event_shape, source=source, dtype=dtype)
     return x if isinstance(x, Tensor) else tensor_of(x)
 
 
 def as_events(x: Any, module: nn.Module, *, source: str = "x") -> Tensor:
-    """A tensor or an array as a tensor in the dtype and on the device of a module's weights.
+    """Return a tensor or an array as a tensor in the dtype and on the device of a module's weights.
 
     Args:
         x: Events of any floating dtype.
-        module: Whose first weight (or, without weights, floating-point buffer) decides.
-        source: What the error messages call x.
+        module: The module whose first weight (or, without weights, first floating-point buffer) has the wanted dtype
+            and device.
+        source: How the error messages call x.
 
     Raises:
-        TypeError: Neither a tensor nor an array, or not of a floating dtype.
+        TypeError: If x is neither a tensor nor an array, or is not of a floating dtype.
 
     Example:
         >>> as_events(np.zeros((3, 2)), nn.Linear(2, 2)).dtype
@@ -146,10 +163,10 @@ def _check_floating(dtype: torch.dtype | np.dtype[Any], source: str) -> None:
 
 
 def _check_size(x: Tensor, dtype: torch.dtype, *, source: str, start: int) -> None:
-    """Whether |x|^2 of every event is finite in a dtype; half precision can hold hardly any, and is not asked to."""
+    """Raise a ValueError if |x|^2 of an event overflows in a dtype; half precision need only hold the entries."""
     largest = torch.finfo(dtype).max
     limit = math.sqrt(largest / max(1, math.prod(x.shape[1:]))) if largest > 1e6 else largest
-    # the square itself is taken over a batch too, hence some room
+    # the squares are also summed over a batch, hence the factor
     limit *= 1e-3 if largest > 1e6 else 1.0
     sizes = x.flatten(1).abs().amax(-1)
     if float(sizes.max()) < limit:

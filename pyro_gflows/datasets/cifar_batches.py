@@ -1,4 +1,4 @@
-"""The "Python version" of CIFAR-10: six pickles, read without running what a pickle may ask for."""
+"""Reader of the "Python version" of CIFAR-10: six pickles, of which nothing but arrays is unpickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["read_cifar_batch"]
 
-# All that a dictionary of bytes, lists and an array of bytes needs; anything else is refused.
+# A dictionary of bytes, lists and an array of bytes needs no more than these; anything else is refused.
 _ALLOWED = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -31,12 +31,16 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_cifar_batch(path: str | Path) -> tuple[Tensor, Tensor]:
-    """The images (uint8, shape ``(n, 3, 32, 32)``) and labels of one batch file.
+    """Return the images (uint8, shape ``(n, 3, 32, 32)``) and the labels of one batch file.
+
+    Args:
+        path: One of the files ``data_batch_1``, ..., ``data_batch_5`` and ``test_batch``.
 
     Raises:
-        ValueError: the file is no such batch, or a pickle that asks for more than arrays.
+        ValueError: If the file is no such batch, or a pickle that asks for more than arrays.
 
-    Source: The CIFAR-10 data set, https://www.cs.toronto.edu/~kriz/cifar.html.
+    Source:
+        The CIFAR-10 data set, https://www.cs.toronto.edu/~kriz/cifar.html.
     """
     path = Path(path)
     try:

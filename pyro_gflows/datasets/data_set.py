@@ -1,4 +1,4 @@
-"""A data set as a command names it: a known density, the digits, or the user's own file."""
+"""Data sets by name: a known density, a set of images, or the user's own file."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ from pyro_gflows.targets.planar import DENSITIES, Density, density
 __all__ = ["DataSet", "load_data"]
 
 _TEST_POINTS = 200_000
-# Training draws from the plain seed; torch's CPU generator looks only at the low 32 bits, so the offset is in them.
+# Training draws from the plain seed; torch's CPU generator uses only the low 32 bits, so the offset is in them.
 _TEST_STREAM = 1_000_000_007
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Events to train on and disjoint events to report on.
+    """Events to train on, with separate events for validation and for the reported figures.
 
     Attributes:
-        name: As the user wrote it.
-        train: Rows of events, or a sampler that draws fresh ones.
-        validation: Held-out rows for early stopping, or None where fresh draws make it needless.
-        test: Held-out rows for the reported figures.
-        symmetry: The group that the data are known to have, or None.
-        target: The exact density, where there is one.
-        scaling: How gray levels became real numbers, for images.
-        augment: Fresh dequantization noise, for images of gray levels.
-        format: How the events lie in the file that they come from, for a file.
+        name: The name or the path of the data, as the user wrote it.
+        train: Training events, shape (rows,) + event_shape, or a density that draws fresh ones at every step.
+        validation: Events for early stopping, or None where training draws fresh events and needs no validation.
+        test: Events for the reported figures.
+        symmetry: The name of the group under which the data are known to be invariant, or None.
+        target: The exact density, where it is known.
+        scaling: For images, the map from gray levels to real values.
+        augment: For images of gray levels, the function that draws fresh dequantization noise.
+        format: For a file, how the events lie in it.
+
+    Example:
+        >>> data = load_data("8gaussians")
+        >>> data.symmetry, data.event_shape, data.validation is None
+        ('D8', torch.Size([2]), True)
     """
 
     name: str
@@ -54,32 +59,38 @@ class DataSet:
 
     @property
     def event_shape(self) -> torch.Size:
-        """Shape of one event."""
+        """The shape of one event."""
         return self.test.shape[1:]
 
 
 def load_data(
     name: str, *, seed: int = 0, folder: str | Path | None = None, file: FileOptions | None = None
 ) -> DataSet:
-    """Find a data set by name, or read it from a file.
+    """Load a data set by its name, or read it from a file.
+
+    The names are ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, ``mnist``, ``rotated-mnist`` (each image
+    rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees). A file is a
+    ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for validation
+    and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets of rows,
+    or images.
 
     Args:
-        name: ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, ``mnist``, ``rotated-mnist`` (any angle),
-            ``cifar10``, ``cifar10-rot`` (quarter-turns), or the path of a ``.npy``, ``.npz`` or ``.csv`` file with one
-            event a row (split 80/10/10 at random): vectors, sets of rows, or images of continuous numbers or of gray
-            levels, as :func:`~pyro_gflows.datasets.event_format` tells them apart.
-        seed: Of the test points of a density, the turns and noise of images, or the split of a file.
-        folder: Where the files of MNIST and CIFAR-10 lie; by default the folder that the environment variable
+        name: One of the names above, or the path of a file.
+        seed: The seed of the test points of a density, of the rotations and the noise of images, or of the split of a
+            file.
+        folder: The folder with the files of MNIST and CIFAR-10; by default the folder that the environment variable
             ``PYRO_GFLOWS_DATA`` names, else scikit-learn's cache, into which they are downloaded.
-        file: What is known about a file beside its name.
+        file: What is known about a file in addition to its name.
 
     Raises:
-        ValueError, TypeError: An unknown name, or a file that cannot be used; the message says why.
-        ImportError: ``digits``, or a download, without scikit-learn.
-        RuntimeError: A download failed; the message says which file to put where.
+        ValueError: If the name is unknown, or the file cannot be used; the message says why.
+        TypeError: If the file holds something else than real values, or integers where a density needs continuous
+            values.
+        ImportError: If ``digits`` or a download needs scikit-learn, and it is not installed.
+        RuntimeError: If a download failed; the message says which file to put where.
 
     Warns:
-        UserWarning: A file of continuous events that holds the same few numbers again and again.
+        UserWarning: If a file of continuous events holds the same few values again and again.
 
     Example:
         >>> load_data("rings").test.shape
@@ -120,8 +131,8 @@ def _from_file(name: str, options: FileOptions, *, seed: int) -> DataSet:
     x = form.to_events(array, source=name, generator=torch.Generator().manual_seed(seed))
     if form.gray is None and repeats(array):
         warnings.warn(
-            f"{name}: the same few numbers come again and again: a density of them has no largest value, "
-            "and a fit of it does not end. Save images as whole gray levels; add uniform noise from [0, 1) to counts",
+            f"{name}: the same few values come again and again, so that the likelihood has no bound and a fit never "
+            "ends. Save images as whole gray levels; add uniform noise from [0, 1) to counts",
             stacklevel=3,
         )
     parts = random_splits(x, seed=seed)

@@ -1,4 +1,4 @@
-"""How the array of a file holds events: vectors, sets of rows, or images; how it is read, and written again."""
+"""The format of the events in a file: vectors, sets of rows, or images, and how they are read and written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EventFormat", "EventKind", "GrayScale"]
 
+#: The kinds of events that are read from a file.
 EventKind = Literal["vectors", "sets", "images"]
 
 
 @registered
 @dataclass(frozen=True)
 class GrayScale:
-    """The numbers that a file writes for gray levels: level k is written as ``lowest + k * step``.
+    """The values by which a file writes gray levels: level k is written as ``lowest + k * step``.
 
     Args:
-        scaling: how levels become the real numbers that a flow is fitted to.
-        lowest: what level 0 is written as.
-        step: the distance of two levels in the file.
+        scaling: The map from levels to the real values that a flow is fitted to.
+        lowest: The value of level 0 in the file.
+        step: The distance of two neighboring levels in the file.
+
+    Example:
+        >>> gray = GrayScale(GrayLevels(256), step=1 / 255)  # a file of images from 0 to 1
+        >>> EventFormat("images", (1, 2), gray=gray).levels(np.array([[[0.0, 1.0]]]), source="x").tolist()
+        [[[0, 255]]]
     """
 
     scaling: GrayLevels
@@ -41,19 +47,22 @@ class GrayScale:
 @registered
 @dataclass(frozen=True)
 class EventFormat:
-    """How one event lies in the array of a file, and which tensor a flow takes for it.
+    """The shape of one event in the array of a file, and of the tensor that a flow takes for it.
 
     Args:
-        kind: "vectors" and "sets" become vectors, row by row; "images" become (C, H, W).
-        shape: of one event in the file.
-        dtype: of the numbers in the file, as NumPy names it.
-        channels_last: whether images lie as (H, W, C).
-        gray: of images of gray levels, how these are written; None: continuous numbers, which are taken as they are.
+        kind: The kind of events. A flow takes "vectors" and "sets" as vectors, one row after the other, and "images" as
+            tensors (C, H, W).
+        shape: The shape of one event in the file.
+        dtype: The dtype of the file, as NumPy names it.
+        channels_last: Whether an image in the file has the shape (H, W, C).
+        gray: How the file writes the gray levels of images; None for continuous values, which are taken as they are.
 
     Example:
         >>> form = EventFormat("sets", (5, 3))
         >>> form.event_shape
         (15,)
+        >>> form.to_events(np.zeros((2, 5, 3)), source="x").shape
+        torch.Size([2, 15])
     """
 
     kind: EventKind
@@ -67,7 +76,7 @@ class EventFormat:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of the event that a flow takes."""
+        """The shape of an event that a flow takes."""
         if self.kind != "images":
             return (int(np.prod(self.shape)),)
         if len(self.shape) == 2:
@@ -75,17 +84,17 @@ class EventFormat:
         return (self.shape[2], *self.shape[:2]) if self.channels_last else self.shape
 
     def to_events(self, array: np.ndarray, *, source: str, generator: torch.Generator | None = None) -> Tensor:
-        """The events of an array, shape ``(rows,) + event_shape``, in the default dtype.
+        """Return the events of an array, shape ``(rows,) + event_shape``, in the default dtype.
 
         Args:
-            array: events of this format, one a row.
-            source: what the error messages call it.
-            generator: of the dequantization noise of gray levels.
+            array: Events of this format, one a row.
+            source: How the error messages call the array.
+            generator: The generator of the dequantization noise of gray levels.
 
         Raises:
-            ValueError: another shape, NaN or inf (with the row), numbers that are no gray levels where these are
-                expected, or too large for the default dtype.
-            TypeError: integers where a density needs continuous numbers.
+            ValueError: If the events have another shape, if a row holds NaN, inf or a value that is too large for the
+                default dtype, or if values are no gray levels where these are expected.
+            TypeError: If the array holds integers where a density needs continuous values.
         """
         array = self._shaped(array, source)
         if self.gray is None:
@@ -95,7 +104,15 @@ class EventFormat:
         return self.gray.scaling.dequantize(self._arrange(levels), generator)
 
     def levels(self, array: np.ndarray, *, source: str) -> Tensor:
-        """The gray levels 0 .. n-1 of an array of images, int64, in its own shape."""
+        """Return the gray levels 0 .. n-1 of an array of images, as an int64 tensor of the same shape.
+
+        Args:
+            array: Images of this format, one a row.
+            source: How the error messages call the array.
+
+        Raises:
+            ValueError: If a value is not one of the gray levels of the file; the message names its row.
+        """
         assert self.gray is not None
         exact: np.ndarray = (array.astype(np.float64) - self.gray.lowest) / self.gray.step
         levels = np.rint(exact)
@@ -113,7 +130,11 @@ class EventFormat:
         return torch.from_numpy(levels.astype(np.int64))
 
     def to_array(self, events: Tensor) -> np.ndarray:
-        """Events as a file of this format holds them: its shape, its dtype, its numbers."""
+        """Return events as a file of this format holds them, in the shape and the dtype of the file.
+
+        Args:
+            events: Events that a flow takes or draws, shape ``(rows,) + event_shape``.
+        """
         if self.gray is not None:
             levels = self.gray.scaling.quantize(events)
             events = self.gray.lowest + self.gray.step * levels.double()
@@ -123,18 +144,20 @@ class EventFormat:
         return array.astype(self.dtype)
 
     def describe(self) -> str:
-        """What the file was read as, in words."""
+        """Return the format in words."""
         if self.kind == "vectors":
+            count = self.event_shape[0]
             flattened = "" if len(self.shape) == 1 else f" (each {self.shape[0]} x {self.shape[1]})"
-            return f"vectors of {self.event_shape[0]} numbers{flattened}"
+            return f"vectors of {count} coordinate{'s' * (count != 1)}{flattened}"
         if self.kind == "sets":
-            return f"sets of {self.shape[0]} rows of {self.shape[1]}"
+            features = self.shape[1]
+            return f"sets of {self.shape[0]} rows with {features} feature{'s' * (features != 1)}"
         channels, height, width = self.event_shape
-        unit = "of continuous numbers" if self.gray is None else f"of {self.gray.scaling.levels} gray levels"
-        return f"images of {height} x {width} pixels with {channels} channel{'s' * (channels > 1)}, {unit}"
+        values = "continuous values" if self.gray is None else f"{self.gray.scaling.levels} gray levels"
+        return f"images of {height} x {width} pixels with {channels} channel{'s' * (channels > 1)} of {values}"
 
     def _shaped(self, array: np.ndarray, source: str) -> np.ndarray:
-        """The array in this format's shape; a channel axis of length 1 is optional, and so is flattening of vectors."""
+        """Return the array in the shape of this format; it may lack a channel axis of length 1, or be flattened."""
         one_channel = self.kind == "images" and self.event_shape[0] == 1 and array.shape[1:] in self._one_channel()
         flattened = self.kind != "images" and array.shape[1:] == self.event_shape
         if array.shape[1:] != self.shape and not one_channel and not flattened:
@@ -157,7 +180,7 @@ class EventFormat:
 def _floating(array: np.ndarray, source: str) -> np.ndarray:
     if array.dtype.kind in "iub":
         raise TypeError(
-            f"{source}: expected floating-point numbers, got {array.dtype}; a density needs continuous values. Save "
+            f"{source}: expected floating-point values, got {array.dtype}; a density needs continuous values. Save "
             "measurements as floats; add uniform noise from [0, 1) to counts; save images with their height and width, "
             "as (N, H, W) or (N, C, H, W), so that they are read as gray levels"
         )

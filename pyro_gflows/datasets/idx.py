@@ -1,4 +1,4 @@
-"""IDX files, in which MNIST was published."""
+"""Reader of IDX files, the format in which MNIST was published."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ _UNSIGNED_BYTES = 8
 
 
 def read_idx(path: str | Path) -> Tensor:
-    """The array of bytes (uint8) of an IDX file, gzipped or not.
+    """Read the array of bytes (uint8) of an IDX file.
 
-    The format: two zero bytes, the type of the numbers, the rank, each size as a big-endian 32-bit integer, and the
-    numbers.
+    The file begins with two zero bytes, the type of the entries, the rank and each size as a big-endian 32-bit integer;
+    the entries follow.
+
+    Args:
+        path: The file; it is gzipped if its name ends in ``.gz``.
 
     Raises:
-        ValueError: the file is not of this form, holds other numbers than bytes, or is cut short.
+        ValueError: If the file is not of this form, holds entries of another type than bytes, or is cut short.
 
-    Source: The MNIST database, http://yann.lecun.com/exdb/mnist.
+    Source:
+        The MNIST database, http://yann.lecun.com/exdb/mnist.
     """
     path = Path(path)
     try:
@@ -37,8 +41,8 @@ def read_idx(path: str | Path) -> Tensor:
         )
     start = 4 + 4 * raw[3]
     if len(raw) < start:
-        raise ValueError(f"{path} is cut short: {len(raw)} bytes, its head alone has {start}")
+        raise ValueError(f"{path} is cut short: it has {len(raw)} bytes, and its header alone needs {start}")
     shape = struct.unpack(f">{raw[3]}I", raw[4:start])
     if len(raw) != start + math.prod(shape):
-        raise ValueError(f"{path}: expected {math.prod(shape)} numbers of shape {shape}, got {len(raw) - start}")
+        raise ValueError(f"{path}: expected {math.prod(shape)} bytes for the shape {shape}, got {len(raw) - start}")
     return torch.frombuffer(bytearray(raw[start:]), dtype=torch.uint8).reshape(shape)

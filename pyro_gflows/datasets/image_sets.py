@@ -1,4 +1,4 @@
-"""Where the images of MNIST and CIFAR-10 are found: in a folder of the user's, or downloaded through scikit-learn."""
+"""The published images of MNIST and CIFAR-10, from a folder of the user's or downloaded through scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pyro_gflows.datasets.idx import read_idx
 
 __all__ = ["FOLDER_VARIABLE", "RawImages", "image_set"]
 
+#: The environment variable that names the folder with the files of MNIST and CIFAR-10.
 FOLDER_VARIABLE = "PYRO_GFLOWS_DATA"
-"""The environment variable that names the folder."""
 
 _SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 _OPENML = {"mnist": ("mnist_784", 60_000), "cifar10": ("CIFAR_10", 50_000)}
@@ -29,7 +29,20 @@ _WANTED = {
 
 @dataclass(frozen=True)
 class RawImages:
-    """A published split: images (uint8, shape ``(n, C, H, W)``) and labels (int64), to train on and to test on."""
+    """A set of images and its labels, with the published split into training and test images.
+
+    Attributes:
+        train: Training images, uint8, shape ``(n, C, H, W)``.
+        train_labels: Their labels, int64, shape ``(n,)``.
+        test: Test images, uint8, shape ``(m, C, H, W)``.
+        test_labels: Their labels, int64, shape ``(m,)``.
+
+    Example:
+        >>> images, labels = torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)
+        >>> raw = RawImages(images[:4], labels[:4], images[4:], labels[4:])
+        >>> len(raw.train), raw.test_labels.tolist()
+        (4, [4, 5])
+    """
 
     train: Tensor
     train_labels: Tensor
@@ -38,17 +51,30 @@ class RawImages:
 
 
 def image_set(name: str, *, folder: str | Path | None = None) -> RawImages:
-    """The images of "mnist" or "cifar10" as they were published.
+    """Return the images of "mnist" or "cifar10" as they were published.
 
-    Looks in ``folder``, else in that of the environment variable ``PYRO_GFLOWS_DATA``, for an ``.npz`` with the arrays
-    ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, for the IDX files (MNIST) or for the Python
-    batches (CIFAR-10), in this order. Where no folder is named, scikit-learn downloads the set from OpenML, once, into
-    its own cache.
+    The folder may hold an ``.npz`` file with the arrays ``train_images``, ``train_labels``, ``test_images`` and
+    ``test_labels``, the IDX files (MNIST), or the Python batches (CIFAR-10); the first of these that is found is read.
+    Where no folder is named, scikit-learn downloads the set from OpenML, once, into its own cache.
+
+    Args:
+        name: "mnist" or "cifar10".
+        folder: The folder with the files; by default the folder that the environment variable ``PYRO_GFLOWS_DATA``
+            names.
 
     Raises:
-        ValueError: another name; a folder that holds none of these; a file that cannot be read.
-        ImportError: nothing to read, and scikit-learn is not installed.
-        RuntimeError: the download failed; the message says which file to put where.
+        ValueError: If the name is another one, if the folder holds none of these files, or if a file cannot be read.
+        ImportError: If no folder is named and scikit-learn is not installed.
+        RuntimeError: If the download failed; the message says which file to put where.
+
+    Example:
+        >>> import tempfile
+        >>> images, labels = np.zeros((6, 28, 28), dtype=np.uint8), np.arange(6)
+        >>> parts = dict(train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder) / "mnist.npz", **parts)
+        ...     image_set("mnist", folder=folder).train.shape
+        torch.Size([6, 1, 28, 28])
     """
     if name not in _SHAPES:
         raise ValueError(f"expected one of {sorted(_SHAPES)}, got {name!r}")
@@ -84,7 +110,7 @@ def _from_npz(path: Path, shape: tuple[int, ...]) -> RawImages:
 
 
 def _channels_first(images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Images without a channel get one; channels that come last come first."""
+    """Return images as (n, C, H, W); they may lack the axis of one channel, or have the channels last."""
     if images.shape[1:] == shape[1:] and shape[0] == 1:
         return images.unsqueeze(1)
     if images.shape[1:] == (*shape[1:], shape[0]):

@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10, as published and turned: named splits of dequantized images."""
+"""MNIST and CIFAR-10, as published or with rotated images: named sets of dequantized images."""
 
 from __future__ import annotations
 
@@ -27,13 +27,18 @@ _VALIDATION_SHARE = 0.1
 @renamed_arguments(turned="rotated")
 @dataclass(frozen=True)
 class ImageSet:
-    """A named set of images.
+    """A set of images with a known symmetry: where its images come from, and how they are transformed.
 
     Args:
-        source: "mnist" or "cifar10", where the images come from.
-        scaling: how bytes become real numbers.
-        symmetry: the group that the set has, or None.
-        rotated: "no"; "any angle", bilinear, about the center; or "group", a random element of ``symmetry``.
+        source: The published set, "mnist" or "cifar10".
+        scaling: The map from bytes to real values.
+        symmetry: The name of the group under which the distribution of the images is invariant, or None.
+        rotated: How each image is rotated: "no" leaves it as it is, "any angle" rotates it about its center with
+            bilinear interpolation, and "group" applies a random element of ``symmetry``.
+
+    Example:
+        >>> IMAGE_SETS["rotated-mnist"].symmetry
+        'C4'
     """
 
     source: str
@@ -42,18 +47,25 @@ class ImageSet:
     rotated: str = "no"
 
     def load(self, *, seed: int = 0, folder: str | Path | None = None) -> Splits:
-        """Dequantized images in the default dtype; the same seed gives the same ones. The split does not depend on it.
+        """Load the images, rotate and dequantize them, and split them into three parts, in the default dtype.
 
-        The published test images are the test part, and a tenth of the published training images, as many of each
-        label, validation. Only "any angle" of the full MNIST deals all images anew, to the sizes of Rotation MNIST.
+        The published test images are the test part. A tenth of the published training images, with the same share of
+        every label, is the validation part. Only the full MNIST with "any angle" has another split, which has the sizes
+        of Rotation MNIST.
+
+        Args:
+            seed: The seed of the rotations and of the noise; the split does not depend on it. The same seed gives the
+                same images.
+            folder: The folder with the files, as for :func:`image_set`.
 
         Raises:
-            ValueError, ImportError, RuntimeError: as :func:`image_set`.
+            ValueError: As :func:`image_set` does.
+            ImportError: As :func:`image_set` does.
+            RuntimeError: As :func:`image_set` does.
         """
         generator = torch.Generator().manual_seed(seed)
         parts = self._split(image_set(self.source, folder=folder))
-        moved = [self.scaling.dequantize(self._turn(part, generator), generator) for part in parts]
-        return Splits(*moved)
+        return Splits(*[self.scaling.dequantize(self._rotate(part, generator), generator) for part in parts])
 
     def _split(self, raw: RawImages) -> list[Tensor]:
         total = len(raw.train) + len(raw.test)
@@ -65,7 +77,7 @@ class ImageSet:
         train, validation = stratified_rows(raw.train_labels, parts=(1 - _VALIDATION_SHARE, _VALIDATION_SHARE))
         return [raw.train[train], raw.train[validation], raw.test]
 
-    def _turn(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _rotate(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if self.rotated == "any angle":
             angles = 2 * math.pi * torch.rand(len(images), generator=generator)
             return rotate_images(images.float(), angles).round()
@@ -76,9 +88,14 @@ class ImageSet:
 
 
 def rotate_images(images: Tensor, angles: Tensor) -> Tensor:
-    """Turn each image (n, C, H, W) counter-clockwise by its angle (n,) in radians, about the center.
+    """Rotate each image counter-clockwise about its center by an angle of its own.
 
-    Bilinear interpolation; what comes from outside is 0. Multiples of 90 degrees are exact to rounding.
+    Values between pixels are interpolated bilinearly, and values from outside of the image are 0. Rotations by
+    multiples of 90 degrees are exact to rounding.
+
+    Args:
+        images: Shape (n, C, H, W).
+        angles: One angle an image in radians, shape (n,).
 
     Example:
         >>> corner = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
@@ -86,18 +103,19 @@ def rotate_images(images: Tensor, angles: Tensor) -> Tensor:
         [[[[0.0, 0.0], [1.0, 0.0]]]]
     """
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    # where each pixel comes from, in coordinates x to the right and y down
+    # the matrices map each pixel to the place that its value comes from, with x to the right and y down
     matrices = torch.stack([torch.stack([cos, -sin, zero], -1), torch.stack([sin, cos, zero], -1)], 1).to(images)
-    turned = []
+    rotated = []
     for part, matrix in zip(images.split(1024), matrices.split(1024), strict=True):
         grid = functional.affine_grid(matrix, list(part.shape), align_corners=False)
-        turned.append(functional.grid_sample(part, grid, padding_mode="zeros", align_corners=False))
-    return torch.cat(turned)
+        rotated.append(functional.grid_sample(part, grid, padding_mode="zeros", align_corners=False))
+    return torch.cat(rotated)
 
 
 _MNIST = GrayLevels(levels=256, center=0.13, gain=3.2)
 _CIFAR = GrayLevels(levels=256, center=0.47, gain=4.0)
 
+#: The sets of images that :func:`load_data` loads, by name.
 IMAGE_SETS: dict[str, ImageSet] = {
     "mnist": ImageSet("mnist", _MNIST),
     "rotated-mnist": ImageSet("mnist", _MNIST, symmetry="C4", rotated="any angle"),

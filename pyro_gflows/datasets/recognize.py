@@ -1,4 +1,4 @@
-"""Tells what the array of a file holds, from its shape, its numbers, and the group that is to act on its events."""
+"""The kind of events in the array of a file, recognized by its shape, its values and the group that acts on them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pyro_gflows.groups.symmetric import SymmetricGroup
 __all__ = ["FileOptions", "event_format", "repeats"]
 
 _MOST_LEVELS = 65_536
-_LOOKED_AT = 1_000_000  # numbers from which the distance of the levels is found
-_FEWEST_NUMBERS = 50  # two or three continuous numbers lie on some grid by chance, so many do not
-_LARGEST_GAP = 8  # levels that may be unused between the two closest ones that are used
+_MOST_VALUES = 1_000_000  # so many values are drawn to find the distance of the levels
+_FEWEST_VALUES = 50  # two or three continuous values lie on some grid by chance, so many do not
+_LARGEST_GAP = 8  # the two closest levels in use may be so many levels apart
 
-# the ranks of one event, and how its array is written
+# the ranks of one event, and the shapes of its array
 _LAYOUTS: dict[EventKind, tuple[tuple[int, ...], str]] = {
     "vectors": ((1, 2), "(N, d) or (N, n, d)"),
     "sets": ((2,), "(N, n, d)"),
@@ -30,14 +30,27 @@ _LAYOUTS: dict[EventKind, tuple[tuple[int, ...], str]] = {
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What is said about a file beside its name.
+    """What is known about a file of events in addition to its name.
+
+    An array of the shape (N, n, d) may hold several kinds of events; the group decides among them. Under "Sn" its
+    events are sets of n rows. Under a group of rotations and reflections of d-dimensional space, they are n vectors on
+    which the group acts together. Otherwise they are images.
 
     Args:
-        group: the group that is to act on its events: an array (N, n, d) holds sets of n rows under "Sn", n vectors
-            that turn together where d is the size of the vectors that the group turns, and else images.
-        kind: "vectors", "sets" or "images", in place of what the array and the group suggest.
-        levels: the number of gray levels of images, in place of what the numbers suggest.
-        key: which array of an ``.npz`` file.
+        group: The name of the group that is to act on the events.
+        kind: "vectors", "sets" or "images"; by default the array and the group decide.
+        levels: The number of gray levels of images; by default the values decide.
+        key: The name of the array in an ``.npz`` file; needed when the file holds more than one.
+
+    Raises:
+        ValueError: If ``kind`` is none of these, or if ``levels`` is not between 2 and 65,536.
+
+    Example:
+        >>> array = np.random.default_rng(0).normal(size=(9, 4, 2))
+        >>> for group in ("S4", "C6"):
+        ...     print(event_format(array, FileOptions(group), source="x").describe())
+        sets of 4 rows with 2 features
+        vectors of 8 coordinates (each 4 x 2)
     """
 
     group: str = "C1"
@@ -53,20 +66,20 @@ class FileOptions:
 
 
 def event_format(array: np.ndarray, options: FileOptions, *, source: str) -> EventFormat:
-    """The format of the events of an array.
+    """Recognize the format of the events in an array.
 
-    Images whose numbers are whole, or lie on an evenly spaced grid such as k/255, are images of gray levels. Their
-    levels are centered and scaled by the mean and the standard deviation of all pixels. A channel axis may come first
-    or last: where H and W are to be equal under one reading alone, that one is taken, else the last axis if it alone
-    has at most 4 entries.
+    Images whose values are whole, or lie on an evenly spaced grid such as k/255, are images of gray levels. Their
+    levels are centered and scaled by the mean and the standard deviation of all pixels. The channel axis may come first
+    or last: if the height equals the width in only one of these readings, then this reading is taken; otherwise the
+    channels are last if the last axis has at most 4 entries and the first axis has more.
 
     Args:
-        array: events, one a row.
-        options: what is known about them.
-        source: what the error messages call the array.
+        array: Events, one a row.
+        options: What is known about the events.
+        source: How the error messages call the array.
 
     Raises:
-        ValueError: an array that is none of these, or not what ``options`` say.
+        ValueError: If the array holds events of no known kind, or not the events that ``options`` describe.
 
     Example:
         >>> form = event_format(np.zeros((9, 8, 8, 3), dtype=np.uint8), FileOptions("C4"), source="x")
@@ -78,7 +91,7 @@ def event_format(array: np.ndarray, options: FileOptions, *, source: str) -> Eve
     if array.ndim == 1:
         raise ValueError(
             f"{source}: expected an array with one event a row, got shape {array.shape}; save it as (N, 1) if it holds "
-            "N events of one number, and as (N, d) if d numbers belong together"
+            "N events of one coordinate, and as (N, d) if an event has d coordinates"
         )
     if array.ndim > 4:
         raise ValueError(
@@ -118,7 +131,7 @@ def _check_kind(kind: EventKind, shape: tuple[int, ...], group: str, source: str
         swap = "; the rows are the first axis of an event: exchange its axes" if shape[1] == parsed.n else ""
         raise ValueError(
             f"{source}: {group} permutes {parsed.n} rows, got events of {shape[0]} rows of {shape[1]}"
-            + (swap or "; choose the group that permutes the rows there are, of at most 6")
+            + (swap or "; choose the symmetric group of as many rows, which are at most 6")
         )
 
 
@@ -133,20 +146,20 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
 
 
 def _gray_scale(array: np.ndarray, given: int | None, source: str) -> GrayScale | None:
-    """How the levels are written, or None for continuous numbers."""
+    """Return how the levels are written, or None for continuous values."""
     if not np.isfinite(array).all():
-        return None  # refused with the row, as continuous numbers are
+        return None  # EventFormat.to_events refuses them and names the row, as it does for continuous values
     found = _grid(array)
     if found is None:
         if given is not None:
             raise ValueError(
-                f"{source}: expected numbers on an evenly spaced grid of {given} gray levels, got others; leave the "
-                "number of levels out for images of continuous numbers"
+                f"{source}: expected values on an evenly spaced grid of {given} gray levels, got others; leave the "
+                "number of levels out for images of continuous values"
             )
         return None
     lowest, step, count = found
     if given is not None and given < count:
-        raise ValueError(f"{source}: expected at most {given} gray levels, got numbers of at least {count}")
+        raise ValueError(f"{source}: expected at most {given} gray levels, got values of at least {count} levels")
     levels = given or _usual(count)
     mean = ((float(array.mean(dtype=np.float64)) - lowest) / step + 0.5) / levels
     variance = float(array.var(dtype=np.float64)) / (step * levels) ** 2 + 1 / (12 * levels**2)  # noise inside a level
@@ -155,30 +168,30 @@ def _gray_scale(array: np.ndarray, given: int | None, source: str) -> GrayScale 
 
 
 def repeats(array: np.ndarray) -> bool:
-    """Whether the numbers of an array are so often the same that they are hardly continuous, as counts are."""
+    """Return whether values of an array repeat so often that they seem to be counts rather than continuous values."""
     flat = array.reshape(-1)
-    some = flat[np.random.default_rng(0).integers(len(flat), size=_LOOKED_AT)] if len(flat) > _LOOKED_AT else flat
+    some = flat[np.random.default_rng(0).integers(len(flat), size=_MOST_VALUES)] if len(flat) > _MOST_VALUES else flat
     share = len(np.unique(some)) / len(some)
     whole = bool((some == np.rint(some)).all())
     return share < 0.5 if whole else share < 0.1 and len(some) >= 1000
 
 
 def _usual(count: int) -> int:
-    """A power of 2 that holds them, 256 at least, unless they are so few that they are all there are."""
+    """Return the number of gray levels for a count in use: the count itself up to 32, else a power of 2 from 256 on."""
     return max(2, count) if count <= 32 else max(256, 2 ** (count - 1).bit_length())
 
 
 def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
-    """The lowest number of an evenly spaced grid on which all numbers lie, its step, and how many there are."""
+    """Return the lowest point, the step and the number of points of an evenly spaced grid that holds all values."""
     if array.dtype.kind in "iub":
         first = min(0, int(array.min()))
         count = int(array.max()) - first + 1
         return (float(first), 1.0, count) if count <= _MOST_LEVELS else None
     flat = array.reshape(-1).astype(np.float64)
     least = float(flat.min())
-    if len(flat) < _FEWEST_NUMBERS:
+    if len(flat) < _FEWEST_VALUES:
         return None
-    # rounding of the file's own dtype
+    # the size of rounding errors in the dtype of the file
     rounding = float(np.finfo(array.dtype).eps) * float(np.abs(flat).max())
     for lowest in (0.0, least) if least > 0 else (least,):
         found = _grid_from(flat, lowest, rounding)
@@ -188,15 +201,15 @@ def _grid(array: np.ndarray) -> tuple[float, float, int] | None:
 
 
 def _grid_from(flat: np.ndarray, lowest: float, rounding: float) -> tuple[float, int] | None:
-    """The step of a grid that begins at a given number, and how many numbers it has."""
+    """Return the step and the number of points of a grid that begins at a lowest point and holds all values."""
     reach = float(flat.max()) - lowest
-    some = np.random.default_rng(0).integers(len(flat), size=min(len(flat), _LOOKED_AT))
+    some = np.random.default_rng(0).integers(len(flat), size=min(len(flat), _MOST_VALUES))
     distances = np.diff(np.unique(np.append(flat[some], lowest)))
-    distances = distances[distances > 1e-6 * reach]  # numbers closer than that are the same one, rounded
+    distances = distances[distances > 1e-6 * reach]  # values that are closer differ by rounding alone
     if not len(distances):
         return None
     closest = float(distances.min())
-    # the coarsest grid first; then whole numbers, k/255 and 255 steps from end to end; then grids with unused levels
+    # the coarsest grid first; then integers, k/255 and 255 steps from end to end; then grids with unused levels
     for roughly in (closest, 1.0, 1 / 255, reach / 255, *(closest / part for part in range(2, _LARGEST_GAP + 1))):
         count = round(reach / roughly) + 1
         if not 2 <= count <= _MOST_LEVELS:

@@ -1,4 +1,4 @@
-"""Stored events that are read a few rows at a time, so that data larger than memory can be fitted."""
+"""Stored events that are read a few rows at a time, so that data larger than the memory can be fitted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _BLOCK = 2**18  # entries that are read at a time
 
 
 class Rows(Protocol):
-    """Events by row number; ``blocks`` reads all of them in order."""
+    """Stored events that are read by their row numbers."""
 
     def __len__(self) -> int: ...
 
-    def take(self, rows: Tensor) -> Tensor: ...
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the events of the given row numbers."""
 
-    def blocks(self, size: int | None = None) -> Iterator[Tensor]: ...
+    def blocks(self, size: int | None = None) -> Iterator[Tensor]:
+        """Read all events in order, ``size`` rows at a time."""
 
 
 class TensorRows:
@@ -43,7 +45,7 @@ class TensorRows:
 
 
 class ArrayRows:
-    """The rows of an array, which may be memory-mapped: only the rows that are asked for are copied."""
+    """The rows of an array, which may be memory-mapped: only the requested rows are copied."""
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data
@@ -61,7 +63,7 @@ class ArrayRows:
 
 
 class DatasetRows:
-    """The items of a torch ``Dataset``; of an item that is a tuple, such as (image, label), the first entry."""
+    """The items of a torch ``Dataset``; an item that is a tuple, such as (image, label), begins with the event."""
 
     def __init__(self, data: Dataset[Any]) -> None:
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
@@ -75,9 +77,9 @@ class DatasetRows:
         return len(self.data)
 
     def take(self, rows: Tensor) -> Tensor:
-        numbers = rows.tolist()
+        indices = rows.tolist()
         many = getattr(self.data, "__getitems__", None)
-        items = many(numbers) if callable(many) else [self.data[number] for number in numbers]
+        items = many(indices) if callable(many) else [self.data[index] for index in indices]
         return event_part(default_collate(items))
 
     def blocks(self, size: int | None = None) -> Iterator[Tensor]:
@@ -87,14 +89,17 @@ class DatasetRows:
 
 
 def as_rows(x: Any, *, source: str = "data") -> Rows:
-    """Rows of a tensor, an array or a ``Dataset``; of a ``DataLoader``, all batches of one pass, held in memory.
+    """Return the rows of a tensor, an array or a ``Dataset``, or all batches of one pass over a ``DataLoader``.
+
+    The batches of a ``DataLoader`` are kept in memory.
 
     Args:
         x: The events.
-        source: What the error messages call them.
+        source: How the error messages call the events.
 
     Raises:
-        TypeError: Something else, or an array of other values than real numbers.
+        TypeError: If x is something else, or an array of other values than real ones.
+        ValueError: If a ``DataLoader`` gives no batch.
 
     Example:
         >>> len(as_rows(np.zeros((5, 2))))
@@ -104,11 +109,11 @@ def as_rows(x: Any, *, source: str = "data") -> Rows:
         return TensorRows(x)
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "fiub":
-            raise TypeError(f"{source}: expected real floating-point numbers, got {x.dtype}; use .astype")
+            raise TypeError(f"{source}: expected real floating-point values, got {x.dtype}; convert them with .astype")
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{source}: expected an array without a mask; remove the masked rows, then use .data")
         return ArrayRows(x)
-    if isinstance(x, TensorDataset) and type(x).__getitem__ is TensorDataset.__getitem__:  # one that changes nothing
+    if isinstance(x, TensorDataset) and type(x).__getitem__ is TensorDataset.__getitem__:  # a subclass may change items
         return TensorRows(x.tensors[0])
     if isinstance(x, DataLoader):
         batches = [event_part(batch) for batch in x]
@@ -121,10 +126,13 @@ def as_rows(x: Any, *, source: str = "data") -> Rows:
 
 
 def event_part(batch: Any) -> Tensor:
-    """The events of what a ``Dataset`` or ``DataLoader`` gives: a tensor or array, or the first entry of a tuple.
+    """Return the events of a batch: a tensor or an array, or the first entry of a tuple of these.
+
+    Args:
+        batch: A batch of a ``Dataset`` or a ``DataLoader``.
 
     Raises:
-        TypeError: Neither of these.
+        TypeError: If the batch is neither a tensor or an array nor a tuple that begins with one.
     """
     if isinstance(batch, (tuple, list)) and batch:
         batch = batch[0]
@@ -133,18 +141,18 @@ def event_part(batch: Any) -> Tensor:
     if not isinstance(batch, Tensor):
         raise TypeError(
             f"expected events as a tensor, or as the first entry of a tuple, got {_kind(batch)}; "
-            "give a Dataset whose items are such, or a DataLoader with a collate_fn that picks them"
+            "give a Dataset with items of this form, or a DataLoader whose collate_fn picks the events"
         )
     return batch
 
 
 def random_order(count: int, generator: torch.Generator) -> Tensor:
-    """The row numbers 0 .. count - 1 in random order, in as few bytes as hold them: of very many rows that matters."""
+    """Return the row numbers 0 .. count - 1 in random order, in 32 bits where they suffice, to save memory."""
     return torch.randperm(count, generator=generator, dtype=torch.int32 if count < 2**31 else torch.int64)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
-    """The array as a tensor in the nearest dtype that torch has; shares memory where that is safe."""
+    """Return an array as a tensor in the nearest dtype that torch has, with shared memory where that is safe."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Gray levels to real numbers and back, and what that does to bits per dimension."""
+"""The map from gray levels to real values and back, and the bits per dimension that follow from it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ __all__ = ["GrayLevels"]
 @registered
 @dataclass(frozen=True)
 class GrayLevels:
-    r"""Uniform dequantization of integer levels, centered and scaled.
+    r"""Uniform dequantization of gray levels: integers become continuous values, which are centered and scaled.
 
-    Level k of n becomes :math:`y = a\,((k + u)/n - c)` with u uniform on [0, 1). With p the density of y over d pixels,
-    Jensen's inequality bounds the discrete likelihood from below:
+    A flow is a density of continuous values; a fit to the integers themselves has no bound on the likelihood. Uniform
+    noise turns level k of n into
+
+    .. math:: y = a\,\bigl((k + u)/n - c\bigr), \qquad u \text{ uniform on } [0, 1).
+
+    With p the density of y over d pixels, Jensen's inequality bounds the probability of the levels from below,
     :math:`\log P(k) \ge E_u \log p(y) + d \log a - d \log n`, so that
 
     .. math:: \text{bits/dim} = \bigl(-E \log p(y)/d - \log a + \log n\bigr) / \log 2
 
-    is an upper bound on the discrete code length per pixel. A uniform density over the cube gives exactly log2(n).
+    is an upper bound on the code length per pixel. A uniform density over the cube gives exactly log2(n).
 
     Args:
-        levels: Number of gray levels n.
-        center: Position c in [0, 1] that is moved to the origin.
-        gain: Factor a, about one over the standard deviation of (k + u)/n.
+        levels: The number of gray levels n.
+        center: The position c in [0, 1] that becomes the origin.
+        gain: The factor a, about one over the standard deviation of (k + u)/n.
 
     Example:
         >>> scaling = GrayLevels(17, center=0.5, gain=2.0)
@@ -46,11 +50,11 @@ class GrayLevels:
 
     @property
     def step(self) -> float:
-        """The length a / n of a level's cell."""
+        """The length a / n of the interval of values of one level."""
         return self.gain / self.levels
 
     def interval(self) -> tuple[float, float]:
-        """Where scaled images lie, for :class:`~pyro_gflows.GSigmoid`.
+        """Return the interval in which the values of scaled images lie, for :class:`~pyro_gflows.GSigmoid`.
 
         Example:
             >>> GrayLevels(256, center=0.5, gain=2.0).interval()
@@ -59,28 +63,44 @@ class GrayLevels:
         return -self.gain * self.center, self.gain * (1 - self.center)
 
     def to_real(self, position: Tensor) -> Tensor:
-        """The scaled number at a position between 0 and n: level k begins at k, and its middle is at k + 1/2."""
+        """Return the scaled value at a position between 0 and n; level k begins at k, and its middle is at k + 1/2."""
         return self.gain * (position / self.levels - self.center)
 
     def dequantize(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Turn levels 0 .. n-1 (any dtype) into real numbers in the default dtype, with fresh noise."""
+        """Return real values, with fresh noise and in the default dtype, for the levels 0 .. n-1 (of any dtype).
+
+        Args:
+            image: Levels of any shape.
+            generator: The generator of the noise.
+
+        Example:
+            >>> image = torch.tensor([0, 128, 255])
+            >>> scaling = GrayLevels(256)
+            >>> scaling.quantize(scaling.dequantize(image)).tolist()
+            [0, 128, 255]
+        """
         noise = torch.rand(image.shape, generator=generator, device=image.device)
         # In float32 (n - 1 + u) can round up to n, which would read as a level that does not exist.
         unit = ((image + noise) / self.levels).clamp(max=1 - torch.finfo(noise.dtype).eps)
         return self.gain * (unit - self.center)
 
     def quantize(self, y: Tensor) -> Tensor:
-        """The level (int64) of each real pixel; values outside the range get the nearest level."""
+        """Return the level (int64) of each real value; a value outside the range gets the nearest level."""
         return (self.to_unit(y) * self.levels).floor().long().clamp(0, self.levels - 1)
 
     def to_unit(self, y: Tensor) -> Tensor:
-        """Undo the centering and scaling: data lie in [0, 1], for pictures."""
+        """Undo the centering and the scaling, so that the values of data lie in [0, 1], as pictures need them."""
         return y / self.gain + self.center
 
     def redequantize(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the noise again (the same images, another u): an augmentation against learning the noise."""
+        """Draw the noise of dequantized images again, an augmentation that keeps a flow from learning the noise."""
         return self.dequantize(self.quantize(y), generator).to(y.dtype)
 
     def bits_per_dim(self, nll: float, *, pixels: int) -> float:
-        """Bits per pixel of a mean negative log-density ``nll`` in nats of the scaled images."""
+        """Return the bits per pixel that belong to a mean negative log-density of the scaled images.
+
+        Args:
+            nll: The mean negative log-density in nats.
+            pixels: The number of pixels of an image, times its channels.
+        """
         return (nll / pixels - math.log(self.gain) + math.log(self.levels)) / math.log(2)

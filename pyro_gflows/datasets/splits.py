@@ -1,4 +1,4 @@
-"""Train, validation and test parts of a data set: chosen once, disjoint, and the same on every machine."""
+"""Training, validation and test parts of a data set: disjoint, and the same on every machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ __all__ = ["Splits", "random_splits", "stratified_rows"]
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint parts of a data set, each of shape (rows,) + event_shape."""
+    """Three disjoint parts of a data set, each of shape (rows,) + event_shape.
+
+    Attributes:
+        train: Events to train on.
+        validation: Events for early stopping.
+        test: Events for the reported figures.
+
+    Example:
+        >>> parts = random_splits(torch.randn(50, 2))
+        >>> len(parts.train), len(parts.validation), len(parts.test)
+        (40, 5, 5)
+    """
 
     train: Tensor
     validation: Tensor
@@ -21,18 +32,19 @@ class Splits:
 
 
 def stratified_rows(labels: Tensor, *, parts: Sequence[float], seed: int = 0) -> list[Tensor]:
-    """Deal row numbers into disjoint parts so that every label keeps its share.
+    """Distribute row numbers at random over disjoint parts, each of which has the same share of every label.
 
     Args:
         labels: One integer label a row, shape (n,).
-        parts: Positive fractions that sum to one; at least one row of every label is needed in each part.
-        seed: Seed of the shuffle.
+        parts: The fraction of the rows in each part; positive, with the sum one. A label with few rows may be missing
+            in a small part.
+        seed: The seed of the shuffle.
 
     Returns:
-        One sorted tensor of row numbers a part; together they are every row exactly once.
+        A sorted tensor of row numbers for each part; every row is in exactly one part.
 
     Raises:
-        ValueError: The fractions are not positive or do not sum to one.
+        ValueError: If a fraction is not positive, or if the fractions do not sum to one.
 
     Example:
         >>> [len(rows) for rows in stratified_rows(torch.zeros(10), parts=(0.7, 0.1, 0.2))]
@@ -52,10 +64,18 @@ def stratified_rows(labels: Tensor, *, parts: Sequence[float], seed: int = 0) ->
 
 
 def random_splits(x: Tensor, *, seed: int = 0) -> Splits:
-    """Split rows at random: 80 % train, 10 % validation, 10 % test.
+    """Split rows at random: 80 % to train, 10 % for validation, 10 % to test.
+
+    Args:
+        x: Events, shape (rows,) + event_shape.
+        seed: The seed of the shuffle.
 
     Raises:
-        ValueError: There are fewer than 10 rows, so that a part would be empty.
+        ValueError: If there are fewer than 10 rows, so that a part would be empty.
+
+    Example:
+        >>> random_splits(torch.arange(10.0).unsqueeze(-1)).train.shape
+        torch.Size([8, 1])
     """
     if len(x) < 10:
         raise ValueError(f"expected at least 10 rows to split into train, validation and test, got {len(x)}")

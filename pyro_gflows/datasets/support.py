@@ -1,4 +1,4 @@
-"""Events that do not fill the space, on which a density of R^n has no bound: what can be seen of it in the data."""
+"""Warnings about events that do not fill the space, to which a density of R^n fits without a bound."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from pyro_gflows.actions import Action
 from pyro_gflows.datasets.rows import Rows
 
-__all__ = ["full_turns", "off_support", "spread_rows", "warn_off_support"]
+__all__ = ["full_circles", "off_support", "spread_rows", "warn_off_support"]
 
 _ROWS = 2000
-_LARGEST = 512  # entries of an event, beyond which ranks are not computed
-_FEWEST = 16  # different events that say anything
-_RELATIVE = 1e-6  # what is this small beside its scale counts as constant
+_LARGEST = 512  # ranks of larger events are not computed
+_FEWEST = 16  # fewer different events tell nothing
+_RELATIVE = 1e-6  # a spread that is smaller than this multiple of the scale counts as none
 _EDGE = 0.01  # this share of a range at either end ...
 _AT_EDGE = (8, 0.008)  # ... holds at least so many events, and this share of them (of a uniform angle 0.02)
 
-_TURNS = (
+_CIRCLES = (
     (-math.pi, 2 * math.pi, "-pi to pi"),
     (0.0, 2 * math.pi, "0 to 2 pi"),
     (-180.0, 360.0, "-180 to 180"),
@@ -30,40 +30,50 @@ _TURNS = (
 
 
 def warn_off_support(x: Tensor, action: Action) -> None:
-    """Warn with what :func:`off_support` and :func:`full_turns` say, if anything."""
+    """Warn if a sample of events does not fill the space, or has entries that look like angles.
+
+    Args:
+        x: A sample of events, shape (rows,) + event_shape.
+        action: How the group acts on one event.
+
+    Warns:
+        UserWarning: If :func:`off_support` or :func:`full_circles` finds something.
+    """
     found = off_support(x, action)
     if found:
         warnings.warn(
             f"the data do not fill the space on which the flow has its density: {'; '.join(found)}. The likelihood of "
-            "such data has no bound: the NLL falls for ever and means nothing. Describe the events by as many "
-            "coordinates as they have degrees of freedom, or add noise of a known size",
+            "these data has no bound, so that the NLL falls without end and means nothing. Describe the events by as "
+            "many coordinates as they have degrees of freedom, or add noise of a known size",
             stacklevel=6,
         )
-    turns = full_turns(x, action)
-    if turns:
+    circles = full_circles(x, action)
+    if circles:
         warnings.warn(
-            f"the data look like angles: {turns}. The flow is a density on a line, which does not know that the two "
-            "ends are one point: cut the circle where there are few data, or give (cos, sin) of the angles, each with "
-            "a radius that varies",
+            f"the data seem to be angles: {circles}. The flow is a density on a line, whose two ends are not the same "
+            "point: cut the circle where there are few data, or describe each angle by (r cos, r sin) with a radius r "
+            "that varies",
             stacklevel=6,
         )
 
 
 def spread_rows(rows: Rows, action: Action) -> Tensor:
-    """Up to some thousand rows, evenly spaced."""
+    """Return up to a few thousand rows, evenly spaced."""
     count = min(len(rows), max(_ROWS, 4 * min(action.numel, _LARGEST)))
     return rows.take(torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long())
 
 
 def off_support(x: Tensor, action: Action) -> list[str]:
-    """What is constant in a sample of events although a density on all of R^n would let it vary, in words.
+    """Describe in words the relations that hold for all events of a sample, so that they do not fill R^n.
 
-    Looks for constant entries, linear relations (a subspace), constant norms of whole events and of their parts, and
-    other relations between entries and their squares (spheres about other points, ellipsoids).
+    The relations are constant entries, linear relations (a subspace), constant norms of whole events and of their
+    parts, and other relations between entries and their squares (spheres about other points, ellipsoids). The list is
+    empty where none is found.
 
     Args:
-        x: shape (rows,) + event_shape.
-        action: Whose fields are looked at beside contiguous and interleaved parts.
+        x: A sample of events, shape (rows,) + event_shape.
+        action: How the group acts on one event; its fields are parts whose norms are tested, as are consecutive and
+            interleaved entries.
 
     Example:
         >>> from pyro_gflows.actions import VectorAction
@@ -79,7 +89,7 @@ def off_support(x: Tensor, action: Action) -> list[str]:
     rows, size = flat.shape
     if len(x) >= _FEWEST and rows == 1:
         return ["all events are the same one"]
-    if rows < _FEWEST or step > 1e-3:  # half precision has too few digits to tell
+    if rows < _FEWEST or step > 1e-3:  # half precision has too few digits
         return []
     mean = flat.mean(0)
     spread = flat.std(0)
@@ -108,7 +118,7 @@ def off_support(x: Tensor, action: Action) -> list[str]:
     elif rank == count and count <= _LARGEST // 4 and rows >= 2 * count + 3:
         squares = z.square()
         both = torch.cat([z, (squares - squares.mean(0)) / squares.std(0).clamp_min(_RELATIVE)], 1)
-        # twice the digits are lost where a square is compared with its entry
+        # a comparison of a square with its entry loses twice as many digits
         if _rank(both, 4 * tolerance) < 2 * count:
             found.append(
                 "a combination of entries and their squares is constant (a sphere about another point, an ellipsoid, "
@@ -118,17 +128,17 @@ def off_support(x: Tensor, action: Action) -> list[str]:
 
 
 def _tolerance(step: float, reach: Tensor, scale: Tensor) -> Tensor:
-    """How far rounding alone may move an entry, beside its scale; never more than a thousandth."""
+    """Return the error of entries by rounding alone, relative to their scale and at most a thousandth."""
     return (8 * step * reach / scale.clamp_min(torch.finfo(scale.dtype).tiny)).clamp(_RELATIVE, 1e-3)
 
 
 def _rank(z: Tensor, tolerance: float) -> int:
-    """The rank of standardized columns."""
+    """Return the rank of standardized columns."""
     return int((torch.linalg.svdvals(z) / math.sqrt(len(z)) > tolerance).sum())
 
 
 def _sums(flat: Tensor) -> bool:
-    """Whether the sum of all entries, or of each of several interleaved or consecutive groups, is constant."""
+    """Return whether the sum of all entries, or of each of several interleaved or consecutive parts, is constant."""
     for width in (width for width in range(2, flat.shape[1] + 1) if flat.shape[1] % width == 0):
         for parts in (flat.unflatten(1, (-1, width)), flat.unflatten(1, (width, -1)).transpose(1, 2)):
             if bool((parts.sum(-1).std(0) <= 1e-5 * parts.norm(dim=-1).mean(0)).all()):
@@ -137,11 +147,11 @@ def _sums(flat: Tensor) -> bool:
 
 
 def _norms(flat: Tensor, action: Action, step: float) -> Iterator[str]:
-    """Which norms are constant, the most telling description first."""
+    """Describe the norms that are constant, with the most informative description first."""
     tolerance = max(_RELATIVE, 8 * step)
 
     def values(parts: Tensor) -> Tensor:
-        """The norm of each part, where it is constant; NaN where not."""
+        """Return the norm of each part where it is constant, and NaN elsewhere."""
         norm = parts.norm(dim=-1)
         mean = norm.mean(0)
         is_constant = (norm.std(0) <= tolerance * mean) & (mean > 0)
@@ -168,44 +178,51 @@ def _norms(flat: Tensor, action: Action, step: float) -> Iterator[str]:
 
 
 def _field_parts(flat: Tensor, action: Action) -> list[Tensor]:
-    """The fields of events: entries of vectors, channels of images."""
+    """Return the fields of events: entries of vectors, channels of images."""
     pixels = action.numel // sum(action.field_sizes)
     return list(flat.split([size * pixels for size in action.field_sizes], dim=1))
 
 
-def full_turns(x: Tensor, action: Action) -> str | None:
-    """Entries of vectors that are spread over one turn and are as frequent at its two ends, in words.
+def full_circles(x: Tensor, action: Action) -> str | None:
+    """Describe in words the entries of vectors that are spread over a full circle, as angles are; None if none are.
+
+    An entry is taken for an angle if all its values lie within 360 degrees, from 0 or from -180, or the same in
+    radians, and about as many values lie near either end as in between.
+
+    Args:
+        x: A sample of events, shape (rows,) + event_shape.
+        action: How the group acts on one event; only vectors are tested.
 
     Example:
         >>> from pyro_gflows.actions import VectorAction
         >>> x = torch.rand(1000, 1, generator=torch.Generator().manual_seed(0))
-        >>> full_turns(2 * math.pi * x, VectorAction.trivial("C1"))
+        >>> full_circles(2 * math.pi * x, VectorAction.trivial("C1"))
         'entry 0 is spread over 0 to 2 pi up to both ends'
-        >>> full_turns(5 * x, VectorAction.trivial("C1")) is None
+        >>> full_circles(5 * x, VectorAction.trivial("C1")) is None
         True
     """
     if len(action.event_shape) != 1:
         return None
     flat = x.detach().double().cpu()
-    for low, turn, unit in _TURNS:
-        share = (flat - low) / turn
+    for low, length, ends_in_words in _CIRCLES:
+        share = (flat - low) / length
         inside = ((share >= -1e-6) & (share <= 1 + 1e-6)).all(0)
         ends = torch.stack([(share < _EDGE).sum(0), (share > 1 - _EDGE).sum(0)])
         near = (share < 3 * _EDGE).sum(0) + (share > 1 - 3 * _EDGE).sum(0)
-        # a bell that happens to end there falls off before, and with so many events would have some beyond
+        # a bell-shaped density falls off before the ends, and so many events would have some beyond them
         enough = max(_AT_EDGE[0], _AT_EDGE[1] * len(flat))
         level = (ends.sum(0) >= enough) & (ends.sum(0) > 0.22 * near) & (ends.amin(0) >= enough / 4)
         if (inside & level).any():
-            return f"{_entries(inside & level)} spread over {unit} up to both ends"
+            return f"{_entries(inside & level)} spread over {ends_in_words} up to both ends"
     return None
 
 
 def _entries(which: Tensor) -> str:
-    numbers = which.nonzero().flatten().tolist()
-    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
-    return f"{'entry' if len(numbers) == 1 else 'entries'} {shown} {'is' if len(numbers) == 1 else 'are'}"
+    indices = which.nonzero().flatten().tolist()
+    shown = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+    return f"{'entry' if len(indices) == 1 else 'entries'} {shown} {'is' if len(indices) == 1 else 'are'}"
 
 
 def _figures(values: Tensor) -> str:
-    numbers = list(dict.fromkeys(f"{value:.4g}" for value in values.tolist()))
-    return ", ".join(numbers[:4]) + (", ..." if len(numbers) > 4 else "")
+    shown = list(dict.fromkeys(f"{value:.4g}" for value in values.tolist()))
+    return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")

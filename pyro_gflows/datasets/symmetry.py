@@ -1,4 +1,4 @@
-"""Whether data have a symmetry, before a flow with that symmetry is fitted to them."""
+"""A test of whether data have a symmetry, before a flow with this symmetry is fitted to them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ from pyro_gflows.numerics import TwoSampleResult, two_sample_test
 __all__ = ["SymmetryReport", "check_symmetry", "warn_of_contradictions"]
 
 _FEWEST_ROWS = 40
-_ALL_UP_TO, _FROM_LARGE_GROUPS = 12, 8  # elements tested: all of a small group, so many of a large one
+_ALL_UP_TO, _FROM_LARGE_GROUPS = 12, 8  # all elements of a group of up to 12 others than the identity, else 8
 _ROWS_IN_FIT = 500
 
 
 @dataclass(frozen=True)
 class SymmetryReport:
-    """What :func:`check_symmetry` found.
+    """The result of :func:`check_symmetry`: a two-sample test for each group element.
 
     Attributes:
-        action: the group and what it acts on, in words.
-        rows: how many rows were used.
-        level: probability that data which have the symmetry are said to contradict any element at all.
-        elements: the elements tested, one a row (indices, or matrices of a continuous group).
-        names: what they are called.
-        results: of the two-sample test of each.
+        action: The group and the events that it acts on, in words.
+        rows: The number of rows that were used.
+        level: The probability that data with the symmetry are reported to contradict it.
+        elements: The tested elements, one a row: indices, or matrices of a continuous group.
+        names: The name of each tested element.
+        results: The result of the two-sample test of each tested element.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) + 1
+        >>> report = check_symmetry(x, VectorAction.plane("C2"))
+        >>> report.is_consistent, report.contradicted_names
+        (False, ('element 1, rotation by 180 degrees',))
     """
 
     action: str
@@ -50,12 +57,12 @@ class SymmetryReport:
 
     @property
     def contradicted_names(self) -> tuple[str, ...]:
-        """What they are called."""
+        """The names of the elements under which the data are not invariant."""
         return tuple(name for name, result in zip(self.names, self.results, strict=True) if result.is_different)
 
     @property
     def is_consistent(self) -> bool:
-        """Whether no element is contradicted. (That is no proof of the symmetry: a small violation needs many rows.)"""
+        """Whether the data contradict no element, which is no proof: a small violation is only found in many rows."""
         return not self.contradicted_names
 
     def __str__(self) -> str:
@@ -69,7 +76,7 @@ class SymmetryReport:
         else:
             lines.append(
                 f"The data contradict {len(self.contradicted_names)} of {len(self.names)} elements: a flow with this "
-                "symmetry cannot fit them. Take a smaller group, or center the data at the point that the group fixes."
+                "symmetry cannot fit them. Take a smaller group, or center the data at a fixed point of the group."
             )
         return "\n".join(lines)
 
@@ -83,25 +90,30 @@ def check_symmetry(
     rows: int = 1000,
     seed: int = 0,
 ) -> SymmetryReport:
-    r"""Test whether data are distributed alike before and after a group acts on them, element by element.
+    r"""Test whether the distribution of data is invariant under a group, one element after the other.
 
-    For each element g, one half of the rows is compared with the other half after g acted on it. If the density is
-    invariant, :math:`p(\rho(g)\,x) = p(x)`, the two halves are samples of one distribution; a test by random swaps, of
-    level ``level / number of elements``, says whether they can be. Takes a second or two.
+    A flow with a symmetry that the data do not have cannot fit them, however long it is trained; this test takes a
+    second or two before the fit. For each element g, one half of the rows is compared with the other half after g has
+    acted on it. If the density is invariant, :math:`p(\rho(g)\,x) = p(x)`, the two halves are samples of one
+    distribution. A permutation test (:func:`~pyro_gflows.numerics.two_sample_test`) of level
+    ``level / number of elements`` decides whether this may be so.
 
     Args:
         data: Independent events, shape (rows,) + event_shape.
-        action: How the group acts on them.
-        elements: Which elements to test, as ``action.elements()`` gives them. By default all but the identity of a
-            group of at most 13 elements; of a larger or continuous one its generators and random elements, 8 together;
-            of an OffGridAction those of its ``exact_subgroup``, since interpolation alone changes images.
-        level: Probability of any contradiction at all where the data have the symmetry.
-        rows: How many rows to use at most, drawn without replacement.
-        seed: Of the rows, the random elements and the swaps; the caller's random state is left as it was.
+        action: How the group acts on one event.
+        elements: The elements to test, as ``action.elements()`` returns them. By default, these are all elements but
+            the identity for a group of at most 13 elements, and 8 elements, generators and random ones, for a larger or
+            continuous group. For an OffGridAction they are elements of its ``exact_subgroup``, since interpolation
+            alone changes images.
+        level: The probability that data with the symmetry are reported to contradict it.
+        rows: The largest number of rows to use; they are drawn without replacement.
+        seed: The seed of the rows, the random elements and the permutations. The caller's random state is left as it
+            was.
 
     Raises:
-        TypeError: Data that are not floating-point, or no action of a group on one event.
-        ValueError: Fewer than 40 rows, data of the wrong shape or not finite, or a level outside (0, 1).
+        TypeError: If the data are not floating-point, or if ``action`` is no Action.
+        ValueError: If there are fewer than 40 rows, if the data have a wrong shape or are not finite, or if the level
+            is outside of (0, 1).
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -140,7 +152,7 @@ def check_symmetry(
 
 
 def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator) -> Tensor | np.ndarray:
-    """Random rows of what has rows, in random order; of a memory-mapped array no others are read."""
+    """Return random rows in random order; of a memory-mapped array no others are read."""
     if not isinstance(data, Tensor | np.ndarray) or data.ndim == 0:
         return data
     index = random_order(len(data), generator)[:rows].long()
@@ -148,7 +160,7 @@ def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator)
 
 
 def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
-    """The elements that are tested by default."""
+    """Return the elements that are tested by default."""
     if action.group.order <= _ALL_UP_TO + 1:
         return action.elements()[1:]
     chosen: list[Tensor] = []
@@ -161,9 +173,10 @@ def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
 
 
 def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
-    """The samples as rows, each field of the event divided by its spread in both together, so that none hides another.
+    """Return the samples as rows, with each field of the event divided by its spread in both samples together.
 
-    What is done to both samples alike, without knowing which row is of which, leaves the level as it is.
+    Without the division, a field with large values would hide the others. It leaves the level of the test as it is,
+    since it treats all rows of both samples alike.
     """
     both = torch.cat(samples)
     dim = both.ndim - action.event_dim
@@ -173,12 +186,15 @@ def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
 
 
 def warn_of_contradictions(action: Action, data: Tensor | np.ndarray, *, seed: int = 0) -> None:
-    """Warn where a few hundred rows contradict the generators of a group; silent where there are too few rows.
+    """Warn if a few hundred rows contradict the generators of a group; fewer than 40 rows are not tested.
 
     Args:
         action: How the group acts on one event.
         data: Finite events, shape (rows,) + event_shape.
-        seed: Of all that is drawn; the caller's random state is left as it was.
+        seed: The seed of the test; the caller's random state is left as it was.
+
+    Warns:
+        UserWarning: If the data contradict a generator.
     """
     action = action.exact_subgroup
     generators = action.generators()

@@ -15,20 +15,23 @@ __all__ = ["InvariantUniformBall"]
 
 @registered
 class InvariantUniformBall(SphericalBase):
-    r"""The uniform distribution on the ball of radius :math:`\sqrt{n + 2}`, whose covariance is the identity, or on an
-    ellipsoid that an action leaves alone.
+    r"""The uniform distribution on a ball, or on an ellipsoid that the group maps to itself.
 
-    :math:`\log p(z) = -\log V_n - \tfrac n2 \log(n + 2)` inside, with V_n the volume of the unit ball, and
-    :math:`-\infty` outside; :math:`z = L^{-1}(x - \mu)`. A base for posteriors with compact support. Its support is
-    said to be all of R^n, so that points outside are scored and not refused.
+    This is a base for posteriors with bounded support. With :math:`z = L^{-1}(x - \mu)`, the density is uniform where
+    :math:`|z| \le \sqrt{n + 2}`, a ball on which the covariance of z is the identity:
+    :math:`\log p(z) = -\log V_n - \tfrac n2 \log(n + 2)` inside, where :math:`V_n` is the volume of the unit ball in
+    :math:`\mathbb{R}^n`, and :math:`-\infty` outside. The ``support`` of the distribution is all of
+    :math:`\mathbb{R}^n`, so that a point outside the ball has a score and raises no error.
 
     Args:
-        action: how the group moves an event.
-        covariance: as for :class:`InvariantNormal`; so are ``mean`` and ``validate_args``.
+        action: How the group acts on an event.
+        covariance: The form of :math:`L L^T`, as for :class:`InvariantNormal`.
+        mean: Whether the mean is learnable, as for :class:`InvariantNormal`.
+        validate_args: Whether arguments are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: an unknown covariance.
+        ValueError: The covariance is unknown, or ``mean=True`` where every invariant mean is 0.
 
     Example:
         >>> from pyro_gflows.actions import VectorAction
@@ -47,7 +50,7 @@ class InvariantUniformBall(SphericalBase):
         return normal * (self._radius * uniform ** (1 / self.action.numel) / normal.norm(dim=-1, keepdim=True))
 
     def standard_log_prob(self, z: Tensor) -> Tensor:
-        # rounding may move a point of the border, where no draw but a rounded one lies, to its outside
+        # rounding may take a draw near the border to the outside
         border = self.action.numel + 2 + 100 * torch.finfo(z.dtype).eps * (self.action.numel + 2)
         square = z.square().sum(-1)
         return torch.full_like(square, -self.standard_entropy()).masked_fill(square > border, -math.inf)

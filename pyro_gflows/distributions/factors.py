@@ -1,8 +1,10 @@
 r"""Factors L of the covariances :math:`\Sigma = L L^T` that commute with an action.
 
-By Schur's lemma such a covariance is, in the isotypic basis, a positive Hermitian m x m matrix over R, C or H for each
-irrep (m its multiplicity), times the identity of the irrep. Every one has exactly one Cholesky factor with a positive
-real diagonal over the same division algebra, so the factors below reach all of them, each once.
+A covariance of an invariant distribution commutes with the group. In the isotypic basis, such a covariance has one
+block for each irreducible representation (irrep): a positive Hermitian m x m matrix with real, complex or quaternionic
+entries, where m is the multiplicity of the irrep, times the identity of the irrep (Schur's lemma). Each of these
+matrices has exactly one Cholesky factor with entries of the same kind and a positive real diagonal. So the factors
+below parametrize every invariant covariance, each exactly once.
 """
 
 from __future__ import annotations
@@ -20,29 +22,61 @@ __all__ = ["FACTORS", "FullFactor", "InvariantMean", "IsotropicFactor", "Isotypi
 
 
 class IsotropicFactor(nn.Module):
-    """L = 1: nothing is computed from the action, so events may be large."""
+    """The factor L = 1, which needs no decomposition of the action, so events may be large.
+
+    Args:
+        action: How the group acts on an event.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> IsotropicFactor(VectorAction.plane("D4"))(torch.ones(2)).tolist()
+        [1.0, 1.0]
+    """
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
 
     def forward(self, z: Tensor) -> Tensor:
-        """L z, shape (..., numel)."""
+        """The product L z.
+
+        Args:
+            z: Vectors, shape ``(..., numel)``.
+        """
         return z
 
     def solve(self, x: Tensor) -> Tensor:
-        """L^{-1} x, shape (..., numel)."""
+        """The solution L^{-1} x.
+
+        Args:
+            x: Vectors, shape ``(..., numel)``.
+        """
         return x
 
     def log_det(self) -> Tensor:
-        """log|det L|."""
+        """The log-det log|det L|."""
         return torch.zeros(())
 
     def match_(self, covariance: Tensor) -> None:
-        """Come as near to a covariance as possible; nothing to set here."""
+        """Set L L^T as near to a covariance as this factor allows; a fixed factor stays as it is.
+
+        Args:
+            covariance: The covariance, shape ``(numel, numel)``.
+        """
 
 
 class IsotypicFactor(nn.Module):
-    r""":math:`L = Q^T \mathrm{diag}(e^{s_i})`: one scale for each isotypic component, Q the isotypic basis."""
+    r"""The factor :math:`L = Q^T \mathrm{diag}(e^{s_i})`, with one learnable scale for each isotypic component.
+
+    The rows of the orthogonal matrix Q are the isotypic basis.
+
+    Args:
+        action: How the group acts on an event.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> IsotypicFactor(VectorAction.rows("S4")).log_scale.shape  # the mean, and the differences
+        torch.Size([2])
+    """
 
     basis: ChangeOfBasis
     component: Tensor
@@ -65,7 +99,11 @@ class IsotypicFactor(nn.Module):
 
     @torch.no_grad()
     def match_(self, covariance: Tensor) -> None:
-        """Take the mean variance of each component."""
+        """Set the scale of each component to the mean variance of a covariance in it.
+
+        Args:
+            covariance: The covariance, shape ``(numel, numel)``.
+        """
         variances = self.basis.coordinates(self.basis.coordinates(covariance).T).diagonal()
         count = torch.bincount(self.component).to(variances)
         total = torch.zeros_like(count).index_add_(0, self.component, variances)
@@ -76,11 +114,21 @@ class IsotypicFactor(nn.Module):
 
 
 class FullFactor(nn.Module):
-    r""":math:`L = Q^T \bigoplus_i T_i` with :math:`T_i = \sum_e W_e \otimes J_e`, the general invariant factor.
+    r"""The factor of every invariant covariance, :math:`L = Q^T \bigoplus_i T_i`.
 
-    The :math:`J_e` span the maps that commute with the i-th irrep (1, 2 or 4 of them, the identity first), and the
-    :math:`W_e` are m x m: strictly lower triangular, but for the positive diagonal of :math:`W_0`. So every
-    :math:`T_i` is a lower triangular real matrix that commutes with the group.
+    Here :math:`T_i = \sum_e W_e \otimes J_e` for the i-th irreducible representation (irrep) with multiplicity m. The
+    matrices :math:`J_e` span the linear maps that commute with the irrep (1, 2 or 4 matrices, the identity first). The
+    learnable m x m matrices :math:`W_e` are strictly lower triangular, except that :math:`W_0` has a positive diagonal.
+    So every :math:`T_i` is a lower triangular real matrix that commutes with the group.
+
+    Args:
+        action: How the group acts on an event.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> factor = FullFactor(VectorAction.plane("D4", copies=2))
+        >>> sum(parameter.numel() for parameter in factor.parameters())  # a 2 x 2 covariance of the copies
+        3
     """
 
     def __init__(self, action: LinearAction) -> None:
@@ -101,7 +149,7 @@ class FullFactor(nn.Module):
         return self.basis.event(torch.cat([part @ triangle.T for part, triangle in parts], -1))
 
     def solve(self, x: Tensor) -> Tensor:
-        # one row an event: a batched triangular solve would copy the triangle for every batch row
+        # one row for each event, because a batched triangular solve would copy the triangle for every batch row
         parts = zip(self.basis.split(x.reshape(-1, x.shape[-1])), self._triangles(x), strict=True)
         solved = [torch.linalg.solve_triangular(triangle.T, part, upper=True, left=False) for part, triangle in parts]
         return torch.cat(solved, -1).reshape(x.shape)
@@ -112,7 +160,11 @@ class FullFactor(nn.Module):
 
     @torch.no_grad()
     def match_(self, covariance: Tensor) -> None:
-        """Take a positive covariance, so far as it commutes with the group and is real on each irrep."""
+        """Set L from a covariance, of which the part is kept that commutes with the group and is real on each irrep.
+
+        Args:
+            covariance: A positive covariance, shape ``(numel, numel)``.
+        """
         inner = self.basis.coordinates(self.basis.coordinates(covariance).T)
         start = 0
         for i, (m, d) in enumerate(zip(self.multiplicities, self.dims, strict=True)):
@@ -126,7 +178,7 @@ class FullFactor(nn.Module):
                 self.below[str(i)].zero_()[0] = triangle[row, column]
 
     def _triangles(self, like: Tensor) -> list[Tensor]:
-        """The matrices T_i, each of shape (m d, m d)."""
+        """The matrices T_i, each of shape ``(m d, m d)``."""
         triangles = []
         for i, log_diagonal in enumerate(self.log_diagonal.to(like).split(self.multiplicities)):
             m, d = self.multiplicities[i], self.dims[i]
@@ -142,7 +194,19 @@ class FullFactor(nn.Module):
 
 
 class InvariantMean(nn.Module):
-    """A learnable mean on the trivial component, the only vectors that the group leaves alone."""
+    """A learnable mean among the vectors that the group leaves as they are (the trivial component).
+
+    Args:
+        action: How the group acts on an event.
+
+    Raises:
+        ValueError: The group leaves only the vector 0 as it is.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> InvariantMean(VectorAction.rows("S3"))(torch.zeros(())).tolist()
+        [0.0, 0.0, 0.0]
+    """
 
     basis: ChangeOfBasis
 
@@ -157,7 +221,11 @@ class InvariantMean(nn.Module):
         self.coordinates = nn.Parameter(torch.zeros(first.multiplicity))
 
     def forward(self, like: Tensor) -> Tensor:
-        """The mean, shape (numel,), in the dtype of ``like``."""
+        """The mean, shape ``(numel,)``.
+
+        Args:
+            like: A tensor with the wanted dtype and device.
+        """
         return self.basis.event(self.coordinates.to(like))
 
 

@@ -1,4 +1,4 @@
-"""The only memory: what a distribution drew last, for the score that follows a draw."""
+"""LastDraw: the memory of a distribution's last draw, for the score that follows a draw."""
 
 from __future__ import annotations
 
@@ -19,36 +19,55 @@ __all__ = ["LastDraw"]
 
 
 class LastDraw:
-    """Remembers what a distribution drew last, from what, and with which log-det, until it is used once.
+    """The last draw of a distribution, its source and its log-det, remembered until they are used once.
 
-    Sampling and then scoring the same tensor, as every SVI guide does, must not invert the transform. But nothing that
-    torch keeps (version counters, identities) betrays every optimizer step or every write to a tensor: writes through
-    ``.data`` and through a NumPy view leave no trace. So everything that the log-det depends on (the draw, what it was
-    made from, parameters and buffers, among them the context of a conditioned view) is compared with one copy of all
-    of it, taken when the draw was made; on a GPU that comparison is the only time at which the host waits. The constant
-    bases of layers (:class:`~pyro_gflows.nn.FixedBasis`), which may be larger than all weights, are compared by
-    identity and version. The draw is held weakly: when it is gone, so is the memory of it.
+    An SVI guide draws a sample and then scores it, which should not invert the transform. The remembered log-det is
+    right only if nothing on which it depends has changed since the draw. Version counters and identities of tensors do
+    not show every change, because writes through ``.data`` and through a NumPy view leave no trace. Therefore the draw,
+    its source, and all parameters and buffers (among them the context of a conditioned view) are copied when the draw
+    is made and compared when it is scored. On a GPU this comparison is the only time at which the host waits. The
+    constant bases of layers (:class:`~pyro_gflows.nn.FixedBasis`), which may be larger than all weights, are compared
+    by identity and version. The draw is held by a weak reference, and the memory ends with it.
 
-    Threads that share a distribution share its memory. What is remembered is therefore one object, read once by every
-    question: another thread may replace it meanwhile, but never a part of it.
+    Threads that share a distribution share its memory. All that is remembered is one object, and each question reads
+    it once, so that another thread can replace the whole memory but never a part of it.
+
+    Example:
+        >>> memory, layer = LastDraw(), nn.Linear(2, 2)
+        >>> source, draw, ladj = torch.zeros(2), torch.ones(2), torch.zeros(())
+        >>> memory.keep(layer, source, draw, ladj)
+        >>> memory.take(layer, draw) == (source, ladj), memory.take(layer, draw)
+        (True, None)
     """
 
     def __init__(self) -> None:
         self._memory: _Memory | None = None
 
     def drop(self) -> None:
-        """Forget everything."""
+        """Forget the last draw."""
         self._memory = None
 
     def keep(self, module: nn.Module, source: Tensor, draw: Tensor, ladj: Tensor) -> None:
-        """Remember that ``module`` made ``draw`` from ``source``, with the log-det ``ladj``."""
+        """Remember that a module made a draw from a source.
+
+        Args:
+            module: The module, whose weights and buffers determine the draw.
+            source: The tensor from which the draw was made.
+            draw: The draw.
+            ladj: The log-det of the map from source to draw.
+        """
         if transforming():  # vmap and forward mode hide values, so that nothing could be compared
             self.drop()
             return
         self._memory = _Memory(weakref.ref(draw, self._forget), source, ladj, _State(module, draw, source))
 
     def take(self, module: nn.Module, draw: Tensor) -> tuple[Tensor, Tensor] | None:
-        """What this very draw was made from, and its log-det, if nothing has changed since; they are given out once."""
+        """The source of a draw and its log-det, handed out once, and only if nothing has changed since.
+
+        Args:
+            module: The module that made the draw.
+            draw: The same tensor object that was remembered; for any other tensor the result is None.
+        """
         memory = self._memory
         if memory is None or memory.draw() is not draw:
             return None
@@ -65,7 +84,7 @@ class LastDraw:
 
 
 class _Memory(NamedTuple):
-    """One draw, what it was made from, and all that its log-det depends on, as it was then."""
+    """One draw, its source and log-det, and the state at that time of all that the log-det depends on."""
 
     draw: weakref.ref[Tensor]
     source: Tensor
@@ -77,7 +96,7 @@ class _Memory(NamedTuple):
 
 
 class _State:
-    """A draw, what it was made from, and the weights of a module, at one moment."""
+    """A draw, its source, and the weights of a module, at one moment."""
 
     __slots__ = ("_graded", "_graphs", "_modes", "_tensors", "_values", "_versions")
 
@@ -92,7 +111,7 @@ class _State:
         self._versions = [0 if tensor.is_inference() else tensor._version for tensor in constants]
 
     def is_still(self, now: _State) -> bool:
-        """Whether nothing has changed since."""
+        """Whether the later state ``now`` is the same."""
         if now._modes != self._modes or len(now._tensors) != len(self._tensors):
             return False
         if not all(map(operator.is_, now._tensors, self._tensors)) or now._versions != self._versions:
@@ -100,12 +119,12 @@ class _State:
         if now._graphs != self._graphs:
             return False
         if now._graded and not self._graded and any(now._graphs[0]):
-            return False  # made under no_grad: it would be scored without a gradient
+            return False  # the draw was made under no_grad, so its score would have no gradient
         return len(now._values) == len(self._values) and all(map(torch.equal, now._values, self._values))
 
 
 def _graphs(tensors: list[Tensor]) -> tuple[list[bool], list[Any], list[torch.Size]]:
-    """What in-place changes of gradient or shape change (``detach_``, ``requires_grad_``, times 1 with a gradient)."""
+    """Attributes that show in-place changes without new values (``detach_``, ``requires_grad_``, a product with 1)."""
     return (
         [tensor.requires_grad for tensor in tensors],
         [tensor.grad_fn for tensor in tensors],
@@ -114,30 +133,30 @@ def _graphs(tensors: list[Tensor]) -> tuple[list[bool], list[Any], list[torch.Si
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """Copies of all the tensors as one vector of 64 bits on each device, in which NaN is the same as NaN."""
-    if is_tracing():  # which knows no views of bits
+    """Copies of all tensors as one vector of 64-bit integers on each device, so that NaN equals NaN."""
+    if is_tracing():  # a trace cannot record views of bits
         return [tensor.clone() for tensor in tensors]
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     devices: dict[torch.device, list[Tensor]] = {}
     for (device, _), same in kinds.items():
-        # of one tensor alone it would be a view
+        # of a single tensor _flatten_dense_tensors makes a view
         flat = _flatten_dense_tensors(same) if len(same) > 1 else same[0].flatten().clone()
         devices.setdefault(device, []).append(flat.view(torch.uint8))
     return [_whole(parts[0] if len(parts) == 1 else torch.cat(parts)) for parts in devices.values()]
 
 
 def _whole(flat: Tensor) -> Tensor:
-    """Bytes as numbers of 64 bits, which are compared several times as fast."""
+    """Bytes as 64-bit integers, which are compared several times as fast."""
     missing = -flat.numel() % 8
     return (functional.pad(flat, (0, missing)) if missing else flat).view(torch.int64)
 
 
 def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]:
-    """The parameters and buffers of a module and all in it, its constants, and the mode of each module."""
-    # not module.parameters(): it makes names and looks for duplicates, which costs more than small layers themselves;
-    # most modules hold nothing, and to ask for it takes less time than to go through it
+    """The parameters and buffers of a module and its submodules, its constants, and the mode of each module."""
+    # not module.parameters(), which makes names and searches for duplicates at a higher cost than a small layer has;
+    # most modules hold no tensors, and the test for that is faster than a loop
     weights: list[Tensor | None] = []
     constants: list[Tensor] = []
     modes: list[object] = []
@@ -154,7 +173,7 @@ def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]
             weights += parameters.values()
         if buffers := state["_buffers"]:
             weights += buffers.values()
-        # weights that Pyro draws anew at every access (PyroSample) are never the same: a fresh object equals no other
+        # weights that Pyro draws anew at every access (PyroSample) always differ: a fresh object equals no other
         modes.append(object() if state.get("_pyro_samples") else state["training"])
         if children := state["_modules"]:
             waiting += children.values()

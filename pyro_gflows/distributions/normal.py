@@ -1,4 +1,4 @@
-"""InvariantNormal: the Gaussians that an action leaves alone."""
+"""InvariantNormal: the normal distributions that are invariant under an action."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ __all__ = ["InvariantNormal"]
 
 @registered
 class InvariantNormal(SphericalBase):
-    r"""A normal distribution that is invariant under an action: :math:`N(\mu, \Sigma)` with
-    :math:`\rho(g)\mu = \mu` and :math:`\rho(g)\,\Sigma\,\rho(g)^T = \Sigma`.
+    r"""A normal distribution that is invariant under an action.
 
-    With :math:`\Sigma = L L^T`,
-    :math:`\log p(x) = -\tfrac12 |L^{-1}(x - \mu)|^2 - \log|\det L| - \tfrac n2 \log 2\pi`. The numbers live in
-    :attr:`module`, an ``nn.Module`` that a flow registers, and that expanded distributions share.
+    This is the usual base of a flow: an equivariant bijection maps it to an invariant density. The distribution is
+    :math:`N(\mu, \Sigma)` with :math:`\rho(g)\mu = \mu` and :math:`\rho(g)\,\Sigma\,\rho(g)^T = \Sigma` for every
+    element g. With :math:`\Sigma = L L^T`,
+    :math:`\log p(x) = -\tfrac12 |L^{-1}(x - \mu)|^2 - \log|\det L| - \tfrac n2 \log 2\pi`.
+
+    The parameters live in ``module``, an ``nn.Module`` that a flow registers and that expanded distributions share.
 
     Args:
-        action: how the group moves an event.
-        covariance: ``"isotropic"``, the fixed identity; ``"isotypic"``, one learnable scale for each isotypic
-            component; ``"full"``, every covariance that commutes with the action: for each irrep a Hermitian positive
-            matrix over R, C or H, by the irrep's type. All start at the identity. On images "isotypic" takes no more
-            memory than the event, at any size: under translations it is a stationary field with a learnable power
-            spectrum.
-        mean: learn a mean on the trivial component (it starts at 0); otherwise the mean is 0.
-        validate_args: as for every torch distribution.
+        action: How the group acts on an event.
+        covariance: The form of :math:`\Sigma`, which starts at the identity. ``"isotropic"`` is the fixed identity.
+            ``"isotypic"`` has one learnable scale for each isotypic component, a part of the event that the group does
+            not mix with others. ``"full"`` is every covariance that commutes with the action: for each irreducible
+            representation, a positive Hermitian matrix with real, complex or quaternionic entries. On images,
+            "isotypic" takes no more memory than an event of any size; under translations it is a stationary field with
+            a learnable power spectrum.
+        mean: Whether the mean is learnable, among the vectors that the group leaves as they are; it starts at 0.
+            Otherwise the mean is 0.
+        validate_args: Whether arguments are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: an unknown covariance, or ``mean=True`` where the action has no trivial component.
+        ValueError: The covariance is unknown, or ``mean=True`` where every invariant mean is 0 (the action has no
+            trivial component).
 
     Example:
         >>> from pyro_gflows.actions import VectorAction

@@ -1,4 +1,4 @@
-"""OrbitMixture: one learnable normal at every image of one point."""
+"""OrbitMixture: a mixture of one learnable normal distribution and its images under a group."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ __all__ = ["OrbitMixture"]
 
 @registered
 class OrbitMixture(Symmetrized):
-    r"""The mixture of the images of one normal under a finite group, with equal weights.
+    r"""The mixture, with equal weights, of one normal distribution and all its images under a finite group.
+
+    This is a base for posteriors with one mode for each image of a point, as label switching makes them. The base has
+    all modes from the start, so the flow need not split one mode into |G| modes. The density is
 
     .. math:: p(x) = \frac{1}{|G|} \sum_g N(x;\ \rho(g)\mu,\ \rho(g)\,\Sigma\,\rho(g)^T)
 
-    A base for posteriors with one mode for each image of a point, as label switching makes them: the modes are there
-    from the start, so the flow need not tear one of them into |G|. Mean and covariance are learnable and know no
-    symmetry; the mean starts at random, since at 0 all images would coincide and stay together. Scores cost |G|
-    evaluations of a normal.
+    The learnable mean and covariance of the normal distribution need not be invariant. The mean starts at a random
+    point, since at 0 all images would coincide and stay together. A score costs |G| evaluations of a normal density.
 
     Args:
-        action: how the (finite) group moves vectors.
-        covariance: "full", any covariance; "isotypic", a multiple of the identity; "isotropic", the identity.
-        spread: standard deviation of the mean's start, in each coordinate.
-        validate_args: as for every torch distribution.
+        action: How the finite group acts on vectors.
+        covariance: The form of :math:`\Sigma`: "full" is any covariance, "isotypic" a multiple of the identity, and
+            "isotropic" the identity.
+        spread: The standard deviation of the initial mean, in each coordinate.
+        validate_args: Whether arguments are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a VectorAction.
-        ValueError: the group is infinite, or an unknown covariance.
+        ValueError: The group is infinite, or the covariance is unknown.
 
     Example:
         >>> base = OrbitMixture(VectorAction.rows("S3"))
@@ -60,7 +62,13 @@ class OrbitMixture(Symmetrized):
 
     @torch.no_grad()
     def start_at(self, location: Tensor, factor: Tensor) -> None:
-        r"""Place the normal at a location, with a covariance :math:`F F^T` so far as it can have it."""
+        r"""Set the mean and the covariance of the normal distribution.
+
+        Args:
+            location: The new mean, shape ``(numel,)``.
+            factor: A matrix F, shape ``(numel, numel)``; the covariance becomes :math:`F F^T`, or the nearest one of
+                the form that ``covariance`` allows.
+        """
         module: Any = self.module[0]
         module.mean.coordinates.copy_(module.mean.basis(location) @ location)
         module.factor.match_(factor @ factor.T)

@@ -1,4 +1,4 @@
-"""Linear images of distributions that depend on |z| alone: what invariant bases have in common."""
+"""SphericalBase: invariant distributions made from a density that depends on |z| alone by a linear map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SphericalBase"]
 
 
 class _BaseModule(nn.Module):
-    """All numbers of the distribution, and the dtype and device it draws in."""
+    """The parameters of the distribution, and the dtype and device of its draws."""
 
     reference: Tensor
 
@@ -32,29 +32,42 @@ class _BaseModule(nn.Module):
         self.mean = InvariantMean(action) if mean else None
 
     def location(self, like: Tensor) -> Tensor:
-        """The mean, or 0, in a shape that broadcasts with (..., numel)."""
+        """The mean, or 0, in a shape that broadcasts with ``(..., numel)``.
+
+        Args:
+            like: A tensor with the wanted dtype and device.
+        """
         return like.new_zeros(()) if self.mean is None else self.mean(like)
 
 
 class SphericalBase(ValidatesEvents, TorchDistribution):
     r"""The distribution of :math:`x = L z + \mu`, where the density of z in R^n is a function of |z|.
 
-    It is invariant when :math:`\Sigma = L L^T` commutes with the group and :math:`\mu` is fixed by it;
+    This is the base class of invariant bases. The distribution of x is invariant if :math:`\Sigma = L L^T` commutes
+    with the group and the group leaves :math:`\mu` as it is. Its density is
     :math:`\log p(x) = \log p(z) - \log|\det L|`. A subclass writes ``standard_draw``, ``standard_log_prob``,
-    ``standard_variance`` and ``standard_entropy`` of z. The numbers live in :attr:`module`, an ``nn.Module`` that a
-    flow registers, and that expanded distributions share.
+    ``standard_variance`` and ``standard_entropy``, which describe z.
+
+    The parameters live in ``module``, an ``nn.Module`` that a flow registers and that expanded distributions share.
 
     Args:
-        action: how the group moves an event.
-        covariance: ``"isotropic"``, the fixed identity; ``"isotypic"``, one learnable scale for each isotypic
-            component; ``"full"``, every Sigma that commutes with the action: for each irrep a Hermitian positive
-            matrix over R, C or H, by the irrep's type. All start at the identity.
-        mean: learn a mean on the trivial component (it starts at 0); otherwise the mean is 0.
-        validate_args: as for every torch distribution.
+        action: How the group acts on an event.
+        covariance: The form of :math:`\Sigma`, which starts at the identity: ``"isotropic"``, ``"isotypic"`` or
+            ``"full"``, as for :class:`InvariantNormal`.
+        mean: Whether the mean is learnable, among the vectors that the group leaves as they are; it starts at 0.
+            Otherwise the mean is 0.
+        validate_args: Whether arguments are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: an unknown covariance, or ``mean=True`` where the action has no trivial component.
+        ValueError: The covariance is unknown, or ``mean=True`` where every invariant mean is 0.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> from pyro_gflows.distributions import InvariantNormal
+        >>> base = InvariantNormal(VectorAction.plane("D4"))
+        >>> isinstance(base, SphericalBase), base.standard_variance()
+        (True, 1.0)
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
@@ -79,11 +92,20 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
     def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
-        """Draws of z, shape ``shape + (numel,)``, in the dtype and on the device of ``reference``."""
+        """Draws of z, shape ``shape + (numel,)``.
+
+        Args:
+            shape: The batch shape of the draws.
+            reference: A tensor with the wanted dtype and device.
+        """
         raise NotImplementedError
 
     def standard_log_prob(self, z: Tensor) -> Tensor:
-        """log p(z), shape ``z.shape[:-1]``."""
+        """The log-density log p(z), shape ``z.shape[:-1]``.
+
+        Args:
+            z: Points, shape ``(..., numel)``.
+        """
         raise NotImplementedError
 
     def standard_variance(self) -> float:
@@ -100,7 +122,14 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
         return self.action.space.constraint
 
     def expand(self, batch_shape: Sequence[int], _instance: SphericalBase | None = None) -> SphericalBase:
-        """The same distribution (and the same module) with another batch shape."""
+        """The same distribution, with the same module, of another batch shape.
+
+        Args:
+            batch_shape: The new batch shape.
+
+        Raises:
+            ValueError: The batch shape does not expand to the new one.
+        """
         batch_shape = torch.Size(batch_shape)
         try:
             torch.empty(self.batch_shape, device="meta").expand(batch_shape)
@@ -146,7 +175,7 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
     @property
     @full_precision
     def covariance_matrix(self) -> Tensor:
-        """The covariance of the flattened event, shape (numel, numel)."""
+        """The covariance of the flattened event, shape ``(numel, numel)``."""
         reference = self.module.reference
         factor = self.module.factor(torch.eye(self.action.numel, dtype=reference.dtype, device=reference.device)).T
         return self.standard_variance() * factor @ factor.T

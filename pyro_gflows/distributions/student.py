@@ -18,23 +18,26 @@ __all__ = ["InvariantStudentT"]
 
 @registered
 class InvariantStudentT(SphericalBase):
-    r"""The multivariate t distribution with location and scale matrix that an action leaves alone.
+    r"""A multivariate t distribution that is invariant under an action.
+
+    This is a base for posteriors with heavy tails. A flow whose slopes are bounded cannot make heavy tails from a
+    normal distribution. With :math:`z = L^{-1}(x - \mu)` and :math:`\nu` degrees of freedom,
 
     .. math:: \log p(z) = \log\Gamma(\tfrac{\nu+n}2) - \log\Gamma(\tfrac\nu2) - \tfrac n2 \log \pi\nu
         - \tfrac{\nu+n}2 \log(1 + |z|^2/\nu)
 
-    with :math:`z = L^{-1}(x - \mu)`, as for :class:`InvariantNormal`, which it becomes as nu grows. A base for
-    posteriors with heavy tails, which no flow with bounded slopes makes from a normal.
+    and :math:`\log p(x) = \log p(z) - \log|\det L|`. As :math:`\nu` grows, it approaches :class:`InvariantNormal`.
 
     Args:
-        action: how the group moves an event.
-        df: degrees of freedom nu; the variance is finite for nu > 2.
-        options: ``covariance`` (of the scale matrix :math:`L L^T`), ``mean`` and ``validate_args`` as for
+        action: How the group acts on an event.
+        df: The degrees of freedom :math:`\nu`; the variance is finite for :math:`\nu > 2`.
+        options: ``covariance`` (the form of the scale matrix :math:`L L^T`), ``mean`` and ``validate_args``, as for
             :class:`InvariantNormal`.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: ``df`` is not positive and finite, or an unknown covariance.
+        ValueError: ``df`` is not positive and finite, the covariance is unknown, or ``mean=True`` where every invariant
+            mean is 0.
 
     Example:
         >>> from pyro_gflows.actions import VectorAction

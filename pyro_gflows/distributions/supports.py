@@ -1,4 +1,4 @@
-"""Questions about supports, and the validation of events that also takes none of them."""
+"""Properties of supports, and a validation of events that accepts an empty batch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,36 @@ from pyro_gflows.numerics.transforms_active import anywhere
 if TYPE_CHECKING:
     from torch.distributions import Distribution as _Distribution
 else:
-    _Distribution = object  # what it stands before brings torch's methods
+    _Distribution = object  # the class that follows in the bases brings torch's methods
 
 __all__ = ["ValidatesEvents", "interval_of", "is_real"]
 
 
 def is_real(constraint: constraints.Constraint | None) -> bool:
-    """Whether a constraint allows every real number in every place.
+    """Whether a constraint allows every real number in every coordinate.
 
-    >>> is_real(constraints.independent(constraints.real, 2)), is_real(constraints.positive)
-    (True, False)
+    Args:
+        constraint: A constraint of torch, or None.
+
+    Example:
+        >>> is_real(constraints.independent(constraints.real, 2)), is_real(constraints.positive)
+        (True, False)
     """
     return _inner(constraint) is constraints.real
 
 
 def interval_of(constraint: constraints.Constraint | None) -> tuple[float, float]:
-    """The ends of the interval in which each coordinate lies; of a support that is no interval, an empty one at 0.
+    """The two ends of the interval in which each coordinate lies.
 
-    >>> interval_of(constraints.independent(constraints.unit_interval, 1)), interval_of(constraints.real)
-    ((0.0, 1.0), (-inf, inf))
+    Args:
+        constraint: A constraint of torch, or None.
+
+    Returns:
+        The lower and the upper end; (0, 0) if the support is not an interval.
+
+    Example:
+        >>> interval_of(constraints.independent(constraints.unit_interval, 1)), interval_of(constraints.real)
+        ((0.0, 1.0), (-inf, inf))
     """
     inner: Any = _inner(constraint)
     if inner is constraints.real:
@@ -49,15 +60,21 @@ def _inner(constraint: constraints.Constraint | None) -> constraints.Constraint 
 
 
 class ValidatesEvents(_Distribution):
-    """Before a distribution: its validation accepts a batch without events, as a filter on data may leave one.
+    """A mixin for distributions whose validation accepts a batch without events, as a filter on data may leave one.
 
-    That of torch stops with "cannot reshape tensor of 0 elements" for all distributions of events. While
-    ``torch.compile`` records, nothing is validated: what depends on values cannot be recorded.
+    The validation of torch raises "cannot reshape tensor of 0 elements" for such a batch. Nothing is validated while
+    ``torch.compile`` records, because it cannot record decisions that depend on values.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> from pyro_gflows.distributions import InvariantNormal
+        >>> InvariantNormal(VectorAction.plane("D4")).log_prob(torch.zeros(0, 2)).shape
+        torch.Size([0])
     """
 
     def _validate_sample(self, value: Any) -> None:
         if torch.compiler.is_compiling():
-            return  # what depends on values cannot be compiled
+            return  # a decision that depends on values cannot be compiled
         if isinstance(value, Tensor) and self._is_plainly_valid(value):
             return
         if not isinstance(value, Tensor) or value.numel():
@@ -69,7 +86,7 @@ class ValidatesEvents(_Distribution):
         torch.broadcast_shapes(batch, self.batch_shape)
 
     def _is_plainly_valid(self, value: Tensor) -> bool:
-        """Whether one sum says that all is well: real numbers of the very shape, none of which is NaN."""
+        """Whether one sum shows that the values are valid: real, of the exact shape, and without NaN."""
         rank = value.ndim - len(self.event_shape)
         if value.shape[rank:] != self.event_shape or self.batch_shape not in (torch.Size(), value.shape[:rank]):
             return False

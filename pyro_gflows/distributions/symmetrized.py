@@ -1,4 +1,4 @@
-"""Symmetrized: any distribution, averaged over a finite group."""
+"""Symmetrized: any distribution, made invariant by an average over a finite group."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Symmetrized"]
 
-_NEGLIGIBLE = 50.0  # nats below the largest term of a sum, where float64 rounds a term away
+_NEGLIGIBLE = 50.0  # a term that is this many nats below the largest one is rounded away in float64
 
 
 class _OrbitOf(constraints.Constraint):
-    """Events of which some group image satisfies a constraint."""
+    """The events with at least one image under the group that satisfies a constraint."""
 
     def __init__(self, constraint: constraints.Constraint, action: LinearAction) -> None:
         self.constraint, self.action = constraint, action
@@ -40,20 +40,22 @@ class _OrbitOf(constraints.Constraint):
 
 @registered
 class Symmetrized(ValidatesEvents, TorchDistribution):
-    r"""A distribution averaged over a finite group: draw x from the base, and move it by a random element.
+    r"""A distribution averaged over a finite group, which is invariant whatever the original distribution is.
 
-    :math:`\log p(x) = \log \frac{1}{|G|} \sum_g p_0(\rho(g)^{-1} x)`, exactly, at |G| evaluations of the base. It is
-    invariant whatever the base is. Draws are reparametrized where the base's are (given the element).
+    A draw is a draw of the original distribution (the base), on which a random group element acts. The density is the
+    average :math:`\log p(x) = \log \frac{1}{|G|} \sum_g p_0(\rho(g)^{-1} x)`, computed exactly with |G| evaluations of
+    the density :math:`p_0` of the base. Draws are reparametrized where the draws of the base are (the random element is
+    constant for gradients).
 
     Args:
-        base: any distribution of events that the action can move. Where it has its own ``module``, or transforms that
-            are modules, they are found in :attr:`module`; a distribution of plain tensors stays where its tensors are.
-        action: how the (finite) group moves an event.
-        validate_args: as for every torch distribution.
+        base: Any distribution of events on which the action can act. If it has a ``module``, or transforms that are
+            modules, these are registered in ``module``. A distribution of plain tensors stays on their device.
+        action: How the finite group acts on an event.
+        validate_args: Whether arguments are checked, as for every torch distribution.
 
     Raises:
-        TypeError: ``base`` is not a distribution, or ``action`` not a LinearAction.
-        ValueError: the group is infinite, or the base's event shape is not the action's.
+        TypeError: ``base`` is not a distribution, or ``action`` is not a LinearAction.
+        ValueError: The group is infinite, or the event shape of the base is not that of the action.
 
     Example:
         >>> import pyro.distributions as dist
@@ -88,7 +90,11 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
         return support if is_real(support) else _OrbitOf(support, self.action)
 
     def expand(self, batch_shape: Sequence[int], _instance: Symmetrized | None = None) -> Symmetrized:
-        """The same distribution (and the same module) with another batch shape."""
+        """The same distribution, with the same module, of another batch shape.
+
+        Args:
+            batch_shape: The new batch shape.
+        """
         new = copy.copy(self) if _instance is None else _instance
         new.base = self.base.expand(torch.Size(batch_shape))
         new._batch_shape = torch.Size(batch_shape)
@@ -97,13 +103,14 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
     @full_precision
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         with torch.no_grad():
-            return self._move(self.base.sample(torch.Size(sample_shape)))
+            return self._act(self.base.sample(torch.Size(sample_shape)))
 
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        return self._move(self.base.rsample(torch.Size(sample_shape)))
+        return self._act(self.base.rsample(torch.Size(sample_shape)))
 
-    def _move(self, x: Tensor) -> Tensor:
+    def _act(self, x: Tensor) -> Tensor:
+        """The images of events under random group elements."""
         return self.action.act_each(self.action.sample(x.shape[: x.ndim - self.action.event_dim]), x)
 
     @full_precision
@@ -117,7 +124,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
         if is_real(support):
             return self._scores(orbit).logsumexp(0) - self._log_order
         inside = support.check(orbit)
-        # the base may raise, or give NaN gradients, outside its support: ask it about an image inside in their place
+        # outside its support the base may raise, or have NaN gradients: there it scores an image inside instead
         first = inside.long().argmax(0)[(None, ..., *[None] * self.action.event_dim)]
         safe = torch.where(
             inside[(..., *[None] * self.action.event_dim)], orbit, orbit.gather(0, first.expand(1, *orbit.shape[1:]))
@@ -125,7 +132,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
         return self.base.log_prob(safe).masked_fill(~inside, -math.inf).logsumexp(0) - self._log_order
 
     def _scores(self, orbit: Tensor) -> Tensor:
-        """The base's scores of all images; gradients go through those alone that the sum can tell from 0."""
+        """The scores of all images under the base, where gradients flow only through terms that are not negligible."""
         if not torch.is_grad_enabled() or self.batch_shape or is_tracing() or transforming():
             return self.base.log_prob(orbit)
         with torch.no_grad():
@@ -143,16 +150,18 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
     @property
     @full_precision
     def variance(self) -> Tensor:
-        r"""E over g of the variance of :math:`\rho(g) x`, plus the variance over g of its mean.
+        r"""The variance of each coordinate.
+
+        It is the average over g of the variance of :math:`\rho(g) x`, plus the variance over g of its mean.
 
         Raises:
-            NotImplementedError: a group that mixes coordinates needs the base's covariance, and it gives none.
+            NotImplementedError: The group mixes coordinates, and the base does not give the covariance that this needs.
         """
         within = self._variance_of_images().mean(0)
         return within + self.action.act_all(self.base.mean).var(0, correction=0)
 
     def _variance_of_images(self) -> Tensor:
-        """The variances of the images of x under all elements, shape (|G|, *batch_shape, *event_shape)."""
+        """The variances of the images of x under all elements, shape ``(|G|, *batch_shape, *event_shape)``."""
         if self.action.is_signed_permutation:
             return self.action.absolute().act_all(self.base.variance)
         matrices = self.action.matrix(self.action.elements()).to(self.base.mean)
@@ -179,7 +188,7 @@ def _is_independent(base: Distribution) -> bool:
 
 
 def _modules_of(base: Any) -> list[nn.Module]:
-    """The modules that a distribution reads its numbers from, so far as they can be seen."""
+    """The modules that hold the parameters of a distribution, so far as they can be found."""
     if isinstance(module := getattr(base, "module", None), nn.Module):
         return [module]
     inner = _modules_of(base.base_dist) if hasattr(base, "base_dist") else []

@@ -1,17 +1,30 @@
-"""What a density is worth: likelihoods, invariance errors, importance weights and reports."""
+"""Measures of how good a fitted density is: likelihoods, invariance errors, importance weights and reports.
+
+Likelihood:
+    log_probs, nll, symmetrized_nll, gap, group_log_probs, group_bits_per_dim, mean_and_error
+
+Invariance:
+    invariance_error, invariance_errors, invariance_report, InvarianceReport
+
+Reports:
+    energy_report, EnergyReport, image_report, ImageReport, importance_report, ImportanceReport, log_det_error,
+    LogDetError
+"""
 
 from pyro_gflows.evaluation.energies import EnergyReport, energy_report
 from pyro_gflows.evaluation.estimation_error import LogDetError, log_det_error
 from pyro_gflows.evaluation.images import ImageReport, image_report
 from pyro_gflows.evaluation.importance import ImportanceReport, importance_report
-from pyro_gflows.evaluation.scores import (
+from pyro_gflows.evaluation.invariance import (
     InvarianceReport,
-    gap,
-    group_bits_per_dim,
-    group_log_probs,
     invariance_error,
     invariance_errors,
     invariance_report,
+)
+from pyro_gflows.evaluation.scores import (
+    gap,
+    group_bits_per_dim,
+    group_log_probs,
     log_probs,
     mean_and_error,
     nll,

@@ -1,4 +1,4 @@
-"""How well a density that was fitted to an energy stands for its target."""
+"""Measures how well a density that was fitted to an energy approximates its target."""
 
 from __future__ import annotations
 
@@ -32,21 +32,28 @@ _COMPARED = 16  # draws at which two calls of a log-density are compared
 @renamed_attributes(log_normaliser="log_normalizer")
 @dataclass(frozen=True)
 class EnergyReport:
-    r"""Figures of q beside a target p that is known up to a constant, in nats.
+    r"""The result of :func:`energy_report`: figures of a fitted density q against an unnormalized target p, in nats.
 
     Attributes:
-        importance: ESS, trimmed ESS and Pareto-k of the weights p(x) / q(x) of draws from q; its ``log_mean_weight``
-            estimates the log-normalizer of p.
-        reverse_loss, reverse_loss_error: :math:`E_q[\log q - \log p]` with p as it was given, so without its
-            normalizer, and the standard error.
-        reverse_nll: :math:`E_q[-\log p]` with the estimated normalizer.
-        forward_nll, forward_nll_error: :math:`E_p[-\log q]` over given samples and its standard error, or None. It
-            alone shows modes that q has lost.
-        log_det_error: of every log q here, where layers estimate their log-det; it shifts the log-normalizer and all
-            losses alike.
+        importance: The report of the importance weights p(x) / q(x) of draws from q: effective sample size, trimmed
+            effective sample size and Pareto-k. Its ``log_mean_weight`` estimates the log-normalizer of p.
+        reverse_loss: :math:`E_q[\log q - \log p]` with the unnormalized p.
+        reverse_loss_error: The standard error of ``reverse_loss``.
+        reverse_nll: :math:`E_q[-\log p]` with p normalized by the estimated normalizer.
+        forward_nll: :math:`E_p[-\log q]` over samples of the target, or None without samples. Only this figure shows
+            modes that q has lost.
+        forward_nll_error: The standard error of ``forward_nll``, or None.
         run: Steps, seconds and loss curve of the fit, or None.
-        noise: how much the log-density changes from call to call at the same draws, in nats; above 0 no other figure is
-            given (they are NaN), since weights made of such a log-density are those of its noise.
+        noise: The change of the log-density between two calls at the same draws, in nats. If it is above 0, all other
+            figures are NaN, since the weights would measure this noise.
+        log_det_error: The error of log q if layers estimate their log-det; it shifts the log-normalizer and all losses
+            by the same amount.
+
+    Example:
+        >>> importance = importance_report(torch.zeros(1000))
+        >>> report = EnergyReport(importance, reverse_loss=-1.5, reverse_loss_error=0.0, reverse_nll=1.5)
+        >>> report.ess, report.reverse_kl  # all weights are equal, so their mean is 1
+        (1.0, -1.5)
     """
 
     importance: ImportanceReport
@@ -61,32 +68,32 @@ class EnergyReport:
 
     @property
     def ess(self) -> float:
-        """Effective sample size, as a fraction of the draws."""
+        """The effective sample size as a fraction of the draws."""
         return self.importance.ess
 
     @property
     def trimmed_ess(self) -> float:
-        """The same with the largest weights clipped."""
+        """The effective sample size with the largest weights clipped, as a fraction of the draws."""
         return self.importance.trimmed_ess
 
     @property
     def log_normalizer(self) -> float:
-        """The estimated log of the integral of the unnormalized density (too low where modes are lost)."""
+        """The estimated log of the integral of the unnormalized target; too low if q has lost modes."""
         return self.importance.log_mean_weight
 
     @property
     def reverse_kl(self) -> float:
-        """KL(q | p), with the estimated normalizer."""
+        """The divergence KL(q | p) with the estimated normalizer."""
         return self.reverse_loss + self.log_normalizer
 
     def __str__(self) -> str:
         if self.noise:
             return (
-                f"no report: log_density changes by {self.noise:.3g} nats from call to call at the same draws (it sees "
-                "random minibatches, or draws numbers of its own), so that figures made from it would be noise; give "
-                "one that sees all data as energy_report(flow, log_density)"
+                f"no report: log_density changes by {self.noise:.3g} nats from call to call at the same draws (it uses "
+                "random minibatches or other random draws), so figures computed from it would be noise; pass a "
+                "log-density of all data as energy_report(flow, log_density)"
             )
-        forward = "unknown (no samples of the target given)"
+        forward = "unknown (no samples of the target)"
         if self.forward_nll is not None:
             forward = f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
         estimated = "" if self.log_det_error.is_exact else f"\n{self.log_det_error}"
@@ -107,19 +114,20 @@ def energy_report(
     seed: int = 0,
     batch_size: int = 1000,
 ) -> EnergyReport:
-    """Measure a density against an unnormalized target, by fresh draws and by samples of the target if there are any.
+    """Measures a density against an unnormalized target, from its own draws and from samples of the target if any.
 
     Args:
-        flow: as for :func:`fit_energy`.
-        log_density: as for :func:`fit_energy`. Where it has a method ``on_full_plates``, as that of a guide has, this
-            is what counts; one that changes from call to call gets no figures, and a warning.
-        draws: how many.
-        samples: of the target, shape ``(n, *event_shape)``.
-        seed: of the draws.
-        batch_size: events scored at a time.
+        flow: The fitted density, as for :func:`fit_energy`.
+        log_density: The unnormalized target, as for :func:`fit_energy`. If it has a method ``on_full_plates``, as the
+            log-density of a guide does, this method is used instead. If it changes from call to call, the report has no
+            figures and a warning is issued.
+        draws: The number of draws from the density.
+        samples: Samples of the target, shape ``(n, *event_shape)``, or None.
+        seed: The seed of the draws.
+        batch_size: The number of events that are scored at a time.
 
     Raises:
-        ValueError: samples of another shape, or ``draws`` below 1.
+        ValueError: The samples do not have the event shape, or ``draws`` is below 1.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
@@ -168,9 +176,9 @@ def energy_report(
 
 
 def _noise(log_density: LogDensity, x: Tensor) -> float:
-    """The largest change of a log-density between two calls, in nats; 0 where it is that of rounding."""
+    """The largest change of a log-density between two calls, in nats; 0 if rounding explains it."""
     first, second = log_density(x).double(), log_density(x).double()
-    same = (first == second) | (first.isnan() & second.isnan())  # infinities are equal to themselves
+    same = (first == second) | (first.isnan() & second.isnan())  # equal infinities count as the same
     change = torch.where(same, 0.0, (first - second).abs())
     size = first[first.isfinite()].abs().max() if bool(first.isfinite().any()) else first.new_zeros(())
     rounding = torch.finfo(x.dtype).eps ** 0.5 * (1.0 + float(size))

@@ -1,4 +1,4 @@
-"""The error of a log-density that comes from estimated log-determinants."""
+"""The error that estimated log-determinants cause in a log-density."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ from pyro_gflows.numerics.random_state import random_state_kept
 
 __all__ = ["LogDetError", "error_of_score", "log_det_error"]
 
-# Sets of probes whose spread is measured: as few as tell it to about a quarter, and as many as are worth their time.
+# The number of sets of probes whose spread is measured: eight show it to about a quarter, more than 16 waste time.
 _FEWEST_SETS, _MOST_SETS = 8, 16
 
 
 @dataclass(frozen=True)
 class LogDetError:
-    """What :func:`log_det_error` found, in nats for each event; all zero where every log-det is exact.
+    """The result of :func:`log_det_error`, in nats for each event; all zero if every log-det is exact.
 
     Attributes:
-        standard_error: of the mean log-density, by the spread between the probes. All events share most of it, so more
-            events hardly make it smaller; more probes do, by the root of their number.
-        truncation: a bound of the error that the cut power series make, together; the true one is far smaller.
-        estimated: how many layers estimate their log-det.
+        standard_error: The standard error of the mean log-density, from the spread between probes. All events share
+            most of this error, so more events hardly reduce it; n times the probes reduce it by the square root of n.
+        truncation: A bound on the error from cutting the power series of all layers; the true error is far smaller.
+        estimated: The number of layers that estimate their log-det.
+
+    Example:
+        >>> LogDetError().is_exact
+        True
+        >>> print(str(LogDetError(standard_error=0.02, truncation=0.001, estimated=1)).split(",")[0])
+        log-det of 1 layer estimated: standard error 0.02 nats
     """
 
     standard_error: float = 0.0
@@ -52,18 +58,19 @@ class LogDetError:
 
 
 def log_det_error(flow: nn.Module, x: Tensor, *, batch_size: int = 1024, rows: int = 256) -> LogDetError:
-    """How far the mean log-density of a flow in evaluation may be off because layers estimate their log-det.
+    """Measures the error of a flow's mean log-density, in evaluation mode, that comes from estimated log-dets.
 
-    The flow scores the events once with each of several shares of the probes, the same share in all layers; so the
-    spread of the means also holds what the layers' errors have in common. Where a layer has fewer than eight probes,
-    others from further seeds make up for it. It costs about as much as scoring the events with eight probes, and the
-    same events give the same figure.
+    Large residual layers estimate their log-det with random probe vectors. These are fixed in evaluation mode, so
+    repeating the evaluation does not show the error. This function therefore splits the probes into several sets,
+    scores the events once with each set, and measures the spread of the means. All layers use matching sets, so errors
+    that the layers share are included. If a layer has fewer than eight probes, probes from other seeds are added. The
+    cost is about one evaluation with eight probes, and the same events always give the same result.
 
     Args:
         flow: A module whose forward is its log-density.
-        x: Events, shape ``(n,) + event_shape``; the first ``rows`` are used.
-        batch_size: Events scored at a time.
-        rows: How many events are enough: the error is nearly the same for all of them.
+        x: Events, shape ``(n,) + event_shape``.
+        batch_size: The number of events that are scored at a time.
+        rows: The number of events that are used, from the first on; the error is nearly the same for all events.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction, g_residual
@@ -82,11 +89,11 @@ def log_det_error(flow: nn.Module, x: Tensor, *, batch_size: int = 1024, rows: i
 
 
 def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetError:
-    """The same for any log-densities that are computed through a module.
+    """Measures the error from estimated log-dets in any log-densities that are computed through a module.
 
     Args:
-        module: What holds the layers.
-        score: Gives the log-densities, of shape (rows,), of the same events at every call.
+        module: The module that contains the layers.
+        score: A function that returns the log-densities, shape ``(rows,)``, of the same events at every call.
     """
     found = [(layer, _estimator(layer)) for layer in module.modules()]
     layers = [(layer, estimator) for layer, estimator in found if estimator is not None]
@@ -95,7 +102,7 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
     sets, shares = _sets([estimator for _, estimator in layers])
     means = []
     for estimators in sets:
-        # the same numbers, of a dequantizer say, with all probes
+        # the same random draws, for example of a dequantizer, with all sets of probes
         with _using([layer for layer, _ in layers], estimators), random_state_kept(module, seed=0):
             means.append(float(score().detach().double().mean()))
     spread = float(torch.tensor(means, dtype=torch.float64).std()) if means else 0.0
@@ -107,7 +114,7 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
 
 
 def _estimator(layer: nn.Module) -> SeriesLogDet | None:
-    """What a layer estimates its log-det with, outside training; None where it has an exact one, or none."""
+    """The estimator of a layer's log-det in evaluation mode; None if the log-det is exact or the layer has none."""
     log_det = getattr(layer, "log_det", None)
     evaluator = log_det.evaluator() if isinstance(log_det, LogDet) else None
     return evaluator if isinstance(evaluator, SeriesLogDet) else None
@@ -119,7 +126,7 @@ def _truncation(layer: Any, estimator: SeriesLogDet) -> float:
 
 
 def _sets(estimators: Sequence[SeriesLogDet]) -> tuple[list[list[SeriesLogDet]], int]:
-    """Independent sets of estimators, and of how many of them the given ones are the mean."""
+    """Independent sets of estimators with fewer probes, and the number of sets whose mean the full estimators are."""
     probes = [estimator.probes for estimator in estimators if estimator.probes is not None]
     if not probes:
         return [], 1

@@ -1,4 +1,4 @@
-"""All that is told of an image flow on held-out images, from one call."""
+"""One report of all figures of an image flow on test images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pyro_gflows.actions import Action
 from pyro_gflows.datasets.checks import as_events
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.evaluation.estimation_error import log_det_error
-from pyro_gflows.evaluation.scores import ALL_UP_TO, group_log_probs, invariance_report, log_probs
+from pyro_gflows.evaluation.invariance import ALL_UP_TO, invariance_report
+from pyro_gflows.evaluation.scores import group_log_probs, log_probs
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.nn.modes import evaluating
@@ -30,28 +31,39 @@ __all__ = ["ImageReport", "image_report"]
 
 @dataclass(frozen=True)
 class ImageReport:
-    """What :func:`image_report` found.
+    r"""The result of :func:`image_report`: bits per dimension, invariance error, size and speed of an image flow.
 
-    Where all log-dets are exact, all bits are upper bounds of the code length of a pixel's level. Where layers estimate
-    them, as large residual layers do, all bits share the error that the last figures state, and may be too low by it.
+    If all log-dets are exact, all bits per dimension are upper bounds on the code length of a pixel's gray level. If
+    layers estimate them, as large residual layers do, all bits share the error in the last three attributes and may be
+    too low by this error.
 
     Attributes:
-        bits_per_dim: of the images as they are, by uniform noise or the ELBO of a dequantizer.
-        group_bits_per_dim: the same averaged over every pose that the grid carries.
-        symmetrized_bits_per_dim: of the flow averaged over those poses at test time, at |G| times the cost; with a
-            dequantizer each pose has noise of its own, which tightens the bound as more draws do.
-        importance_bits_per_dim: by the importance-weighted bound; None without a dequantizer.
-        importance_draws: of that bound.
-        invariance_error, mean_invariance_error: worst and mean of |log p(g x) - log p(x)| / max(1, |log p(x)|), in
-            float64.
-        invariance_group: whose elements g they are.
-        parameters: trainable numbers of the flow.
-        seconds_per_step: of its training, where a FitResult was given.
-        log_det_standard_error: of the mean log-density, in nats for each image, from estimated log-dets; 0 where all
-            are exact. It is common to all images, so that more of them do not make it smaller.
-        log_det_bits_standard_error: the same in bits per dimension.
-        log_det_truncation: a bound, in nats for each image, of what cutting the power series of the log-dets adds to
-            that, either way.
+        bits_per_dim: Bits per dimension of the images as they are, from uniform noise or a dequantizer's ELBO.
+        group_bits_per_dim: The same, averaged over the image's poses under all elements that map pixels onto pixels;
+            None if the group has more than 1024 elements.
+        symmetrized_bits_per_dim: Bits per dimension of the flow averaged over these poses at test time, which costs one
+            evaluation for each pose. With a dequantizer each pose has its own noise, which tightens the bound.
+        importance_bits_per_dim: Bits per dimension by the importance-weighted bound; None without a dequantizer.
+        importance_draws: The number of draws in the importance-weighted bound; None without a dequantizer.
+        invariance_error: The largest value of :math:`|\log p(g x) - \log p(x)| / \max(1, |\log p(x)|)`, in float64.
+        mean_invariance_error: The mean of the same values.
+        invariance_group: The name of the group with the elements g.
+        parameters: The number of trainable weights of the flow.
+        seconds_per_step: The duration of a training step; None without a FitResult.
+        log_det_standard_error: The standard error, in nats, of the mean log-density due to estimated log-dets; 0 if all
+            are exact. All images share it, so more images do not reduce it.
+        log_det_bits_standard_error: The same in bits per dimension.
+        log_det_truncation: A bound, in nats for each image, on the additional error from cutting the power series of
+            the log-dets.
+
+    Example:
+        >>> report = ImageReport(
+        ...     bits_per_dim=1.25, group_bits_per_dim=1.25, symmetrized_bits_per_dim=1.25, importance_bits_per_dim=None,
+        ...     importance_draws=None, invariance_error=2e-15, mean_invariance_error=1e-15, invariance_group="C4",
+        ...     parameters=1000, seconds_per_step=None,
+        ... )
+        >>> "seconds_per_step" in report.known(), report.known()["parameters"]
+        (False, 1000)
     """
 
     bits_per_dim: float
@@ -69,7 +81,7 @@ class ImageReport:
     log_det_truncation: float = 0.0
 
     def known(self) -> dict[str, Any]:
-        """The figures that there are, by name, for a JSON file."""
+        """Returns all figures other than None by name, for a JSON file."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -85,18 +97,19 @@ def image_report(
     result: FitResult | None = None,
     seed: int = 0,
 ) -> ImageReport:
-    """Score a flow on held-out images: bits per dimension, invariance, size and speed.
+    """Measures a flow on test images: bits per dimension, invariance, size and speed.
 
     Args:
-        flow: the flow of the scaled images.
-        images: dequantized and scaled, shape ``(rows,) + event_shape``.
-        scaling: theirs.
-        action: the group over which to average and measure, by default the flow's. Of one that interpolates between
-            pixels all elements are measured, and only the exact ones averaged over; for an infinite one, the flow's.
-        dequantizer: gives the noise; None scores the images with the noise that they have.
-        draws: of the importance-weighted bound, with a dequantizer.
-        result: what ``fit`` returned.
-        seed: of all that is drawn; the caller's random state is left as it was.
+        flow: The flow of the scaled images.
+        images: Dequantized and scaled images, shape ``(rows,) + event_shape``.
+        scaling: The scaling of the images.
+        action: The action whose invariance is measured, and over whose group the bits per dimension are averaged; by
+            default the flow's own action. If the action interpolates between pixels, the average is over the elements
+            that map pixels onto pixels. If its group is infinite, the average is over the flow's own group.
+        dequantizer: The dequantizer that draws the noise; if None, the images are scored with the noise that they have.
+        draws: The number of draws in the importance-weighted bound, which needs a dequantizer.
+        result: The return value of ``fit``, for the duration of a training step.
+        seed: The seed of all random draws; the global random state stays unchanged.
 
     Example:
         >>> from pyro_gflows import ImageAction, g_coupling_image_flow
@@ -118,10 +131,10 @@ def image_report(
     group = symmetrized = weighted = None
     with random_state_kept(images.device, seed=seed):
         own = bits(log_probs(model, images))
-        turned = action if action.is_finite else flow.action
-        if turned.group.order <= ALL_UP_TO:
-            exact = torch.stack([element for element in turned.elements() if turned.is_exact(element)])
-            poses = group_log_probs(model, images, turned, elements=exact).double()
+        averaged = action if action.is_finite else flow.action
+        if averaged.group.order <= ALL_UP_TO:
+            exact = torch.stack([element for element in averaged.elements() if averaged.is_exact(element)])
+            poses = group_log_probs(model, images, averaged, elements=exact).double()
             group, symmetrized = bits(poses), bits(torch.logsumexp(poses, 0) - math.log(len(poses)))
         if isinstance(model, DequantizedFlow):
             with evaluating(model):

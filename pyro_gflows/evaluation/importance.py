@@ -1,4 +1,4 @@
-"""How well draws of one density stand for another: what importance weights say, and how far to believe them."""
+"""Importance weights: how well draws from one density represent another density, and whether this is reliable."""
 
 from __future__ import annotations
 
@@ -12,31 +12,40 @@ from pyro_gflows.numerics import pareto_shape
 
 __all__ = ["ImportanceReport", "importance_report", "rounding_step"]
 
-_UNRELIABLE = 0.7  # above this k the mean of the weights converges too slowly to be believed
+_UNRELIABLE = 0.7  # above this k the mean of the weights converges too slowly to be trusted
 _SMALLEST_TAIL = 10
-_FEWEST_DRAWS = 10.0  # where fewer carry all the weight, a fit to the other ones says nothing
+_FEWEST_DRAWS = 10.0  # if fewer draws carry all the weight, a fit to the other draws is meaningless
 _COARSEST = 0.1  # nats
-_ALIKE = 1e-9  # nats: what float64 rounding makes of equal log-weights
-_NEGLIGIBLE = 1e-3  # nats: so far above all others, a few draws change nothing
+_ALIKE = 1e-9  # nats: the difference that float64 rounding makes between equal log-weights
+_NEGLIGIBLE = 1e-3  # nats: a few draws that exceed the others by less than this change nothing
 
 
 @dataclass(frozen=True)
 class ImportanceReport:
-    """What :func:`importance_report` found.
+    """The result of :func:`importance_report`: how well draws from a proposal represent a target.
+
+    Printing the report shows all figures, with a warning if they are not reliable.
 
     Attributes:
-        draws: how many weights.
-        ess: effective sample size as a fraction of the draws, (E w)^2 / E w^2.
-        trimmed_ess: the same with the largest weights clipped at a high quantile, so that one of them cannot decide it;
-            0 where that quantile is a weight of 0.
-        pareto_k: shape of the generalized Pareto distribution that fits the upper tail of the weights. Below 0.5 the
-            weights have a variance; above 0.7 no figure made from them is reliable. 0 where the largest weights are
-            equal, so that there is no tail; infinite where fewer than ten draws stand above many equal ones; NaN with
-            too few draws for a tail.
-        log_mean_weight: log of the mean weight: the estimated log-normalizer where the weights are
-            (unnormalized target) / (normalized proposal).
-        standard_error: of ``log_mean_weight``; it means nothing where ``is_reliable`` is False.
-        resolution: the step, in nats, to which the log-weights are rounded: what is finer was lost before they came.
+        draws: The number of weights.
+        ess: The effective sample size as a fraction of the draws, (E w)^2 / E w^2.
+        trimmed_ess: The effective sample size with the largest weights clipped at a high quantile, so that a single
+            weight cannot dominate it; 0 if this quantile is 0.
+        pareto_k: The shape parameter of the generalized Pareto distribution that fits the upper tail of the weights.
+            Below 0.5 the weights have a finite variance; above 0.7 no figure is reliable. It is 0 if the largest
+            weights are equal, so that there is no tail; infinite if fewer than ten draws exceed many equal ones; NaN if
+            there are too few draws for a tail.
+        log_mean_weight: The log of the mean weight. If the weights are (unnormalized target) / (normalized proposal),
+            it estimates the log-normalizer of the target.
+        standard_error: The standard error of ``log_mean_weight``; meaningless if ``is_reliable`` is False.
+        resolution: The step, in nats, to which the log-weights are rounded.
+
+    Example:
+        >>> report = ImportanceReport(
+        ...     1000, ess=0.9, trimmed_ess=0.9, pareto_k=0.8, log_mean_weight=0.0, standard_error=0.01
+        ... )
+        >>> report.is_reliable  # since Pareto-k is above 0.7
+        False
     """
 
     draws: int
@@ -49,8 +58,11 @@ class ImportanceReport:
 
     @property
     def is_reliable(self) -> bool:
-        """Whether the figures may be believed: Pareto-k is known and at most 0.7, the effective sample size is at least
-        ten draws, and the log-weights are resolved to 0.1 nats."""
+        """Whether the figures can be trusted.
+
+        They can if Pareto-k is known and at most 0.7, the effective sample size is at least ten draws, and the
+        log-weights are resolved to 0.1 nats.
+        """
         return not self._doubts()
 
     def _doubts(self) -> list[str]:
@@ -78,24 +90,27 @@ class ImportanceReport:
 
 
 def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: float | None = None) -> ImportanceReport:
-    r"""Effective sample size, trimmed too, and the Pareto shape of importance weights.
+    r"""Summarizes importance weights by their effective sample size (ESS) and the Pareto shape of their upper tail.
+
+    Importance weights w = p(x) / q(x) of draws x from a density q show how well q represents a target p. If q equals p,
+    all weights are equal and the ESS is 1.
 
     .. math:: \mathrm{ESS} = \frac{(\sum_i w_i)^2}{n \sum_i w_i^2}
 
-    A high ESS does not show that all modes were found: draws that never fall in a mode say nothing of it. So score
-    samples of the target as well where there are any.
+    A high ESS does not show that q has found all modes of p, since no draw falls into a mode that q has lost. If
+    samples of the target are available, score them as well.
 
     Args:
-        log_weights: log w of independent draws, shape ``(n,)``; a constant added to all of them changes nothing but
-            ``log_mean_weight``; -inf is a weight of 0.
-        trim: weights above this quantile are clipped to it in ``trimmed_ess``.
-        resolution: the step, in nats, to which the log-weights are known; by default the rounding of their dtype at the
-            largest of them. Give it where they are differences of larger numbers in float32.
+        log_weights: The log-weights log w of independent draws, shape ``(n,)``; -inf stands for a weight of 0. Adding a
+            constant to all of them changes only ``log_mean_weight``.
+        trim: The quantile to which larger weights are clipped in ``trimmed_ess``.
+        resolution: The step, in nats, to which the log-weights are known. The default is the rounding step of their
+            dtype at the largest of them; pass it if the log-weights are differences of larger values in float32.
 
     Raises:
-        TypeError: not a tensor of floating-point numbers.
-        ValueError: not one-dimensional, empty, NaN or +inf, all weights 0, ``trim`` outside (0, 1], or a negative
-            ``resolution``.
+        TypeError: The log-weights are not a floating-point tensor.
+        ValueError: The log-weights are not one-dimensional, are empty, contain NaN or +inf, or are all -inf; ``trim``
+            is outside (0, 1]; or ``resolution`` is negative.
 
     Source: Pareto smoothed importance sampling, arXiv:1507.02646.
 
@@ -115,7 +130,9 @@ def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: f
     if log_weights.ndim != 1 or len(log_weights) == 0:
         raise ValueError(f"expected log-weights of shape (n,), got {tuple(log_weights.shape)}; flatten them")
     if bool(log_weights.isnan().any()) or bool((log_weights == math.inf).any()):
-        raise ValueError("expected log-weights that are finite or -inf, got NaN or +inf")
+        raise ValueError(
+            "expected log-weights that are finite or -inf, got NaN or +inf; check both log-densities at the draws"
+        )
     if not 0 < trim <= 1:
         raise ValueError(f"expected trim in (0, 1], got {trim}")
     if resolution is not None and not resolution >= 0:
@@ -123,7 +140,10 @@ def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: f
     logs = log_weights.detach().double().cpu()
     largest = float(logs.max())
     if largest == -math.inf:
-        raise ValueError("expected at least one weight above 0: no draw has any density under the target")
+        raise ValueError(
+            "expected at least one weight above 0, but no draw has any density under the target; check that the "
+            "supports overlap"
+        )
     if resolution is None:
         resolution = rounding_step(log_weights)
     relative = logs - largest
@@ -142,7 +162,11 @@ def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: f
 
 
 def rounding_step(values: Tensor) -> float:
-    """The distance between neighboring floating-point numbers at the largest finite one of some values."""
+    """The distance between neighboring floating-point numbers at the largest finite magnitude in a tensor.
+
+    Args:
+        values: A floating-point tensor.
+    """
     finite = values.detach()[values.isfinite()].abs().double()
     if not len(finite) or not finite.max():
         return 0.0
@@ -151,7 +175,7 @@ def rounding_step(values: Tensor) -> float:
 
 
 def _ess(logs: Tensor) -> float:
-    """From the logarithms of weights, taken relative to the largest one, lest all of them vanish."""
+    """The effective sample size from log-weights, taken relative to the largest one to prevent underflow."""
     largest = logs.max()
     if largest == -math.inf:
         return 0.0
@@ -160,12 +184,12 @@ def _ess(logs: Tensor) -> float:
 
 
 def _quantile(values: Tensor, level: float) -> float:
-    # torch.quantile refuses more than 2^24 numbers
+    # torch.quantile refuses more than 2^24 values
     return float(values.sort().values[math.ceil(level * len(values)) - 1])
 
 
 def _pareto_k(logs: Tensor, resolution: float) -> float:
-    """The shape of the tail above the largest min(n / 5, 3 sqrt n) weights, from their logarithms."""
+    """The Pareto shape of the min(n / 5, 3 sqrt n) largest weights, from log-weights."""
     ordered = logs.sort().values
     size = math.ceil(min(0.2 * len(ordered), 3.0 * math.sqrt(len(ordered))))
     if size < _SMALLEST_TAIL:
@@ -176,6 +200,6 @@ def _pareto_k(logs: Tensor, resolution: float) -> float:
     above = ordered[-size:]
     above = above[above > cut]
     if len(above) < _SMALLEST_TAIL:
-        # Equal weights fill the tail. What stands above them is no tail either, but may outweigh them all.
+        # Equal weights fill the tail. The few larger ones do not form a tail either, but may outweigh all others.
         return 0.0 if largest - cut < _NEGLIGIBLE else math.inf
     return pareto_shape(above + torch.log(-torch.expm1(cut - above)))

@@ -1,4 +1,4 @@
-"""Families of runs with their presets: what the command line and the benchmarks run."""
+"""Presets of flows and their training for the known data, which the command line and the benchmarks run."""
 
 from pyro_gflows.experiments.presets import PRESETS
 

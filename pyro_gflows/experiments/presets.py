@@ -1,4 +1,4 @@
-"""Named recipes: which layers and which training suit the known data. The numbers that are printed come from these."""
+"""Presets: the layers and the training that suit the known data, from which the published figures come."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ __all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
 
 @dataclass(frozen=True)
 class Preset:
-    """One recipe.
+    """A recipe for a fit: the data, the symmetry, the layers and the training.
 
     Attributes:
-        name: What the command line calls it.
-        data: The data set it is for, or "" for the user's own files.
-        group: The symmetry.
-        flow: The family of layers.
-        size: Keywords of the family.
-        settings: How to train.
-        augment: Group whose random elements move every training event (for a flow without the symmetry), or "".
-        logit: Margin of the logit preprocessing (``GSigmoid``) behind a multi-scale flow of images; None: without.
+        name: The name of the preset on the command line.
+        data: The name of the data set that the preset is for, or "" for the user's own files.
+        group: The name of the group under which the flow is invariant.
+        flow: The name of the family of layers.
+        size: Keyword arguments of the family.
+        settings: The settings of the training.
+        augment: The name of a group whose random elements act on every training event, for a flow without the symmetry;
+            or "".
+        logit: The margin of the logit preprocessing (``GSigmoid``) that follows a multi-scale flow of images; None for
+            a flow without it.
         variational: Whether the noise of dequantized images is trained too.
-        shortened: Whether it trades quality for time, as the demo does; it is labeled so wherever it is reported.
+        shortened: Whether the preset trades quality for time, as in the demo; every report of the run says so.
+
+    Example:
+        >>> preset = Preset("mine", "rings", "O(2)", "radial", {"blocks": 2})
+        >>> preset.seeded(3).settings.seed
+        3
     """
 
     name: str
@@ -42,26 +49,30 @@ class Preset:
     shortened: bool = False
 
     def change(self, **changes: Any) -> Preset:
-        """The same recipe with some attributes changed."""
+        """Return the same preset with some attributes changed.
+
+        Args:
+            **changes: New values of attributes, by name.
+        """
         return dataclasses.replace(self, **changes)
 
     def with_flow(self, flow: str) -> Preset:
-        """The same recipe for another family, at its default size."""
+        """Return the same preset for another family of layers, at the default size of the family."""
         return self.change(flow=flow, size={}, logit=self.logit if flow.startswith("image-") else None)
 
     def seeded(self, seed: int) -> Preset:
-        """The same recipe from another seed."""
+        """Return the same preset with another seed."""
         return self.change(settings=dataclasses.replace(self.settings, seed=seed))
 
 
 def _plane(steps: int, *, batch_size: int = 512, lr: float = 2e-2) -> FitSettings:
-    """Densities give fresh points for ever: a high rate, a short warm-up, and no averaging."""
+    """Return settings for densities, which draw new points at every step: a high rate and a short warm-up."""
     schedule = OneCycle(warmup=0.1, end=0.0)
     return FitSettings(steps=steps, batch_size=batch_size, optimizer=Adam(lr=lr), schedule=schedule)
 
 
 def _images(steps: int, *, lr: float, every: int) -> FitSettings:
-    """Images are few: early stopping, and the best weights."""
+    """Return settings for sets of images, which are small: validation stops the run, and the best weights are kept."""
     return FitSettings(
         steps,
         batch_size=64,
@@ -118,13 +129,14 @@ def _shortened(preset: Preset, group: str, *, steps: int, size: Mapping[str, Any
 
 _FULL: Mapping[str, Preset] = {preset.name: preset for preset in _ALL}
 
-# What `pyro-gflows demo` runs: each flow with its symmetry, then the same code without (C1) at about as many
-# parameters, shown every pose of the digits by augmentation. (A field of C4 is four channels at the price of one.)
+# `pyro-gflows demo` runs each flow with its symmetry, then the same code without symmetry (C1) at about as many
+# parameters; augmentation shows every rotation of the digits to the flow of C1. (A field of C4 is four channels at the
+# price of one.)
 DEMO: Sequence[Preset] = [
     _shortened(_FULL["8gaussians"], "D8", steps=800, size={"blocks": 10}),
     _shortened(_FULL["8gaussians"], "C1", steps=800, size={"blocks": 6}),
     _shortened(_FULL["rings"], "O(2)", steps=800, size={"blocks": 4}),
-    # ridge and radial terms of C1 would still hold the circular symmetry; a network of C1 holds none
+    # ridge and radial terms of C1 would keep the circular symmetry; a network of C1 has none
     _shortened(_FULL["rings"], "C1", steps=800, size={"blocks": 4, "width": 3}),
     _shortened(_FULL["digits-image-coupling"], "C4", steps=400, size=_COUPLING),
     _shortened(_FULL["digits-image-coupling"], "C1", steps=400, size={**_COUPLING, "width": 15}, augment="C4"),
@@ -132,16 +144,17 @@ DEMO: Sequence[Preset] = [
     _shortened(_FULL["digits-image-residual"], "C1", steps=200, size={**_RESIDUAL, "width": 10}, augment="C4"),
 ]
 
+#: The presets of the command line and of the benchmarks, by name.
 PRESETS: Mapping[str, Preset] = {**_FULL, **{preset.name: preset for preset in DEMO}}
 
 
 def preset_for(data: str, *, flow: str | None = None) -> Preset:
-    """The default recipe for a data set, or for the user's own file.
+    """Return the default preset for a data set, or for the user's own file.
 
     Args:
-        data: A known name or a path.
-        flow: Prefer the recipe of this family; without one, another family gets its default size and the training
-            settings of the data's first recipe.
+        data: The name of a data set, or the path of a file.
+        flow: The name of a family of layers; by default the family of the first preset for the data. A family without a
+            preset for these data has its default size, and the training settings of the first preset.
 
     Example:
         >>> preset_for("digits", flow="residual").name
@@ -152,17 +165,17 @@ def preset_for(data: str, *, flow: str | None = None) -> Preset:
 
 
 def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Preset:
-    """The default recipe for the events of the user's own file.
+    """Return the default preset for the events of the user's own file.
 
-    Images take a multi-scale flow: as many scales as the grid can be halved to at least 4 pixels, at most 3; logit
-    preprocessing where they are of gray levels; a low rate that falls with the number of pixels, since the log-scales
-    of all couplings add up, and images of any kind are to be fitted without a search for the rate. Sets take couplings
-    by features, where there are several. All else takes residual layers.
+    Images get a multi-scale flow. The number of scales is at most 3, and such that the coarsest grid has at least 4
+    pixels a side. Images of gray levels get logit preprocessing. The learning rate is low and falls with the number of
+    pixels, since the log-scales of all couplings add up, so that images of any kind are fitted without a search for the
+    rate. Sets get couplings that split their features, if there are several. All other events get residual layers.
 
     Args:
-        form: How the events lie in the file.
-        group: The symmetry.
-        flow: Another family, at its default size.
+        form: The format of the events in the file.
+        group: The name of the group under which the flow is invariant.
+        flow: The name of another family of layers, at its default size.
 
     Example:
         >>> preset = own_preset(EventFormat("images", (28, 28)), group="C4")
@@ -175,7 +188,7 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     elif form.kind == "sets" and form.shape[1] > 1:
         own = own.change(name="own-sets", flow="coupling", settings=_OWN_COUPLINGS)
     if flow is not None and flow.startswith("image-") and own.flow.startswith("image-"):
-        return own.change(flow=flow)  # the same scales
+        return own.change(flow=flow)  # the number of scales suits any multi-scale flow
     return _of_flow([own], flow)
 
 
@@ -187,16 +200,16 @@ def _own_images(form: EventFormat, group: str) -> Preset:
     while scales < 3 and all(side % 2**scales == 0 and side >= 4 * 2**scales for side in (height, width)):
         scales += 1
     size = {"scales": scales, "blocks": 2 if pixels <= 256 else 4, "width": 8}
-    # the default schedule warms up for a quarter of the run, which keeps short runs together
+    # the default schedule warms up for a quarter of the run, so that short runs do not diverge
     settings = dataclasses.replace(_images(3000, lr=rate, every=100), schedule=OneCycle())
     logit = None if form.gray is None else 0.01
-    if group == "translations":  # single shifts exchange the colors of a checkerboard, and cannot be squeezed
+    if group == "translations":  # a shift by one pixel swaps the colors of a checkerboard, and cannot be squeezed
         return Preset("own-images", "", group, "image-residual", {"blocks": 4}, settings, logit=logit)
     return Preset("own-images", "", group, "image-coupling", size, settings, logit=logit)
 
 
 def _of_flow(presets: Sequence[Preset], flow: str | None) -> Preset:
-    """The first recipe of a family; without one, the first recipe with this family at its default size."""
+    """Return the first preset of a family, or else the first preset with this family at its default size."""
     if flow is None:
         return presets[0]
     return next((preset for preset in presets if preset.flow == flow), presets[0].with_flow(flow))

@@ -1,4 +1,4 @@
-"""One fit from data to files: model, metrics and pictures in one folder."""
+"""A run of a preset: from data to a folder with the model, the metrics and pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ _PICTURES = ("density.png", "samples.png", "loss.png", "latent.png")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained flow and the figures that ``metrics.json`` holds."""
+    """The result of a run.
+
+    Attributes:
+        flow: The trained flow.
+        result: The report of the training.
+        metrics: The figures that ``metrics.json`` holds.
+    """
 
     flow: EquivariantFlow
     result: FitResult
@@ -54,22 +60,23 @@ def run(
     device: torch.device | str = "cpu",
     started: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Train a recipe on a data set and write model, checkpoint and ``metrics.json`` into a folder.
+    """Train a flow by a preset, and write the model, a checkpoint and ``metrics.json`` into a folder.
 
-    Noise that is trained is saved in the folder ``noise`` inside.
+    If the dequantization noise is trained too, it is saved in the folder ``noise`` inside of this folder.
 
     Args:
-        preset: What to build and how to train it; its seed also starts the weights.
-        data: Training and held-out events.
-        folder: Made if needed.
-        resume: Go on from the folder's checkpoint. Without it, what an earlier run left in the folder is removed before
-            training starts, so that nothing in it is of another run than the rest.
-        progress: Show a progress bar.
-        device: Where to train and measure.
-        started: Called once all is ready, before training.
+        preset: The flow to build and the settings of its training; the seed is also the seed of the first weights.
+        data: Events to train on, for validation and for the metrics.
+        folder: The folder, which is made if it does not exist.
+        resume: Whether to go on from the checkpoint in the folder. Otherwise the files of an earlier run are removed
+            before training starts, so that all files in the folder are of one run.
+        progress: Whether to show a progress bar.
+        device: The device of the training and the metrics.
+        started: A function that is called before training, when all is ready.
 
     Raises:
-        ValueError, TypeError: The recipe does not fit the data, or the folder is not writable; before any training.
+        ValueError: If the preset does not suit the data, or if the folder is not writable; before any training.
+        TypeError: If the data are of a wrong type; before any training.
     """
     folder = check_writable(folder)
     seed = preset.settings.seed
@@ -113,7 +120,7 @@ def run(
         "recipe": repr(preset),
     }
     if progress:  # many large images take minutes on a CPU
-        print(f"measuring on {len(data.test):,} held-out events", file=sys.stderr, flush=True)
+        print(f"measuring on {len(data.test):,} test events", file=sys.stderr, flush=True)
     measured = preset.group if preset.group != "C1" else preset.augment or preset.group
     metrics = {**about, **measure(flow, data, group=measured, seed=seed, dequantizer=dequantizer, result=result)}
     write_json(folder / METRICS, metrics)
@@ -121,7 +128,7 @@ def run(
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a run writes."""
+    """Remove the files that a run writes."""
     places = [folder / name for name in (CHECKPOINT, METRICS, STRUCTURE, WEIGHTS, *_PICTURES)]
     for path in [*places, *(folder / _NOISE / name for name in (STRUCTURE, WEIGHTS))]:
         path.unlink(missing_ok=True)
@@ -130,12 +137,21 @@ def _clear(folder: Path) -> None:
 def finish(
     preset: Preset, data: DataSet, folder: str | Path, *, progress: bool = True, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """The metrics of a recipe, whatever of the work is done: nothing, a part (a checkpoint is there), or all.
+    """Start, resume or read a run, depending on what the folder holds, and return its metrics.
 
-    A killed experiment is so taken up by the same command. The trained flow is ``infer.load(folder)``.
+    Use it in scripts with many runs: the same script goes on after an interruption, and a finished run is only read.
+    ``pyro_gflows.load(folder)`` is the trained flow.
+
+    Args:
+        preset: The flow to build and the settings of its training.
+        data: Events to train on, for validation and for the metrics.
+        folder: The folder of the run.
+        progress: Whether to show a progress bar.
+        device: The device of the training and the metrics.
 
     Raises:
-        ValueError, TypeError: As :func:`run`; or the folder holds the run of another recipe or of other data.
+        ValueError: As :func:`run` does, and if the folder holds the run of another preset or of other data.
+        TypeError: As :func:`run` does.
     """
     folder = check_writable(folder)
     if (folder / METRICS).exists():
@@ -143,15 +159,15 @@ def finish(
         if (metrics.get("recipe"), metrics["data"]) == (repr(preset), data.name):
             return metrics
         raise ValueError(
-            f"expected {folder} to be empty or of this recipe, found another one or other data ({metrics['preset']} on "
-            f"{metrics['data']}); remove it or take another folder"
+            f"expected {folder} to be empty or to hold a run of this preset, found another preset or other data "
+            f"({metrics['preset']} on {metrics['data']}); remove it or take another folder"
         )
     resume = (folder / CHECKPOINT).exists()
     return run(preset, data, folder, resume=resume, progress=progress, device=device).metrics
 
 
 def _size(preset: Preset, data: DataSet) -> dict[str, Any]:
-    """The keywords of the family, with the preprocessing."""
+    """Return the keyword arguments of the family of layers, with the preprocessing."""
     if preset.logit is None:
         return dict(preset.size)
     if data.scaling is None:
@@ -169,8 +185,8 @@ def _dequantizer(action: Action, data: DataSet) -> VariationalDequantizer:
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
     if not preset.augment:
         return data.augment
-    move, refresh = random_elements(build_action(preset.augment, data.event_shape)), data.augment
-    return move if refresh is None else lambda x, generator: move(refresh(x, generator), generator)
+    act, add_noise = random_elements(build_action(preset.augment, data.event_shape)), data.augment
+    return act if add_noise is None else lambda x, generator: act(add_noise(x, generator), generator)
 
 
 def measure(
@@ -182,11 +198,19 @@ def measure(
     dequantizer: VariationalDequantizer | None = None,
     result: FitResult | None = None,
 ) -> Mapping[str, Any]:
-    """Held-out figures of a flow; of images, those of :func:`pyro_gflows.evaluation.image_report`.
+    """Return figures of a flow on the test events; for images, those of :func:`pyro_gflows.evaluation.image_report`.
 
-    Invariance and group averages are over ``group``; for "C1", over the group that the data are known to have. The
-    invariance error is measured on a float64 copy: the structure's, not the rounding's. The NLL is that of the data
-    with the noise that they have.
+    The invariance error is measured on a copy in float64, so that it shows errors of the layers and not of rounding.
+    The NLL of dequantized images is that of the test images with the noise that was drawn when they were loaded.
+
+    Args:
+        flow: The trained flow.
+        data: The data set with the test events.
+        group: The name of the group for the invariance error and for averages over a group; "C1" stands for the known
+            symmetry of the data.
+        seed: The seed of all random draws.
+        dequantizer: The trained dequantization noise, or None.
+        result: The report of the training, or None.
     """
     test = data.test.to(next(flow.parameters()))
     scores = log_probs(flow, test).double()
@@ -214,16 +238,27 @@ def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> Action
 
 
 def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
-    """Samples of a flow, shape (n,) + event_shape; the caller's random state is left as it was."""
+    """Draw samples of a flow, shape (n,) + event_shape; the caller's random state is left as it was.
+
+    Args:
+        flow: A flow.
+        n: The number of samples.
+        seed: The seed of the draw.
+    """
     with random_state_kept(flow, seed=seed), torch.no_grad():
         return flow.dist.sample((n,))
 
 
 def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
-    """Write ``density.png``, ``samples.png`` and ``loss.png``; of images, ``latent.png`` as well.
+    """Write ``density.png``, ``samples.png`` and ``loss.png``, and for images also ``latent.png``.
+
+    Args:
+        outcome: The result of a run.
+        data: The data set of the run.
+        folder: The folder of the pictures.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: If matplotlib is not installed.
     """
     folder, flow = Path(folder), outcome.flow
     samples = draw(flow, 2000 if len(data.event_shape) == 1 else 64)

@@ -1,11 +1,24 @@
-"""Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows."""
+"""Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows.
+
+Flows:
+    EquivariantFlow, FlowDistribution, OrbitFlow, Learnable
+
+Flows of images:
+    g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
+    VariationalDequantizer, g_dequantizer
+
+Families and types:
+    FAMILIES, Memory, Preprocess, SplitKind
+"""
 
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import FAMILIES
-from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
+from pyro_gflows.flows.image_coupling import SplitKind, g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
+from pyro_gflows.flows.image_scales import Memory, Preprocess
+from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 
 __all__ = [
@@ -13,7 +26,11 @@ __all__ = [
     "DequantizedFlow",
     "EquivariantFlow",
     "FlowDistribution",
+    "Learnable",
+    "Memory",
     "OrbitFlow",
+    "Preprocess",
+    "SplitKind",
     "VariationalDequantizer",
     "g_coupling_image_flow",
     "g_dequantizer",

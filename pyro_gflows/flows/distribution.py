@@ -26,7 +26,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
 
     Fresh data are scored in one pass, of which nothing is kept, copied or compared. What this very object drew last is
     scored from the point and the log-det that it was made with, as long as draw, weights and context are what they were
-    (:class:`~pyro_gflows.distributions.last_draw.LastDraw`); every expanded distribution has a memory of its own.
+    (``LastDraw``); every expanded distribution has a memory of its own.
 
     Args:
         base: a Pyro distribution of base-side events.

@@ -134,6 +134,7 @@ def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 
+#: The families of flows that the command line offers: name -> constructor.
 FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "coupling": _coupling,
     "image-coupling": g_coupling_image_flow,

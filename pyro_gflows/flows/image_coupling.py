@@ -27,9 +27,10 @@ from pyro_gflows.nn.factories import from_keywords
 from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, g_coupling
 from pyro_gflows.transforms.transformers import TransformerFactory
 
-__all__ = ["g_coupling_image_flow", "g_soft_coupling_image_flow"]
+__all__ = ["SplitKind", "g_coupling_image_flow", "g_soft_coupling_image_flow"]
 
-_SplitKind = Callable[[ImageAction], Split]
+#: What splits the events of an image action, such as ``checkerboard_split`` or ``ChannelSplit``.
+SplitKind = Callable[[ImageAction], Split]
 
 
 @takes_factories("transformer", "network")
@@ -41,7 +42,7 @@ def g_soft_coupling_image_flow(
     width: int = 16,
     depth: int = 2,
     transformer: TransformerFactory | None = None,
-    splits: Sequence[_SplitKind] | None = None,
+    splits: Sequence[SplitKind] | None = None,
     network: Conditioner | None = None,
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
@@ -110,7 +111,7 @@ def g_coupling_image_flow(
     width: int = 16,
     depth: int = 2,
     transformer: TransformerFactory | None = None,
-    splits: Sequence[_SplitKind] | None = None,
+    splits: Sequence[SplitKind] | None = None,
     network: Conditioner | None = None,
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
@@ -173,7 +174,7 @@ def g_coupling_image_flow(
     return multi_scale(action, steps, scales=scales, blocks=blocks, factor=factor, preprocess=preprocess)
 
 
-_EXACT_KINDS: Sequence[_SplitKind] = [checkerboard_split, ChannelSplit, isotypic_split]
+_EXACT_KINDS: Sequence[SplitKind] = [checkerboard_split, ChannelSplit, isotypic_split]
 
 
 def _soft_network(inputs: LinearAction, outputs: LinearAction, **keywords: Any) -> SoftNetwork:
@@ -181,7 +182,7 @@ def _soft_network(inputs: LinearAction, outputs: LinearAction, **keywords: Any) 
     return SoftNetwork(require_image(inputs), require_image(outputs), **keywords)
 
 
-def _splits(action: ImageAction, kinds: Sequence[_SplitKind]) -> Iterator[Split]:
+def _splits(action: ImageAction, kinds: Sequence[SplitKind]) -> Iterator[Split]:
     """All of these kinds of splits that the action allows, in turn, without end."""
     found: list[Split] = []
     for kind in kinds:

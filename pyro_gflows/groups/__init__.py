@@ -1,11 +1,26 @@
-"""Groups and their representations, with no word about what they act on."""
+"""Groups and their representations, apart from the events that they act on.
+
+Groups:
+    CyclicGroup, DihedralGroup, SymmetricGroup, TranslationGroup, WallpaperGroup, ProductGroup, FiniteGroup,
+    SO2, O2, SO3, O3, parse_group
+
+Kinds of groups:
+    Group, EnumerableGroup, ContinuousGroup
+
+Representations:
+    Representation, TrivialRepresentation, DefiningRepresentation, RegularRepresentation,
+    QuotientRepresentation, RowsRepresentation, MatrixRepresentation, SubRepresentation, escnn_group
+
+Isotypic decomposition:
+    Decomposition, Isotype, Summands
+"""
 
 from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.groups.escnn_adapter import escnn_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
-from pyro_gflows.groups.isotypes import Isotype
+from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
@@ -42,6 +57,7 @@ __all__ = [
     "Representation",
     "RowsRepresentation",
     "SubRepresentation",
+    "Summands",
     "SymmetricGroup",
     "TranslationGroup",
     "TrivialRepresentation",

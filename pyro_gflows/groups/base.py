@@ -1,4 +1,4 @@
-"""What every group answers: identity, products, inverses, random elements; and all elements, where they are few."""
+"""Group and EnumerableGroup: products, inverses, random elements, and all elements where they are few."""
 
 from __future__ import annotations
 
@@ -22,15 +22,29 @@ _LARGEST_TABLE = 4096  # a table of 134 MB
 
 
 class Group(ABC):
-    r"""A compact group, whose elements are tensors of shape batch shape + ``element_shape``.
+    r"""A finite group, or a compact one such as all rotations of the plane.
 
-    An element is an int64 index where all elements can be listed (:class:`EnumerableGroup`, ``element_shape`` is
-    ``()``), and its defining matrix in float64 otherwise. A group is a plain value: it compares by value and pickles.
+    A group says which symmetries there are and how they multiply. How a group acts on an event is said by an action
+    (:class:`~pyro_gflows.actions.Action`).
+
+    Group elements are tensors: an element is an int64 index where all elements can be listed
+    (:class:`EnumerableGroup`, where ``element_shape`` is ``()``), and a matrix in float64 otherwise. A batch of
+    elements has shape ``batch_shape + element_shape``. A group is a plain value: groups are compared by value, and a
+    group can be pickled.
 
     Attributes:
-        name: what ``repr`` shows.
-        order: the number of elements, an exact int of any size, or ``math.inf``.
-        element_shape: the shape of one element.
+        name: The name that ``repr`` shows.
+        order: The number of elements: an exact int of any size, or ``math.inf``.
+        element_shape: The shape of one element.
+
+    Example:
+        >>> from pyro_gflows.groups import parse_group
+        >>> group = parse_group("SO(2)")
+        >>> group.order, group.element_shape
+        (inf, torch.Size([2, 2]))
+        >>> rotation = group.sample()
+        >>> bool(torch.allclose(group.compose(rotation, group.inverse(rotation)), group.identity()))
+        True
     """
 
     name: str
@@ -43,7 +57,7 @@ class Group(ABC):
         return self.order < math.inf
 
     def batch_shape(self, elements: Tensor) -> torch.Size:
-        """The shape of a batch of elements: that of the tensor without ``element_shape``, which stands last."""
+        """The batch shape of a tensor of elements, which is the shape without the last dimensions ``element_shape``."""
         return elements.shape[: elements.ndim - len(self.element_shape)]
 
     @abstractmethod
@@ -52,7 +66,12 @@ class Group(ABC):
 
     @abstractmethod
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
-        """The product g h, which acts as h does and then as g does; batch shapes broadcast."""
+        """The product g h of two elements, which acts first as h and then as g.
+
+        Args:
+            first: Elements g, shape ``batch_shape + element_shape``.
+            second: Elements h, whose batch shape broadcasts with that of ``first``.
+        """
 
     @abstractmethod
     def inverse(self, elements: Tensor) -> Tensor:
@@ -60,16 +79,35 @@ class Group(ABC):
 
     @abstractmethod
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        """Elements that are uniformly (Haar) distributed, with batch shape ``shape``."""
+        """Random elements that are uniformly (Haar) distributed over the group.
+
+        Args:
+            shape: The batch shape of the draw.
+            generator: The source of randomness, by default torch's global one.
+        """
 
     @abstractmethod
     def generators(self) -> Tensor:
-        """Elements that generate the group (a dense subgroup of a continuous one), along the first dimension."""
+        """A few elements whose products are all elements, along the first dimension.
+
+        What holds for these generators, such as the invariance of a density, holds for the whole group. The products
+        of the generators of a continuous group come arbitrarily near to every element (a dense subgroup).
+        """
 
     @abstractmethod
     def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
-        """Elements and weights whose weighted sum is the exact Haar average of every function of degree at most
-        ``band`` in the entries of the defining matrix; of an enumerable group these are all its elements."""
+        """Elements and weights for exact averages over the group.
+
+        The weighted sum over these elements is the exact average over the group (Haar average) of every polynomial of
+        degree at most ``band`` in the entries of the defining matrix. An enumerable group gives all its elements, with
+        equal weights, so that the average of any function is exact.
+
+        Args:
+            band: The highest degree for which averages are exact.
+
+        Returns:
+            Elements along the first dimension, and their weights, which add up to 1.
+        """
 
     def _key(self) -> Any:
         return (type(self).__name__, self.name)
@@ -90,9 +128,15 @@ class Group(ABC):
 class EnumerableGroup(Group):
     r"""A finite group whose elements are the indices 0, ..., ``order - 1``, with the identity at index 0.
 
-    A new one defines ``name``, ``order``, ``compose``, ``inverse`` and ``generators`` by arithmetic; a group of any
-    matrices or permutations is a :class:`FiniteGroup`, which holds its multiplication table. Groups with equal tables
-    are equal, whatever they are called.
+    A subclass defines ``name``, ``order``, ``compose``, ``inverse`` and ``generators`` by arithmetic on indices. For a
+    group of arbitrary matrices or permutations there is :class:`FiniteGroup`, which holds a multiplication table. Two
+    groups with equal multiplication tables are equal, whatever their names are.
+
+    Example:
+        >>> from pyro_gflows.groups import parse_group
+        >>> group = parse_group("C4")
+        >>> group.elements().tolist(), group.table[1].tolist()
+        ([0, 1, 2, 3], [1, 2, 3, 0])
     """
 
     order: int
@@ -102,10 +146,10 @@ class EnumerableGroup(Group):
         return torch.tensor(0)
 
     def elements(self) -> Tensor:
-        """All elements: the indices from 0 to ``order - 1``.
+        """All elements, which are the indices from 0 to ``order - 1``.
 
         Raises:
-            ValueError: the group has more than 2^20 elements.
+            ValueError: The group has more than 2^20 elements.
         """
         if self.order > LARGEST_LISTED:
             raise ValueError(
@@ -122,10 +166,12 @@ class EnumerableGroup(Group):
 
     @functools.cached_property
     def table(self) -> Tensor:
-        r"""The multiplication table, :math:`g_i g_j = g_{\mathrm{table}[i][j]}`, computed where it is first asked for.
+        r"""The multiplication table, :math:`g_i g_j = g_{\mathrm{table}[i][j]}`.
+
+        The table is computed when it is first asked for. Shape ``(|G|, |G|)``.
 
         Raises:
-            ValueError: the group has more than 4096 elements.
+            ValueError: The group has more than 4096 elements.
         """
         if self.order > _LARGEST_TABLE:
             raise ValueError(
@@ -136,14 +182,24 @@ class EnumerableGroup(Group):
             return self.compose(self.elements()[:, None], self.elements())
 
     def regular(self) -> Tensor:
-        """Permutations of the regular representation: entry ``[g, h]`` says where g sends the h-th basis vector."""
+        """The permutations of the regular representation, in which the group permutes its own elements.
+
+        Returns:
+            Shape ``(|G|, |G|)``; entry ``[g, h]`` is the index of the basis vector to which g sends basis vector h.
+        """
         return self.table
 
     def coset_action(self, subgroup: Sequence[int]) -> Tensor:
-        """Permutations of the left cosets ``g H`` (the quotient representation), shape ``(|G|, |G|/|H|)``.
+        """The permutations of the left cosets ``g H`` of a subgroup H (the quotient representation).
+
+        Args:
+            subgroup: The indices of the elements of H.
+
+        Returns:
+            Shape ``(|G|, |G|/|H|)``; entry ``[g, k]`` is the index of the coset to which g sends coset k.
 
         Raises:
-            ValueError: the indices are not those of a subgroup.
+            ValueError: The indices are not those of a subgroup.
         """
         members = torch.as_tensor(sorted(set(subgroup)), dtype=torch.int64)
         if len(members) == 0 or not torch.isin(self.compose(members[:, None], members), members).all():
@@ -178,7 +234,7 @@ class EnumerableGroup(Group):
         return {}
 
     def _constant(self, name: str, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
-        """A tensor that is made once, on the device of the elements that it is used with."""
+        """A tensor that is made once for each device on which elements are used."""
         if (name, device) not in self._constants:
             with as_constants():
                 self._constants[name, device] = make().to(device)
@@ -189,19 +245,19 @@ class EnumerableGroup(Group):
 
     @staticmethod
     def _derived() -> tuple[str, ...]:
-        """Names of attributes that are caches, and are left out of pickles and copies."""
+        """The names of attributes that are caches, which pickles and copies leave out."""
         return ("table", "_table_bytes", "_constants")
 
 
 def require_enumerable(group: Group, what: str = "a sum over all elements") -> EnumerableGroup:
-    """The group itself, if its elements can be listed.
+    """The group itself if its elements can be listed, else an error.
 
     Args:
-        group: any group.
-        what: needs all elements; for the error.
+        group: Any group.
+        what: The name of what needs all elements, for the error message.
 
     Raises:
-        ValueError: the group is infinite, or finite but too large for its elements to be listed.
+        ValueError: The group is infinite, or finite but too large for its elements to be listed.
 
     Example:
         >>> from pyro_gflows.groups.names import parse_group

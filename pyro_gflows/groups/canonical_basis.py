@@ -1,4 +1,4 @@
-"""Bases that every machine agrees on, and comparisons that allow for rounding."""
+"""Bases that are the same on every machine, and comparisons that allow for rounding."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ _FRACTION = 0.3217
 
 
 def canonical_rows(projector: Tensor) -> Tensor:
-    r"""An orthonormal basis of the space that an orthogonal projector P projects on, the same one on every machine.
+    r"""An orthonormal basis of the range of an orthogonal projector P, the same basis on every machine.
 
-    Eigenvectors and singular vectors of a degenerate space are decided by rounding, so two machines find different
-    ones; the projector on the space is unique. The basis consists of the first independent columns of P, in order, made
-    orthonormal one after the other (Gram-Schmidt). A column counts as independent of those before it if what is left of
-    it is at least 0.57 times as long as what is left of the longest one, so rounding in P is hardly amplified.
+    Weights of a layer refer to a basis, so a saved flow needs the same basis on the machine that loads it. Eigenvectors
+    and singular vectors of a degenerate space depend on rounding, so two machines find different ones, but the
+    projector on the space is unique. The basis consists of the first independent columns of P, in order, made
+    orthonormal one after the other (Gram-Schmidt). A column counts as independent of the columns before it if its
+    remainder is at least 0.57 times as long as the longest remainder, so rounding in P is hardly amplified.
 
     Args:
-        projector: P, symmetric, shape ``(n, n)``, float64; its trace is the dimension d of the space.
+        projector: The symmetric matrix P, shape ``(n, n)``, float64. Its trace is the dimension d of the space.
 
     Returns:
-        Orthonormal rows, shape ``(d, n)``. Each is positive at the column where it was taken.
+        Orthonormal rows, shape ``(d, n)``. Each row is positive at the column from which it was made.
 
     Example:
         >>> canonical_rows(torch.tensor([[0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)).round(decimals=4).tolist()
@@ -38,27 +39,32 @@ def canonical_rows(projector: Tensor) -> Tensor:
         unit = left[column] / left[column].norm()
         found.append(unit)
         left = left - torch.outer(unit, unit @ left)
-    # the polar factor: the nearest orthonormal rows, which are unique, take away what rounding has added up
+    # the polar factor, which is the unique nearest matrix with orthonormal rows, removes the rounding errors
     u, _, vh = torch.linalg.svd(torch.stack(found), full_matrices=False)
     return u @ vh
 
 
 def first_largest(values: Tensor) -> int:
-    """The first index at which ``values`` (not negative) is largest; values that differ by rounding count as equal.
+    """The first index at which the values are largest, where values that differ by rounding count as equal.
 
-    >>> first_largest(torch.tensor([0.5, 1.0, 1.0 + 1e-12], dtype=torch.float64))
-    1
+    Args:
+        values: A vector whose entries are not negative.
+
+    Example:
+        >>> first_largest(torch.tensor([0.5, 1.0, 1.0 + 1e-12], dtype=torch.float64))
+        1
     """
     return int(torch.nonzero(values >= (1 - 1e-6) * values.max())[0])
 
 
 class Nearly:
-    """A tensor that compares equal to one that differs from it by rounding only: by at most 1e-11 in every entry.
+    """A tensor that is equal to every tensor that differs from it by at most 1e-11 in each entry.
 
-    Two machines compute a representation's matrices with other rounding; it is one representation all the same.
+    Two machines compute the matrices of one representation with different rounding, and these shall count as the same
+    representation.
 
     Args:
-        value: a real tensor on the CPU.
+        value: A real tensor on the CPU.
 
     Example:
         >>> Nearly(torch.tensor([0.1 + 0.2], dtype=torch.float64)) == Nearly(torch.tensor([0.3], dtype=torch.float64))
@@ -73,7 +79,7 @@ class Nearly:
             return False
         if self.value is other.value:
             return True
-        # in NumPy, so that a comparison is seen by no transform, mode or trace of torch
+        # in NumPy, so that no transform, mode or trace of torch records the comparison
         apart = np.abs(self.value.numpy() - other.value.numpy())
         return bool(apart.max(initial=0.0) <= 1e-11)
 

@@ -18,11 +18,24 @@ _SAME = 1e-7
 
 
 def generate_group(generators: Sequence[Any], max_order: int, name: str | None) -> tuple[FiniteGroup, Tensor]:
-    """The group that the generators generate, and its matrices ``(|G|, d, d)`` in float64; None names it by its order.
+    """The group that consists of all products of the generators, together with its matrices.
+
+    Args:
+        generators: Orthogonal matrices d x d, or permutations as lists of d indices.
+        max_order: The largest number of elements that is accepted.
+        name: The name of the group; if it is None, the group is named by its order.
+
+    Returns:
+        The group, and one matrix for each element, shape ``(|G|, d, d)``, float64.
 
     Raises:
-        ValueError: no generator, different sizes, a matrix that is not orthogonal to 1e-12, or more than ``max_order``
-            elements.
+        ValueError: There is no generator, the sizes differ, a matrix is not orthogonal to 1e-12, or there are more than
+            ``max_order`` elements.
+
+    Example:
+        >>> group, matrices = generate_group([[1, 2, 0]], 1024, "cycle")
+        >>> group.order, matrices.shape
+        (3, torch.Size([3, 3, 3]))
     """
     if len(generators) == 0:
         raise ValueError("expected at least one generator, got none; for no symmetry use VectorAction.trivial('C1')")
@@ -30,7 +43,7 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str | None) 
     if len({step.shape for step in steps}) > 1:
         raise ValueError(f"expected generators of one size, got {[len(step) for step in steps]}")
     found = torch.eye(len(steps[0]), dtype=torch.float64)[None]
-    origins: list[tuple[int, int]] = []  # of each element but the first: the step and the element that it came from
+    origins: list[tuple[int, int]] = []  # for each element after the first: its step and its parent
     parent = 0
     while parent < len(found):
         for index, step in enumerate(steps):
@@ -65,18 +78,30 @@ def _index(found: Tensor, matrices: Tensor) -> Tensor:
 
 
 def as_matrix(generator: Any, what: str) -> Tensor:
-    """A generator as an orthogonal matrix in float64; ``what`` names it in errors."""
+    """A generator as an orthogonal matrix in float64.
+
+    Args:
+        generator: An orthogonal matrix, or a permutation p as a list of indices, which sends entry j to place p[j].
+        what: The name of the generator in error messages.
+
+    Raises:
+        ValueError: The generator is neither a permutation nor a matrix that is orthogonal to 1e-12.
+
+    Example:
+        >>> as_matrix([1, 0], "swap").tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
     # through numpy, whose default is float64: torch would read a list of Python floats as float32
-    given = generator if isinstance(generator, Tensor) else torch.from_numpy(np.array(generator))
-    if given.ndim == 1 and not given.is_floating_point():
-        if not torch.equal(given.sort().values, torch.arange(len(given))):
-            raise ValueError(f"{what}: expected a permutation of 0..{len(given) - 1}, got {given.tolist()}")
-        return permutation_matrices(given.long())
-    if given.ndim != 2 or given.shape[0] != given.shape[1]:
+    array = generator if isinstance(generator, Tensor) else torch.from_numpy(np.array(generator))
+    if array.ndim == 1 and not array.is_floating_point():
+        if not torch.equal(array.sort().values, torch.arange(len(array))):
+            raise ValueError(f"{what}: expected a permutation of 0..{len(array) - 1}, got {array.tolist()}")
+        return permutation_matrices(array.long())
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ValueError(
-            f"{what}: expected a square matrix or a permutation (integers), got shape {tuple(given.shape)}"
+            f"{what}: expected a square matrix or a permutation (integers), got shape {tuple(array.shape)}"
         )
-    matrix = given.double()
+    matrix = array.double()
     defect = (matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)).abs().max().item()
     if not defect <= 1e-12:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The isotypic components of an event together, and the change of basis to coordinates in them."""
+"""Decomposition: the isotypic components of an event, and the change of basis to coordinates in them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,27 @@ __all__ = ["Decomposition"]
 
 
 class Decomposition(Sequence[Isotype]):
-    r"""The isotypic components of an event, and the change of basis from an event to its coordinates in them.
+    r"""The isotypic components of an event, and the change of basis to coordinates in them.
 
-    It is a sequence of :class:`Isotype`. The change of basis is the orthogonal matrix :math:`Q` of all bases under one
-    another, applied summand by summand.
+    An isotypic component is the part of an event on which the group acts by copies of one irreducible representation
+    (irrep), as the mean of the coordinates and the deviations from the mean are the two components of a vector whose
+    coordinates are permuted. Equivariant linear maps (intertwiners) never mix two components, so the components are
+    the blocks of which invariant covariances and equivariant linear layers consist.
+
+    A decomposition is a sequence of :class:`Isotype`. Its change of basis is :math:`x \mapsto Q x`, where the rows of
+    the orthogonal matrix Q are the bases of all components. Q is applied to one small part of the event at a time, so
+    the large matrix is never built.
 
     Args:
-        isotypes: components that add up to the whole event.
+        isotypes: The components, which add up to the whole event.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> components = VectorAction.rows("S3").decomposition
+        >>> [(component.dim, component.is_trivial) for component in components]
+        [(1, True), (2, False)]
+        >>> (components.coordinates(torch.ones(3)).abs() > 1e-5).tolist()  # equal coordinates have no deviations
+        [True, False, False]
     """
 
     def __init__(self, isotypes: Sequence[Isotype]) -> None:
@@ -45,7 +59,7 @@ class Decomposition(Sequence[Isotype]):
 
     @property
     def is_large(self) -> bool:
-        """Whether the dense bases of these components are not given, since the event is too large."""
+        """Whether the event is so large that the components offer no dense bases."""
         return any(isotype.too_large is not None for isotype in self)
 
     @property
@@ -55,7 +69,13 @@ class Decomposition(Sequence[Isotype]):
 
     @full_precision
     def coordinates(self, x: Tensor) -> Tensor:
-        """Q x for flattened events, shape ``batch + (numel,)``: component by component, in each copy by copy.
+        """The coordinates Q x of events, component by component and, within a component, copy by copy.
+
+        Args:
+            x: Flattened events, shape ``batch + (numel,)``.
+
+        Returns:
+            The coordinates, of the same shape.
 
         Example:
             >>> from pyro_gflows import ImageAction
@@ -70,7 +90,11 @@ class Decomposition(Sequence[Isotype]):
 
     @full_precision
     def event(self, coordinates: Tensor) -> Tensor:
-        """Q^T applied to coordinates: the flattened event that has them."""
+        """The flattened events Q^T c with coordinates c, which inverts :meth:`coordinates`.
+
+        Args:
+            coordinates: Coordinates c, shape ``batch + (numel,)``.
+        """
         places, order, everywhere = self._indices(coordinates.device)
         ordered = coordinates.index_select(-1, order).split([place.numel() for place in places], -1)
         parts = [
@@ -88,7 +112,7 @@ class Decomposition(Sequence[Isotype]):
 
     @functools.cached_property
     def _members(self) -> list[list[tuple[int, int]]]:
-        """For each kind of summand, what lies in it: which isotypes, and which of their groups of summands."""
+        """For each kind of summand, the isotypes that lie in it, each with the index of its entry of summands."""
         found: dict[int, list[tuple[int, int]]] = {}
         for index, isotype in enumerate(self):
             for group, summands in enumerate(isotype.summands):
@@ -100,8 +124,12 @@ class Decomposition(Sequence[Isotype]):
         return [self[members[0][0]].summands[members[0][1]].places for members in self._members]
 
     def _indices(self, device: torch.device) -> tuple[list[Tensor], Tensor, Tensor]:
-        """On a device: the places of the summands of each kind; which coordinate each number is that :meth:`_analyze`
-        gives; and where to find each entry of an event among those that :meth:`_synthesize` gives."""
+        """The index tensors of the change of basis, on a device.
+
+        Returns:
+            The places of the summands of each kind; for each entry of the result of :meth:`_analyze`, the coordinate
+            that it is; and for each entry of an event, its place in the result of :meth:`_synthesize`.
+        """
         if device not in self._tables:
             with as_constants():
                 everywhere = torch.cat([place.flatten() for place in self._places]).argsort()
@@ -119,7 +147,7 @@ class Decomposition(Sequence[Isotype]):
     @functools.cached_property
     @as_constants()
     def _matrices(self) -> list[Tensor]:
-        """For each kind of summand the orthogonal matrix of all isotypes' rows in it, ``(D, D)``."""
+        """For each kind of summand, the orthogonal matrix of the rows of all isotypes in it, shape ``(D, D)``."""
         return [
             torch.cat([self[index].summands[group].rows.flatten(0, 1) for index, group in members])
             for members in self._members
@@ -128,7 +156,7 @@ class Decomposition(Sequence[Isotype]):
     @functools.cached_property
     @as_constants()
     def _order(self) -> Tensor:
-        """Which coordinate each number is that :meth:`_analyze` gives, kind by kind, summand by summand."""
+        """For each entry of the result of :meth:`_analyze`, the coordinate that it is."""
         starts = list(itertools.accumulate(self.sizes, initial=0))
         copies = [isotype.copies() for isotype in self]
         order = []

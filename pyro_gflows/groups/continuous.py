@@ -1,4 +1,4 @@
-"""The rotation groups of the plane and of space; an element is its matrix, float64."""
+"""The rotation groups of the plane and of space, whose elements are matrices in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ __all__ = ["CONTINUOUS_GROUPS", "O2", "O3", "SO2", "SO3", "ContinuousGroup"]
 
 
 class ContinuousGroup(Group):
-    """A compact matrix group; elements are tensors of shape ``(..., dimension, dimension)``."""
+    """A continuous group of orthogonal matrices, whose elements have shape ``(..., dimension, dimension)``.
+
+    Its elements cannot be listed. An invariant density is therefore not made by a sum over all elements, but from
+    layers that are equivariant by construction.
+
+    Attributes:
+        dimension: The dimension of the space on which the matrices act.
+
+    Example:
+        >>> from pyro_gflows.groups import SO3
+        >>> isinstance(SO3(), ContinuousGroup), SO3().dimension, SO3().identity().shape
+        (True, 3, torch.Size([3, 3]))
+    """
 
     order = math.inf
     dimension: int
@@ -31,7 +43,7 @@ class ContinuousGroup(Group):
         return elements.mT
 
 
-def _turns(angle: Tensor) -> Tensor:
+def _rotations(angle: Tensor) -> Tensor:
     c, s = angle.cos(), angle.sin()
     return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
 
@@ -44,12 +56,14 @@ def _random_signs(shape: Sequence[int], generator: torch.Generator | None) -> Te
     return 1.0 - 2.0 * torch.randint(2, tuple(shape), generator=generator).double()
 
 
-_MIRROR = torch.diag(torch.tensor([1.0, -1.0], dtype=torch.float64))
+_REFLECTION = torch.diag(torch.tensor([1.0, -1.0], dtype=torch.float64))
 
 
 @registered
 class SO2(ContinuousGroup):
-    """Rotations of the plane.
+    """SO(2), the group of all rotations of the plane.
+
+    Elements are 2 x 2 rotation matrices.
 
     Example:
         >>> SO2().sample((5,)).shape
@@ -61,20 +75,23 @@ class SO2(ContinuousGroup):
     element_shape = torch.Size([2, 2])
 
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        return _turns(2 * math.pi * _uniform(shape, generator))
+        return _rotations(2 * math.pi * _uniform(shape, generator))
 
     def generators(self) -> Tensor:
-        return _turns(torch.tensor([math.pi * (math.sqrt(5) - 1)], dtype=torch.float64))  # generates a dense subgroup
+        angle = torch.tensor([math.pi * (math.sqrt(5) - 1)], dtype=torch.float64)  # generates a dense subgroup
+        return _rotations(angle)
 
     def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
         count = band + 1
-        elements = _turns(2 * math.pi * torch.arange(count, dtype=torch.float64) / count)
+        elements = _rotations(2 * math.pi * torch.arange(count, dtype=torch.float64) / count)
         return elements, torch.full((count,), 1.0 / count, dtype=torch.float64)
 
 
 @registered
 class O2(SO2):
-    """Rotations and reflections of the plane.
+    """O(2), the group of all rotations and reflections of the plane.
+
+    Elements are orthogonal 2 x 2 matrices.
 
     Example:
         >>> O2().sample((5,)).shape
@@ -84,21 +101,21 @@ class O2(SO2):
     name = "O(2)"
 
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        turns = super().sample(shape, generator)
-        flip = torch.randint(2, tuple(shape), generator=generator).bool()[..., None, None]
-        return torch.where(flip, turns @ _MIRROR, turns)
+        rotations = super().sample(shape, generator)
+        reflects = torch.randint(2, tuple(shape), generator=generator).bool()[..., None, None]
+        return torch.where(reflects, rotations @ _REFLECTION, rotations)
 
     def generators(self) -> Tensor:
-        return torch.cat([super().generators(), _MIRROR[None]])
+        return torch.cat([super().generators(), _REFLECTION[None]])
 
     def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
         elements, weights = super().quadrature(band)
-        return torch.cat([elements, elements @ _MIRROR]), torch.cat([weights, weights]) / 2
+        return torch.cat([elements, elements @ _REFLECTION]), torch.cat([weights, weights]) / 2
 
 
 def _about_z(angle: Tensor) -> Tensor:
     out = torch.zeros(*angle.shape, 3, 3, dtype=torch.float64)
-    out[..., :2, :2] = _turns(angle)
+    out[..., :2, :2] = _rotations(angle)
     out[..., 2, 2] = 1.0
     return out
 
@@ -110,7 +127,9 @@ def _about_y(angle: Tensor) -> Tensor:
 
 @registered
 class SO3(ContinuousGroup):
-    """Rotations of space.
+    """SO(3), the group of all rotations of three-dimensional space.
+
+    Elements are 3 x 3 rotation matrices.
 
     Example:
         >>> SO3().sample((5,)).shape
@@ -132,7 +151,7 @@ class SO3(ContinuousGroup):
         return torch.cat([_about_z(angle), _about_y(angle)])
 
     def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
-        # Euler angles z-y-z: uniform in the outer two, Gauss-Legendre in the cosine of the middle one
+        # Euler angles z-y-z, uniform in the two outer ones and Gauss-Legendre in the cosine of the middle one
         count = band + 1
         outer = _about_z(2 * math.pi * torch.arange(count, dtype=torch.float64) / count)
         nodes, gauss = np.polynomial.legendre.leggauss(band // 2 + 1)
@@ -144,7 +163,9 @@ class SO3(ContinuousGroup):
 
 @registered
 class O3(SO3):
-    """Rotations and reflections of space.
+    """O(3), the group of all rotations and reflections of three-dimensional space.
+
+    Elements are orthogonal 3 x 3 matrices.
 
     Example:
         >>> O3().sample((5,)).shape

@@ -1,11 +1,12 @@
 r"""Isotypic decomposition of a representation, computed from its matrices.
 
-By Schur's lemma a representation is :math:`\bigoplus_i \mathbb{R}^{m_i} \otimes V_i` and every map that commutes with
-the group is a small matrix on each multiplicity space. The irreducible subspaces are the eigenspaces of a random
-symmetric matrix after averaging over the group; the average is exact (all elements, or a quadrature that integrates
-every polynomial that occurs), so the bases are good to float64 precision. Within each subspace the basis is canonical,
-because the eigenvectors of a degenerate eigenvalue are decided by rounding, and weights mean something only in the
-basis they were trained in.
+Every representation is a direct sum :math:`\bigoplus_i \mathbb{R}^{m_i} \otimes V_i` of copies of irreducible
+representations, and every linear map that commutes with the group is a small matrix on each multiplicity space
+:math:`\mathbb{R}^{m_i}` (Schur's lemma). The irreducible subspaces are the eigenspaces of a random symmetric matrix
+after it is averaged over the group. The average is exact (over all elements, or by a quadrature that integrates every
+polynomial that occurs), so the bases are good to float64 precision. Within each subspace the basis is canonical,
+because the eigenvectors of a degenerate eigenvalue depend on rounding, and weights have a meaning only in the basis
+in which they were trained.
 """
 
 from __future__ import annotations
@@ -43,7 +44,21 @@ def _orthogonal(matrix: Tensor) -> Tensor:
 
 
 def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
-    """An orthogonal T with V2(g) T = T V1(g), or None where the two are different irreps."""
+    """An equivariant linear map (intertwiner) from the irrep V1 of one component to the irrep V2 of another.
+
+    Args:
+        first: The component of V1.
+        second: The component of V2.
+
+    Returns:
+        An orthogonal matrix T with V2(g) T = T V1(g), or None where the two irreps differ.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> mean, *others = decompose(RegularRepresentation("C3"))
+        >>> intertwiner(mean, mean).tolist(), [intertwiner(mean, other) for other in others]
+        ([[1.0]], [None])
+    """
     (rep1, rows1), (rep2, rows2) = first.representation, second.representation
     if rep1 == rep2 and Nearly(rows1) == Nearly(rows2):
         return torch.eye(first.dim, dtype=torch.float64)
@@ -59,7 +74,7 @@ def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
 
 
 def _commutant(representation: Representation, rows: Tensor) -> Tensor:
-    """An orthogonal basis (identity first) of the maps that commute with the irrep spanned by ``rows``."""
+    """An orthogonal basis, the identity first, of the linear maps that commute with the irrep on ``rows``."""
     d = len(rows)
     found = [torch.eye(d, dtype=torch.float64)]
     generator = torch.Generator().manual_seed(2)
@@ -79,8 +94,20 @@ def _commutant(representation: Representation, rows: Tensor) -> Tensor:
 
 
 def irreducible_subspaces(representation: Representation) -> list[Tensor]:
-    """Orthonormal rows that span irreducible subspaces, as the eigenvectors of the random symmetric matrix whose
-    eigenvalues are best separated. The subspaces are reproducible, the bases of those of more dimensions are not."""
+    """Orthonormal rows of each irreducible subspace of a representation.
+
+    The rows are eigenvectors of an averaged random symmetric matrix, and out of several such matrices the one whose
+    eigenvalues are best separated is taken. The subspaces are reproducible, but the basis within a subspace of two or
+    more dimensions is not.
+
+    Args:
+        representation: The representation to take apart.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> sorted(len(rows) for rows in irreducible_subspaces(RegularRepresentation("C3")))
+        [1, 2]
+    """
     best: tuple[float, list[Tensor]] = (-1.0, [])
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
@@ -98,7 +125,17 @@ def irreducible_subspaces(representation: Representation) -> list[Tensor]:
 
 
 def is_trivial(representation: Representation, rows: Tensor) -> bool:
-    """Whether the rows are one vector that every element of the group leaves alone."""
+    """Whether the rows are a single vector that every group element leaves as it is.
+
+    Args:
+        representation: How the group acts.
+        rows: Orthonormal rows, shape ``(d, representation.size)``.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> is_trivial(RegularRepresentation("C4"), torch.full((1, 4), 0.5, dtype=torch.float64))
+        True
+    """
     elements, _ = representation.group.quadrature(2 * representation.band)
     return len(rows) == 1 and bool((rows @ representation.matrices(elements) @ rows.T - 1).abs().max() < _TOLERANCE)
 
@@ -106,14 +143,36 @@ def is_trivial(representation: Representation, rows: Tensor) -> bool:
 @functools.lru_cache(maxsize=256)
 @as_constants()
 def decompose(representation: Representation) -> Decomposition:
-    """The isotypic components of one representation in canonical bases, the trivial one first, then by dimension."""
+    """The isotypic components of one representation, in canonical bases.
+
+    The trivial component comes first, and the others follow by the dimension of their irreps.
+
+    Args:
+        representation: The representation to decompose.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> [(component.dim, component.type) for component in decompose(RegularRepresentation("C4"))]
+        [(1, 'real'), (1, 'real'), (2, 'complex')]
+    """
     return isotypes_of(
         representation, [canonical_rows(rows.T @ rows) for rows in irreducible_subspaces(representation)]
     )
 
 
 def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> Decomposition:
-    """The isotypic components, from irreducible subspaces that add up to the whole space."""
+    """The isotypic components of a representation whose irreducible subspaces are known.
+
+    Args:
+        representation: The representation.
+        subspaces: Orthonormal rows of each irreducible subspace; together the subspaces are the whole space.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> regular = RegularRepresentation("C3")
+        >>> isotypes_of(regular, irreducible_subspaces(regular)).sizes
+        [1, 2]
+    """
     places = torch.arange(representation.size)[None]
     known: list[Isotype] = []
     copies: list[list[Tensor]] = []
@@ -150,14 +209,21 @@ def merge(
     labels: Sequence[int] | None = None,
     too_large: str | None = None,
 ) -> Decomposition:
-    """Isotypic components of a direct sum, from those of its summands.
+    """The isotypic components of a direct sum, put together from the components of its summands.
 
     Args:
-        parts: the components of each summand; summands with the very same object are alike.
-        places: which entries of the flattened event each summand is.
-        event_shape: the shape of one event.
-        labels: the field that each summand belongs to; unless given, each is its own.
-        too_large: why dense bases are not given; None: they are.
+        parts: The components of each summand. Summands that share one object count as alike.
+        places: For each summand, the entries of the flattened event that it consists of.
+        event_shape: The shape of one event.
+        labels: For each summand, the index of its field. By default each summand is a field of its own.
+        too_large: The reason why dense bases are not available, or None where they are.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> one = decompose(RegularRepresentation("C2"))
+        >>> both = merge([one, one], [torch.tensor([0, 1]), torch.tensor([2, 3])], torch.Size([4]))
+        >>> [(component.multiplicity, component.dim) for component in both]
+        [(2, 1), (2, 1)]
     """
     alike: dict[int, list[int]] = {}
     for order, part in enumerate(parts):
@@ -190,14 +256,25 @@ def merge(
 
 
 def side_by_side(parts: Sequence[Decomposition], sizes: Sequence[int]) -> Decomposition:
-    """Isotypic components of vectors that are a direct sum, from those of its summands and their sizes."""
+    """The isotypic components of vectors that consist of summands one after the other.
+
+    Args:
+        parts: The components of each summand.
+        sizes: The number of coordinates of each summand.
+
+    Example:
+        >>> from pyro_gflows.groups import RegularRepresentation
+        >>> one = decompose(RegularRepresentation("C2"))
+        >>> side_by_side([one, one], [2, 2]).sizes
+        [2, 2]
+    """
     ends = list(itertools.accumulate(sizes, initial=0))
     return merge(parts, [torch.arange(*pair) for pair in itertools.pairwise(ends)], torch.Size([ends[-1]]))
 
 
 def _match(isotype: Isotype, known: Sequence[Isotype]) -> tuple[int, Tensor] | None:
-    """Which of the known components is of the same irrep, and the change of basis to its V."""
-    # copies of one field hold the very same irreps: no average over the group is needed to see it
+    """The index of the known component with the same irrep, and the change of basis to its V, if there is one."""
+    # copies of one field share the tensors of their irreps, so no average over the group is needed to compare them
     same = [index for index, other in enumerate(known) if other.representation[1] is isotype.representation[1]]
     for index in same or range(len(known)):
         other = known[index]

@@ -1,4 +1,4 @@
-"""Group elements in words."""
+"""Descriptions of group elements in words, for reports and error messages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["element_name"]
 
 
 def element_name(group: Group, element: Tensor) -> str:
-    """What one element is called in a report.
+    """A description of one group element in words.
 
     Args:
-        group: its group.
-        element: an index of a finite group, a matrix of a continuous one.
+        group: The group of the element.
+        element: An index of a finite group, or a matrix of a continuous one.
 
     Example:
         >>> element_name(DihedralGroup(4), torch.tensor(3))
@@ -48,7 +48,7 @@ def element_name(group: Group, element: Tensor) -> str:
 
 
 def _of_grid(group: WallpaperGroup, element: Tensor) -> str:
-    """A turn or reflection of a periodic grid about its center, and then a shift."""
+    """A rotation or reflection of a periodic grid about its center, and then a shift."""
     down, right = group.shift(element).tolist()
     point = int(group.project(element))
     words = [f"shift by {down} rows and {right} columns"]

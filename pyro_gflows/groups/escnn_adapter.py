@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import io
 import sys
+import threading
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.irreps import evaluate_irrep
+from pyro_gflows.groups.wigner import wigner_d_matrix
 from pyro_gflows.numerics.blocks import block_diagonal
 
 __all__ = [
@@ -29,30 +30,30 @@ __all__ = [
     "ring_harmonics",
 ]
 
-ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11 lie-learn==0.0.2"
+ESCNN_INSTALL = "pip install --no-deps escnn==1.0.11"
 
-_COMPILED = "lie_learn.representations.SO3.irrep_bases"
+_WIGNER_D = "lie_learn.representations.SO3.wigner_d"  # all that escnn imports of lie_learn, in one of its files
+_importing = threading.RLock()
 
 
 @functools.cache
 def escnn_group() -> types.ModuleType:
     """The module ``escnn.group``, imported at the first call.
 
-    escnn needs only ``wigner_D_matrix`` of lie_learn, in the one basis that needs no change of basis. The compiled
-    module beside it is built for numpy 1; where that cannot load, a stand-in takes its place. Warnings of the import
-    (py3nj missing, which escnn itself treats as optional) stay inside.
+    escnn asks the package lie_learn for Wigner's D matrix alone, which this package computes: a stand-in for that one
+    module of lie_learn is there while escnn is imported, so that lie_learn need not be installed. A lie_learn of the
+    user's own is neither imported nor changed, and after this call ``import escnn`` works anywhere in the program.
+    Warnings of the import (py3nj missing, which escnn itself treats as optional) stay inside.
 
     Raises:
-        ImportError: escnn or lie_learn is not installed (says the command), or its folder is not writable at first use.
+        ImportError: escnn is not installed (says the command), or its folder is not writable at first use.
 
     >>> escnn_group().cyclic_group(4).name
     'C4'
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _stand_in_for_lie_learn():
         warnings.simplefilter("ignore")
         try:
-            importlib.import_module("lie_learn")
-            _stand_in_where_needed()
             return importlib.import_module("escnn.group")
         except ImportError as error:
             raise ImportError(f"this needs escnn, which could not be imported ({error}): {ESCNN_INSTALL}") from error
@@ -61,19 +62,25 @@ def escnn_group() -> types.ModuleType:
             raise ImportError(f"import escnn once as a user who may write to its folder: {error}") from error
 
 
-def _stand_in_where_needed() -> None:
-    try:
-        # numpy writes its advice about modules built for numpy 1 to stderr itself, past the warnings filters.
-        with contextlib.redirect_stderr(io.StringIO()):
-            importlib.import_module(_COMPILED)
-    except Exception:  # which error a mismatched binary raises depends on numpy's version
-        stand_in = types.ModuleType(_COMPILED)
-        stand_in.__dict__["change_of_basis_matrix"] = _unavailable
-        sys.modules[_COMPILED] = stand_in
+@contextlib.contextmanager
+def _stand_in_for_lie_learn() -> Iterator[None]:
+    """Let ``from lie_learn.representations.SO3.wigner_d import wigner_D_matrix`` find the function of this package.
 
-
-def _unavailable(*args: Any, **kwargs: Any) -> None:
-    raise ImportError(f"{_COMPILED} is built for another numpy; build lie_learn from source for this one")
+    Python looks for the full name among the imported modules first, so the packages above it are not touched.
+    """
+    stand_in = types.ModuleType(_WIGNER_D)
+    stand_in.__dict__["wigner_D_matrix"] = wigner_d_matrix
+    with _importing:
+        absent = object()
+        kept: Any = sys.modules.get(_WIGNER_D, absent)
+        sys.modules[_WIGNER_D] = stand_in
+        try:
+            yield
+        finally:
+            if kept is absent:
+                del sys.modules[_WIGNER_D]
+            else:
+                sys.modules[_WIGNER_D] = kept
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,11 @@ class FiniteData:
     """An escnn representation of a finite group as plain data.
 
     Attributes:
-        group: name, such as "C4".
-        name: the representation's name.
-        table: ``|G| x |G|`` indices, ``g_i g_j = g_table[i][j]``; element 0 is the identity.
-        generators: indices of elements that generate the group.
-        matrices: shape ``(|G|, d, d)``, float64.
+        group: The name of the group, such as "C4".
+        name: The name of the representation.
+        table: The multiplication table ``g_i g_j = g_table[i][j]``, shape ``(|G|, |G|)``; element 0 is the identity.
+        generators: Indices of elements whose products are all elements.
+        matrices: One matrix for each element, shape ``(|G|, d, d)``, float64.
     """
 
     group: str
@@ -100,11 +107,11 @@ class ContinuousData:
     """An escnn representation of SO(2), O(2), SO(3) or O(3) as plain data, for ``evaluate_continuous``.
 
     Attributes:
-        group: name, such as "SO(3)".
-        name: the representation's name.
+        group: The name of the group, such as "SO(3)".
+        name: The name of the representation.
         irreps: escnn's names of the irreps, in order.
-        change_of_basis: orthogonal, shape ``(d, d)``, float64.
-        matrices: None, as there is no table of them.
+        change_of_basis: An orthogonal matrix, shape ``(d, d)``, float64.
+        matrices: None, because a continuous group has no table of matrices.
     """
 
     group: str
@@ -115,15 +122,19 @@ class ContinuousData:
 
 
 def representation_data(representation: Any) -> FiniteData | ContinuousData:
-    """Plain data of an escnn representation, from which it can be evaluated and saved without escnn.
+    """An escnn representation as plain data, from which it can be evaluated and saved without escnn.
+
+    Args:
+        representation: A representation of a finite group, or of SO(2), O(2), SO(3) or O(3).
 
     Raises:
-        TypeError: not an escnn representation.
-        ValueError: not orthogonal to 1e-10, or of a continuous group other than SO(2), O(2), SO(3), O(3).
+        TypeError: The argument is not an escnn representation.
+        ValueError: The matrices are not orthogonal to 1e-10, or the group is another continuous group.
 
-    >>> data = representation_data(escnn_group().cyclic_group(4).regular_representation)
-    >>> data.group, data.generators, tuple(data.matrices.shape)
-    ('C4', (1,), (4, 4, 4))
+    Example:
+        >>> data = representation_data(escnn_group().cyclic_group(4).regular_representation)
+        >>> data.group, data.generators, tuple(data.matrices.shape)
+        ('C4', (1,), (4, 4, 4))
     """
     if not isinstance(representation, escnn_group().Representation):
         raise TypeError(f"expected an escnn representation, got {type(representation).__name__}")
@@ -133,14 +144,17 @@ def representation_data(representation: Any) -> FiniteData | ContinuousData:
     elements = sorted(group.elements, key=lambda element: element != group.identity)  # stable: the identity goes first
     table, generators = _table(group, elements)
     matrices = torch.stack([torch.as_tensor(representation(g), dtype=torch.float64) for g in elements])
-    # escnn builds permutations through a Fourier basis; the entries meant as integers become exactly so
+    # escnn builds permutations through a Fourier basis, so entries that should be integers are rounded
     matrices = torch.where((matrices - matrices.round()).abs() < 1e-12, matrices.round(), matrices)
     _require_orthogonal(matrices, representation)
     return FiniteData(group.name, representation.name, table, generators, matrices)
 
 
 def _table(group: Any, elements: list[Any]) -> tuple[Tensor, tuple[int, ...]]:
-    """The multiplication table and the generators' indices, from products by generators alone: escnn's are slow."""
+    """The multiplication table and the indices of the generators.
+
+    Products in escnn are slow, so only products by generators are taken from it.
+    """
     index = {element: i for i, element in enumerate(elements)}
     by_generator = {index[g]: torch.tensor([index[g @ h] for h in elements]) for g in group.generators}
     rows = {0: torch.arange(len(elements))}
@@ -174,19 +188,24 @@ def evaluate_continuous(
 ) -> Tensor:
     r"""The matrices :math:`Q \,(\oplus_i \rho_i(g))\, Q^T` of a representation of SO(2), O(2), SO(3) or O(3).
 
-    Needs no escnn.
+    The matrices are computed without escnn.
 
     Args:
-        group: the group's name.
-        irreps: escnn's names of the irreps, in order.
-        change_of_basis: Q, orthogonal, shape ``(d, d)``.
-        elements: defining matrices, shape ``(..., 2, 2)`` or ``(..., 3, 3)``.
+        group: The name of the group.
+        irreps: escnn's names of the irreps :math:`\rho_i`, in order.
+        change_of_basis: The orthogonal matrix Q, shape ``(d, d)``.
+        elements: Orthogonal matrices g, shape ``(..., 2, 2)`` or ``(..., 3, 3)``.
 
     Returns:
-        Shape ``(..., d, d)``, on the elements' device and dtype.
+        Shape ``(..., d, d)``, in the dtype and on the device of the elements.
 
     Raises:
-        ValueError: irreps whose sizes do not sum to d, and what ``evaluate_irrep`` raises.
+        ValueError: The sizes of the irreps do not add up to d, or
+            ``evaluate_irrep`` raises an error.
+
+    Example:
+        >>> evaluate_continuous("SO(2)", [(0,), (1,)], torch.eye(3), torch.eye(2)).shape
+        torch.Size([3, 3])
     """
     known = {irrep: evaluate_irrep(group, irrep, elements) for irrep in {tuple(irrep) for irrep in irreps}}
     blocks = [known[tuple(irrep)] for irrep in irreps]
@@ -200,17 +219,17 @@ def evaluate_continuous(
 def ring_harmonics(
     points: Tensor, rings: Sequence[float], widths: Sequence[float], frequencies: Sequence[int]
 ) -> Tensor:
-    r"""escnn's steerable filters of the plane: Gaussian rings times circular harmonics, sampled in float64.
+    r"""Steerable filters of the plane, which are Gaussian rings times circular harmonics, sampled with escnn.
 
-    :math:`e^{-(r - r_i)^2 / 2 w_i^2}` times the cosine and the sine of :math:`k \theta`, for every frequency k up to
-    that ring's. This is the basis that escnn's kernel bases of every group in the plane are combined from; by itself it
-    needs no Clebsch-Gordan coefficients.
+    A filter is :math:`e^{-(r - r_i)^2 / 2 w_i^2}` times the cosine or the sine of :math:`k \theta`, for every frequency
+    k up to the highest frequency of ring i. The kernel bases of escnn for any group of the plane are linear
+    combinations of these filters.
 
     Args:
-        points: shape ``(n, 2)``.
-        rings: radii.
-        widths: standard deviations of the Gaussians.
-        frequencies: the highest one of each ring.
+        points: The points at which filters are sampled, shape ``(n, 2)``.
+        rings: The radius :math:`r_i` of each ring.
+        widths: The standard deviation :math:`w_i` of the Gaussian of each ring.
+        frequencies: The highest frequency of each ring.
 
     Returns:
         Shape ``(filters, n)``, float64.
@@ -218,8 +237,9 @@ def ring_harmonics(
     Raises:
         ImportError: escnn is not installed.
 
-    >>> ring_harmonics(torch.zeros(1, 2), [0.0, 1.0], [0.5, 0.5], [0, 2]).shape
-    torch.Size([6, 1])
+    Example:
+        >>> ring_harmonics(torch.zeros(1, 2), [0.0, 1.0], [0.5, 0.5], [0, 2]).shape
+        torch.Size([6, 1])
     """
     escnn_group()
     with warnings.catch_warnings():

@@ -1,8 +1,8 @@
-r"""Irreducible representations of SO(2), O(2), SO(3) and O(3), evaluated at defining matrices with torch alone.
+r"""Irreducible representations of SO(2), O(2), SO(3) and O(3), computed from rotation matrices with torch alone.
 
-The bases are escnn's. On the plane, frequency k acts as the rotation by k times the angle, after a mirror image of the
-second axis where the element reflects. In space, degree l acts on the real spherical harmonics in the order
-m = -l, ..., l, so degree 1 is the vector (y, z, x).
+The bases are those of escnn. In the plane, the irrep of frequency k acts as the rotation by k times the angle, after a
+reflection of the second axis where the element reflects. In space, the irrep of degree l acts on the real spherical
+harmonics in the order m = -l, ..., l, so that degree 1 is the vector (y, z, x).
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ __all__ = ["evaluate_irrep"]
 
 
 def evaluate_irrep(group: str, irrep: tuple[int, ...], elements: Tensor) -> Tensor:
-    r"""The matrices of one irrep.
+    r"""The matrices of one irreducible representation (irrep) at the given rotations or reflections.
 
-    Degree l of SO(3) is the stretched part of degree l-1 times degree 1, cut out by an isometry :math:`C_l`:
-    :math:`D^l(R) = C_l^T (D^{l-1}(R) \otimes D^1(R)) C_l`. Exact up to rounding, about l units of it.
+    The irrep of degree l of SO(3) is the part of highest degree of the product of degree l-1 with degree 1. An isometry
+    :math:`C_l` selects this part, so :math:`D^l(R) = C_l^T (D^{l-1}(R) \otimes D^1(R)) C_l`. The result is exact up to
+    a rounding error that grows in proportion to l.
 
     Args:
         group: "SO(2)", "O(2)", "SO(3)" or "O(3)".
-        irrep: ``(frequency,)`` for the rotations alone; ``(parity, frequency)`` with reflections.
-        elements: defining matrices, shape ``(..., 2, 2)`` or ``(..., 3, 3)``.
+        irrep: ``(frequency,)`` for a group of rotations alone; ``(parity, frequency)`` for a group with reflections.
+        elements: Orthogonal matrices, shape ``(..., 2, 2)`` or ``(..., 3, 3)``.
 
     Returns:
-        Shape ``(..., d, d)``, orthogonal, on the elements' device and dtype.
+        Orthogonal matrices, shape ``(..., d, d)``, in the dtype and on the device of the elements.
 
     Raises:
-        ValueError: another group, another form of the irrep's name, or elements of another shape.
+        ValueError: The group is another one, the name of the irrep has another form, or the elements have another
+            shape.
 
-    >>> quarter_turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-    >>> evaluate_irrep("SO(2)", (2,), quarter_turn).round().tolist()
-    [[-1.0, -0.0], [0.0, -1.0]]
+    Example:
+        >>> by_90_degrees = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+        >>> evaluate_irrep("SO(2)", (2,), by_90_degrees).round().tolist()
+        [[-1.0, -0.0], [0.0, -1.0]]
     """
     dimension = {"SO(2)": 2, "O(2)": 2, "SO(3)": 3, "O(3)": 3}.get(group)
     if dimension is None:
@@ -81,9 +84,10 @@ def _space(degree: int, rotations: Tensor) -> Tensor:
 @functools.cache
 @as_constants()
 def _stretched(degree: int) -> Tensor:
-    """The isometry from degree l into degree l-1 times degree 1, shape ``(3 (2l-1), 2l+1)``.
+    """The isometry from degree l into the product of degree l-1 with degree 1, shape ``(3 (2l-1), 2l+1)``.
 
-    The Clebsch-Gordan coefficient of the highest degree is a ratio of binomials (the hypergeometric law's square root).
+    A Clebsch-Gordan coefficient of the highest degree is the square root of a ratio of binomial coefficients (of a
+    hypergeometric probability).
     """
     below = degree - 1
     complex_basis = torch.zeros(2 * below + 1, 3, 2 * degree + 1, dtype=torch.complex128)

@@ -1,8 +1,8 @@
-r"""Isotypic components as operators: what each irreducible representation takes up of an event.
+r"""Isotype: the part of an event that consists of copies of one irreducible representation.
 
-An event is a direct sum of small summands (the fields of a vector, each field of an image on each orbit of pixels), and
-each summand holds its own copies of each irrep. So a component is known by a few rows on each summand: a projection
-costs as much as reading the event a few times, and no matrix of the size of the event is made unless it is asked for.
+An event is a direct sum of small summands (the fields of a vector, or each field of an image on each orbit of pixels),
+and each summand holds its own copies of each irrep. A component is therefore described by a few rows on each summand: a
+projection costs as much as reading the event a few times, and a matrix of the size of the event is made only on demand.
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ class Summands:
     """Summands of an event that are alike, and the copies of one irrep in each of them.
 
     Attributes:
-        make_rows: gives the rows, shape ``(m, d, D)``: m copies in a summand of D numbers. It is a call, so that the
-            waves of a large grid are computed when they are needed.
-        count: m.
-        places: which entries of the flattened event each summand is, shape ``(n, D)``. The isotypes of one
-            decomposition share this tensor where they lie in the same summands.
-        order: the place of each summand in the direct sum.
-        labels: the field that each summand belongs to.
+        make_rows: A function that gives the rows, shape ``(m, d, D)``: the bases of m copies in a summand of D
+            coordinates. It is a function so that the waves of a large grid are computed only when they are needed.
+        count: The number m of copies in each summand.
+        places: For each summand, the entries of the flattened event that it consists of, shape ``(n, D)``. The isotypes
+            of one decomposition share this tensor where they lie in the same summands.
+        order: The position of each summand in the direct sum.
+        labels: For each summand, the index of its field.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> (summands,) = VectorAction.rows("S3").copies(2).decomposition[0].summands
+        >>> summands.places.tolist(), summands.count, summands.order
+        ([[0, 1, 2], [3, 4, 5]], 1, (0, 1))
     """
 
     make_rows: Callable[[], Tensor]
@@ -45,23 +51,34 @@ class Summands:
 
     @property
     def rows(self) -> Tensor:
+        """The rows that ``make_rows`` gives, shape ``(m, d, D)``."""
         return self.make_rows()
 
 
 @renamed_attributes(changed="in_basis")
 @dataclass(frozen=True, eq=False)
 class Isotype:
-    r"""One irreducible representation V, and where it sits in the event.
+    r"""An isotypic component: all copies of one irreducible representation V in an event.
+
+    A representation is irreducible if no part of it can be split off: no smaller subspace is mapped to itself by every
+    group element. The coordinates of an event in one component are an m x d table: m copies (the multiplicity) of a
+    vector on which the group acts by the d x d matrices V(g).
 
     Attributes:
-        summands: the copies of V, summand by summand; all rows are orthonormal, and every copy carries the same
-            matrices.
-        commutant: shape ``(1 | 2 | 4, d, d)``; an orthogonal basis of the maps that commute with V (the identity
-            first), as many as the type of V says.
-        representation: where ``V`` was first found, with the rows that carry it.
-        is_trivial: V is the trivial representation.
-        event_shape: the shape of one event.
-        too_large: why :attr:`basis` is not given; None: it is.
+        summands: The copies of V, summand by summand. All rows are orthonormal, and every copy has the same matrices
+            V(g).
+        commutant: An orthogonal basis of the linear maps that commute with V, the identity first, shape
+            ``(1, d, d)``, ``(2, d, d)`` or ``(4, d, d)`` according to :attr:`type`.
+        representation: The representation in which V was first found, and the rows that span V in it.
+        is_trivial: Whether V is the trivial representation, so that the group leaves the component as it is.
+        event_shape: The shape of one event.
+        too_large: The reason why :attr:`basis` is not available, or None where it is.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> mean, differences = VectorAction.rows("S3", features=2).decomposition
+        >>> mean.is_trivial, differences.multiplicity, differences.dim, differences.basis.shape
+        (True, 2, 2, torch.Size([2, 2, 6]))
     """
 
     summands: tuple[Summands, ...]
@@ -73,23 +90,23 @@ class Isotype:
 
     @property
     def multiplicity(self) -> int:
-        """How many copies of V the event holds."""
+        """The number m of copies of V in the event."""
         return sum(len(group.order) * group.count for group in self.summands)
 
     @property
     def dim(self) -> int:
-        """The dimension of V."""
+        """The dimension d of V."""
         return self.commutant.shape[-1]
 
     @property
     def type(self) -> Literal["real", "complex", "quaternionic"]:
-        """Which numbers the maps that commute with V are."""
+        """The kind of the linear maps that commute with V, which multiply as R, C or the quaternions do."""
         kinds: dict[int, Literal["real", "complex", "quaternionic"]] = {1: "real", 2: "complex", 4: "quaternionic"}
         return kinds[len(self.commutant)]
 
     @functools.cached_property
     def labels(self) -> tuple[int, ...]:
-        """For each copy, the index of the field it lies in."""
+        """For each copy of V, the index of the field in which it lies."""
         found = [
             (order, label)
             for group in self.summands
@@ -100,10 +117,11 @@ class Isotype:
 
     @property
     def basis(self) -> Tensor:
-        """Shape ``(m, d, numel)``; row (a, i) is the i-th basis vector of the a-th copy.
+        """An orthonormal basis of the component, shape ``(m, d, numel)``; row (a, i) is basis vector i of copy a.
 
         Raises:
-            ValueError: the event is so large that no layer should use it; :meth:`dense_basis` computes it all the same.
+            ValueError: The event is so large that no layer should use the basis; :meth:`dense_basis` computes it all
+                the same.
         """
         if self.too_large is not None:
             raise ValueError(self.too_large)
@@ -115,7 +133,7 @@ class Isotype:
         return self.dense_basis()
 
     def dense_basis(self) -> Tensor:
-        """:attr:`basis`, however large it is."""
+        """The tensor :attr:`basis`, computed for an event of any size."""
         out = torch.zeros(self.multiplicity, self.dim, self.event_shape.numel(), dtype=torch.float64)
         within = torch.arange(self.dim)[:, None]
         for group, copies in zip(self.summands, self.copies(), strict=True):
@@ -123,7 +141,7 @@ class Isotype:
         return out
 
     def copies(self) -> list[Tensor]:
-        """Which copies each of the summands holds, shape ``(n, m)`` for each entry of :attr:`summands`."""
+        """The indices of the copies in each summand, shape ``(n, m)`` for each entry of :attr:`summands`."""
         counts = [(order, index, group.count) for index, group in enumerate(self.summands) for order in group.order]
         counts.sort()
         starts: list[list[int]] = [[] for _ in self.summands]
@@ -137,19 +155,23 @@ class Isotype:
         ]
 
     def irrep(self, elements: Tensor) -> Tensor:
-        """The matrices of V, shape ``batch + (d, d)``."""
+        """The matrices V(g), float64, shape ``batch + (d, d)``.
+
+        Args:
+            elements: Group elements g.
+        """
         representation, rows = self.representation
         return rows @ representation.matrices(elements) @ rows.T
 
     @full_precision
     def project(self, x: Tensor) -> Tensor:
-        r"""The orthogonal projection of x on the component, :math:`P x = B^T B x`, without a dense basis B.
+        r"""The orthogonal projection of x on the component, :math:`P x = B^T B x`, computed without a dense basis B.
 
         Args:
-            x: events, shape ``batch + event_shape``, of any floating dtype and on any device.
+            x: Events, shape ``batch + event_shape``, of any floating-point dtype and on any device.
 
         Raises:
-            ValueError: x does not end with the event shape.
+            ValueError: The shape of x does not end with the event shape.
 
         Example:
             >>> from pyro_gflows import ImageAction
@@ -164,16 +186,20 @@ class Isotype:
                 f"expected x of shape (..., {', '.join(map(str, self.event_shape))}), got {tuple(x.shape)}"
             )
         flat = x.flatten(-rank)
-        moved, places = [], []
+        projected, places = [], []
         for group in self.summands:
             rows, place = group.rows.flatten(0, 1).to(x), group.places.to(x.device)
-            moved.append((flat[..., place] @ rows.T @ rows).flatten(-2))
+            projected.append((flat[..., place] @ rows.T @ rows).flatten(-2))
             places.append(place.flatten())
-        out = torch.zeros_like(flat).index_copy(-1, torch.cat(places), torch.cat(moved, -1))
+        out = torch.zeros_like(flat).index_copy(-1, torch.cat(places), torch.cat(projected, -1))
         return out.unflatten(-1, self.event_shape)
 
     def in_basis(self, change: Tensor) -> Isotype:
-        """The same component in another basis of V, ``change @ basis`` for each copy; the irrep is still the old V."""
+        """The same component with the basis ``change @ basis`` of each copy; :meth:`irrep` still refers to the old one.
+
+        Args:
+            change: An orthogonal matrix, shape ``(d, d)``.
+        """
         summands = tuple(
             replace(group, make_rows=functools.partial(torch.matmul, change, group.rows)) for group in self.summands
         )

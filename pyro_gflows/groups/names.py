@@ -1,4 +1,4 @@
-"""Groups by the names that people write."""
+"""parse_group: a group from its usual name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ _FINITE: dict[str, Callable[[int], Group]] = {"C": CyclicGroup, "D": DihedralGro
 
 
 def parse_group(name: str | Group) -> Group:
-    """A group from the name that people write: "C4", "D8", "S3", "S3 x C2", "SO(2)", "O(2)", "SO(3)", "O(3)".
+    """A group from its usual name: "C4", "D8", "S3", "S3 x C2", "SO(2)", "O(2)", "SO(3)" or "O(3)".
+
+    C_n is the group of n rotations of the plane, D_n adds n reflections, S_n permutes n things, and "x" joins
+    independent groups to a direct product.
+
+    Args:
+        name: The name; a group is returned as it is.
 
     Raises:
-        TypeError: neither a group nor a name.
-        ValueError: the name is none of these.
+        TypeError: The argument is neither a group nor a name.
+        ValueError: The name is none of these.
 
     Example:
-        >>> parse_group("D8").order
-        16
+        >>> parse_group("D8").order, parse_group("S3 x C2").order
+        (16, 12)
     """
     if isinstance(name, Group):
         return name

@@ -1,4 +1,4 @@
-"""Orbits of a group on a set of indices, and orbits on channels as fields of a known type."""
+"""Orbits of a group that permutes indices: the sets of indices that group elements send to each other."""
 
 from __future__ import annotations
 
@@ -23,20 +23,27 @@ _ZERO = 1e-10
 
 
 def component_labels(targets: Tensor) -> Tensor:
-    """For each index the number of its orbit, where row k of ``targets`` says where the k-th element sends it.
+    """For each index, the number of its orbit.
+
+    Args:
+        targets: The index to which each group element sends each index, one row for each element. Generators of the
+            group are enough.
 
     Example:
         >>> component_labels(torch.tensor([[1, 0, 2, 3]])).tolist()
         [0, 0, 1, 2]
     """
-    moves, size = targets.shape
-    sources = np.tile(np.arange(size), moves)
-    graph = coo_array((np.ones(moves * size, dtype=np.int8), (sources, targets.flatten().numpy())), shape=(size, size))
+    count, size = targets.shape
+    sources = np.tile(np.arange(size), count)
+    graph = coo_array((np.ones(count * size, dtype=np.int8), (sources, targets.flatten().numpy())), shape=(size, size))
     return torch.as_tensor(csgraph.connected_components(graph, directed=False)[1], dtype=torch.int64)
 
 
 def connected_components(targets: Tensor) -> list[Tensor]:
-    """The orbits, each sorted, in the order of their smallest indices.
+    """The orbits as sorted lists of indices, in the order of their smallest indices.
+
+    Args:
+        targets: The index to which each group element sends each index, one row for each element.
 
     Example:
         >>> [orbit.tolist() for orbit in connected_components(torch.tensor([[0, 3, 2, 1]]))]
@@ -49,7 +56,13 @@ def connected_components(targets: Tensor) -> list[Tensor]:
 
 
 def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list[list[int]]:
-    """The smallest sets of coordinates that the fields, side by side, map to themselves (orbits, for permutations).
+    """The smallest sets of coordinates that the group maps to themselves, for fields side by side.
+
+    Where the group permutes coordinates, these sets are its orbits.
+
+    Args:
+        fields: The representations by which the group acts on the coordinates, one after the other.
+        generators: Generators of the group.
 
     Example:
         >>> from pyro_gflows.groups.finite import FiniteGroup
@@ -69,21 +82,31 @@ def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list
 
 
 def orbit_fields(group: EnumerableGroup, targets: Tensor) -> tuple[Tensor, list[Representation]]:
-    """Permuted channels as trivial, regular and quotient fields: ``(order, fields)``.
+    """The trivial, regular and quotient fields that permuted channels consist of.
 
-    A transitive permutation representation is a quotient by a stabilizer; ``order`` lists the channels so that those of
-    one orbit stand together, in the order in which that quotient counts its cosets.
+    A group that permutes the channels of one orbit acts as on the cosets of a stabilizer, the subgroup that leaves one
+    channel where it is. So each orbit of channels is a quotient field.
 
     Args:
-        group: the group.
-        targets: where each element sends each channel, shape ``(|G|, C)``.
+        group: The group that permutes the channels.
+        targets: The channel to which each element sends each channel, shape ``(|G|, C)``.
+
+    Returns:
+        ``(order, fields)``: an order of the channels in which the channels of one orbit stand together, as the cosets
+        of its quotient are counted, and one field for each orbit.
+
+    Example:
+        >>> from pyro_gflows.groups.finite import CyclicGroup
+        >>> order, fields = orbit_fields(CyclicGroup(2), torch.tensor([[0, 1, 2], [2, 1, 0]]))
+        >>> order.tolist(), fields
+        ([0, 2, 1], [regular of C2, trivial of C2])
     """
     order: list[Tensor] = []
     fields: list[Representation] = []
     for orbit in connected_components(targets):
         images = targets[:, orbit[0]]
         stabilizer = torch.nonzero(images == orbit[0]).flatten()
-        # cosets are counted by their smallest member, and so are the images of the orbit's first channel
+        # cosets are ordered by their smallest element, and the images of the orbit's first channel likewise
         first = [int(torch.nonzero(images == channel)[0]) for channel in orbit]
         order.append(orbit[torch.tensor(first).argsort()])
         if len(orbit) == 1:

@@ -1,4 +1,4 @@
-"""Direct products of finite groups."""
+"""ProductGroup: the direct product of finite groups."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ _LARGEST = 1024  # representations of a product hold one matrix for each element
 
 @registered
 class ProductGroup(EnumerableGroup):
-    """The direct product of finite groups: one element of each, and factors do not mix.
+    """The direct product of finite groups: an element consists of one element of each factor.
 
-    Element ``(i, j, ...)`` has the index that counts the last factor fastest.
+    This is the group of several independent symmetries, such as permutations of components together with one sign flip
+    of the whole. Elements of different factors commute with each other. The elements ``(i, j, ...)`` are numbered so
+    that the last factor counts fastest.
 
     Args:
-        groups: the factors; by name, ``parse_group("S3 x C2")``.
+        groups: The factors. ``parse_group("S3 x C2")`` makes a product by name.
 
     Raises:
-        TypeError: a factor is not a group.
-        ValueError: no factor, a continuous one, or more than 1024 elements.
+        TypeError: A factor is not a group.
+        ValueError: There is no factor, a factor is continuous, or the product has more than 1024 elements.
 
     Example:
         >>> from pyro_gflows.groups.finite import CyclicGroup
@@ -55,7 +57,12 @@ class ProductGroup(EnumerableGroup):
             raise ValueError(f"expected a product of at most {_LARGEST} elements, got {self.name}")
 
     def project(self, elements: Tensor, index: int) -> Tensor:
-        """The component of each element in factor ``index``."""
+        """The component of each element in one factor.
+
+        Args:
+            elements: Elements of the product.
+            index: The index of the factor.
+        """
         below = math.prod(factor.order for factor in self.factors[index + 1 :])
         return elements // below % self.factors[index].order
 

@@ -1,4 +1,4 @@
-"""Orthogonal representations: how one block of a vector moves under a group."""
+"""Representations: how a group acts on a vector by orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.canonical_basis import Nearly
 from pyro_gflows.groups.continuous import ContinuousGroup
-from pyro_gflows.groups.escnn_adapter import evaluate_continuous
 from pyro_gflows.groups.finite import PlanarGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.symmetric import SymmetricGroup
@@ -20,7 +19,6 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = [
     "DefiningRepresentation",
-    "EscnnRepresentation",
     "MatrixRepresentation",
     "QuotientRepresentation",
     "RegularRepresentation",
@@ -32,10 +30,23 @@ __all__ = [
 
 
 class Representation:
-    """An orthogonal representation rho: G -> O(size), evaluated in float64.
+    r"""A way in which a group acts on vectors: one orthogonal matrix :math:`\rho(g)` for each element g.
 
-    ``band`` bounds the degree of its entries as polynomials of the defining matrix (0 for finite groups, where the
-    average over all elements is exact anyway).
+    The matrices multiply as the elements do, :math:`\rho(g)\,\rho(h) = \rho(g h)`. One group has many representations:
+    rotations may rotate a vector of the plane, or leave a scalar as it is. Actions are built from representations, and
+    layers are built from actions. Matrices are computed in float64.
+
+    Attributes:
+        group: The group that acts.
+        size: The number of coordinates of a vector.
+        band: A bound of the degree of the entries of :math:`\rho(g)` as polynomials in the entries of the defining
+            matrix of g; 0 for finite groups, whose averages are exact in any case.
+        name: The name that ``repr`` shows.
+
+    Example:
+        >>> from pyro_gflows.groups import DefiningRepresentation
+        >>> isinstance(DefiningRepresentation("D4"), Representation), DefiningRepresentation("D4").size
+        (True, 2)
     """
 
     group: Group
@@ -44,7 +55,14 @@ class Representation:
     name: str
 
     def matrices(self, elements: Tensor) -> Tensor:
-        """rho(g) for each element, on its device, shape ``elements' batch shape + (size, size)``."""
+        """The matrix rho(g) of each element, float64, on the device of the elements.
+
+        Args:
+            elements: Group elements g.
+
+        Returns:
+            Shape ``batch_shape + (size, size)``, where the batch shape is that of the elements.
+        """
         raise NotImplementedError
 
     def _key(self) -> Any:
@@ -61,12 +79,20 @@ class Representation:
 
 
 def permutation_matrices(targets: Tensor) -> Tensor:
-    """Matrices with ``P[targets[j], j] = 1`` for each row of ``targets``, float64."""
+    """The matrices P of permutations, with ``P[targets[j], j] = 1``, float64.
+
+    Args:
+        targets: The place to which each permutation sends each entry, shape ``batch + (n,)``.
+
+    Example:
+        >>> permutation_matrices(torch.tensor([1, 2, 0])).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
     return torch.nn.functional.one_hot(targets, targets.shape[-1]).double().mT
 
 
 class _Tabulated(Representation):
-    """A representation of a finite group by a table of matrices, one for each element."""
+    """A representation of a finite group that holds a table of matrices, one for each element."""
 
     table: Tensor
 
@@ -76,7 +102,10 @@ class _Tabulated(Representation):
 
 @registered
 class TrivialRepresentation(Representation):
-    """rho(g) = 1 on one number.
+    """The trivial representation on one coordinate, rho(g) = 1: every element leaves the coordinate as it is.
+
+    Args:
+        group: The group, or its name.
 
     Example:
         >>> TrivialRepresentation("O(2)").size
@@ -95,10 +124,15 @@ class TrivialRepresentation(Representation):
 
 @registered
 class DefiningRepresentation(Representation):
-    """The group as it is named: C_n, D_n, SO(2), O(2) on the plane, SO(3), O(3) on space.
+    """The usual action of a group of rotations and reflections: on vectors of the plane, or of space.
+
+    C_n, D_n, SO(2) and O(2) act on the plane; SO(3) and O(3) act on three-dimensional space.
+
+    Args:
+        group: The group, or its name.
 
     Raises:
-        ValueError: a group that is not one of these.
+        ValueError: The group is not one of these.
 
     Example:
         >>> DefiningRepresentation("C4").matrices(torch.tensor(1)).tolist()
@@ -122,15 +156,20 @@ class DefiningRepresentation(Representation):
         return rows_at(self.group.plane().to(elements.device), elements)
 
     def _key(self) -> Any:
-        return (*super()._key(), self.group.name)  # C2 and D1 are one group that moves the plane in two ways
+        return (*super()._key(), self.group.name)  # C2 and D1 are one group that acts on the plane in two ways
 
 
 @registered
 class RegularRepresentation(_Tabulated):
-    """The group permuting its own elements, R^|G|.
+    """The regular representation: the group permutes its own elements, one coordinate of R^|G| for each.
+
+    It holds every irreducible representation of the group, so networks take it for their hidden features.
+
+    Args:
+        group: The group, or its name.
 
     Raises:
-        ValueError: an infinite group.
+        ValueError: The group is infinite.
 
     Example:
         >>> RegularRepresentation("D4").size
@@ -147,13 +186,19 @@ class RegularRepresentation(_Tabulated):
 
 @registered
 class QuotientRepresentation(_Tabulated):
-    """The group permuting the cosets of a subgroup, given by the indices of its elements.
+    """The quotient representation: the group permutes the cosets g H of a subgroup H.
+
+    It has one coordinate for each of the |G|/|H| cosets, so it is smaller than the regular representation.
+
+    Args:
+        group: The group, or its name.
+        subgroup: The indices of the elements of H.
 
     Raises:
-        ValueError: an infinite group, or indices that are not those of a subgroup.
+        ValueError: The group is infinite, or the indices are not those of a subgroup.
 
     Example:
-        >>> QuotientRepresentation("D4", [0, 4]).size  # element 4 of D4 is a mirror
+        >>> QuotientRepresentation("D4", [0, 4]).size  # element 4 of D4 is a reflection
         4
     """
 
@@ -166,10 +211,16 @@ class QuotientRepresentation(_Tabulated):
 
 @registered
 class RowsRepresentation(_Tabulated):
-    """S_n permuting the rows of an n x ``features`` matrix, flattened row by row.
+    """The symmetric group S_n permutes the rows of an n x ``features`` matrix.
+
+    The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components.
+
+    Args:
+        group: The symmetric group, or its name.
+        features: The number of columns.
 
     Raises:
-        ValueError: not a symmetric group, or no features.
+        ValueError: The group is not a symmetric group, or ``features`` is not positive.
 
     Example:
         >>> RowsRepresentation("S3", features=2).size
@@ -191,10 +242,16 @@ class RowsRepresentation(_Tabulated):
 
 @registered
 class MatrixRepresentation(_Tabulated):
-    """A finite group's representation by the user's own matrices, one for each element, shape ``(|G|, d, d)``.
+    """A representation of a finite group by the user's own matrices, one for each element.
+
+    Args:
+        group: The group that acts.
+        matrices: Orthogonal matrices in the order of the elements, shape ``(|G|, d, d)``.
+        name: The name that ``repr`` shows.
 
     Raises:
-        ValueError: wrong shape, or matrices that are not orthogonal or do not multiply as the group does (to 1e-11).
+        ValueError: The shape is wrong, a matrix is not orthogonal, or the matrices do not multiply as the elements do
+            (both to 1e-11).
 
     Example:
         >>> from pyro_gflows.groups.finite import CyclicGroup
@@ -220,24 +277,3 @@ class MatrixRepresentation(_Tabulated):
 
     def _key(self) -> Any:
         return (type(self).__name__, self.group, Nearly(self.table))
-
-
-@registered
-class EscnnRepresentation(Representation):
-    """A representation of SO(2), O(2), SO(3) or O(3) as escnn writes it: irreps and a change of basis."""
-
-    name = "escnn"
-
-    def __init__(self, group: Group | str, irreps: Sequence[Sequence[int]], change_of_basis: Tensor) -> None:
-        self.group = parse_group(group)
-        self.irreps = [tuple(int(i) for i in irrep) for irrep in irreps]
-        self.change_of_basis = torch.as_tensor(change_of_basis, dtype=torch.float64)
-        self.size = self.change_of_basis.shape[0]
-        self.band = max(irrep[-1] for irrep in self.irreps)
-        self.name = "+".join("irrep" + str(irrep).replace(" ", "") for irrep in self.irreps)
-
-    def matrices(self, elements: Tensor) -> Tensor:
-        return evaluate_continuous(self.group.name, self.irreps, self.change_of_basis, elements)
-
-    def _key(self) -> Any:
-        return (*super()._key(), Nearly(self.change_of_basis))

@@ -1,4 +1,4 @@
-"""Restrictions of a representation: to an invariant subspace, and to a subgroup."""
+"""Restrictions of a representation to an invariant subspace, and to a subgroup."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ _ROUNDING = 1e-9
 
 @registered
 class SubRepresentation(Representation):
-    r"""A representation on an invariant subspace of another one, :math:`g \mapsto R\,\rho(g)\,R^T`.
+    r"""A representation restricted to an invariant subspace, :math:`g \mapsto R\,\rho(g)\,R^T`.
 
     Args:
-        representation: rho.
-        rows: R, orthonormal rows that span the subspace, float64.
+        representation: The representation :math:`\rho`.
+        rows: Orthonormal rows R that span the subspace, float64. Every group element maps the subspace to itself.
 
     Raises:
-        ValueError: the rows are not orthonormal (to 1e-10), or not of the representation's size.
+        ValueError: The rows are not orthonormal (to 1e-10), or their length is not the size of the representation.
+
+    Example:
+        >>> from pyro_gflows.groups import RowsRepresentation
+        >>> mean = torch.full((1, 4), 0.5, dtype=torch.float64)
+        >>> SubRepresentation(RowsRepresentation("S4"), mean).matrices(torch.tensor(3)).tolist()
+        [[1.0]]
     """
 
     def __init__(self, representation: Representation, rows: Tensor) -> None:
@@ -52,7 +58,14 @@ class SubRepresentation(Representation):
 
 
 def restricted_matrices(matrices: Tensor, rows: Tensor) -> Tensor:
-    """``R M R^T`` for each matrix M, on the subspace that the rows R span; exact where all entries are whole numbers.
+    """The matrices ``R M R^T`` on the subspace that the rows R span.
+
+    Args:
+        matrices: Matrices M, shape ``batch + (n, n)``, float64.
+        rows: Orthonormal rows R, shape ``(d, n)``, float64.
+
+    Returns:
+        Shape ``batch + (d, d)``. Where all entries are whole numbers up to rounding, they are whole numbers exactly.
 
     Example:
         >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
@@ -66,10 +79,19 @@ def restricted_matrices(matrices: Tensor, rows: Tensor) -> Tensor:
 
 
 def restricted_to_subspace(representation: Representation, rows: Tensor, name: str) -> Representation:
-    """The representation on the invariant subspace that the rows span; for finite groups a table of matrices.
+    """The representation on the invariant subspace that the rows span.
+
+    Args:
+        representation: The representation on the whole space.
+        rows: Orthonormal rows that span the subspace, float64.
+        name: The name of the result, where it is a table of matrices.
+
+    Returns:
+        A table of matrices for a finite group (the trivial representation where it is one), else a
+        :class:`SubRepresentation`.
 
     Raises:
-        ValueError: the rows are not orthonormal, or the subspace is not invariant.
+        ValueError: The rows are not orthonormal, or the subspace is not invariant.
 
     Example:
         >>> from pyro_gflows.groups.representations import RegularRepresentation
@@ -87,10 +109,17 @@ def restricted_to_subspace(representation: Representation, rows: Tensor, name: s
 
 
 def places_in(subgroup: Group, group: Group) -> Tensor:
-    """Which element of C_n or D_n each element of a subgroup is, as maps of the plane.
+    """The element of C_n or D_n that acts on the plane as each element of a subgroup does.
+
+    Args:
+        subgroup: The smaller group, such as C4.
+        group: The larger group, such as C8.
+
+    Returns:
+        For each element of the subgroup, its index in the larger group.
 
     Raises:
-        ValueError: groups that do not turn the plane, or the one does not hold the other.
+        ValueError: A group is not C_n or D_n, or the one is no subgroup of the other.
 
     Example:
         >>> from pyro_gflows.groups.names import parse_group
@@ -106,10 +135,14 @@ def places_in(subgroup: Group, group: Group) -> Tensor:
 
 
 def restricted_to_subgroup(representation: Representation, subgroup: EnumerableGroup) -> MatrixRepresentation:
-    """A representation of C_n or D_n as a subgroup of it acts.
+    """A representation of C_n or D_n restricted to a subgroup.
+
+    Args:
+        representation: The representation of the larger group.
+        subgroup: The subgroup, such as C4 in C8.
 
     Raises:
-        ValueError: as :func:`places_in`.
+        ValueError: A group is not C_n or D_n, or the one is no subgroup of the other.
 
     Example:
         >>> from pyro_gflows.groups.representations import RegularRepresentation

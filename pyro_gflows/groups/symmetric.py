@@ -1,4 +1,4 @@
-"""The symmetric groups: all permutations of n things."""
+"""SymmetricGroup: all permutations of n things."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ _LARGEST = 6  # 720 elements; a representation of S7 by one matrix for each elem
 
 @registered
 class SymmetricGroup(EnumerableGroup):
-    """All n! permutations of n things, in lexicographic order; permutation p sends thing j to place p[j].
+    """The symmetric group S_n, which consists of all n! permutations of n things.
+
+    It is the symmetry of a model whose components can be relabeled. Elements are numbered in lexicographic order;
+    permutation p sends thing j to place p[j].
 
     Args:
-        n: how many things, at most 6 (representations hold a matrix for each of the n! elements).
+        n: The number of things, at most 6 (representations hold a matrix for each of the n! elements).
 
     Raises:
-        ValueError: n is not in 1..6.
+        ValueError: ``n`` is not in 1..6.
 
     Example:
         >>> group = SymmetricGroup(3)
@@ -43,14 +46,14 @@ class SymmetricGroup(EnumerableGroup):
         self.name, self.order = f"S{n}", math.factorial(n)
 
     def permutations(self) -> Tensor:
-        """Where each element sends each thing, int64, shape ``(n!, n)``."""
+        """The place to which each element sends each thing, int64, shape ``(n!, n)``."""
         return torch.tensor(list(itertools.permutations(range(self.n))))
 
     def _permutations_of(self, elements: Tensor) -> Tensor:
         return rows_at(self._constant("permutations", elements.device, self.permutations), elements)
 
     def _codes(self, permutations: Tensor) -> Tensor:
-        """Numbers that are ordered as the permutations are: their entries as digits."""
+        """Integers in the order of the permutations, made from the entries of a permutation as digits."""
         return (permutations * self.n ** torch.arange(self.n - 1, -1, -1, device=permutations.device)).sum(-1)
 
     def _elements_of(self, permutations: Tensor) -> Tensor:

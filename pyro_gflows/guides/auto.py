@@ -1,4 +1,4 @@
-"""AutoGFlow: a guide whose posterior is exactly invariant."""
+"""AutoGFlow: an automatic guide whose posterior is exactly invariant under a group."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pyro_gflows.guides.log_joint import LogJoint
 from pyro_gflows.guides.makers import check_makers, made_layers
 from pyro_gflows.guides.param_store import take_names
 from pyro_gflows.guides.pushforward import pushforward_sites
+from pyro_gflows.guides.reading import sites_of_draws, unchanged_sites
 from pyro_gflows.guides.representative import orbit_representative
 from pyro_gflows.guides.row_check import finite_rows
 from pyro_gflows.guides.row_runs import OneByOne
@@ -36,44 +37,53 @@ __all__ = ["AutoGFlow"]
 _POINTS = 3
 _DRAWS = 10_000
 _STARTS = 32
-_FEW_STARTS = 8  # where each takes runs of the model of its own
+_FEW_STARTS = 8  # for a model that runs once for each start
 
 
 class AutoGFlow(AutoContinuous):
-    r"""A guide whose posterior over all latent sites is an EquivariantFlow, so that :math:`q(\rho(g)\,z) = q(z)`.
+    r"""An automatic guide for continuous latent sites whose posterior is exactly invariant under a symmetry group.
 
-    The flow lives on the unconstrained vector that AutoContinuous packs the sites into; the group moves the sites that
-    ``action`` names and leaves the others alone. At construction the model runs once, so that all parameters exist
-    before the first step; the guide then checks that the group commutes with the map to each constrained site, and that
-    the model's own log-joint is invariant at a few random points.
+    Unlike Pyro's own automatic guides, AutoGFlow sets up eagerly: it runs the model once at construction, not at the
+    first call. So the constructor needs the model's arguments (``args=`` and ``kwargs=``), all parameters exist before
+    the first step and can be given to an optimizer or loaded, the shapes of the latent sites are fixed from then on,
+    and mistakes are reported at once: the constructor checks that the group commutes with the map from unconstrained
+    space to each site's support, and that the model's log-joint is invariant at a few random points. Call
+    ``pyro.set_rng_seed`` and ``pyro.clear_param_store`` before constructing the guide.
 
-    As every automatic guide, it scores only what it has drawn itself: for the sleeping phase of ReweightedWakeSleep
-    write ``pyro.sample(site, flow.dist)`` in a guide of your own.
+    Use it where a posterior has a known symmetry, such as the exchangeable components of a mixture (label switching) or
+    the sign of a factor. Its posterior is an :class:`EquivariantFlow` on the unconstrained vector z into which Pyro's
+    AutoContinuous packs all sites, so that :math:`q(\rho(g)\,z) = q(z)` for every element g of the group. The group
+    acts on the sites that ``action`` names and leaves the other sites unchanged.
 
     Args:
-        model: a Pyro model with continuous latent sites (hide discrete ones with ``poutine.block``).
-        action: how the group moves its sites.
-        transforms: makes the flow's transforms from the action on the unconstrained vector; build them with
-            ``fast="sample"``. By default :func:`guide_transforms`; after an OrbitFlow, which is flexible itself, none.
-        base: makes the invariant base from that action; by default the isotropic InvariantNormal. A base with separate
-            modes (OrbitFlow, OrbitMixture) is placed at the best mode that :func:`find_mode` finds from 32 starts (8
-            where the model runs one by one), before training: draws of the prior, and half of them about the point of
-            ``init_loc_fn`` if it is given.
-        args: arguments to run the model with, such as a batch of data.
-        kwargs: keyword arguments to run the model with.
-        check: what to do where the log-joint is not invariant: "warn", "raise" (ValueError) or "skip" the check.
-        joint: the model whose log-joint is meant, in place of ``model``, where ``model`` is behind ``poutine.block``:
-            the whole of it, with discrete sites summed out (by hand, or by ``infer={"enumerate": "parallel"}``) and the
-            sites of other guides held fixed by ``poutine.condition``.
-        init_loc_fn: as for Pyro's guides, such as ``init_to_value(values={...})``: maps a site to a value. The check
-            is made about that point, and modes are looked for from there. By default a point that the support allows;
-            priors that cannot be drawn from (ImproperUniform) need none.
+        model: A Pyro model with continuous latent sites; hide discrete sites with ``poutine.block``.
+        action: How the group acts on the latent sites.
+        transforms: A function that makes the flow's transforms from the action on the unconstrained vector; build them
+            with ``fast="sample"``. The default is :func:`guide_transforms`; with an OrbitFlow as the base, which is
+            flexible itself, there are no transforms.
+        base: A function that makes the invariant base from the same action; by default the isotropic InvariantNormal.
+            A base with separate modes (OrbitFlow, OrbitMixture) is placed before training at the best mode that
+            :func:`find_mode` finds from 32 starts (8 if the model has to run once for each start). The starts are draws
+            from the prior; if ``init_loc_fn`` is passed, half of them lie around its point.
+        args: Arguments to run the model with, such as a batch of data.
+        kwargs: Keyword arguments to run the model with.
+        check: What to do if the log-joint is not invariant: "warn", "raise" a ValueError, or "skip" the check.
+        joint: The model that defines the log-joint, if ``model`` hides sites behind ``poutine.block``: the whole model,
+            with discrete sites summed out (by hand, or by ``infer={"enumerate": "parallel"}``) and the sites of other
+            guides held fixed by ``poutine.condition``.
+        init_loc_fn: A function from a site to its initial value, as for Pyro's guides, such as
+            ``init_to_value(values={...})``. The log-joint is checked around this point, and the search for modes starts
+            there. The default is a point in the support, also for priors without samples (ImproperUniform).
 
     Raises:
-        TypeError: the model needs arguments that ``args`` and ``kwargs`` do not give; or ``base``, ``transforms`` or
-            ``init_loc_fn`` are no functions.
-        ValueError: the action does not fit a site, or does not commute with the map to its support; names the site and
-            the way out. With a base that is placed at a mode: what :meth:`log_density` raises.
+        TypeError: The model needs arguments that are missing from ``args`` and ``kwargs``; or ``base``, ``transforms``
+            or ``init_loc_fn`` is not a function.
+        ValueError: The action does not fit a site or does not commute with the map to its support; the message names
+            the site and a way out. With a base that is placed at a mode, also the errors of :meth:`log_density`.
+
+    Note:
+        Like every automatic guide, AutoGFlow scores only its own draws. For the sleep phase of ReweightedWakeSleep,
+        write a guide with ``pyro.sample(site, flow.dist)``.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; automatic guides, arXiv:1603.00788.
 
@@ -112,13 +122,13 @@ class AutoGFlow(AutoContinuous):
         check_makers(base, transforms, init_loc_fn)
         super().__init__(model, init_loc_fn=init_or_zero() if init_loc_fn is None else init_or_zero(init_loc_fn))
         self.action = action
-        given = {} if kwargs is None else dict(kwargs)
+        keywords = {} if kwargs is None else dict(kwargs)
         try:
-            self._setup_prototype(*args, **given)
+            self._setup_prototype(*args, **keywords)
         except TypeError as error:
             raise TypeError(
-                f"AutoGFlow runs the model once to find its sites, and that failed: {error}; give the model's "
-                "arguments as AutoGFlow(model, action, args=(data,))"
+                f"AutoGFlow runs the model once at construction to find its sites, and this run failed: {error}; pass "
+                "the model's arguments as AutoGFlow(model, action, args=(data,))"
             ) from error
         self.vector_action = self._packed_action()
         self._joint = (joint or model,)  # in a tuple: a model that is a Module must not become a part of the guide
@@ -127,17 +137,17 @@ class AutoGFlow(AutoContinuous):
             transforms = identity_transforms if isinstance(chosen_base, OrbitFlow) else guide_transforms
         self.flow = EquivariantFlow(chosen_base, made_layers(transforms, self.vector_action)).to(self._init_loc())
         with poutine.block():
-            self._create_plates(*args, **given)
+            self._create_plates(*args, **keywords)
         if check != "skip":
-            points = self._points(JointModel(joint or model, self._start(), args, given))
-            report = log_joint_invariance(joint or model, action, points, args=args, kwargs=given)
+            points = self._points(JointModel(joint or model, self._start(), args, keywords))
+            report = log_joint_invariance(joint or model, action, points, args=args, kwargs=keywords)
             if not report.is_invariant:
                 if check == "raise":
                     raise ValueError(str(report))
                 warnings.warn(str(report), stacklevel=2)
         if hasattr(chosen_base, "start_at"):
-            target = self.log_density(*args, **given)
-            options: dict[str, Any] = {"args": args, "kwargs": given, "about_start": init_loc_fn is not None}
+            target = self.log_density(*args, **keywords)
+            options: dict[str, Any] = {"args": args, "kwargs": keywords, "about_start": init_loc_fn is not None}
             count = _FEW_STARTS if target.is_one_by_one else _STARTS
             starts = mode_starts(self, model, log_density=target.on_full_plates, count=count, **options)
             chosen_base.start_at(*find_mode(target, starts))
@@ -152,20 +162,22 @@ class AutoGFlow(AutoContinuous):
                 free[name] = unconstrained_action(self.action, name, site["fn"].support, shape)
         missing = sorted(set(self.action.sites) - set(free))
         if missing:
-            raise ValueError(f"the action names {missing}, but the latent sites of the model are {list(sizes)}")
+            raise ValueError(
+                f"the action names {missing}, but the latent sites of the model are {list(sizes)}; check the names"
+            )
         return SitesAction(self.action.group, free).packed(sizes)
 
     def _start(self) -> dict[str, Tensor]:
-        """The values of all sites at the start."""
+        """The initial values of all latent sites."""
         return {name: site["value"] for name, site in self.prototype_trace.iter_stochastic_nodes()}
 
     def _points(self, joint: JointModel) -> list[dict[str, Tensor]]:
-        """Values of all sites, at random unconstrained points about the start, where the log-joint is finite."""
+        """Values of all sites at random unconstrained points around the start where the log-joint is finite."""
         run, batch = OneByOne(self, joint), joint.minibatch()
         return [self._values(row) for row in finite_rows(lambda rows: run(rows, batch), self._init_loc(), _POINTS)]
 
     def _values(self, latent: Tensor) -> dict[str, Tensor]:
-        """The constrained values of all sites, from unconstrained vectors."""
+        """The constrained values of all sites that belong to unconstrained vectors."""
         return {
             site["name"]: biject_to(site["fn"].support)(unconstrained)
             for site, unconstrained in self._unpack_latent(latent)
@@ -179,13 +191,13 @@ class AutoGFlow(AutoContinuous):
         return drawn
 
     def _take_names(self) -> None:
-        """Put this guide's own weights into Pyro's parameter store, in place of those of another guide."""
+        """Put this guide's own weights into Pyro's parameter store, in place of another guide's weights."""
         name = self._pyro_get_fullname("flow")
         if take_names(self._modules["flow"], name):  # type: ignore[arg-type]
             warnings.warn(
-                f"Pyro's parameter store held other weights under the name {name!r}, of an earlier guide or of a "
-                "loaded file; this guide keeps its own, which take their place. Call pyro.clear_param_store() before "
-                f"a new fit; to take loaded weights, call pyro.module({name!r}, guide.flow, "
+                f"Pyro's parameter store held other weights under the name {name!r}, from an earlier guide or a loaded "
+                "file; they have been replaced by this guide's own weights. Call pyro.clear_param_store() before a new "
+                f"fit; to use loaded weights instead, call pyro.module({name!r}, guide.flow, "
                 "update_module_params=True) after get_param_store().load(...) and before the guide runs",
                 stacklevel=2,
             )
@@ -200,21 +212,32 @@ class AutoGFlow(AutoContinuous):
         return self.flow.dist
 
     def log_density(self, *args: Any, **kwargs: Any) -> LogJoint:
-        r"""The function :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|` of unconstrained vectors u, shape
-        ``(rows, latent_dim)``: what ``fit_energy(guide.flow, guide.log_density(data))`` fits the guide to.
+        r"""Returns the model's log-joint as a function of unconstrained latent vectors.
 
-        A model that cannot be run for all vectors at once, in one more plate, runs by vmap or for one vector after the
-        other; the first such call says so and what it costs. Of a model with minibatches it is an unbiased estimate,
-        with new rows at every call; its ``on_full_plates`` is the log-joint of all rows, which the report of
-        :func:`fit_energy` is made from.
+        It is the target for fitting the guide by its energy: ``fit_energy(guide.flow, guide.log_density(data))``.
+        With T the map from unconstrained vectors u to the values of the sites, the function is
+        :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|`, from shape ``(rows, latent_dim)`` to ``(rows,)``.
+
+        The model runs for all vectors at once, inside one additional plate. If it does not support this, it runs under
+        ``torch.func.vmap`` or once for each vector, and a warning states the cost. If the model has minibatches, the
+        function is an unbiased estimate with new rows at every call; its method ``on_full_plates`` is the log-joint of
+        all rows, which the report of :func:`fit_energy` uses.
 
         Args:
-            args: arguments of the model.
-            kwargs: its keyword arguments.
+            args: Arguments of the model.
+            kwargs: Keyword arguments of the model.
 
         Raises:
-            ValueError: the model hides observed sites behind ``poutine.block``, or draws sites that the guide does not
-                see, such as discrete ones, and no ``joint`` was given.
+            ValueError: No ``joint`` was passed to the guide, and the model hides observed sites behind
+                ``poutine.block`` or draws sites that the guide does not have, such as discrete ones.
+
+        Example:
+            >>> import pyro, pyro.distributions as dist
+            >>> def model():
+            ...     pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            >>> guide = AutoGFlow(model, SitesAction("S2", {"z": VectorAction.rows("S2")}))
+            >>> guide.log_density()(torch.zeros(3, 2))  # -log(2 pi) at the mode of a standard normal
+            tensor([-1.8379, -1.8379, -1.8379])
         """
         target = LogJoint(self, self._joint[0], args, kwargs)
         if target.note and not self._has_noted_cost:
@@ -224,55 +247,48 @@ class AutoGFlow(AutoContinuous):
 
     # -- reading ------------------------------------------------------------------------------------------------------
     def orbit_representative(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Draws of the sites, relabeled for reading; see :func:`orbit_representative`."""
+        """Replaces each draw by the image under the group that best matches the others.
+
+        This undoes label switching, so that means and quantiles of single components can be read off. See the function
+        :func:`orbit_representative`.
+
+        Args:
+            samples: For each site its draws, batch dimensions first.
+        """
         return orbit_representative(samples, self.action)
 
     def median(self, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any) -> dict[str, Tensor]:
-        """The median of each number of the sites that the group leaves alone; see :meth:`quantiles`."""
+        """Returns the median of each component of the sites that the group leaves unchanged; see :meth:`quantiles`.
+
+        Args:
+            args: Ignored.
+            sites: The sites to summarize; by default all latent sites.
+            kwargs: Ignored.
+        """
         return {name: value[0] for name, value in self.quantiles([0.5], sites=sites).items()}
 
     @torch.no_grad()
     def quantiles(
         self, quantiles: Sequence[float] | Tensor, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Quantiles of each number of the sites that the group leaves alone, from 10,000 draws.
+        """Returns posterior quantiles, from 10,000 draws, of the sites that the group leaves unchanged.
 
         Args:
-            quantiles: numbers between 0 and 1.
-            args: ignored, as the posterior depends on no argument.
-            sites: which sites; by default all of them.
-            kwargs: ignored.
+            quantiles: Probabilities between 0 and 1.
+            args: Ignored, since the posterior does not depend on arguments.
+            sites: The sites to summarize; by default all latent sites.
+            kwargs: Ignored.
 
         Returns:
             For each site a tensor of shape ``(len(quantiles), *site_shape)``.
 
         Raises:
-            ValueError: the group moves one of the sites, so that its quantiles are those of all its images at once.
+            ValueError: The group acts on one of the sites. Such a site has the same distribution as all its images, so
+                its quantiles mix them; take quantiles of the draws that :meth:`orbit_representative` returns.
         """
-        latent = [site["name"] for site, _ in self._unpack_latent(self._init_loc())]
-        chosen = latent if sites is None else list(sites)
-        if unknown := [name for name in chosen if name not in latent]:
-            raise ValueError(f"expected sites among {latent}, got {unknown}")
-        if moved := [name for name in chosen if self.action.acts_on(name)]:
-            fixed = [name for name in latent if not self.action.acts_on(name)]
-            raise ValueError(
-                f"under {self.action.group} the posterior of {moved} is the same for all images of a value, so a "
-                "median or quantile says nothing of one of them; ask for those of guide.orbit_representative(samples)"
-                + (f", or for sites={fixed}, which the group leaves alone" if fixed else "")
-            )
+        supports = {name: site["fn"].support for name, site in self.prototype_trace.iter_stochastic_nodes()}
+        chosen = unchanged_sites(self.action, list(supports), sites)
         levels = torch.as_tensor(quantiles, dtype=torch.float64)
-        # quantiles pass through monotone maps, but a support's map may mix numbers: so those of constrained draws
-        draws = self._draws(chosen)
+        # the map to a support may mix coordinates, and then quantiles do not pass through it: so use constrained draws
+        draws = sites_of_draws(self.flow.dist.sample((_DRAWS,)), self._unconstrained_shapes, supports, chosen)
         return {name: torch.quantile(draws[name].double(), levels, dim=0).to(draws[name]) for name in chosen}
-
-    def _draws(self, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Draws of the sites, shape ``(draws, *site_shape)``."""
-        latent = self.flow.dist.sample((_DRAWS,))
-        drawn: dict[str, Tensor] = {}
-        position = 0
-        for name, shape in self._unconstrained_shapes.items():
-            part = latent[:, position : position + shape.numel()].reshape(-1, *shape)
-            position += shape.numel()
-            if name in sites:
-                drawn[name] = biject_to(self.prototype_trace.nodes[name]["fn"].support)(part)
-        return drawn

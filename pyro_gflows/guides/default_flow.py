@@ -1,4 +1,4 @@
-"""The transforms that a guide takes when none are given."""
+"""The transforms that a guide uses by default."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["guide_transforms", "identity_transforms"]
 
-_TIMES = 8  # as many weights as the layers for a plain vector of that size have
-_RIDGES_UP_TO = 2**22  # numbers in the matrices of all elements, which ridge terms hold
+_TIMES = 8  # at most this many times the weights of the networks for a plain vector of the same size
+_RIDGES_UP_TO = 2**22  # entries in the matrices of all elements, which ridge terms hold
 _BRANCH_WIDTH = 8
 _BOUND = 0.99
 
 
 def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -> list[EquivariantTransform]:
-    """Coupling layers where they can tear a mode into its images, residual layers where they cannot.
+    """The default layers of :class:`AutoGFlow`: couplings, and residual layers where couplings are not flexible enough.
 
-    A coupling step moves one part of the vector as the others say. It splits by coordinates and by irreps in turn. What
-    is alone of its kind (an irrep that occurs once, such as the differences of one permuted triple) it can only scale
-    as a whole, since nothing else moves likewise: there a residual layer joins every step. All layers are cheap to
-    sample; a scale for each field, and a shift of what is invariant, come last.
+    A coupling layer transforms one part of the vector by a function of the other parts. The parts are coordinates and
+    irreducible parts of the action (irreps), in turn. An irrep that occurs only once, such as the differences of one
+    permuted triple, can only be scaled as a whole by a coupling, since no other part transforms in the same way;
+    therefore every step then also has a residual layer. The last layer (GActNorm) scales each field and shifts the
+    invariant coordinates. All layers are fast to sample.
 
-    The number of weights follows the size of the event, not that of the group: networks that would have more than eight
-    times as many weights as those for a plain vector of that size are made narrower.
+    The number of weights grows with the size of the vector, not with the order of the group: a network is made narrower
+    if it would have more than eight times the weights of a network for a plain vector of the same size.
 
     Args:
-        action: how the group moves the unconstrained vector.
-        steps: how many steps.
-        width: hidden fields of the coupling layers' networks.
+        action: How the group acts on the unconstrained vector.
+        steps: The number of steps.
+        width: The number of hidden fields in the coupling layers' networks.
 
     Example:
         >>> rows = VectorAction.rows("S3")
@@ -69,9 +70,9 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
 
 
 def identity_transforms(action: VectorAction) -> list[EquivariantTransform]:
-    """A flow needs a transform; this one stays the identity, also where a fit initializes layers from data.
+    """A single layer that stays the identity, even if a fit initializes layers from data; a flow needs a transform.
 
-    Its numbers are buffers under the names of the parameters, since Pyro warns of every frozen parameter.
+    Its weights are buffers under the names of the parameters, since Pyro warns about every frozen parameter.
     """
     identity = GActNorm(action)
     mark_as_set(identity)  # also where it is built again from the guide's saved flow, with parameters
@@ -86,13 +87,13 @@ def _splits(action: VectorAction) -> list[Split]:
     for kind in (CoordinateSplit, IrrepSplit):
         try:
             found.append(kind(action))
-        except ValueError:  # one orbit, or one irreducible vector
+        except ValueError:  # a single orbit of coordinates, or a single irrep, cannot be split
             continue
     return found
 
 
 def _size(action_in: LinearAction, action_out: LinearAction, width: int) -> dict[str, Any]:
-    """The keywords of a conditioner that has at most ``_TIMES`` as many weights as one between plain vectors."""
+    """The keywords of a conditioner with at most ``_TIMES`` the weights of a conditioner between plain vectors."""
     assert isinstance(action_in, VectorAction) and isinstance(action_out, VectorAction)
     allowed = _TIMES * (width * (action_in.numel + action_out.numel) + width**2)
     for keywords, hidden in _sizes(action_in, width):
@@ -103,7 +104,7 @@ def _size(action_in: LinearAction, action_out: LinearAction, width: int) -> dict
 
 
 def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any], LinearAction]]:
-    """The usual network and narrower ones, as keywords and as the action on the hidden layers."""
+    """The default network and then narrower ones, as keywords and as the action on the hidden layers."""
     yield {"width": width}, hidden_action(action_in, width)
     if has_regular_fields(action_in):
         yield from (({"width": count}, action_in.regular_fields(count)) for count in range(width - 1, 0, -1))
@@ -115,7 +116,7 @@ def _sizes(action_in: VectorAction, width: int) -> Iterator[tuple[dict[str, Any]
 
 
 def _is_within(allowed: int, action_in: VectorAction, hidden: LinearAction, action_out: VectorAction) -> bool:
-    """Whether three linear layers, and the gates between them, have at most so many weights."""
+    """Whether three linear layers and the gates between them have at most the allowed number of weights."""
     assert isinstance(hidden, VectorAction)
     linear = sum(maps_between(a, b) for a, b in [(action_in, hidden), (hidden, hidden), (hidden, action_out)])
     if linear > allowed or hidden.is_permutation:
@@ -125,7 +126,7 @@ def _is_within(allowed: int, action_in: VectorAction, hidden: LinearAction, acti
 
 
 def _branch(action: LinearAction, width: int) -> Contraction:
-    """The usual residual branch where it is no larger than a step of coupling layers; else radial terms alone."""
+    """The default residual branch if it is no larger than one coupling step; otherwise radial terms alone."""
     if isinstance(action.group, EnumerableGroup):
         small = action.group.order * action.numel**2 <= _RIDGES_UP_TO
         return lipschitz_branch(action, bound=_BOUND) if small else _radial(action)

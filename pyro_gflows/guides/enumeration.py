@@ -1,4 +1,4 @@
-"""Discrete sites, summed out of a trace; also of many traces at once."""
+"""Sums discrete sites out of one trace or of many traces at once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from torch import Tensor
 
 __all__ = ["Enumerate", "Structure", "log_factors"]
 
-_ROWS = "Z"  # the dimension of many traces, in letters as Pyro names dimensions
+_ROWS = "Z"  # the letter for the dimension of the traces, as Pyro names dimensions by letters
 
 
 class Enumerate(EnumMessenger):
-    """Pyro's parallel enumeration, which asks each value for its ``data`` to learn its shape; vmap does not give that.
+    """Pyro's parallel enumeration in a form that also works under ``torch.func.vmap``.
+
+    Pyro reads the shape of a value from its ``data``, which is not accessible under vmap. Here a tensor without storage
+    and of the same shape takes its place.
 
     Args:
-        first_available_dim: to the left of all plates, such as -2 for a model with one.
+        first_available_dim: The first dimension to the left of all plates, such as -2 for a model with one plate.
     """
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -33,12 +36,12 @@ class Enumerate(EnumMessenger):
 
 @dataclass(frozen=True)
 class Structure:
-    """What the dimensions of a trace's log-probabilities are: one letter for each, plates or discrete sites.
+    """The names of the dimensions of a trace's log-probabilities: one letter for each plate and each discrete site.
 
     Attributes:
-        dims: the letters of each tensor.
-        plates: for each tensor, the plates that it stands in.
-        summed: the letters of the discrete sites.
+        dims: For each log-probability, the letters of its dimensions.
+        plates: For each log-probability, the letters of the plates around its site.
+        summed: The letters of the discrete sites, which are summed out.
     """
 
     dims: tuple[str, ...]
@@ -49,11 +52,11 @@ class Structure:
         """The log of the sum, over all values of the discrete sites, of the product of all factors.
 
         Args:
-            factors: the log-probabilities; with ``rows``, each has one more dimension in front, of one trace each.
-            rows: whether they have.
+            factors: The log-probabilities of all sites.
+            rows: Whether each factor has an additional first dimension with one entry for each trace.
 
         Returns:
-            A tensor without dimensions, or of shape ``(rows,)``.
+            A scalar tensor, or a tensor of shape ``(rows,)``.
         """
         outer = frozenset(_ROWS) if rows else frozenset()
         terms: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
@@ -66,7 +69,7 @@ class Structure:
 
 
 def log_factors(trace: Any) -> tuple[Structure, list[Tensor]]:
-    """The log-probabilities of an enumerated and scored trace, and what their dimensions are (none of size 1)."""
+    """The log-probabilities of an enumerated and scored trace, without dimensions of size 1, and their structure."""
     trace.pack_tensors()
     sites = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
     factors = [site["packed"]["log_prob"] for site in sites]

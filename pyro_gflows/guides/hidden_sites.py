@@ -1,4 +1,4 @@
-"""Which sites of a model does nobody outside of it see?"""
+"""Finds the sample sites that a model hides behind ``poutine.block``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ _LOCK = threading.RLock()
 def visible_and_hidden(
     model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Run a model once: the trace that is seen from outside, and the sample sites that ``poutine.block`` hides from it.
+    """Runs a model once and returns its trace together with the sample sites that ``poutine.block`` hides.
+
+    A hidden site contributes nothing to the log-joint of the trace, so a guide has to know of it.
 
     Args:
-        model: a Pyro model.
-        args: its arguments.
-        kwargs: its keyword arguments.
+        model: A Pyro model.
+        args: Arguments of the model.
+        kwargs: Keyword arguments of the model.
 
     Returns:
-        The trace, and the hidden sites by name. Choices of a minibatch and ``pyro.deterministic`` sites have no density
-        of their own, and are left out of the hidden ones.
+        The trace, and the hidden sites by name. The indices of minibatches and ``pyro.deterministic`` sites have no
+        density of their own and do not count as hidden.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch
@@ -55,7 +57,7 @@ def _has_density(site: Any) -> bool:
 
 @contextmanager
 def _recorded() -> Iterator[list[Any]]:
-    """All messages that any BlockMessenger stops, wherever it is: no handler outside of it can see them."""
+    """Records all messages that any BlockMessenger stops, since a handler around it does not receive them."""
     blocked: list[Any] = []
     with _LOCK:
         process = BlockMessenger._process_message

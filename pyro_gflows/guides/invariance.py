@@ -1,4 +1,4 @@
-"""Is a model's log-joint invariant? A numerical check that names what breaks it."""
+"""A numerical check of whether a model's log-joint is invariant, which names the site that breaks the symmetry."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ __all__ = ["LogJointReport", "log_joint_invariance"]
 
 @dataclass(frozen=True)
 class LogJointReport:
-    """What :func:`log_joint_invariance` found.
+    """The result of :func:`log_joint_invariance`: how much the group changes a model's log-joint, and at which site.
+
+    Printing the report gives the result as a sentence.
 
     Attributes:
-        error: the largest change of the log-joint, in nats.
-        tolerance: what rounding explains.
-        element: the group element that changed it most.
-        site: the site whose own log-probability changed most then.
-        is_random: two runs at one point differ: the model draws sites that the values do not fix.
-        fault: why there is no log-joint to check: the model hides its observed sites, say; "" where there is one.
-        is_empty: the log-joint is -inf or NaN at all points and all their images, so that nothing was compared.
+        error: The largest change of the log-joint, in nats.
+        tolerance: The change that rounding explains, in nats.
+        element: The group element that changed the log-joint most.
+        site: The site whose log-probability changed most under that element.
+        is_random: Whether two runs at the same point differ, since the model draws sites that the point does not fix.
+        fault: The reason why there is no log-joint to check, for example that the model hides its observed sites; empty
+            if there is one.
+        is_empty: Whether the log-joint is -inf or NaN at all points and all their images, so that nothing was compared.
+
+    Example:
+        >>> report = LogJointReport(error=0.5, tolerance=1e-6, element=torch.tensor(1), site="means")
+        >>> report.is_invariant
+        False
+        >>> print(str(report)[:75])
+        the model's log-joint is not invariant: group element 1 changes it by 0.5 n
     """
 
     error: float
@@ -41,6 +51,7 @@ class LogJointReport:
 
     @property
     def is_invariant(self) -> bool:
+        """Whether the log-joint could be compared and changed by no more than rounding explains."""
         return not (self.is_random or self.fault or self.is_empty) and self.error <= self.tolerance
 
     def __str__(self) -> str:
@@ -49,13 +60,13 @@ class LogJointReport:
             return f"{unchecked}: {self.fault}"
         if self.is_empty:
             return (
-                f"{unchecked}: it is -inf or NaN at all points that were tried (at site {self.site!r}); give "
-                "init_loc_fn=, which says where the posterior's mass is"
+                f"{unchecked}: it is -inf or NaN at all points that were tried (at site {self.site!r}); pass "
+                "init_loc_fn= with values at which the posterior has mass"
             )
         return (
             f"the model's log-joint is not invariant: group element {self.element.tolist()} changes it by "
             f"{self.error:.3g} nats (rounding: {self.tolerance:.1g}), most of all at site {self.site!r}; make the "
-            f"model symmetric there, or leave that symmetry out of the action"
+            "model symmetric at this site, or leave this symmetry out of the action"
         )
 
 
@@ -67,17 +78,21 @@ def log_joint_invariance(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> LogJointReport:
-    r"""Compare :math:`\log p(z, x)` with :math:`\log p(\rho(g)\,z, x)` at a few points and elements.
+    r"""Checks numerically whether a group action leaves a model's log-joint unchanged.
+
+    An invariant guide fits only a posterior that has the symmetry. This check finds a prior or a likelihood that breaks
+    it: it compares :math:`\log p(z, x)` with :math:`\log p(\rho(g)\,z, x)` at a few points z, for the generators of the
+    group and two random elements g.
 
     Args:
-        model: a Pyro model; minibatches of its plates are held fixed.
-        action: how the group moves latent sites.
-        points: values of all latent sites.
-        args: arguments of the model.
-        kwargs: its keyword arguments.
+        model: A Pyro model. A minibatch stays the same for a point and its images.
+        action: How the group acts on the latent sites.
+        points: Values of all latent sites, one mapping for each point.
+        args: Arguments of the model.
+        kwargs: Keyword arguments of the model.
 
     Raises:
-        ValueError: no points.
+        ValueError: There are no points.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -99,7 +114,7 @@ def log_joint_invariance(
     compared, site = False, worst.site
     with torch.no_grad():
         for point in points:
-            batch = joint.minibatch()  # one for all images
+            batch = joint.minibatch()  # the same rows for all images
 
             def terms(values: Mapping[str, Tensor], batch: Minibatch = batch) -> dict[str, float]:
                 return {name: float(term.double()) for name, term in joint.terms(values, batch).items()}
@@ -122,7 +137,7 @@ def log_joint_invariance(
 
 
 def _change(before: float, after: float) -> float:
-    """In nats; nothing where both are impossible."""
+    """The change in nats; 0 if both values are -inf."""
     return 0.0 if before == after else abs(after - before)
 
 

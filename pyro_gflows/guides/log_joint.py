@@ -1,4 +1,4 @@
-"""A model's log-joint as a function of many unconstrained latent vectors at once."""
+"""The log-joint of a model as a function of many unconstrained latent vectors at once."""
 
 from __future__ import annotations
 
@@ -21,31 +21,35 @@ __all__ = ["LogJoint"]
 
 
 class LogJoint:
-    r"""The function :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|` of vectors u packed as a guide packs them.
+    r"""The log-joint of a model as a function of unconstrained latent vectors, packed as a guide packs its sites.
 
-    The model runs once for all vectors, in one more plate outside of its own, where it gives what its own trace of each
-    vector gives. A model that is not written for that (another shape, an error, or rows that are mixed) runs by
-    ``torch.func.vmap``, and where that does not work either, one vector at a time; ``note`` says so.
+    With T the map from unconstrained vectors u to the values of the sites, it is
+    :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|`.
 
-    Where plates hold minibatches, a call draws their rows anew, the same for all vectors, and scales their terms up: an
+    The model runs once for all vectors, inside one additional plate around its own plates, if this gives the same
+    values as a separate run for each vector. If it does not (an error, a wrong shape, or values that mix the vectors),
+    the model runs under ``torch.func.vmap``; if that fails as well, it runs once for each vector. ``note`` then states
+    the reason and the cost.
+
+    If plates hold minibatches, each call draws new rows, the same for all vectors, and scales their terms up: an
     unbiased estimate, for training. :meth:`on_full_plates` is the log-joint of all rows, for reports.
 
     Args:
-        guide: has seen the model, and knows its latent sites.
-        model: the model; all its latent sites are the guide's, or discrete and summed out by
+        guide: A guide that has already run the model and so knows its latent sites.
+        model: The model. Each of its latent sites is also a site of the guide, or is discrete and summed out by
             ``infer={"enumerate": "parallel"}``.
-        args: arguments of the model.
-        kwargs: its keyword arguments.
+        args: Arguments of the model.
+        kwargs: Keyword arguments of the model.
 
     Raises:
-        ValueError: the model has latent sites which the guide does not see, or hides observed ones; its values change
-            from run to run; or (when called) vectors of another shape than ``(rows, latent_dim)``.
+        ValueError: The model has latent sites that the guide does not have, or hides observed ones; or its log-joint
+            changes from run to run. When called: the vectors do not have the shape ``(rows, latent_dim)``.
     """
 
     def __init__(
         self, guide: AutoContinuous, model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
-        self.__qualname__ = "log_joint.<locals>.log_density"  # the name by which saved runs know it
+        self.__qualname__ = "log_joint.<locals>.log_density"  # the name that is written in saved runs
         self._latent_dim = guide.latent_dim
         start = {name: site["value"] for name, site in guide.prototype_trace.iter_stochastic_nodes()}
         self._joint = JointModel(model, start, args, kwargs)
@@ -54,14 +58,18 @@ class LogJoint:
         self._surest = OneByOne(guide, self._joint)
         self._ways: list[RowRun] = [InAPlate(guide, self._joint), ByVmap(guide, self._joint), self._surest]
         self.note = ""
-        """What a model that does not run in one more plate costs."""
+        """The reason why the model does not run inside one additional plate, and the cost; empty if it does."""
         self._choose(guide._init_loc())
 
     def __call__(self, latent: Tensor) -> Tensor:
         return self._run(latent, self._joint.minibatch())
 
     def on_full_plates(self, latent: Tensor) -> Tensor:
-        """The log-joint of all rows of all plates: as many runs as it takes minibatches to hold each row once."""
+        """The log-joint of all rows of all plates, from one run for each of the minibatches that cover the rows.
+
+        Args:
+            latent: Unconstrained vectors, shape ``(rows, latent_dim)``.
+        """
         if not self._joint.plates:
             return self(latent)
         total = latent.new_zeros(len(latent))
@@ -75,10 +83,10 @@ class LogJoint:
         return self._ways[0] is self._surest
 
     def __repr__(self) -> str:
-        return f"LogJoint of {self._latent_dim} unconstrained numbers"
+        return f"LogJoint of unconstrained vectors with {self._latent_dim} coordinates"
 
     def _choose(self, start: Tensor) -> None:
-        """Keep the ways that give what the model's own trace gives."""
+        """Keep the ways of running the model that agree with a separate run for each vector."""
         batch = self._joint.minibatch()
         reference = partial(self._surest, batch=batch)
         with torch.no_grad(), random_state_kept(start.device, seed=0):
@@ -89,9 +97,10 @@ class LogJoint:
         self._leave_out(0 if chosen is None else chosen, reason)
         if self._joint.hidden_latent:
             warnings.warn(
-                f"the model hides the latent sites {self._joint.hidden_latent} behind poutine.block; at the points "
-                "that were tried the log-joint did not depend on them, but they are no part of it; if anything "
-                "observed does, pass joint=, the same model with them summed out or held fixed by poutine.condition",
+                f"the model hides the latent sites {self._joint.hidden_latent} behind poutine.block, so they are not "
+                "part of the log-joint, which did not depend on them at the points that were tried; if an observed "
+                "site depends on them, pass joint=, the same model with these sites summed out or held fixed by "
+                "poutine.condition",
                 stacklevel=4,
             )
 
@@ -104,9 +113,9 @@ class LogJoint:
             )
         elif count:
             self.note = (
-                f"the model does not run in one more plate ({reason}), so its log-joint is evaluated "
-                f"{self._ways[0].cost}; index from the right and sum over the model's own dimensions only, as "
-                "vectorize_particles=True asks for, to run all draws at once"
+                f"the model does not run inside one additional plate ({reason}), so its log-joint is evaluated "
+                f"{self._ways[0].cost}; to run all draws at once, index dimensions from the right and sum over the "
+                "model's own dimensions only, as for vectorize_particles=True"
             )
 
     def _run(self, latent: Tensor, batch: Minibatch) -> Tensor:
@@ -116,8 +125,8 @@ class LogJoint:
             try:
                 values = way(latent, batch)
             except Exception as error:
-                # shapes may fit for the number of rows that was tried and for no other; an error of the model itself
-                # comes again when it runs for each vector alone
+                # shapes may fit only for the number of rows that was tried; an error of the model itself is raised
+                # again when it runs for each vector alone
                 if way is self._surest:
                     raise
                 reason = f"{type(error).__name__} for {len(latent)} rows"

@@ -1,4 +1,4 @@
-"""Simplex sites in coordinates in which permutations of the categories are orthogonal."""
+"""Coordinates for sites on the simplex in which permutations of the categories act by orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ __all__ = ["IsometricLogRatio", "LogRatioReparam", "log_ratio_basis", "log_ratio
 @functools.cache
 @as_constants()
 def log_ratio_basis(categories: int) -> Tensor:
-    """Orthonormal rows that span the vectors of sum 0 (Helmert's), float64, shape ``(categories - 1, categories)``.
+    """An orthonormal basis (Helmert's) of the vectors whose components sum to 0.
+
+    Args:
+        categories: The number of components of a vector.
+
+    Returns:
+        The basis as the rows of a float64 matrix, shape ``(categories - 1, categories)``.
 
     Example:
         >>> basis = log_ratio_basis(4)
@@ -38,20 +44,25 @@ def log_ratio_basis(categories: int) -> Tensor:
 
 
 class _LogRatioSimplex(type(constraints.simplex)):  # type: ignore[misc]
-    """The simplex, with :class:`IsometricLogRatio` as its ``biject_to``."""
+    """The simplex, for which ``biject_to`` returns an :class:`IsometricLogRatio`."""
 
 
 log_ratio_simplex = _LogRatioSimplex()
 
 
 class IsometricLogRatio(Transform):
-    r"""From R^(K-1) to the simplex, :math:`y \mapsto \mathrm{softmax}(H^T y)`, H the basis of :func:`log_ratio_basis`.
+    r"""A map from unconstrained vectors to the simplex that makes permuting the categories a rotation or reflection.
 
-    .. math:: \log|\det J| = \sum_i \log x_i + \tfrac12 \log K
+    Pyro's default map to the simplex is stick breaking, which treats the categories in order, so that a permutation of
+    the categories is not a linear map of the unconstrained vector. With this map it is, so an invariant guide can be
+    used.
 
-    (as densities on the simplex are written: in the first K - 1 coordinates). Bijective, with inverse
-    :math:`x \mapsto H \log x`. A permutation P of the categories becomes :math:`H P H^T`, which is orthogonal; under
-    stick breaking it becomes no linear map at all.
+    .. math:: x = \mathrm{softmax}(H^T y), \qquad \log|\det J| = \sum_i \log x_i + \tfrac12 \log K,
+
+    where K is the number of categories and the rows of H, shape (K - 1, K), are an orthonormal basis of the vectors of
+    sum 0. The determinant is taken in the first K - 1 coordinates of x, as for densities on the simplex. The map is
+    bijective with inverse :math:`y = H \log x`. A permutation P of the categories acts on y as the orthogonal matrix
+    :math:`H P H^T`.
 
     Source: Egozcue et al., Isometric logratio transformations for compositional data analysis (2003).
 
@@ -96,7 +107,7 @@ def _biject_to_log_ratio_simplex(_: Any) -> IsometricLogRatio:
 
 
 class _InLogRatios(TorchDistribution):
-    """A distribution on the simplex that asks for log-ratio coordinates; all else is that distribution's."""
+    """A distribution on the simplex with log-ratios as its unconstrained coordinates; otherwise equal to its base."""
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
     support = log_ratio_simplex
@@ -128,13 +139,15 @@ class _InLogRatios(TorchDistribution):
 
 
 class LogRatioReparam(Reparam):
-    """Lets a guide, NeuTra and HMC see a simplex site in :class:`IsometricLogRatio` coordinates.
+    """Gives a site on the simplex log-ratios (:class:`IsometricLogRatio`) as its unconstrained coordinates.
 
-    The site keeps its name, its value and its density; only what ``biject_to`` makes of its support changes, from stick
-    breaking, which no permutation of the categories commutes with, to log-ratios, on which they act orthogonally.
+    Use it if a group permutes the categories of a Dirichlet site and the model is used with :class:`AutoGFlow`, NeuTra
+    or HMC. The site keeps its name, its value and its density. Only its map from unconstrained space changes: from
+    stick breaking, which does not commute with permutations of the categories, to log-ratios, on which permutations act
+    by orthogonal matrices.
 
     Raises:
-        ValueError: (when the model runs) the site's support is not the simplex.
+        ValueError: When the model runs: the site's support is not the simplex.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -147,12 +160,13 @@ class LogRatioReparam(Reparam):
     """
 
     def apply(self, msg: Any) -> Any:
+        """Replaces the site's distribution by the same distribution with log-ratio coordinates; Pyro calls this."""
         fn, depth = msg["fn"], 0
         while isinstance(fn, Independent):
             fn, depth = fn.base_dist, depth + fn.reinterpreted_batch_ndims
         if not isinstance(fn.support, type(constraints.simplex)):
             raise ValueError(
-                f"site {msg['name']!r}: log-ratios are for sites on the simplex (Dirichlet and the like), got "
+                f"site {msg['name']!r}: log-ratios are for sites on the simplex, such as Dirichlet, got "
                 f"{type(fn).__name__} with support {fn.support}"
             )
         changed = _InLogRatios(fn)

@@ -1,4 +1,4 @@
-"""The functions from which a guide makes its base, its layers and its start, checked before they are called."""
+"""Checks the functions that make a guide's base, layers and initial values, and calls the one for the layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ __all__ = ["check_makers", "made_layers"]
 
 
 def check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
-    """Raise TypeError unless base, transforms and start are functions: the guide alone knows what to make them from."""
+    """Checks that the base, the transforms and the initial values are functions, since only the guide knows the action.
+
+    Args:
+        base: The ``base=`` of a guide.
+        transforms: The ``transforms=`` of a guide, or None.
+        init_loc_fn: The ``init_loc_fn=`` of a guide, or None.
+
+    Raises:
+        TypeError: One of them is not a function.
+    """
     if not callable(base) or isinstance(base, Distribution):
         raise TypeError(
             "expected base= to be a function that makes the base from the action on the unconstrained vector, such as "
@@ -35,10 +44,18 @@ def check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
 def made_layers(
     transforms: Callable[[VectorAction], Sequence[EquivariantTransform]], action: VectorAction
 ) -> list[EquivariantTransform]:
-    """The layers that a function makes for an action; TypeError unless it gives several."""
+    """The layers that a function makes for an action.
+
+    Args:
+        transforms: The ``transforms=`` of a guide.
+        action: The action on the unconstrained vector.
+
+    Raises:
+        TypeError: The function does not return a list of layers.
+    """
     layers: Any = transforms(action)
     if isinstance(layers, str | Transform) or not isinstance(layers, Iterable):
-        raise TypeError(f"expected transforms= to give a list of layers, got {_said(layers)}; return [layer, ...]")
+        raise TypeError(f"expected transforms= to return a list of layers, got {_said(layers)}; return [layer, ...]")
     return list(layers)
 
 

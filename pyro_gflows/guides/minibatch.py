@@ -1,4 +1,4 @@
-"""Which rows of its minibatched plates a model sees in one run, and runs that together see each row once."""
+"""The rows that a model's minibatched plates hold in one run, and sets of runs that together cover all rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Minibatch", "cover", "random_minibatch"]
 
 @dataclass(frozen=True)
 class Minibatch:
-    """The rows of each minibatched plate in one run of a model, and how much the terms of this run count.
+    """The rows of each minibatched plate in one run of a model, and the factors of the run's log-probabilities.
 
     Attributes:
-        rows: for each plate, the indices of its rows.
-        weights: for each plate, a factor for the term of each of its rows; no entry is a factor of 1.
-        shares: for each plate, a factor for the terms that stand outside of it.
+        rows: For each plate, the indices of its rows.
+        weights: For each plate, a factor for the log-probability of each of its rows; a missing plate has the factor 1.
+        shares: For each plate, a factor for the log-probabilities of sites outside the plate.
     """
 
     rows: Mapping[str, Tensor] = field(default_factory=dict)
@@ -30,11 +30,15 @@ class Minibatch:
 
     @property
     def share(self) -> float:
-        """The factor for a term that stands outside of all these plates."""
+        """The factor for the log-probability of a site outside all minibatched plates."""
         return math.prod(self.shares.values())
 
     def weighed(self, site: Any) -> Tensor:
-        """The log-probabilities of a site, each times the factors that it has here."""
+        """The log-probabilities of a site, multiplied by their factors.
+
+        Args:
+            site: A scored site of a trace.
+        """
         score: Tensor = site["log_prob"]
         frames = {frame.name: frame for frame in site["cond_indep_stack"]}
         for plate, weights in self.weights.items():
@@ -43,29 +47,29 @@ class Minibatch:
                 score = score * self.shares[plate]
             elif frame.vectorized:
                 score = score * weights.to(score).reshape(-1, *[1] * (-frame.dim - 1))
-            else:  # a plate that the model loops over: one site for each row, counted from 1
+            else:  # the model loops over the plate: one site for each row, counted from 1
                 score = score * weights[frame.counter - 1].to(score)
         return score
 
 
 def random_minibatch(plates: Mapping[str, Any]) -> Minibatch:
-    """Rows of each plate as Pyro draws them.
+    """A minibatch of rows as Pyro draws them.
 
     Args:
-        plates: for each minibatched plate, the distribution of its rows.
+        plates: For each minibatched plate, the distribution of its rows.
     """
     return Minibatch(rows={name: rows.sample() for name, rows in plates.items()})
 
 
 def cover(plates: Mapping[str, Any]) -> Iterator[Minibatch]:
-    """Minibatches whose weighed terms add up to those of a run on all rows of all plates.
+    """Minibatches whose weighted log-probabilities add up to the log-joint of all rows of all plates.
 
-    A plate of N rows takes windows of the size B of its minibatch; the last one overlaps the one before, and rows that
-    are seen twice count half each time. Pyro scales terms by N / B, which the weights undo. Terms outside of a plate
-    occur in every window, and count that much less.
+    A plate of N rows is covered by windows of its minibatch size B. The last window may overlap the window before it,
+    and the rows in both then count half each time. The weights also undo the factor N / B by which Pyro scales the
+    log-probabilities of a minibatch. A site outside the plate occurs in every window and is divided by their number.
 
     Args:
-        plates: for each minibatched plate, the distribution of its rows.
+        plates: For each minibatched plate, the distribution of its rows.
 
     Example:
         >>> from pyro.poutine.subsample_messenger import _Subsample

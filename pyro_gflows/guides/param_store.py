@@ -1,4 +1,4 @@
-"""Pyro's parameter store, in which guides of one class share their names."""
+"""Replaces weights in Pyro's parameter store, where two guides of one class have the same names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["take_names"]
 
 @torch.no_grad()
 def take_names(module: nn.Module, prefix: str) -> bool:
-    """Remove from the parameter store what stands there under the names of a module's parameters and is not theirs.
+    """Removes other tensors from the parameter store that have the names of a module's parameters.
 
-    ``pyro.module`` leaves such entries alone, and Pyro's optimizers move what is in the store: without this the module
-    would never be trained.
+    ``pyro.module`` keeps existing entries, and Pyro's optimizers update the entries of the store. Without this step
+    they would update the entries of an earlier guide, and the module would not be trained.
 
     Args:
-        module: the module that is about to be registered.
-        prefix: the name under which it will be registered.
+        module: The module that will be registered.
+        prefix: The name under which it will be registered.
 
     Returns:
-        Whether an entry was removed that has other values than the module's parameter.
+        Whether a removed entry had other values than the module's parameter.
 
     Example:
         >>> old, new = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)

@@ -1,4 +1,4 @@
-"""The sites of an automatic guide: values that its latent vector decides, with the density that their maps add."""
+"""The distribution of an automatic guide's sites: a point that the latent vector determines, with its log-det."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ __all__ = ["Pushforward", "pushforward_sites"]
 
 
 class Pushforward(dist.Delta):
-    r"""The point :math:`v = T(u)` that a latent u decides, with :math:`-\log|\det J_T(u)|` as its log-density.
+    r"""A point :math:`v = T(u)` determined by a latent vector u, with the log-density :math:`-\log|\det J_T(u)|`.
 
-    A Pyro Delta in all but three respects, in which a Delta forgets that its density is a function of the point. Its KL
-    divergence to p is :math:`-\log|\det J_T(u)| - \log p(v)`, where that of a Delta has the second term alone, so that
-    TraceMeanField_ELBO is off by the log-det of every constrained site. And a detached point has a density without a
-    gradient: ReweightedWakeSleep scores constant draws. And a draw is a tensor of its own, where that of a Delta is the
-    point itself (often a view of the latent u): changed in place, it is another point, which has density 0.
+    Pyro's automatic guides use a Delta for their sites. This class differs from a Delta in three ways, because its
+    density is a function of the point:
+
+    - Its KL divergence to p is :math:`-\log|\det J_T(u)| - \log p(v)`. The divergence of a Delta lacks the first term,
+      so that TraceMeanField_ELBO misses the log-det of every constrained site.
+    - The log-density of a detached point has no gradient, since ReweightedWakeSleep scores its draws as constants.
+    - A draw is a new tensor. A draw of a Delta is the point itself, often a view of u, and if a model changes it in
+      place it becomes another point with density 0.
 
     Args:
-        v: the point.
+        v: The point.
         log_density: :math:`-\log|\det J_T(u)|`, of the batch shape.
-        event_dim: how many dimensions of v are one event.
+        event_dim: The number of trailing dimensions of v that form one event.
 
     Example:
         >>> import torch
@@ -61,7 +64,7 @@ class _Pushforwards(Messenger):
 
 
 def pushforward_sites() -> Messenger:
-    """A context in which every Delta that is sampled is a :class:`Pushforward`.
+    """A context manager in which every sampled Delta is replaced by a :class:`Pushforward`.
 
     Example:
         >>> import pyro, torch

@@ -1,4 +1,4 @@
-"""Draws relabeled for reading: each moved to the image nearest to the others."""
+"""Relabels draws from an invariant posterior: each is replaced by its image that best matches the others."""
 
 from __future__ import annotations
 
@@ -12,32 +12,40 @@ from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["orbit_representative"]
 
-_AT_ONCE = 2**22  # numbers
+_AT_ONCE = 2**22  # coordinates of images that are computed at a time
 _FITTED_ON = 2000  # draws
-_SMALLEST = 1e-3  # standard deviation, in units of the site's
+_SMALLEST = 1e-3  # standard deviation, in units of the standard deviation of the site
 
 
 @full_precision
 def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, rounds: int = 20) -> dict[str, Tensor]:
-    r"""Move every draw by the element of a finite group that makes it most likely among the moved draws.
+    r"""Replaces each draw from an invariant posterior by the image, under a finite group, that best matches the others.
 
-    Draws of an invariant posterior are spread over all images of one another, so that their means and quantiles say
-    nothing of one component; those of the moved draws do. Fits a normal with independent numbers to the moved draws,
-    and moves each draw to where this normal is largest, in turn: so what tells the images apart counts, and noise does
-    not. Starts from the images nearest to one draw, once by all sites and once by each alone; the most likely end is
-    taken. There the mean is the lexicographically smallest of its images: permuted rows come out in ascending order of
-    the site that ``action`` names first. Of one draw, that is all: it comes back as the smallest of its own images.
+    An invariant posterior gives all images of a value the same density. In a mixture, for example, each draw lists the
+    components in an arbitrary order (label switching), so that means and quantiles mix all components. After this
+    relabeling they describe single components.
 
-    The choice of the elements is not differentiated; a gradient passes through the action of the chosen element.
+    The method alternates two steps: fit a normal distribution with independent coordinates to the relabeled draws, and
+    replace each draw by its image where this normal has the highest density. Coordinates that distinguish the images
+    thereby count more than noisy ones. It starts from the images nearest to one draw, measured by all sites and by
+    each site alone, and keeps the result with the highest likelihood. Finally one element of the group acts on all
+    draws such that their mean comes first, among its images, in lexicographic order: permuted rows are in ascending
+    order of the first site in ``action``. A single draw is replaced by the first of its images in this order.
+
+    The choice of the elements is not differentiated; gradients pass through the action of the chosen elements.
 
     Args:
-        samples: for each site its draws, batch dimensions first, or one draw without any; those of other sites are
-            returned as they are.
-        action: how the group moves the sites.
-        rounds: at most so many fits from each start.
+        samples: For each site its draws, batch dimensions first, or a single draw without batch dimensions. Sites that
+            ``action`` does not name are returned unchanged.
+        action: How the group acts on the sites.
+        rounds: The largest number of fits from each start.
+
+    Returns:
+        The relabeled draws of all sites, in the shapes of ``samples``.
 
     Raises:
-        ValueError: the group is infinite, no site that it moves is given, or sites have different numbers of draws.
+        ValueError: The group is infinite, ``samples`` has none of the action's sites, or the sites have different
+            numbers of draws.
 
     Source: Stephens, Dealing with label switching in mixture models (2000).
 
@@ -49,7 +57,10 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
         [1.0, 5.0]
     """
     if not action.is_finite:
-        raise ValueError(f"{action.group} has infinitely many elements; relabel with a finite subgroup such as D16")
+        raise ValueError(
+            f"expected a finite group, but {action.group} has infinitely many elements; relabel with a finite subgroup "
+            "such as D16"
+        )
     names = [name for name in action.sites if name in samples]
     if not names:
         raise ValueError(f"expected draws of the sites {list(action.sites)}, got {list(samples)}")
@@ -57,20 +68,20 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
     flat = {name: values.reshape(-1, values.shape[-1]) for name, values in flat.items()}
     counts = {name: len(values) for name, values in flat.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError(f"expected as many draws of each site, got {counts}")
+        raise ValueError(f"expected the same number of draws of each site, got {counts}")
     if not next(iter(counts.values())):
         return dict(samples)
     joint = SitesAction(action.group, {name: action.sites[name] for name in names}).vector_action
     chosen, last = _chosen(joint, {name: values.detach() for name, values in flat.items()}, rounds)
-    moved = {
+    relabeled = {
         name: action.sites[name].act(last, action.sites[name].act_each(chosen, values)).reshape(samples[name].shape)
         for name, values in flat.items()
     }
-    return {**samples, **moved}
+    return {**samples, **relabeled}
 
 
 def _chosen(joint: VectorAction, flat: Mapping[str, Tensor], rounds: int) -> tuple[Tensor, Tensor]:
-    """The element for each draw that brings it to where the others are, and the one that then orders them all."""
+    """The element for each draw that makes it match the others, and one more element that then orders all of them."""
     x = torch.cat([values / values.std(correction=0).clamp_min(1e-12) for values in flat.values()], -1)
     few = x[torch.linspace(0, len(x) - 1, min(len(x), _FITTED_ON)).long()]
     sizes = [values.shape[-1] for values in flat.values()]
@@ -82,18 +93,18 @@ def _chosen(joint: VectorAction, flat: Mapping[str, Tensor], rounds: int) -> tup
 
 
 def _starts(sizes: list[int], x: Tensor) -> list[Tensor]:
-    """How much each number counts at first: all alike, and one site alone."""
+    """The initial weights of the coordinates: equal weights, and then the coordinates of each site alone."""
     alone = torch.eye(len(sizes), dtype=x.dtype, device=x.device)
     shares = [torch.ones_like(alone[0]), *(alone if len(sizes) > 1 else [])]
     return [share.repeat_interleave(torch.tensor(sizes, device=x.device)) for share in shares]
 
 
 def _fit(joint: VectorAction, x: Tensor, weights: Tensor, rounds: int) -> tuple[float, Tensor, Tensor]:
-    """The spread in nats, mean and precisions of the normal that the draws, moved to where it is largest, follow."""
+    """The spread in nats, the mean and the precisions of the normal that is fitted to the relabeled draws."""
     chosen = _most_likely(joint, x, x[_most_spread(joint, x, weights)], weights)
     for _ in range(rounds):
-        moved = joint.act_each(chosen, x)
-        mean, deviation = moved.mean(0), moved.std(0, correction=0).clamp_min(_SMALLEST)
+        images = joint.act_each(chosen, x)
+        mean, deviation = images.mean(0), images.std(0, correction=0).clamp_min(_SMALLEST)
         previous, chosen = chosen, _most_likely(joint, x, mean, deviation**-2)
         if torch.equal(previous, chosen):
             break
@@ -101,8 +112,8 @@ def _fit(joint: VectorAction, x: Tensor, weights: Tensor, rounds: int) -> tuple[
 
 
 def _most_likely(joint: VectorAction, x: Tensor, mean: Tensor, weights: Tensor) -> Tensor:
-    """The element for each draw that brings it nearest to the mean, by a weight for each number."""
-    # sum w (g x - m)^2, less what is the same for all g
+    """The element for each draw whose image is nearest to the mean, with a weight for each coordinate."""
+    # sum w (g x - m)^2, without the term that is the same for all g
     nearness = [images.square() @ weights - 2 * (images @ (weights * mean)) for images in _images(joint, x)]
     nearest = torch.cat([part.argmin(0) for part in nearness])
     return joint.elements().to(nearest.device)[nearest]
@@ -117,6 +128,6 @@ def _most_spread(joint: VectorAction, x: Tensor, weights: Tensor) -> int:
 
 
 def _images(joint: VectorAction, x: Tensor) -> Iterator[Tensor]:
-    """All images of the draws, a few draws at a time."""
+    """All images of the draws under the group, for a few draws at a time."""
     chunk = max(1, _AT_ONCE // (len(joint.elements()) * x.shape[-1]))
     return (joint.act_all(part) for part in x.split(chunk))

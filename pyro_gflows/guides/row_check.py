@@ -1,4 +1,4 @@
-"""Which way of running a model for many latent vectors gives what its own trace of each gives?"""
+"""Checks whether a fast way of running a model for many latent vectors agrees with a separate run for each vector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _SCALES = (0.5, 1.0, 2.0, 0.1, 0.02, 0.0)
 
 
 def alike(first: Tensor, second: Tensor) -> bool:
-    """Whether two results are the same up to rounding; equal values are alike, infinities and NaN included.
+    """Whether two tensors are equal up to rounding; infinities and NaN must occur at the same places.
+
+    Args:
+        first: The one tensor.
+        second: The other tensor, of any dtype.
 
     Example:
         >>> inf = torch.inf
@@ -24,7 +28,7 @@ def alike(first: Tensor, second: Tensor) -> bool:
     """
     if first.shape != second.shape:
         return False
-    # of sums of large terms that cancel little may be left but rounding; a mistake is of the size of the terms
+    # where large terms cancel, the sum may be all rounding; a mistake is as large as the terms
     finite = second[second.isfinite()].abs()
     tolerance = torch.finfo(first.dtype).eps ** 0.5 * (1.0 + (float(finite.max()) if len(finite) else 0.0))
     return torch.allclose(first, second.to(first), rtol=0.0, atol=tolerance, equal_nan=True)
@@ -32,14 +36,17 @@ def alike(first: Tensor, second: Tensor) -> bool:
 
 @torch.no_grad()
 def finite_rows(log_density: Callable[[Tensor], Tensor], start: Tensor, count: int = _ROWS) -> Tensor:
-    """Rows at random about a start, of shape ``(count, d)``, where the log-density is finite so far as any are found.
+    """Random points around a start at which the log-density is finite, if such points are found.
 
-    Where it is -inf everything agrees with everything, so that nothing is learnt from comparing such rows.
+    Points at which the log-density is -inf cannot be used for a comparison, since -inf agrees with every other -inf.
 
     Args:
-        log_density: maps shape (rows, d) to (rows,).
-        start: a vector of shape (d,).
-        count: how many rows.
+        log_density: A function from shape (rows, d) to (rows,).
+        start: A vector of shape (d,).
+        count: The number of points.
+
+    Returns:
+        The points, shape ``(count, d)``.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(_SCALES), count, len(start), generator=generator, dtype=torch.float64).to(start)
@@ -54,14 +61,18 @@ def finite_rows(log_density: Callable[[Tensor], Tensor], start: Tensor, count: i
 
 @torch.no_grad()
 def wide_rows(log_density: Callable[[Tensor], Tensor], start: Tensor, count: int = _ROWS) -> Tensor:
-    """Rows farther from a start, also where the log-density is -inf; those at which the model fails are left out.
+    """Random points farther from a start, including points at which the log-density is -inf.
 
-    A model that branches on its values shows so only where some rows take another branch than the others.
+    They reveal a model that branches on its values, since some points take another branch than the others. Points at
+    which the model fails are left out.
 
     Args:
-        log_density: maps shape (rows, d) to (rows,).
-        start: a vector of shape (d,).
-        count: how many rows at most.
+        log_density: A function from shape (rows, d) to (rows,).
+        start: A vector of shape (d,).
+        count: The largest number of points.
+
+    Returns:
+        The points, shape ``(at most count, d)``.
     """
     generator = torch.Generator().manual_seed(1)
     rows = start.detach() + 2.0 * torch.randn(count, len(start), generator=generator, dtype=torch.float64).to(start)
@@ -69,7 +80,7 @@ def wide_rows(log_density: Callable[[Tensor], Tensor], start: Tensor, count: int
 
 
 def _values(log_density: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """The value of each row by itself; NaN where the model fails there: an ill-conditioned matrix, say."""
+    """The value of each row by itself, or NaN if the model fails there, for example at an ill-conditioned matrix."""
     values = []
     for row in rows:
         try:
@@ -83,23 +94,24 @@ def _values(log_density: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 def first_that_agrees(
     ways: Sequence[Callable[[Tensor], Tensor]], reference: Callable[[Tensor], Tensor], rows: Tensor
 ) -> tuple[int | None, str]:
-    """The first of several ways to compute a function of rows that gives what the reference gives, and why not others.
+    """The first of several ways to compute a function of rows that agrees with a reference.
 
-    A model that sums over more than its own dimensions gives every row the total of all rows, of the right shape. So
-    each way is asked for all rows together, and for all but one, as shapes may fit by chance.
+    Values are compared, since the right shape is not enough: a model that sums over all dimensions gives every row the
+    total of all rows. Each way is called with all rows and with all rows but one, since shapes may fit by chance.
 
     Args:
-        ways: each maps shape (rows, d) to (rows,), and may raise anything.
-        reference: the right one.
-        rows: shape (rows, d).
+        ways: Functions from shape (rows, d) to (rows,), which may raise any exception.
+        reference: The correct function.
+        rows: The points at which they are compared, shape (rows, d).
 
     Returns:
-        Its index (None where no way agrees), and why the first way of all was left out ("" where it was not).
+        The index of the first way that agrees (None if no way does), and the reason why the first of all ways was left
+        out (empty if it agrees).
 
     Example:
         >>> rows = torch.eye(3)
         >>> first_that_agrees([lambda x: x.sum(), lambda x: x.sum(-1)], lambda x: x.sum(1), rows)
-        (1, 'its values for 3 rows at once are not those of each row')
+        (1, 'its values for 3 rows at once differ from the values of single rows')
     """
     expected = reference(rows)
     reason = ""
@@ -107,8 +119,8 @@ def first_that_agrees(
         for count in (len(rows), len(rows) - 1):
             try:
                 agrees = alike(way(rows[:count]).detach(), expected[:count])
-                why = f"its values for {count} rows at once are not those of each row"
-            except Exception as error:  # whatever a model may raise about shapes that it was not written for
+                why = f"its values for {count} rows at once differ from the values of single rows"
+            except Exception as error:  # a model may raise anything for shapes that it was not written for
                 agrees, why = (
                     False,
                     f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",

@@ -1,4 +1,4 @@
-"""Log-probabilities of a trace, where data outside of a support have no density rather than an error."""
+"""Scores a trace such that data outside of a support have density 0 instead of raising an error."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["score", "unless_out_of_support"]
 _T = TypeVar("_T")
 
 
-def score(trace: Any, given: Container[str] = ()) -> bool:
-    """Compute the log-probabilities of all sites; -inf where data are outside of a support, if validation is off.
+def score(trace: Any, latent: Container[str] = ()) -> bool:
+    """Computes the log-probabilities of all sites, with -inf for data outside of a support if validation is off.
 
-    Validation says so by an error. Without it many distributions give some number there.
+    With validation, Pyro raises an error for such data. Without it, many distributions return a finite log-probability
+    that has no meaning.
 
     Args:
-        trace: of a model.
-        given: sites whose values come from ``biject_to`` of their support, and are in it but for rounding.
+        trace: The trace of a model, whose sites get their ``log_prob``.
+        latent: Sites that need no check, since ``biject_to`` of their support made their values.
 
     Returns:
-        Whether any data were outside.
+        Whether any data were outside of their support.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -45,7 +46,7 @@ def score(trace: Any, given: Container[str] = ()) -> bool:
         return False
     outside = []
     for name, site in trace.nodes.items():
-        if site["type"] != "sample" or not site["is_observed"] or name in given:
+        if site["type"] != "sample" or not site["is_observed"] or name in latent:
             continue
         inside = None if site_is_subsample(site) or site_is_factor(site) else _inside(site)
         if inside is not None:
@@ -55,13 +56,13 @@ def score(trace: Any, given: Container[str] = ()) -> bool:
 
 
 def unless_out_of_support(run: Callable[[], tuple[_T, bool]]) -> _T:
-    """The result of a run that scores a trace; without validation where that only fails since data are out of support.
+    """The result of a run that scores a trace; repeated without validation if data outside of a support made it fail.
 
     Args:
-        run: gives its result, and what :func:`score` gave.
+        run: Runs the model and returns a result together with the return value of :func:`score`.
 
     Raises:
-        ValueError: what the run raises for other reasons.
+        ValueError: The run failed for another reason.
     """
     if not is_validation_enabled():
         return run()[0]
@@ -76,7 +77,7 @@ def unless_out_of_support(run: Callable[[], tuple[_T, bool]]) -> _T:
 
 
 def _inside(site: Any) -> Tensor | None:
-    """Where a site's value is in its support, or masked; None where this is not known for each log-probability."""
+    """Where a site's value is in its support or masked; None if this is not known for each log-probability."""
     fn, mask = site["fn"], site["mask"]
     if mask is False or _is_masked(fn):
         return None
@@ -85,9 +86,9 @@ def _inside(site: Any) -> Tensor | None:
     except (AttributeError, NotImplementedError):
         return None
     if isinstance(mask, Tensor):
-        inside = inside | ~mask  # missing data are filled with anything
+        inside = inside | ~mask  # missing data may be filled with any value
     shape = site["log_prob"].shape
-    # the support of a mixture may have a dimension for its components
+    # the support of a mixture may have an additional dimension for its components
     return inside if inside.ndim <= len(shape) and torch.broadcast_shapes(inside.shape, shape) == shape else None
 
 
@@ -100,5 +101,5 @@ def _is_masked(fn: Any) -> bool:
 def _holds(value: Tensor) -> bool:
     try:
         return bool(value)
-    except RuntimeError:  # under vmap nobody asks
+    except RuntimeError:  # vmap forbids it, and under vmap the result is not used
         return False

@@ -1,4 +1,4 @@
-"""Where a guide may start: at the best mode that a few ascents find, as wide as the posterior is there."""
+"""Finds the mode of a density from which a guide starts, and the width of the density there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pyro_gflows.targets import on_full_plates
 
 __all__ = ["find_mode"]
 
-_DENSE_UP_TO = 128  # numbers: a Hessian takes as many backward passes
-_WIDEST = 10.0  # standard deviations where the posterior looks flat
+_DENSE_UP_TO = 128  # coordinates: a Hessian takes as many backward passes
+_WIDEST = 10.0  # the standard deviation in directions in which the density is flat
 _NARROWED = (1.0, 0.5, 0.25, 0.1)
 
 
@@ -28,24 +28,30 @@ def find_mode(
     candidates: int = 6,
     draws: int = 256,
 ) -> tuple[Tensor, Tensor]:
-    r"""A mode of a density, and a factor F of the covariance :math:`F F^T` of the normal that fits it there.
+    r"""Finds the best mode of a density from several starts, and a normal distribution that fits the density there.
 
-    Adam climbs from all starts at once. At each of the highest ends a few damped Newton steps follow, and the curvature
-    there says how wide the normal is (Laplace's approximation); of these normals, also narrowed, the one with the
-    greatest evidence lower bound wins. The bound is an estimate, so that a flat ridge or a high but thin peak does not
-    win by mistake. Beyond 128 numbers the normals are isotropic.
+    A guide that starts at a mode with the right width trains faster and does not collapse onto a poor mode. Adam first
+    climbs from all starts at once. From each of the highest end points a few damped Newton steps follow, and the
+    curvature there determines the width of a normal distribution (Laplace's approximation). Among these normals and
+    narrower versions of them, the one with the greatest evidence lower bound is returned. Comparing the bound, rather
+    than the height, prevents a high but thin peak from being chosen. Beyond 128 coordinates the normals are isotropic.
 
     Args:
-        log_density: of a batch of points, up to a constant; -inf is no density. Of a model with minibatches
-            (:meth:`AutoGFlow.log_density`) the ascents see these, and all that is compared sees all data.
-        starts: points, shape ``(rows, n)``; draws of a prior, say.
-        steps: steps of Adam.
-        lr: its learning rate at the start, which falls to 0.
-        candidates: how many of the ends are looked at.
-        draws: draws for each bound.
+        log_density: A function from points, shape ``(rows, n)``, to log-densities up to a constant, shape ``(rows,)``;
+            -inf stands for density 0. If it is the log-joint of a model with minibatches
+            (:meth:`AutoGFlow.log_density`), the ascents use minibatches and all comparisons use all data.
+        starts: The points at which the ascents start, shape ``(rows, n)``, such as draws from a prior.
+        steps: The number of steps of Adam.
+        lr: The initial learning rate of Adam, which decays to 0.
+        candidates: The number of end points that are compared.
+        draws: The number of draws for each bound.
+
+    Returns:
+        The mode, shape ``(n,)``, and a lower triangular factor F of the normal's covariance :math:`F F^T`, shape
+        ``(n, n)``.
 
     Raises:
-        ValueError: the log-density is finite at none of the ends.
+        ValueError: The log-density is not finite at any point that was tried.
 
     Example:
         >>> center = torch.tensor([1.0, -2.0])
@@ -60,13 +66,13 @@ def find_mode(
         with torch.no_grad():
             exact = full(ends)
             if not torch.allclose(exact, heights, rtol=1e-4):
-                # the highest values that minibatches gave say little; the average of many steps is near a mode
+                # the points with the highest values on minibatches may be poor; the last points are near a mode
                 ends, exact = torch.cat([last, ends]), torch.cat([full(last), exact])
             heights = exact
     if not heights.isfinite().any():
         raise ValueError(
-            "the log-density is finite at none of the points that were tried; give init_loc_fn=, which says where the "
-            "posterior's mass is"
+            "the log-density is finite at none of the points that were tried; pass other starts, or in a guide "
+            "init_loc_fn= with values at which the posterior has mass"
         )
     noise = torch.randn(draws, ends.shape[-1], dtype=ends.dtype, device=ends.device)
     best: tuple[float, Tensor, Tensor] | None = None
@@ -83,10 +89,10 @@ def find_mode(
 
 
 def _bound(values: Tensor, noise: Tensor) -> float:
-    r"""The evidence lower bound of a normal, less its log-determinant and constants, from log p at its draws.
+    r"""The evidence lower bound of a normal, from log p at its draws, without the log-determinant and constants.
 
-    Where p is 0 at some of them that bound is -inf, of whatever normal. Then it is that of the normal restricted to the
-    rest: the mean of log p - log q there, and the log of the share of draws that are left.
+    If p is 0 at some of the draws, the bound would be -inf. Instead the normal is restricted to the other draws: the
+    result is the mean of log p - log q over them, plus the log of their share.
     """
     inside = values > -torch.inf
     if not bool(inside.any()):
@@ -97,7 +103,7 @@ def _bound(values: Tensor, noise: Tensor) -> float:
 
 
 def _distinct(heights: Tensor, count: int) -> Tensor:
-    """Which ends to look at: the highest first, one of each height."""
+    """The indices of the end points to compare: the highest first, and one for each height."""
     order = heights.argsort(descending=True)
     ranked = heights[order]
     new = torch.cat([ranked.new_ones(1, dtype=torch.bool), ranked[:-1] - ranked[1:] > 1e-3])
@@ -107,7 +113,7 @@ def _distinct(heights: Tensor, count: int) -> Tensor:
 def _ascend(
     log_density: Callable[[Tensor], Tensor], starts: Tensor, steps: int, lr: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The highest points on the way up from each start, how high they are, and where the ways end."""
+    """The highest point of the ascent from each start, its log-density, and the last point of the ascent."""
     with torch.enable_grad():
         z = starts.detach().clone().requires_grad_()
         top, heights = z.detach().clone(), torch.full_like(z[:, 0], -torch.inf).detach()
@@ -151,8 +157,8 @@ def _laplace(log_density: Callable[[Tensor], Tensor], z: Tensor, *, rounds: int 
 
 def _covariance(height: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     hessian = torch.autograd.functional.hessian(height, z)
-    # beside a hard edge derivatives may be NaN; there the density counts as flat
+    # next to a hard edge derivatives may be NaN; there the density is treated as flat
     curvature, directions = torch.linalg.eigh(hessian.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
-    # where the density curves upwards its size says as much of the scale
+    # where the log-density curves upward, the size of the curvature still gives the scale
     variances = 1.0 / curvature.abs().clamp_min(_WIDEST**-2)
     return (directions * variances) @ directions.T

@@ -1,4 +1,4 @@
-"""Where the latent sites of a model start, and points from which its modes are looked for."""
+"""Initial values of a model's latent sites, and starting points for finding its modes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch.distributions import biject_to
 __all__ = ["init_or_zero", "mode_starts"]
 
 _TRIES = 10  # draws for each start whose log-density is not finite
-_SPREADS = (0.0, 0.1, 0.3, 1.0)  # about the point that init_loc_fn gives, in unconstrained coordinates
+_SPREADS = (0.0, 0.1, 0.3, 1.0)  # around the point of init_loc_fn, in unconstrained coordinates
 
 
 def init_or_zero(init: Callable[..., Any] = init_to_feasible) -> Callable[[Any], Tensor]:
-    """An ``init_loc_fn`` that also takes sites which cannot be drawn from, such as those of ImproperUniform.
+    """Extends an ``init_loc_fn`` to sites whose prior cannot be sampled, such as ImproperUniform.
 
-    Pyro's own functions draw a value, if only for its shape. Here such a site starts where all unconstrained numbers
-    are 0.
+    Pyro's own functions draw a value, even if they only need its shape. Here a site that cannot be drawn starts at the
+    value whose unconstrained coordinates are all 0.
 
     Args:
-        init: one of the functions of ``pyro.infer.autoguide.initialization``, or one's own: maps a site to a value.
+        init: A function from a site to a value, such as those of ``pyro.infer.autoguide.initialization``.
 
     Example:
         >>> import pyro.distributions as dist
@@ -56,20 +56,23 @@ def mode_starts(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Unconstrained latent vectors, shape ``(count, latent_dim)``, from which to climb to a mode.
+    """Starting points for finding a mode of a model's log-joint.
 
-    They are the model's own draws of its sites; a site that cannot be drawn, or a model that fails at its own draws,
-    is replaced by random numbers about the guide's start. Draws at which the log-density is not finite are drawn again
-    a few times.
+    They are prior draws of the model's sites. If a site cannot be drawn, or the model fails at its own draws, random
+    points around the guide's initial values take their place. Points at which the log-density is not finite are drawn
+    again a few times.
 
     Args:
-        guide: has seen the model.
-        model: the same model, as it was before the guide set its start.
-        log_density: of such vectors.
-        count: how many.
-        about_start: half of them at and about the guide's start, which its user chose.
-        args: arguments of the model.
-        kwargs: its keyword arguments.
+        guide: A guide that has already run the model.
+        model: The same model, without the initial values of the guide.
+        log_density: The log-joint as a function of unconstrained latent vectors.
+        count: The number of points.
+        about_start: Whether half of the points lie at and around the guide's initial values, since the user chose them.
+        args: Arguments of the model.
+        kwargs: Keyword arguments of the model.
+
+    Returns:
+        Unconstrained latent vectors, shape ``(count, latent_dim)``.
     """
     start = guide._init_loc()
     near = count // 2 if about_start else 0
@@ -102,7 +105,7 @@ def _draw(guide: AutoContinuous, model: Callable[..., Any], call: _Call) -> Tens
         if bool(drawn.isfinite().all()):
             return drawn
     except (ValueError, RuntimeError):  # NotImplementedError is a RuntimeError
-        pass  # the model does not take its own draws: an ill-conditioned matrix, say
+        pass  # the model fails at its own draws, for example at an ill-conditioned matrix
     return start + 2.0 * torch.randn(len(start)).to(start)
 
 

@@ -1,4 +1,4 @@
-"""How a group that moves constrained values moves the unconstrained ones, and whether it can."""
+"""How a group that acts on constrained values acts on the unconstrained coordinates, if it does."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ from pyro_gflows.guides.whole_rows import blocks_of_rows, whole_rows
 __all__ = ["unconstrained_action"]
 
 _POINTS = 4
-_TOLERANCE = 1e-5  # supports may hold float32 numbers
+_TOLERANCE = 1e-5  # supports may hold float32 tensors
 
 
 def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction:
-    r"""How the group moves :math:`u = T^{-1}(x)` for a site x that moves by ``action``, where T is
-    ``biject_to(support)``.
+    r"""The action on the unconstrained coordinates of a site that matches the action on its constrained values.
 
-    That is the site's own action where T works number by number, and its image under the log-ratio basis on a simplex
-    that a LogRatioReparam has changed. Where a row of values has fewer free numbers (the simplex, a Cholesky factor of
-    correlations) and the group permutes whole rows, it is the same permutation of the rows of free numbers.
+    A guide draws unconstrained coordinates u and maps them to values x = T(u) by T = ``biject_to(support)``. For the
+    values to have an invariant density, T must commute with the group: :math:`T(\rho'(g)\,u) = \rho(g)\,T(u)`. This
+    function finds :math:`\rho'` and checks the equation at random points. There are three cases:
+
+    - T works coordinate by coordinate: :math:`\rho'` is the site's own action.
+    - The support is a simplex with a :class:`LogRatioReparam`: :math:`\rho'` is the site's action in the log-ratio
+      basis.
+    - A row of values has fewer free coordinates than values (the simplex, a Cholesky factor of correlations), and the
+      group permutes whole rows: :math:`\rho'` is the same permutation of the rows of free coordinates.
 
     Args:
-        action: how the group moves sites.
-        site: the name of one of them.
-        support: the constraint that its values obey.
-        shape: the shape of an unconstrained value.
+        action: How the group acts on the sites.
+        site: The name of the site.
+        support: The constraint that the site's values satisfy.
+        shape: The shape of an unconstrained value.
 
     Raises:
-        ValueError: the site has another number of values, none of them is free, or
-            :math:`T(\rho(g)\,u) \ne \rho(g)\,T(u)`; says what to do.
+        ValueError: The site's size differs from the size of its action, the site has no free coordinate, or no action
+            commutes with T; the message says what to do.
 
     Example:
         >>> rows = SitesAction("S3", {"scales": VectorAction.rows("S3")})
@@ -47,14 +52,18 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     transform, own = biject_to(support), action.sites[site]
     size = math.prod(transform.forward_shape(tuple(shape)))
     if size != own.numel:
-        raise ValueError(f"site {site!r} has {size} numbers, but its action is {own}")
+        raise ValueError(
+            f"site {site!r}: expected {own.numel} components, as in its action {own}, but the model's value has {size}"
+        )
     if not math.prod(shape):
-        raise ValueError(f"site {site!r} has no free number under its support {support}; leave it out of the action")
-    free = _on_free_numbers(own, site, support, shape)
+        raise ValueError(
+            f"site {site!r} has no free coordinate under its support {support}; leave it out of the action"
+        )
+    free = _on_free_coordinates(own, site, support, shape)
     if free is None:
         raise ValueError(
-            f"site {site!r}: {own} moves {own.numel} numbers, but only {math.prod(shape)} of them are free under the "
-            f"support {support}; {_advice(site, support)}"
+            f"site {site!r}: {own} acts on {own.numel} components, but only {math.prod(shape)} of them are free under "
+            f"the support {support}; {_advice(site, support)}"
         )
     u = torch.randn(_POINTS, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = transform(u)
@@ -69,8 +78,8 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     return free
 
 
-def _on_free_numbers(own: VectorAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction | None:
-    """The action that the free numbers must have; None: the site's action does not restrict to them."""
+def _on_free_coordinates(own: VectorAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction | None:
+    """The only possible action on the free coordinates; None if the site's action does not restrict to them."""
     values, free = biject_to(support).forward_shape(tuple(shape)), math.prod(shape)
     row = math.prod(values[len(values) - _innermost(support).event_dim :])
     if _innermost(support) is log_ratio_simplex and own.is_finite:
@@ -91,12 +100,12 @@ def _advice(site: str, support: Any) -> str:
         return "give the site an action that permutes its categories, or whole rows of them"
     if isinstance(_innermost(support), type(constraints.simplex)):
         return (
-            f"give the model as poutine.reparam(model, config={{{site!r}: LogRatioReparam()}}) to the guide and to "
-            "SVI: permutations of the categories act orthogonally on log-ratios"
+            f"pass poutine.reparam(model, config={{{site!r}: LogRatioReparam()}}) as the model to the guide and to "
+            "SVI: permutations of the categories act on log-ratios by orthogonal matrices"
         )
     return (
-        "give the site an action that only permutes its numbers (whole rows of them, where the support is one of "
-        "rows), or rewrite it in the model as a function of a site whose support is real"
+        "give the site an action that only permutes its components (whole rows of them, if the support constrains "
+        "rows), or rewrite the site in the model as a function of a site whose support is real"
     )
 
 

@@ -1,4 +1,4 @@
-"""How a group that permutes whole rows of constrained values acts on the free numbers of the rows."""
+"""How a group that permutes whole rows of constrained values acts on the free coordinates of the rows."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ _TOLERANCE = 1e-9
 
 
 def whole_rows(action: VectorAction, *, row: int, free: int) -> VectorAction | None:
-    r"""The action on rows of ``free`` numbers each, if ``action`` permutes whole rows of ``row`` numbers; else None.
+    r"""The action on rows of free coordinates that matches a permutation of whole rows of values.
 
-    A support such as the simplex or a Cholesky factor maps every row by itself, from ``free`` unconstrained numbers to
-    ``row`` constrained ones. Such a map commutes with every permutation of the rows:
-    :math:`P(g) \otimes I_{row}` on the values is :math:`P(g) \otimes I_{free}` on the free numbers.
+    A support such as the simplex or a Cholesky factor maps each row by itself, from ``free`` unconstrained coordinates
+    to ``row`` constrained values. This map commutes with every permutation P(g) of the rows, which is
+    :math:`P(g) \otimes I_{row}` on the values and :math:`P(g) \otimes I_{free}` on the free coordinates.
 
     Args:
-        action: how the group acts on the values, flattened row by row.
-        row: how many numbers a row of values has; a divisor of the size of the action.
-        free: how many of them are free.
+        action: How the group acts on the values, flattened row by row.
+        row: The number of values in a row; a divisor of the size of the action.
+        free: The number of free coordinates in a row.
+
+    Returns:
+        The action on the free coordinates, or None if ``action`` does not permute whole rows.
 
     Example:
         >>> whole_rows(VectorAction.rows("S3", features=4), row=4, free=3)
@@ -50,7 +53,12 @@ def whole_rows(action: VectorAction, *, row: int, free: int) -> VectorAction | N
 
 
 def blocks_of_rows(action: VectorAction, row: int) -> Iterator[VectorAction]:
-    """The action cut into actions on neighboring fields, as few at a time as make up whole rows of ``row`` numbers."""
+    """Cuts an action into actions on neighboring fields, each as small as possible and made of whole rows.
+
+    Args:
+        action: How the group acts on the values, flattened row by row.
+        row: The number of values in a row.
+    """
     waiting: list[Representation] = []
     for field in action.fields:
         waiting.append(field)
@@ -79,7 +87,7 @@ def _fewer(block: VectorAction, row: int, free: int) -> list[Representation] | N
 
 
 def _permutations(matrices: Tensor, row: int) -> Tensor | None:
-    """The matrices P of ``P x I``, if all matrices are of that form and each P is a permutation."""
+    r"""The permutation matrices P, if all matrices have the form :math:`P \otimes I`; otherwise None."""
     count = matrices.shape[-1] // row
     found = matrices[:, ::row, ::row].round()
     expected = torch.kron(found.contiguous(), torch.eye(row, dtype=torch.float64))

@@ -1,11 +1,36 @@
-"""Equivariant networks: linear maps, convolutions, activations and residual branches with certified bounds."""
+"""Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds.
+
+Linear maps and convolutions:
+    EquivariantLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
+
+Networks:
+    EquivariantMLP, EquivariantCNN, SoftNetwork, AutoregressiveNetwork, EquivariantNetwork, HiddenFields,
+    Conditioner, conditioner
+
+Residual branches (contractions):
+    LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
+    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+
+Lipschitz layers:
+    LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
+
+Activations:
+    LipSwish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
+    SlopeSplines, Activation
+
+Knots of splines:
+    Knots, BoundedKnots, FreeKnots, knots_of_file
+
+Factories:
+    Made, MadeInTurn, takes_factories
+"""
 
 from pyro_gflows.deprecation import moved_names
-from pyro_gflows.nn.activations import LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
-from pyro_gflows.nn.conditional_branch import ConditionalBranch
+from pyro_gflows.nn.conditional_branch import BranchGiven, ConditionalBranch
 from pyro_gflows.nn.conditioners import Conditioner, conditioner
 from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
@@ -29,9 +54,11 @@ from pyro_gflows.nn.steerable import SteerableConv
 from pyro_gflows.nn.terms import Term
 
 __all__ = [
+    "Activation",
     "AlmostOrthogonalConv",
     "AutoregressiveNetwork",
     "BoundedKnots",
+    "BranchGiven",
     "ConcatenatedLipSwish",
     "ConditionalBranch",
     "Conditioner",

@@ -1,7 +1,8 @@
-r"""Pointwise activations, which commute with permutations of coordinates, each with its Lipschitz constant.
+"""Pointwise activations, which commute with permutations of coordinates, each with its Lipschitz constant.
 
-Every activation is a Module with ``lipschitz`` (a constant that holds for all its weights; ``inf`` where there is
-none); smooth pointwise ones also give ``value_and_slope(x)``. On other representations: ``norm_activations.py``.
+An activation here is a module with the attribute ``lipschitz``: a Lipschitz constant that holds for all values of its
+weights, or ``inf`` where no finite constant does. Smooth pointwise activations also give ``value_and_slope(x)``. The
+activations for fields that the group does not permute are in ``norm_activations.py``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,20 @@ __all__ = ["Activation", "LipSwish", "Pointwise", "SortedPairs", "Splines"]
 
 
 class Activation(nn.Module):
-    """An equivariant map from fields to copies of them, with its Lipschitz constant."""
+    """An equivariant nonlinear map from the fields of an action to the same fields, or to several copies of them.
+
+    This is the base class of all activations in networks.
+
+    Attributes:
+        action: How the group acts on the input.
+        lipschitz: A Lipschitz constant that holds for all values of the weights; ``inf`` where no finite constant does.
+        fan_out: How many output components each input component gives. The output consists of as many copies of the
+            fields of the input, one copy after the other.
+    """
 
     action: LinearAction
     lipschitz: float = 1.0
-    """A constant that holds for all weights; ``inf`` where there is none."""
     fan_out = 1
-    """How many entries it makes of each: the output's fields are as many copies of the input's, one after the other."""
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
@@ -33,28 +41,44 @@ class Activation(nn.Module):
 
 
 class Pointwise(Activation):
-    """A function of one number, applied to every entry of permutation fields."""
+    """A function of one variable, applied to every coordinate of fields that the group permutes.
+
+    A permutation of coordinates commutes with any function that is applied to each of them, so the map is equivariant.
+
+    Args:
+        action: An action whose fields are permuted by the group: trivial, regular or quotient fields.
+
+    Raises:
+        ValueError: If the group does more to a field than permute its coordinates.
+    """
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         if not action.is_permutation:
             raise ValueError(
-                f"{type(self).__name__} acts pointwise, so it needs fields that are permuted (trivial, regular, "
+                f"{type(self).__name__} acts pointwise, so it needs fields that the group permutes (trivial, regular, "
                 f"quotient), got {action}; on other fields use SoftThresholdNorm"
             )
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, and the slope of each of its entries."""
+        """The value of the function at each coordinate, and its slope there."""
         raise NotImplementedError
 
     def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The value, and three factors of the Jacobian of outer . activation . inner at inner x: inner kernel, slopes,
-        outer kernel. Kernels are ``(out, in, ...)``."""
+        """The value of the activation at x, and three factors of a Jacobian: inner kernel, slopes and outer kernel.
+
+        The Jacobian is that of the composition ``outer . activation . inner`` of two linear maps with the activation.
+
+        Args:
+            x: The input of the activation, which is the output of the inner map.
+            inner: The kernel of the linear map before the activation, shape ``(out, in, ...)``.
+            outer: The kernel of the linear map after the activation, shape ``(out, in, ...)``.
+        """
         value, slope = self.value_and_slope(x)
         return value, torch.cat([inner] * self.fan_out), slope, outer
 
     def field_of_entries(self) -> Tensor:
-        """For each entry along dimension ``-event_dim``, the index of its field; broadcasts with events."""
+        """The index of the field of each coordinate along dimension ``-event_dim``, shaped to broadcast with events."""
         sizes = torch.tensor(self.action.field_sizes)
         return torch.arange(len(sizes)).repeat_interleave(sizes).reshape(-1, *[1] * (self.action.event_dim - 1))
 
@@ -64,10 +88,12 @@ class Pointwise(Activation):
 
 @registered
 class LipSwish(Pointwise):
-    r"""Pointwise :math:`x\,\sigma(\beta x)/1.1` with a learnable :math:`\beta > 0`; 1-Lipschitz.
+    r"""The pointwise activation :math:`x\,\sigma(\beta x)/1.1` with a learnable :math:`\beta > 0`; 1-Lipschitz.
+
+    It is a smooth activation for residual branches, whose slope never exceeds 1 for any :math:`\beta`.
 
     Args:
-        action: permutation fields.
+        action: An action whose fields are permuted by the group.
 
     Source: Residual Flows, arXiv:1906.02735.
 
@@ -92,13 +118,17 @@ class LipSwish(Pointwise):
 
 @registered
 class SortedPairs(Pointwise):
-    """Sorts each entry of one field with that of the next, (a, b) -> (min, max); norm-preserving, 1-Lipschitz.
+    """Sorts pairs of coordinates, (a, b) -> (min, max), which preserves the norm; 1-Lipschitz.
 
-    The first half of the fields is paired with the second half; fields that pair up must be of one type. Its slopes are
-    piecewise constant, so on its own it gives a log-det no gradient in the biases.
+    The first half of the fields is paired with the second half, coordinate by coordinate. The two fields of a pair must
+    be of one type, so that the group permutes their coordinates alike. The slopes are piecewise constant: a network
+    with this activation alone has a log-det whose gradient in the biases is zero.
 
     Args:
-        action: an even number of permutation fields, the second half of the types of the first.
+        action: An even number of fields that the group permutes; the second half has the types of the first half.
+
+    Raises:
+        ValueError: If the fields do not form such pairs.
 
     Source: Sorting out Lipschitz function approximation, arXiv:1811.05381.
 
@@ -119,7 +149,7 @@ class SortedPairs(Pointwise):
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], -self.action.event_dim)
 
     def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # sums and differences of pairs are what has slopes: the sum stays, the difference turns into -|difference|
+        # in the sums and differences of the pairs the map is pointwise: sum -> sum, difference -> -|difference|
         first, second = x.chunk(2, -self.action.event_dim)
         slope = torch.cat([torch.ones_like(first), torch.sign(second - first)], -self.action.event_dim)
         return self(x), _sums_and_differences(inner, 0), slope, _sums_and_differences(outer, 1)
@@ -132,12 +162,15 @@ def _sums_and_differences(kernel: Tensor, dim: int) -> Tensor:
 
 @registered
 class Splines(Pointwise):
-    """One learnable function with |slope| < 1 for each field, applied to each of its entries; it starts as a soft step.
+    """One learnable function with |slope| < 1 for each field, applied to each of its coordinates; 1-Lipschitz.
+
+    A learnable function can use the Lipschitz bound of a residual branch more fully than a fixed one. It starts as a
+    smooth step.
 
     Args:
-        action: permutation fields.
-        knots: knots on each side of 0.
-        limit: where the functions become linear.
+        action: An action whose fields are permuted by the group.
+        knots: The number of knots on each side of 0.
+        limit: The distance from 0 beyond which the functions are linear.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -152,7 +185,7 @@ class Splines(Pointwise):
         super().__init__(action)
         self.splines = SlopeSplines(len(action.fields), knots=knots, limit=limit)
         self.register_buffer("row", self.field_of_entries(), persistent=False)
-        with torch.no_grad():  # a smooth step: half of the slope range used, so that both signs are within reach
+        with torch.no_grad():  # a smooth step that uses half of the slope range, so that both signs are within reach
             points = torch.linspace(-limit, limit, 2 * knots - 1)
             self.splines.theta.copy_(torch.atanh(0.05 + 0.9 * torch.sigmoid(2 * points)) + self.splines.theta)
 

@@ -1,4 +1,4 @@
-"""Networks whose outputs for block j depend on the blocks before j only."""
+"""Networks in which the output for block j depends only on the blocks before j."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ __all__ = ["AutoregressiveNetwork"]
 
 
 def _side_by_side(actions: Sequence[LinearAction]) -> tuple[LinearAction, list[int]]:
-    """The direct sum, and for each of its fields the index of the action it came from."""
+    """The direct sum of some actions, and for each field of the sum the index of the action that it comes from."""
     labels = [index for index, action in enumerate(actions) for _ in action.fields]
     return actions[0].direct_sum(*actions[1:]), labels
 
 
 @registered
 class AutoregressiveNetwork(LayerChain):
-    r"""An equivariant network from k blocks to k blocks of parameters, the j-th a function of the blocks before j.
+    """An equivariant network from k blocks to k outputs, where output j depends only on the blocks before j.
 
-    Every field carries a label; a weight between two fields is kept only where it looks back. On vectors the masks act
-    on the multiplicities of each irrep, on images on pairs of fields, so they commute with the group. All parameters
-    may depend on a context, which comes after the blocks in the input; without one, the first block's are constants.
+    An autoregressive flow transforms block j with parameters that this network computes from the blocks before j, so
+    that the Jacobian is block-triangular. Every field of every layer has a label, and a mask sets to zero each weight
+    that reads a field with a larger label. On vectors the masks act on the copies of each irrep (the smallest building
+    blocks of the action), on images on pairs of fields, so the masks commute with the group. All outputs may also
+    depend on a context, which comes after the blocks in the input. Without a context the output for the first block is
+    constant.
 
     Args:
-        blocks: how the group moves each block of the input.
-        outputs: how it moves each block's parameters.
-        width: hidden fields for each block.
-        depth: hidden layers.
-        context: how the group moves the context; None: there is none.
+        blocks: How the group acts on each block of the input.
+        outputs: How the group acts on the output (the parameters) for each block.
+        width: The number of hidden fields for each block.
+        depth: The number of hidden layers.
+        context: How the group acts on the context; None where there is no context.
 
     Raises:
-        ValueError: fewer than two blocks, or another number of outputs.
+        ValueError: If there are fewer than two blocks, or not as many outputs as blocks.
 
     Source: MADE, arXiv:1502.03509.
 
@@ -67,9 +70,9 @@ class AutoregressiveNetwork(LayerChain):
             raise ValueError(f"expected k >= 2 blocks and as many outputs, got {len(blocks)} and {len(outputs)}")
         event, into = _side_by_side(blocks)
         params, out_of = _side_by_side(outputs)
-        # outputs look strictly back: what block j gets may read hidden fields labeled at most j - 1
+        # the output for block j reads earlier blocks only, so hidden fields labeled at most j - 1
         first = 0
-        if context is not None:  # it comes before every block
+        if context is not None:  # every block may read the context, so its label is the smallest
             event, into, first = event.direct_sum(context), into + [-1] * len(context.fields), -1
         hidden, labels = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1 - first))
         self._hidden, self._hidden_labels = hidden, [label + first for label in labels]
@@ -90,9 +93,9 @@ class AutoregressiveNetwork(LayerChain):
         return EquivariantConv(require_image(action_in), require_image(action_out), mask=rows[:, None] >= columns)
 
     def activation(self, kind: str, action: LinearAction) -> Activation:
-        # gates read other fields, so they must look back too
+        # gates read other fields, so they need the mask as well
         return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The parameters of each block."""
+        """The outputs for the blocks, one tensor for each block."""
         return self.run(x).split(self.sizes, -self.action_in.event_dim)

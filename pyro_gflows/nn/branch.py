@@ -17,19 +17,23 @@ __all__ = ["LipschitzSum"]
 
 @registered
 class LipschitzSum(Contraction):
-    r"""A weighted sum of 1-Lipschitz equivariant terms, with a Lipschitz constant below ``bound`` for every weight.
+    r"""A weighted sum of 1-Lipschitz equivariant terms, with Lipschitz constant below ``bound`` for all weights.
+
+    It is the branch f of a residual layer x + f(x) on small vectors, where the Jacobian of each term is known in closed
+    form.
 
     .. math:: f(x) = c\,\frac{\tanh S}{S} \sum_k p_k f_k(x), \qquad S = \sum_k |p_k|
 
-    Its Lipschitz constant is at most :math:`c \tanh S < c`; it is equivariant because every term is.
+    The :math:`p_k` are learnable. The Lipschitz constant is at most :math:`c \tanh S < c`. The sum is equivariant
+    because every term is.
 
     Args:
-        parts: terms of one action, such as Ridges or RadialTerm.
-        bound: the constant c, in (0, 1).
+        parts: Terms of one action, such as Ridges or RadialTerm.
+        bound: The constant c, in (0, 1).
 
     Raises:
-        TypeError: a part is not a Term.
-        ValueError: no part, parts of different actions, or a bound outside (0, 1).
+        TypeError: If a part is not a Term.
+        ValueError: If there is no part, if the parts have different actions, or if the bound is outside (0, 1).
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -67,11 +71,11 @@ class LipschitzSum(Contraction):
         return self.p * (self.bound * torch.tanh(total) / total)
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant, as the weights are now."""
+        """An upper bound of the Lipschitz constant for the present weights."""
         return self._weights().detach().abs().sum()
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``."""
+        """The value f(x) and the Jacobian of f at x, of shapes ``batch + (d,)`` and ``batch + (d, d)``."""
         outputs = [
             part.call_and_jacobian(x, weights)
             for part, weights in zip(each(self.parts, Term), self._weights().split(self.counts), strict=True)

@@ -1,4 +1,4 @@
-"""Learnable coefficients of which there may be none."""
+"""Learnable coefficients whose count may be zero."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ __all__ = ["register_coefficients"]
 
 
 def register_coefficients(module: nn.Module, name: str, count: int) -> None:
-    """Give a module a parameter of ``count`` numbers that start at 0, or, where there are none, an empty tensor.
+    """Give a module a parameter with ``count`` entries that start at 0, or, if the count is 0, an empty tensor.
 
-    A parameter of 0 elements is one that no optimizer can change, and whose norm, largest entry or gradient some refuse
-    to compute. A file that was written with such a parameter still loads.
+    An equivariant layer may have no free coefficient at all. An empty parameter would be of no use to an optimizer, and
+    some tools fail to compute its norm, its largest entry or its gradient. A file that holds such an empty parameter
+    still loads.
 
     Args:
-        module: changed in place.
-        name: of its new attribute.
-        count: how many numbers.
+        module: The module, which is changed in place.
+        name: The name of the new attribute.
+        count: The number of coefficients.
 
     Example:
         >>> module = nn.Module()

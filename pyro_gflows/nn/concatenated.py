@@ -1,4 +1,4 @@
-r"""Pointwise activations that make two numbers of each, so that less of a gradient is lost than by one slope."""
+"""Pointwise activations with two output components for each input component, which preserve more of a gradient."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ __all__ = ["ConcatenatedLipSwish", "Curves"]
 
 @registered
 class ConcatenatedLipSwish(Pointwise):
-    r"""The pair :math:`(\varphi(x), \varphi(-x)) / 1.004` of LipSwish functions of each number; 1-Lipschitz.
+    r"""The pair :math:`(\varphi(x), \varphi(-x)) / 1.004` of LipSwish functions of each coordinate; 1-Lipschitz.
 
-    The slopes of the pair have a norm between 0.64 and 1, where that of one LipSwish falls to 0. The output has
-    twice the fields of the input: all :math:`\varphi(x)`, then all :math:`\varphi(-x)`.
+    The norm of the two slopes is between 0.64 and 1 everywhere, whereas the slope of a single LipSwish falls to 0 for
+    negative x. The output has twice the fields of the input: first all :math:`\varphi(x)`, then all
+    :math:`\varphi(-x)`.
 
     Args:
-        action: permutation fields.
+        action: An action whose fields are permuted by the group.
 
     Source: Invertible DenseNets with Concatenated LipSwish, arXiv:2102.02694.
 
@@ -50,18 +51,19 @@ class ConcatenatedLipSwish(Pointwise):
 
 @registered
 class Curves(Pointwise):
-    r"""A learnable curve in the plane for each field, run through by each of its entries at speed at most 1.
+    r"""A learnable curve in the plane for each field, evaluated at each of its coordinates; 1-Lipschitz.
 
     .. math:: x \mapsto \gamma(x) \in \mathbb{R}^2, \qquad \gamma(0) = 0, \qquad |\gamma'| \le 1
 
-    The velocity is :math:`(\cos\theta_j, \sin\theta_j)` at equidistant knots and linear between; where neighboring
-    angles are alike, the speed is nearly 1 and hardly any of a gradient is lost. The output has twice the fields of
-    the input: all first coordinates, then all second ones. A curve starts as a soft quarter-turn.
+    The velocity :math:`\gamma'` is :math:`(\cos\theta_j, \sin\theta_j)` at equidistant knots and linear between them.
+    Where the angles of neighboring knots are alike, the speed is nearly 1 and the activation preserves the norm of a
+    gradient. The output has twice the fields of the input: first all first coordinates of the curves, then all second
+    ones. A curve starts as a smooth bend of 90 degrees.
 
     Args:
-        action: permutation fields.
-        knots: knots on each side of 0.
-        limit: where the curves become straight.
+        action: An action whose fields are permuted by the group.
+        knots: The number of knots on each side of 0.
+        limit: The distance from 0 beyond which the curves are straight.
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -1,4 +1,4 @@
-"""A residual branch that takes a context and stays a contraction under every one."""
+"""A residual branch that takes a context and is a contraction for every context."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ __all__ = ["BranchGiven", "ConditionalBranch"]
 
 @registered
 class ConditionalBranch(Contraction):
-    r"""A contraction of x for every context, :math:`f(x \mid c) = P_x F(x \oplus e(c))`.
+    r"""A contraction of x for every context c, :math:`f(x \mid c) = P_x F(x \oplus e(c))`.
 
-    F is an equivariant contraction of the event and some features side by side, e a free equivariant network of the
-    context, and P_x cuts the features off again. The Lipschitz constant in x is at most that of F, whatever e does;
-    :math:`f(\rho(g) x \mid \rho_c(g) c) = \rho(g) f(x \mid c)` because F, e and P_x are equivariant.
+    It is the branch of a conditional residual layer, for example in an amortized posterior. Here F is an equivariant
+    contraction of the event and some features of the context side by side, e is an unconstrained equivariant network
+    that computes the features, and P_x keeps the components of the event. The Lipschitz constant in x is at most that
+    of F, whatever e does. Since F, e and P_x are equivariant, so is f: :math:`f(\rho(g) x \mid \rho_c(g) c) = \rho(g)
+    f(x \mid c)`.
 
     Args:
-        action: how the group moves x.
-        context_action: how it moves c: an action of the same group on the same kind of event.
-        bound: Lipschitz bound of F, in (0, 1).
-        width: invariant numbers (images: scalar fields) among the features, beside one copy of the event; continuous
-            groups have two copies and no numbers.
+        action: How the group acts on x.
+        context_action: How the same group acts on c, which is a vector where x is one, and an image where x is one.
+        bound: The Lipschitz bound of F, in (0, 1).
+        width: The number of invariant features (on images: scalar fields), beside one copy of the event. Under a
+            continuous group the features are two copies of the event and no invariants.
 
     Raises:
-        ValueError: two actions that do not go together, or a bound outside (0, 1).
+        ValueError: If the two actions do not fit together, or if the bound is outside (0, 1).
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -46,23 +48,23 @@ class ConditionalBranch(Contraction):
     ) -> None:
         super().__init__()
         require_linear(context_action)
-        # under a continuous group F carries nothing from one irrep to another: invariants would be dead weight
+        # under a continuous group F does not mix different irreps, so invariant features would have no effect on x
         features = action.trivial_fields(width).direct_sum(action) if action.is_finite else action.copies(2)
         self.action, self.context_action, self.bound = action, context_action, bound
         self.encoder = conditioner(context_action, features, width=2 * width, depth=1, start=1.0)
         self.network = lipschitz_branch(action.direct_sum(features), bound=bound)
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant in x, as the weights are now; it holds for every context."""
+        """An upper bound of the Lipschitz constant in x for the present weights, which holds for every context."""
         return self.network.lipschitz_bound()
 
     def condition(self, context: Tensor) -> BranchGiven:
-        """x -> f(x | context), for contexts of the batch shape of x."""
+        """The map x -> f(x | context), for contexts of the batch shape of x."""
         return BranchGiven(self.network, self.encoder(context), self.action)
 
 
 class BranchGiven:
-    """x -> P_x F(x + features side by side), with its Jacobian in x."""
+    """The map from x to P_x F(x and features side by side) for fixed features, with its Jacobian in x."""
 
     def __init__(self, network: Contraction, features: Tensor, action: LinearAction) -> None:
         self.network, self.features, self.action = network, features, action
@@ -83,7 +85,7 @@ class BranchGiven:
         return value.narrow(self._dim, 0, x.shape[self._dim]), jacobian[..., :d, :d]
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
-        """The value and the map v -> J^T v, for J the Jacobian in x."""
+        """The value and the map v -> J^T v, where J is the Jacobian in x."""
         joint = self._joint(x)
         value, product = self.network.call_and_pullback(joint)
         own, others = x.shape[self._dim], joint.shape[self._dim] - x.shape[self._dim]

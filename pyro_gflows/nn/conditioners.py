@@ -1,4 +1,4 @@
-"""Conditioners: the networks that say how a layer moves one part of an event, given the others."""
+"""Conditioners: the networks that compute the parameters of a layer from a part of the event or from a context."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def conditioner(
     """The default network for a pair of actions: an MLP on vectors, a CNN on images.
 
     Args:
-        action_in: how the group moves the input.
-        action_out: how it moves the output.
-        start: a factor on the last layer's weights; 0 starts at zero output.
-        keywords: of :class:`EquivariantNetwork`: width, depth, activation, bias, hidden_fields.
+        action_in: How the group acts on the input.
+        action_out: How the group acts on the output.
+        start: A factor on the weights of the last layer; with 0 the output starts at zero.
+        keywords: Arguments of :class:`EquivariantNetwork`: width, depth, activation, bias, hidden_fields.
 
     Example:
         >>> import torch

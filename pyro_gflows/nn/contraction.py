@@ -1,4 +1,4 @@
-"""Contraction: the type of the branch f of a residual map x + f(x)."""
+"""Contraction: the type of the branch f of a residual layer x + f(x)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ __all__ = ["Contraction", "CustomContraction", "Negative"]
 
 @renamed_attributes(given="condition")
 class Contraction(nn.Module):
-    r"""An equivariant map f of events whose Lipschitz constant is certified, so that x + f(x) is a bijection.
+    r"""An equivariant map f of events with a certified Lipschitz constant below 1, so that x + f(x) is a bijection.
 
     .. math:: |f(x) - f(y)| \le c\,|x - y|, \quad c < 1, \qquad f(\rho(g)\,x) = \rho(g)\,f(x)
 
-    A subclass sets ``action`` and writes ``forward`` and ``lipschitz_bound``; whatever else is known of it is optional:
-    a ``bound``, derivatives in closed form (``call_and_jacobian``, ``call_and_pullback``), contexts
-    (``context_action`` and ``condition``). Layers, estimators and solvers ask for nothing else.
+    A branch of your own is a subclass that sets ``action`` and writes ``forward`` and ``lipschitz_bound``. The rest is
+    optional: a ``bound`` that holds for all weights, derivatives in closed form (``call_and_jacobian`` and
+    ``call_and_pullback``), and a context (``context_action`` and ``condition``). Layers, estimators and solvers use
+    these attributes and methods only.
 
-    Inside ``torch.autocast`` ``lipschitz_bound`` is computed in full precision.
+    Inside ``torch.autocast``, ``lipschitz_bound`` is computed in full precision.
 
     Attributes:
-        action: how the group acts on events.
-        context_action: how it acts on the contexts that f takes; None: it takes none.
-        bound: a Lipschitz constant that is promised for all weights; None: ``lipschitz_bound()`` is all that is known.
+        action: How the group acts on events.
+        context_action: How the group acts on the context that f takes; None where f takes no context.
+        bound: A Lipschitz constant that holds for all weights; None where only ``lipschitz_bound()`` is known.
 
     Example:
         >>> from pyro_gflows import GResidual, VectorAction
@@ -62,29 +63,29 @@ class Contraction(nn.Module):
         on_methods(cls, ("lipschitz_bound",))
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant in x, as the weights are now; it holds for every context."""
+        """An upper bound of the Lipschitz constant in x for the present weights, which holds for every context."""
         raise NotImplementedError
 
     def known_bound(self) -> float:
-        """A bound for solvers and estimators: what is promised costs nothing; else the bound as the weights are now."""
+        """A Lipschitz bound for solvers and estimators: ``bound``, which costs nothing, else ``lipschitz_bound()``."""
         return as_float(self.lipschitz_bound().detach()) if self.bound is None else self.bound
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian on the flattened event, of shape ``batch + (d, d)``.
+        """The value f(x) and the Jacobian of f at x on the flattened event, of shape ``batch + (d, d)``.
 
-        By automatic differentiation; a subclass that knows a closed form writes it here.
+        This method uses automatic differentiation; a subclass that knows a closed form overrides it.
         """
         return jacobian_by_autograd(self, x, self.action.event_dim)
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
-        """f(x), and the map v -> J^T v at x, for v of the shape of x.
+        """The value f(x), and the map v -> J^T v for the Jacobian J at x, where v has the shape of x.
 
-        By automatic differentiation; a subclass that knows a faster way writes it here.
+        This method uses automatic differentiation; a subclass that knows a faster way overrides it.
         """
         return pullback(self, x)
 
     def condition(self, context: Tensor) -> DifferentiableBranch:
-        """x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
+        """The map x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
         return self
 
 
@@ -92,7 +93,7 @@ class Negative:
     """The branch x -> -f(x).
 
     Args:
-        f: a branch with its derivatives.
+        f: A branch with its derivatives.
 
     Example:
         >>> Negative(as_branch(torch.sin, 1)).call_and_jacobian(torch.zeros(2))[1].diagonal().tolist()
@@ -106,12 +107,12 @@ class Negative:
         return -self.f(x)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """-f(x) and its Jacobian."""
+        """The value -f(x) and its Jacobian."""
         value, jacobian = self.f.call_and_jacobian(x)
         return -value, -jacobian
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
-        """-f(x) and the map v -> -J^T v."""
+        """The value -f(x) and the map v -> -J^T v."""
         value, product = self.f.call_and_pullback(x)
 
         def negative(vector: Tensor, *, create_graph: bool) -> Tensor:
@@ -122,20 +123,21 @@ class Negative:
 
 @registered
 class CustomContraction(Contraction):
-    """Any module with a ``lipschitz_bound()`` as a :class:`Contraction`.
+    """Any module with a ``lipschitz_bound()`` method as a :class:`Contraction`.
 
-    Layers wrap such a module by themselves, without a promised bound. The module is asked, once, for what a contraction
-    may have beside its bound: ``call_and_jacobian(x)``, or a ``context_action`` and ``condition(context)``.
+    Residual layers wrap such a module by themselves, without a ``bound`` that holds for all weights. The wrapper checks
+    once for the optional parts of a contraction: ``call_and_jacobian(x)``, or a ``context_action`` and
+    ``condition(context)``.
 
     Args:
-        module: an equivariant map of events, with a method ``lipschitz_bound()``.
-        action: how the group acts on events.
-        bound: a Lipschitz constant that holds whatever the module's weights are, where there is one: it saves the
-            computation of ``lipschitz_bound()`` in every call.
+        module: An equivariant map of events with a method ``lipschitz_bound()``.
+        action: How the group acts on events.
+        bound: A Lipschitz constant that holds for all weights of the module, if one is known. It saves a computation of
+            ``lipschitz_bound()`` in every call.
 
     Raises:
-        TypeError: the module has no ``lipschitz_bound``.
-        ValueError: it says that it is made for another action; or the bound is not in (0, 1).
+        TypeError: If the module has no method ``lipschitz_bound``.
+        ValueError: If the module has an ``action`` other than this one, or if the bound is not in (0, 1).
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -189,6 +191,6 @@ class CustomContraction(Contraction):
 
 
 def _method(module: nn.Module, name: str) -> Callable[..., Any]:
-    """A method that the type nn.Module does not know of."""
+    """A method of a module that the type nn.Module does not declare."""
     method: Callable[..., Any] = getattr(module, name)
     return method

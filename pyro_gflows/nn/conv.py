@@ -1,4 +1,4 @@
-"""EquivariantConv: all equivariant convolutions on the pixel grid, by an index gather."""
+"""EquivariantConv: all equivariant convolutions on the pixel grid."""
 
 from __future__ import annotations
 
@@ -19,28 +19,33 @@ __all__ = ["EquivariantConv"]
 
 @registered
 class EquivariantConv(KernelLayer):
-    r"""A convolution with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`: every one that there is, with stride 1.
+    r"""A convolution of stride 1 with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`, the most general one.
 
-    The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs; a kernel is
-    equivariant if and only if it is constant along the orbits (with those signs). So the kernel is a gather from one
-    weight for each orbit, and equivariance holds to float precision. The bias is constant on orbits of output channels,
-    or of output channels and pixels: what the group leaves in place is then all that the layer may know of where it is.
+    The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs. A kernel is
+    equivariant if and only if entries that the group takes to each other are equal up to these signs. So there is one
+    weight for each such set of entries (orbit), the kernel is an index gather from the weights, and equivariance holds
+    to float precision. The bias is constant on orbits of output channels, or of output channels and pixels. In the
+    second case the layer may depend on the position in the image as far as the symmetry allows.
 
     Args:
-        action_in: how the group moves the input; fields of (signed) permutations.
-        action_out: how it moves the output, on the same grid.
-        kernel_size: odd; the input is padded (with zeros, or periodically under translations) to keep its size.
-        bias: False; True: one for each orbit of channels; "pixels": one for each orbit of channels and pixels.
-        mask: which output channels may see which input channels, boolean ``(C_out, C_in)``, constant on orbits.
-        zero_init: start at zero output; else at outputs of unit variance for white inputs of unit variance.
+        action_in: How the group acts on the input: fields whose channels are permuted, up to signs.
+        action_out: How the group acts on the output, on the same grid.
+        kernel_size: The odd side of the square kernel. The input is padded to keep its size: with zeros, or
+            periodically where the group contains translations.
+        bias: False for no bias; True for one bias for each orbit of channels; "pixels" for one bias for each orbit of
+            channels and pixels.
+        mask: Which output channels may read which input channels, a boolean tensor of shape ``(C_out, C_in)`` that is
+            constant on orbits; None for all.
+        zero_init: Whether the layer starts at zero output. Otherwise white inputs of unit variance give outputs of unit
+            variance at the start.
 
     Shape:
         input ``(..., C_in, H, W)``, output ``(..., C_out, H, W)``.
 
     Raises:
-        TypeError: an action is not an ImageAction.
-        ValueError: an even kernel, actions on different grids, fields that are not signed permutations, another bias,
-            or a mask of another shape or that is not constant on orbits.
+        TypeError: If an action is not an ImageAction.
+        ValueError: If the kernel size is even, the actions are on different grids, the channels are not permuted up to
+            signs, the bias is of an unknown kind, or the mask has another shape or is not constant on orbits.
 
     Example:
         >>> conv = EquivariantConv(ImageAction("D4", size=8), ImageAction("D4", 2, size=8, fields="regular"))
@@ -70,8 +75,8 @@ class EquivariantConv(KernelLayer):
         self.action_in, self.action_out = action_in, action_out
         self.kernel_size, self.zero_init = kernel_size, zero_init
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
-        out_targets, out_signs = _moves(action_out)
-        in_targets, in_signs = _moves(action_in)
+        out_targets, out_signs = _channel_targets(action_out)
+        in_targets, in_signs = _channel_targets(action_in)
         offsets = action_in.kernel_permutations(kernel_size)[action_in.point_group.generators()]
         pairs = out_targets[:, :, None] * shape[1] + in_targets[:, None, :]
         targets = pairs[..., None] * kernel_size**2 + offsets[:, None, None, :]
@@ -82,8 +87,8 @@ class EquivariantConv(KernelLayer):
         self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
         self.orbit_biases: nn.Parameter | None = None
         if bias:
-            moves = coordinate_moves(action_out) if bias == "pixels" else (out_targets, out_signs)
-            index, sign = signed_orbits(*moves)
+            images = coordinate_moves(action_out) if bias == "pixels" else (out_targets, out_signs)
+            index, sign = signed_orbits(*images)
             sign = sign.view(action_out.event_shape if bias == "pixels" else (-1,))
             self.register_buffer("_bias_index", index, persistent=False)
             self.register_buffer("_bias_sign", sign.to(torch.get_default_dtype()), persistent=False)
@@ -91,7 +96,7 @@ class EquivariantConv(KernelLayer):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights afresh, or set them to zero (``zero_init``); the bias is zero."""
+        """Draw new weights, or set them to zero if ``zero_init`` is set; the bias becomes zero."""
         with torch.no_grad():
             if self.orbit_biases is not None:
                 self.orbit_biases.zero_()
@@ -106,11 +111,15 @@ class EquivariantConv(KernelLayer):
             self.orbit_weights.normal_(generator=generator).mul_(scale)
 
     def weight(self) -> Tensor:
-        """The weights at every place of the kernel, ``(C_out, C_in, k, k)``."""
+        """The kernel, of shape ``(C_out, C_in, k, k)``."""
         return spread(self.orbit_weights, self._index, self._sign)
 
     def assign_(self, kernel: Tensor) -> None:
-        """Set the weights to those of the equivariant kernel that is nearest to ``(C_out, C_in, k, k)``."""
+        """Set the weights so that the kernel is the equivariant kernel nearest to ``kernel``.
+
+        Args:
+            kernel: Any kernel of shape ``(C_out, C_in, k, k)``.
+        """
         with torch.no_grad():
             entries = (kernel * self._sign).flatten().to(self.orbit_weights)
             sums, counts = torch.zeros_like(self.orbit_weights), torch.zeros_like(self.orbit_weights)
@@ -122,7 +131,7 @@ class EquivariantConv(KernelLayer):
         return self.weight()
 
     def bias(self) -> Tensor | None:
-        """The bias of each output channel ``(C_out,)``, or of each of its pixels ``(C_out, H, W)``; or None."""
+        """The bias of each output channel ``(C_out,)``, or of each pixel of each channel ``(C_out, H, W)``, or None."""
         return None if self.orbit_biases is None else spread(self.orbit_biases, self._bias_index, self._bias_sign)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,13 +160,13 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
     if not action_in.shares_grid(action_out):
         raise ValueError(f"expected two actions on one grid, got {action_in} and {action_out}")
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size, which has a center to turn about, got {kernel_size!r}")
+        raise ValueError(f"expected an odd kernel_size, which has a center to rotate about, got {kernel_size!r}")
     if action_in.padding == "circular" and kernel_size // 2 > min(action_in.height, action_in.width):
         raise ValueError(f"expected a kernel_size that wraps round {action_in} at most once, got {kernel_size}")
 
 
-def _moves(action: ImageAction) -> tuple[Tensor, Tensor]:
-    """Where each generator sends each channel, and with which sign."""
+def _channel_targets(action: ImageAction) -> tuple[Tensor, Tensor]:
+    """For each generator of the group, the channel to which it sends each channel, and the sign of that map."""
     matrices = action.channel_matrices(action.point_group.generators())
     return matrices.abs().argmax(-2), matrices.sum(-2)
 

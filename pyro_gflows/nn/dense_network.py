@@ -1,4 +1,4 @@
-"""Residual branches that pass on what they have read, beside what they make of it, with a certified constant."""
+"""Residual branches whose layers also pass on their input, with a certified Lipschitz constant."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ __all__ = ["LipschitzDenseNetwork"]
 
 @registered
 class LipschitzDenseNetwork(Contraction):
-    r"""An equivariant branch of concatenating layers, with Lipschitz constant at most ``bound`` for every weight.
+    r"""An equivariant branch of concatenating layers, with Lipschitz constant at most ``bound`` for all weights.
+
+    Each layer adds new fields to those that it reads (a DenseNet), so that later layers see all earlier ones.
 
     .. math:: h_0 = x, \quad h_{i+1} = (\cos\eta_i\; h_i,\; \sin\eta_i\; \varphi(K_i h_i)), \quad f(x) = K h_n
 
-    Each :math:`K_i` has norm at most 1 and each :math:`\varphi` is 1-Lipschitz, so each concatenation is, whatever the
-    learnable :math:`\eta_i` are; the last map has norm at most the bound.
+    Each :math:`K_i` has norm at most 1 and each :math:`\varphi` is 1-Lipschitz. So each concatenation is 1-Lipschitz
+    for all values of the learnable :math:`\eta_i`, and the last map K has norm at most the bound.
 
     Args:
-        action: how the group moves input and output.
-        width: hidden fields that each layer adds.
-        depth: layers.
-        bound: the constant, in (0, 1).
-        activation: a pointwise one of EquivariantNetwork, such as "splines" or "clipswish"; by default as for
-            LipschitzNetwork.
+        action: How the group acts on the input and the output.
+        width: The number of hidden fields that each layer adds.
+        depth: The number of concatenating layers.
+        bound: The Lipschitz bound of the branch, in (0, 1).
+        activation: A pointwise activation of EquivariantNetwork, such as "splines" or "clipswish"; the default is that
+            of LipschitzNetwork.
 
     Raises:
-        ValueError: a bound outside (0, 1), numbers below 1, or an unknown activation.
+        ValueError: If the bound is outside (0, 1), the width or the depth is below 1, or the activation is unknown.
 
     Source: Invertible DenseNets with Concatenated LipSwish, arXiv:2102.02694.
 
@@ -73,7 +75,7 @@ class LipschitzDenseNetwork(Contraction):
             self.layers.append(lipschitz_layer(now, hidden, bound=1.0))
             made = activation_for(hidden, activation, ("splines", "soft_threshold"))
             self.activations.append(made)
-            # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
+            # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
             self.hidden_scales.append(min(1.0, (sum(now.field_sizes) / sum(hidden.field_sizes)) ** 0.5))
             now = now.direct_sum(*[hidden] * made.fan_out)
         self.layers.append(lipschitz_layer(now, action, bound=bound))
@@ -88,7 +90,7 @@ class LipschitzDenseNetwork(Contraction):
         return out
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant, as the weights are now."""
+        """An upper bound of the Lipschitz constant for the present weights."""
         *bounds, last = [layer.lipschitz_bound() for layer in each(self.layers, LipschitzLayer)]
         gain = torch.ones(())
         for angle, bound, activation in zip(self.angle, bounds, each(self.activations, Activation), strict=True):
@@ -97,7 +99,7 @@ class LipschitzDenseNetwork(Contraction):
         return (gain * last).detach()
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian on the flattened event; in closed form for one layer on images."""
+        """The value f(x) and the Jacobian on the flattened event; a closed form for one layer on images."""
         shallow = len(self.activations) == 1 and isinstance(self.activations[0], Pointwise)
         if not shallow or not isinstance(self.action, ImageAction):
             return super().call_and_jacobian(x)
@@ -112,7 +114,7 @@ class LipschitzDenseNetwork(Contraction):
         channels = x.shape[-3]
         value, inner, slope, outer = activation.sandwich(first(x) / scale, kernel, wide[:, channels:])
         hidden = torch.cat([passed * x, (scale * made) * value], -3)
-        # the numbers that are passed on went through a kernel that is 1 at its center
+        # the features that are passed on went through a kernel that is 1 at its center
         identity = torch.zeros_like(kernel[:1]).expand(channels, -1, -1, -1).clone()
         center = torch.eye(channels, dtype=kernel.dtype, device=kernel.device)
         identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = center

@@ -1,4 +1,4 @@
-"""HiddenFields: hidden layers that are as wide as they are asked to be, however large the event or the group is."""
+"""HiddenFields: hidden layers whose size does not depend on the size of the event or of the group."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ __all__ = ["HiddenFields", "maps_between"]
 
 @registered
 class HiddenFields:
-    """So many invariant numbers, and so many copies of each kind of vector that the input of a network holds.
+    """Hidden fields of a fixed count: invariant features, and copies of each kind of vector that the input contains.
 
-    The kinds are the orbits of coordinates where the group permutes these, else the irreps that are not trivial. An
-    :class:`EquivariantMLP` of ``width`` fields copies its whole input as often instead, under a continuous or a large
-    group: its weights grow as the square of the size of the event.
+    The kinds are the orbits of coordinates where the group permutes coordinates, and the nontrivial irreps elsewhere
+    (an irrep is a smallest building block of an action). Use it as ``hidden_fields=`` of a network. By default, under a
+    continuous or a large group, an :class:`EquivariantMLP` of ``width`` fields copies its whole input ``width`` times,
+    so that its weights grow as the square of the size of the event.
 
     Args:
-        invariants: numbers that the group leaves alone.
-        copies: of each kind.
+        invariants: The number of features that the group leaves unchanged.
+        copies: The number of copies of each kind of vector.
 
     Raises:
-        ValueError: fewer than one of either.
+        ValueError: If either number is below one.
 
     Example:
         >>> HiddenFields(8, 4)(VectorAction.plane("O(2)", copies=60))
@@ -44,10 +45,13 @@ class HiddenFields:
         self.invariants, self.copies = invariants, copies
 
     def __call__(self, action: LinearAction) -> VectorAction:
-        """How the group acts on the hidden layers of a network whose input it acts on by ``action``.
+        """The action of the group on the hidden layers of a network.
+
+        Args:
+            action: How the group acts on the input of the network.
 
         Raises:
-            TypeError: the input is no vector.
+            TypeError: If the input is not a vector.
         """
         if not isinstance(action, VectorAction):
             raise TypeError(f"expected a network on vectors, got an input of {action}; on images give a width")
@@ -76,7 +80,14 @@ def _part(field: Representation, rows: Tensor, name: str) -> Representation:
 
 
 def maps_between(first: VectorAction, second: VectorAction) -> int:
-    r"""How many weights the linear maps between two actions of one group have, :math:`\int \chi_1(g) \chi_2(g)\,dg`.
+    r"""The dimension of the space of equivariant linear maps (intertwiners) between two actions of one group.
+
+    A linear layer between the two actions has so many weights. The dimension is :math:`\int \chi_1(g) \chi_2(g)\,dg`,
+    where :math:`\chi` is the trace of the matrix of g.
+
+    Args:
+        first: The action on the input.
+        second: The action on the output.
 
     Example:
         >>> action = VectorAction.plane("D4")

@@ -1,4 +1,8 @@
-"""The change of basis from an event to its isotypic components and back: the one place where modules get it from."""
+"""The change of basis from an event to its isotypic components and back.
+
+The action on a vector splits into irreps, the smallest building blocks. All copies of one irrep together make an
+isotypic component. Equivariant layers compute in a basis in which these components are side by side.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +21,31 @@ __all__ = ["ChangeOfBasis", "IsotypicBasis", "IsotypicParts", "isotypic_basis"]
 
 
 class ChangeOfBasis(Protocol):
-    """From flattened events to coordinates in isotypic components, one component after the other, and back."""
+    """The type of a map from flattened events to coordinates in isotypic components, one after the other, and back.
+
+    Attributes:
+        sizes: The dimension of each component.
+    """
 
     sizes: list[int]
-    """The dimension of each component."""
 
     def coordinates(self, x: Tensor) -> Tensor:
         """The coordinates of x, shape ``batch + (sum of sizes,)``."""
 
     def event(self, coordinates: Tensor) -> Tensor:
-        """The vector that has these coordinates, shape ``batch + (numel,)``."""
+        """The vector with these coordinates, shape ``batch + (numel,)``."""
 
 
 class IsotypicBasis(FixedBasis):
-    r"""Bases of isotypic components under one another, as one matrix that is saved with the weights.
+    """Orthonormal bases of isotypic components as the rows of one matrix, which is saved with the weights.
 
-    Coordinates are in the order of the rows: component by component, in each copy by copy.
+    Coordinates are in the order of the rows: one component after the other, and within a component one copy after the
+    other.
 
     Args:
-        rows: orthonormal rows, shape ``(sum of sizes, numel)``.
-        sizes: the dimension of each component.
-        event_dim: 1, or 3 for components of the fields of images, whose coordinates are taken at each pixel.
+        rows: Orthonormal rows, shape ``(sum of sizes, numel)``.
+        sizes: The dimension of each component.
+        event_dim: 1 for vectors; 3 for components of the fields of images, whose coordinates are taken at each pixel.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -53,10 +61,15 @@ class IsotypicBasis(FixedBasis):
 
     @classmethod
     def of(cls, isotypes: Sequence[Isotype], numel: int, *, event_dim: int = 1) -> IsotypicBasis:
-        """The basis of the listed components of vectors of ``numel`` entries, or of as many channels.
+        """The basis of the listed components.
+
+        Args:
+            isotypes: Components of an action.
+            numel: The number of coordinates of a vector, or of channels of an image.
+            event_dim: 1 for vectors, 3 for images.
 
         Raises:
-            ValueError: the events are so large that their isotypes give no dense basis.
+            ValueError: If the events are so large that their isotypic components have no dense basis.
         """
         rows = [isotype.basis.flatten(0, 1) for isotype in isotypes]
         stacked = torch.cat(rows) if rows else torch.zeros(0, numel)
@@ -69,12 +82,12 @@ class IsotypicBasis(FixedBasis):
         return along_fields(self(coordinates).T, coordinates, self._event_dim)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The coordinates in each component."""
+        """The coordinates of x in each component."""
         return self.coordinates(x).split(self.sizes, -self._event_dim)
 
 
 class _LargeBasis(nn.Module):
-    """The first so many components of an event that is too large for a matrix: an operator, with nothing to save."""
+    """The first components of an event that is too large for a dense matrix; there is nothing to save."""
 
     def __init__(self, action: LinearAction, count: int) -> None:
         super().__init__()
@@ -89,11 +102,11 @@ class _LargeBasis(nn.Module):
 
 
 def isotypic_basis(action: LinearAction, count: int | None = None) -> ChangeOfBasis:
-    """The change of basis to the components of an action: a module, with a matrix where the event is small.
+    """The change of basis to the isotypic components of an action, as a module, which holds a matrix for small events.
 
     Args:
-        action: any action with a decomposition.
-        count: how many of the first components; None: all.
+        action: An action with a decomposition.
+        count: How many of the first components to take; None for all.
 
     Example:
         >>> from pyro_gflows import ImageAction
@@ -109,12 +122,19 @@ def isotypic_basis(action: LinearAction, count: int | None = None) -> ChangeOfBa
 
 
 class IsotypicParts(nn.Module):
-    """The orthogonal projections of a vector on the isotypic components of an action.
+    """The orthogonal projections of a vector on the isotypic components of an action, in coordinates.
 
-    Where there is one component only, the coordinates are those of the vector itself.
+    If there is only one component, its coordinates are those of the vector itself.
 
     Args:
-        action: any action with a decomposition.
+        action: An action with a decomposition.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> parts = IsotypicParts(VectorAction.regular("C4"))
+        >>> x = torch.arange(4, dtype=torch.float64)
+        >>> torch.allclose(parts.merge(parts.split(x)), x)
+        True
     """
 
     def __init__(self, action: LinearAction) -> None:
@@ -130,7 +150,7 @@ class IsotypicParts(nn.Module):
         return len(self.sizes)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Coordinates of x (``batch + (d,)``) in each component."""
+        """The coordinates of x in each component, for x of shape ``batch + (d,)``."""
         return (x,) if len(self) == 1 else self.basis.split(x)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:

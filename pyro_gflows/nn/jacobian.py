@@ -1,4 +1,4 @@
-"""Derivatives of shallow branches, in closed form."""
+"""Derivatives of branches with one hidden layer, in closed form."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ __all__ = ["sandwich_jacobian", "transposed_convolution", "transposed_map"]
 def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: bool = False) -> Tensor:
     r"""The matrix of conv(outer) diag(slope) conv(inner) on images, for each row of the batch.
 
-    A pixel r of the hidden image couples a k x k patch of inputs to a k x k patch of outputs by
-    :math:`\sum_c W_2[o, c, a]\, s_c(r)\, W_1[c, i, b]`: one small product for each pixel, then a scatter. It costs
-    ``H W C O I k^4``, where dense matrices would cost ``(H W)^3 C O I``.
+    It is the Jacobian of a network with one hidden layer. A pixel r of the hidden image couples a k x k patch of inputs
+    to a k x k patch of outputs by :math:`\sum_c W_2[o, c, a]\, s_c(r)\, W_1[c, i, b]`, which is one small product for
+    each pixel, followed by a scatter. This costs ``H W C O I k^4``, where dense matrices would cost ``(H W)^3 C O I``.
 
     Args:
-        outer: the second kernel, ``(O, C, k, k)``.
-        slope: the activation's slope, ``batch + (C, H, W)``.
-        inner: the first kernel, ``(C, I, k, k)``.
-        periodic: whether the grid closes on itself; else images are padded with zeros.
+        outer: The second kernel, shape ``(O, C, k, k)``.
+        slope: The slope of the activation, shape ``batch + (C, H, W)``.
+        inner: The first kernel, shape ``(C, I, k, k)``.
+        periodic: Whether the grid is periodic; otherwise images are padded with zeros.
 
     Returns:
-        ``batch + (O H W, I H W)``.
+        The Jacobians, shape ``batch + (O H W, I H W)``.
+
+    Example:
+        >>> kernel = torch.ones(1, 1, 1, 1)
+        >>> sandwich_jacobian(kernel, torch.tensor([[[2.0, 3.0]]]), kernel).tolist()
+        [[2.0, 0.0], [0.0, 3.0]]
     """
     channels_out, hidden, size, _ = outer.shape
     channels_in = inner.shape[1]
@@ -42,15 +47,19 @@ def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: 
 
 
 def transposed_convolution(kernel: Tensor, x: Tensor, *, periodic: bool = False) -> Tensor:
-    """The transpose of the convolution with a kernel of odd size, which keeps the size of images, applied to x.
+    """The transpose of a convolution that has a kernel of odd size and keeps the size of images, applied to x.
 
     Args:
-        kernel: of the convolution, ``(O, I, k, k)``.
-        x: ``batch + (O, H, W)``.
-        periodic: whether the grid closes on itself; else images are padded with zeros.
+        kernel: The kernel of the convolution, shape ``(O, I, k, k)``.
+        x: Images of shape ``batch + (O, H, W)``.
+        periodic: Whether the grid is periodic; otherwise images are padded with zeros.
 
     Returns:
-        ``batch + (I, H, W)``.
+        Images of shape ``batch + (I, H, W)``.
+
+    Example:
+        >>> transposed_convolution(torch.ones(2, 3, 1, 1), torch.ones(2, 4, 4)).shape
+        torch.Size([3, 4, 4])
     """
     channels_out, channels_in, size, _ = kernel.shape
     flat, reach = x.reshape(-1, *x.shape[-3:]), size // 2
@@ -66,7 +75,7 @@ def _padded(x: Tensor, reach: int, periodic: bool) -> Tensor:
 
 
 def _by_shifts(kernel: Tensor, x: Tensor, periodic: bool) -> Tensor:
-    """One product of matrices, and a sum of shifted images: to few channels many times as fast as a convolution."""
+    """The result as one matrix product and a sum of shifted images, which is faster if there are few input channels."""
     (_, channels_in, size, _), (height, width) = kernel.shape, x.shape[-2:]
     images = (kernel.flatten(1).T @ x.flatten(2)).unflatten(-1, (height, width))
     padded = _padded(images, size // 2, periodic).unflatten(1, (channels_in, size, size))
@@ -88,7 +97,10 @@ def transposed_map(matrix: Tensor, x: Tensor) -> Tensor:
 def _places(
     height: int, width: int, size: int, channels_out: int, channels_in: int, *, periodic: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """For each kept (pixel; o, a, i, b): its place in the matrix; an output at r - a is reached through offset a."""
+    """The place in the matrix of each coupling (pixel; o, a, i, b) inside the image, and the index of each.
+
+    An output at pixel r - a is reached through offset a, an input at pixel r + b through offset b.
+    """
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     offsets = torch.arange(size * size)
     shift_row, shift_column = offsets // size - size // 2, offsets % size - size // 2

@@ -1,4 +1,4 @@
-"""Layers whose kernel is computed from free weights, and a way to compute it once for many uses."""
+"""Layers that compute their kernel from unconstrained weights, and a context in which each kernel is computed once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ __all__ = ["KernelLayer", "LipschitzLayer", "kernels_once"]
 
 
 class KernelLayer(nn.Module):
-    """A linear layer that applies ``kernel()``, which a subclass computes from its weights in ``_make_kernel``."""
+    """A linear layer with a kernel (or matrix) that it computes from its weights.
+
+    This is the base class of the equivariant linear layers and convolutions. A subclass writes ``_make_kernel``, and
+    applies ``kernel()`` in ``forward``.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.nn import EquivariantLinear
+        >>> layer = EquivariantLinear(VectorAction.plane("D4"), VectorAction.regular("D4"))
+        >>> isinstance(layer, KernelLayer), layer.kernel().shape
+        (True, torch.Size([8, 2]))
+    """
 
     _kept: Tensor | None = None
     _keeps = False
@@ -24,7 +35,7 @@ class KernelLayer(nn.Module):
 
     @full_precision  # a norm that was rounded up is no bound
     def kernel(self) -> Tensor:
-        """The kernel: computed anew at every call, but for calls inside ``kernels_once``."""
+        """The kernel, computed anew in every call, except inside :func:`kernels_once`."""
         if not self._keeps:
             return self._make_kernel()
         if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
@@ -33,22 +44,39 @@ class KernelLayer(nn.Module):
 
 
 class LipschitzLayer(KernelLayer):
-    """A linear layer whose Lipschitz constant stays below ``bound`` for all weights."""
+    """A linear layer whose Lipschitz constant is at most ``bound`` for all values of its weights.
+
+    Attributes:
+        bound: The Lipschitz bound.
+    """
 
     bound: float
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant, as the weights are now."""
+        """An upper bound of the Lipschitz constant for the present weights."""
         raise NotImplementedError
 
 
 @contextlib.contextmanager
 def kernels_once(module: nn.Module) -> Iterator[None]:
-    """Inside, every KernelLayer of ``module`` computes its kernel at most once.
+    """A context in which every KernelLayer of a module computes its kernel at most once.
 
-    For evaluations of one branch at one moment (a value and its Jacobian, the steps of a solver): a kernel with a
-    certified norm costs more than its use. Nothing is kept afterwards, so no weight can go stale; in inference mode,
-    whose tensors autograd refuses, nothing is kept at all.
+    It serves several evaluations of one branch with the same weights, such as a value and its Jacobian, or the steps of
+    a solver: a kernel with a certified norm costs more to compute than to apply. Nothing is kept afterwards, so that a
+    kernel is never out of date. In inference mode nothing is kept at all, since autograd refuses the tensors of that
+    mode.
+
+    Args:
+        module: The module that holds the layers.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.nn import LipschitzLinear
+        >>> action = VectorAction.regular("C4")
+        >>> layer = LipschitzLinear(action, action)
+        >>> with kernels_once(layer):
+        ...     print(layer.kernel() is layer.kernel())
+        True
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KernelLayer) and not layer._keeps]
     if torch.is_inference_mode_enabled():

@@ -1,4 +1,4 @@
-"""From free numbers to the knots of monotone splines: widths, heights and slopes, with or without bounds."""
+"""The knots of monotone splines (widths, heights and slopes) from unconstrained parameters, with or without bounds."""
 
 from __future__ import annotations
 
@@ -16,56 +16,83 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["BoundedKnots", "FreeKnots", "Knots", "knots_of_file"]
 
 _LARGEST_LOG_HEIGHT = 3.0
-_SMALLEST = 1e-3  # of FreeKnots: shares, and slopes
+_SMALLEST = 1e-3  # the least share and the least slope of FreeKnots
 _STORED = "bounds.value"
 
 
 class Knots(nn.Module):
-    """How splines of K pieces read their widths, heights and slopes from free numbers; all numbers 0: the identity."""
+    """How a monotone spline of K pieces computes its widths, heights and slopes from unconstrained parameters.
+
+    A conditioner may return any real parameters, while the widths, heights and slopes of an increasing function must be
+    positive. This class is the map from the former to the latter. Parameters that are all zero give the identity
+    function.
+
+    Attributes:
+        scales_shift: Whether a shift t after the spline S is multiplied by the scale e^s after the spline. If true, the
+            map is y = e^s (S(x) + t); otherwise it is y = e^s S(x) + t.
+
+    Example:
+        >>> knots: Knots = BoundedKnots()
+        >>> knots.widths(torch.zeros(4))
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
 
     scales_shift: bool
-    """Whether a shift behind the spline is in units of the scale behind it: y = e^s (S(x) + t), or e^s S(x) + t."""
 
     def widths(self, raw: Tensor) -> Tensor:
-        """The pieces' shares of the whole width, shape (..., K), from as many numbers."""
+        """The share of each piece in the whole width, shape ``(..., K)``, which sum to one.
+
+        Args:
+            raw: Unconstrained parameters of shape ``(..., K)``.
+        """
         raise NotImplementedError
 
     def heights(self, raw: Tensor, widths: Tensor) -> Tensor:
-        """The pieces' shares of the whole height, shape (..., K), from as many numbers and the shares of the width."""
+        """The share of each piece in the whole height, shape ``(..., K)``, which sum to one.
+
+        Args:
+            raw: Unconstrained parameters of shape ``(..., K)``.
+            widths: The shares of the width, shape ``(..., K)``.
+        """
         raise NotImplementedError
 
     def slopes(self, raw: Tensor, secants: Tensor) -> Tensor:
-        """The slopes at the knots, shape (..., K + 1), from as many numbers and the pieces' secants, shape (..., K)."""
+        """The slopes at the knots, shape ``(..., K + 1)``.
+
+        Args:
+            raw: Unconstrained parameters of shape ``(..., K + 1)``.
+            secants: The ratio of height to width of each piece, shape ``(..., K)``.
+        """
         raise NotImplementedError
 
     def log_height(self, raw: Tensor) -> Tensor:
-        """The logarithm of the whole height over the whole width, from one number."""
+        """The logarithm of the ratio of the whole height to the whole width, from one unconstrained parameter."""
         raise NotImplementedError
 
 
 @registered
 class BoundedKnots(Knots):
-    r"""Knots whose spline can be inverted in single precision, whatever the free numbers are.
+    """Knots whose spline can be inverted accurately in single precision, for all unconstrained parameters.
 
-    No piece is narrower than ``smallest`` / K of the whole width. The logarithms of the pieces' secants (height over
-    width) are kept, smoothly, within an interval of the length log ``secant``. So every secant lies between
-    1 / ``secant`` and ``secant`` times the secant of the whole, and no two differ by more than that factor. The slope
-    at a knot is the harmonic mean of the two secants beside it (at the ends, the one), times a factor from
-    1 / ``slope`` to ``slope``. The whole height is between e^-3 and e^3 times the whole width.
+    No piece is narrower than ``smallest`` / K of the whole width. The logarithms of the secants (height over width of a
+    piece) are kept, smoothly, within an interval of length log ``secant``. So every secant lies between 1 / ``secant``
+    and ``secant`` times the secant of the whole spline, and no two secants differ by more than that factor. The slope
+    at a knot is the harmonic mean of the secants on both sides (at the ends, the one secant there), times a factor
+    between 1 / ``slope`` and ``slope``. The whole height is between e^-3 and e^3 times the whole width.
 
-    A rational-quadratic piece with the secant s between knots of slopes up to D is nowhere flatter than about
-    :math:`2 s^2 / (D + s)`. A harmonic mean is at most twice the smaller secant, so D is at most 2 ``slope`` s, and all
-    slopes of the spline lie between 2 / ((2 ``slope`` + 1) ``secant``) and 2 ``slope`` ``secant`` times the secant of
-    the whole: 1/80 and 128 by default. Bounds on heights and slopes each on their own do not give that, since knots
-    much steeper than the secant between them make the middle of the piece flat.
+    A rational-quadratic piece with secant s between knots of slopes up to D has slopes of at least about :math:`2 s^2 /
+    (D + s)`. A harmonic mean is at most twice the smaller secant, so D is at most 2 ``slope`` s, and all slopes of the
+    spline lie between 2 / ((2 ``slope`` + 1) ``secant``) and 2 ``slope`` ``secant`` times the secant of the whole
+    spline: between 1/80 and 128 by default. Separate bounds on heights and on slopes would not suffice, since a piece
+    between knots that are much steeper than its secant is flat in the middle.
 
     Args:
-        smallest: the least width of a piece, as a share of the mean width; in (0, 1).
-        secant: bound of the ratio of two secants; above 1.
-        slope: bound of the ratio of a knot's slope and the harmonic mean of the secants beside it; above 1.
+        smallest: The least width of a piece, as a share of the mean width; in (0, 1).
+        secant: The largest ratio of two secants; above 1.
+        slope: The largest ratio of the slope at a knot and the harmonic mean of the secants on both sides; above 1.
 
     Raises:
-        ValueError: a bound outside its range.
+        ValueError: If an argument is outside its range.
 
     Example:
         >>> knots = BoundedKnots(secant=10.0)
@@ -92,7 +119,7 @@ class BoundedKnots(Knots):
         self.smallest, self.secant, self.slope = bounds.tolist()
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The bounds: weights that are loaded bring theirs with them."""
+        """The bounds as constructor arguments; weights that are loaded bring their bounds with them."""
         return {"smallest": self.smallest, "secant": self.secant, "slope": self.slope}
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -109,7 +136,7 @@ class BoundedKnots(Knots):
 
     def slopes(self, raw: Tensor, secants: Tensor) -> Tensor:
         flatness = secants.reciprocal()
-        flatness = torch.cat([flatness[..., :1], flatness, flatness[..., -1:]], -1)  # beside the ends: their own
+        flatness = torch.cat([flatness[..., :1], flatness, flatness[..., -1:]], -1)  # an end knot has one secant
         mean = 2 / (flatness[..., :-1] + flatness[..., 1:])
         return mean * _within(raw, math.log(self.slope)).exp()
 
@@ -122,10 +149,11 @@ class BoundedKnots(Knots):
 
 @registered
 class FreeKnots(Knots):
-    """Knots without bounds of their relative sizes: shares of at least 0.001, slopes of at least 0.001.
+    """Knots without bounds on ratios: the shares of width and height, and the slopes, are only at least 0.001.
 
-    Files that were written before there were bounds mean these. In single precision the inverse of such a spline can be
-    off by more than the whole interval, since a piece may be nearly flat; new layers take :class:`BoundedKnots`.
+    Flows that were saved before :class:`BoundedKnots` existed use these. A piece of such a spline may be nearly flat,
+    so that its inverse in single precision can be off by more than the whole interval. New layers use
+    :class:`BoundedKnots`.
 
     Example:
         >>> FreeKnots().widths(torch.tensor([0.0, 50.0]))
@@ -148,16 +176,21 @@ class FreeKnots(Knots):
 
 
 def knots_of_file(knots: Knots, state_dict: Mapping[str, Tensor], prefix: str) -> Knots:
-    """The knots that stored weights mean: those given, or :class:`FreeKnots` where the weights come with no bounds.
+    """The knots that stored weights were trained with: ``knots``, or :class:`FreeKnots` if no bounds are stored.
 
     Args:
-        knots: of the layer that is about to load the weights.
-        state_dict: the weights.
-        prefix: of the names of the knots' tensors in them.
+        knots: The knots of the layer that is about to load the weights.
+        state_dict: The stored weights.
+        prefix: The prefix of the names of the tensors of the knots in ``state_dict``.
+
+    Example:
+        >>> knots = BoundedKnots()
+        >>> knots_of_file(knots, knots.state_dict(), "") is knots, knots_of_file(knots, {}, "")
+        (True, FreeKnots())
     """
     return FreeKnots() if isinstance(knots, BoundedKnots) and f"{prefix}{_STORED}" not in state_dict else knots
 
 
 def _within(raw: Tensor, bound: float) -> Tensor:
-    """A number smoothly kept within a bound; the identity to second order at 0."""
+    """Map a parameter smoothly into (-bound, bound), by the identity to second order at 0."""
     return bound * torch.tanh(raw / bound)

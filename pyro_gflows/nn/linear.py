@@ -20,20 +20,22 @@ __all__ = ["EquivariantLinear", "LipschitzLinear"]
 
 @registered
 class EquivariantLinear(KernelLayer):
-    r"""Every linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W`, plus an invariant bias.
+    r"""A linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W` and an invariant bias, the most general one.
 
-    By Schur's lemma W is, for each irrep V in both actions, a small matrix over R, C or H between the copies of V:
-    those are the weights. Nothing is lost and nothing breaks the symmetry, to float64 precision.
+    It takes the place of ``nn.Linear`` in an equivariant network. Such a map is called an intertwiner. By Schur's
+    lemma, W is determined by one small matrix over the real numbers, complex numbers or quaternions for each irrep
+    (smallest building block) that occurs in both actions: it combines the copies of that irrep in the input. These
+    matrices are the weights, so no equivariant map is left out. Equivariance holds to float64 precision.
 
     Args:
-        action_in: how the group moves x, of shape ``batch + (n_in,)``.
-        action_out: how it moves the output.
-        bias: learn a shift along the invariant directions of the output.
-        autoregressive: None, or how the summands of the two actions are ordered: ``(labels_in, labels_out)``, one
-            integer for each summand; a copy is read only by copies with a larger or equal label.
+        action_in: How the group acts on the input, of shape ``batch + (n_in,)``.
+        action_out: How the group acts on the output, of shape ``batch + (n_out,)``.
+        bias: Whether to learn a shift along the invariant directions of the output.
+        autoregressive: None, or two lists ``(labels_in, labels_out)`` with one integer for each field of the two
+            actions. An irrep copy of the output then reads only copies of the input with a smaller or equal label.
 
     Raises:
-        ValueError: actions on something else than vectors, or of two groups.
+        ValueError: If the actions are not on vectors, or not of one group.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -78,7 +80,7 @@ class EquivariantLinear(KernelLayer):
             self.register_parameter("bias", None)
 
     def blocks(self) -> list[Tensor]:
-        """The map on each isotypic component, as a matrix over the reals, ``(m_out d, m_in d)``."""
+        """The map on each isotypic component (m copies of an irrep of size d): real matrices ``(m_out d, m_in d)``."""
         out = []
         for weight, commutant, mask in zip(self.weights, self.commutants, self.masks, strict=True):
             kept = mask(weight)
@@ -86,7 +88,7 @@ class EquivariantLinear(KernelLayer):
         return out
 
     def matrix(self) -> Tensor:
-        """The whole map, materialized, ``(n_out, n_in)``."""
+        """The whole map as a dense matrix ``(n_out, n_in)``."""
         blocks = self.blocks()
         like = self.bias if not blocks and self.bias is not None else (blocks[0] if blocks else torch.zeros(()))
         inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
@@ -108,7 +110,7 @@ class EquivariantLinear(KernelLayer):
 
 
 class _Mask(nn.Module):
-    """Sets weights of shape (m_out, m_in, k) to zero, but for those of the pairs of copies that a mask allows."""
+    """Sets to zero the weights of shape (m_out, m_in, k) for pairs of copies that a mask does not allow."""
 
     allowed: Tensor
 
@@ -122,19 +124,21 @@ class _Mask(nn.Module):
 
 @registered
 class LipschitzLinear(EquivariantLinear, LipschitzLayer):
-    r"""An equivariant linear map whose norm never exceeds ``bound``.
+    r"""An equivariant linear map whose norm is at most ``bound`` for all weights.
 
-    Each isotypic block is divided by :math:`\max(1, \sigma_{max}/c)`; the components are orthogonal, so the largest
-    block norm is exactly the norm of the map.
+    It is the linear layer of a residual branch with a certified Lipschitz constant. The map acts on each isotypic
+    component (all copies of one irrep) by a block, and each block is divided by :math:`\max(1, \sigma_{max}/c)` for its
+    largest singular value. Since the components are orthogonal, the largest norm of a block is exactly the norm of the
+    map.
 
     Args:
-        action_in: how the group moves x.
-        action_out: how it moves the output.
-        bound: the constant c.
-        bias: learn a shift along the invariant directions of the output.
+        action_in: How the group acts on the input.
+        action_out: How the group acts on the output.
+        bound: The bound c.
+        bias: Whether to learn a shift along the invariant directions of the output.
 
     Raises:
-        ValueError: as EquivariantLinear; or a bound that is not positive and finite.
+        ValueError: As for EquivariantLinear, or if the bound is not positive and finite.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -156,7 +160,7 @@ class LipschitzLinear(EquivariantLinear, LipschitzLayer):
 
     @full_precision
     def lipschitz_bound(self) -> Tensor:
-        """The norm of the map, as the weights are now (exact)."""
+        """The exact norm of the map for the present weights."""
         with torch.no_grad():
             norms = [spectral_norm(block) for block in self.blocks()]
         return torch.stack(norms).max() if norms else torch.zeros(())

@@ -1,4 +1,4 @@
-"""The linear layer with a certified norm that suits a pair of actions."""
+"""The linear layer with a certified norm for a given pair of actions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def lipschitz_layer(
     bias: Literal[True, "pixels"] = True,
     convolution: type[LipschitzConv] = LipschitzConv,
 ) -> LipschitzLayer:
-    """A LipschitzLinear between vectors, a convolution between images.
+    """A linear layer with a certified norm: LipschitzLinear between vectors, a convolution between images.
 
     Args:
-        action_in: how the group acts on the input.
-        action_out: how it acts on the output.
-        bound: the largest Lipschitz constant.
-        bias: as for EquivariantConv; vectors have the first kind only.
-        convolution: what kind of convolution.
+        action_in: How the group acts on the input.
+        action_out: How the group acts on the output.
+        bound: The largest Lipschitz constant.
+        bias: The kind of bias, as for EquivariantConv; on vectors only True.
+        convolution: The class of the convolution.
 
     Raises:
-        TypeError: neither vectors nor images.
+        TypeError: If the actions are neither on vectors nor on images.
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -41,27 +41,30 @@ _CONVOLUTIONS: dict[str, type[LipschitzConv]] = {
 
 @registered
 class LipschitzNetwork(EquivariantNetwork, Contraction):
-    r"""An equivariant branch of one action whose Lipschitz constant stays below ``bound`` for every weight.
+    """An equivariant branch whose Lipschitz constant is below ``bound`` for all weights.
 
-    Each linear layer has norm at most :math:`c^{1/(depth + 1)}` by construction and each activation is 1-Lipschitz; the
-    bound is the product.
+    It is the branch f of a residual layer x + f(x): a network whose input and output have the same action. Each linear
+    layer has norm at most :math:`c^{1/(depth + 1)}` by construction, and each activation is 1-Lipschitz, so the
+    Lipschitz constant of the network is at most the product of these, c.
 
     Args:
-        action: how the group moves input and output.
-        width: hidden fields.
-        depth: hidden layers.
-        bound: the constant c, in (0, 1).
-        activation: as for EquivariantNetwork; by default learnable splines where fields are permuted, else the soft
-            threshold. "gated" has no finite constant, so the bound is infinite.
-        layer: how linear layers keep their bounds: "spectral" (LipschitzConv, LipschitzLinear); on images also
-            "almost_orthogonal" or "polar".
-        units: those of the activations: "fixed", or learnt, one for each "layer" or each "field": which is how
-            the bound is split between the layers, as a whole or channel by channel (:class:`Rescaled`).
+        action: How the group acts on the input and the output.
+        width: The number of hidden fields.
+        depth: The number of hidden layers.
+        bound: The constant c, in (0, 1).
+        activation: The name of the activation, as for EquivariantNetwork. The default is learnable splines where the
+            group permutes the hidden fields, else the soft threshold. "gated" has no finite Lipschitz constant, so that
+            the bound is infinite.
+        layer: How the linear layers keep their bounds: "spectral" (LipschitzLinear, LipschitzConv); on images also
+            "almost_orthogonal" (AlmostOrthogonalConv) or "polar" (PolarConv).
+        units: The scale at which activations bend: "fixed", or one learnable scale for each "layer" or each "field"
+            (:class:`Rescaled`). A learnable scale changes how the bound is split between the linear layers.
         bias: "channels", or "pixels" on images, as for EquivariantNetwork.
-        mirrored: whether, on images, the last layer starts as the transpose of the first.
+        mirrored: Whether, on images, the last layer starts as the transpose of the first one.
 
     Raises:
-        ValueError: a bound outside (0, 1), an unknown activation, layer or kind of units, or nothing to mirror.
+        ValueError: If the bound is outside (0, 1), the activation, the layer or the units are unknown, or there is
+            nothing to mirror.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -96,14 +99,14 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         self._layer_bound, self._layer_kind, self._units = bound ** (1 / (depth + 1)), layer, units
         super().__init__(action, action, width=width, depth=depth, activation=activation, bias=bias)
         self.action, self.bound = action, bound
-        # a map of norm 1 from few numbers to many makes each of the many small: by the root of the ratio
+        # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
         ratio = sum(action.field_sizes) / sum(self.hidden(action, width).field_sizes)
         self.hidden_scale = min(1.0, ratio**0.5)
         if mirrored:
             self._mirror()
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
-        # norm activations carry nothing from one irrep to another: other irreps than the event's would be dead weight
+        # norm activations do not mix different irreps: irreps that the event does not contain would have no effect
         return action.regular_fields(width) if action.is_finite else action.copies(width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
@@ -120,13 +123,13 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         last.assign_(kernel.repeat(1, last.action_in.channels // kernel.shape[1], 1, 1))
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant, as the weights are now."""
+        """An upper bound of the Lipschitz constant for the present weights."""
         bounds = [layer.lipschitz_bound() for layer in each(self.layers, LipschitzLayer)]
         constants = [activation.lipschitz for activation in each(self.activations, Activation)]
         return torch.stack(bounds).prod() * math.prod(constants)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian on the flattened event; in closed form with one hidden layer of slopes."""
+        """The value f(x) and the Jacobian on the flattened event; a closed form for one hidden pointwise activation."""
         if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
             return super().call_and_jacobian(x)
         with kernels_once(self):
@@ -136,7 +139,7 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         return value, (outer * slope[..., None, :]) @ inner
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
-        """f(x), and the map v -> J^T v at x; in closed form with one hidden layer of slopes."""
+        """The value f(x) and the map v -> J^T v at x; a closed form for one hidden pointwise activation."""
         if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
             return super().call_and_pullback(x)
         with kernels_once(self):
@@ -152,17 +155,22 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         return value, product
 
     def _factors(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """f(x), and three factors of its Jacobian: the inner kernel, the slopes, the outer kernel."""
+        """The value f(x), and three factors of its Jacobian: the inner kernel, the slopes, the outer kernel."""
         first, last = each(self.layers, LipschitzLayer)
         value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, first.kernel(), last.kernel())
         return last(self.hidden_scale * value), inner, slope, outer
 
 
 def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> Contraction:
-    """A residual branch for an action, with Lipschitz constant below ``bound``.
+    """The default residual branch for an action, with Lipschitz constant below ``bound``.
 
-    Vectors under a finite group: ridge and radial terms with closed-form Jacobians. Under a continuous group: radial
-    terms, which are all there is on one irreducible vector under O(n); otherwise, and on images, a LipschitzNetwork.
+    On vectors under a finite group it is a sum of ridge and radial terms with closed-form Jacobians. On vectors under a
+    continuous group it is a sum of radial terms if the action is irreducible (one smallest building block, such as the
+    plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork.
+
+    Args:
+        action: How the group acts on events.
+        bound: The Lipschitz bound, in (0, 1).
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, after which every layer is in the mode in which it was."""
+"""A context in which a module is in evaluation mode, after which every submodule has its former mode again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ __all__ = ["evaluating"]
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, for a while; then every submodule is in its own mode again.
+    """A context in which a module is in evaluation mode and no gradient is recorded.
 
-    A layer that was in ``eval()`` by itself, inside a module in training, is so afterwards.
+    Afterwards every submodule has its former mode again. A submodule that was in ``eval()`` by itself, inside a module
+    in training mode, is in ``eval()`` afterwards as well.
 
     Args:
-        module: a flow, or any module that holds some.
+        module: A flow, or any module.
 
     Example:
         >>> pair = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1).eval())
@@ -34,6 +35,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
-        module.train(module.training)  # a transform forgets at a change of mode what it drew in the other one
+        module.train(module.training)  # a change of mode clears what transforms remember of their last draw
         for part, training in before:
             part.training = training

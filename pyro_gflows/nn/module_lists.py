@@ -1,4 +1,4 @@
-"""Reading an nn.ModuleList whose entries are of one known type."""
+"""Reading an nn.ModuleList whose entries are all of one known type."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ _T = TypeVar("_T")
 
 
 def each(modules: nn.ModuleList, kind: type[_T]) -> list[_T]:
-    """The modules of a list, which are all of one type; ``nn.ModuleList`` itself says of its entries only ``Module``.
+    """The modules of a list with their common type, of which ``nn.ModuleList`` itself knows only that they are modules.
+
+    Args:
+        modules: The list.
+        kind: The type of all its entries.
 
     Raises:
-        TypeError: one of them is of another type.
+        TypeError: If an entry is of another type.
 
     Example:
         >>> [layer.out_features for layer in each(nn.ModuleList([nn.Linear(2, 3)]), nn.Linear)]

@@ -1,4 +1,4 @@
-"""Networks built from a pair of actions: an MLP on vectors, a CNN on images."""
+"""Networks for a pair of actions: an MLP on vectors, a CNN on images."""
 
 from __future__ import annotations
 
@@ -41,10 +41,15 @@ _ACTIVATIONS: dict[str, type[Activation]] = {
 
 
 def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> Activation:
-    """The activation of that name; without one, the first default where fields are permuted, else the second.
+    """The activation of a given name for an action, or a default one.
+
+    Args:
+        action: How the group acts on the fields.
+        name: The name of the activation, or None for a default.
+        defaults: The default where the group permutes the fields, and the default elsewhere.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: If there is no activation of that name.
     """
     return _ACTIVATIONS[_kind(name, action, defaults)](action)
 
@@ -56,30 +61,38 @@ def _kind(name: str | None, action: LinearAction, defaults: tuple[str, str]) -> 
     return kind
 
 
-_REGULAR_UP_TO = 48  # elements; a regular field is as long as the group is large
+_REGULAR_UP_TO = 48  # elements of the group; a regular field has one component for each element
 
 
 def has_regular_fields(action: LinearAction) -> bool:
-    """Whether hidden fields are regular ones: under a finite group that is small, and on images."""
+    """Whether the default hidden fields are regular ones, as under a small finite group and on images."""
     return action.is_finite and (action.event_dim > 1 or action.group.order <= _REGULAR_UP_TO)
 
 
 def hidden_action(action: LinearAction, width: int) -> LinearAction:
-    """``width`` hidden fields: regular ones of a small finite group; else copies of the event and invariants."""
+    """The default action on ``width`` hidden fields.
+
+    Under a small finite group, and on images under a finite group, these are regular fields (one component for each
+    element of the group); otherwise copies of the event and as many invariants.
+    """
     if has_regular_fields(action):
         return action.regular_fields(width)
     return action.trivial_fields(width).direct_sum(action.copies(width))
 
 
 class LayerChain(nn.Module):
-    """A chain of equivariant layers and activations, of which a subclass says what a linear layer is.
+    """A chain of equivariant linear layers and activations.
 
-    The arguments are those of :class:`EquivariantNetwork`, whose output is that of the chain.
+    A subclass defines ``layer``, the linear layer between two actions. The arguments are those of
+    :class:`EquivariantNetwork`.
+
+    Attributes:
+        hidden_scale: The typical size of hidden features. Each activation acts on features divided by this size, and
+            its output is multiplied by it, so that the activation bends where its input is.
     """
 
     default_activations = ("lipswish", "gated")
     hidden_scale = 1.0
-    """The size of hidden numbers: activations see them divided by it, so that their bends are where the numbers are."""
 
     def __init__(
         self,
@@ -109,7 +122,7 @@ class LayerChain(nn.Module):
         self.activations = nn.ModuleList(self.activation(kind, hidden) for _ in range(depth))
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
-        """How the group moves the hidden layers."""
+        """How the group acts on the hidden layers."""
         return hidden_action(action, width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
@@ -117,7 +130,7 @@ class LayerChain(nn.Module):
         raise NotImplementedError
 
     def bias_of(self, action_out: LinearAction) -> Literal[True, "pixels"]:
-        """The bias of the layer to that action: of the last, one for each orbit of channels."""
+        """The kind of bias of the layer with this output; the last layer has one bias for each orbit of channels."""
         return "pixels" if self._bias == "pixels" and action_out is not self.action_out else True
 
     def activation(self, kind: str, action: LinearAction) -> Activation:
@@ -125,14 +138,14 @@ class LayerChain(nn.Module):
         return _ACTIVATIONS[kind](action)
 
     def scale_last_(self: _Chain, factor: float) -> _Chain:
-        """Scale the weights of the last layer; 0 makes the output start at zero."""
+        """Multiply the weights of the last layer by a factor; with 0 the output starts at zero."""
         with torch.no_grad():
             for parameter in self.layers[-1].parameters():
                 parameter.mul_(factor)
         return self
 
     def run(self, x: Tensor) -> Tensor:
-        """The output of the last layer."""
+        """The output of the last layer for an input x."""
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             x = self.hidden_scale * activation(layer(x) / self.hidden_scale)
         out: Tensor = self.layers[-1](x)
@@ -142,30 +155,46 @@ class LayerChain(nn.Module):
 class EquivariantNetwork(LayerChain):
     r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
 
-    Subclasses say what a linear layer is.
+    This is the base class of :class:`EquivariantMLP` and :class:`EquivariantCNN`, which define the linear layers. Such
+    a network computes, for example, the parameters of a coupling layer from one part of the event.
 
     Args:
-        action_in: how the group moves the input.
-        action_out: how it moves the output.
-        width: hidden fields (regular representations of a finite group).
-        depth: hidden layers.
-        activation: "lipswish", "clipswish", "splines", "curves", "sorted_pairs" (permutation fields), "soft_threshold",
-            "gated" (any); by default LipSwish where fields are permuted, else gates.
-        bias: of hidden layers: one for each "channels" orbit; or, on images, one for each orbit of channels and
-            "pixels", which tells them where they are. That pays where images are centered, at H x W numbers a field.
-        hidden_fields: makes the action on the hidden layers from that on the input, in place of ``width`` fields; such
-            as :class:`~pyro_gflows.nn.HiddenFields`, for networks whose size does not follow that of the event.
+        action_in: How the group acts on the input.
+        action_out: How the group acts on the output.
+        width: The number of hidden fields. Under a small finite group these are regular fields, with one component for
+            each element of the group.
+        depth: The number of hidden layers.
+        activation: The name of the activation: "lipswish", "clipswish", "splines", "curves" or "sorted_pairs" (where
+            the group permutes the hidden fields), "soft_threshold" or "gated" (on any vectors). The default is
+            "lipswish" where the group permutes the hidden fields, else "gated".
+        bias: The biases of hidden layers: "channels" for one bias for each orbit of channels; on images also "pixels"
+            for one bias for each orbit of channels and pixels, which makes the position in the image known to the
+            network. This helps if images are centered, and costs H x W weights for each field.
+        hidden_fields: A function that makes the action on the hidden layers from that on the input, in place of
+            ``width`` fields, such as :class:`~pyro_gflows.nn.HiddenFields`, whose size does not depend on that of the
+            event.
 
     Raises:
-        ValueError: a width below 1, a negative depth, an unknown activation, or a bias that the event cannot have.
+        ValueError: If the width is below 1, the depth is negative, the activation is unknown, or the event cannot have
+            such a bias.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> network: EquivariantNetwork = EquivariantMLP(action, action, activation="lipswish")
+        >>> x, (rotation, *_) = torch.randn(5, 2), action.generators()
+        >>> torch.allclose(network(action.act(rotation, x)), action.act(rotation, network(x)), atol=1e-5)
+        True
     """
 
-    forward = LayerChain.run  # itself, not a call of it: every layer of a flow runs through here
+    forward = LayerChain.run  # not a call of it, since every layer of a flow runs through here
 
 
 @registered
 class EquivariantMLP(EquivariantNetwork):
-    """An :class:`EquivariantNetwork` on vectors, of EquivariantLinear layers.
+    """An equivariant network on vectors, a chain of EquivariantLinear layers and activations.
+
+    The arguments are those of :class:`EquivariantNetwork`.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -180,7 +209,9 @@ class EquivariantMLP(EquivariantNetwork):
 
 @registered
 class EquivariantCNN(EquivariantNetwork):
-    """An :class:`EquivariantNetwork` on images, of 3x3 EquivariantConv layers.
+    """An equivariant network on images, a chain of 3x3 EquivariantConv layers and activations.
+
+    The arguments are those of :class:`EquivariantNetwork`.
 
     Example:
         >>> from pyro_gflows import ImageAction

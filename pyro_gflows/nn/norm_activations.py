@@ -1,6 +1,8 @@
-r"""Activations of any representation: each irrep copy scaled by a function of norms, with its Lipschitz constant.
+"""Activations for any action on vectors, which scale each irrep copy by a function of norms.
 
-As in ``activations.py``, ``lipschitz`` is a constant that holds for all weights, ``inf`` where there is none.
+An irrep is a smallest building block of an action. The norm of an irrep copy is invariant under the group, so that
+scaling the copy by a function of norms is equivariant. As in ``activations.py``, ``lipschitz`` is a constant that holds
+for all weights, or ``inf`` where no finite constant does.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ __all__ = ["GatedNorm", "SoftThresholdNorm"]
 
 
 class _IrrepWise(Activation):
-    """Base of activations that scale each irrep copy by a function of its norm."""
+    """The base class of activations that scale each irrep copy by a function of norms."""
 
     _copy: Tensor
 
@@ -38,7 +40,7 @@ class _IrrepWise(Activation):
         self.register_buffer("_copy", torch.arange(self.copies).repeat_interleave(sizes), persistent=False)
 
     def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Multiply each irrep copy of x by its number; ``scale`` has shape batch + (copies,)."""
+        """The vector x with each irrep copy multiplied by its factor in ``scale``, of shape ``batch + (copies,)``."""
         return self.basis.event(self.basis.coordinates(x) * scale.index_select(-1, self._copy))
 
     def _norms(self, x: Tensor) -> Tensor:
@@ -54,14 +56,17 @@ class _IrrepWise(Activation):
 
 @registered
 class SoftThresholdNorm(_IrrepWise):
-    r"""The soft threshold of each irrep copy's norm r = \|x\|, smoothed; 1-Lipschitz.
+    r"""A smoothed soft threshold of the norm :math:`r = \|x\|` of each irrep copy; 1-Lipschitz.
+
+    It is the default activation of residual branches where the group does more than permute coordinates.
 
     .. math:: x \mapsto \frac{x}{r} \left(\sqrt{r^2 + b^2} - b\right), \qquad b > 0 \text{ learnable}
 
-    The new norm's slope in r and its ratio to r are both at most 1; b is where small vectors begin to vanish.
+    The slope of the new norm in r and the ratio of the new norm to r are both at most 1. Vectors much shorter than b
+    are nearly mapped to zero.
 
     Args:
-        action: vectors, of any representation.
+        action: How the group acts on vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -84,14 +89,19 @@ class SoftThresholdNorm(_IrrepWise):
 
 @registered
 class GatedNorm(_IrrepWise):
-    r""":math:`x_a \mapsto \sigma(b_a + \sum_c w_{ac} |x_c|)\, x_a` on each irrep copy a; invariants also gain
-    :math:`\sum_c v_{ac} |x_c|`, which is how a network makes invariant numbers from vectors.
+    r"""Scales each irrep copy by a learnable gate, a function of the norms of all copies.
 
-    Not Lipschitz for free weights, so not for residual branches.
+    It is the default activation of conditioners where the group does more than permute coordinates. The copy a is
+    mapped as
+
+    .. math:: x_a \mapsto \sigma\Big(b_a + \sum_c w_{ac} |x_c|\Big)\, x_a
+
+    and invariant features also gain :math:`\sum_c v_{ac} |x_c|`, by which a network makes invariant features from
+    vectors. The map has no finite Lipschitz constant for unconstrained weights, so it does not suit residual branches.
 
     Args:
-        action: vectors, of any representation.
-        labels: None, or one integer for each field: a copy then reads only copies of a smaller or equal label.
+        action: How the group acts on vectors.
+        labels: None, or one integer for each field: a copy then reads only copies with a smaller or equal label.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -100,7 +110,7 @@ class GatedNorm(_IrrepWise):
     """
 
     lipschitz = math.inf
-    looks_back: Tensor | None
+    mask: Tensor | None
 
     def __init__(self, action: LinearAction, *, labels: Sequence[int] | None = None) -> None:
         super().__init__(action)
@@ -108,17 +118,17 @@ class GatedNorm(_IrrepWise):
         self.gate = nn.Linear(self.copies, self.copies)
         self.feed = nn.Parameter(torch.randn(len(invariants), self.copies) / (3 * self.copies) ** 0.5)
         self.invariants = FixedBasis(invariants)
-        mask = None
+        allowed = None
         if labels is not None:
             order = torch.tensor([labels[field] for isotype in action.decomposition for field in isotype.labels])
-            mask = order[:, None] >= order
-        self.register_buffer("looks_back", mask, persistent=False)
+            allowed = order[:, None] >= order
+        self.register_buffer("mask", allowed, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         norms = self._norms(x)
         gate: Tensor = self.gate.weight
         feed: Tensor = self.feed
-        if self.looks_back is not None:  # the invariants are the first copies
-            gate, feed = gate * self.looks_back, feed * self.looks_back[: len(feed)]
+        if self.mask is not None:  # the invariants are the first copies
+            gate, feed = gate * self.mask, feed * self.mask[: len(feed)]
         gates = torch.sigmoid(nn.functional.linear(norms, gate, self.gate.bias))
         return self._scaled(x, gates) + nn.functional.linear(norms, feed) @ self.invariants(x)

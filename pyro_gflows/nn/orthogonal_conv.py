@@ -1,4 +1,4 @@
-"""LipschitzConv with free weights that are made nearly orthogonal before the bound is applied."""
+"""Convolutions whose weights are made nearly orthogonal before the Lipschitz bound is applied."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _STEPS = 3
 
 @registered
 class AlmostOrthogonalConv(LipschitzConv):
-    r"""A Lipschitz convolution whose channels are each scaled by what they overlap with, a bound for every channel.
+    r"""A Lipschitz convolution whose channels are each scaled by their overlap with the others.
 
-    With the kernel's Gram matrix :math:`A = K^\top K` of all channels and shifts, channel j is divided by
-    :math:`\sqrt{\sum_i |A_{ij}|}`: the norm is then at most 1 (Gershgorin), and 1 where the channels are orthogonal.
-    Of the two sides of the kernel the one with fewer channels is scaled. Channels of one orbit overlap alike, so the
-    kernel stays equivariant. A zero-padded convolution is a part of the full one, so the bound holds for it too.
+    With the Gram matrix :math:`A = K^\top K` of all channels and shifts of the kernel, channel j is divided by
+    :math:`\sqrt{\sum_i |A_{ij}|}`. The norm of the result is at most 1 (by Gershgorin's theorem), and it is 1 if the
+    channels are orthogonal. The input channels are scaled, or the output channels if there are fewer of these. Channels
+    in one orbit of the group have equal overlaps, so the kernel stays equivariant. A zero-padded convolution is a part
+    of the full one, so the bound holds for it too.
 
-    Arguments, shapes and errors as :class:`LipschitzConv`.
+    The arguments, shapes and errors are those of :class:`LipschitzConv`.
 
     Source: Almost-Orthogonal Layers for Efficient General-Purpose Lipschitz Networks, arXiv:2208.03160.
 
@@ -46,13 +47,15 @@ class AlmostOrthogonalConv(LipschitzConv):
 
 @registered
 class PolarConv(LipschitzConv):
-    r"""A Lipschitz convolution whose singular values are drawn towards the bound, near the polar factor of its weights.
+    r"""A Lipschitz convolution whose singular values are all close to the bound.
 
-    From the free kernel at norm 1, three steps of :math:`K \leftarrow \tfrac32 K - \tfrac12 K K^\top K`, each cut
-    back to the kernel's size, then divided by the norm: the iteration alone would end at an orthogonal map, the
-    cut keeps it local, the division makes the bound hold. All are equivariant operations.
+    The kernel is near the polar factor of its unconstrained weights, which is the orthogonal map nearest to them. From
+    the kernel scaled to norm 1, three steps of :math:`K \leftarrow \tfrac32 K - \tfrac12 K K^\top K` are taken, each
+    cut back to the size of the kernel, and the result is divided by its norm. Without the cut the iteration would
+    converge to an orthogonal map; the cut keeps the kernel local, and the division makes the bound hold. All these
+    operations are equivariant.
 
-    Arguments, shapes and errors as :class:`LipschitzConv`.
+    The arguments, shapes and errors are those of :class:`LipschitzConv`.
 
     Example:
         >>> from pyro_gflows import ImageAction
@@ -76,6 +79,6 @@ class PolarConv(LipschitzConv):
 
 
 def _gram(kernel: Tensor) -> Tensor:
-    """The kernel of K^T K, of shape (C_in, C_in, 2 k - 1, 2 k - 1)."""
+    """The kernel of K^T K, of shape ``(C_in, C_in, 2 k - 1, 2 k - 1)``."""
     columns = kernel.transpose(0, 1)
     return functional.conv2d(columns, columns, padding=kernel.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""Radial terms: each isotypic part of a vector, stretched along itself."""
+"""Radial terms of residual branches, which stretch each isotypic part of a vector along itself."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ __all__ = ["RadialTerm", "safe_norm"]
 
 
 def safe_norm(x: Tensor) -> Tensor:
-    """|x| over the last dimension (kept), at least 1e-12, with gradient 0 at the origin in place of NaN."""
+    """The norm of x over the last dimension (kept), at least 1e-12, with gradient 0 at the origin instead of NaN."""
     return x.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
 
 
 @registered
 class RadialTerm(Term):
-    r"""A 1-Lipschitz function along the radius of each isotypic part, with its Jacobian in closed form.
+    r"""A 1-Lipschitz function along the radius of each isotypic part of a vector, with its Jacobian in closed form.
+
+    It is a term of a :class:`LipschitzSum`. The vector x is the sum of its orthogonal projections :math:`x_i` on the
+    isotypic components (all copies of one irrep together).
 
     .. math:: f(x) = \sum_i \frac{x_i}{|x_i|} g_i(|x_i|), \qquad g_i(0) = 0,\; |g_i'| < 1
 
-    Its Jacobian has the eigenvalues :math:`g_i'` (along x_i) and :math:`g_i(r)/r` (across), both below 1 in size. It
-    commutes with every orthogonal map of each part, so with the group, continuous ones included.
+    The Jacobian has the eigenvalues :math:`g_i'(r)` (along :math:`x_i`) and :math:`g_i(r)/r` (across), both below 1 in
+    absolute value. The term commutes with every orthogonal map of each part, so with every group, also a continuous
+    one.
 
     Args:
-        action: how the group moves vectors.
-        knots: knots of each g_i on [0, limit].
-        limit: where g_i becomes linear.
+        action: How the group acts on vectors.
+        knots: The number of knots of each g_i on [0, limit].
+        limit: The radius beyond which g_i is linear.
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -1,4 +1,4 @@
-"""Rescaled: an activation that learns at which size of its numbers it bends."""
+"""Rescaled: an activation that learns the scale at which it bends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _REACH = 3.0  # scales stay within e^-3 and e^3, where no rounding is blown up
 
 @registered
 class Rescaled(Pointwise):
-    r"""A pointwise activation in learnable units, :math:`x \mapsto h\,\varphi(x / h)`; as Lipschitz as :math:`\varphi`.
+    r"""A pointwise activation :math:`x \mapsto h\,\varphi(x / h)` with a learnable scale h.
 
-    In a branch :math:`K_2\,h\,\varphi(h^{-1} K_1 x)` the h of a channel says how the bound is split between what comes
-    before the activation and what comes after, while the product of the two stays.
+    It has the Lipschitz constant of the activation :math:`\varphi`.
+    In a branch :math:`K_2\,h\,\varphi(h^{-1} K_1 x)` the scales of the channels decide how the Lipschitz bound is split
+    between the linear maps before and after the activation, while the product of the two norms stays the same.
 
     Args:
-        activation: of single numbers, with ``value_and_slope``.
-        each_field: one h for each field, so that the bound is split channel by channel; else one for the layer.
+        activation: An activation that maps each coordinate by itself, with ``value_and_slope``.
+        each_field: Whether each field has its own scale, so that the bound is split channel by channel; otherwise there
+            is one scale for the layer.
 
     Raises:
-        ValueError: an activation that mixes numbers.
+        ValueError: If the activation mixes coordinates.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -38,7 +40,9 @@ class Rescaled(Pointwise):
 
     def __init__(self, activation: nn.Module, *, each_field: bool = True) -> None:
         if not isinstance(activation, Pointwise) or isinstance(activation, SortedPairs):
-            raise ValueError(f"expected an activation of single numbers, got {type(activation).__name__}")
+            raise ValueError(
+                f"expected an activation that maps each coordinate by itself, got {type(activation).__name__}"
+            )
         super().__init__(activation.action)
         self.activation, self.fan_out, self.lipschitz = activation, activation.fan_out, activation.lipschitz
         self.raw_log_scale = nn.Parameter(torch.zeros(len(self.action.fields) if each_field else 1))

@@ -1,4 +1,4 @@
-"""Ridge terms: one function of one projection, averaged over the group."""
+"""Ridge terms of residual branches: a function of one projection of x, averaged over the group."""
 
 from __future__ import annotations
 
@@ -19,25 +19,29 @@ __all__ = ["Ridges"]
 class Ridges(Term):
     r"""Equivariant ridge functions, each 1-Lipschitz, with their Jacobian in closed form.
 
+    They are terms of a :class:`LipschitzSum` for vectors under a finite group. A ridge function depends on one
+    projection of x only; the sum over the n elements g makes it equivariant.
+
     .. math:: f_k(x) = \frac{1}{n \sqrt{\lambda(u_k) \lambda(v_k)}}
         \sum_g \rho(g) v_k\; s_k(\langle \rho(g) u_k, x\rangle), \qquad |u_k| = 1,\; |s_k'| < 1
 
-    over the n elements g (u_k is divided by its length, so that the knots of s_k are in units of x), where
-    :math:`\lambda(u)` is the largest eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's lemma it
-    is :math:`|u|^2/d` on an irreducible event. The Jacobian is :math:`V^T \mathrm{diag}(s') U` with frames U and V
-    scaled to norm 1, so no singular value exceeds 1.
+    The directions :math:`u_k, v_k` and the functions :math:`s_k` are learnable. :math:`\lambda(u)` is the largest
+    eigenvalue of the average of :math:`\rho(g) u u^T \rho(g)^T`; by Schur's lemma it is :math:`|u|^2/d` if the action
+    is irreducible. The :math:`u_k` have length 1, so that the knots of :math:`s_k` are in units of x. The Jacobian is
+    :math:`V^T \mathrm{diag}(s') U`, where the rows of U and V are the images of u and v, scaled to norm 1. So no
+    singular value exceeds 1.
 
-    Equivariance: re-indexing the sum. Where the group contains -1, only the odd part of s counts, so s is odd and the
-    sum takes one of each pair g, -g.
+    The map is equivariant since replacing x by :math:`\rho(h) x` only reorders the sum. If the group contains -1, only
+    the odd part of s contributes, so s is odd and the sum takes one element of each pair g, -g.
 
     Args:
-        action: a finite group on vectors.
-        terms: how many ridge functions.
-        knots: knots of each function on [0, limit].
-        limit: where the functions become linear.
+        action: How a finite group acts on vectors.
+        terms: The number of ridge functions.
+        knots: The number of knots of each function on [0, limit].
+        limit: The distance from 0 beyond which the functions are linear.
 
     Raises:
-        ValueError: the group is infinite (use radial terms), or events are not vectors.
+        ValueError: If the group is infinite (use radial terms), or events are not vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -64,7 +68,7 @@ class Ridges(Term):
         self.v = nn.Parameter(self.u.detach().clone())
 
     def _frames(self, vectors: Tensor) -> Tensor:
-        """All images of each vector, scaled to a tight-as-possible frame of norm 1: shape (terms, images, d)."""
+        """All images of each vector under the group, as the rows of matrices of norm 1: shape (terms, images, d)."""
         if self.irreducible:
             vectors = vectors * (vectors.shape[-1] ** 0.5 / vectors.norm(dim=1, keepdim=True))
         frames = torch.einsum("gij,kj->kgi", self.matrices(vectors), vectors)
@@ -90,7 +94,7 @@ class Ridges(Term):
 
 
 def _modulo_sign(matrices: Tensor) -> Tensor | None:
-    """One of each pair M, -M; None where -1 is not in the group."""
+    """One matrix of each pair M, -M; None if the group does not contain -1."""
     same = (matrices[:, None] + matrices).abs().amax((-2, -1)) < 1e-9
     if not same.any(1).all():
         return None

@@ -1,4 +1,4 @@
-"""SoftNetwork: exactly equivariant under what the grid carries, in hidden fields of a larger group."""
+"""SoftNetwork: exactly equivariant under a small group, approximately under a larger one in its hidden layers."""
 
 from __future__ import annotations
 
@@ -21,31 +21,36 @@ __all__ = ["SoftNetwork"]
 
 @registered
 class SoftNetwork(EquivariantNetwork):
-    r"""A network between images that a group H moves, whose hidden layers are fields of a larger group G.
+    r"""A network between images that is exactly equivariant under H, with hidden fields of a larger group G.
 
-    :math:`\varphi(\rho_{in}(h)\,x) = \rho_{out}(h)\,\varphi(x)` to float precision for h in H, which the pixels carry.
-    The hidden layers commute with G besides, as nearly as smooth images on pixels allow (:meth:`equivariance_error`).
-    Scalar fields go in and out by :class:`SteerableConv`; of fields that H permutes or mirrors nothing says how the
-    rest of G moves them, so they go by an :class:`EquivariantConv` under H, between them and G's fields.
+    Rotations by 45 degrees, say, do not take a pixel grid to itself, so no network on pixels is exactly equivariant
+    under them. This network keeps :math:`\varphi(\rho_{in}(h)\,x) = \rho_{out}(h)\,\varphi(x)` to float precision for
+    the elements h of H, which take the grid to itself. Its hidden layers are approximately equivariant under G as well,
+    as far as smooth images on pixels allow; :meth:`equivariance_error` measures how far. Scalar fields of the input and
+    the output are connected to the hidden fields of G by :class:`SteerableConv`. The action of G on other fields of H
+    is not defined, so these are connected by an :class:`EquivariantConv` under H.
 
     Args:
-        action_in: how H moves the input.
-        action_out: how H moves the output, on the same grid.
-        group: G, one of C_n, D_n, SO(2), O(2), that holds H.
-        width: hidden regular fields of G; each has as many channels as G has elements (SO(2) 16, O(2) 32).
-        depth: hidden layers, at least 1.
-        kernel_size: of the convolutions with G's fields; by default 3 where the grid carries G, else 5.
-        activation: "lipswish" (the default), or another one of permutation fields, as in EquivariantNetwork.
-        start: a factor on the last layer's weights; 0 starts at zero output.
+        action_in: How H acts on the input.
+        action_out: How H acts on the output, on the same grid.
+        group: The group G, one of C_n, D_n, SO(2), O(2), which contains H.
+        width: The number of hidden regular fields of G. Each has as many channels as G has elements (SO(2): 16, O(2):
+            32).
+        depth: The number of hidden layers, at least 1.
+        kernel_size: The side of the kernels between fields of G. The default is 3 if G takes the grid to itself, else
+            5.
+        activation: The name of an activation for fields that the group permutes, as in EquivariantNetwork; the default
+            is "lipswish".
+        start: A factor on the weights of the last layer; with 0 the output starts at zero.
 
     Shape:
         input ``(..., C_in, H, W)``, output ``(..., C_out, H, W)``.
 
     Raises:
-        TypeError: an action is not an ImageAction.
-        ValueError: G does not hold H, or there is no hidden layer.
+        TypeError: If an action is not an ImageAction.
+        ValueError: If G does not contain H, or there is no hidden layer.
 
-    Source: the "soft" flows of Equivariant Finite Normalizing Flows, arXiv:2110.08649.
+    Source: The "soft" flows of Equivariant Finite Normalizing Flows, arXiv:2110.08649.
 
     Example:
         >>> from pyro_gflows import OffGridAction
@@ -71,7 +76,7 @@ class SoftNetwork(EquivariantNetwork):
             if not isinstance(action, ImageAction):
                 raise TypeError(f"expected an ImageAction, such as action.exact_subgroup, got {action}")
         if depth < 1:
-            raise ValueError(f"expected depth >= 1, as {group} lives in the hidden layers, got {depth}")
+            raise ValueError(f"expected depth >= 1, as {group} acts on the hidden layers alone, got {depth}")
         self.group, (self._sampled, _) = parse_group(group), sampled_group(group)
         self._carried = bool((self._sampled.plane() % 1 == 0).all())
         self.kernel_size = kernel_size if kernel_size is not None else 3 if self._carried else 5
@@ -79,7 +84,7 @@ class SoftNetwork(EquivariantNetwork):
         self.scale_last_(start)
 
     def hidden(self, action: LinearAction, width: int) -> ImageAction:
-        """How H moves the hidden layers: G's regular fields, as H permutes their channels."""
+        """How H acts on the hidden layers: by permuting the channels of the regular fields of G."""
         assert isinstance(action, ImageAction)
         return action.with_fields([restricted_to_subgroup(RegularRepresentation(self._sampled), action.group)] * width)
 
@@ -97,36 +102,36 @@ class SoftNetwork(EquivariantNetwork):
 
     @torch.no_grad()
     def equivariance_error(self, *, blur: float = 1.5, samples: int = 64, seed: int = 0) -> float:
-        r"""The relative error of the hidden layers under G's smallest turn g, measured; nan where no input is a scalar.
+        r"""The relative error of the hidden layers under the smallest rotation g of G; nan if no input is scalar.
 
-        :math:`|g\,\varphi(x) - \varphi(g\,x)| / |\varphi(x)|`, root mean squares over smooth images x in the scalar
-        channels, at the pixel that the turn leaves in place. The images are sums of waves, turned before they are
-        sampled, so nothing is interpolated: the error is that of the layers alone.
+        The error is :math:`|g\,\varphi(x) - \varphi(g\,x)| / |\varphi(x)|`, with root mean squares over smooth images x
+        in the scalar channels, at the pixel that the rotation fixes. The images are sums of plane waves, which are
+        rotated before they are sampled. So nothing is interpolated, and the error is due to the layers alone.
 
         Args:
-            blur: standard deviation, in pixels, of the Gaussian that would make the images from white noise.
-            samples: how many images.
-            seed: of the images.
+            blur: The standard deviation, in pixels, of the Gaussian blur that would make such images from white noise.
+            samples: The number of images.
+            seed: The seed of the images.
         """
         entrance = self.layers[0]
         assert isinstance(entrance, _Entrance)
         if entrance.steerable is None:
             return float("nan")
         reference = next(self.parameters())
-        turn = 1 if self._sampled.n > 1 else 0
+        rotation = 1 if self._sampled.n > 1 else 0
         reach = self.kernel_size // 2 * len(self.activations)  # the last layer is not part of it
         waves = Waves((samples, len(entrance.scalars)), blur=blur, seed=seed)
         fields = []
-        for matrix in self._sampled.plane()[[0, turn]]:
+        for matrix in self._sampled.plane()[[0, rotation]]:
             x = entrance.steerable(waves.sampled(matrix, 2 * reach + 1).to(reference))
             for layer, activation in zip(self.layers[1:], self.activations, strict=True):
                 x = activation(x)
                 if layer is not self.layers[-1]:
                     x = layer(x)
             fields.append(x[..., reach, reach].unflatten(-1, (-1, self._sampled.order)))
-        back = self._sampled.inverse(torch.tensor(turn))
-        moved = fields[0][..., self._sampled.compose(back, self._sampled.elements())]  # (g y)_k = y_(g^-1 k)
-        return float((moved - fields[1]).norm() / moved.norm())
+        back = self._sampled.inverse(torch.tensor(rotation))
+        image = fields[0][..., self._sampled.compose(back, self._sampled.elements())]  # (g y)_k = y_(g^-1 k)
+        return float((image - fields[1]).norm() / image.norm())
 
     def extra_repr(self) -> str:
         exact = f"{self.group} in the hidden layers, exact under {self.action_in.group}"
@@ -135,11 +140,11 @@ class SoftNetwork(EquivariantNetwork):
         if entrance.steerable is None:
             return f"{exact}; no scalar input to measure the error under {self.group} on"
         between = "" if self._carried else f", never exact under {self.group}"
-        return f"{exact}{between}; equivariance_error() measures that of {self.group}'s smallest turn"
+        return f"{exact}{between}; equivariance_error() measures the error under the smallest rotation of {self.group}"
 
 
 class _Entrance(nn.Module):
-    """From fields of H to regular fields of G: the scalar ones steerably, the others under H."""
+    """The layer from fields of H to fields of G: steerable for scalar fields, equivariant under H for others."""
 
     scalars: Tensor
     others: Tensor
@@ -165,7 +170,7 @@ class _Entrance(nn.Module):
 
 
 class _Exit(nn.Module):
-    """From regular fields of G to fields of H: the scalar ones steerably, the others under H."""
+    """The layer from fields of G to fields of H: steerable for scalar fields, equivariant under H for others."""
 
     order: Tensor
 
@@ -185,7 +190,7 @@ class _Exit(nn.Module):
 
 
 def _is_scalar(action: ImageAction) -> list[bool]:
-    """For each field, whether it is one number that nothing changes."""
+    """For each field, whether it has one channel on which the group acts trivially."""
     elements = action.point_group.elements()
     known = {field: field.size == 1 and bool((field.matrices(elements) == 1).all()) for field in set(action.fields)}
     return [known[field] for field in action.fields]

@@ -1,7 +1,8 @@
 r"""Functions of one variable with a bounded, learnable slope.
 
-The slope is a linear interpolation of :math:`\tanh\theta_j` at equidistant knots, constant outside; the function is its
-integral from 0. So :math:`|s'| < 1` for every weight, s is C1, and both s and s' are known exactly.
+The slope is a linear interpolation of :math:`\tanh\theta_j` at equidistant knots, and constant beyond them. The
+function s is the integral of the slope from 0. So :math:`|s'| < 1` for all weights, s has a continuous derivative, and
+both s and s' are known exactly.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ __all__ = ["SlopeSplines", "integrate_slopes"]
 
 
 def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: float) -> tuple[Tensor, Tensor]:
-    r"""The integral from 0 of a piecewise-linear slope, and that slope.
+    """The integral from 0 of a piecewise-linear slope, and the slope.
 
     Args:
-        t: points, any shape.
-        slopes: values at the 2 n - 1 knots ``-(n - 1) spacing, ..., 0, ..., (n - 1) spacing``; shape
-            ``(functions, 2 n - 1)``; constant outside.
-        row: which function each point belongs to; integers that broadcast with t.
-        spacing: distance between knots.
+        t: Points of any shape.
+        slopes: The slopes at the 2 n - 1 knots ``-(n - 1) spacing, ..., 0, ..., (n - 1) spacing``, shape ``(functions,
+            2 n - 1)``; beyond the knots they are constant.
+        row: The index of the function for each point; integers that broadcast with t.
+        spacing: The distance between knots.
+
+    Example:
+        >>> integrate_slopes(torch.tensor([0.5, 2.0]), torch.ones(1, 3), 0, spacing=1.0)
+        (tensor([0.5000, 2.0000]), tensor([1., 1.]))
     """
     functions, knots = slopes.shape
     n = (knots + 1) // 2
@@ -30,9 +35,9 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     pieces = (slopes[:, :-1] + 0.5 * bend[:, :-1]).cumsum(1)
     area = torch.cat([slopes.new_zeros(functions, 1), pieces], 1)
     area = area - area[:, n, None]
-    # rows of contiguous numbers from one look-up: its backward is the only scatter
+    # rows of contiguous values from one look-up: its backward pass is the only scatter
     table = torch.stack([area * spacing, slopes, bend / spacing]).flatten(1)
-    knot = (t.detach() / spacing).floor_().clamp(-n, n - 1).nan_to_num()  # NaN goes through by the offset alone
+    knot = (t.detach() / spacing).floor_().clamp(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
     offset = t - spacing * knot  # not torch.sub with alpha, which crashes inside torch.func.linearize
     place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
     area, start, bend = table.index_select(1, place.flatten()).reshape(3, *place.shape).unbind(0)
@@ -41,17 +46,19 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
 
 
 class SlopeSplines(nn.Module):
-    r"""A bank of functions s with s(0) = 0 and :math:`|s'| < 1`, learnable.
+    """A bank of learnable functions s with s(0) = 0 and :math:`|s'| < 1`.
+
+    They are the nonlinear part of residual branches with a certified Lipschitz constant.
 
     Args:
-        count: how many functions.
-        knots: knots on [0, limit]; an unconstrained function has as many again on [-limit, 0].
-        limit: where the linear tails begin.
-        odd: make every function odd, s(-t) = -s(t).
-        start: standard deviation of the slope parameters at the start; 0 gives s = 0.
+        count: The number of functions.
+        knots: The number of knots on [0, limit]; a function that is not odd has as many on [-limit, 0].
+        limit: The distance from 0 beyond which the functions are linear.
+        odd: Whether every function is odd, s(-t) = -s(t).
+        start: The standard deviation of the slope parameters at the start; 0 gives s = 0.
 
     Raises:
-        ValueError: fewer than 1 function or 2 knots, or a limit that is not positive.
+        ValueError: If there is no function, there are fewer than 2 knots, or the limit is not positive.
 
     Example:
         >>> value, slope = SlopeSplines(3)(torch.zeros(5, 3), torch.arange(3))
@@ -69,7 +76,12 @@ class SlopeSplines(nn.Module):
         self.theta = nn.Parameter(start * torch.randn(count, knots if odd else 2 * knots - 1))
 
     def forward(self, t: Tensor, row: Tensor | int = 0) -> tuple[Tensor, Tensor]:
-        """``(s(t), s'(t))``; ``row`` says which function of the bank, broadcasting with t."""
+        """The values and slopes ``(s(t), s'(t))``.
+
+        Args:
+            t: Points of any shape.
+            row: The index of the function for each point; integers that broadcast with t.
+        """
         slopes = torch.tanh(self.theta)
         if self.odd:  # then the slope is even
             slopes = torch.cat([slopes.flip(1), slopes[:, 1:]], 1)

@@ -1,4 +1,4 @@
-"""SteerableConv: convolutions between fields of any group that turns the plane, sampled on the pixel grid."""
+"""SteerableConv: convolutions between fields of any group of rotations and reflections of the plane, on pixels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SteerableConv", "sampled_group"]
 
-_BAND, _SAMPLES = 3, 16  # of a field of SO(2): its highest frequency, and at how many turns it is sampled
+_BAND, _SAMPLES = 3, 16  # the highest frequency of a field of SO(2), and at how many rotations the field is sampled
 _KINDS = ("regular", "trivial")
 
 
 def sampled_group(group: Group | str) -> tuple[CyclicGroup | DihedralGroup, int | None]:
-    """C_n or D_n itself; for SO(2) and O(2) the 16 (32) elements that their fields are sampled at, and the band limit.
+    """The finite group whose elements index the channels of a regular field, and the band limit of the fields.
+
+    For C_n and D_n this is the group itself, without a band limit. Fields of SO(2) and O(2) are sampled at 16 rotations
+    (and 16 reflections), with frequencies up to 3.
+
+    Args:
+        group: C_n, D_n, SO(2) or O(2).
 
     Raises:
-        ValueError: a group that does not turn the plane.
+        ValueError: If the group is not one of rotations and reflections of the plane.
 
     Example:
         >>> sampled_group("O(2)")
@@ -36,42 +42,43 @@ def sampled_group(group: Group | str) -> tuple[CyclicGroup | DihedralGroup, int 
     if isinstance(parsed, SO2):
         return (DihedralGroup if isinstance(parsed, O2) else CyclicGroup)(_SAMPLES), _BAND
     if not isinstance(parsed, CyclicGroup | DihedralGroup):
-        raise ValueError(f"expected a group that turns the plane, C_n, D_n, SO(2) or O(2), got {parsed}")
+        raise ValueError(f"expected a group of the plane, C_n, D_n, SO(2) or O(2), got {parsed}")
     return parsed, None
 
 
 @registered
 class SteerableConv(KernelLayer):
-    r"""A convolution between scalar or regular fields of a group G of the plane, equivariant between the pixels too.
+    r"""A convolution between scalar or regular fields of a group G of the plane, approximately equivariant on pixels.
 
-    With free filters :math:`f_k`, one for each element k of G,
+    A scalar field has one channel; a regular field has one channel for each element of G, which G permutes while it
+    acts on the plane. With unconstrained filters :math:`f_k`, one for each element k of G, the map
 
     .. math:: y_g(p) = \sum_h \int f_{h^{-1} g}(h^{-1} q)\; x_h(p + q)\, dq
 
-    is every convolution from one regular field to another; for a scalar field there is one h (or g) and one filter.
-    The filters are combinations of escnn's steerable ones (Gaussian rings with circular harmonics, band-limited), so
-    that their turned copies are exact too; where the grid carries G they are any kernel of pixels. What is left of the
-    symmetry on pixels: under the subgroup of G that the grid carries, exactly; under the rest of G, for images that
-    are smooth, roughly. A regular field has ``|G|`` channels, in the order of G's elements.
+    is the most general equivariant convolution from one regular field to another; for a scalar field there is one h (or
+    g) and one filter. The filters are combinations of escnn's steerable filters (Gaussian rings with circular
+    harmonics, band-limited), so that their rotated copies are exact too. If G takes the pixel grid to itself, they are
+    arbitrary kernels of pixels. On pixels, the map is exactly equivariant under the subgroup of G that takes the grid
+    to itself, and approximately, for smooth images, under the rest of G.
 
-    SO(2) and O(2): a regular field is a function on the group with frequencies up to 3, held as its values at 16 turns
-    (and 16 mirrors); every convolution keeps to these frequencies.
+    Under SO(2) and O(2) a regular field is a function on the group with frequencies up to 3, which is stored as its
+    values at 16 rotations (and 16 reflections). Every convolution stays within these frequencies.
 
     Args:
-        group: C_n, D_n, SO(2) or O(2).
-        copies_in: fields of the input.
-        copies_out: fields of the output.
-        fields_in: "regular" or "trivial".
-        fields_out: "regular" or "trivial".
-        kernel_size: odd; the input is padded with zeros to keep its size.
-        bias: one for each field of the output.
+        group: The group G, one of C_n, D_n, SO(2) and O(2).
+        copies_in: The number of fields of the input.
+        copies_out: The number of fields of the output.
+        fields_in: The kind of fields of the input, "regular" or "trivial" (scalar).
+        fields_out: The kind of fields of the output, "regular" or "trivial" (scalar).
+        kernel_size: The odd side of the kernel; the input is padded with zeros to keep its size.
+        bias: Whether each field of the output has a bias.
 
     Shape:
         input ``(..., C_in, H, W)``, output ``(..., C_out, H, W)``, of any H and W.
 
     Raises:
-        ImportError: escnn is not installed, and the grid does not carry the group.
-        ValueError: another group or kind of fields, an even kernel, or numbers below 1.
+        ImportError: If G does not take the grid to itself, so that escnn is needed, and escnn is not installed.
+        ValueError: If the group or the kind of fields is another one, the kernel size is even, or there are no fields.
 
     Source: General E(2)-Equivariant Steerable CNNs, arXiv:1911.08251.
 
@@ -117,16 +124,16 @@ class SteerableConv(KernelLayer):
         return self.fields_in == self.fields_out == "regular"
 
     @property
-    def _turns(self) -> int:
+    def _samples(self) -> int:
         return len(self._between)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the coefficients afresh, so that white inputs of unit variance give such outputs; the bias is zero."""
-        channels_in = self.copies_in * (self._turns if self.fields_in == "regular" else 1)
+        """Draw new coefficients that preserve the unit variance of white inputs, and set the bias to zero."""
+        channels_in = self.copies_in * (self._samples if self.fields_in == "regular" else 1)
         fan_in: float = channels_in * self.filters.value.shape[1]
         if self.band_limit is not None and self.fields_out == "regular":
-            fan_in *= float(self.band_limit.value[0].square().sum())  # what the band limit lets through
+            fan_in *= float(self.band_limit.value[0].square().sum())  # the share of the variance within the band limit
         self.coefficients.normal_(generator=generator).mul_(fan_in**-0.5)
         if self.biases is not None:
             self.biases.zero_()
@@ -134,9 +141,9 @@ class SteerableConv(KernelLayer):
     def _make_kernel(self) -> Tensor:
         filters = self.filters(self.coefficients)  # (h, f, p)
         if self._both:
-            turned = torch.einsum("oikf,hfp->oikhp", self.coefficients, filters)
-            order = torch.arange(self._turns, device=turned.device)
-            weight = turned[:, :, self._between, order].transpose(1, 2)  # (o, g, i, h, p)
+            rotated = torch.einsum("oikf,hfp->oikhp", self.coefficients, filters)
+            order = torch.arange(self._samples, device=rotated.device)
+            weight = rotated[:, :, self._between, order].transpose(1, 2)  # (o, g, i, h, p)
         else:
             weight = torch.einsum("oif,hfp->ohip", self.coefficients.squeeze(2), filters)
             weight = weight.unsqueeze(3) if self.fields_out == "regular" else weight.transpose(1, 2).unsqueeze(1)
@@ -164,10 +171,10 @@ class SteerableConv(KernelLayer):
 
 
 def _band_limit(group: PlanarGroup, band: int) -> Tensor:
-    """The projection of functions on C_n or D_n on those of frequencies up to ``band``; it commutes with the group."""
-    turns = group.n
-    angle = 2 * math.pi * torch.arange(turns, dtype=torch.float64) / turns
+    """The projection of functions on C_n or D_n on frequencies up to ``band``, which commutes with the group."""
+    count = group.n
+    angle = 2 * math.pi * torch.arange(count, dtype=torch.float64) / count
     kernel = torch.zeros(group.order, dtype=torch.float64)
-    kernel[:turns] = (1 + 2 * sum((k * angle).cos() for k in range(1, band + 1))) / turns
+    kernel[:count] = (1 + 2 * sum((k * angle).cos() for k in range(1, band + 1))) / count
     elements = group.elements()
     return kernel[group.compose(group.inverse(elements)[:, None], elements)]  # of h^-1 g: entry [h, g], and symmetric

@@ -1,4 +1,4 @@
-"""Term: the type of what a LipschitzSum adds up."""
+"""Term: the type of the summands of a LipschitzSum."""
 
 from __future__ import annotations
 
@@ -10,23 +10,40 @@ __all__ = ["Term"]
 
 
 class Term(nn.Module):
-    """Some equivariant functions of events that are vectors, each 1-Lipschitz, with their Jacobians in closed form.
+    """Equivariant functions of vectors, each 1-Lipschitz, with their Jacobians in closed form.
 
-    A subclass sets ``action`` and ``terms`` and writes ``call_and_jacobian``.
+    A term of your own for a :class:`LipschitzSum` is a subclass that sets ``action`` and ``terms`` and writes
+    ``call_and_jacobian``.
 
     Attributes:
-        action: how the group acts on events.
-        terms: how many functions there are.
+        action: How the group acts on events.
+        terms: The number of functions.
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.nn import LipschitzSum
+        >>> class Identity(Term):
+        ...     terms = 1
+        ...     def __init__(self, action):
+        ...         super().__init__()
+        ...         self.action = action
+        ...     def call_and_jacobian(self, x, weights):
+        ...         jacobian = torch.eye(x.shape[-1]).expand(*x.shape, -1)
+        ...         return weights[0] * x, weights[0] * jacobian
+        >>> branch = LipschitzSum([Identity(VectorAction.plane("O(2)"))], bound=0.5)
+        >>> bool(branch.lipschitz_bound() < 0.5)
+        True
     """
 
     action: LinearAction
     terms: int
 
     def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """``sum_k weights_k f_k(x)`` and its Jacobian, shapes ``batch + (d,)`` and ``batch + (d, d)``.
+        """The sum ``sum_k weights_k f_k(x)`` and its Jacobian, of shapes ``batch + (d,)`` and ``batch + (d, d)``.
 
         Args:
-            x: events, shape ``batch + (d,)``.
-            weights: one for each function, shape ``(terms,)``.
+            x: Events of shape ``batch + (d,)``.
+            weights: The weight of each function, shape ``(terms,)``.
         """
         raise NotImplementedError

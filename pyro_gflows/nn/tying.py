@@ -1,4 +1,4 @@
-"""Numbers that a group ties together: one weight for each orbit of entries, up to signs."""
+"""Shared weights: one weight for each orbit of entries under a group that permutes them up to signs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ __all__ = ["coordinate_moves", "signed_orbits", "spread"]
 
 
 def coordinate_moves(action: LinearAction) -> tuple[Tensor, Tensor]:
-    """Where the identity and each generator take each coordinate of the flattened event from, and with which sign.
+    """For the identity and each generator, the source and the sign of each coordinate of the image of an event.
+
+    Args:
+        action: An action that permutes the coordinates of the flattened event up to signs.
+
+    Returns:
+        The sources (indices) and the signs, each of shape ``(1 + generators, numel)``.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -21,18 +27,20 @@ def coordinate_moves(action: LinearAction) -> tuple[Tensor, Tensor]:
         ([[0, 1], [1, 0]], [[1.0, 1.0], [1.0, 1.0]])
     """
     places = torch.arange(1, action.numel + 1, dtype=torch.float64).reshape(action.event_shape)
-    # the identity beside them, as a trivial group has no generators
-    moved = torch.stack([places, *(action.act(element, places) for element in action.generators())]).flatten(1)
-    return moved.abs().round().long() - 1, moved.sign()
+    # with the identity, since a trivial group has no generators
+    images = torch.stack([places, *(action.act(element, places) for element in action.generators())]).flatten(1)
+    return images.abs().round().long() - 1, images.sign()
 
 
 def signed_orbits(targets: Tensor, signs: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """For every entry its orbit's number and its sign: 0 where it must vanish (an orbit that meets itself negated).
+    """For each entry, the index of its orbit and its sign, which is 0 where the entry must vanish.
+
+    An entry must vanish if the group takes it to its own negative.
 
     Args:
-        targets: where each generator sends (or takes) each entry, ``(generators, entries)``.
-        signs: with which sign.
-        allowed: entries that may be other than zero, all by default; constant on orbits.
+        targets: The index to which each generator sends each entry, shape ``(generators, entries)``.
+        signs: The sign with which it does, of the same shape.
+        allowed: The entries that may be nonzero, constant on orbits; None for all.
 
     Example:
         >>> index, sign = signed_orbits(torch.tensor([[1, 0, 2]]), torch.tensor([[-1.0, -1.0, 1.0]]))
@@ -53,7 +61,7 @@ def signed_orbits(targets: Tensor, signs: Tensor, allowed: Tensor | None = None)
 
 
 def spread(values: Tensor, index: Tensor, sign: Tensor) -> Tensor:
-    """One value for each orbit, at every entry; in the shape of ``sign``."""
-    if values.numel() == 0:  # nothing is equivariant but zero
+    """The value of the orbit of each entry times the sign of the entry, in the shape of ``sign``."""
+    if values.numel() == 0:  # only zero is equivariant
         return values.new_zeros(sign.shape)
     return values.gather(0, index).view(sign.shape) * sign

@@ -1,4 +1,4 @@
-"""Smooth random images of the whole plane, which can be turned by any angle before they are sampled."""
+"""Smooth random images of the whole plane, which can be rotated by any angle before they are sampled."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ __all__ = ["Waves"]
 
 
 class Waves:
-    """Sums of plane waves, with the spectrum of white noise after a Gaussian blur.
+    """Sums of plane waves with the spectrum of white noise after a Gaussian blur.
+
+    They are test images for equivariance under rotations that do not take the pixel grid to itself: sampling a rotated
+    wave involves no interpolation.
 
     Args:
-        shape: of the batch, and channels.
-        blur: standard deviation of the blur in pixels; 0 is white noise up to the finest waves that pixels hold.
-        seed: of the waves.
-        count: waves in each image.
+        shape: The shape of the batch, and the channels.
+        blur: The standard deviation of the blur in pixels; 0 gives white noise up to the finest waves that pixels hold.
+        seed: The seed of the waves.
+        count: The number of waves in each image.
 
     Example:
         >>> Waves((3, 1), blur=1.5, seed=0).sampled(torch.eye(2), 9).shape
@@ -35,7 +38,12 @@ class Waves:
         self.phases = 2 * torch.pi * torch.rand(*shape, count, generator=generator, dtype=torch.float64)
 
     def sampled(self, matrix: Tensor, size: int) -> Tensor:
-        """The images, turned by a 2 x 2 matrix, on a ``size x size`` grid (odd) about the point that stays in place."""
+        """The images under a linear map of the plane, sampled on a grid about the fixed point.
+
+        Args:
+            matrix: The linear map, a 2 x 2 matrix.
+            size: The odd side of the grid in pixels.
+        """
         steps = torch.arange(size, dtype=torch.float64) - size // 2
         points = torch.stack([steps.repeat(size), -steps.repeat_interleave(size)])
         angles = self.frequencies @ (matrix.double().T @ points) + self.phases[..., None]

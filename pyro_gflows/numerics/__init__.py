@@ -1,4 +1,23 @@
-"""Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions."""
+"""Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
+
+Log-determinants of residual layers:
+    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ConstantMemory, ResidualMap, ProbeImages, OrbitAverage,
+    CarriedProbes, Orbit
+
+Solvers:
+    BanachSolver, NewtonSolver, Solver, SolverReport, InverseDidNotConverge, implicit_root
+
+Derivatives of branches:
+    Branch, DifferentiableBranch, BranchWithJacobian, Product, as_branch, dense_jacobian, jacobian_by_autograd,
+    pullback
+
+Matrices:
+    matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound
+
+Splines, tests and memory:
+    rational_quadratic, two_sample_test, TwoSampleResult, pareto_shape, replayed, replayable, event_numel,
+    as_float
+"""
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd

@@ -1,4 +1,4 @@
-"""Block-diagonal matrices in batches (torch.block_diag takes single matrices only)."""
+"""Block-diagonal matrices in batches (``torch.block_diag`` takes single matrices only)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["block_diagonal"]
 
 
 def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    """The matrices that hold these blocks along the diagonal, zero elsewhere.
+    """The matrices with the given blocks along the diagonal and zeros elsewhere.
 
     Args:
-        blocks: square, shapes ``batch + (d_i, d_i)``, of one batch shape, dtype and device.
+        blocks: Square matrices of shapes ``batch + (d_i, d_i)``, all of one batch shape, dtype and device.
 
     Returns:
-        Shape ``batch + (D, D)``, with D the sum of the d_i.
+        Matrices of shape ``batch + (D, D)``, where D is the sum of the d_i.
 
     Example:
         >>> import torch

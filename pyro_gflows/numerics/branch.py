@@ -1,4 +1,4 @@
-"""Branches f of residual maps x + f(x), as estimators and solvers take them: a map that gives its derivatives too."""
+"""The types of the branch f of a residual map x + f(x): a map that also gives its derivatives."""
 
 from __future__ import annotations
 
@@ -15,33 +15,45 @@ __all__ = ["BranchWithJacobian", "DifferentiableBranch", "as_branch", "constant_
 
 @runtime_checkable
 class BranchWithJacobian(Protocol):
-    """A map of events to events of the same shape, row by row, that gives its Jacobian together with its value."""
+    """The type of a map of events to events of the same shape, row by row, that gives its Jacobian with its value.
+
+    Example:
+        >>> isinstance(as_branch(torch.sin, 1), BranchWithJacobian)
+        True
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
-        """f(x), of the shape of x."""
+        """The value f(x), of the shape of x."""
         ...
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f(x) and its Jacobian on the flattened event, of shape batch_shape + (d, d); differentiable if gradients are
-        enabled."""
+        """The value f(x) and the Jacobian on the flattened event, of shape ``batch_shape + (d, d)``.
+
+        Both are differentiable if gradients are enabled.
+        """
         ...
 
 
 @runtime_checkable
 class DifferentiableBranch(BranchWithJacobian, Protocol):
-    """The same, which also multiplies vectors by the transpose of its Jacobian: what estimators and solvers work with.
+    """The type of a branch with the derivatives that estimators and solvers use.
 
-    Any callable becomes one by :func:`as_branch`.
+    Besides its Jacobian it gives products of vectors with the transpose of the Jacobian. :func:`as_branch` makes such a
+    branch from any callable.
+
+    Example:
+        >>> isinstance(as_branch(torch.sin, 1), DifferentiableBranch)
+        True
     """
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
-        """f(x), and the map v -> J^T v at x, as :func:`~pyro_gflows.numerics.jacobian.pullback` gives them."""
+        """The value f(x), and the map v -> J^T v at x, as for :func:`~pyro_gflows.numerics.pullback`."""
         ...
 
 
 @dataclass(frozen=True)
 class _ByAutograd:
-    """Any map, with what it does not give itself by automatic differentiation."""
+    """A map whose missing derivatives are computed by automatic differentiation."""
 
     f: Branch | BranchWithJacobian
     event_dim: int
@@ -58,7 +70,7 @@ class _ByAutograd:
 
 @dataclass(frozen=True)
 class _WithJacobian(_ByAutograd):
-    """A map that gives its Jacobian itself."""
+    """A map that gives its own Jacobian."""
 
     f: BranchWithJacobian
 
@@ -67,10 +79,16 @@ class _WithJacobian(_ByAutograd):
 
 
 def as_branch(f: Branch, event_dim: int) -> DifferentiableBranch:
-    """f itself where it gives all derivatives; else f with those that automatic differentiation finds.
+    """A branch with all derivatives, made from any callable by automatic differentiation.
 
-    >>> as_branch(torch.sin, 1).call_and_jacobian(torch.zeros(5, 2))[1].shape
-    torch.Size([5, 2, 2])
+    Args:
+        f: A map of events to events of the same shape, row by row. If it has ``call_and_jacobian`` or
+            ``call_and_pullback``, these are used; if it has both, f itself is returned.
+        event_dim: The number of event dimensions.
+
+    Example:
+        >>> as_branch(torch.sin, 1).call_and_jacobian(torch.zeros(5, 2))[1].shape
+        torch.Size([5, 2, 2])
     """
     if isinstance(f, DifferentiableBranch):
         return f
@@ -78,12 +96,19 @@ def as_branch(f: Branch, event_dim: int) -> DifferentiableBranch:
 
 
 def jacobian_by_autograd(f: Branch, x: Tensor, event_dim: int) -> tuple[Tensor, Tensor]:
-    """f(x) and its dense Jacobian, as :func:`~pyro_gflows.numerics.dense_jacobian`, in the present gradient mode: the
-    result is differentiable if gradients are enabled.
+    """The value f(x) and the dense Jacobian, differentiable if gradients are enabled.
 
-    >>> with torch.no_grad():
-    ...     jacobian_by_autograd(torch.sin, torch.zeros(2), 1)[1].tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
+    In contrast to :func:`~pyro_gflows.numerics.dense_jacobian` it follows the present gradient mode.
+
+    Args:
+        f: A map of events to events of the same shape, row by row.
+        x: Events of shape ``batch_shape + event_shape``.
+        event_dim: The number of event dimensions.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     jacobian_by_autograd(torch.sin, torch.zeros(2), 1)[1].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -91,11 +116,16 @@ def jacobian_by_autograd(f: Branch, x: Tensor, event_dim: int) -> tuple[Tensor, 
 
 
 def constant_jacobian(f: BranchWithJacobian, x: Tensor) -> Tensor:
-    """The Jacobian of f at x, of shape batch_shape + (d, d), without a derivative.
+    """The Jacobian of f at x, of shape ``batch_shape + (d, d)``, as a constant without derivatives.
 
-    >>> constant_jacobian(as_branch(lambda x: 0.5 * x, 1), torch.ones(1, 2)).tolist()
-    [[[0.5, 0.0], [0.0, 0.5]]]
+    Args:
+        f: A branch.
+        x: Events of shape ``batch_shape + event_shape``.
+
+    Example:
+        >>> constant_jacobian(as_branch(lambda x: 0.5 * x, 1), torch.ones(1, 2)).tolist()
+        [[[0.5, 0.0], [0.0, 0.5]]]
     """
-    # tensors of inference mode can never be recorded, so that the Jacobian is taken outside of it, at a copy
+    # autograd never records tensors of inference mode, so the Jacobian is taken outside of that mode, at a copy
     with torch.inference_mode(False), torch.no_grad():
         return f.call_and_jacobian(x.detach().clone())[1].detach()

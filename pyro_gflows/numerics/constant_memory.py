@@ -1,4 +1,4 @@
-"""ConstantMemory: a log-det whose gradient leaves the terms of its series behind."""
+"""ConstantMemory: a log-det estimator whose memory for the backward pass does not grow with the number of terms."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ __all__ = ["ConstantMemory"]
 
 @registered
 class ConstantMemory(LogDet):
-    r"""The same f(x) and log-det as an estimator gives, the gradients too, with no activation stored for them.
+    r"""Another estimator, with the same values and gradients, but without stored activations.
 
-    Between the forward and the backward pass a residual layer then holds its input and, in a training call of
-    RouletteLogDet, two more events: the probe eps (its signs alone) and the Neumann vector
+    Deep stacks of residual layers fit into memory with it. Between the forward and the backward pass a residual layer
+    holds its input and, for RouletteLogDet in training, two more events: the signs of the probe eps and the Neumann
+    vector
 
     .. math:: w = \sum_k c_k\,(-J^T)^k \varepsilon,
 
-    which carries all that the series says about the gradient. The backward pass computes f once and differentiates
-    :math:`w^T J_f(x)\,\varepsilon`, row by row under the weights that come in, so that masks and importance weights
-    act as without it. What the gradient costs does not depend on the number of terms; recomputing the whole layer
-    (:class:`~pyro_gflows.transforms.Recompute`) pays for them twice. Deterministic estimators are computed again.
-    All tensors that the branch reads have their gradient, whoever owns them. Inside ``torch.func`` and forward mode,
-    and where the branch samples its weights (PyroSample), the graph is stored as without it.
+    which contains all that the gradient needs of the series. The backward pass computes f once and differentiates
+    :math:`w^T J_f(x)\,\varepsilon`, row by row with the incoming weights, so that masks and importance weights have
+    their usual effect. The cost of the gradient does not depend on the number of terms, whereas recomputing the whole
+    layer (:class:`~pyro_gflows.transforms.Recompute`) computes all terms twice. Deterministic estimators are computed
+    again. Gradients reach all tensors that the branch reads, including tensors that other modules own. Inside
+    ``torch.func`` and forward mode, and where the branch samples its weights (PyroSample), the graph is stored as
+    usual.
 
-    Arguments:
-        estimator: what is to be estimated, and how.
+    Args:
+        estimator: The estimator of the log-det.
 
     Raises:
-        TypeError: estimator is no LogDet.
-        RuntimeError: (in a backward pass) a second derivative is taken, or the tensors that the branch reads are no
-            longer those of the forward pass.
+        TypeError: If the estimator is not a LogDet.
+        RuntimeError: In a backward pass, if a second derivative is taken, or if the tensors that the branch reads are
+            no longer those of the forward pass.
 
-    Source: the memory-efficient gradient of Residual Flows for Invertible Generative Modeling, arXiv 1906.02735,
+    Source: The memory-efficient gradient of Residual Flows for Invertible Generative Modeling, arXiv:1906.02735,
     section 3.2; there the gradient itself is taken in the forward pass, for equal weights of all rows.
 
-    >>> import torch
-    >>> from pyro_gflows.numerics.roulette import RouletteLogDet
-    >>> f, x = torch.nn.Linear(2, 2), torch.zeros(4, 2)
-    >>> _ = f.weight.data.copy_(0.5 * torch.eye(2))
-    >>> value, log_det = ConstantMemory(RouletteLogDet())(f, x, 1, lipschitz=0.5, training=True)
-    >>> torch.autograd.grad(log_det.sum(), f.weight)[0].shape
-    torch.Size([2, 2])
+    Example:
+        >>> import torch
+        >>> from pyro_gflows.numerics.roulette import RouletteLogDet
+        >>> f, x = torch.nn.Linear(2, 2), torch.zeros(4, 2)
+        >>> _ = f.weight.data.copy_(0.5 * torch.eye(2))
+        >>> value, log_det = ConstantMemory(RouletteLogDet())(f, x, 1, lipschitz=0.5, training=True)
+        >>> torch.autograd.grad(log_det.sum(), f.weight)[0].shape
+        torch.Size([2, 2])
     """
 
     def __init__(self, estimator: LogDet) -> None:

@@ -13,10 +13,11 @@ __all__ = ["as_constants", "rows_at"]
 
 @contextlib.contextmanager
 def as_constants() -> Iterator[None]:
-    """Inside, tensors are made outside of all modes, for a cache that may be asked first under any of them.
+    """A context in which tensors are made outside of all autograd modes, so that a cache may keep them.
 
-    A tensor that is made inside a transform of ``torch.func`` belongs to it, and is an error elsewhere; one that is
-    made in inference mode cannot be used where gradients are recorded. What is inside must read no tensor of the call.
+    A tensor that is made inside a transform of ``torch.func`` is an error outside of it, and a tensor that is made in
+    inference mode cannot be used where gradients are recorded. Code inside this context must not read tensors of the
+    surrounding call.
 
     Example:
         >>> kept = {}
@@ -32,9 +33,14 @@ def as_constants() -> Iterator[None]:
 
 
 def rows_at(table: Tensor, index: Tensor) -> Tensor:
-    """``table[index]``, which under ``vmap`` also takes an index that is one number in each of the mapped rows.
+    """The rows ``table[index]``, also under ``vmap`` with an index that is a single integer in each mapped row.
 
-    >>> torch.func.vmap(lambda index: rows_at(torch.eye(2), index))(torch.tensor([1, 0])).tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
+    Args:
+        table: A tensor whose first dimension is indexed.
+        index: Integers of any shape.
+
+    Example:
+        >>> torch.func.vmap(lambda index: rows_at(torch.eye(2), index))(torch.tensor([1, 0])).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
     """
     return table.index_select(0, index.reshape(-1)).reshape(index.shape + table.shape[1:])

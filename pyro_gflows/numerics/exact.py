@@ -17,10 +17,17 @@ __all__ = ["ExactLogDet", "log_abs_det"]
 
 @at_least_single
 def log_abs_det(matrix: Tensor) -> Tensor:
-    """log|det A| of square matrices of shape (..., d, d); in closed form for d <= 3.
+    """The logarithm log|det A| of square matrices, in closed form up to size 3.
 
-    >>> log_abs_det(torch.diag(torch.tensor([1.0, -1.0])))
-    tensor(0.)
+    Args:
+        matrix: A, of shape ``(..., d, d)``.
+
+    Raises:
+        ValueError: If the matrices are not square.
+
+    Example:
+        >>> log_abs_det(torch.diag(torch.tensor([1.0, -1.0])))
+        tensor(0.)
     """
     size = matrix.shape[-1]
     if matrix.dim() < 2 or matrix.shape[-2] != size:
@@ -37,13 +44,13 @@ def log_abs_det(matrix: Tensor) -> Tensor:
 
 
 def _expanded(matrix: Tensor) -> Tensor:
-    """log|det A|, whose derivatives up to the third are those of the power series about A itself.
+    """The logarithm log|det A| whose derivatives up to the third are those of the power series about A itself.
 
-    For forward mode, in which torch's slogdet has a wrong second derivative.
+    It serves forward mode, in which the second derivative of torch's slogdet is wrong.
     """
     constant = matrix.detach()
     inverse, _ = torch.linalg.inv_ex(constant)
-    change = inverse @ (matrix - constant)  # zero, but for its derivatives
+    change = inverse @ (matrix - constant)  # its value is zero, its derivatives are not
     series = change - change @ change / 2 + change @ change @ change / 3
     return torch.linalg.slogdet(constant).logabsdet + series.diagonal(dim1=-2, dim2=-1).sum(-1)
 
@@ -52,13 +59,15 @@ def _expanded(matrix: Tensor) -> Tensor:
 class ExactLogDet(LogDet):
     """The exact log-det of I + J_f(x), from the dense Jacobian.
 
-    Cost: d vector-Jacobian products in one pass, or the branch's own ``call_and_jacobian``, and a determinant of
-    d x d for each row. Exactly invariant up to rounding where f is equivariant; the same in training and evaluation.
+    It suits events with few components. The cost for each row is d vector-Jacobian products in one pass (or the
+    branch's own ``call_and_jacobian``) and a determinant of size d x d. If f is equivariant, the result is invariant up
+    to rounding. It is the same in training and in evaluation.
 
-    >>> x = torch.zeros(4, 2, dtype=torch.float64)
-    >>> value, log_det = ExactLogDet()(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=False)
-    >>> log_det.shape, round(float(log_det[0]), 6)
-    (torch.Size([4]), 0.81093)
+    Example:
+        >>> x = torch.zeros(4, 2, dtype=torch.float64)
+        >>> value, log_det = ExactLogDet()(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=False)
+        >>> log_det.shape, round(float(log_det[0]), 6)
+        (torch.Size([4]), 0.81093)
     """
 
     def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:

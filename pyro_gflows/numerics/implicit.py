@@ -26,33 +26,37 @@ _MAX_ITERATIONS = 10_000
 def implicit_root(
     f: Branch, y: Tensor, root: Tensor, event_dim: int, *, lipschitz: float | Tensor | None = None
 ) -> Tensor:
-    """The root with derivatives with respect to y and to everything that f has captured; its value is unchanged.
+    """The root x of x + f(x) = y with its derivatives with respect to y and to everything that f has captured.
 
-    For x + f(x) = y: dx = (I + J)^-1 (dy - df), so a gradient g at the root becomes v with v + J^T v = g, solved
-    densely for at most 3 entries and otherwise by v <- g - J^T v, and v is what y - f(root) receives. Memory does not
-    grow with the iterations that found the root. First and second derivatives are right; third ones are not. Under
-    ``torch.no_grad()`` the root is returned as it is.
+    A solver finds the root without derivatives; this function attaches them and leaves the value unchanged.
+    Differentiating the equation gives dx = (I + J)^-1 (dy - df). So a gradient g at the root becomes v with v + J^T v =
+    g, and v is the gradient of y - f(root). The linear equation is solved densely for events of at most 3 components,
+    and otherwise by iterating v <- g - J^T v. Memory does not grow with the iterations that found the root. First and
+    second derivatives are right, third ones are not. Under ``torch.no_grad()`` the root is returned as it is.
 
-    Inside ``torch.func`` (jvp, vmap, ...) and forward mode I + J is inverted densely for at most 256 entries; beyond,
-    x <- y - f(x) is iterated, with its derivatives, as often as the Lipschitz bound asks for.
+    Inside ``torch.func`` (jvp, vmap, ...) and forward mode, I + J is inverted densely for events of at most 256
+    components. For larger events, x <- y - f(x) is iterated with its derivatives as often as the Lipschitz bound
+    requires.
 
-    Arguments:
-        f: the branch, a contraction of batch_shape + event_shape to the same shape, row by row.
-        y: the right-hand side, of shape batch_shape + event_shape.
-        root: a solution found by a solver, of the shape of y.
-        event_dim: the number of event dimensions.
-        lipschitz: an upper bound of the Lipschitz constant of f, below 1; None inverts I + J at every size.
+    Args:
+        f: The branch, a contraction of ``batch_shape + event_shape`` to the same shape, row by row.
+        y: The right-hand side, of shape ``batch_shape + event_shape``.
+        root: A solution found by a solver, of the shape of y.
+        event_dim: The number of event dimensions.
+        lipschitz: An upper bound of the Lipschitz constant of f, below 1; with None, I + J is inverted densely inside
+            ``torch.func`` for events of any size.
 
     Raises:
-        ValueError: y and root differ in shape.
-        RuntimeError: (in the backward pass) the branch is not a contraction at the root.
+        ValueError: If y and root differ in shape.
+        RuntimeError: In the backward pass, if the branch is not a contraction at the root.
 
-    >>> y = torch.ones(2, requires_grad=True)
-    >>> implicit_root(lambda x: 0.5 * x, y, y.detach() / 1.5, 1).sum().backward()
-    >>> y.grad
-    tensor([0.6667, 0.6667])
-    >>> torch.func.jvp(lambda y: implicit_root(lambda x: 0.5 * x, y, y / 1.5, 1), (y,), (torch.ones(2),))[1]
-    tensor([0.6667, 0.6667], grad_fn=<AddBackward0>)
+    Example:
+        >>> y = torch.ones(2, requires_grad=True)
+        >>> implicit_root(lambda x: 0.5 * x, y, y.detach() / 1.5, 1).sum().backward()
+        >>> y.grad
+        tensor([0.6667, 0.6667])
+        >>> torch.func.jvp(lambda y: implicit_root(lambda x: 0.5 * x, y, y / 1.5, 1), (y,), (torch.ones(2),))[1]
+        tensor([0.6667, 0.6667], grad_fn=<AddBackward0>)
     """
     if y.shape != root.shape:
         raise ValueError(f"expected a root of the shape {tuple(y.shape)} of y, received {tuple(root.shape)}")
@@ -81,12 +85,12 @@ def implicit_root(
 
 
 def _with_derivative_of(value: Tensor, source: Tensor) -> Tensor:
-    """``value``, to the last bit, plus the derivative of ``source``."""
+    """The value of ``value``, unchanged to the last bit, with the derivative of ``source`` added to its own."""
     return value + (source - source.detach())
 
 
 def _iterated(f: Branch, y: Tensor, root: Tensor, lipschitz: float) -> Tensor:
-    """The root with the derivatives of so many Banach steps that what they miss is below rounding."""
+    """The root with the derivatives of enough Banach steps that the remaining error is below rounding."""
     if not 0 <= lipschitz < 1:
         raise RuntimeError(f"expected a Lipschitz bound in [0, 1) for derivatives of a root, received {lipschitz}")
     steps = 1 if lipschitz == 0 else math.ceil(math.log(torch.finfo(y.dtype).eps) / math.log(lipschitz))
@@ -109,10 +113,10 @@ def _times(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
 
 
 class _Operator:
-    """S = (I + J)^-1 and its transpose, without matrices, where J is the Jacobian of f at a fixed point.
+    """Products with S = (I + J)^-1 and with its transpose, without matrices, for the Jacobian J of f at a point.
 
-    Its graph is its own: it can be used after the backward pass has freed that of the root, and the graph of the root
-    can hold it without being held by it, for such a cycle is never freed.
+    The object has a graph of its own. So it can be used after the backward pass has freed the graph of the root, and
+    there is no cycle of references between the two graphs, which would never be freed.
     """
 
     def __init__(self, f: Branch, point: Tensor, event_dim: int) -> None:
@@ -121,24 +125,25 @@ class _Operator:
         self._event_dim = event_dim
         self._remainder: Tensor | None = None
 
-    @full_precision  # a backward pass inside autocast computes in it too
+    @full_precision  # a backward pass inside autocast would compute in half precision
     def transposed(self, gradient: Tensor) -> Tensor:
-        """S^T times a gradient."""
+        """The product of S^T with a gradient."""
         return self._solve(gradient, self._pull)
 
     @full_precision
     def times(self, vector: Tensor) -> Tensor:
-        """S times a vector: J v is the derivative of u -> J^T u, which does not depend on u."""
+        """The product of S with a vector; J v is the derivative of u -> J^T u, which does not depend on u."""
         with torch.enable_grad():
             cotangent = torch.zeros_like(self._leaf, requires_grad=True)
             pulled = vector_jacobian_product(self._value, self._leaf, cotangent, create_graph=True)
         return self._solve(vector, lambda v: vector_jacobian_product(pulled, cotangent, v, create_graph=False))
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """S^T times the gradients of the two steps, which a first derivative asks for in turn, the later step first.
+        """The products of S^T with the gradients of the two steps, which a first derivative requests in reverse order.
 
-        The two paths to the earlier step cancel in it, and what rounding left of its gradient needs no solution. What
-        is left is judged by the gradient of the same pass: another pass may have one of any size.
+        The two paths to the earlier step cancel, so its gradient is only the rounding error of the cancellation and
+        needs no solution. Whether a gradient is such a remainder is judged by the gradient of the same pass, since the
+        gradients of another pass may have any size.
         """
         remainder, self._remainder = self._remainder, None
         if remainder is None:
@@ -172,7 +177,7 @@ class _Operator:
 
 
 class _Step(torch.autograd.Function):
-    """x, with the gradient of x + S residual."""
+    """The point x, with the gradient of x + S residual."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, operator: _Operator) -> Tensor:
@@ -188,7 +193,7 @@ class _Step(torch.autograd.Function):
 
 
 class _Solution(torch.autograd.Function):
-    """S^T v, or S v: the derivative of each is the other."""
+    """The product S^T v or S v; the derivative of each is the other."""
 
     @staticmethod
     def forward(ctx: Any, vector: Tensor, operator: _Operator, transposed: bool) -> Tensor:

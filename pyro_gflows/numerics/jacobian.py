@@ -1,4 +1,4 @@
-"""Jacobians of row-wise independent maps by reverse-mode differentiation, which may itself be differentiated."""
+"""Jacobians of maps that act on each row by itself, by reverse-mode differentiation, and themselves differentiable."""
 
 from __future__ import annotations
 
@@ -28,10 +28,18 @@ _CHUNK_ELEMENTS = 2**22
 
 
 def event_numel(x: Tensor, event_dim: int) -> int:
-    """The number of entries of one event: the product of the last ``event_dim`` sizes.
+    """The number of components of an event, which is the product of the last ``event_dim`` sizes.
 
-    >>> event_numel(torch.zeros(5, 3, 4, 4), 3)
-    48
+    Args:
+        x: Events of shape ``batch_shape + event_shape``.
+        event_dim: The number of event dimensions.
+
+    Raises:
+        ValueError: If x has fewer dimensions.
+
+    Example:
+        >>> event_numel(torch.zeros(5, 3, 4, 4), 3)
+        48
     """
     if not 0 <= event_dim <= x.dim():
         raise ValueError(f"expected an input with at least event_dim={event_dim} dimensions, received {tuple(x.shape)}")
@@ -39,19 +47,26 @@ def event_numel(x: Tensor, event_dim: int) -> int:
 
 
 def _tracked(x: Tensor) -> Tensor:
-    """A node of its own with the value (and the gradient) of x, with respect to which f(x) can be differentiated.
+    """A graph node with the value (and the gradient) of x, with respect to which f(x) can be differentiated.
 
-    Not x itself: what f has captured may depend on x too, and is not part of the Jacobian of f.
+    It is not x itself, since tensors that f has captured may depend on x too and do not count for the Jacobian of f.
     """
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
 
 def vector_jacobian_product(y: Tensor, x: Tensor, vector: Tensor, *, create_graph: bool) -> Tensor:
-    """v -> J^T v for y = f(x), row by row; zero where y does not depend on x. The graph of y is kept.
+    """The product J^T v for y = f(x), row by row; zero where y does not depend on x. The graph of y is kept.
 
-    >>> x = torch.ones(2, requires_grad=True)
-    >>> vector_jacobian_product(3 * x, x, torch.ones(2), create_graph=False)
-    tensor([3., 3.])
+    Args:
+        y: The value f(x).
+        x: The point at which f was evaluated.
+        vector: The vector v, of the shape of y.
+        create_graph: Whether the product is differentiable.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> vector_jacobian_product(3 * x, x, torch.ones(2), create_graph=False)
+        tensor([3., 3.])
     """
     if not y.requires_grad:
         return torch.zeros_like(x)
@@ -62,20 +77,32 @@ def vector_jacobian_product(y: Tensor, x: Tensor, vector: Tensor, *, create_grap
 
 
 class Product(Protocol):
-    """v -> J^T v, row by row, at one point."""
+    """The type of the map v -> J^T v, row by row, at one point.
+
+    Example:
+        >>> product: Product = pullback(torch.sin, torch.zeros(2))[1]
+        >>> product(torch.ones(2), create_graph=False)
+        tensor([1., 1.])
+    """
 
     def __call__(self, vector: Tensor, *, create_graph: bool) -> Tensor: ...
 
 
 def pullback(f: Branch, x: Tensor) -> tuple[Tensor, Product]:
-    """f(x), and the map v -> J^T v at x, both differentiable with respect to x and to all that f has captured.
+    """The value f(x), and the map v -> J^T v at x.
 
-    The product is zero where f does not depend on x. Without ``create_graph`` it need not be differentiable. Gradients
-    must be enabled by the caller, but for forward mode, whose tangents do not ask.
+    Both are differentiable with respect to x and to everything that f has captured; without ``create_graph``, products
+    need not be differentiable. The product is zero where f does not depend on x. The caller must enable gradients,
+    except in forward mode.
 
-    >>> value, product = pullback(torch.sin, torch.zeros(2))
-    >>> product(torch.ones(2), create_graph=False)
-    tensor([1., 1.])
+    Args:
+        f: A map of events to events of the same shape, row by row.
+        x: The point.
+
+    Example:
+        >>> value, product = pullback(torch.sin, torch.zeros(2))
+        >>> product(torch.ones(2), create_graph=False)
+        tensor([1., 1.])
     """
     if transforming():
         value, vjp, *_ = torch.func.vjp(f, x)
@@ -95,10 +122,18 @@ def pullback(f: Branch, x: Tensor) -> tuple[Tensor, Product]:
 
 
 def pushforward(f: Branch, x: Tensor, vector: Tensor) -> Tensor:
-    """J v at x inside ``torch.func`` or forward mode, by two reverse passes: the levels of forward mode do not nest.
+    """The product J v at x inside ``torch.func`` or forward mode, by two reverse passes.
 
-    >>> pushforward(lambda x: x.square(), torch.ones(2), torch.tensor([1.0, 2.0]))
-    tensor([2., 4.])
+    Forward mode is not used, since its levels do not nest.
+
+    Args:
+        f: A map of events to events of the same shape, row by row.
+        x: The point.
+        vector: The vector v, of the shape of x.
+
+    Example:
+        >>> pushforward(lambda x: x.square(), torch.ones(2), torch.tensor([1.0, 2.0]))
+        tensor([2., 4.])
     """
 
     def transposed(cotangent: Tensor) -> Tensor:
@@ -110,18 +145,25 @@ def pushforward(f: Branch, x: Tensor, vector: Tensor) -> Tensor:
 
 
 def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """f(x) and its Jacobian, of shape batch_shape + (d, d) with d the size of a flattened event.
+    """The value f(x) and the Jacobian, of shape ``batch_shape + (d, d)`` with d the size of a flattened event.
 
-    The d rows of the Jacobian come from one vector-Jacobian product on d copies of the batch, or from several that
-    bound the memory. The copies are a new first axis, so that f may hold tensors of the batch shape (a context).
-    Gradients must be enabled by the caller; ``create_graph`` makes the result differentiable.
+    The d rows of the Jacobian come from one vector-Jacobian product on d copies of the batch, or from several products
+    that bound the memory. The copies form a new first axis, so that f may hold tensors of the batch shape (a context).
+    The caller must enable gradients.
+
+    Args:
+        f: A map of events to events of the same shape, row by row.
+        x: Events of shape ``batch_shape + event_shape``.
+        event_dim: The number of event dimensions.
+        create_graph: Whether the result is differentiable.
 
     Raises:
-        ValueError: f changes the shape.
+        ValueError: If f changes the shape.
 
-    >>> y, jacobian = dense_jacobian(torch.sin, torch.zeros(5, 2), 1, create_graph=False)
-    >>> jacobian.shape, jacobian[0].tolist()
-    (torch.Size([5, 2, 2]), [[1.0, 0.0], [0.0, 1.0]])
+    Example:
+        >>> y, jacobian = dense_jacobian(torch.sin, torch.zeros(5, 2), 1, create_graph=False)
+        >>> jacobian.shape, jacobian[0].tolist()
+        (torch.Size([5, 2, 2]), [[1.0, 0.0], [0.0, 1.0]])
     """
     size = event_numel(x, event_dim)
     split = x.dim() - event_dim

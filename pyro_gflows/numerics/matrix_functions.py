@@ -13,21 +13,23 @@ __all__ = ["expm_apply", "limit_norm", "low_rank_matrix", "matrix_exp"]
 
 
 def low_rank_matrix(left: Tensor, coefficients: Tensor, right: Tensor) -> Tensor:
-    """S = U diag(a) V^T = sum over i of a_i u_i v_i^T.
+    """The matrix S = U diag(a) V^T, which is the sum over i of a_i u_i v_i^T.
 
-    Equivariance: with u_i, v_i equivariant and a_i invariant, S(g x) = rho(g) S(x) rho(g)^T for an orthogonal rho.
+    A conditioner builds an equivariant matrix in this way: if the u_i and v_i are equivariant functions of x and the
+    a_i invariant ones, then S(g x) = rho(g) S(x) rho(g)^T for orthogonal rho.
 
-    Arguments:
-        left: U, of shape (..., d, r): the vectors u_i are its columns.
-        coefficients: a, of shape (..., r).
-        right: V, of shape (..., d, r).
+    Args:
+        left: U, of shape ``(..., d, r)``, with the vectors u_i as its columns.
+        coefficients: a, of shape ``(..., r)``.
+        right: V, of shape ``(..., d, r)``, with the vectors v_i as its columns.
 
     Raises:
-        ValueError: the shapes do not agree.
+        ValueError: If the shapes do not agree.
 
-    >>> low_rank_matrix(torch.ones(2, 1), torch.tensor([3.0]), torch.tensor([[1.0], [0.0]]))
-    tensor([[3., 0.],
-            [3., 0.]])
+    Example:
+        >>> low_rank_matrix(torch.ones(2, 1), torch.tensor([3.0]), torch.tensor([[1.0], [0.0]]))
+        tensor([[3., 0.],
+                [3., 0.]])
     """
     if left.dim() < 2 or left.shape[-2:] != right.shape[-2:] or coefficients.shape[-1:] != left.shape[-1:]:
         raise ValueError(
@@ -38,20 +40,21 @@ def low_rank_matrix(left: Tensor, coefficients: Tensor, right: Tensor) -> Tensor
 
 
 def limit_norm(matrix: Tensor, bound: float) -> Tensor:
-    """S / sqrt(1 + (|S|_F / bound)^2): S with its norm kept below ``bound``, its direction unchanged.
+    """The matrix S / sqrt(1 + (|S|_F / bound)^2), whose norm is below ``bound`` and whose direction is that of S.
 
-    Smooth everywhere, zero included, and the identity to second order there. The Frobenius norm bounds the spectral
-    norm and does not change under S -> Q S Q^T with orthogonal Q, so this is equivariant.
+    The map is smooth everywhere, also at zero, where it is the identity to second order. The Frobenius norm bounds the
+    spectral norm and does not change under S -> Q S Q^T with orthogonal Q, so the map is equivariant.
 
-    Arguments:
-        matrix: S, of shape (..., d, d).
-        bound: of its Frobenius norm, positive.
+    Args:
+        matrix: S, of shape ``(..., d, d)``.
+        bound: The bound of the Frobenius norm, positive.
 
     Raises:
-        ValueError: bound is not positive and finite.
+        ValueError: If the bound is not positive and finite.
 
-    >>> bool(torch.linalg.matrix_norm(limit_norm(1e3 * torch.eye(2), 2.0)) < 2.0)
-    True
+    Example:
+        >>> bool(torch.linalg.matrix_norm(limit_norm(1e3 * torch.eye(2), 2.0)) < 2.0)
+        True
     """
     if not 0 < bound < math.inf:
         raise ValueError(f"expected a positive finite bound, received {bound}")
@@ -61,17 +64,18 @@ def limit_norm(matrix: Tensor, bound: float) -> Tensor:
 
 @at_least_single
 def matrix_exp(matrix: Tensor) -> Tensor:
-    """exp(S) by torch.linalg.matrix_exp, computed in at least single precision; of the dtype of S.
+    """The matrix exponential exp(S), computed in at least single precision; of the dtype of S.
 
-    On the CPU torch's own result for bfloat16 and float16 is not even of the right size. Inside ``torch.autocast`` the
-    result is of float32.
+    It is ``torch.linalg.matrix_exp``, whose results on the CPU for bfloat16 and float16 are wrong by orders of
+    magnitude. Inside ``torch.autocast`` the result is of float32.
 
-    Arguments:
-        matrix: S, of shape (..., d, d).
+    Args:
+        matrix: S, of shape ``(..., d, d)``.
 
-    >>> matrix_exp(torch.zeros(2, 2).bfloat16())
-    tensor([[1., 0.],
-            [0., 1.]], dtype=torch.bfloat16)
+    Example:
+        >>> matrix_exp(torch.zeros(2, 2).bfloat16())
+        tensor([[1., 0.],
+                [0., 1.]], dtype=torch.bfloat16)
     """
     exponential: Tensor = torch.linalg.matrix_exp(matrix)
     return exponential
@@ -79,28 +83,29 @@ def matrix_exp(matrix: Tensor) -> Tensor:
 
 @at_least_single
 def expm_apply(matrix: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """exp(S) x with its log-det tr S, or exp(-S) x with -tr S for ``inverse``.
+    """The vector exp(S) x with the log-det tr S; with ``inverse``, exp(-S) x with -tr S.
 
-    Always a bijection. The exponential is :func:`matrix_exp`, whose degree and scaling follow the norm of S, so
-    the error is that of rounding, of the order of eps exp(2 |S|) for a round trip: keep |S| moderate
-    (:func:`limit_norm`). Cost d^3 for each row, so for small d.
+    The map is a bijection for every S. The exponential is :func:`matrix_exp`, whose degree and scaling follow the norm
+    of S. The error of a round trip is due to rounding, of the order of eps exp(2 |S|), so keep |S| moderate
+    (:func:`limit_norm`). The cost is d^3 for each row, so this suits small d.
 
-    Equivariance: where S(g c) = rho(g) S(c) rho(g)^T, exp(S(g c)) rho(g) x = rho(g) exp(S(c)) x.
+    If S(g c) = rho(g) S(c) rho(g)^T, the map is equivariant: exp(S(g c)) rho(g) x = rho(g) exp(S(c)) x.
 
-    Arguments:
-        matrix: S, of shape (..., d, d), which broadcasts with the batch shape of x.
-        x: of shape (..., d).
-        inverse: whether to apply exp(-S).
+    Args:
+        matrix: S, of shape ``(..., d, d)``, which broadcasts with the batch shape of x.
+        x: Vectors of shape ``(..., d)``.
+        inverse: Whether to apply exp(-S).
 
     Returns:
-        The image, and the log-det of the batch shape.
+        The vector, and the log-det of the batch shape.
 
     Raises:
-        ValueError: the matrix is not square of the size of x.
+        ValueError: If the matrix is not square of the size of x.
 
-    >>> y, log_det = expm_apply(torch.diag(torch.tensor([0.0, 1.0])), torch.ones(2))
-    >>> y, log_det
-    (tensor([1.0000, 2.7183]), tensor(1.))
+    Example:
+        >>> y, log_det = expm_apply(torch.diag(torch.tensor([0.0, 1.0])), torch.ones(2))
+        >>> y, log_det
+        (tensor([1.0000, 2.7183]), tensor(1.))
     """
     if matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2] or matrix.shape[-1:] != x.shape[-1:]:
         raise ValueError(

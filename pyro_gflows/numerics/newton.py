@@ -18,19 +18,26 @@ _LARGEST_EVENT = 3
 
 @registered
 class NewtonSolver(Solver):
-    """Newton's method, x <- x + (I + J_f(x))^-1 (y - x - f(x)), for events of at most 3 entries.
+    """Newton's method x <- x + (I + J_f(x))^-1 (y - x - f(x)), for events of at most 3 components.
 
-    A row whose Newton step does not shrink the Euclidean residual at least as much as the Lipschitz bound promises
-    for a Banach step takes that Banach step instead, so the method converges wherever the Banach iteration does, and
-    quadratically near the root of a smooth branch. The branch's ``call_and_jacobian`` is used where it has one.
+    It needs far fewer steps than :class:`BanachSolver` where the Lipschitz constant is close to 1. If a Newton step
+    does not shrink the Euclidean residual of a row at least as much as the Lipschitz bound promises for a Banach step,
+    the row takes the Banach step instead. So the method converges wherever the Banach iteration does, and quadratically
+    near the root of a smooth branch. The Jacobian is the branch's own ``call_and_jacobian`` if it has one.
+
+    Args:
+        tolerance: The largest accepted residual, as for :class:`Solver`.
+        max_iterations: The largest number of steps, as for :class:`Solver`.
+        strict: Whether to raise above the tolerance, as for :class:`Solver`.
 
     Raises:
-        ValueError: the event has more than 3 entries.
+        ValueError: In a call, if the event has more than 3 components.
 
-    >>> y = torch.ones(3, 2, dtype=torch.float64)
-    >>> root, report = NewtonSolver()(lambda x: 0.9 * x.sin(), y, 1, lipschitz=0.9)
-    >>> bool((root + 0.9 * root.sin() - y).abs().max() < 1e-12), report.iterations < 10
-    (True, True)
+    Example:
+        >>> y = torch.ones(3, 2, dtype=torch.float64)
+        >>> root, report = NewtonSolver()(lambda x: 0.9 * x.sin(), y, 1, lipschitz=0.9)
+        >>> bool((root + 0.9 * root.sin() - y).abs().max() < 1e-12), report.iterations < 10
+        (True, True)
     """
 
     def step(
@@ -45,7 +52,7 @@ class NewtonSolver(Solver):
         direction, _ = torch.linalg.solve_ex(matrix, residual.flatten(x.dim() - event_dim).unsqueeze(-1))
         newton = x + direction.reshape(x.shape)
         newton_residual = y - newton - f(newton)
-        # A comparison with NaN is false, so a Newton step that is not finite is refused here as well.
+        # A comparison with NaN is false, so that a Newton step that is not finite is refused as well.
         accepted = row_norm(newton_residual, event_dim) <= min(lipschitz, 1.0) * row_norm(residual, event_dim)
         if not anywhere(~accepted):
             return newton, newton_residual

@@ -1,4 +1,4 @@
-"""Computing in full precision inside torch.autocast, and refusing numbers of half precision elsewhere."""
+"""Computing in full precision inside torch.autocast, and refusing tensors of half precision elsewhere."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _LOW = (torch.bfloat16, torch.float16)
 
 
 def _enabled_by_device() -> dict[str, Callable[[], bool]]:
-    """Whether autocast is on, for each kind of device that has one in this version of torch."""
+    """For each kind of device with autocast in this version of torch, a function that says whether autocast is on."""
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 4):
         return {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
-    # torch 2.4 has none for mps, and raises where it is asked
+    # torch 2.4 has no autocast for mps, and raises if asked
     devices = [
         device for device in ("cpu", "cuda", "mps", "xpu") if torch.amp.autocast_mode.is_autocast_available(device)
     ]
@@ -45,12 +45,19 @@ _ENABLED = _enabled_by_device()
 
 
 def is_low(value: Any) -> bool:
-    """Whether this is a tensor of bfloat16 or float16 numbers."""
+    """Whether a value is a tensor of dtype bfloat16 or float16."""
     return isinstance(value, Tensor) and value.dtype in _LOW
 
 
 def refuse_low(value: Any, what: str) -> None:
     """Raise TypeError for a tensor of half precision.
+
+    Args:
+        value: Any value.
+        what: What the value is, for the message.
+
+    Raises:
+        TypeError: If the value is a tensor of dtype bfloat16 or float16.
 
     Example:
         >>> refuse_low(torch.ones(2), "events")
@@ -65,7 +72,7 @@ def refuse_low(value: Any, what: str) -> None:
 
 @contextlib.contextmanager
 def autocast_off() -> Iterator[None]:
-    """Inside, no operation is cast to a lower precision, whatever the caller's ``torch.autocast`` says.
+    """A context in which no operation is cast to a lower precision, inside any ``torch.autocast`` of the caller.
 
     Example:
         >>> x = torch.ones(2, 2)
@@ -80,10 +87,13 @@ def autocast_off() -> Iterator[None]:
 
 
 def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A function that inside ``torch.autocast`` computes without it, from at least float32.
+    """Decorate a function so that inside ``torch.autocast`` it computes without autocast, in at least float32.
 
-    Arguments of half precision are there what autocast made of others; they are taken back to float32, or, for a method
-    of a module, to the dtype of its weights. Outside autocast nothing is changed.
+    Arguments of half precision are results of autocast there. They are converted back to float32 or, for a method of a
+    module, to the dtype of the weights of the module. Outside autocast nothing changes.
+
+    Args:
+        function: The function or method.
 
     Example:
         >>> square = full_precision(lambda x: x @ x)
@@ -106,7 +116,13 @@ def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def at_least_single(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """As :func:`full_precision`; outside autocast, half precision is computed in float32, and the results cast back.
+    """Decorate a function so that it computes in at least float32 everywhere.
+
+    Inside autocast it is :func:`full_precision`. Outside, arguments of half precision are converted to float32, and the
+    results are converted back.
+
+    Args:
+        function: A function of tensors.
 
     Example:
         >>> norm = at_least_single(torch.linalg.matrix_norm)
@@ -131,7 +147,7 @@ _Check = Callable[..., None]
 
 
 class _Guard(threading.local):
-    """Whether a guarded method is being computed in this thread: what it calls has been checked already."""
+    """Whether this thread is inside a guarded method, so that its arguments have been checked already."""
 
     inside = False
 
@@ -140,9 +156,9 @@ _GUARD = _Guard()
 
 
 class _Guarded:
-    """A method that is computed in full precision and whose arguments are checked, where it is called from outside.
+    """A method that computes in full precision and checks its arguments when it is called from outside.
 
-    Called from another guarded method it is the plain function, so that neither time nor a frame of the stack is spent.
+    Called from another guarded method it is the plain function, which costs neither time nor a frame of the stack.
     """
 
     def __init__(self, function: Callable[..., Any], check: _Check | None) -> None:
@@ -153,7 +169,7 @@ class _Guarded:
         if owner is None:
             return self._function
         if torch.compiler.is_compiling():
-            # torch.compile follows no method that is made by hand
+            # torch.compile cannot trace a types.MethodType
             return functools.partial(self._checked if casting() else self._function, owner)
         return types.MethodType(self._function if _GUARD.inside and not casting() else self._checked, owner)
 
@@ -172,7 +188,7 @@ class _Guarded:
 
 
 class guarded:
-    """Inside, guarded methods trust that they are called in full precision and with checked arguments."""
+    """A context in which guarded methods trust their caller: the precision is full, the arguments are checked."""
 
     __slots__ = ("_before",)
 
@@ -184,9 +200,12 @@ class guarded:
 
 
 def guarded_method(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A method that is computed in full precision where it is called from outside of such methods.
+    """Decorate a method so that it computes in full precision when it is called from outside of such methods.
 
-    The form of :func:`on_methods` that decorates one method.
+    This is the form of :func:`on_methods` for a single method.
+
+    Args:
+        method: The method.
     """
     return cast(Callable[_P, _R], _Guarded(method, None))
 
@@ -198,15 +217,16 @@ def on_methods(
     *,
     check: _Check | None = None,
 ) -> None:
-    """Compute those of the named methods that a class defines itself in full precision (:func:`full_precision`).
+    """Make the named methods that a class defines itself compute in full precision (:func:`full_precision`).
 
-    For ``__init_subclass__`` of a base class.
+    It is called in ``__init_subclass__`` of a base class.
 
     Args:
-        cls: the class.
-        names: of its methods.
-        wrap: what is done to each method first.
-        check: raises for arguments that are not allowed; asked where the method is called from outside of such methods.
+        cls: The class.
+        names: The names of the methods.
+        wrap: A decorator that is applied to each method first.
+        check: A function that raises for arguments that are not allowed; it is called when the method is called from
+            outside of such methods.
     """
     for name in names:
         method = cls.__dict__.get(name)
@@ -215,10 +235,11 @@ def on_methods(
 
 
 def casting() -> list[str]:
-    """The kinds of devices on which autocast is on now.
+    """The kinds of devices on which autocast is on.
 
-    >>> casting()
-    []
+    Example:
+        >>> casting()
+        []
     """
     return [device for device, is_on in _ENABLED.items() if is_on()]
 
@@ -228,7 +249,7 @@ def _raised(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _weights_dtype(owner: Any) -> torch.dtype:
-    """The dtype of a module's weights, if they are of full precision; else float32."""
+    """The dtype of the weights of a module if it is a full precision, else float32."""
     for parameter in owner.parameters() if isinstance(owner, nn.Module) else ():
         if parameter.is_floating_point() and not is_low(parameter):
             return parameter.dtype

@@ -11,38 +11,53 @@ from torch import Tensor
 
 __all__ = ["CarriedProbes", "Orbit", "OrbitAverage", "ProbeImages"]
 
-#: Maps a probe with its event dimensions last to all its group images, of shape (order of the group,) + probe shape.
+#: Maps a probe with its event dimensions last to all its images under the group: (order of the group,) + probe shape.
 Orbit = Callable[[Tensor], Tensor]
 
 
 class ProbeImages(ABC):
-    r"""Replaces fixed probes by images of them, whose average makes the estimate at x invariant under the group.
+    r"""Replaces fixed probes by images under the group, so that the average estimate at x is invariant under the group.
 
-    With :math:`t(x, p)` the average over the images of p at x of :math:`p^T J_f(x)^k p`, it holds that
-    :math:`t(\rho(g) x, p) = t(x, p)` for every equivariant f, since :math:`J_f(\rho(g) x) = \rho(g) J_f(x) \rho(g)^T`.
+    A deterministic trace estimate averages :math:`p^T J_f(x)^k p` over fixed vectors p (probes), and depends on the
+    direction of x relative to the probes. Let :math:`t(x, p)` be the average over the images of p at x. A subclass
+    chooses the images such that :math:`t(\rho(g) x, p) = t(x, p)` for every equivariant f, where :math:`J_f(\rho(g) x)
+    = \rho(g) J_f(x) \rho(g)^T`.
+
+    Attributes:
+        note: A text that is added to the description of an estimate with these probes.
+
+    Example:
+        >>> images: ProbeImages = OrbitAverage(lambda p: torch.stack([p, -p]))
+        >>> images(torch.ones(1, 2), torch.zeros(5, 2), 1)[:, 0, 0].tolist()
+        [[1.0, 1.0], [-1.0, -1.0]]
     """
 
     note = ""
-    """What a description of an estimate with these probes has to add."""
 
     @abstractmethod
     def __call__(self, probes: Tensor, x: Tensor, event_dim: int) -> Tensor:
-        """The images of probes of shape (count,) + event_shape, at x of shape batch_shape + event_shape.
+        """The images of the probes at x, of shape ``(images, count) + batch_shape + event_shape``.
 
-        Of shape (images, count) + batch_shape + event_shape, where sizes of the batch may be 1.
+        Sizes of the batch may be 1 in the result.
+
+        Args:
+            probes: Probes of shape ``(count,) + event_shape``.
+            x: Events of shape ``batch_shape + event_shape``.
+            event_dim: The number of event dimensions.
         """
 
 
 @dataclass(frozen=True)
 class OrbitAverage(ProbeImages):
-    """All images of a probe under a finite group: the same at every x.
+    """All images of a probe under a finite group, which are the same for every x.
 
-    Arguments:
-        orbit: gives all images of a probe, such as an action's ``act_all``.
+    Args:
+        orbit: A function that gives all images of a probe, such as the method ``act_all`` of an action.
 
-    >>> signs = OrbitAverage(lambda p: torch.stack([p, -p]))
-    >>> signs(torch.ones(4, 2), torch.zeros(5, 2), 1).shape
-    torch.Size([2, 4, 1, 2])
+    Example:
+        >>> signs = OrbitAverage(lambda p: torch.stack([p, -p]))
+        >>> signs(torch.ones(4, 2), torch.zeros(5, 2), 1).shape
+        torch.Size([2, 4, 1, 2])
     """
 
     orbit: Orbit
@@ -55,14 +70,20 @@ class OrbitAverage(ProbeImages):
 
 @dataclass(frozen=True)
 class CarriedProbes(ProbeImages):
-    r"""One image of a probe, carried along with x: :math:`g(x)^{-1} p`, where g(x) takes x to a canonical form.
+    r"""One image of each probe, :math:`g(x)^{-1} p`, where g(x) is the group element that takes x to a canonical form.
 
-    Since :math:`g(\rho(h) x) = g(x) h^{-1}`, up to elements that leave x as it is, the image at :math:`\rho(h) x` is h
-    applied to that at x. It costs as much as no images at all, under a group of any size. Where the canonical element
-    changes from one x to another near it, the estimate jumps, within its error.
+    It makes an estimate invariant under a group of any size at no extra cost. Since :math:`g(\rho(h) x) = g(x) h^{-1}`,
+    up to elements that leave x unchanged, the image of p at :math:`\rho(h) x` is h applied to the image at x. Where the
+    canonical element changes between neighboring x, the estimate jumps, within its error.
 
-    Arguments:
-        carry: gives :math:`g(x)^{-1} p` for probes of shape (count,) + event_shape and x: (count,) + shape of x.
+    Args:
+        carry: A function that gives :math:`g(x)^{-1} p` for probes of shape ``(count,) + event_shape`` and x; its
+            result has the shape ``(count,)`` + shape of x.
+
+    Example:
+        >>> images = CarriedProbes(lambda p, x: p[:, None] * x.sum(-1, keepdim=True).sign())
+        >>> images(torch.ones(1, 2), torch.tensor([[1.0, 2.0], [-3.0, 1.0]]), 1)[0, 0].tolist()
+        [[1.0, 1.0], [-1.0, -1.0]]
     """
 
     carry: Callable[[Tensor, Tensor], Tensor]

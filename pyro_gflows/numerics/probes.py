@@ -1,4 +1,4 @@
-"""Probe vectors of trace estimators: entries +1 or -1, so that the mean of eps eps^T is the identity."""
+"""Probe vectors of trace estimators: entries are +1 or -1, so that the mean of eps eps^T is the identity."""
 
 from __future__ import annotations
 
@@ -14,19 +14,30 @@ __all__ = ["fixed_probes", "random_probes"]
 
 
 def random_probes(x: Tensor) -> Tensor:
-    """A probe of the shape of x, from torch's default generator of the device of x.
+    """A random probe of the shape of x, from torch's default generator of the device of x.
 
-    >>> random_probes(torch.zeros(3, 2)).abs().unique()
-    tensor([1.])
+    Args:
+        x: Any floating point tensor.
+
+    Example:
+        >>> random_probes(torch.zeros(3, 2)).abs().unique()
+        tensor([1.])
     """
     return torch.randint(0, 2, x.shape, dtype=x.dtype, device=x.device).mul_(2).sub_(1)
 
 
 def fixed_probes(count: int, event_shape: Sequence[int], *, seed: int, like: Tensor) -> Tensor:
-    """``count`` probes of shape (count,) + event_shape, the same for a seed on every device and dtype.
+    """Probes of shape ``(count,) + event_shape`` that depend on the seed only, not on the device or the dtype.
 
-    >>> fixed_probes(4, (2, 3), seed=0, like=torch.zeros(1)).shape
-    torch.Size([4, 2, 3])
+    Args:
+        count: The number of probes.
+        event_shape: The shape of a probe.
+        seed: The seed.
+        like: A tensor of the dtype and on the device of the result.
+
+    Example:
+        >>> fixed_probes(4, (2, 3), seed=0, like=torch.zeros(1)).shape
+        torch.Size([4, 2, 3])
     """
     shape = (count, *event_shape)
     signs = _fixed_signs(shape, seed) if not transforming() else _FixedSigns.apply(like, shape, seed)
@@ -38,7 +49,7 @@ def _fixed_signs(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 class _FixedSigns(torch.autograd.Function):
-    """The same outside of all transforms: vmap would refuse them as random numbers, which fixed ones are not."""
+    """The fixed signs made outside of all transforms, since vmap would refuse a random operation."""
 
     @staticmethod
     def forward(like: Tensor, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random numbers that leave the caller's alone."""
+"""Random draws that leave the random state of the caller unchanged."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["random_state_kept"]
 
 @contextlib.contextmanager
 def random_state_kept(where: torch.device | nn.Module | None = None, *, seed: int | None = None) -> Iterator[None]:
-    """Inside, torch's generators may be used and seeded; afterwards they are as they were before.
+    """A context in which torch's generators may be used and seeded; afterwards they are in their former state.
 
     Args:
-        where: the device, or the module on whose device, numbers are drawn besides on the CPU; the state of no other
-            one is kept.
-        seed: for the generators to begin with; None leaves them where they are.
+        where: A device, or a module on a device, whose generator is kept besides that of the CPU; other generators are
+            not kept.
+        seed: A seed to begin with; with None the generators continue from their state.
 
     Example:
         >>> with random_state_kept(seed=0):

@@ -1,4 +1,4 @@
-"""One piece of a monotone rational-quadratic spline, its inverse, and its straight continuation."""
+"""One piece of a monotone rational-quadratic spline, its inverse, and its linear continuation."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ def rational_quadratic(
     *,
     inverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    r"""The piece from one knot to the next at x, or its inverse at x, and the log of the slope there.
+    r"""The value at x of a spline piece between two knots, or of its inverse, and the logarithm of the slope there.
 
-    With the offset :math:`\xi = (x - x_0)/w`, the secant :math:`s = h/w` and the slopes :math:`d_0, d_1` at the knots,
+    Such pieces make an increasing function with an exact inverse and a continuous derivative. With the offset
+    :math:`\xi = (x - x_0)/w`, the secant :math:`s = h/w` and the slopes :math:`d_0, d_1` at the knots, the piece is
 
     .. math:: y = y_0 + h\,\frac{s\,\xi^2 + d_0\,\xi(1-\xi)}{s + (d_0 + d_1 - 2s)\,\xi(1-\xi)}
 
-    which increases from knot to knot. Beyond a knot it goes on as the tangent there, so that a spline's outer pieces
-    are its linear tails. With the shares :math:`\xi : \bar\xi` of the width and :math:`\eta : \bar\eta` of the height
-    on both sides of the point, and the slopes in units of the secant, the inverse is the positive root
-    :math:`t = \xi/\bar\xi` of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. The discriminant is a
-    sum of positive terms, and the sign of the middle coefficient chooses the form of the root without a difference.
+    which increases from knot to knot. Beyond a knot it continues as the tangent, so that the outer pieces of a spline
+    become its linear tails. Let :math:`\xi : \bar\xi` be the shares of the width and :math:`\eta : \bar\eta` those of
+    the height on both sides of the point, and let slopes be in units of the secant. Then the inverse is the positive
+    root :math:`t = \xi/\bar\xi` of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. The discriminant
+    is a sum of positive terms, and the form of the root is chosen by the sign of the middle coefficient, so that
+    nothing cancels.
 
-    Arguments (all of them broadcast):
-        x: points; of the inverse, values.
-        corner: the left knot (x_0, y_0).
-        size: width w > 0 and height h > 0 of the piece.
-        slopes: d_0 > 0 and d_1 > 0.
-        inverse: the inverse, and the log of its slope.
+    All arguments broadcast.
+
+    Args:
+        x: Points, or for the inverse values.
+        corner: The left knot (x_0, y_0).
+        size: The width w > 0 and the height h > 0 of the piece.
+        slopes: The slopes d_0 > 0 and d_1 > 0 at the two knots.
+        inverse: Whether to compute the inverse, and the logarithm of its slope.
 
     Source: Neural Spline Flows, arXiv:1906.04032; Gregory & Delbourgo (1982).
 
@@ -51,8 +55,8 @@ def rational_quadratic(
     start_ratio, end_ratio = start / secant, end / secant
     whole = height if inverse else width
     distance, rest = _both_sides(x, bottom if inverse else left, whole)
-    # neither share is 1 minus the other, rounded
-    before, after = (distance / whole).clamp(0, 1), (rest / whole).clamp(0, 1)
+    # each share is computed by itself: 1 minus the other would lose the small ones to rounding
+    before, after = _within(distance / whole), _within(rest / whole)
     if inverse:
         before, after = _across(before, after, start_ratio, end_ratio)
     product = before * after
@@ -67,19 +71,28 @@ def rational_quadratic(
     return torch.where(rest < 0, bottom + height - rest * end, image), log_slope
 
 
+def _within(share: Tensor) -> Tensor:
+    """The share between 0 and 1, with derivative 1 at both ends, where that of ``clamp`` depends on torch's version."""
+    share = torch.where(share < 0, 0.0, share)
+    return torch.where(share > 1, 1.0, share)
+
+
 def _both_sides(x: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """x - start, and start + size - x without the rounding of the first, which near the end would be all there is."""
+    """The distances x - start and start + size - x, of which the second avoids the rounding error of the first.
+
+    Near the end of the piece, this rounding error would be all that remains of the second distance.
+    """
     distance = x - start
-    with torch.no_grad():  # the difference's rounding error, exactly (Knuth's two-sum)
+    with torch.no_grad():  # the exact rounding error of the difference (Knuth's two-sum)
         back = distance - x
         rounded = (x - (distance - back)) - (start + back)
-    return distance, (size - distance) - rounded.nan_to_num()  # of infinite points there is no error
+    return distance, (size - distance) - rounded.nan_to_num()  # infinite points have no such error
 
 
 def _across(below: Tensor, above: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """The shares of the width on both sides of a value, from those of the height; slopes in units of the secant."""
     middle = above * start - below * end
-    # tiny: where all else underflows, the root must still have a gradient
+    # tiny keeps a gradient of the root where everything else underflows
     root = (middle.square() + 4 * below * above + torch.finfo(middle.dtype).tiny).sqrt()
     rising = middle >= 0
     sum_of_two = root + middle.abs()

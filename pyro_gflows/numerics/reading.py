@@ -1,4 +1,4 @@
-"""Which tensors a call reads: those of its modules, and those that it meets on the way."""
+"""Which tensors a call reads: the tensors of its modules, and other tensors that it uses."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ __all__ = ["Holdings", "Reads", "modules_in", "samples_its_weights"]
 
 
 class Reads(TorchFunctionMode):
-    """Inside, every tensor that wants a gradient and was there before is kept in ``tensors``, in the order of use.
+    """A context that records every existing tensor with a gradient that is used inside, in the order of use.
 
-    Such as the weights of a module, a weight that another network has made, a sampled weight, a tensor that a closure
-    holds. A tensor that is used only where torch does not report it (inside compiled code) is not seen.
+    Such tensors are the weights of a module, weights that another network has computed, sampled weights, and tensors
+    that a closure holds. The context does not see a tensor that is used only where torch does not report it (inside
+    compiled code).
 
-    >>> w, x = torch.ones(2, requires_grad=True), torch.ones(2)
-    >>> with torch.no_grad(), Reads() as reads:
-    ...     _ = (x * w).sin()
-    >>> [tensor is w for tensor in reads.tensors]
-    [True]
+    Attributes:
+        tensors: The recorded tensors.
+
+    Example:
+        >>> w, x = torch.ones(2, requires_grad=True), torch.ones(2)
+        >>> with torch.no_grad(), Reads() as reads:
+        ...     _ = (x * w).sin()
+        >>> [tensor is w for tensor in reads.tensors]
+        [True]
     """
 
     def __init__(self) -> None:
@@ -41,7 +46,7 @@ class Reads(TorchFunctionMode):
         return list(self._found.values())
 
     def has_made(self, leaf: Tensor) -> bool:
-        """Whether a leaf that wants a gradient was made inside."""
+        """Whether a leaf tensor with a gradient was made inside the context."""
         return leaf in self._made
 
     def __torch_function__(
@@ -60,7 +65,7 @@ class Reads(TorchFunctionMode):
         return out
 
     def _was_there(self, tensor: Tensor) -> bool:
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # torch.func inside the call made it
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # it was made by torch.func inside the call
             return False
         if tensor.grad_fn is not None:  # nodes of the graph are numbered as they are made
             return bool(tensor.grad_fn._sequence_nr() < self._start)
@@ -80,11 +85,15 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
 
 
 def modules_in(call: object) -> list[nn.Module]:
-    """The modules that a callable holds: itself, its object, its attributes, what a closure or a partial has captured.
+    """The modules that a callable holds: itself, its object, its attributes, captures of a closure or a partial.
 
-    >>> layer = nn.Linear(2, 2)
-    >>> [each is layer for each in modules_in(functools.partial(layer.forward))]
-    [True]
+    Args:
+        call: Any callable.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> [each is layer for each in modules_in(functools.partial(layer.forward))]
+        [True]
     """
     found: dict[int, object] = {}
     waiting = [call]
@@ -109,19 +118,25 @@ def _held_by(call: Any) -> list[object]:
 
 
 def samples_its_weights(modules: Sequence[nn.Module]) -> bool:
-    """Whether a PyroSample is among the attributes: reading it is a sample statement, which happens once only."""
+    """Whether a PyroSample is among the attributes of the modules.
+
+    Reading such an attribute is a sample statement, which may happen once only.
+
+    Args:
+        modules: The modules, whose submodules count as well.
+    """
     return any(getattr(each, "_pyro_samples", None) for module in modules for each in module.modules())
 
 
 class Holdings:
-    """The tensors that modules hold now, to be put back when others stand in their places.
+    """The tensors that modules hold now, which can be restored while other tensors are in their places.
 
-    ``functional_call`` lends other weights for the time of a call; a network that makes weights overwrites them at
+    ``functional_call`` replaces weights for the time of a call, and a network that computes weights overwrites them in
     the next call.
 
-    Arguments:
-        modules: their parameters and buffers are meant.
-        read: tensors that count as well where they are plain attributes.
+    Args:
+        modules: The modules whose parameters and buffers are meant.
+        read: Other tensors that are restored where they are plain attributes of the modules.
     """
 
     def __init__(self, modules: Sequence[nn.Module], read: Sequence[Tensor]) -> None:
@@ -137,12 +152,12 @@ class Holdings:
 
     @contextlib.contextmanager
     def put_back(self) -> Iterator[None]:
-        """Inside, every tensor stands where it stood."""
-        moved = [(place, name, place.get(name), t) for place, name, t in self._places if place.get(name) is not t]
+        """A context in which every tensor is in its former place."""
+        replaced = [(place, name, place.get(name), t) for place, name, t in self._places if place.get(name) is not t]
         try:
-            for place, name, _, tensor in moved:
+            for place, name, _, tensor in replaced:
                 place[name] = tensor
             yield
         finally:
-            for place, name, now, _ in moved:
+            for place, name, now, _ in replaced:
                 place[name] = now

@@ -20,47 +20,55 @@ _Outputs = tuple[Tensor, ...]
 def replayable(modules: Sequence[nn.Module]) -> bool:
     """Whether a call that uses these modules can be computed again in a backward pass.
 
-    Not inside ``torch.func`` and forward mode, whose tensors are gone by then, nor where a module samples its weights
-    (PyroSample): reading one is a sample statement, which belongs to the forward pass alone.
+    It cannot inside ``torch.func`` and forward mode, whose tensors no longer exist then, nor where a module samples its
+    weights (PyroSample), since reading a sampled weight is a sample statement of the forward pass.
 
-    >>> replayable([nn.Linear(2, 2)])
-    True
+    Args:
+        modules: The modules that the call uses.
+
+    Example:
+        >>> replayable([nn.Linear(2, 2)])
+        True
     """
     return not transforming() and not samples_its_weights(modules)
 
 
 def replayed(
-    first: Callable[..., tuple[_Outputs, _Outputs]],
-    again: Callable[..., _Outputs],
+    first: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
+    again: Callable[..., tuple[Tensor, ...]],
     inputs: Sequence[Tensor | None],
     *,
     captured: Callable[[], Sequence[Tensor]] = list,
     modules: Sequence[nn.Module] = (),
-) -> _Outputs:
-    """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, whose graph is made when asked.
+) -> tuple[Tensor, ...]:
+    """The outputs of ``first(*inputs)`` with the gradient of ``again(*inputs, *kept)``, computed in the backward pass.
 
-    ``first`` runs without a graph and returns its outputs, and tensors to keep for ``again``. The backward pass runs
-    ``again`` from the same random numbers, with a graph, and differentiates it. Between the two, memory holds the
-    inputs and what is kept, and nothing else. Whatever tensors the calls read beside their inputs have their gradient,
-    whoever owns them; in the backward pass the modules hold the tensors that they held in the forward pass.
+    This trades time for memory: between the forward and the backward pass, memory holds only the inputs and the tensors
+    in ``kept``. ``first`` runs without a graph, and returns its outputs and the tensors to keep for ``again``. The
+    backward pass runs ``again`` with a graph and the same random state, and differentiates it. Gradients reach all
+    tensors that the calls read besides their inputs, including tensors that other modules own. In the backward pass the
+    modules hold the tensors that they held in the forward pass.
 
-    Not everything can be replayed: ask ``replayable`` first.
+    Not every call can be replayed; check :func:`replayable` first.
 
-    Arguments:
-        first: inputs -> (outputs, kept).
-        again: inputs and kept -> as many outputs, of the same gradient; their values may differ, unless kept is empty.
-        inputs: tensors to differentiate by, or None in their place.
-        captured: tensors that both calls read and that may want a gradient, beside those that are seen to be read.
-        modules: the modules that the calls use.
+    Args:
+        first: A function from the inputs to (outputs, kept).
+        again: A function from the inputs and the kept tensors to as many outputs with the same gradient. Their values
+            may differ from those of ``first``, unless nothing is kept.
+        inputs: The tensors to differentiate by, or None in their places.
+        captured: A function that gives tensors that both calls read and that may need a gradient, besides the tensors
+            whose use is seen.
+        modules: The modules that the calls use.
 
     Raises:
-        RuntimeError: (in a backward pass) a second derivative is taken, or the tensors that the call reads are not
+        RuntimeError: In a backward pass, if a second derivative is taken, or if the tensors that the call reads are not
             those of the forward pass.
 
-    >>> x, w = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
-    >>> (y,) = replayed(lambda x: (((w * x).sin(),), ()), lambda x: ((w * x).sin(),), [x])
-    >>> [torch.equal(gradient, torch.ones(2).cos()) for gradient in torch.autograd.grad(y.sum(), [x, w])]
-    [True, True]
+    Example:
+        >>> x, w = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+        >>> (y,) = replayed(lambda x: (((w * x).sin(),), ()), lambda x: ((w * x).sin(),), [x])
+        >>> [torch.equal(gradient, torch.ones(2).cos()) for gradient in torch.autograd.grad(y.sum(), [x, w])]
+        [True, True]
     """
     devices = {tensor.device for tensor in inputs if tensor is not None and tensor.device.type == "cuda"}
     random = torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
@@ -75,7 +83,7 @@ def replayed(
 
 
 class _Replay:
-    """``again``, as it would have run in the forward pass."""
+    """The call ``again``, run in the state of the forward pass."""
 
     def __init__(
         self,
@@ -94,7 +102,7 @@ class _Replay:
         known = {id(tensor) for tensor in [*inputs, *self.captured]}
         ends = {tensor.grad_fn for tensor in self.captured if tensor.grad_fn is not None}
         if any(id(leaf) not in known for leaf in _leaves(outputs, ends)):
-            # made by the call itself, or another tensor than was read: once more, to tell which
+            # such a leaf was made by the call itself, or is another tensor than was read; a second run says which
             with Reads() as reads:
                 outputs = self._run(inputs, kept)
             if any(id(leaf) not in known and not reads.has_made(leaf) for leaf in _leaves(outputs, ends)):
@@ -119,7 +127,7 @@ def _changed() -> RuntimeError:
 
 
 def _leaves(outputs: _Outputs, ends: set[Any]) -> Iterator[Tensor]:
-    """The leaves that the graph of the outputs reaches, but for those behind ``ends``."""
+    """The leaves that the graph of the outputs reaches, except those beyond ``ends``."""
     nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
     yield from (output for output in outputs if output.requires_grad and output.grad_fn is None)
     seen = set(ends)
@@ -143,18 +151,18 @@ class _Replayed(torch.autograd.Function):
         return tuple(output.detach() for output in outputs)  # one may be an input, or a buffer
 
     @staticmethod
-    @full_precision  # a backward pass inside autocast computes in it too
+    @full_precision  # a backward pass inside autocast would compute in half precision
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            # not left to once_differentiable, which lets a constant incoming gradient pass: the second derivative
-            # would silently miss what comes from here
+            # once_differentiable would not raise for a constant incoming gradient: the second derivative would
+            # silently miss the contribution of this call
             raise RuntimeError(
                 "expected a first derivative, received create_graph=True: what is computed again in the backward pass "
                 "has no second one; store the graph: leave out Recompute or ConstantMemory there"
             )
         saved, replay = ctx.saved_tensors, ctx.replay
         wanted = ctx.needs_input_grad[4:]  # of the tensors
-        # all of them, wanted or not: the call then makes no leaf of its own in their place
+        # all inputs, also those whose gradient is not needed, so that the call makes no leaf in their place
         inputs = [
             None if tensor is None else tensor.detach().requires_grad_(tensor.is_floating_point())
             for tensor in saved[: ctx.count]

@@ -19,9 +19,10 @@ def is_tracing() -> bool:
 
 
 def refuse_tracing(what: str) -> None:
-    """Raise while torch.jit.trace, make_fx or torch.func.linearize records: they keep the operations of one call, so
-    that what depends on the numbers (how many steps an iteration takes) would be frozen, and wrong for others, without
-    a word.
+    """Raise while torch.jit.trace, make_fx or torch.func.linearize records.
+
+    These keep the operations of one call. The number of steps of an iteration depends on the values, so it would be
+    frozen, and silently wrong for other values.
 
     Raises:
         RuntimeError: a trace is being recorded.

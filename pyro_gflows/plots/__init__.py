@@ -1,4 +1,4 @@
-"""Pictures of flows: densities, samples, latent rotations and losses, as files, with no global plotting state."""
+"""Pictures of flows, written to files without pyplot: densities, samples, rotated latent images and losses."""
 
 from pyro_gflows.plots.densities import draw_density, plot_density, plot_log_probs
 from pyro_gflows.plots.figures import new_figure, save_figure

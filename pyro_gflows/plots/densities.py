@@ -16,18 +16,25 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_density", "plot_density", "plot_log_probs"]
 
-_FLOOR = 12.0  # nats below the maximum at which the color scale of a log-density ends
+_FLOOR = 12.0  # the color scale of a log-density ends so many nats below the maximum
 
 
 def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", points: int = 200) -> None:
-    """Draw a log-density of the plane as an image.
+    """Draw a log-density on the plane as an image, in existing axes.
 
     Args:
         axes: Matplotlib axes.
-        log_density: Callable from points (n, 2) to log-densities (n,) in nats.
-        reach: Half the side of the square that is shown.
-        title: Above the picture.
-        points: Pixels a side.
+        log_density: A function from points, shape (n, 2), to log-densities in nats, shape (n,).
+        reach: Half the side of the square that is shown, which has its center at the origin.
+        title: The title of the picture.
+        points: The number of pixels of a side.
+
+    Example:
+        >>> from pyro_gflows.targets import density
+        >>> figure, axes = new_figure(1)
+        >>> draw_density(axes[0, 0], density("rings").log_prob, reach=4.0, title="rings")
+        >>> axes[0, 0].get_title()
+        'rings'
     """
     line = torch.linspace(-reach, reach, points)
     y, x = torch.meshgrid(line, line, indexing="ij")
@@ -44,7 +51,27 @@ def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", 
 
 
 def plot_density(flow: nn.Module, path: str | Path, *, reach: float, target: Density | None = None) -> None:
-    """Write the log-density of a flow on the plane, beside the true one where it is known."""
+    """Write a picture of the log-density of a flow on the plane, beside the exact one where it is known.
+
+    Args:
+        flow: A flow of vectors of the plane.
+        path: The file of the picture; its ending is the format (``.png``, ``.pdf``, ...).
+        reach: Half the side of the square that is shown, which has its center at the origin.
+        target: The exact density, or None.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction, g_radial
+        >>> action = VectorAction.plane("O(2)")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [g_radial(action)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_density(flow, Path(folder) / "density.png", reach=3.0)
+        ...     (Path(folder) / "density.png").exists()
+        True
+    """
     like = next(flow.parameters())
     figure, axes = new_figure(1 if target is None else 2)
     draw_density(axes[0, 0], lambda x: log_probs(flow, x.to(like)), reach=reach, title="flow, log-density")
@@ -54,9 +81,28 @@ def plot_density(flow: nn.Module, path: str | Path, *, reach: float, target: Den
 
 
 def plot_log_probs(model: Tensor, data: Tensor, path: str | Path) -> None:
-    """Write histograms of log-densities: the flow's own samples beside held-out data. They agree for a good fit."""
+    """Write histograms of the log-densities of a flow at its own samples and at test data, which agree for a good fit.
+
+    This is a picture of the fit for events of any dimension.
+
+    Args:
+        model: Log-densities at samples of the flow, shape (n,).
+        data: Log-densities of the flow at test data, shape (m,).
+        path: The file of the picture.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pyro_gflows import InvariantNormal, VectorAction
+        >>> base = InvariantNormal(VectorAction.trivial("C1", copies=10))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     x, y = base.sample((500,)), torch.randn(500, 10)
+        ...     plot_log_probs(base.log_prob(x), base.log_prob(y), Path(folder) / "scores.png")
+    """
     figure, axes = new_figure(1)
-    for values, label in ((model, "flow's samples"), (data, "held-out data")):
+    for values, label in ((model, "samples of the flow"), (data, "test data")):
         axes[0, 0].hist(values.detach().double().cpu().numpy(), bins=60, density=True, histtype="step", label=label)
     axes[0, 0].set_xlabel("log-density (nats)")
     axes[0, 0].legend()

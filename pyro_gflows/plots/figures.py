@@ -1,4 +1,4 @@
-"""The door to matplotlib: figures without pyplot, and files of them."""
+"""Figures of matplotlib without pyplot, and their files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ __all__ = ["new_figure", "save_figure"]
 
 
 def new_figure(columns: int, *, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
-    """A figure and its (rows, columns) array of axes, independent of pyplot.
+    """Return a new figure and its array of axes, shape (rows, columns), without pyplot and its global state.
+
+    Args:
+        columns: The number of columns of axes.
+        rows: The number of rows of axes.
+        size: The side of each of the axes in inches.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> figure, axes = new_figure(3, rows=2)
+        >>> axes.shape
+        (2, 3)
     """
     try:
         from matplotlib.figure import Figure  # an optional dependency: the extra "plots"
@@ -25,5 +35,16 @@ def new_figure(columns: int, *, rows: int = 1, size: float = 4.0) -> tuple[Any, 
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a figure, with nothing cut off."""
+    """Write a figure to a file, with nothing cut off at the margins.
+
+    Args:
+        figure: A figure of matplotlib.
+        path: The file of the picture; its ending is the format (``.png``, ``.pdf``, ...).
+
+    Example:
+        >>> import tempfile
+        >>> figure, axes = new_figure(1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_figure(figure, Path(folder) / "empty.png")
+    """
     figure.savefig(path, dpi=110, bbox_inches="tight")

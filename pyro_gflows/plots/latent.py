@@ -1,4 +1,4 @@
-"""What moving a latent image by the group does to the image that a flow makes of it."""
+"""Pictures of the images that a flow draws from latent images on which a group acts."""
 
 from __future__ import annotations
 
@@ -35,47 +35,60 @@ def plot_latent_rotations(
     scaling: GrayLevels | None = None,
     seed: int = 0,
 ) -> float:
-    """Write the images T(g z) of a few latents z (rows) under elements g of a group (columns).
+    """Write a picture of the images T(g z), with a few latents z in the rows and group elements g in the columns.
 
-    Below each column stands the largest difference of any pixel between T(g z) and g T(z), in float64: rounding (and
-    the tolerance of a solver, where a layer is inverted by one) for a flow with the symmetry. A star marks elements
-    that interpolate between pixels.
+    For a flow with the symmetry, T(g z) equals g T(z): the columns show one image in all its rotations. The number
+    below each column is the largest difference of any pixel between T(g z) and g T(z), in float64; it is as small as
+    rounding (and the tolerance of a solver, where a solver inverts a layer) if the flow has the symmetry. A star marks
+    elements whose images are interpolated between pixels.
 
     Args:
-        flow: Of images.
-        path: The picture's file.
-        action: Whose elements move latents and images, by default the flow's own group.
-        elements: Which ones; by default up to 12, equally spaced, of a finite group, or angles of SO(2) and O(2).
-        latents: How many.
-        scaling: Turns images back into gray values; None stretches them to their range.
-        seed: Of the latents; the caller's random state is left as it was.
+        flow: A flow of images.
+        path: The file of the picture.
+        action: How a group acts on latents and images; by default the action of the flow.
+        elements: The group elements of the columns; by default up to 12 equally spaced elements of a finite group, or
+            12 rotations of SO(2) and O(2).
+        latents: The number of latents.
+        scaling: The scaling of the gray levels of the images, which maps them back to [0, 1]; None stretches their
+            range to [0, 1].
+        seed: The seed of the latents; the caller's random state is left as it was.
 
     Returns:
-        The largest error of any column.
+        The largest difference of all columns.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: events that are no images, an action that does not move both latents and images, or an infinite
-            group that does not turn the plane, without elements.
+        ImportError: If matplotlib is not installed.
+        ValueError: If the events are no images, if the action does not act on both latents and images, or if
+            ``elements`` is missing for an infinite group other than SO(2) and O(2).
+
+    Example:
+        >>> import tempfile
+        >>> from pyro_gflows import ImageAction, g_coupling_image_flow
+        >>> flow = g_coupling_image_flow(ImageAction("C4", size=8), scales=1, blocks=1, width=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_latent_rotations(flow, Path(folder) / "latent.png") < 1e-10
+        True
     """
     action = flow.action if action is None else action
     of_latents = flow.base.action if action == flow.action else action
-    shapes = {tuple(moves.event_shape) for moves in (action, of_latents, flow.action, flow.base.action)}
+    shapes = {tuple(other.event_shape) for other in (action, of_latents, flow.action, flow.base.action)}
     if len(shapes) > 1 or flow.action.event_dim != 3:
-        raise ValueError(f"expected images and latents of one shape (C, H, W), moved by {action}, got shapes {shapes}")
+        raise ValueError(
+            f"expected images and latents of one shape (C, H, W) on which {action} acts, got the shapes {shapes}"
+        )
     elements = _spaced(action) if elements is None else elements
     precise = copy.deepcopy(flow).double().eval()
     with random_state_kept(precise, seed=seed), torch.no_grad():
         z = precise.base.sample((latents,)).double()
         images = precise.transform(z)
-        moved = torch.stack([precise.transform(of_latents.act(element, z)) for element in elements])
+        received = torch.stack([precise.transform(of_latents.act(element, z)) for element in elements])
         expected = torch.stack([action.act(element, images) for element in elements])
-    errors = (moved - expected).abs().flatten(1).amax(1)
-    rows = moved.transpose(0, 1).flatten(0, 1)
+    errors = (received - expected).abs().flatten(1).amax(1)
+    rows = received.transpose(0, 1).flatten(0, 1)
     unit = (rows - rows.min()) / (rows.max() - rows.min()) if scaling is None else scaling.to_unit(rows)
     figure, axes = new_figure(1, size=max(4, len(elements), latents))
     draw_images(axes[0, 0], unit, title="T(g z): one latent a row, one element g a column", columns=len(elements))
-    height, width = moved.shape[-2:]
+    height, width = received.shape[-2:]
     for column, (element, error) in enumerate(zip(elements, errors.tolist(), strict=True)):
         note = f"{error:.1g}" + ("" if action.is_exact(element) else " *")
         place = (column * (width + 1) + width / 2 - 0.5, latents * (height + 1) - 0.5)
@@ -95,12 +108,12 @@ def plot_latent_rotations(
 
 
 def _spaced(action: Action) -> Tensor:
-    """At most 12 elements, in the group's order."""
+    """Return at most 12 elements, in the order of the group."""
     if action.is_finite:
         elements = action.elements()
         return elements[:: math.ceil(len(elements) / _COLUMNS)]
     if not isinstance(action.group, ContinuousGroup) or action.group.dimension != 2:
-        raise ValueError(f"expected elements= of {action.group}, of which there are infinitely many")
+        raise ValueError(f"expected elements= for {action.group}, which is infinite; give a few of its elements")
     angles = 2 * math.pi / _COLUMNS * torch.arange(_COLUMNS, dtype=torch.float64)
     rows = [torch.stack([angles.cos(), -angles.sin()], -1), torch.stack([angles.sin(), angles.cos()], -1)]
     return torch.stack(rows, -2)

@@ -1,4 +1,4 @@
-"""Pictures of samples: grids of images, points of the plane."""
+"""Pictures of samples: grids of images, or points of the plane."""
 
 from __future__ import annotations
 
@@ -17,7 +17,21 @@ __all__ = ["draw_images", "plot_samples"]
 
 
 def draw_images(axes: Any, images: Tensor, *, title: str = "", columns: int = 8) -> None:
-    """Draw images (n, channels, h, w) with values in [0, 1] as one grid; more than three channels show the first."""
+    """Draw images as one grid, in existing axes.
+
+    Args:
+        axes: Matplotlib axes.
+        images: Values in [0, 1], shape (n, C, H, W). Three channels are red, green and blue; otherwise the first
+            channel is drawn in gray.
+        title: The title of the picture.
+        columns: The number of columns of the grid.
+
+    Example:
+        >>> figure, axes = new_figure(1)
+        >>> draw_images(axes[0, 0], torch.rand(16, 1, 8, 8), title="noise")
+        >>> axes[0, 0].get_images()[0].get_array().shape  # two rows of eight images, with gaps
+        (18, 72)
+    """
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     grid = torch.ones(rows * columns, channels, height + 1, width + 1)
@@ -30,16 +44,27 @@ def draw_images(axes: Any, images: Tensor, *, title: str = "", columns: int = 8)
 
 
 def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: GrayLevels | None = None) -> None:
-    """Write samples beside data: grids of images, or the first two coordinates of vectors.
+    """Write a picture of samples beside test data: grids of images, or the first two coordinates of vectors.
 
     Args:
-        samples: From the flow, shape (n,) + event_shape.
-        data: Held-out events of the same event shape.
-        path: The picture's file.
-        scaling: Turns images back into gray values; None stretches them to their range.
+        samples: Samples of the flow, shape (n,) + event_shape.
+        data: Test data, shape (m,) + event_shape.
+        path: The file of the picture.
+        scaling: The scaling of the gray levels of images, which maps them back to [0, 1]; None stretches the range of
+            the data to [0, 1].
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pyro_gflows.targets import density
+        >>> data = density("rings").sample(1000)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_samples(torch.randn(1000, 2), data, Path(folder) / "samples.png")
     """
     figure, axes = new_figure(2)
-    titles = ("flow, samples", "held-out data")
+    titles = ("samples of the flow", "test data")
     for panel, x, title in zip(axes[0], (samples, data), titles, strict=True):
         x = x.detach().cpu()
         if x.ndim == 4:

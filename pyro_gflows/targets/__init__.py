@@ -1,4 +1,4 @@
-"""Exact densities with a known symmetry, to fit and to measure against."""
+"""Exact densities with a known symmetry, to which flows are fitted and compared."""
 
 from pyro_gflows.targets.log_density import LogDensity, on_full_plates
 from pyro_gflows.targets.planar import DENSITIES, Checkerboard, Density, EightGaussians, Rings, density

@@ -1,4 +1,4 @@
-"""Exact densities on the plane: log-density, sampler and entropy, so that a gap to them has no estimate in it."""
+"""Exact densities on the plane, with log-density, sampler and entropy, so that a gap to them is known exactly."""
 
 from __future__ import annotations
 
@@ -13,15 +13,27 @@ __all__ = ["DENSITIES", "Checkerboard", "Density", "EightGaussians", "Rings", "d
 
 
 class Density(ABC):
-    """A density on the plane that can be scored and sampled exactly.
+    """A density on the plane with an exact log-density and an exact sampler.
 
-    Calling it draws samples, so :func:`pyro_gflows.training.fit` takes a density as its data: fresh points every step.
+    A call of the density draws samples, so that :func:`pyro_gflows.training.fit` takes it as its data and sees new
+    points at every step.
 
     Attributes:
-        name: What the command line calls it.
-        symmetry: The largest named planar group (its reflection is in the first axis) that leaves it invariant.
-        floor: Its entropy in nats, the lowest mean NLL that any model can reach.
-        data_sd: The root mean square of its coordinates (each has mean zero).
+        name: The name of the density on the command line.
+        symmetry: The name of the largest planar group, with a reflection in the first axis, under which the density is
+            invariant.
+        floor: The entropy in nats, which is the lowest mean NLL that any model can reach.
+        data_sd: The root mean square of the coordinates, each of which has the mean zero.
+
+    Example:
+        >>> class Normal(Density):
+        ...     name, symmetry, floor, data_sd = "normal", "O(2)", 1 + math.log(2 * math.pi), 1.0
+        ...     def log_prob(self, x):
+        ...         return -x.square().sum(-1) / 2 - math.log(2 * math.pi)
+        ...     def sample(self, n, generator=None):
+        ...         return torch.randn(n, 2, generator=generator)
+        >>> Normal()
+        Normal(symmetry='O(2)', floor=2.8379)
     """
 
     name: str
@@ -32,14 +44,14 @@ class Density(ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of points of shape (..., 2); the result has shape (...)."""
+        """Return the log-density in nats, shape (...), of points of shape (..., 2)."""
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw (n, 2) points in the default dtype, on the generator's device."""
+        """Draw points, shape (n, 2), in the default dtype and on the device of the generator."""
 
     def __call__(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """The same as :meth:`sample`."""
+        """Draw points as :meth:`sample` does."""
         return self.sample(n, generator)
 
     def __repr__(self) -> str:
@@ -51,9 +63,10 @@ def _device(generator: torch.Generator | None) -> torch.device:
 
 
 class EightGaussians(Density):
-    """Eight equal Gaussians on a circle.
+    """A mixture of eight equal Gaussians whose means lie on a circle.
 
-    p(x) = 1/8 sum_k N(x; R (cos k pi/4, sin k pi/4), s^2 I) with R = 4/1.414 and s = 0.5/1.414.
+    The density is p(x) = 1/8 sum_k N(x; R (cos k pi/4, sin k pi/4), s^2 I) over k = 0, ..., 7, with R = 4/1.414 and
+    s = 0.5/1.414. It is invariant under D8, the symmetries of the octagon.
 
     Example:
         >>> target = EightGaussians()
@@ -73,12 +86,12 @@ class EightGaussians(Density):
         return self.radius * torch.stack([angles.cos(), angles.sin()], dim=-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density: log-sum-exp over the eight centers."""
+        """Return the log-density, the log-sum-exp over the eight means."""
         squares = (x.unsqueeze(-2) - self._centers(x)).square().sum(-1)
         return torch.logsumexp(-squares / (2 * self.sd**2), dim=-1) - math.log(8 * 2 * math.pi * self.sd**2)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw a center, then add noise."""
+        """Draw one of the eight means for each point, and add noise."""
         device = _device(generator)
         noise = torch.randn(n, 2, generator=generator, device=device)
         which = torch.randint(8, (n,), generator=generator, device=device)
@@ -86,10 +99,11 @@ class EightGaussians(Density):
 
 
 class Rings(Density):
-    """Four concentric circles blurred by isotropic noise.
+    """The uniform distribution on four concentric circles, with isotropic Gaussian noise.
 
-    p(x) = 1/4 sum_r exp(-(|x| - r)^2 / 2 s^2) I0e(|x| r / s^2) / (2 pi s^2) over r in (3, 2.25, 1.5, 0.75), s = 0.08,
-    where I0e(z) = exp(-z) I0(z) comes from averaging a Gaussian over the circle and never overflows.
+    The density is p(x) = 1/4 sum_r exp(-(|x| - r)^2 / 2 s^2) I0e(|x| r / s^2) / (2 pi s^2) over the radii r = 3, 2.25,
+    1.5 and 0.75, with s = 0.08. The function I0e(z) = exp(-z) I0(z) is the average of a Gaussian over the circle, and
+    never overflows. The density is invariant under O(2), all rotations and reflections.
 
     Example:
         >>> target = Rings()
@@ -105,7 +119,7 @@ class Rings(Density):
     data_sd = math.sqrt(sum(r * r for r in radii) / len(radii) / 2 + sd**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density: log-sum-exp over the four rings."""
+        """Return the log-density, the log-sum-exp over the four circles."""
         r = x.norm(dim=-1, keepdim=True)
         radii = torch.tensor(self.radii, dtype=x.dtype, device=x.device)
         bessel = torch.special.i0e(r * radii / self.sd**2).log()
@@ -113,7 +127,7 @@ class Rings(Density):
         return torch.logsumexp(terms, dim=-1) - math.log(len(self.radii) * 2 * math.pi * self.sd**2)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw a ring and an angle, then add noise."""
+        """Draw a circle and an angle for each point, and add noise."""
         device = _device(generator)
         noise = torch.randn(n, 2, generator=generator, device=device)
         angle = 2 * math.pi * torch.rand(n, generator=generator, device=device)
@@ -123,10 +137,12 @@ class Rings(Density):
 
 
 class Checkerboard(Density):
-    """Uniform on the eight black cells of a 4 x 4 board on [-4, 4]^2 (cells of side 2, the lower-left one is black).
+    """The uniform distribution on the eight black cells of a 4 x 4 checkerboard on [-4, 4]^2.
 
-    p(x) = 1/32 on black, 0 elsewhere. Half-turns keep the colors, quarter-turns and axis reflections swap them. (The
-    two diagonal reflections keep them too, but the planar dihedral groups here reflect in the first axis.)
+    The cells have sides of length 2, and the lower-left cell is black; p(x) = 1/32 on the black cells and 0 elsewhere.
+    The density is invariant under C2, since a rotation by 180 degrees keeps the colors. Rotations by 90 degrees and
+    reflections in the axes swap them. (The two diagonal reflections keep the colors too, but the dihedral groups of the
+    plane have their reflection in the first axis.)
 
     Example:
         >>> Checkerboard().log_prob(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
@@ -139,13 +155,13 @@ class Checkerboard(Density):
     data_sd = 4 / math.sqrt(3)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density: -log 32 on black cells, -inf elsewhere."""
+        """Return the log-density, -log 32 on the black cells and -inf elsewhere."""
         cell = torch.floor(x / 2)
         black = (cell.sum(-1) % 2 == 0) & (x.abs() <= 4).all(-1)
         return x.new_full(black.shape, -self.floor).masked_fill(~black, -math.inf)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw a black cell, then a uniform point in it."""
+        """Draw a black cell for each point, and a uniform point in it."""
         device = _device(generator)
         within = torch.rand(n, 2, generator=generator, device=device)
         column = torch.randint(4, (n,), generator=generator, device=device)
@@ -154,14 +170,18 @@ class Checkerboard(Density):
         return 2 * (torch.stack([column, row], dim=-1) + within) - 4
 
 
+#: The exact densities on the plane, by name.
 DENSITIES: dict[str, Density] = {d.name: d for d in (EightGaussians(), Rings(), Checkerboard())}
 
 
 def density(name: str) -> Density:
-    """Look a density up by its name.
+    """Return the density with a name.
+
+    Args:
+        name: One of the names in :data:`DENSITIES`.
 
     Raises:
-        ValueError: The name is not known; the message lists the names and the nearest one.
+        ValueError: If the name is not known; the message lists the names and the most similar one.
 
     Example:
         >>> density("rings").symmetry

@@ -1,8 +1,9 @@
 """Checks of symmetry, invertibility and log-determinants, for layers of this package and for the user's own.
 
-Every check compares tensors, and log-densities rather than densities, element by element; a failure is an
-AssertionError that names the group element and the sample with the largest error. Inputs are cloned before every
-call, so that a transform that caches by identity is asked, not remembered. Stochastic layers belong in ``eval()``.
+Use :func:`assert_layer` to check a layer that you wrote. Every check compares tensors entry by entry, and log-densities
+rather than densities. A failure is an AssertionError that names the group element and the sample with the largest
+error. Inputs are cloned before every call, so that a transform with a cache computes its values again. Put a layer with
+a random log-det in ``eval()`` mode before a check.
 """
 
 from pyro_gflows.deprecation import moved_names

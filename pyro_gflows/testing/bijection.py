@@ -1,4 +1,4 @@
-"""Does a map invert, and is its log-det that of autograd?"""
+"""Checks that a map is inverted by its inverse, and that its log-det agrees with the Jacobian from autograd."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ __all__ = ["assert_bijective", "assert_log_det", "dense_log_det", "inverse", "lo
 
 
 def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol: float | None = None) -> None:
-    r"""Assert :math:`T^{-1}(T(x)) = x` and :math:`T(T^{-1}(y)) = y`, on clones, so that no cache answers.
+    r"""Assert that the inverse of a transform inverts it: :math:`T^{-1}(T(x)) = x` and :math:`T(T^{-1}(y)) = y`.
+
+    The transform is called on clones, so that a cache of its values does not hide a wrong inverse.
 
     Args:
-        transform: any torch or Pyro transform.
-        x: shape ``batch_shape + event_shape`` of the domain.
-        y: points of the codomain; by default T(x), moved a little where T fills its space.
-        tol: the largest error allowed; by default 1e-8 in float64 and 1e-4 in float32.
+        transform: Any torch or Pyro transform.
+        x: Events of the domain, shape ``batch_shape + event_shape``.
+        y: Events of the codomain; by default T(x), shifted a little where every point of the space is a value of T.
+        tol: The largest allowed error; by default 1e-8 in float64 and 1e-4 in float32.
 
     Raises:
-        AssertionError: with the worst sample.
+        AssertionError: If an error is larger than ``tol``; the message names the sample with the largest one.
 
     Example:
         >>> assert_bijective(torch.distributions.transforms.ExpTransform(), torch.randn(4, dtype=torch.float64))
@@ -38,25 +40,27 @@ def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol:
         require(compare(x[None], back[None], None, transform.domain.event_dim), tol, "inverse(forward(x)) is not x")
         if y is None:
             space = _spaces(transform, x, image)[1]
-            moved = space.project(image + 0.1 * torch.sin(7.0 * image + 1.0))
-            y = moved if _fills(transform, space) else image
+            shifted = space.project(image + 0.1 * torch.sin(7.0 * image + 1.0))
+            y = shifted if _fills(transform, space) else image
         forth = transform(inverse(transform, y.clone()).clone())
         require(compare(y[None], forth[None], None, transform.codomain.event_dim), tol, "forward(inverse(y)) is not y")
 
 
 def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> None:
-    r"""Assert that the log-dets of T at x and of T^{-1} at T(x) are those of the dense Jacobians that autograd gives.
+    r"""Assert that the log-det of a transform, and of its inverse, agrees with the dense Jacobian from autograd.
 
-    On a curved space the Jacobian is taken in orthonormal bases of the tangent spaces at x and at T(x)
-    (:meth:`pyro_gflows.spaces.Space.tangent_basis`), as a density with respect to the Riemannian volume needs it.
+    The log-det of T is checked at x, and that of :math:`T^{-1}` at T(x). On a curved space the Jacobian is taken in
+    orthonormal bases of the tangent spaces at x and at T(x) (:meth:`pyro_gflows.spaces.Space.tangent_basis`), as a
+    density with respect to the Riemannian volume needs it.
 
     Args:
-        transform: any torch or Pyro transform.
-        x: shape ``batch_shape + event_shape`` of the domain; each sample costs one backward pass per coordinate.
-        tol: the largest error allowed; by default 1e-8 in float64 and 1e-4 in float32.
+        transform: Any torch or Pyro transform.
+        x: Events of the domain, shape ``batch_shape + event_shape``; each event costs one backward pass per coordinate.
+        tol: The largest allowed error; by default 1e-8 in float64 and 1e-4 in float32.
 
     Raises:
-        AssertionError: with the worst sample; or if the log-det has another shape than the batch shape.
+        AssertionError: If an error is larger than ``tol`` (the message names the sample with the largest one), or if a
+            log-det has another shape than the batch shape.
 
     Example:
         >>> from pyro_gflows import VectorAction, g_radial
@@ -86,11 +90,12 @@ def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> No
 
 
 def inverse(transform: Any, y: Tensor) -> Tensor:
+    """Return the image of a clone of y under the inverse of a transform."""
     return transform.inv(y.clone())
 
 
 def log_det_at(transform: Any, x: Tensor) -> Tensor:
-    """log|det| at x, computed afresh: of fresh clones no cache knows anything."""
+    """Return log|det| at x, computed from new clones, which no cache holds."""
     with torch.no_grad():
         y = transform(x.clone()).clone()
     return transform.log_abs_det_jacobian(x.clone(), y).detach()
@@ -99,15 +104,17 @@ def log_det_at(transform: Any, x: Tensor) -> Tensor:
 def dense_log_det(
     function: Callable[[Tensor], Tensor], x: Tensor, *, event_dim: int = 1, spaces: tuple[Space, Space] | None = None
 ) -> Tensor:
-    r"""log|det| of the Jacobian of a map at each event, from the dense matrix that autograd gives.
+    r"""Return log|det| of the Jacobian of a map at each event, from the dense matrix that autograd computes.
 
-    What a log-det in closed form is compared with. The map is called with one event at a time, as a batch of one.
+    The result is a reference for a log-det in closed form. The map is called with one event at a time, as a batch of
+    one.
 
     Args:
-        function: maps events to events.
-        x: shape ``batch_shape + event_shape``; each event costs one backward pass per coordinate.
-        event_dim: how many of the last dimensions are the event's.
-        spaces: where x and f(x) live, in whose tangent bases the Jacobian is taken; by default R^n.
+        function: A map f from events to events.
+        x: Events, shape ``batch_shape + event_shape``; each event costs one backward pass per coordinate.
+        event_dim: The number of the last dimensions that form one event.
+        spaces: The spaces in which x and f(x) live; the Jacobian is taken in their tangent bases. By default both are
+            R^n.
 
     Example:
         >>> dense_log_det(lambda x: 2 * x, torch.zeros(3, 2)).exp().tolist()
@@ -120,7 +127,7 @@ def dense_log_det(
 
 
 def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor, before: Space, after: Space) -> Tensor:
-    # a batch of one, since a layer may ask for a batch
+    # a batch of one, since a layer may require a batch
     with torch.enable_grad():
         jacobian = torch.autograd.functional.jacobian(lambda v: function(v[None])[0], event.clone())
     with torch.no_grad():
@@ -130,7 +137,7 @@ def _dense_log_det(function: Callable[[Tensor], Tensor], event: Tensor, before: 
 
 
 def _spaces(transform: Any, x: Tensor, y: Tensor) -> tuple[Space, Space]:
-    """Where the events live before and after a transform; those of a transform without actions in R^n."""
+    """Return the spaces of the events before and after a transform, which are R^n if the transform has no actions."""
     if isinstance(transform, EquivariantTransform):
         return transform.action_in.space, transform.action_out.space
     event_dim = max(transform.domain.event_dim, transform.codomain.event_dim)
@@ -138,7 +145,7 @@ def _spaces(transform: Any, x: Tensor, y: Tensor) -> tuple[Space, Space]:
 
 
 def _fills(transform: Any, space: Space) -> bool:
-    """Whether every point of the space is a value of the transform."""
+    """Return whether every point of the space is a value of the transform."""
     if isinstance(transform, EquivariantTransform):
         return transform.reaches_all
     return is_real(transform.codomain) and isinstance(space, Euclidean)

@@ -1,4 +1,4 @@
-"""The same checks for maps and densities that take a context."""
+"""Checks of symmetry for maps and densities that take a context."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ def assert_conditionally_equivariant(
     elements: Tensor | None = None,
     tol: float | None = None,
 ) -> None:
-    r"""Assert :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`, the same of the inverse, and
-    that the log-det is invariant.
+    r"""Assert that a conditional transform is equivariant when the group acts on x and on the context together.
+
+    The check is :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`, the same equation for the
+    inverse, and the invariance of both log-dets.
 
     Args:
-        transform: a transform with a ``context_action``.
-        x: shape ``batch_shape + action_in.event_shape``.
-        context: shape ``batch_shape + context_action.event_shape``.
-        elements: which group elements to try; by default all of a finite group of at most 32 elements, otherwise the
-            generators and 16 random elements (the same ones each time).
-        tol: the largest error allowed; by default 1e-10 in float64 and 1e-4 in float32.
+        transform: A transform with a ``context_action``.
+        x: Events, shape ``batch_shape + action_in.event_shape``.
+        context: Contexts, shape ``batch_shape + context_action.event_shape``.
+        elements: The group elements to try; by default all elements of a group of at most 32, otherwise the generators
+            and 16 random elements (the same ones each time).
+        tol: The largest allowed error; by default 1e-10 in float64 and 1e-4 in float32.
 
     Raises:
-        AssertionError: with the worst element and sample.
-        ValueError: the transform takes no context.
+        AssertionError: If an error is larger than ``tol``; the message names the element and the sample with the
+            largest one.
+        ValueError: If the transform takes no context.
 
     Example:
         >>> from pyro_gflows import VectorAction, g_coupling
@@ -46,8 +49,8 @@ def assert_conditionally_equivariant(
         >>> layer = g_coupling(action, context_action=VectorAction.regular("D4"))
         >>> assert_conditionally_equivariant(layer, torch.randn(3, 4), torch.randn(3, 8))
     """
-    action_in, action_out, moves = transform.action_in, transform.action_out, transform.context_action
-    if moves is None:
+    action_in, action_out, context_action = transform.action_in, transform.action_out, transform.context_action
+    if context_action is None:
         raise ValueError(f"expected a transform that takes a context, got {transform}; use assert_equivariant")
     tol = tolerance("symmetry", x) if tol is None else tol
     with torch.no_grad():
@@ -59,7 +62,7 @@ def assert_conditionally_equivariant(
         ("", forth, x, action_in, action_out),
         ("the inverse is ", back, y, action_out, action_in),
     ]:
-        for part, moved, message in [
+        for part, action, message in [
             (0, after, f"{what}not equivariant"),
             (1, None, f"{what}log-det is not invariant"),
         ]:
@@ -67,7 +70,7 @@ def assert_conditionally_equivariant(
             def output(points: Tensor, context: Tensor, call: _Call = call, part: int = part) -> Tensor:
                 return call(points, context)[part]
 
-            _assert_moves(output, before, moves, moved, points, context, group, tol, message)
+            _assert_symmetry(output, before, context_action, action, points, context, group, tol, message)
 
 
 def assert_conditionally_invariant(
@@ -80,18 +83,23 @@ def assert_conditionally_invariant(
     elements: Tensor | None = None,
     tol: float | None = None,
 ) -> None:
-    r"""Assert :math:`\log q(\rho(g)\,x \mid \rho_c(g)\,c) = \log q(x \mid c)`, as an amortized posterior promises.
+    r"""Assert that a conditional density is invariant when the group acts on x and on the context together.
+
+    The check is :math:`\log q(\rho(g)\,x \mid \rho_c(g)\,c) = \log q(x \mid c)`, which an equivariant amortized
+    posterior satisfies.
 
     Args:
-        log_prob: a conditional flow, or any callable ``log_prob(x, context)``.
-        action: how the group moves x.
-        context_action: how it moves the context, which may be another kind of event (an image, say).
-        x: shape ``batch_shape + action.event_shape``.
-        context: shape ``batch_shape + context_action.event_shape``.
-        elements: as in :func:`assert_conditionally_equivariant`; so is ``tol``.
+        log_prob: A conditional flow, or any callable ``log_prob(x, context)``.
+        action: How the group acts on x.
+        context_action: How the group acts on the context, which may be another kind of event (an image, for example).
+        x: Events, shape ``batch_shape + action.event_shape``.
+        context: Contexts, shape ``batch_shape + context_action.event_shape``.
+        elements: The group elements to try, as in :func:`assert_conditionally_equivariant`.
+        tol: The largest allowed error; by default 1e-10 in float64 and 1e-4 in float32.
 
     Raises:
-        AssertionError: with the worst element and sample.
+        AssertionError: If an error is larger than ``tol``; the message names the element and the sample with the
+            largest one.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -102,10 +110,10 @@ def assert_conditionally_invariant(
     """
     group = default_elements(action) if elements is None else elements
     tol = tolerance("symmetry", x) if tol is None else tol
-    _assert_moves(log_prob, action, context_action, None, x, context, group, tol, "log-prob is not invariant")
+    _assert_symmetry(log_prob, action, context_action, None, x, context, group, tol, "log-prob is not invariant")
 
 
-def _assert_moves(
+def _assert_symmetry(
     function: Callable[[Tensor, Tensor], Tensor],
     action: Action,
     context_action: Action,
@@ -116,6 +124,7 @@ def _assert_moves(
     tol: float,
     message: str,
 ) -> None:
+    """Assert that a function is equivariant, or invariant where ``action_out`` is None."""
     action.check_event(x)
     context_action.check_event(context, "context")
     with torch.no_grad():

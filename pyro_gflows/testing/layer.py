@@ -1,4 +1,4 @@
-"""All that an equivariant layer promises, in one check."""
+"""One check of all properties of an equivariant layer."""
 
 from __future__ import annotations
 
@@ -24,39 +24,42 @@ def assert_layer(
 ) -> None:
     r"""Assert that a layer is an equivariant bijection with the log-dets of its Jacobians.
 
-    These are :func:`assert_equivariant` (with a context, :func:`assert_conditionally_equivariant`),
-    :func:`assert_bijective` and :func:`assert_log_det`; and ``inv_call_and_ladj`` must undo
-    ``call_and_ladj``, the log-det as well as the value.
+    Call it on every layer that you write: it runs :func:`assert_equivariant` (with a context,
+    :func:`assert_conditionally_equivariant`), :func:`assert_bijective` and :func:`assert_log_det`, and checks that
+    ``inv_call_and_ladj`` undoes ``call_and_ladj``, in the value and in the log-det.
 
     Args:
-        transform: the layer; one whose log-det is random belongs in ``eval()``.
-        x: shape ``batch_shape + action_in.event_shape``.
-        context: of a layer that takes one, shape ``batch_shape + context_action.event_shape``.
-        elements: which group elements to try, as in :func:`equivariance_error`.
-        tol: the largest error allowed, absolute for values below 1 and relative above; by default those of the checks.
+        transform: The layer, in ``eval()`` mode if its log-det is random in training.
+        x: Events, shape ``batch_shape + action_in.event_shape``.
+        context: Contexts for a layer that takes one, shape ``batch_shape + context_action.event_shape``.
+        elements: The group elements to try, as in :func:`equivariance_error`.
+        tol: The largest allowed error, absolute for values below 1 and relative above; by default the one of each
+            check.
 
     Raises:
-        AssertionError: with the worst sample, and the group element where there is one.
-        ValueError: a context for a layer that takes none, or none for one that does.
+        AssertionError: If an error is larger than ``tol``; the message names the sample with the largest one, and the
+            group element for an error of the symmetry.
+        ValueError: If there is a context for a layer that takes none, or none for a layer that takes one.
 
     Example:
         >>> from pyro_gflows import VectorAction, g_residual
         >>> layer = g_residual(VectorAction.plane("D8")).double()
         >>> assert_layer(layer, torch.randn(4, 2, dtype=torch.float64))
     """
-    takes = transform.context_action
-    if (context is None) != (takes is None):
-        raise ValueError(f"expected {'no context' if takes is None else f'a context of {takes}'} for {transform}")
+    context_action = transform.context_action
+    if (context is None) != (context_action is None):
+        expected = "no context" if context_action is None else f"a context of {context_action}"
+        raise ValueError(f"expected {expected} for {transform}, got {'none' if context is None else 'one'}")
     action_in = transform.action_in
-    if context is None or takes is None:
+    if context is None or context_action is None:
         assert_equivariant(transform, action_in, transform.action_out, x, elements=elements, tol=tol)
         _assert_bijection(transform, x, action_in.event_dim, tol)
         return
     assert_conditionally_equivariant(transform, x, context, elements=elements, tol=tol)
     rows = x.reshape(-1, 1, *action_in.event_shape)
-    contexts = context.reshape(-1, *takes.event_shape)
-    for row, given in zip(rows, contexts, strict=True):
-        _assert_bijection(transform.condition(given), row, action_in.event_dim, tol)
+    contexts = context.reshape(-1, *context_action.event_shape)
+    for row, one_context in zip(rows, contexts, strict=True):
+        _assert_bijection(transform.condition(one_context), row, action_in.event_dim, tol)
 
 
 def _assert_bijection(transform: EquivariantTransform, x: Tensor, event_dim: int, tol: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What the checks find, and how it is said."""
+"""Comparison of tensors in the checks, and the report of the largest error."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ _TOLERANCES = {"symmetry": 1e-10, "round trip": 1e-8, "log-det": 1e-8}
 
 @dataclass(frozen=True)
 class EquivarianceReport:
-    """What :func:`equivariance_error` found.
+    """The result of :func:`equivariance_error`: the largest error, and where it is.
+
+    Errors are absolute where the expected value is smaller than 1, and relative to this value elsewhere.
 
     Attributes:
-        error: the largest error of all elements and samples; errors are absolute where the expected value is
-            smaller than 1, and relative to it elsewhere.
-        errors: the error of each element and sample, shape ``(elements, *batch_shape)``.
-        element: the group element with the largest error.
-        index: the sample (index into the batch shape) with the largest error.
-        expected: what that sample should have become.
-        received: what it became.
+        error: The largest error of all group elements and samples.
+        errors: The error of each group element and sample, shape ``(elements, *batch_shape)``.
+        element: The group element with the largest error.
+        index: The index, into the batch shape, of the sample with the largest error.
+        expected: The expected value of this sample.
+        received: The value that this sample had.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.testing import equivariance_error
+        >>> action = VectorAction.signs(1)  # x + 1 does not commute with the sign flip
+        >>> print(equivariance_error(lambda x: x + 1, action, action, torch.tensor([[2.0]])))
+        error 6.67e-01 at group element 1, sample [0]: expected -3, received -1
     """
 
     error: float
@@ -41,11 +49,11 @@ class EquivarianceReport:
 
 
 def compare(expected: Tensor, received: Tensor, elements: Tensor | None, event_dim: int) -> EquivarianceReport:
-    """Compare tensors of shape ``(elements, *batch_shape, *event_shape)``."""
+    """Compare tensors of shape ``(elements, *batch_shape, *event_shape)``, and report the largest difference."""
     if expected.shape != received.shape:
         raise AssertionError(f"expected shape {tuple(expected.shape[1:])}, got {tuple(received.shape[1:])}")
     errors = (received - expected).abs() / expected.abs().clamp(min=1.0)
-    # NaN and inf must fail every comparison: none is close to anything, except an equal infinity to itself
+    # NaN and inf must fail every comparison; only equal infinities agree
     errors = torch.where(received == expected, 0.0, errors).nan_to_num(nan=float("inf"), posinf=float("inf"))
     if event_dim:
         errors = errors.flatten(-event_dim).amax(-1)
@@ -55,11 +63,13 @@ def compare(expected: Tensor, received: Tensor, elements: Tensor | None, event_d
 
 
 def require(report: EquivarianceReport, tol: float, message: str) -> None:
+    """Raise an AssertionError with the report if its error is larger than a tolerance."""
     if not report.error <= tol:
         raise AssertionError(f"{message}: {report} (tolerance {tol:.0e}, {report.expected.dtype})")
 
 
 def tolerance(kind: str, x: Tensor) -> float:
+    """Return the default tolerance of a kind of check in the dtype of x."""
     return _TOLERANCES[kind] if x.dtype == torch.float64 else 1e-4
 
 

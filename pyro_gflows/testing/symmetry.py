@@ -1,4 +1,4 @@
-"""Is a map equivariant, is a density invariant?"""
+"""Checks that a map is equivariant, and that a density is invariant."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ def equivariance_error(
     *,
     elements: Tensor | None = None,
 ) -> EquivarianceReport:
-    r"""The largest deviation from :math:`f(\rho_{in}(g)\,x) = \rho_{out}(g)\,f(x)`.
+    r"""Return the largest deviation of a map f from equivariance, :math:`f(\rho_{in}(g)\,x) = \rho_{out}(g)\,f(x)`.
+
+    Use it to measure a map that is only nearly equivariant; :func:`assert_equivariant` compares the error with a
+    tolerance.
 
     Args:
-        function: a transform (its forward map is tested), a module or any callable on tensors.
-        action_in: how the group moves x.
-        action_out: how the group moves f(x).
-        x: shape ``batch_shape + action_in.event_shape``.
-        elements: which group elements to try; by default all of a finite group of at most 32 elements, otherwise the
-            generators and 16 random elements (the same ones each time).
+        function: A transform (its forward map is tested), a module or any callable on tensors.
+        action_in: How the group acts on x.
+        action_out: How the group acts on f(x).
+        x: Events, shape ``batch_shape + action_in.event_shape``.
+        elements: The group elements to try; by default all elements of a group of at most 32, otherwise the generators
+            and 16 random elements (the same ones each time).
 
     Example:
         >>> from pyro_gflows.actions import VectorAction
@@ -61,19 +64,21 @@ def assert_equivariant(
     elements: Tensor | None = None,
     tol: float | None = None,
 ) -> None:
-    r"""Assert :math:`T(\rho_{in}(g)\,x) = \rho_{out}(g)\,T(x)`; of a transform, also that its inverse is equivariant
-    and its log-det invariant.
+    r"""Assert that a map T is equivariant: :math:`T(\rho_{in}(g)\,x) = \rho_{out}(g)\,T(x)`.
+
+    For a torch or Pyro transform, the check includes that the inverse is equivariant and that the log-det is invariant.
 
     Args:
-        transform: a torch or Pyro transform, a module or any callable.
-        action_in: how the group moves x.
-        action_out: how the group moves T(x).
-        x: shape ``batch_shape + action_in.event_shape``.
-        elements: as in :func:`equivariance_error`.
-        tol: the largest error allowed; by default 1e-10 in float64 and 1e-4 in float32.
+        transform: A torch or Pyro transform, a module or any callable on tensors.
+        action_in: How the group acts on x.
+        action_out: How the group acts on T(x).
+        x: Events, shape ``batch_shape + action_in.event_shape``.
+        elements: The group elements to try, as in :func:`equivariance_error`.
+        tol: The largest allowed error; by default 1e-10 in float64 and 1e-4 in float32.
 
     Raises:
-        AssertionError: with the worst element and sample.
+        AssertionError: If an error is larger than ``tol``; the message names the element and the sample with the
+            largest one.
 
     Example:
         >>> from pyro_gflows import VectorAction, g_residual
@@ -103,18 +108,21 @@ def assert_invariant(
     tol: float | None = None,
     what: str = "log-prob",
 ) -> None:
-    r"""Assert :math:`\log p(\rho(g)\,x) = \log p(x)`: of the logarithms, since densities of images are all 0.
+    r"""Assert that a log-density is invariant: :math:`\log p(\rho(g)\,x) = \log p(x)`.
+
+    The logarithms are compared, since the densities of images are so small that all are rounded to 0.
 
     Args:
-        log_prob: a distribution, a flow (a module whose ``forward`` is its log-prob) or any callable on tensors.
-        action: how the group moves x.
-        x: shape ``batch_shape + action.event_shape``.
-        elements: as in :func:`equivariance_error`.
-        tol: the largest error allowed; by default 1e-10 in float64 and 1e-4 in float32.
-        what: what the values are called in the message.
+        log_prob: A distribution, a flow (a module whose ``forward`` is its log-density) or any callable on tensors.
+        action: How the group acts on x.
+        x: Events, shape ``batch_shape + action.event_shape``.
+        elements: The group elements to try, as in :func:`equivariance_error`.
+        tol: The largest allowed error; by default 1e-10 in float64 and 1e-4 in float32.
+        what: The name of the values in the error message.
 
     Raises:
-        AssertionError: with the worst element and sample; or if the result has another shape than the batch shape.
+        AssertionError: If an error is larger than ``tol`` (the message names the element and the sample with the
+            largest one), or if the result has another shape than the batch shape.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -134,15 +142,16 @@ def assert_invariant(
 
 
 def default_elements(action: Action) -> Tensor:
+    """Return all elements of a small group, or generators and random elements of a larger one."""
     if action.group.order <= _ALL_ELEMENTS_UP_TO:
         return action.elements()
     return torch.cat([action.generators(), action.sample((16,), torch.Generator().manual_seed(0))])
 
 
 def _at_images(function: Callable[[Tensor], Tensor], action: Action, elements: Tensor, x: Tensor) -> Tensor:
-    """f at the images of x under each element, stacked."""
+    """Return the values of a function at the images of x under each element, stacked."""
     images = torch.stack([action.act(element, x) for element in elements])
     if x.ndim == action.event_dim:
         return torch.stack([function(image.clone()) for image in images])
-    # one call for all, of the same batch rank as x: a layer may take no other
+    # one call for all elements, with as many batch dimensions as x has, since a layer may need just as many
     return function(images.flatten(0, 1)).unflatten(0, images.shape[:2])

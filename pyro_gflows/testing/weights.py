@@ -1,4 +1,4 @@
-"""Weights at which a check means something."""
+"""Random weights, so that a check does not run at a trivial start."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ __all__ = ["randomize_"]
 
 
 def randomize_(module: nn.Module, *, scale: float = 0.3, generator: torch.Generator | None = None) -> nn.Module:
-    """Add normal noise to every parameter, so that nothing is left at a trivial start such as 0 or the identity.
+    """Add normal noise to every parameter of a module, in place.
+
+    Many layers start as the identity, which is equivariant whatever the layer is; a check means more at random weights.
 
     Args:
-        module: changed in place, and returned.
-        scale: standard deviation of the noise.
-        generator: where the noise comes from; give one on the CPU, the noise is then the same on every device.
+        module: The module, which is changed and returned.
+        scale: The standard deviation of the noise.
+        generator: A generator on the CPU; the noise is the same on every device.
 
     Example:
         >>> bool(randomize_(nn.LayerNorm(3)).bias.abs().sum() > 0)

@@ -1,24 +1,62 @@
-"""Training of a flow: the objective says what is minimized, the loop does the rest."""
+"""Training of a flow: the objective says what is minimized, the loop does the rest.
 
-from pyro_gflows.training.augmentation import random_elements
+Training:
+    fit, fit_energy, FitResult, FitSettings, Validation, FitDiverged, Callback
+
+Optimizers and schedules:
+    Adam, TorchOptimizer, OptimizerSettings, Constant, OneCycle, Ramp, Schedule
+
+Data:
+    Sampler, StatefulSampler, OwnDraws, Augmentation, random_elements
+
+Objectives:
+    Objective, Likelihood, Energy, Mixing, ForwardKL, AlphaMixing, reverse_kl_loss
+"""
+
+from pyro_gflows.training.augmentation import Augmentation, random_elements
+from pyro_gflows.training.batches import Sampler, StatefulSampler
+from pyro_gflows.training.callbacks import Callback
 from pyro_gflows.training.energy_fitting import fit_energy
 from pyro_gflows.training.fitting import FitDiverged, FitResult, fit
-from pyro_gflows.training.objectives.mixing import AlphaMixing, ForwardKL
+from pyro_gflows.training.objectives.base import Objective
+from pyro_gflows.training.objectives.energy import Energy
+from pyro_gflows.training.objectives.likelihood import Likelihood
+from pyro_gflows.training.objectives.mixing import AlphaMixing, ForwardKL, Mixing
 from pyro_gflows.training.objectives.path_gradient import reverse_kl_loss
+from pyro_gflows.training.optimizers import OptimizerSettings
 from pyro_gflows.training.own_draws import OwnDraws
-from pyro_gflows.training.settings import Adam, Constant, FitSettings, OneCycle, Ramp, TorchOptimizer, Validation
+from pyro_gflows.training.settings import (
+    Adam,
+    Constant,
+    FitSettings,
+    OneCycle,
+    Ramp,
+    Schedule,
+    TorchOptimizer,
+    Validation,
+)
 
 __all__ = [
     "Adam",
     "AlphaMixing",
+    "Augmentation",
+    "Callback",
     "Constant",
+    "Energy",
     "FitDiverged",
     "FitResult",
     "FitSettings",
     "ForwardKL",
+    "Likelihood",
+    "Mixing",
+    "Objective",
     "OneCycle",
+    "OptimizerSettings",
     "OwnDraws",
     "Ramp",
+    "Sampler",
+    "Schedule",
+    "StatefulSampler",
     "TorchOptimizer",
     "Validation",
     "fit",

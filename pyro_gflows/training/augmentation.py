@@ -11,6 +11,7 @@ from pyro_gflows.actions.base import Action
 
 __all__ = ["Augmentation", "random_elements"]
 
+#: Makes another batch of events from a batch and a random generator, such as images of the events under the group.
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 

@@ -16,6 +16,7 @@ from pyro_gflows.training.loader import LoaderBatches
 
 __all__ = ["Batches", "FreshDraws", "Sampler", "ShuffledEpochs", "StatefulSampler", "batches_of", "hidden_state"]
 
+#: Draws fresh events: from their count and a random generator, a tensor whose first dimension is the count.
 Sampler = Callable[[int, torch.Generator], Tensor]
 
 

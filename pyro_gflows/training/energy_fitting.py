@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
@@ -21,8 +20,8 @@ from pyro_gflows.targets import LogDensity
 from pyro_gflows.training.callbacks import Callback, callback_list
 from pyro_gflows.training.identity import name_of, run_identity, schedule_identity, values_at
 from pyro_gflows.training.loop import Watch, run
+from pyro_gflows.training.objectives.energy import Energy
 from pyro_gflows.training.objectives.mixing import ForwardKL, Mixing
-from pyro_gflows.training.objectives.path_gradient import reverse_kl_loss
 from pyro_gflows.training.settings import FitSettings, Schedule
 from pyro_gflows.training.trainer import Trainer
 
@@ -116,7 +115,9 @@ def fit_energy(
         )
 
     result = run(
-        lambda: EnergyTrainer(target, log_density, settings=settings, annealing=annealing, mixing=mixing),
+        lambda: Trainer(
+            Energy(target, log_density, settings=settings, annealing=annealing, mixing=mixing), settings=settings
+        ),
         settings=settings,
         device=target.reference.device,
         identity=identity,
@@ -126,53 +127,6 @@ def fit_energy(
     )
     report = energy_report(flow, log_density, samples=samples, seed=settings.seed)
     return dataclasses.replace(report, run=result)
-
-
-class EnergyTrainer(Trainer):
-    """Minimizes a reverse divergence, and a share of a second loss.
-
-    Args:
-        target: what is trained.
-        log_density: what it is trained for.
-        settings: how.
-        annealing: the inverse temperature, or None for 1.
-        mixing: the second loss, or None.
-    """
-
-    def __init__(
-        self,
-        target: Learnable,
-        log_density: LogDensity,
-        *,
-        settings: FitSettings,
-        annealing: Schedule | None,
-        mixing: Mixing | None,
-    ) -> None:
-        super().__init__(target.module, settings=settings)
-        self._target, self._log_density = target, log_density
-        self._annealing, self._mixing = annealing, mixing
-
-    def loss(self) -> Tensor:
-        done = self.progress.step / self.settings.steps
-        beta = 1.0 if self._annealing is None else self._annealing(done)
-        share = 0.0 if self._mixing is None else self._mixing.weight(done)
-        draws = self.settings.batch_size
-        # NaN in a draw gets a better message from the trainer than from a support check
-        with pyro.validation_enabled(False):
-            distribution = self._target.distribution
-            loss = reverse_kl_loss(distribution, self._log_density, draws, inverse_temperature=beta)
-            if self._mixing is None or share == 0.0:
-                return loss
-            return (1 - share) * loss + share * self._mixing.loss(distribution, self._log_density, draws)
-
-    def advice(self, what: str) -> str:
-        optimizer = self.settings.optimizer
-        return (
-            f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder (now "
-            f"clip_norm={optimizer.clip_norm}), begin at a higher temperature (annealing=Ramp(start=0.1)), or look for "
-            "NaN in the log-density; if it is -inf at some draws (hard edges), the reverse divergence is infinite, and "
-            "fit(flow, OwnDraws(flow, log_density)) fits the forward one"
-        )
 
 
 def _check_log_density(log_density: LogDensity, target: Learnable) -> None:

@@ -26,9 +26,10 @@ from pyro_gflows.training.batches import Sampler, hidden_state
 from pyro_gflows.training.callbacks import Callback, callback_list
 from pyro_gflows.training.identity import fingerprint, run_identity
 from pyro_gflows.training.loop import FitResult, Watch, run
-from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
+from pyro_gflows.training.objectives.base import FitDiverged
+from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
-from pyro_gflows.training.trainer import FitDiverged
+from pyro_gflows.training.trainer import Trainer
 
 __all__ = ["FitDiverged", "FitResult", "fit"]
 
@@ -141,8 +142,11 @@ def fit(
 
     with pyro.get_param_store().scope():
         result = run(
-            lambda: LikelihoodTrainer(
-                trained, source, settings=settings, augment=augment, validation=unseen, initialize=initialize
+            lambda: Trainer(
+                Likelihood(
+                    trained, source, settings=settings, augment=augment, validation=unseen, initialize=initialize
+                ),
+                settings=settings,
             ),
             settings=settings,
             device=like.device,

@@ -17,9 +17,10 @@ from pyro_gflows.serialization.files import check_writable
 from pyro_gflows.training.callbacks import Callback, ask
 from pyro_gflows.training.checkpoint import CHECKPOINT, read_checkpoint
 from pyro_gflows.training.interrupt import DeferredInterrupt
+from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.processes import require_one_process
 from pyro_gflows.training.settings import FitSettings
-from pyro_gflows.training.trainer import FitDiverged, Trainer
+from pyro_gflows.training.trainer import Trainer
 
 __all__ = ["FitResult", "Watch", "run"]
 

@@ -1,4 +1,4 @@
-"""One run of training as an object that can take a step, be written down, and be taken up again."""
+"""One run of training, of any objective, as an object that can take a step, be written down, and be taken up again."""
 
 from __future__ import annotations
 
@@ -8,78 +8,47 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.serialization.migrations import migrated_weights
-from pyro_gflows.training.average import MovingAverage, copy_weights
+from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
+from pyro_gflows.training.objectives.base import FitDiverged, Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
 
-__all__ = ["FitDiverged", "Trainer"]
+__all__ = ["Trainer"]
 
 _CURVE_POINTS = 500  # of the training curve that is kept for the picture
 
 
-class FitDiverged(RuntimeError):
-    """Training met NaN, infinity or a loss far above its start."""
-
-
 class Trainer:
-    """Holds all that changes during a run; a subclass says what is minimized.
+    """Takes steps that minimize an objective, and holds all that changes on the way.
 
     Args:
-        module: What is trained, in place.
-        settings: How to train.
+        objective: What is minimized.
+        settings: How.
     """
 
-    def __init__(self, module: nn.Module, *, settings: FitSettings) -> None:
-        self.module = module
+    def __init__(self, objective: Objective, *, settings: FitSettings) -> None:
+        self.objective = objective
+        self.module = objective.module
         self.settings = settings
         self.progress = Progress()
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._parameters = [p for p in self.module.parameters() if p.requires_grad]
         if not self._parameters:
             raise ValueError(
                 "every weight is frozen: expected at least one that requires a gradient; call requires_grad_(True) on "
                 "the layers that are to be trained"
             )
         self._optimizer = settings.optimizer.make(self._parameters)
-        self._average = MovingAverage(module, settings.ema_decay)
+        self._average = MovingAverage(self.module, settings.ema_decay)
         self._best: dict[str, Tensor] = {}
 
-    # -- what a subclass writes ---------------------------------------------------------------------------------------
-    def loss(self) -> Tensor:
-        """The loss of one new batch, in nats an event, with gradients."""
-        raise NotImplementedError
-
-    def check_loss(self, value: float) -> None:
-        """Raise FitDiverged if a finite loss says so (the step number is in ``progress``)."""
-
-    def initialize(self) -> None:
-        """Set what depends on data, before the first step."""
-
-    def look(self) -> None:
-        """Measure and record what is to be seen after a step."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs beyond weights, optimizer and torch's random state."""
-        return {}
-
-    def restore_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state` gave."""
-
-    def check_same(self, state: dict[str, Tensor]) -> None:
-        """Raise ValueError if what :meth:`state` gave in an earlier run shows that this is another one."""
-
-    def validation_nll(self) -> float | None:
-        """The figure of the weights that are returned, if there is one."""
-        return None
-
-    # -- the run ------------------------------------------------------------------------------------------------------
     def start(self) -> None:
         """Get ready for the first step."""
         self.module.train()
-        self.initialize()
+        self.objective.initialize()
         mark_as_set(self.module)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
 
@@ -96,11 +65,14 @@ class Trainer:
         if not self.module.training:  # a layer that was put into eval() since the start stays there
             self.module.train()
         optimizer.zero_grad()
-        loss = self.loss()
+        loss = self.objective.loss(now.step)
         value = loss.item()
         if not math.isfinite(value):
             raise FitDiverged(self.advice(f"the loss is {value} at step {now.step}"))
-        self.check_loss(value)
+        now.first_loss = value if now.first_loss is None else now.first_loss
+        smooth = value if now.smooth_loss is None else now.smooth_loss
+        if sign := self.objective.divergence(now.first_loss, smooth):
+            raise FitDiverged(self.advice(f"{sign} by step {now.step}"))
         loss.backward()
         clip = self.settings.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
@@ -112,29 +84,29 @@ class Trainer:
         now.smooth_loss = value if now.smooth_loss is None else 0.9 * now.smooth_loss + 0.1 * value
         if now.step % max(1, self.settings.steps // _CURVE_POINTS) == 0:
             now.train_curve.append((now.step, value))
-        self.look()
+        self._validate()
         now.seconds += time.perf_counter() - began
         return value
 
     @property
     def batch_size(self) -> int:
         """Events a step."""
-        return self.settings.batch_size
+        return self.objective.batch_size
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the held-out NLL has not gained for as many looks as the settings allow."""
+        """Whether the validation loss has not gained for as many validations as the settings allow."""
         patience = self.settings.validation.patience
         return patience is not None and self.progress.validations_without_gain >= patience
 
     def finish(self) -> float | None:
-        """Leave the weights to return in the module (best, averaged or last); their held-out NLL."""
+        """Leave the weights to return in the module (best, averaged or last); their validation loss."""
         if self._best:
             copy_weights(self._best, self.module)
         elif self._average.values:
             copy_weights(self._average.values, self.module)
         self.module.eval()
-        return self.validation_nll()
+        return self.objective.validate()
 
     def snapshot(self, identity: dict[str, Any]) -> Snapshot:
         """Everything that changes, copied."""
@@ -143,7 +115,7 @@ class Trainer:
             "average": self._average.values,
             "best": self._best,
             "optimizer": optimizer_tensors(self._optimizer),
-            "batches": self.state(),
+            "batches": self.objective.state(),
             "random": self._random_state(),
         }
         tensors = {f"{group}/{name}": t.detach().clone() for group, ts in groups.items() for name, t in ts.items()}
@@ -151,7 +123,7 @@ class Trainer:
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot of an earlier run, which may have ended before it had as many steps as this one."""
-        self.check_same(snapshot.group("batches"))
+        self.objective.check_same(snapshot.group("batches"))
         self.restore(snapshot)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0
@@ -178,7 +150,7 @@ class Trainer:
         best = migrated_weights(snapshot.group("best"), known)
         self._best = {name: tensor.to(device) for name, tensor in best.items()}
         restore_optimizer(self._optimizer, snapshot.group("optimizer"))
-        self.restore_state(snapshot.group("batches"))
+        self.objective.restore(snapshot.group("batches"))
         random = snapshot.group("random")
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and device.type == "cuda":
@@ -188,11 +160,24 @@ class Trainer:
     def advice(self, what: str) -> str:
         """What happened, and what to do about it."""
         optimizer = self.settings.optimizer
-        return (
-            f"training diverged: {what}; lower the learning rate (now lr={optimizer.lr}), clip harder "
-            f"(now clip_norm={optimizer.clip_norm}), or scale the data to unit standard deviation (and give "
-            "initialize=True, so that the flow starts from their new scale)"
-        )
+        return f"training diverged: {what}; {self.objective.remedy(optimizer.lr, optimizer.clip_norm)}"
+
+    def _validate(self) -> None:
+        """Measure the validation loss where it is due, and keep the weights if they are the best so far."""
+        now = self.progress
+        if now.step % self.settings.validation.every:
+            return
+        with self._average.applied():
+            value = self.objective.validate()
+            if value is None:
+                return
+            now.validation_curve.append((now.step, value))
+            if now.best_nll is not None and not value < now.best_nll:
+                now.validations_without_gain += 1
+                return
+            now.best_nll, now.best_step, now.validations_without_gain = value, now.step, 0
+            if self.settings.validation.patience is not None:
+                self._best = weights(self.module)
 
     def _random_state(self) -> dict[str, Tensor]:
         device = self.device

@@ -1,4 +1,26 @@
-"""Equivariant bijections, as Pyro TransformModules."""
+"""Equivariant bijections, as Pyro TransformModules.
+
+Residual and radial layers:
+    GResidual, GMonotone, GRadial, g_residual, g_radial
+
+Coupling and autoregressive layers:
+    GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
+
+Maps of one part, for coupling layers:
+    ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer
+
+Linear and normalizing layers:
+    GLinear, GActNorm, GOrbitNorm, GSqueeze
+
+Layers between intervals and the line:
+    GSigmoid, GNormalCdf, Squash
+
+Combining layers:
+    Compose, Invert, Conditioned, Recompute
+
+Base classes:
+    EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
+"""
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.transforms import old_files  # noqa: F401 (its migration)

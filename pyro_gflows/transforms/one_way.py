@@ -11,6 +11,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Fast", "OneWayTransform"]
 
+#: Which direction costs one evaluation: "score" for density estimation, "sample" for guides.
 Fast = Literal["score", "sample"]
 
 

@@ -110,7 +110,8 @@ def taking_a_context(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def forget_param_store(module: torch.nn.Module) -> None:
     """Drop the weak references that Pyro's param store hangs on parameters: with them a trained module cannot be
-    pickled, and Pyro sets them anew whenever it hands a parameter out."""
+    pickled, and Pyro sets them anew whenever it hands a parameter out.
+    """
     for parameter in module.parameters():
         parameter.__dict__.pop("unconstrained", None)
 

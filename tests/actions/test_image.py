@@ -139,11 +139,14 @@ def test_two_groups_with_one_table_are_two_actions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"group": "C3", "size": 4}, "cannot carry C3 exactly; it can carry C1, C2, D1 and D2"),
-        ({"group": "D8", "size": 4}, "cannot carry D8"),
-        ({"group": "SO(2)", "size": 4}, r"cannot carry SO\(2\)"),
-        ({"group": "C4", "size": (4, 6)}, "C4 turns a 4 x 6 grid off itself"),
-        ({"group": "D4", "size": (4, 5)}, "D4 turns a 4 x 5 grid off itself"),
+        (
+            {"group": "C3", "size": 4},
+            "C3 does not map a pixel grid to itself; the groups that do are C1, C2",
+        ),
+        ({"group": "D8", "size": 4}, "D8 does not map a pixel grid to itself"),
+        ({"group": "SO(2)", "size": 4}, r"SO\(2\) does not map a pixel grid to itself"),
+        ({"group": "C4", "size": (4, 6)}, "C4 does not map a 4 x 6 grid to itself"),
+        ({"group": "D4", "size": (4, 5)}, "D4 does not map a 4 x 5 grid to itself"),
         ({"group": "C4", "size": 0}, "size such as 32"),
         ({"group": "C4", "size": 4, "copies": 0}, "positive number"),
         ({"group": "C4", "size": 4, "fields": "vector"}, "'trivial', 'regular'"),

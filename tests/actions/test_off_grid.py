@@ -154,10 +154,10 @@ def test_an_image_action_points_here():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OffGridAction("S3", size=4), "turns the plane"),
+        (lambda: OffGridAction("S3", size=4), "rotations of the plane"),
         (
             lambda: OffGridAction("C8", size=4, fields="regular"),
-            "expected 1 trivial fields.*g_soft_coupling_image_flow",
+            "1 trivial fields.*g_soft_coupling_image_flow",
         ),
         (lambda: OffGridAction("C8", size=4).direct_sum(OffGridAction("C8", size=5)), "one grid"),
         (lambda: OffGridAction("SO(2)", size=4).elements(), "infinitely many"),

@@ -111,12 +111,12 @@ def test_joint_generators_move_all_sites_together():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: SitesAction("S3", {}), ValueError, "at least one site that the group moves, got none"),
+        (lambda: SitesAction("S3", {}), ValueError, "at least one site on which the group acts, got none"),
         (lambda: SitesAction("S3", {"x": "rows"}), TypeError, "site 'x': expected a VectorAction .* got str"),
         (lambda: SitesAction("C3", {"x": ROWS}), ValueError, "site 'x': expected an action of C3"),
         (lambda: ACTIONS["rows"].packed({"weights": 3}), ValueError, r"got an action on \['means'\]; check the names"),
-        (lambda: ACTIONS["signs"].packed({"loadings": 5}), ValueError, "site 'loadings' has 5 numbers"),
-        (lambda: ACTIONS["rows"].flatten("means", torch.zeros(4)), ValueError, "site 'means': expected 6 numbers"),
+        (lambda: ACTIONS["signs"].packed({"loadings": 5}), ValueError, "site 'loadings' has 5 coordinates"),
+        (lambda: ACTIONS["rows"].flatten("means", torch.zeros(4)), ValueError, "site 'means': expected 6 coordinates"),
         (lambda: SitesAction.from_generators([SWAP, {"scores": [0, 2, 1]}]), ValueError, "generators of one size"),
         (lambda: SitesAction.from_generators([{"a": [[2.0]]}]), ValueError, "generator 0, site 'a' is not orthogonal"),
         (lambda: SitesAction.from_generators([]), ValueError, "at least one generator, got none"),

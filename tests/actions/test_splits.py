@@ -29,7 +29,7 @@ from pyro_gflows.groups import (
     SubRepresentation,
     TrivialRepresentation,
 )
-from pyro_gflows.groups.representations import EscnnRepresentation
+from pyro_gflows.groups.escnn_representation import EscnnRepresentation
 from pyro_gflows.serialization.registry import build, describe
 
 D4_PLANE_AND_NUMBER = VectorAction([DefiningRepresentation("D4"), TrivialRepresentation("D4")])
@@ -181,7 +181,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "move": (
         lambda: MaskSplit(ImageAction("D1", size=2), torch.tensor([[True, False], [False, False]])),
-        "moves pixels",
+        "sends pixels",
     ),
     "odd shift": (lambda: checkerboard_split(ImageAction.translations(size=4)), "exchanges the two parts"),
     "all": (

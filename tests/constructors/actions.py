@@ -6,8 +6,8 @@ import torch
 
 from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.groups import MatrixRepresentation, TrivialRepresentation, parse_group
+from pyro_gflows.groups.escnn_representation import EscnnRepresentation
 from pyro_gflows.groups.finite import DihedralGroup
-from pyro_gflows.groups.representations import EscnnRepresentation
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
 
 __all__ = [

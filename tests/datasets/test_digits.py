@@ -19,7 +19,7 @@ def test_the_same_seed_gives_the_same_set_and_another_seed_another():
 def test_every_seed_turns_the_same_images_of_the_same_split():
     from sklearn.datasets import load_digits
 
-    from pyro_gflows.datasets.optical_digits import quarter_turns
+    from pyro_gflows.datasets.optical_digits import rotate_by_90
 
     images = torch.from_numpy(load_digits().images).long().unsqueeze(1)
     labels = torch.from_numpy(load_digits().target).long()
@@ -29,7 +29,7 @@ def test_every_seed_turns_the_same_images_of_the_same_split():
         split = digits(seed=seed)
         for part, x in zip(rows, (split.train, split.validation, split.test), strict=True):
             levels = DIGITS_SCALING.quantize(x)
-            candidates = [quarter_turns(images[part], torch.full((len(part),), k)) for k in range(4)]
+            candidates = [rotate_by_90(images[part], torch.full((len(part),), k)) for k in range(4)]
             same = torch.stack([(levels == c).flatten(1).all(-1) for c in candidates])
             assert same.any(0).all()
             turns |= set(same.long().argmax(0).tolist())

@@ -103,7 +103,7 @@ def test_continuous_images_are_no_gray_levels():
 def test_rounded_numbers_without_a_grid_are_warned_of(tmp_path):
     array = np.sqrt(RANDOM.integers(1, 9, (100, 6, 6)))
     np.save(tmp_path / "x.npy", array)
-    with pytest.warns(UserWarning, match="the same few numbers come again and again"):
+    with pytest.warns(UserWarning, match="the same few values come again and again"):
         load_data(str(tmp_path / "x.npy"))
 
 

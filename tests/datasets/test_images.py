@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_used_is_named(spoil, message, tmp_path):
 def test_damaged_originals_are_named(tmp_path):
     write_originals(tmp_path, "mnist", arrays("mnist"))
     path = tmp_path / "train-images-idx3-ubyte"
-    for raw, message in [(path.read_bytes()[:-5], "expected 39200 numbers"), (b"\1\2\3\4", "is no IDX file")]:
+    for raw, message in [(path.read_bytes()[:-5], "expected 39200 bytes"), (b"\1\2\3\4", "is no IDX file")]:
         path.write_bytes(raw)
         with pytest.raises(ValueError, match=message):
             image_set("mnist", folder=tmp_path)

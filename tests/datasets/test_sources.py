@@ -186,7 +186,7 @@ class Unsized(Dataset):
         (DataLoader(TensorDataset(torch.zeros(9, 3)), batch_size=4), ValueError, r"first batch.* received \(3,\)"),
         (np.ma.masked_less(points().numpy(), 0.0), TypeError, "without a mask"),
         (np.zeros((9, 2), dtype=np.uint8), TypeError, "floating-point data, got uint8"),
-        (np.array(["a", "b"]), TypeError, "real floating-point numbers"),
+        (np.array(["a", "b"]), TypeError, "real floating-point values"),
         (points().numpy() * [[np.nan, 1.0]], ValueError, "row 0 holds nan"),
         ([points()], TypeError, "a Dataset, got list"),
     ],

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_gflows import EquivariantFlow, GActNorm, ImageAction, InvariantNormal, VectorAction
 from pyro_gflows.datasets import GrayLevels
-from pyro_gflows.datasets.support import full_turns, off_support
+from pyro_gflows.datasets.support import full_circles, off_support
 from pyro_gflows.flows import g_dequantizer
 from pyro_gflows.targets import density
 from pyro_gflows.training import FitSettings, fit
@@ -110,7 +110,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_what_does_not_fill_the_space_is_described(name, dtype):
     make, action, message = DEGENERATE[name]
-    with pytest.warns(UserWarning, match=f"do not fill the space.*{message}.*NLL falls for ever"):
+    with pytest.warns(UserWarning, match=f"do not fill the space.*{message}.*NLL falls without end"):
         look(make(dtype), action)
 
 
@@ -122,7 +122,7 @@ def test_angles_are_recognized(low, dtype):
     straddling = (0.15 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)) % 1
     action = VectorAction.trivial("C1", copies=2)
     for x in (share, straddling):
-        with pytest.warns(UserWarning, match="look like angles: entries 0, 1 are spread over"):
+        with pytest.warns(UserWarning, match="seem to be angles: entries 0, 1 are spread over"):
             look(low + turn * x, action)
     # where nothing happens at the cut, a line is as good as a circle
     look(low + turn * (0.5 + 0.05 * (straddling - 0.5)), action)
@@ -159,7 +159,7 @@ def test_ordinary_data_raise_no_alarm(name):
         for rows in (4, 16, 17, 40, 200, 2000):
             x = ORDINARY[name](rows, size, generator)
             assert off_support(x, action) == [], (size, rows)
-            assert full_turns(x, action) is None, (size, rows)
+            assert full_circles(x, action) is None, (size, rows)
 
 
 @pytest.mark.parametrize("name", ["8gaussians", "rings", "checkerboard"])
@@ -167,7 +167,7 @@ def test_the_known_densities_raise_no_alarm(name):
     generator = torch.Generator().manual_seed(0)
     for rows in [512] * 40 + [2000] * 10:
         x = density(name).sample(rows, generator)
-        assert off_support(x, VectorAction.plane("C1")) == [] and full_turns(x, VectorAction.plane("C1")) is None
+        assert off_support(x, VectorAction.plane("C1")) == [] and full_circles(x, VectorAction.plane("C1")) is None
 
 
 # -- images ------------------------------------------------------------------------------------------------------------

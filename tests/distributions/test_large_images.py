@@ -88,7 +88,7 @@ def test_what_is_saved_is_one_number_for_each_component_and_mean(action):
 
 
 def test_every_covariance_asks_for_a_smaller_event():
-    with pytest.raises(ValueError, match="at most 512 numbers"):
+    with pytest.raises(ValueError, match="at most 512 coordinates"):
         InvariantNormal(ImageAction("D4", 3, size=32), covariance="full")
 
 

@@ -256,6 +256,6 @@ def test_the_step_of_rounding_is_the_distance_to_the_next_number():
         (torch.zeros(3), {"resolution": -1.0}, ValueError, "resolution of 0 nats or more, got -1.0"),
     ],
 )
-def test_what_is_no_weights_is_refused(weights, options, error, message):
+def test_bad_weights_are_refused(weights, options, error, message):
     with pytest.raises(error, match=message):
         importance_report(weights, **options)

@@ -65,7 +65,7 @@ def test_batches_do_not_matter_and_the_mode_is_put_back():
 
 
 @pytest.mark.parametrize("group", ["C4", "D8", "O(2)"])
-def test_invariance_errors_tell_symmetric_densities_from_others(group):
+def test_invariance_errors_distinguish_symmetric_densities_from_others(group):
     action = VectorAction.plane(group)
     x = points(20)
     assert invariance_error(Truth("rings"), x, action, generator=torch.Generator().manual_seed(0)) < 1e-10
@@ -75,8 +75,7 @@ def test_invariance_errors_tell_symmetric_densities_from_others(group):
 def test_group_figures_agree_with_their_definitions():
     action = VectorAction.plane("C4")
     model, x = Lopsided("rings"), points(40)
-    turned = torch.stack([action.act(g, x) for g in action.elements()])
-    each = torch.stack([model(images) for images in turned])
+    each = torch.stack([model(action.act(g, x)) for g in action.elements()])
     assert torch.equal(group_log_probs(model, x, action), each)
     scaling = GrayLevels(17, gain=2.0)
     expected = scaling.bits_per_dim(-float(each.mean()), pixels=2)

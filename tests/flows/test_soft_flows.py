@@ -119,7 +119,7 @@ def test_the_paper_s_variant_has_the_usual_splits():
         (
             lambda: g_soft_coupling_image_flow(ImageAction.translations(size=8, step=2)),
             ValueError,
-            "turns the plane",
+            "expected a group of the plane",
         ),
         (
             lambda: g_coupling_image_flow(ImageAction("C4", size=8), splits=[ChannelSplit]),

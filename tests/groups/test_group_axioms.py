@@ -199,9 +199,9 @@ def test_what_needs_all_elements_says_what_to_do_for_a_large_group():
         require_enumerable(parse_group("O(2)"))
     with pytest.raises(ValueError, match="step that divides the grid, got step 3"):
         WallpaperGroup(4, 4, 3)
-    with pytest.raises(ValueError, match="D4 turns a 4 x 6 grid off itself"):
+    with pytest.raises(ValueError, match="D4 does not map a 4 x 6 grid to itself"):
         WallpaperGroup(4, 6, 1, "D4")
-    with pytest.raises(ValueError, match="cannot carry C3 exactly"):
+    with pytest.raises(ValueError, match="C3 does not map a pixel grid to itself"):
         WallpaperGroup(4, 4, 1, "C3")
     assert parse_group("O(2)").order == math.inf and not parse_group("O(2)").is_finite
 

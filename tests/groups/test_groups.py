@@ -97,8 +97,8 @@ def test_groups_are_values(name):
     [
         (lambda: FiniteGroup("X", [[1, 0], [0, 1]], [1]), ValueError, "element 0 must be the identity"),
         (lambda: FiniteGroup("X", [[0, 1], [1, 1]], [1]), ValueError, "must be a permutation"),
-        (lambda: CyclicGroup(0), ValueError, "positive number of turns, got 0"),
-        (lambda: DihedralGroup(-1), ValueError, "positive number of turns, got -1"),
+        (lambda: CyclicGroup(0), ValueError, "positive number of rotations, got 0"),
+        (lambda: DihedralGroup(-1), ValueError, "positive number of rotations, got -1"),
         (lambda: CyclicGroup(4).coset_action([]), ValueError, "indices of a subgroup of C4"),
         (lambda: parse_group("C0"), ValueError, "expected a group such as 'C4'"),
         (lambda: parse_group(None), TypeError, "got NoneType"),

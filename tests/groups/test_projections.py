@@ -9,7 +9,8 @@ import torch
 from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.actions.fourier import FourierDecomposition
 from pyro_gflows.groups import parse_group
-from pyro_gflows.groups.representations import DefiningRepresentation, EscnnRepresentation
+from pyro_gflows.groups.escnn_representation import EscnnRepresentation
+from pyro_gflows.groups.representations import DefiningRepresentation
 from tests.groups.test_decomposition import QUATERNIONS
 from tests.largest import LargestTensor
 
@@ -181,7 +182,7 @@ def test_refuses_events_of_another_shape():
 @pytest.mark.parametrize("name", LARGE)
 def test_large_images_give_their_basis_on_request_only(name):
     isotype = LARGE[name]().decomposition[0]
-    with pytest.raises(ValueError, match=r"at most 512 numbers.*isotype\.dense_basis\(\)"):
+    with pytest.raises(ValueError, match=r"at most 512 coordinates.*isotype\.dense_basis\(\)"):
         _ = isotype.basis
     assert isotype.dense_basis().abs().max() > 0
 

@@ -9,7 +9,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.groups.representations import EscnnRepresentation
+from pyro_gflows.groups.escnn_representation import EscnnRepresentation
 from pyro_gflows.guides import AutoGFlow, guide_transforms
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GActNorm, GResidual

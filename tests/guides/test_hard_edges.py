@@ -117,7 +117,7 @@ def test_guides_start_where_there_is_density(model, base):
     assert (by_hand(model, draws) > -INF).double().mean() > 0.3
 
 
-@pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
+@pytest.mark.filterwarnings("ignore:the model does not run inside one additional plate")
 @pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize("model", SUPPORTS)
 def test_data_outside_of_a_support_have_no_density(model, validation):

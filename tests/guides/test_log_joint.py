@@ -94,7 +94,7 @@ def test_a_model_that_mixes_the_rows_is_run_for_each_of_them():
 
     x = torch.tensor([1.0, -2.0, 0.5])
     guide = AutoGFlow(mixing, PAIR, args=(x,), check="skip")
-    with pytest.warns(UserWarning, match="does not run in one more plate"):
+    with pytest.warns(UserWarning, match="does not run inside one additional plate"):
         log_density = guide.log_density(x)
     z = torch.randn(7, 3)
     expected = dist.Normal(0.0, 3.0).log_prob(z).sum(-1) - (z - x).square().sum(-1)

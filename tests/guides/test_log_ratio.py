@@ -87,5 +87,5 @@ def test_other_supports_are_refused():
     def positive():
         pyro.sample("scale", dist.Gamma(1.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"site 'scale': log-ratios are for sites on the simplex .* got Gamma"):
+    with pytest.raises(ValueError, match=r"site 'scale': log-ratios are for sites on the simplex, .* got Gamma"):
         poutine.reparam(positive, config={"scale": LogRatioReparam()})()

@@ -64,7 +64,7 @@ def guide_of(model, *args, **options):
     return AutoGFlow(model, PAIR, args=args, **options)
 
 
-@pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
+@pytest.mark.filterwarnings("ignore:the model does not run inside one additional plate")
 @pytest.mark.parametrize("batch", [2, 3, 6])
 @pytest.mark.parametrize("model", [one_plate, two_plates, a_loop, not_batched])
 @pytest.mark.long
@@ -157,5 +157,5 @@ def test_sites_of_the_guide_in_a_minibatch_have_no_log_joint():
             pyro.sample("x", dist.Normal(own + means.sum(-1), 1.0), obs=X[rows])
 
     guide = guide_of(local, check="skip")
-    with pytest.raises(ValueError, match="site 'own' stands in a minibatch of plate 'data'"):
+    with pytest.raises(ValueError, match="site 'own' is inside a minibatch of plate 'data'"):
         guide.log_density()

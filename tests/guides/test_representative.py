@@ -72,7 +72,7 @@ def test_signs_come_back():
     [
         ({"x": torch.zeros(3, 2)}, SitesAction("SO(2)", {"x": VectorAction.plane("SO(2)")}), "infinitely many"),
         ({"x": torch.zeros(3, 2)}, ACTION, r"expected draws of the sites \['means', 'locations'\], got \['x'\]"),
-        ({"means": torch.zeros(3, 4), "locations": torch.zeros(2, 4, 2)}, ACTION, "as many draws of each site"),
+        ({"means": torch.zeros(3, 4), "locations": torch.zeros(2, 4, 2)}, ACTION, "same number of draws of each site"),
     ],
 )
 def test_bad_draws_say_what_was_expected(samples, action, message):

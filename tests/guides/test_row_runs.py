@@ -1,4 +1,4 @@
-"""Models that do not run in one more plate: the same values by vmap, or for one vector after the other."""
+"""Models that do not run in one additional plate: the same values by vmap, or for one vector after the other."""
 
 import copy
 import warnings
@@ -27,7 +27,7 @@ ROWS = VectorAction.rows("S3")
 X = torch.tensor([-2.1, 0.3, 2.4, 2.0, -1.7], dtype=torch.float64)
 ZERO = torch.zeros((), dtype=torch.float64)
 ONES = torch.ones(3, dtype=torch.float64)
-NOTE = "ignore:(the model does not run in one more plate|the discrete sites)"
+NOTE = "ignore:(the model does not run inside one additional plate|the discrete sites)"
 
 
 def plain(x):
@@ -192,7 +192,7 @@ def test_a_bayesian_network_of_pyro_modules(count):
     x = torch.randn(count, 2, dtype=torch.float64)
     y = x[:, 0].sin()
     guide = guide_of(Network(), UNITS, x, y)
-    with pytest.warns(UserWarning, match="does not run in one more plate"):
+    with pytest.warns(UserWarning, match="does not run inside one additional plate"):
         energy = guide.log_density(x, y)
     z = torch.randn(4, guide.latent_dim, dtype=torch.float64)
     expected = []
@@ -267,7 +267,7 @@ def test_discrete_sites_beside_minibatches_are_refused():
         joint=batched,
         check="skip",
     )
-    with pytest.raises(ValueError, match=r"discrete sites \['label'\] cannot be summed out beside minibatches"):
+    with pytest.raises(ValueError, match=r"discrete sites \['label'\] cannot be summed out together with minibatches"):
         guide.log_density(X)
 
 

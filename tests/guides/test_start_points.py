@@ -61,7 +61,7 @@ def guide_of(model, **options):
     ("model", "base"),
     [(improper, InvariantNormal), (improper_in_plates, InvariantNormal), (improper_in_plates, OrbitFlow)],
 )
-@pytest.mark.filterwarnings("ignore:the model does not run in one more plate")
+@pytest.mark.filterwarnings("ignore:the model does not run inside one additional plate")
 def test_priors_that_cannot_be_drawn_from(model, base):
     torch.manual_seed(0)
     guide = guide_of(model, base=base)
@@ -163,11 +163,11 @@ def test_a_model_that_fails_at_its_own_draws_is_searched_about_its_start():
         ({"transforms": [GActNorm(ROWS)]}, r"expected transforms= to be a function .* got list"),
         ({"transforms": GActNorm(ROWS)}, r"expected transforms= to be a function .* got GActNorm"),
         ({"transforms": "coupling"}, r"expected transforms= to be a function .* got 'coupling'"),
-        ({"transforms": lambda action: GActNorm(action)}, r"to give a list of layers, got GActNorm"),
-        ({"transforms": lambda action: None}, r"to give a list of layers, got NoneType"),
+        ({"transforms": lambda action: GActNorm(action)}, r"to return a list of layers, got GActNorm"),
+        ({"transforms": lambda action: None}, r"to return a list of layers, got NoneType"),
         ({"init_loc_fn": {"means": X}}, r"expected init_loc_fn= to be a function .*init_to_value.* got dict"),
     ],
 )
-def test_what_is_no_function_says_what_was_expected(options, message):
+def test_an_argument_that_is_not_a_function_says_what_was_expected(options, message):
     with pytest.raises(TypeError, match=message):
         guide_of(proper, **options)

@@ -60,7 +60,7 @@ def test_a_permutation_of_whole_rows_permutes_the_rows_of_free_numbers(name, mak
         # the independent computation: which row goes where, from the action on numbered rows
         numbered = torch.arange(3.0).repeat_interleave(own.numel // 3)
         order = own.act(element, numbered).reshape(3, -1)[:, 0].long()
-        if name != "log-ratios":  # whose free numbers are in a basis of their own
+        if name != "log-ratios":  # whose free coordinates are in a basis of their own
             torch.testing.assert_close(found.act(element, u.flatten(1)).reshape(u.shape), u[:, order])
         moved = transform(found.act(element, u.flatten(1)).reshape(5, *free_shape(support, (3, *shape))))
         values = transform(u.reshape(5, *free_shape(support, (3, *shape))))
@@ -68,7 +68,7 @@ def test_a_permutation_of_whole_rows_permutes_the_rows_of_free_numbers(name, mak
 
 
 def test_the_outer_and_the_inner_of_two_plates():
-    shape = (3, 2, 3)  # of the free numbers of 3 x 2 simplexes of 4 categories
+    shape = (3, 2, 3)  # of the free coordinates of 3 x 2 simplexes of 4 categories
     outer = SitesAction("S3", {"site": ROWS("S3", features=8)})
     assert unconstrained_action(outer, "site", constraints.simplex, shape) == ROWS("S3", features=6)
     inner = SitesAction("S2", {"site": ROWS("S2", features=4).copies(3)})
@@ -77,7 +77,7 @@ def test_the_outer_and_the_inner_of_two_plates():
 
 @pytest.mark.parametrize("group", ["C1", "S3", "SO(2)"])
 @pytest.mark.parametrize("support", [constraints.simplex, log_ratio_simplex], ids=["simplex", "log-ratios"])
-def test_a_group_that_leaves_a_site_alone_leaves_its_free_numbers_alone(group, support):
+def test_a_group_that_leaves_a_site_unchanged_leaves_its_free_coordinates_unchanged(group, support):
     action = SitesAction(group, {"site": VectorAction.trivial(group, copies=8)})
     found = unconstrained_action(action, "site", support, (2, 3))
     u = torch.randn(6, dtype=torch.float64)
@@ -100,11 +100,11 @@ def test_one_fixed_row_and_two_that_change_places():
         (log_ratio_simplex, (3, 3), VectorAction.signs(1, copies=12), "an action that permutes its categories, or"),
         (constraints.corr_cholesky, (3, 1), ROWS("S2", features=2).copies(3), "whole rows of them"),
         (dist.constraints.ordered_vector, (3, 2), ROWS("S2").copies(3), "does not commute .*whole rows of them"),
-        (constraints.simplex, (3, 0), ROWS("S3"), "no free number .* leave it out"),
-        (constraints.simplex, (3, 3), ROWS("S3", features=5), "has 12 numbers"),
+        (constraints.simplex, (3, 0), ROWS("S3"), "no free coordinate .* leave it out"),
+        (constraints.simplex, (3, 3), ROWS("S3", features=5), "expected 15 components, .* has 12"),
     ],
 )
-def test_what_does_not_restrict_to_the_free_numbers_is_refused(support, shape, own, message):
+def test_an_action_that_does_not_restrict_to_the_free_coordinates_is_refused(support, shape, own, message):
     with pytest.raises(ValueError, match=message):
         unconstrained_action(SitesAction(own.group, {"site": own}), "site", support, shape)
 

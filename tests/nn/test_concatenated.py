@@ -80,5 +80,5 @@ def test_units_of_1_change_nothing_and_fields_have_their_own():
         rescaled.raw_log_scale[1] = 0.5
     assert torch.equal(rescaled(x)[:, :6], plain(x)[:, :6])
     assert not torch.isclose(rescaled(x)[0, 6:], plain(x)[0, 6:]).any()
-    with pytest.raises(ValueError, match="single numbers, got SortedPairs"):
+    with pytest.raises(ValueError, match="each coordinate by itself, got SortedPairs"):
         Rescaled(SortedPairs(action))

@@ -5,9 +5,19 @@ import torch
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.datasets import GrayLevels
-from pyro_gflows.evaluation import energy_report, image_report, invariance_error, log_probs, nll
-from pyro_gflows.evaluation.scores import evaluating, gap, group_log_probs, invariance_report, symmetrized_nll
+from pyro_gflows.evaluation import (
+    energy_report,
+    gap,
+    group_log_probs,
+    image_report,
+    invariance_error,
+    invariance_report,
+    log_probs,
+    nll,
+    symmetrized_nll,
+)
 from pyro_gflows.flows import g_coupling_image_flow, g_dequantizer
+from pyro_gflows.nn.modes import evaluating
 from pyro_gflows.targets import EightGaussians
 from pyro_gflows.training import FitSettings, OwnDraws, Validation, fit, fit_energy
 from tests.small_flows import points, small_flow

@@ -174,7 +174,7 @@ def test_bad_networks_say_what_was_expected(make, message):
     [
         ({"layer": "cayley"}, "a layer among .* got 'cayley'"),
         ({"units": "pixel"}, "units 'fixed', 'layer' or 'field', got 'pixel'"),
-        ({"units": "field", "activation": "sorted_pairs"}, "single numbers, got SortedPairs"),
+        ({"units": "field", "activation": "sorted_pairs"}, "each coordinate by itself, got SortedPairs"),
     ],
 )
 def test_bad_kinds_of_bounds_say_what_was_expected(arguments, message):

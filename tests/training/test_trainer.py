@@ -8,7 +8,8 @@ from torch import nn
 
 from pyro_gflows.datasets.rows import as_rows
 from pyro_gflows.training import Constant, FitDiverged, FitSettings, Ramp, TorchOptimizer, Validation
-from pyro_gflows.training.objectives.likelihood import LikelihoodTrainer
+from pyro_gflows.training.objectives.base import Objective
+from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.trainer import Trainer
 from tests.small_flows import points, small_flow
 
@@ -21,22 +22,21 @@ class Bowl(nn.Module):
         self.place = nn.Parameter(torch.zeros(2, dtype=torch.float64))
 
 
-class Descent(Trainer):
+class Descent(Objective):
     """Minimizes half the squared distance from the goal, whose gradient is the way from there."""
 
-    def loss(self):
+    def loss(self, step):
         assert self.module.training
         return 0.5 * (self.module.place - GOAL).square().sum()
 
-    def validation_nll(self):
+    def validate(self):
         return float((self.module.place.detach() - GOAL).norm())
 
 
 def descent(steps=8, *, lr=0.1, schedule=None, clip_norm=None, **options):
     sgd = TorchOptimizer(torch.optim.SGD, lr=lr, clip_norm=clip_norm)
-    trainer = Descent(
-        Bowl(), settings=FitSettings(steps=steps, optimizer=sgd, schedule=schedule or Constant(), **options)
-    )
+    settings = FitSettings(steps=steps, optimizer=sgd, schedule=schedule or Constant(), **options)
+    trainer = Trainer(Descent(Bowl()), settings=settings)
     trainer.start()
     return trainer
 
@@ -73,15 +73,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(value, what):
     trainer = descent()
     trainer.step()
     before = trainer.module.place.detach().clone()
-    trainer.loss = lambda: trainer.module.place.sum() * value
-    with pytest.raises(FitDiverged, match=f"{what} at step 1; lower the learning rate .now lr=0.1., clip harder"):
+    trainer.objective.loss = lambda step: trainer.module.place.sum() * value
+    with pytest.raises(FitDiverged, match=f"{what} at step 1; lower the learning rate .now lr=0.1. or clip harder"):
         trainer.step()
     assert torch.equal(trainer.module.place.detach(), before) and trainer.progress.step == 1
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step():
     trainer = descent()
-    trainer.loss = lambda: trainer.module.place.abs().sqrt().sum()  # of slope inf * 0 at 0
+    trainer.objective.loss = lambda step: trainer.module.place.abs().sqrt().sum()  # of slope inf * 0 at 0
     with pytest.raises(FitDiverged, match=r"the gradient has norm (nan|inf) at step 0 \(loss 0\)"):
         trainer.step()
     assert torch.equal(trainer.module.place.detach(), torch.zeros(2)) and trainer.progress.step == 0
@@ -107,14 +107,14 @@ def test_best_weights_go_before_averaged_ones_and_those_before_the_last():
     assert plain.finish() == pytest.approx(0.9 * math.sqrt(10), rel=1e-12)
 
 
-@pytest.mark.parametrize(("patience", "looks", "out"), [(2, 1, False), (2, 2, True), (2, 3, True), (None, 99, False)])
-def test_patience_ends_at_that_many_looks_without_gain(patience, looks, out):
+@pytest.mark.parametrize(("patience", "count", "out"), [(2, 1, False), (2, 2, True), (2, 3, True), (None, 99, False)])
+def test_patience_ends_at_that_many_validations_without_gain(patience, count, out):
     trainer = descent(validation=Validation(patience=patience))
-    trainer.progress.validations_without_gain = looks
+    trainer.progress.validations_without_gain = count
     assert trainer.out_of_patience == out
 
 
-def test_the_held_out_loss_is_told_after_a_look_at_this_step_only():
+def test_the_validation_loss_is_told_after_a_validation_at_this_step_only():
     trainer = descent()
     trainer.step()
     assert trainer.losses(4.0) == {"train": 4.0}
@@ -134,10 +134,8 @@ def test_a_run_that_goes_on_for_longer_has_its_patience_again(steps, stopped):
     second = descent(steps, validation=Validation(patience=2), ema_decay=0.9)
     second.resume(snapshot)
     assert second.progress.stopped == stopped
-    assert (
-        second.progress.validations_without_gain == (2 if stopped else 0)
-        and first.progress.validations_without_gain == 2
-    )
+    assert second.progress.validations_without_gain == (2 if stopped else 0)
+    assert first.progress.validations_without_gain == 2
     assert torch.equal(second.module.place, first.module.place) and torch.equal(second._best["place"], GOAL)
     assert first.step() == second.step()
     torch.testing.assert_close(second._average.values["place"], first._average.values["place"], rtol=0, atol=0)
@@ -147,25 +145,23 @@ def test_frozen_weights_are_left_out_and_all_frozen_is_refused():
     module = Bowl()
     module.held = nn.Parameter(torch.ones(2))
     module.held.requires_grad_(False)
-    trainer = Descent(module, settings=FitSettings(steps=2))
+    trainer = Trainer(Descent(module), settings=FitSettings(steps=2))
     trainer.start()
     trainer.step()
     assert torch.equal(module.held, torch.ones(2)) and module.place.abs().sum() > 0
     module.place.requires_grad_(False)
     with pytest.raises(ValueError, match="every weight is frozen"):
-        Descent(module, settings=FitSettings(steps=2))
+        Trainer(Descent(module), settings=FitSettings(steps=2))
 
 
-def test_patience_counts_the_looks_since_the_best_and_its_weights_are_kept():
-    trainer = LikelihoodTrainer(
-        small_flow(),
-        as_rows(points(64)),
-        settings=FitSettings(steps=9, batch_size=16, validation=Validation(every=1, patience=3)),
-        augment=None,
-        validation=as_rows(points(8)),
+def test_patience_counts_the_validations_since_the_best_and_its_weights_are_kept():
+    settings = FitSettings(steps=9, batch_size=16, validation=Validation(every=1, patience=3))
+    objective = Likelihood(
+        small_flow(), as_rows(points(64)), settings=settings, augment=None, validation=as_rows(points(8))
     )
+    trainer = Trainer(objective, settings=settings)
     figures, counts, best = iter([3.0, 2.0, 2.5, 2.0, 1.0, 1.5, 1.6]), [], []
-    trainer._nll = lambda x: next(figures)
+    objective.validate = lambda: next(figures)
     trainer.start()
     for _ in range(7):
         trainer.step()
@@ -175,6 +171,6 @@ def test_patience_counts_the_looks_since_the_best_and_its_weights_are_kept():
             kept = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
     assert counts == [0, 0, 1, 2, 0, 1, 2] and best == [1, 2, 2, 2, 5, 5, 5]
     assert trainer.progress.best_nll == 1.0 and not trainer.out_of_patience
-    trainer.validation_nll = lambda: None
+    objective.validate = lambda: None
     trainer.finish()
     assert all(torch.equal(p, kept[name]) for name, p in trainer.module.named_parameters())

@@ -1,1 +1,1 @@
-"""Which part of an event a coupling layer changes, and which part it reads."""
+"""Splits of an event into the part that a coupling layer reads and the part that it changes."""

@@ -1,4 +1,4 @@
-"""Split: how an event falls into parts that every group element maps to themselves."""
+"""Split: an event taken apart so that the group acts on each part separately."""
 
 from __future__ import annotations
 
@@ -9,17 +9,30 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.numerics.precision import on_methods
 
 __all__ = ["Split", "balanced_halves", "require_split"]
 
 
 class Split(ABC):
-    r"""An orthogonal bijection of an event with its parts, :math:`x \mapsto (x_1, \dots, x_k)`.
+    r"""A way to take an event apart, :math:`x \mapsto (x_1, \dots, x_k)`, so that the group acts on each part.
 
-    Every part is an event that moves by an action of its own, :math:`g\,x \mapsto (g\,x_1, \dots, g\,x_k)`; the log-det
-    is 0. A split is a plain value, as an action is.
+    A coupling layer reads one part of an event and changes the other. For the layer to be equivariant, the group must
+    act on each part separately: the parts of :math:`g\,x` are :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal
+    bijection, so its log-det is 0. Like an action, it is a plain value.
+
+    Attributes:
+        action: How the group acts on the whole event.
+        parts: How the group acts on each part.
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows.actions import CoordinateSplit, VectorAction
+        >>> split = CoordinateSplit(VectorAction.plane("D4", copies=2))
+        >>> x = torch.arange(4.0)
+        >>> isinstance(split, Split), torch.equal(split.merge(split.split(x)), x)
+        (True, True)
     """
 
     action: LinearAction
@@ -31,23 +44,47 @@ class Split(ABC):
 
     @abstractmethod
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The events of the parts."""
+        """The parts of events.
+
+        Args:
+            x: Events, shape ``batch_shape + event_shape``.
+
+        Returns:
+            The events of each part.
+        """
 
     @abstractmethod
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
-        """The event that :meth:`split` takes apart."""
+        """The events with these parts, which inverts :meth:`split`.
+
+        Args:
+            parts: The events of each part.
+        """
 
     def restrict(self, index: int, values: Tensor) -> Tensor:
-        """``values``, an event of part ``index``, with 0 wherever the part has no entry of its own."""
+        """Events of a part with 0 in place of every entry that is not the part's own.
+
+        Args:
+            index: The index of the part.
+            values: Events of that part.
+        """
         return values
 
     @property
     def is_slicing(self) -> bool:
-        """Whether every entry of the parts is one of the event: masks keep whole events, with zeros in them."""
+        """Whether the parts have as many entries in all as the event (the parts of a mask are whole events)."""
         return sum(part.numel for part in self.parts) == self.action.numel
 
     def check_parts(self, parts: Sequence[Tensor]) -> None:
-        """Raise ValueError unless there is one event for each part."""
+        """Raise an error unless there is one event for each part.
+
+        Args:
+            parts: The events of each part.
+
+        Raises:
+            TypeError: A part is not a floating-point tensor.
+            ValueError: The number of parts, or the shape of one, is wrong.
+        """
         if len(parts) != len(self.parts):
             raise ValueError(f"expected {len(self.parts)} parts for {self}, got {len(parts)}")
         for index, (action, part) in enumerate(zip(self.parts, parts, strict=True)):
@@ -62,7 +99,7 @@ class Split(ABC):
 
     @abstractmethod
     def _key(self) -> Any:
-        """What two equal splits of one action share."""
+        """A value that is equal for equal splits of one action."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Split) and self._full_key() == other._full_key()
@@ -78,14 +115,32 @@ class Split(ABC):
 
 
 def require_split(split: Any) -> Split:
-    """The split itself; TypeError where something else was given."""
+    """The split itself, else an error.
+
+    Args:
+        split: Any object.
+
+    Raises:
+        TypeError: The object is not a split.
+
+    Example:
+        >>> from pyro_gflows.actions import CoordinateSplit, VectorAction
+        >>> split = CoordinateSplit(VectorAction.plane("D4", copies=2))
+        >>> require_split(split) is split
+        True
+    """
     if not isinstance(split, Split):
         raise TypeError(f"expected a split such as CoordinateSplit(action), got {type(split).__name__}")
     return split
 
 
 def balanced_halves(sizes: Sequence[int]) -> list[list[int]]:
-    """Two lists of indices whose sizes add up to about the same: the largest first, each to the lighter side.
+    """Two lists of indices whose sizes add up to about the same.
+
+    Indices are taken in order of decreasing size, and each goes to the list with the smaller sum.
+
+    Args:
+        sizes: The size of each index.
 
     Example:
         >>> balanced_halves([1, 4, 1, 2])

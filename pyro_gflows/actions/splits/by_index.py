@@ -1,4 +1,4 @@
-"""Splits by lists of coordinates of vectors, or of channels of images."""
+"""CoordinateSplit and ChannelSplit: parts that are lists of coordinates of vectors, or of channels of images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, balanced_halves
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.finite import EnumerableGroup
@@ -24,7 +24,7 @@ __all__ = ["ChannelSplit", "CoordinateSplit"]
 
 
 class _IndexSplit(Split):
-    """Parts are sets of indices along the dimension of the fields, each closed under the group."""
+    """A split into sets of indices along the dimension of the fields, each of which the group maps to itself."""
 
     _kind: ClassVar[type[LinearAction]]
     _article: ClassVar[str]
@@ -96,7 +96,7 @@ def _lists(parts: Sequence[Sequence[int]]) -> str:
 
 
 def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], list[Representation]]:
-    """The fields of a part, and its indices in their order: whole fields as they are, pieces by their orbits."""
+    """The indices of a part in the order of its fields, and the fields: whole ones, or those of single orbits."""
     order: list[int] = []
     fields: list[Representation] = []
     starts = itertools.accumulate(action.field_sizes, initial=0)
@@ -114,7 +114,7 @@ def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], l
 
 
 def _typed(piece: Representation, own: list[int]) -> tuple[list[int], list[Representation]]:
-    """A permutation representation as trivial, regular and quotient fields; any other as it is."""
+    """A permutation representation as trivial, regular and quotient fields; any other one as it is."""
     if not isinstance(piece.group, EnumerableGroup):
         return own, [piece]
     matrices = piece.matrices(piece.group.elements())
@@ -126,17 +126,20 @@ def _typed(piece: Representation, own: list[int]) -> tuple[list[int], list[Repre
 
 @registered
 class CoordinateSplit(_IndexSplit):
-    r"""Vectors split into lists of coordinates, each mapped to itself by every group element.
+    r"""A split of vectors into lists of coordinates.
 
-    The parts move by whole summands of the representation where they coincide with them, else by its restriction.
+    Every group element maps the coordinates of a part to themselves, so a part is a union of orbits: the smallest such
+    sets. If, for example, a group acts on two vectors of the plane side by side, the coordinates of each vector are an
+    orbit.
 
     Args:
-        action: how the group moves vectors.
-        parts: lists of coordinates, each a union of orbits; two balanced halves, unless given.
+        action: How the group acts on vectors.
+        parts: Lists of coordinates, each a union of orbits. By default there are two parts of about equal size.
 
     Raises:
-        TypeError: not a VectorAction.
-        ValueError: there is only one orbit; a part is empty or cuts an orbit; the lists are no partition.
+        TypeError: The action is not a VectorAction.
+        ValueError: There is only one orbit, a part is empty or has a part of an orbit, or the lists do not hold every
+            coordinate once.
 
     Example:
         >>> split = CoordinateSplit(VectorAction.plane("D4", copies=2))
@@ -154,15 +157,19 @@ class CoordinateSplit(_IndexSplit):
 
 @registered
 class ChannelSplit(_IndexSplit):
-    r"""Images split into lists of channels, each mapped to itself by every group element.
+    r"""A split of images into lists of channels.
+
+    Every group element maps the channels of a part to themselves, so a part is a union of orbits: the smallest such
+    sets of channels.
 
     Args:
-        action: how the group moves images.
-        parts: lists of channels, each a union of orbits of channels; two balanced halves, unless given.
+        action: How the group acts on images.
+        parts: Lists of channels, each a union of orbits. By default there are two parts of about equal size.
 
     Raises:
-        TypeError: not an ImageAction.
-        ValueError: there is only one orbit; a part is empty or cuts an orbit; the lists are no partition.
+        TypeError: The action is not an ImageAction.
+        ValueError: There is only one orbit, a part is empty or has a part of an orbit, or the lists do not hold every
+            channel once.
 
     Example:
         >>> ChannelSplit(ImageAction("C4", 3, size=4), [[0], [1, 2]])

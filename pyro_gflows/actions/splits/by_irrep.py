@@ -1,4 +1,4 @@
-"""IrrepSplit: an event in a basis of irreducible blocks, and the blocks shared out."""
+"""IrrepSplit: an event in a basis of irreducible blocks, and the blocks divided among parts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, balanced_halves
 from pyro_gflows.actions.splits.irrep_basis import IrreducibleBlock, along_fields, block_of, irreducible_blocks
 from pyro_gflows.groups.canonical_basis import Nearly
@@ -22,21 +22,29 @@ __all__ = ["IrrepSplit", "isotypic_split"]
 
 @registered
 class IrrepSplit(Split):
-    r"""Vectors, or the channels of images, split by irreducible blocks: :math:`x_i = Q_i x` with orthogonal Q.
+    r"""A split of vectors, or of the channels of images, into irreducible blocks.
 
-    On squeezed images the default is the mean of each field | its details. The bases are chosen so that the group
-    permutes the entries of the parts up to signs, where the irreps allow it.
+    An irreducible block is a smallest subspace that every group element maps to itself (an irreducible representation,
+    or irrep), such as the mean of permuted coordinates. This split also works where the group mixes all coordinates, so
+    that no list of coordinates is mapped to itself. A part is :math:`x_i = Q_i x`, where the rows of :math:`Q_i` are
+    the bases of its blocks; Q is orthogonal.
+
+    On squeezed images, the default parts are the mean of each field and its details. The bases are chosen so that the
+    group permutes the entries of the parts up to signs, where the irreps allow it.
 
     Args:
-        action: how the group moves events; any group.
-        parts: lists of the numbers of irreducible blocks, counted with the invariant blocks first, then by dimension.
-            Unless given: for vectors two balanced halves of every isotype; for images the invariant blocks | the rest.
-        blocks: orthonormal rows of each block, shape ``(d, sum of field sizes)``, float64. Unless given, they are
-            computed; weights of layers refer to them, so the description of a saved flow holds them.
+        action: How the group acts on events; any group.
+        parts: Lists of the indices of irreducible blocks, which are counted with the invariant blocks first and then by
+            dimension. By default, vectors are split into parts of about equal size, and images into the invariant
+            blocks and the others.
+        blocks: Orthonormal rows of each block, shape ``(d, sum of field sizes)``, float64. By default they are
+            computed. Weights of layers refer to these rows, so the description of a saved flow holds them.
 
     Raises:
-        ValueError: there is only one irreducible block; a part is empty; the lists are no partition; the rows of the
-            blocks are not orthonormal, do not add up to the whole event, or span spaces that are not invariant.
+        TypeError: The action is not a LinearAction.
+        ValueError: There is only one irreducible block; a part is empty; the lists do not hold every block once; or the
+            rows of the blocks are not orthonormal, do not add up to the whole event, or span subspaces that are not
+            invariant.
 
     Example:
         >>> from pyro_gflows.groups import QuotientRepresentation
@@ -51,7 +59,7 @@ class IrrepSplit(Split):
         *,
         blocks: Sequence[Tensor] | None = None,
     ) -> None:
-        self._blocks = irreducible_blocks(_require_action(action)) if blocks is None else _given(action, blocks)
+        self._blocks = irreducible_blocks(_require_action(action)) if blocks is None else _checked(action, blocks)
         if len(self._blocks) == 1:
             raise ValueError(
                 f"{action} is one irreducible block, so no part of it is invariant and nothing can be split; use "
@@ -87,7 +95,7 @@ class IrrepSplit(Split):
         return along_fields(self._matrix(changed).T, changed, self.action.event_dim)
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The parts and the rows of the blocks: layers' weights refer to them."""
+        """The parts and the rows of the blocks, which are saved because weights of layers refer to them."""
         return {"parts": [list(part) for part in self._chosen], "blocks": [block.rows for block in self._blocks]}
 
     def _key(self) -> Any:
@@ -95,11 +103,16 @@ class IrrepSplit(Split):
 
 
 def isotypic_split(action: LinearAction) -> IrrepSplit:
-    """One part for each irrep, with all of its copies: of squeezed images the means, and every kind of details.
+    """The split with one part for each kind of irreducible block (irrep), which holds all blocks of that kind.
+
+    On squeezed images, one part holds the means and the other parts hold one kind of details each.
+
+    Args:
+        action: How the group acts on events.
 
     Raises:
-        TypeError: not an action.
-        ValueError: all fields hold one irrep only, as under a trivial group.
+        TypeError: The action is not a LinearAction.
+        ValueError: All blocks are of one kind, as under a trivial group.
 
     Example:
         >>> isotypic_split(ImageAction("C4", size=2, fields="regular"))  # doctest: +NORMALIZE_WHITESPACE
@@ -119,7 +132,7 @@ def _require_action(action: LinearAction) -> LinearAction:
     return action
 
 
-def _given(action: LinearAction, rows: Sequence[Tensor]) -> list[IrreducibleBlock]:
+def _checked(action: LinearAction, rows: Sequence[Tensor]) -> list[IrreducibleBlock]:
     blocks = [block_of(_require_action(action), block) for block in rows]
     basis = torch.cat([block.rows for block in blocks])
     size = sum(action.field_sizes)

@@ -1,4 +1,4 @@
-"""MaskSplit: the pixels of an image in two sets that every group element maps to themselves."""
+"""MaskSplit: the pixels of an image in two sets, each of which every group element maps to itself."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["MaskSplit", "checkerboard_split", "mirrored_checkerboard", "plain_ch
 
 @registered
 class MaskSplit(Split):
-    r"""Images split by a mask of pixels: :math:`x_1 = m \odot x,\; x_2 = (1 - m) \odot x`, both of full size.
+    r"""A split of images by a mask of pixels, :math:`x_1 = m \odot x` and :math:`x_2 = (1 - m) \odot x`.
 
-    The parts move as the whole does, and add up to it; an entry that is not a part's own is 0, which ``restrict``
-    brings about.
+    Both parts are images of full size on which the group acts as on the whole image, and they add up to it. A pixel
+    that is not a part's own is 0 there, and ``restrict`` makes it 0.
 
     Args:
-        action: how the group moves images.
-        mask: boolean (H, W), invariant under the group's permutations of the pixels; True marks the first part.
+        action: How the group acts on images.
+        mask: A boolean mask, shape (H, W), which the group does not change; True marks the first part.
 
     Raises:
-        TypeError: not an ImageAction, or not a boolean mask.
-        ValueError: a mask of another shape, with one value only, or that a group element changes.
+        TypeError: The action is not an ImageAction, or the mask is not boolean.
+        ValueError: The mask has another shape, has a single value, or is changed by a group element.
 
     Example:
         >>> mask = torch.tensor([[True, False], [False, True]])
@@ -50,12 +50,12 @@ class MaskSplit(Split):
         if bool(mask.all()) or not bool(mask.any()):
             raise ValueError(f"the mask is {bool(mask.all())} everywhere, so one part of the split is empty")
         generators = action.generators()
-        moved = mask.flatten()[action.grid_permutations(elements=generators)]
-        broken = (moved != mask.flatten()).sum(-1)
+        images = mask.flatten()[action.grid_permutations(elements=generators)]
+        broken = (images != mask.flatten()).sum(-1)
         if bool(broken.any()):
             worst = int(broken.argmax())
             element, changed, total = int(generators[worst]), int(broken[worst]), mask.numel()
-            effect = "exchanges the two parts" if changed == total else "moves pixels between the parts"
+            effect = "exchanges the two parts" if changed == total else "sends pixels from one part to the other"
             raise ValueError(
                 f"the mask is not invariant: element {element} of {action.group} {effect} ({changed} of {total} pixels "
                 "change sides); make it constant on the orbits of pixels, or use checkerboard_split(action)"
@@ -90,10 +90,15 @@ class MaskSplit(Split):
 
 
 def mirrored_checkerboard(height: int, width: int) -> Tensor:
-    r"""The mask :math:`(u + v) \bmod 2 = 0` with :math:`u = \lfloor |2i - n + 1| / 2 \rfloor`, v likewise in j.
+    r"""A checkerboard mask that rotations by 90 degrees and reflections of the grid leave as it is.
 
-    A checkerboard in each quadrant, mirrored at both axes: every turn by 90 degrees and every mirror keeps it. Balanced
-    where the sides are divisible by 4.
+    Each quadrant has a checkerboard, and the quadrants are mirror images of each other:
+    :math:`(u + v) \bmod 2 = 0` with :math:`u = \lfloor |2i - n + 1| / 2 \rfloor` in row i out of n, and v likewise for
+    columns. Both values are equally frequent where the sides are divisible by 4.
+
+    Args:
+        height: The number of rows.
+        width: The number of columns.
 
     Example:
         >>> mirrored_checkerboard(4, 4).int().tolist()
@@ -104,13 +109,18 @@ def mirrored_checkerboard(height: int, width: int) -> Tensor:
 
 
 def checkerboard_split(action: ImageAction) -> MaskSplit:
-    """The split by the mirrored checkerboard, invariant under C1, C2, C4, D1, D2 and D4.
+    """The split of the pixels of images by a checkerboard that the group leaves as it is.
 
-    Under translations by even steps, where a plain checkerboard is invariant, that one is taken; with a point group,
-    the mirrored checkerboard of ``step x step`` pixels, repeated.
+    For C1, C2, C4, D1, D2 and D4 the checkerboards of the four quadrants are mirror images of each other. For
+    translations by even steps it is a usual checkerboard; for translations with a point group, it is the mirrored
+    checkerboard of ``step x step`` pixels, repeated.
+
+    Args:
+        action: How the group acts on images.
 
     Raises:
-        ValueError: the group's translations exchange the colors (odd steps; with a point group also steps of 2).
+        TypeError: The action is not an ImageAction.
+        ValueError: Translations exchange the colors (for odd steps; with a point group also for steps of 2).
 
     Example:
         >>> checkerboard_split(ImageAction("D4", size=8))
@@ -127,11 +137,17 @@ def checkerboard_split(action: ImageAction) -> MaskSplit:
 
 
 def plain_checkerboard_split(action: ImageAction) -> MaskSplit:
-    """The split by the usual checkerboard, which C1 and shifts by even steps keep; quarter turns exchange its colors.
+    """The split of the pixels of images by the usual checkerboard.
+
+    Shifts by even steps leave this checkerboard as it is, but rotations by 90 degrees exchange its colors, so for most
+    groups :func:`checkerboard_split` is the right one.
+
+    Args:
+        action: How the group acts on images, C1 or translations by even steps.
 
     Raises:
-        TypeError: not an ImageAction.
-        ValueError: the group exchanges the colors.
+        TypeError: The action is not an ImageAction.
+        ValueError: The group exchanges the colors.
 
     Example:
         >>> plain_checkerboard_split(ImageAction("C1", size=4))

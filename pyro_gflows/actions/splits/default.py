@@ -1,12 +1,12 @@
-"""The split that a layer takes when none is given."""
+"""default_split: the split that a layer takes if the user names none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from pyro_gflows.actions.base import LinearAction
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, require_split
 from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.splits.by_irrep import IrrepSplit
@@ -16,11 +16,16 @@ __all__ = ["default_split", "split_of"]
 
 
 def default_split(action: LinearAction) -> Split:
-    """The first split that the action allows: vectors by coordinates, then by irreps; images by channels, then by the
-    mirrored checkerboard, then by irreps.
+    """The first kind of split that the action allows.
+
+    Vectors are split by coordinates, or else by irreducible blocks. Images are split by channels, or else by a
+    checkerboard of pixels, or else by irreducible blocks.
+
+    Args:
+        action: How the group acts on events.
 
     Raises:
-        ValueError: none is possible (one irreducible vector); says why for each kind.
+        ValueError: No split is possible, as for a single irreducible vector. The error gives the reason for each kind.
 
     Example:
         >>> type(default_split(ImageAction("D4", size=8))).__name__
@@ -40,14 +45,22 @@ def default_split(action: LinearAction) -> Split:
     raise ValueError(f"{action} cannot be split: " + "; ".join(reasons))
 
 
-def split_of(action: LinearAction, given: Split | None) -> Split:
-    """The split that was given, or the default one.
+def split_of(action: LinearAction, chosen: Split | None) -> Split:
+    """The split that the user chose, or the default one.
+
+    Args:
+        action: The action of the layer.
+        chosen: A split of that action, or None.
 
     Raises:
-        TypeError: something else than a split was given.
-        ValueError: it is a split of another action, or none was given and none is possible.
+        TypeError: The choice is not a split.
+        ValueError: The choice is a split of another action, or it is None and no split is possible.
+
+    Example:
+        >>> type(split_of(ImageAction("D4", size=8), None)).__name__
+        'MaskSplit'
     """
-    split = default_split(action) if given is None else require_split(given)
+    split = default_split(action) if chosen is None else require_split(chosen)
     if split.action != action:
         raise ValueError(f"expected a split of {action}, got one of {split.action}")
     return split

@@ -1,4 +1,4 @@
-"""The irreducible blocks of an action's fields, one by one, in bases that are as simple as they can be."""
+"""The irreducible blocks of an action's fields, in bases that are as simple as possible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.groups.canonical_basis import canonical_rows, first_largest
 from pyro_gflows.groups.decomposition import is_trivial
@@ -31,10 +31,16 @@ _ROUNDING = 1e-9
 
 
 def along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
-    """A matrix applied to the fields of events: to vectors, or to the channels of images at each pixel.
+    """A matrix applied to vectors, or to the channels of images at each pixel.
 
-    >>> along_fields(torch.ones(1, 3), torch.ones(2, 3, 4, 4), 3).shape
-    torch.Size([2, 1, 4, 4])
+    Args:
+        matrix: A matrix, shape ``(m, n)``.
+        x: Events with n coordinates or channels.
+        event_dim: The number of dimensions of an event.
+
+    Example:
+        >>> along_fields(torch.ones(1, 3), torch.ones(2, 3, 4, 4), 3).shape
+        torch.Size([2, 1, 4, 4])
     """
     if event_dim == 1:
         return x @ matrix.T
@@ -43,7 +49,13 @@ def along_fields(matrix: Tensor, x: Tensor, event_dim: int) -> Tensor:
 
 @dataclass(frozen=True)
 class IrreducibleBlock:
-    """An irreducible block of the fields: orthonormal rows ``(d, sum of field sizes)`` and their representation."""
+    """An irreducible block of the fields.
+
+    Attributes:
+        rows: Orthonormal rows that span the block, shape ``(d, sum of field sizes)``.
+        representation: How the group acts on the coordinates in these rows.
+        is_trivial: Whether the group leaves the block as it is.
+    """
 
     rows: Tensor
     representation: Representation
@@ -51,11 +63,19 @@ class IrreducibleBlock:
 
 
 def irreducible_blocks(action: LinearAction) -> list[IrreducibleBlock]:
-    """All irreducible blocks of the fields, the invariant ones first; a field that is irreducible stays as it is.
+    """All irreducible blocks of the fields, the invariant ones first.
 
     Bases are chosen so that the group permutes the basis vectors up to signs, where the irrep allows it (every irrep of
-    C1, C2, C4, D1, D2 and D4 does), so that a scale may act element by element. They are canonical: every machine
-    finds the same ones.
+    C1, C2, C4, D1, D2 and D4 does), so that a layer may scale element by element. A field that is irreducible keeps its
+    own basis. The bases are canonical: every machine finds the same ones.
+
+    Args:
+        action: How the group acts on events.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> [len(block.rows) for block in irreducible_blocks(VectorAction.rows("S3"))]
+        [1, 2]
     """
     return [
         block_of(action, rows)
@@ -65,10 +85,20 @@ def irreducible_blocks(action: LinearAction) -> list[IrreducibleBlock]:
 
 
 def block_of(action: LinearAction, rows: Tensor) -> IrreducibleBlock:
-    """The block that the given rows span; they lie within one field.
+    """The block that rows within one field span.
+
+    Args:
+        action: How the group acts on events.
+        rows: Orthonormal rows, shape ``(d, sum of field sizes)``.
 
     Raises:
-        ValueError: rows of another width, not orthonormal, in several fields, or of a subspace that is not invariant.
+        ValueError: The rows have another width, are not orthonormal, lie in several fields, or span a subspace that is
+            not invariant.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> block_of(VectorAction.rows("S4"), torch.full((1, 4), 0.5)).is_trivial
+        True
     """
     starts = list(itertools.accumulate(action.field_sizes, initial=0))
     rows = torch.as_tensor(rows, dtype=torch.float64)
@@ -95,8 +125,21 @@ def block_of(action: LinearAction, rows: Tensor) -> IrreducibleBlock:
 def block_rows(
     action: LinearAction, isotype: Isotype, change: Tensor, pivot: Callable[[Tensor], int] = first_largest
 ) -> list[Tensor]:
-    """The rows of each copy of the irrep, in the basis that ``change`` makes of the isotype's; ``pivot`` chooses the
-    entry of the first row that is made positive, from the sizes of its entries."""
+    """The rows of each copy of an irrep, after a change of basis.
+
+    Args:
+        action: How the group acts on events.
+        isotype: The isotypic component that holds the copies.
+        change: The orthogonal change of basis, shape ``(d, d)``.
+        pivot: A function that chooses, from the absolute values of the entries of the first row, the entry that is
+            made positive.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> action = VectorAction.rows("S4")
+        >>> block_rows(action, action.decomposition[0], torch.eye(1).double())[0].round(decimals=4).tolist()
+        [[0.5, 0.5, 0.5, 0.5]]
+    """
     starts = list(itertools.accumulate(action.field_sizes, initial=0))
     found = []
     for copy, label in zip(isotype.basis, isotype.labels, strict=True):
@@ -113,7 +156,16 @@ def block_rows(
 
 
 def reflection_axes(involutions: Tensor) -> Iterator[Tensor]:
-    """The axes, then canonical vectors that elements of order 2 keep, then those that they reverse."""
+    """Candidates for the first vector of a basis: the axes, and vectors that reflections keep or reverse.
+
+    Args:
+        involutions: Matrices that are their own inverses, shape ``(n, d, d)``.
+
+    Example:
+        >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]).double()
+        >>> [vector.round(decimals=2).tolist() for vector in reflection_axes(swap)]
+        [[1.0, 0.0], [0.0, 1.0], [0.71, 0.71], [0.71, -0.71]]
+    """
     identity = torch.eye(involutions.shape[-1], dtype=torch.float64)
     yield from identity
     for matrix in involutions:
@@ -125,10 +177,24 @@ def reflection_axes(involutions: Tensor) -> Iterator[Tensor]:
 def monomial_basis(
     isotype: Isotype, action: LinearAction, candidates: Callable[[Tensor], Iterable[Tensor]] = reflection_axes
 ) -> Tensor:
-    """An orthogonal change of basis after which the irrep permutes basis vectors up to signs; else the identity.
+    """An orthogonal change of basis after which the group permutes the basis vectors of an irrep up to signs.
 
-    Such a basis is the orbit of its first vector, up to signs; ``candidates`` names vectors to try, from the irrep's
-    matrices that are their own inverses.
+    Such a basis consists of the images of its first vector, up to signs, so candidates for that vector are tried.
+
+    Args:
+        isotype: The isotypic component of the irrep.
+        action: How the group acts on events.
+        candidates: A function that gives the vectors to try, from the matrices of the irrep that are their own
+            inverses.
+
+    Returns:
+        Shape ``(d, d)``; the identity where there is no such basis.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> monomial_basis(action.decomposition[0], action).abs().sum().item()
+        2.0
     """
     identity = torch.eye(isotype.dim, dtype=torch.float64)
     if isotype.dim == 1 or not action.is_finite:

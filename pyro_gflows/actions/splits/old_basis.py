@@ -1,4 +1,4 @@
-"""The basis of an IrrepSplit as files of format 1 meant it, which did not hold it."""
+"""The basis of an IrrepSplit in files of format 1, which did not save it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.base import LinearAction
+from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.irrep_basis import block_rows, monomial_basis
 from pyro_gflows.groups.decomposition import irreducible_subspaces, isotypes_of, side_by_side
 from pyro_gflows.serialization.migrations import migrate, migration, replace_class
@@ -20,7 +20,7 @@ __all__ = ["eigenvector_blocks"]
 
 @migration(1)
 def _blocks_beside_weights(flow: Any, source: str) -> Any:
-    """From format 1, which did not hold the basis of an IrrepSplit: computed anew, as the version that wrote it did."""
+    """From format 1: the basis of an IrrepSplit, which the file lacks, is computed as the writing version did."""
     recomputed = False
 
     def with_blocks(node: dict[str, Any]) -> dict[str, Any]:
@@ -44,10 +44,18 @@ def _blocks_beside_weights(flow: Any, source: str) -> Any:
 
 
 def eigenvector_blocks(action: LinearAction) -> list[Tensor]:
-    """The rows of the irreducible blocks of an action's fields as format 1 had them.
+    """The rows of the irreducible blocks of an action's fields that files of format 1 refer to.
 
-    Their bases are eigenvectors; those of a degenerate eigenvalue are decided by rounding, so they are those of the
-    version that wrote the file only on a machine that computes alike.
+    Their bases are eigenvectors, which depend on rounding where an eigenvalue is degenerate. So they agree with the
+    bases of the version that wrote the file only on a machine with the same rounding.
+
+    Args:
+        action: How the group acts on events.
+
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> [rows.shape for rows in eigenvector_blocks(VectorAction.rows("S3"))]
+        [torch.Size([1, 3]), torch.Size([2, 3])]
     """
     parts = [isotypes_of(field, irreducible_subspaces(field)) for field in action.fields]
     return [

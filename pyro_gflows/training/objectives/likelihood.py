@@ -1,4 +1,4 @@
-"""Maximum likelihood, one step at a time."""
+"""Maximum likelihood as an objective."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from pyro_gflows.evaluation.scores import log_probs
 from pyro_gflows.flows.dequantization import DequantizedFlow
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
-from pyro_gflows.training.average import weights
 from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
 from pyro_gflows.training.identity import same_values
 from pyro_gflows.training.loader import LoaderBatches
+from pyro_gflows.training.objectives.base import FitDiverged, Objective
 from pyro_gflows.training.settings import FitSettings
-from pyro_gflows.training.trainer import FitDiverged, Trainer
 from pyro_gflows.transforms.data_dependent import leaving_alone_what_is_set
 
 if TYPE_CHECKING:
     from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 
-__all__ = ["LikelihoodTrainer"]
+__all__ = ["Likelihood"]
 
 _NATS_PER_DIMENSION = 10.0  # a smoothed loss this far above the first one has diverged
 _COMPARED_ROWS = 8  # of the first batch, by which a resumed run is compared with the one before
 
 
-class LikelihoodTrainer(Trainer):
+class Likelihood(Objective):
     """Minimizes -E log p(x), or the bound of a dequantized flow, with Pyro's ``Trace_ELBO().differentiable_loss``.
 
     Args:
@@ -47,7 +46,7 @@ class LikelihoodTrainer(Trainer):
         data: Events, a loader or a sampler of events.
         settings: How to train.
         augment: Called as ``augment(x, generator)`` on every batch, or None.
-        validation: Held-out events, or None.
+        validation: Events that training does not see, or None.
         initialize: Whether all data-dependent layers are set from the first batch, or those alone that are not set.
     """
 
@@ -61,13 +60,15 @@ class LikelihoodTrainer(Trainer):
         validation: Rows | None,
         initialize: bool = False,
     ) -> None:
-        super().__init__(flow, settings=settings)
+        super().__init__(flow)
         self.flow = flow
+        self._settings = settings
         self._augment = augment
         self._anew = initialize
         self._validation = validation
         self._data = data
         self._batches = self._new_batches()
+        self.batch_size = self._batches.batch_size
         self._first = torch.empty(0)
         self._loss = Trace_ELBO().differentiable_loss
         self._model: Callable[[Tensor], None] = self._of_data
@@ -75,19 +76,15 @@ class LikelihoodTrainer(Trainer):
         if isinstance(flow, DequantizedFlow):
             self._model, self._guide = flow.model, flow.guide
 
-    def start(self) -> None:
-        self._warn_of_data()
-        super().start()
-
     def initialize(self) -> None:
+        self._warn_of_data()
         first = self._next()  # also where nothing is to be set, so that the steps see the same batches
         with contextlib.nullcontext() if self._anew else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
-    def loss(self) -> Tensor:
+    def loss(self, step: int) -> Tensor:
         x = self._next()
         if not x.isfinite().all():
-            step = self.progress.step
             raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
         # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
         with pyro.validation_enabled(False), warnings.catch_warnings():
@@ -96,23 +93,21 @@ class LikelihoodTrainer(Trainer):
             loss: Tensor = self._loss(self._model, self._guide, x) / len(x)
         return loss
 
-    def check_loss(self, value: float) -> None:
-        now = self.progress
-        now.first_loss = value if now.first_loss is None else now.first_loss
-        smooth = value if now.smooth_loss is None else now.smooth_loss
-        if smooth > now.first_loss + _NATS_PER_DIMENSION * self.flow.action.numel:
-            raise FitDiverged(
-                self.advice(f"the loss rose from {now.first_loss:.4g} to {smooth:.4g} by step {now.step}")
-            )
+    def divergence(self, first: float, smooth: float) -> str:
+        if smooth > first + _NATS_PER_DIMENSION * self.flow.action.numel:
+            return f"the loss rose from {first:.4g} to {smooth:.4g}"
+        return ""
 
-    @property
-    def batch_size(self) -> int:
-        return self._batches.batch_size
+    def remedy(self, lr: float, clip_norm: float | None) -> str:
+        return (
+            f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), or scale the data to "
+            "unit standard deviation (and give initialize=True, so that the flow starts from their new scale)"
+        )
 
     def state(self) -> dict[str, Tensor]:
         return {**self._batches.state(), "first_batch": self._first}
 
-    def restore_state(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: dict[str, Tensor]) -> None:
         self._first = state.get("first_batch", self._first)
         self._batches.restore(state)
 
@@ -141,21 +136,21 @@ class LikelihoodTrainer(Trainer):
         """The compared rows of the batch with which a run begins."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
-        torch.manual_seed(self.settings.seed)
+        torch.manual_seed(self._settings.seed)
         self._next()
         return self._first
 
     def _new_batches(self) -> ShuffledEpochs | FreshDraws | LoaderBatches:
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        return batches_of(self._data, self.settings.batch_size, generator)
+        generator = torch.Generator().manual_seed(self._settings.seed)
+        return batches_of(self._data, self._settings.batch_size, generator)
 
     def _warn_of_data(self) -> None:
         """What is seen in stored data before the first step; of anything else, the first batch is looked at."""
         if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
             like = next(self.flow.parameters())
             warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
-        if isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and self.settings.check_symmetry:
-            warn_of_contradictions(self.flow.action, self._data.data, seed=self.settings.seed)
+        if isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and self._settings.check_symmetry:
+            warn_of_contradictions(self.flow.action, self._data.data, seed=self._settings.seed)
 
     @property
     def _is_seen_as_stored(self) -> bool:
@@ -167,27 +162,13 @@ class LikelihoodTrainer(Trainer):
         """Whether the noise of the data is not what the flow sees."""
         return isinstance(self.flow, DequantizedFlow)
 
-    def validation_nll(self) -> float | None:
-        return None if self._validation is None else self._nll(self._validation)
-
-    def look(self) -> None:
-        now = self.progress
-        if self._validation is None or now.step % self.settings.validation.every:
-            return
-        with self._average.applied():
-            value = self._nll(self._validation)
-            now.validation_curve.append((now.step, value))
-            if now.best_nll is not None and not value < now.best_nll:
-                now.validations_without_gain += 1
-                return
-            now.best_nll, now.best_step, now.validations_without_gain = value, now.step, 0
-            if self.settings.validation.patience is not None:
-                self._best = weights(self.flow)
-
-    def _nll(self, x: Rows) -> float:
-        """The same random numbers at every look, so that looks differ by the weights alone."""
-        with random_state_kept(self.device, seed=self.settings.seed):
-            scores = [log_probs(self.flow, block) for block in x.blocks(1024)]
+    def validate(self) -> float | None:
+        """The mean NLL, or bound of it, with the same random numbers every time: it differs by the weights alone."""
+        if self._validation is None:
+            return None
+        device = next(self.flow.parameters()).device
+        with random_state_kept(device, seed=self._settings.seed):
+            scores = [log_probs(self.flow, block) for block in self._validation.blocks(1024)]
         return -float(torch.cat(scores).double().mean())
 
     def _of_data(self, x: Tensor) -> None:

@@ -85,7 +85,8 @@ def _is_costly_to_invert(distribution: TransformedDistribution) -> bool:
 
 def _through_the_base(distribution: TransformedDistribution, draws: int) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`draws_and_scores` by the chain rule: the gradient of log q in x is J^-T that of log p(z) - log|det J|
-    in z, where J = dx/dz; nothing is inverted but the matrix J."""
+    in z, where J = dx/dz; nothing is inverted but the matrix J.
+    """
     z = distribution.base_dist.rsample(torch.Size([draws]))
     z = z.view_as(z)  # another tensor, of which a base that is a flow itself does not know where it came from
     if not z.requires_grad:
