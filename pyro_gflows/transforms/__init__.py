@@ -7,7 +7,7 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer
+    ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
 
 Linear and normalizing layers:
     GLinear, GActNorm, GOrbitNorm, GSqueeze
@@ -43,7 +43,13 @@ from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
 from pyro_gflows.transforms.squash import GNormalCdf, GSigmoid, Squash
 from pyro_gflows.transforms.squeeze import GSqueeze
-from pyro_gflows.transforms.transformers import ElementwiseAffine, IrrepScale, MatrixScale, Transformer
+from pyro_gflows.transforms.transformers import (
+    ElementwiseAffine,
+    IrrepScale,
+    MatrixScale,
+    Transformer,
+    TransformerFactory,
+)
 
 __all__ = [
     "Compose",
@@ -75,6 +81,7 @@ __all__ = [
     "Recompute",
     "Squash",
     "Transformer",
+    "TransformerFactory",
     "g_autoregressive",
     "g_coupling",
     "g_radial",
