@@ -31,12 +31,12 @@ class VariationalDequantizer(nn.Module):
     flow that reads the image (the middles of its cells).
 
     Args:
-        noise: the flow of u over (0, 1), whose ``context_action`` moves the image.
-        scaling: how levels become numbers (:class:`~pyro_gflows.datasets.GrayLevels`).
+        noise: The flow of u over (0, 1), whose ``context_action`` moves the image.
+        scaling: How levels become numbers (:class:`~pyro_gflows.datasets.GrayLevels`).
 
     Raises:
-        TypeError: the noise is not an EquivariantFlow.
-        ValueError: it takes no context, or its context is no image of its own shape.
+        TypeError: The noise is not an EquivariantFlow.
+        ValueError: It takes no context, or its context is no image of its own shape.
 
     Source: Flow++, arXiv:1902.00275.
     """
@@ -52,14 +52,14 @@ class VariationalDequantizer(nn.Module):
 
     @property
     def action(self) -> Action:
-        """How the group moves images, their levels and the noise."""
+        """How the group acts on images, their levels and the noise."""
         return self.noise.action
 
     def condition(self, levels: Tensor) -> FlowDistribution:
         """q(y | k) of each image, as a Pyro distribution of their batch shape.
 
         Args:
-            levels: levels 0 .. n-1 of any dtype, shape ``batch_shape + action.event_shape``.
+            levels: Levels 0 .. n-1 of any dtype, shape ``batch_shape + action.event_shape``.
         """
         corners = self.scaling.to_real(levels.to(next(self.noise.parameters())))
         step = self.scaling.step
@@ -103,14 +103,14 @@ def g_dequantizer(
     It starts as uniform noise, exactly: normal noise goes through the identity and its own distribution function.
 
     Args:
-        action: how the group moves images; any one that can be split, or ``blocks=0``.
-        scaling: how levels become numbers.
-        blocks: coupling steps; 0 makes the noise of the pixels independent, given the image.
-        width: hidden fields of the networks.
-        depth: their hidden layers.
+        action: How the group acts on images; any one that can be split, or ``blocks=0``.
+        scaling: How levels become numbers.
+        blocks: Coupling steps; 0 makes the noise of the pixels independent, given the image.
+        width: Hidden fields of the networks.
+        depth: Their hidden layers.
 
     Raises:
-        ValueError: blocks below 0, or an action whose events cannot be split with blocks above 0.
+        ValueError: Blocks below 0, or an action whose events cannot be split with blocks above 0.
 
     Example:
         >>> from pyro_gflows.datasets import GrayLevels
@@ -146,7 +146,7 @@ class DequantizedFlow(nn.Module):
         dequantizer: q.
 
     Raises:
-        ValueError: the two are of images of different shapes.
+        ValueError: The two are of images of different shapes.
 
     Example:
         >>> from pyro_gflows import g_coupling_image_flow
@@ -169,7 +169,7 @@ class DequantizedFlow(nn.Module):
 
     @property
     def action(self) -> Action:
-        """How the group moves the data."""
+        """How the group acts on the data."""
         return self.flow.action
 
     def initialize(self, x: Tensor) -> None:
@@ -193,12 +193,12 @@ class DequantizedFlow(nn.Module):
         gradients; its mean rises to log P(k) with the draws.
 
         Args:
-            x: images, shape ``(rows,) + action.event_shape``.
+            x: Images, shape ``(rows,) + action.event_shape``.
             draws: K.
-            batch_size: draws scored at a time.
+            batch_size: Draws scored at a time.
 
         Raises:
-            ValueError: fewer than 1 draw.
+            ValueError: Fewer than 1 draw.
 
         Source: Importance Weighted Autoencoders, arXiv:1509.00519.
         """

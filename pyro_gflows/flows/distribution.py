@@ -29,9 +29,9 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
     (``LastDraw``); every expanded distribution has a memory of its own.
 
     Args:
-        base: a Pyro distribution of base-side events.
-        transform: from base to data.
-        validate_args: as for every torch distribution. Where it is off, events that no draw can be (outside the
+        base: A Pyro distribution of base-side events.
+        transform: From base to data.
+        validate_args: As for every torch distribution. Where it is off, events that no draw can be (outside the
             interval of a GSigmoid that other layers follow) have the log-density -inf; where it is on, they raise.
 
     Raises:

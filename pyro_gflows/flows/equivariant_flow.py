@@ -29,13 +29,13 @@ class EquivariantFlow(nn.Module):
     \mid c)`; ``condition(context)`` gives those of a batch of contexts, none of which is invariant by itself.
 
     Args:
-        base: a Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
+        base: A Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
         transforms: EquivariantTransforms, from base to data, in this order; each one's ``action_in`` must be the
             ``action_out`` of the one before, and the first one's the base's action.
 
     Raises:
-        TypeError: the base is not an invariant one, or a transform not an EquivariantTransform.
-        ValueError: no transform, two neighbors' actions that differ, or a transform that is defined on an interval
+        TypeError: The base is not an invariant one, or a transform not an EquivariantTransform.
+        ValueError: No transform, two neighbors' actions that differ, or a transform that is defined on an interval
             alone (the inverse of a GSigmoid) where values beyond it arrive.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
@@ -72,7 +72,7 @@ class EquivariantFlow(nn.Module):
 
     @property
     def action(self) -> Action:
-        """How the group moves the data."""
+        """How the group acts on the data."""
         return self.transform.action_out
 
     @property
@@ -82,7 +82,7 @@ class EquivariantFlow(nn.Module):
 
     @property
     def context_action(self) -> Action | None:
-        """How the group moves the context that the flow takes; None: it takes none."""
+        """How the group acts on the context that the flow takes; None: it takes none."""
         return self.transform.context_action
 
     @property
@@ -90,7 +90,7 @@ class EquivariantFlow(nn.Module):
         """The density, as a Pyro distribution that shares the flow's parameters.
 
         Raises:
-            ValueError: the flow needs a context.
+            ValueError: The flow needs a context.
         """
         if self.context_action is not None:
             raise ValueError(f"this flow needs a context, which {self.context_action} moves: flow.condition(context)")
@@ -100,10 +100,10 @@ class EquivariantFlow(nn.Module):
         """The density under each of a batch of contexts, as a Pyro distribution of the contexts' batch shape.
 
         Args:
-            context: shape ``batch_shape + context_action.event_shape``.
+            context: Shape ``batch_shape + context_action.event_shape``.
 
         Raises:
-            ValueError: the flow takes no context, or contexts of another event shape.
+            ValueError: The flow takes no context, or contexts of another event shape.
         """
         return FlowDistribution(self._base, self.transform.condition(context))
 
@@ -122,7 +122,7 @@ class EquivariantFlow(nn.Module):
         :func:`pyro_gflows.training.fit` does it for the layers that are not set yet.
 
         Raises:
-            ValueError: fewer than 2 events, events of another shape, or numbers that are not finite.
+            ValueError: Fewer than 2 events, events of another shape, or numbers that are not finite.
         """
         self.action.check_event(x)
         if x.numel() < 2 * self.action.numel:

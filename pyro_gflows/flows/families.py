@@ -26,9 +26,9 @@ class UnsuitableFamily(ValueError):
     """A family of flows that cannot be built for an action.
 
     Args:
-        family: its name.
-        action: how the group acts on the events.
-        reason: what its constructor raised.
+        family: Its name.
+        action: How the group acts on the events.
+        reason: What its constructor raised.
     """
 
     def __init__(self, family: str, action: Action, reason: Exception) -> None:
@@ -153,7 +153,7 @@ def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = 
         family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; multi-scale flows of
             images: "image-residual", "image-coupling", or "image-soft", of whose layers the networks alone carry the
             group, so that turns between the quarter-turns are possible.
-        action: How the group moves events.
+        action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 
     Raises:

@@ -39,25 +39,25 @@ def g_residual_image_flow(
     the channels, and a residual layer whose branch is a certified steerable CNN.
 
     Args:
-        action: how the group moves images.
-        scales: how many sizes of the grid; each but the first halves it.
-        blocks: steps on each grid, before and after squeezing.
-        width: hidden fields of the branches, and of the conditioners of the details.
-        depth: hidden layers of the branches.
+        action: How the group acts on images.
+        scales: How many sizes of the grid; each but the first halves it.
+        blocks: Steps on each grid, before and after squeezing.
+        width: Hidden fields of the branches, and of the conditioners of the details.
+        depth: Hidden layers of the branches.
         bound: Lipschitz bound of every branch, in (0, 1).
         branch: Makes each branch from the action of a step, such as ``LipschitzDenseNetwork`` or
             ``functools.partial(LipschitzNetwork, bound=0.98, activation="curves", units="field")``; by default a
             LipschitzNetwork of ``width``, ``depth`` and ``bound``.
-        log_det: an estimator; by default that of ``g_residual``, by the size of the event.
+        log_det: An estimator; by default that of ``g_residual``, by the size of the event.
         fast: "score" (density estimation) or "sample".
-        preprocess: as for :func:`g_coupling_image_flow`.
+        preprocess: As for :func:`g_coupling_image_flow`.
         memory: "plain"; "recompute": training stores one event a step and computes each step twice, the terms of its
             series too; or "constant": a few events a step, and the terms once (:class:`ConstantMemory`). Values and
             gradients are the same. "constant" spares the fast direction alone.
 
     Raises:
-        TypeError: not an ImageAction.
-        ValueError: a grid that cannot be halved so often, numbers below 1, another ``memory``, or a bound outside
+        TypeError: Not an ImageAction.
+        ValueError: A grid that cannot be halved so often, numbers below 1, another ``memory``, or a bound outside
             (0, 1).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.

@@ -39,11 +39,11 @@ def learnable(flow: Any) -> Learnable:
     """The module and the distribution of a flow, or of a distribution such as ``Symmetrized(flow.dist, action)``.
 
     Args:
-        flow: a module with ``dist`` (an EquivariantFlow), or a distribution with ``module``.
+        flow: A module with ``dist`` (an EquivariantFlow), or a distribution with ``module``.
 
     Raises:
-        TypeError: neither of them.
-        ValueError: no weights to fit, draws that are not reparametrized, or a batch of distributions.
+        TypeError: Neither of them.
+        ValueError: No weights to fit, draws that are not reparametrized, or a batch of distributions.
 
     Example:
         >>> from pyro_gflows import OrbitMixture, VectorAction

@@ -28,15 +28,15 @@ class OrbitFlow(Symmetrized):
     that count are differentiated.
 
     Args:
-        action: how the (finite) group moves vectors.
-        steps: coupling steps of q; in each, one random half of the coordinates moves as the other says.
-        width: hidden numbers of their networks.
-        spread: standard deviation of the center at the start, in each coordinate.
-        validate_args: as for every torch distribution.
+        action: How the finite group acts on vectors.
+        steps: Coupling steps of q; in each, one random half of the coordinates moves as the other says.
+        width: Hidden numbers of their networks.
+        spread: Standard deviation of the center at the start, in each coordinate.
+        validate_args: As for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a VectorAction.
-        ValueError: the group is infinite, or vectors of one number, which cannot be split (take OrbitMixture).
+        ValueError: The group is infinite, or vectors of one number, which cannot be split (take OrbitMixture).
 
     Source: Normalizing flows, arXiv:1505.05770; RealNVP, arXiv:1605.08803.
 

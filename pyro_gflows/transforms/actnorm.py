@@ -27,7 +27,7 @@ class GActNorm(DataDependentTransform):
     along the invariant directions, zero mean; see :class:`DataDependentTransform` for when that happens.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
 
     Source: Glow, arXiv:1807.03039 (activation normalization).
 

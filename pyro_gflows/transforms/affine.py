@@ -26,8 +26,8 @@ class GAffine(ByNetwork):
     network is, and its outputs carry the action that makes A commute. Both directions cost one evaluation.
 
     Args:
-        action: how the group moves events.
-        context_action: how it moves the context.
+        action: How the group acts on events.
+        context_action: How it acts on the context.
         transformer: Makes the map from ``action``; by default ElementwiseAffine where possible, else IrrepScale.
         network: Makes the network from ``context_action`` and from ``transformer.params_action``; by default an
             equivariant network that starts at zero.
@@ -36,7 +36,7 @@ class GAffine(ByNetwork):
 
     Raises:
         TypeError: ``action`` or ``context_action`` is not a LinearAction.
-        ValueError: a context that does not go with the event, or a transformer of another action.
+        ValueError: A context that does not go with the event, or a transformer of another action.
 
     Source: Auto-Encoding Variational Bayes, arXiv:1312.6114.
 

@@ -167,12 +167,12 @@ def g_autoregressive(
     With ``fast="sample"`` it is the inverse autoregressive flow of variational guides.
 
     Args:
-        action: how the group moves events.
-        split: how the event falls into blocks; by default ``default_split(action)``.
-        transformer: as for :class:`GAutoregressive`; so are ``width``, ``depth``, ``fast`` and ``context_action``.
+        action: How the group acts on events.
+        split: How the event falls into blocks; by default ``default_split(action)``.
+        transformer: As for :class:`GAutoregressive`; so are ``width``, ``depth``, ``fast`` and ``context_action``.
 
     Raises:
-        ValueError: the event cannot be split, or the split is one of another action.
+        ValueError: The event cannot be split, or the split is one of another action.
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -33,12 +33,12 @@ class EquivariantTransform(TorchInterface):
     digits has lost its symmetry and its log-det.
 
     Args:
-        action_in: how the group acts on x.
-        action_out: how it acts on y (as on x, unless given).
+        action_in: How the group acts on x.
+        action_out: How it acts on y; by default as on x.
 
     Raises:
         TypeError: ``action_in`` is not an Action; (in a call) events, contexts or weights of half precision.
-        ValueError: two actions of different groups, or events on a space that is not among :attr:`spaces`.
+        ValueError: Two actions of different groups, or events on a space that is not among :attr:`spaces`.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -142,7 +142,7 @@ class Invert(EquivariantTransform):
     Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`; it is equivariant because T is.
 
     Args:
-        transform: the transform T to invert.
+        transform: The transform T to invert.
 
     Example:
         >>> from pyro_gflows import VectorAction, g_residual
@@ -228,7 +228,7 @@ class Conditioned(Wrapper):
 
     Args:
         transform: T, with a ``context_action``.
-        context: shape ``batch_shape + context_action.event_shape``.
+        context: Shape ``batch_shape + context_action.event_shape``.
 
     Raises:
         ValueError: T takes no context, or the context has another event shape.

@@ -78,8 +78,8 @@ def contraction_of(branch: nn.Module, action: Action) -> Contraction:
     """A branch by its type, made for this action.
 
     Raises:
-        TypeError: it has no ``lipschitz_bound``, or the action is not a LinearAction.
-        ValueError: it is made for another action.
+        TypeError: It has no ``lipschitz_bound``, or the action is not a LinearAction.
+        ValueError: It is made for another action.
     """
     if not isinstance(action, LinearAction):
         raise TypeError(f"expected a LinearAction, for which x + f(x) is equivariant if f is, got {action}")

@@ -26,11 +26,11 @@ class Compose(ConditionalTransform):
     checked to agree. A context goes to every part that takes one.
 
     Args:
-        transforms: at least one transform; each one's ``action_in`` must be the ``action_out`` of the one before.
+        transforms: At least one transform; each one's ``action_in`` must be the ``action_out`` of the one before.
 
     Raises:
-        TypeError: a part is not an EquivariantTransform.
-        ValueError: the list is empty, two neighbors' actions differ, or two parts take different contexts.
+        TypeError: A part is not an EquivariantTransform.
+        ValueError: The list is empty, two neighbors' actions differ, or two parts take different contexts.
 
     Example:
         >>> import torch

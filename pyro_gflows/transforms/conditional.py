@@ -21,14 +21,14 @@ class ConditionalTransform(EquivariantTransform):
     the events; see :class:`EquivariantTransform`.
 
     Args:
-        action_in: how the group moves x.
-        action_out: how it moves y (as x, unless given).
-        context_action: how it moves the context: an action of the same group, on the same kind of event (vectors, or
+        action_in: How the group acts on x.
+        action_out: How it acts on y; by default as on x.
+        context_action: How it acts on the context: an action of the same group, on the same kind of event (vectors, or
             images of the same size). None: there is no context.
 
     Raises:
         TypeError: ``context_action`` is not an Action.
-        ValueError: actions of different groups.
+        ValueError: Actions of different groups.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ConditionalTransform(EquivariantTransform):
 
     @property
     def context_action(self) -> Action | None:
-        """How the group moves the context; None where there is none."""
+        """How the group acts on the context; None where there is none."""
         return self._context_action
 
     # -- what a conditioner reads -------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class ConditionalTransform(EquivariantTransform):
         """How the group acts on parts of the event and the context, side by side.
 
         Raises:
-            TypeError: the context's action is not linear, so that no network reads it beside the event.
+            TypeError: The context's action is not linear, so that no network reads it beside the event.
         """
         given = self.context_action
         if given is None:

@@ -28,7 +28,7 @@ class DataDependentTransform(EquivariantTransform):
     file that has no such buffer. :func:`pyro_gflows.training.fit` sets those layers alone that are not set yet.
 
     Args:
-        action: how the group acts on events; on both sides the same.
+        action: How the group acts on events; on both sides the same.
 
     Example:
         >>> from pyro_gflows import GActNorm, VectorAction

@@ -29,8 +29,8 @@ class GLinear(EquivariantTransform):
     because a power series in W commutes with what W commutes with.
 
     Args:
-        action: how the group moves events.
-        max_log_scale: bound of the Frobenius norm of W, smooth, for each square root of a channel.
+        action: How the group acts on events.
+        max_log_scale: Bound of the Frobenius norm of W, smooth, for each square root of a channel.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.

@@ -29,14 +29,14 @@ class GMonotone(ByContraction):
     layer stay below 2. Either direction is one root, with gradients by the implicit function theorem.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
         contraction: f, as for :class:`GResidual`, without a context.
-        log_det: an estimator; exact by default.
-        solver: how to find u; Newton for events of at most 3 numbers, else the Banach iteration.
+        log_det: An estimator; exact by default.
+        solver: How to find u; Newton for events of at most 3 numbers, else the Banach iteration.
 
     Raises:
-        TypeError: the branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
-        ValueError: its bound is 1 or more, or not finite; the branch is made for another action, or takes a context.
+        TypeError: The branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
+        ValueError: Its bound is 1 or more, or not finite; the branch is made for another action, or takes a context.
 
     Source: Invertible Monotone Operators for Normalizing Flows, arXiv:2210.08176.
 

@@ -21,9 +21,9 @@ class OneWayTransform(ConditionalTransform):
     A subclass writes ``cheap(x, context)`` and ``costly(y, context)``, each with the log-det of that very map.
 
     Args:
-        action: how the group moves events, on both sides.
+        action: How the group acts on events, on both sides.
         fast: "score": data to base is the cheap direction (density estimation); "sample": base to data (guides).
-        context_action: how the group moves the context; None: there is none.
+        context_action: How the group acts on the context; None: there is none.
     """
 
     def __init__(self, action: Action, *, fast: Fast = "score", context_action: Action | None = None) -> None:

@@ -26,11 +26,11 @@ class GOrbitNorm(DataDependentTransform):
     :class:`DataDependentTransform` for when that happens.
 
     Args:
-        action: how the group permutes coordinates; events of shape ``action.event_shape``.
+        action: How the group permutes coordinates; events of shape ``action.event_shape``.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: the action does not permute coordinates (use GActNorm).
+        ValueError: The action does not permute coordinates (use GActNorm).
 
     Example:
         >>> from pyro_gflows import ImageAction

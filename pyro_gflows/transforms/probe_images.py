@@ -36,9 +36,9 @@ def carry(action: Action, probes: Tensor, x: Tensor) -> Tensor:
     several such elements, they differ by one that leaves x alone.)
 
     Args:
-        action: one whose ``canonical`` is known.
-        probes: shape ``(count,) + event_shape``.
-        x: shape ``batch_shape + event_shape``.
+        action: One whose ``canonical`` is known.
+        probes: Shape ``(count,) + event_shape``.
+        x: Shape ``batch_shape + event_shape``.
 
     Returns:
         Shape ``(count,) + batch_shape + event_shape``.

@@ -36,18 +36,18 @@ class GRadial(ConditionalTransform):
     the inverse undoes the map to 1e-3, both ways, for any weights.
 
     Args:
-        action: how the group moves vectors.
-        bins: bins of each spline.
-        limit: where the linear tail begins.
-        context_action: how the group moves a context that changes the splines; None: there is none.
-        width: hidden fields of the network that reads the context.
-        knots: how the weights become widths, heights and slopes, and within which bounds; by default
+        action: How the group acts on vectors.
+        bins: Bins of each spline.
+        limit: Where the linear tail begins.
+        context_action: How the group acts on a context that changes the splines; None: there is none.
+        width: Hidden fields of the network that reads the context.
+        knots: How the weights become widths, heights and slopes, and within which bounds; by default
             ``BoundedKnots(secant=64.0)``, since a radius has no shift that takes up digits. Files from before there
             were bounds load with :class:`~pyro_gflows.nn.FreeKnots`.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: events are not vectors, a context that does not go with them, or bins and limit are not positive.
+        ValueError: Events are not vectors, a context that does not go with them, or bins and limit are not positive.
 
     Source: Neural Spline Flows, arXiv:1906.04032 (the monotone spline).
 

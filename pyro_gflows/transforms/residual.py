@@ -38,17 +38,17 @@ class GResidual(ByContraction, OneWayTransform):
     by ``solver``, with gradients by the implicit function theorem.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
         contraction: f, a :class:`~pyro_gflows.nn.Contraction`; one with a ``context_action``, such as
             :class:`~pyro_gflows.nn.ConditionalBranch`, makes the layer conditional. Any other equivariant module with a
             ``lipschitz_bound()`` is seen as a :class:`~pyro_gflows.nn.CustomContraction`.
-        log_det: an estimator; exact by default.
-        solver: how to invert; Newton for events of at most 3 numbers, else the Banach iteration.
-        fast: which direction evaluates f once ("score" or "sample").
+        log_det: An estimator; exact by default.
+        solver: How to invert; Newton for events of at most 3 numbers, else the Banach iteration.
+        fast: Which direction evaluates f once ("score" or "sample").
 
     Raises:
-        TypeError: the branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
-        ValueError: its bound is 1 or more, or not finite; or the branch is made for another action.
+        TypeError: The branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
+        ValueError: Its bound is 1 or more, or not finite; or the branch is made for another action.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
 
@@ -131,19 +131,19 @@ def g_residual(
     ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``, which is exact in evaluation.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
         branch: Makes the equivariant contraction from the action, such as ``functools.partial(LipschitzNetwork,
             width=8)``; by default ``nn.lipschitz_branch(action, bound=bound)``. For a module that exists already, take
             :class:`GResidual`.
         bound: Lipschitz bound of the default branch.
-        log_det: an estimator; by default as above.
+        log_det: An estimator; by default as above.
         solver: Newton for events of at most 3 numbers, else the Banach iteration.
         fast: "score" (density estimation) or "sample" (guides).
-        context_action: how the group moves a context that the default branch reads; None: there is none.
+        context_action: How the group acts on a context that the default branch reads; None: there is none.
 
     Raises:
         TypeError: ``action`` is not a LinearAction, or the branch has no ``lipschitz_bound``.
-        ValueError: a bound of 1 or more, or a branch made for another action.
+        ValueError: A bound of 1 or more, or a branch made for another action.
 
     Example:
         >>> from pyro_gflows import ImageAction, VectorAction

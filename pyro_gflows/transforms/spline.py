@@ -36,16 +36,16 @@ class ElementwiseSpline(Transformer):
     up the digits: \|t\| up to 100).
 
     Args:
-        action: how the group moves the part.
-        bins: pieces of each spline, an even number.
-        limit: the knots lie in [-limit, limit].
-        max_log_scale: bound of \|s\|, smooth.
-        knots: how the parameters become widths, heights and slopes, and within which bounds; by default
+        action: How the group acts on the part.
+        bins: Pieces of each spline, an even number.
+        limit: The knots lie in [-limit, limit].
+        max_log_scale: Bound of \|s\|, smooth.
+        knots: How the parameters become widths, heights and slopes, and within which bounds; by default
             :class:`~pyro_gflows.nn.BoundedKnots`. Files from before there were bounds load with
             :class:`~pyro_gflows.nn.FreeKnots`, under which also :math:`y_i = e^{s_i} S_i(x_i) + t_i`.
 
     Raises:
-        ValueError: the action is not a signed permutation; bins are not even, or limit is not positive.
+        ValueError: The action is not a signed permutation; bins are not even, or limit is not positive.
 
     Source: Neural Spline Flows, arXiv:1906.04032.
 

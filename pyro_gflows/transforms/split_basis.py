@@ -17,7 +17,7 @@ class SplitBasis(FixedBasis):
     were trained in another basis are refused, since they would give another density without a word.
 
     Args:
-        split: the split of the layer.
+        split: The split of the layer.
     """
 
     since_format = 2

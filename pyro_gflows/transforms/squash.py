@@ -30,13 +30,13 @@ class Squash(EquivariantTransform):
     with it: their log-density raises ValueError (Pyro's validation), and the bare inverse gives NaN.
 
     Args:
-        action: how the group moves events, by permutations.
+        action: How the group acts on events, by permutations.
         interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GrayLevels`.
-        alpha: the margin; above 0 wherever data may lie on a or b.
+        alpha: The margin; above 0 wherever data may lie on a or b.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: an action that does not permute coordinates, a >= b, or alpha outside [0, 1/2).
+        ValueError: An action that does not permute coordinates, a >= b, or alpha outside [0, 1/2).
     """
 
     def __init__(self, action: LinearAction, interval: Sequence[float] = (0.0, 1.0), *, alpha: float = 0.05) -> None:

@@ -27,12 +27,12 @@ class GSqueeze(EquivariantTransform):
     becomes its product with the permutation of the pixels in a block).
 
     Args:
-        action: how the group moves x, shape (C, H, W).
-        factor: the side f of a block.
+        action: How the group acts on x, shape (C, H, W).
+        factor: The side f of a block.
 
     Raises:
-        TypeError: not an ImageAction.
-        ValueError: the factor does not divide the grid, or (under translations) not the step of the shifts.
+        TypeError: Not an ImageAction.
+        ValueError: The factor does not divide the grid, or (under translations) not the step of the shifts.
 
     Example:
         >>> squeeze = GSqueeze(ImageAction("D4", size=8))

@@ -38,12 +38,12 @@ class Transformer(nn.Module):
     """A bijection of one part of an event, with parameters that themselves carry an action.
 
     Args:
-        action: how the group moves the part.
-        max_log_scale: bound of the log-scales (smooth, by tanh).
+        action: How the group acts on the part.
+        max_log_scale: Bound of the log-scales (smooth, by tanh).
     """
 
     params_action: LinearAction
-    """How the group moves the parameters that ``forward`` and ``inverse`` take."""
+    """How the group acts on the parameters that ``forward`` and ``inverse`` take."""
 
     start: float = 0.0
     """The factor on a fresh conditioner's last layer; 0 starts as the identity."""
@@ -132,11 +132,11 @@ class ElementwiseAffine(_Affine):
     s moves by :math:`|\rho|` (a sign does not change a scale), t by :math:`\rho`. Log-det :math:`\sum_i s_i`.
 
     Args:
-        action: how the group moves the part.
-        max_log_scale: bound of \|s\|, smooth.
+        action: How the group acts on the part.
+        max_log_scale: Bound of \|s\|, smooth.
 
     Raises:
-        ValueError: the action is not a signed permutation; IrrepScale and MatrixScale work there.
+        ValueError: The action is not a signed permutation; IrrepScale and MatrixScale work there.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -168,8 +168,8 @@ class IrrepScale(_Affine):
     so s is invariant (images: scalar fields) and t moves by rho. Log-det :math:`\sum_a d_a s_a`.
 
     Args:
-        action: how the group moves the part.
-        max_log_scale: bound of \|s\|, smooth.
+        action: How the group acts on the part.
+        max_log_scale: Bound of \|s\|, smooth.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -208,12 +208,12 @@ class MatrixScale(Transformer):
     :math:`S(g c) = \rho(g) S(c) \rho(g)^T`, so exp(S) commutes; log-det tr S. The norm of S is capped smoothly.
 
     Args:
-        action: how the group moves vectors.
-        rank: the number of terms.
-        max_log_scale: bound of the norm of S.
+        action: How the group acts on vectors.
+        rank: The number of terms.
+        max_log_scale: Bound of the norm of S.
 
     Raises:
-        ValueError: events are not vectors.
+        ValueError: Events are not vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction
