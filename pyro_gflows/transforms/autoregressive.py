@@ -37,7 +37,7 @@ class GAutoregressive(OneWayTransform):
     Args:
         action: How the group acts on events.
         split: How the event falls into blocks, in order; by default the first kind that the action allows
-            (:func:`~pyro_gflows.default_split`).
+            (:func:`~pyro_gflows.actions.default_split`).
         transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
             MatrixScale); by default ElementwiseAffine where possible, else IrrepScale.
         width: Hidden fields of the conditioner for each block.

@@ -57,7 +57,7 @@ class Compose(ConditionalTransform):
         for position, (first, second) in enumerate(itertools.pairwise(transforms)):
             if first.action_out != second.action_in:
                 raise ValueError(
-                    f"transforms {position} and {position + 1} do not fit: the group acts on the values of the first one by "
+                    f"transforms {position} and {position + 1} do not fit: the values of the first one are events of "
                     f"{first.action_out}, the second one expects {second.action_in}"
                 )
         super().__init__(transforms[0].action_in, transforms[-1].action_out, context_action=_common_context(transforms))

@@ -43,7 +43,7 @@ class GCoupling(ByNetwork):
     Args:
         action: How the group acts on events.
         split: How the event falls into invariant parts (CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit); by
-            default the first kind that the action allows (:func:`~pyro_gflows.default_split`).
+            default the first kind that the action allows (:func:`~pyro_gflows.actions.default_split`).
         transformed: Which part is transformed; its parameters depend on all others.
         transformer: Makes the map of that part from the action on it, such as ``IrrepScale``; by default
             ElementwiseAffine where possible, else IrrepScale.

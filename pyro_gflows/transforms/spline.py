@@ -97,7 +97,7 @@ class ElementwiseSpline(Transformer):
         left = [(e - o).flip(-1) for e, o in zip(even, odd, strict=True)]
         widths, heights = (torch.cat(pair, -1) for pair in zip(left[:2], right[:2], strict=True))
         slopes = torch.cat([left[2], right[2][..., 1:]], -1)
-        log_scale, shift = self._capped(scale.squeeze(-1)), shift.squeeze(-1)
+        log_scale, shift = self._bounded(scale.squeeze(-1)), shift.squeeze(-1)
         return log_scale, shift * log_scale.exp() if self.knots.scales_shift else shift, widths, heights, slopes
 
     def _spline(self, x: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, *, inverse: bool) -> list[Tensor]:
