@@ -165,7 +165,7 @@ def _require_domains(base: Any, transform: Compose) -> None:
         low, high = interval_of(part.domain)
         if arriving[0] < low or arriving[1] > high:
             raise ValueError(
-                f"{' '.join(repr(part).split())} is defined between {low:g} and {high:g} alone, but values between "
+                f"{' '.join(repr(part).split())} is defined between {low:g} and {high:g} only, but values between "
                 f"{arriving[0]:g} and {arriving[1]:g} reach it; put a map into that interval (GSigmoid, GNormalCdf) "
                 "before it, or use its .inv"
             )

@@ -47,7 +47,7 @@ def g_soft_coupling_image_flow(
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
 ) -> EquivariantFlow:
-    """A multi-scale coupling flow of images whose conditioners alone carry the group: invariant only nearly.
+    """A multi-scale coupling flow of images in which only the networks carry the group, so that it is nearly invariant.
 
     It is for groups that the pixels carry only in part, such as rotations by 45 degrees. The hidden layers of the
     conditioners (:class:`~pyro_gflows.nn.SoftNetwork`; each shows its measured error) are regular fields of the whole

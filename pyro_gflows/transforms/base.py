@@ -84,10 +84,7 @@ class EquivariantTransform(TorchInterface):
         raise NotImplementedError(f"{type(self).__name__} has to write inv_call_and_ladj(y, context=None)")
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Set the parameters that depend on data from events x on the side of the base, and return T(x).
-
-        Most transforms have no such parameters.
-        """
+        """Set the parameters that depend on data, if any, from events x on the side of the base; return T(x)."""
         with torch.no_grad():
             return self.call_and_ladj(x, context)[0]
 

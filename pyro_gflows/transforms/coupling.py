@@ -32,8 +32,9 @@ _T = TypeVar("_T")
 class GCoupling(ByNetwork):
     r"""A bijection that transforms one invariant part of the event, with parameters from the other parts.
 
-    It is the RealNVP layer with a symmetry: cheap in both directions, for sampling as for density estimation. The event
-    must fall into parts that the group maps to themselves; a single irreducible vector does not (take GResidual there).
+    It is the RealNVP layer with a symmetry: one pass in both directions, for sampling and for density estimation. The
+    event must fall into parts that the group maps to themselves; a single irreducible vector does not (take GResidual
+    there).
 
     .. math:: y_1 = x_1, \qquad y_2 = A(x_1)\,x_2 + t(x_1), \qquad \log|\det J| = \log|\det A(x_1)|
 

@@ -98,7 +98,7 @@ def _data_dependent(module: nn.Module) -> list[DataDependentTransform]:
 
 @contextlib.contextmanager
 def leaving_alone_what_is_set(module: nn.Module) -> Iterator[None]:
-    """A context manager in which ``initialize`` leaves the layers of the module alone that are set already."""
+    """A context manager in which ``initialize`` does not change layers that are set already."""
     settled = [layer for layer in _data_dependent(module) if layer.is_set]
     for layer in settled:
         layer._left_alone = True

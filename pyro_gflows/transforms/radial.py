@@ -29,7 +29,7 @@ class GRadial(ConditionalTransform):
 
     The parts are those that belong to one irreducible representation each (for a single vector of the plane, the whole
     vector). The layer works for every group, continuous ones included, and is fast in both directions. It never mixes
-    directions: alone it models the radii only.
+    directions, so that by itself it models the radii only.
 
     .. math:: y_i = \frac{x_i}{|x_i|} R_i(|x_i|), \qquad
         \log|\det J| = \sum_i \log R_i'(r_i) + (d_i - 1) \log\frac{R_i(r_i)}{r_i}

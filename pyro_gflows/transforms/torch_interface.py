@@ -82,7 +82,7 @@ class TorchInterface(TransformModule):
         return self is other
 
     __hash__ = torch.nn.Module.__hash__
-    __repr__ = torch.nn.Module.__repr__  # torch's Transform would print the class name alone
+    __repr__ = torch.nn.Module.__repr__  # that of torch's Transform prints only the class name
 
     def extra_repr(self) -> str:
         if self.action_out == self.action_in:
