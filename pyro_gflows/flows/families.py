@@ -136,7 +136,7 @@ def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 
-#: The families of flows that the command line offers: name -> constructor.
+#: The families of flows that the command line offers, by name; each makes a flow from an action and its size.
 FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "coupling": _coupling,
     "image-coupling": g_coupling_image_flow,
@@ -146,7 +146,6 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "residual": _residual,
     "ridges": _ridges,
 }
-"""The families by name; each makes a flow from an action and keywords of its size."""
 
 
 def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:

@@ -29,7 +29,7 @@ from pyro_gflows.transforms.transformers import TransformerFactory
 
 __all__ = ["SplitKind", "g_coupling_image_flow", "g_soft_coupling_image_flow"]
 
-#: What splits the events of an image action, such as ``checkerboard_split`` or ``ChannelSplit``.
+#: Makes a split of images from the action on them, such as ``checkerboard_split`` or ``ChannelSplit``.
 SplitKind = Callable[[ImageAction], Split]
 
 
@@ -54,7 +54,7 @@ def g_soft_coupling_image_flow(
     group; all other layers are equivariant under the part of the group that is exact. Under an OffGridAction that part
     is ``action.exact_subgroup``. Under an ImageAction it is the trivial group (C1): this is the soft variant of the
     paper, with the usual checkerboard and halves of the channels. The flow claims, and has, invariance under that part
-    only; how far the density is from invariance under the rest of the group is to be measured.
+    only; how far the density is from invariance under the rest of the group has to be measured.
 
     Args:
         action: How the group acts on images.

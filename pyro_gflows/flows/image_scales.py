@@ -13,18 +13,18 @@ from pyro_gflows.transforms import Compose, EquivariantTransform, GActNorm, GLin
 
 __all__ = ["Factor", "Memory", "Preprocess", "Steps", "check_memory", "mixing", "multi_scale", "sparing"]
 
+#: How much training stores of each step: "plain", all activations; "recompute", only the input of the step; "constant",
+#: a few events, from which the gradient of an estimated log-det follows.
 Memory = Literal["plain", "recompute", "constant"]
-"""How much training stores of each step: "plain", all activations; "recompute", only the input of the step; "constant",
-a few events, from which the gradient of an estimated log-det follows."""
 
+#: Makes the layers on one grid from the action on it.
 Steps = Callable[[ImageAction], list[EquivariantTransform]]
-"""Makes the layers on one grid from the action on it."""
 
+#: Makes the layer in which the details leave the flow, from the split (means | details) and the flow of the means.
 Factor = Callable[[IrrepSplit, Compose], GSplit]
-"""Makes the layer in which the details leave the flow, from the split (means | details) and the flow of the means."""
 
+#: Makes the last layer, whose values are the data, from the action on the images.
 Preprocess = Callable[[ImageAction], EquivariantTransform]
-"""Makes the last layer, whose values are the data, from the action on the images."""
 
 
 def multi_scale(

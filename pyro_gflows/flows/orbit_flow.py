@@ -1,4 +1,4 @@
-"""OrbitFlow: one flow without any symmetry, and all its images."""
+"""OrbitFlow: the mixture of all images of one flow without symmetry."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantN
 
 __all__ = ["Conditioner", "conditioner"]
 
+#: A factory of networks: it makes one from the actions on its input and on its output. A class is such a factory.
 Conditioner = Callable[[LinearAction, LinearAction], nn.Module]
-"""A factory of networks: it makes one from the actions on its input and on its output. A class is such a factory."""
 
 
 def conditioner(

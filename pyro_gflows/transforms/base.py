@@ -28,7 +28,7 @@ class EquivariantTransform(TorchInterface):
     log|det| of that very map from one pass, and the log-det has exactly the batch shape. A layer that takes no context
     ignores the argument, or leaves it out. A map of other spaces than R^n names them in ``spaces``. Whatever else Pyro
     and torch ask for is derived here. Transforms remember nothing between calls;
-    :class:`~pyro_gflows.flows.distribution.FlowDistribution` keeps the last draw, so that it can be scored.
+    :class:`~pyro_gflows.flows.FlowDistribution` keeps the last draw, so that it can be scored.
 
     Inside ``torch.autocast`` these methods, networks included, compute in full precision: an event that was rounded to
     three digits would have lost its symmetry and its log-det.

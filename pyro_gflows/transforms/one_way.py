@@ -11,9 +11,8 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Fast", "OneWayTransform"]
 
-#: Which direction costs one evaluation: "score" for density estimation, "sample" for guides.
+#: Which direction takes one pass: "score", data to base (density estimation); "sample", base to data (guides).
 Fast = Literal["score", "sample"]
-"""Which direction of a layer takes one pass: "score" is from data to base, "sample" from base to data."""
 
 
 class OneWayTransform(ConditionalTransform):

@@ -21,7 +21,7 @@ _Self = TypeVar("_Self", bound="TorchInterface")
 
 
 class TorchInterface(TransformModule):
-    """The part of :class:`~pyro_gflows.EquivariantTransform` that torch's Transform and torch's Module ask for.
+    """The part of ``EquivariantTransform`` that torch's Transform and torch's Module ask for.
 
     Nothing is remembered between calls, since the cache of torch does not notice when weights change.
     """

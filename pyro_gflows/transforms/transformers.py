@@ -105,8 +105,8 @@ class Transformer(nn.Module):
         return f"log-scales within {self.max_log_scale:g}"
 
 
+#: A factory of transformers: it makes one from the action on a part of an event. A class is such a factory.
 TransformerFactory = Callable[[LinearAction], Transformer]
-"""A factory of transformers: it makes one from the action on a part of an event. A class is such a factory."""
 
 
 def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
