@@ -74,9 +74,9 @@ class Task:
 def two_moons_log_likelihood(theta: Tensor, x: Tensor) -> Tensor:
     r"""The log-likelihood of two moons, x = (r cos a + 1/4 - |z0|, r sin a + z1).
 
-    The angle a is uniform on (-pi/2, pi/2), and r is normal (0.1, 0.01); z is theta rotated by 45 degrees, z0 = (theta1 + theta2) / sqrt 2 and z1 = (theta2 - theta1) / sqrt 2. The density of the point
-    (r cos a, r sin a) is N(r; 0.1, 0.01) / (pi r) in the half-plane u > 0, and 0 outside (the tail r < 0, of mass
-    1e-23, left out).
+    The angle a is uniform on (-pi/2, pi/2), and r is normal (0.1, 0.01); z is theta rotated by 45 degrees:
+    z0 = (theta1 + theta2) / sqrt 2 and z1 = (theta2 - theta1) / sqrt 2. The density of the point (r cos a, r sin a) is
+    N(r; 0.1, 0.01) / (pi r) in the half-plane u > 0, and 0 outside (the tail r < 0, of mass 1e-23, left out).
     """
     u, _, log_density = _ring(theta, x)
     return torch.where(u > 0, log_density, -math.inf)

@@ -55,6 +55,7 @@ html_show_sourcelink = False
 html_copy_source = False
 
 autodoc_member_order = "groupwise"
+autodoc_preserve_defaults = True  # InvariantNormal, not <class ...>
 autodoc_inherit_docstrings = False  # torch's own docstrings are torch's to show
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_custom_sections = [("Arguments of a call", "params_style")]

@@ -1,4 +1,4 @@
-"""Old names and forms that go on working for one minor version, with a FutureWarning that says the new one."""
+"""Old names and forms that continue to work for one minor version, with a FutureWarning that states the new one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = [
     "converted_arguments",
@@ -26,12 +26,19 @@ _WRAPPERS = {__name__, "pyro_gflows.nn.factories", "pyro_gflows.serialization.re
 
 
 def warn_of(old: str, *, now: str, what: str = "name") -> None:
-    """Warn the caller of the package's wrappers that ``old`` is ``now`` something else.
+    """Warn that an old name or form has a new one, at the line of code outside the package that uses it.
 
     Args:
-        old: How it was written.
-        now: What to write in its place.
-        what: What is old: a name, or a form.
+        old: The old code.
+        now: The new code.
+        what: The kind of what is old, "name" or "form".
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn_of("root(x)", now="sqrt(x)", what="form")
+        >>> str(caught[0].message)
+        'root(x) is sqrt(x) now; the old form goes with the next minor version'
     """
     frame, level = sys._getframe(1), 2
     while frame.f_globals.get("__name__") in _WRAPPERS and frame.f_back is not None:
@@ -41,11 +48,11 @@ def warn_of(old: str, *, now: str, what: str = "name") -> None:
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module some of whose names are elsewhere now.
+    """The ``__getattr__`` of a module for names that are now elsewhere.
 
     Args:
-        module: the module's ``__name__``.
-        homes: old name -> where it is now, as "package.module:name"; without ":name" it is called as before.
+        module: The ``__name__`` of the module.
+        homes: Old name -> new place, as "package.module:name"; without ":name" the name is unchanged.
 
     Example:
         >>> __getattr__ = moved_names("old", {"root": "math:sqrt"})
@@ -66,12 +73,15 @@ def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def renamed_arguments(**names: str) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments have new names: ``old="new"``.
+    """Decorate a function or class so that it still accepts the old names of keyword arguments, given as ``old="new"``.
 
-    Of a class it goes above ``@registered``, which remembers the arguments under their new names.
+    On a class it goes above ``@registered``, which remembers the arguments under their new names.
+
+    Args:
+        names: Old name -> new name.
 
     Raises:
-        TypeError: (when called) an argument comes under both its names.
+        TypeError: When called, if an argument is given under both names.
 
     Example:
         >>> @renamed_arguments(count="n")
@@ -83,13 +93,9 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
         6
     """
 
-    def decorate(function: _F) -> _F:
-        if isinstance(function, type):
-            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
-            return function
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__qualname__.removesuffix(".__init__")
 
-        @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             for old in names.keys() & kwargs.keys():
                 new = names[old]
@@ -99,13 +105,25 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)
+
+
+def _wrapped(target: _F, *, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> _F:
+    """The function, or the class with the constructor, that ``around`` makes of the present one."""
+    if isinstance(target, type):
+        owner: Any = target
+        owner.__init__ = functools.wraps(owner.__init__)(around(owner.__init__))
+        return target
+    return cast(_F, functools.wraps(target)(around(target)))
 
 
 def renamed_attributes(**names: str) -> Callable[[_T], _T]:
-    """A decorator of a class some of whose attributes or methods have new names: ``old="new"``.
+    """Decorate a class so that it still has the old names of attributes or methods, given as ``old="new"``.
+
+    Args:
+        names: Old name -> new name.
 
     Example:
         >>> @renamed_attributes(mass="weight")
@@ -131,37 +149,48 @@ def _renamed(owner: Any, *, old: str, new: str) -> Any:
     return getattr(owner, new)
 
 
-def split_first(kind: type) -> Callable[[_T], _T]:
-    """A decorator of a layer that was given a split first, and takes ``(action, *, split=...)`` now.
+def split_first(kind: type[Any]) -> Callable[[_T], _T]:
+    """Decorate a layer that took a split as its first argument, and now takes ``(action, *, split=...)``.
 
     Args:
-        kind: The type of splits; they know their ``action``.
+        kind: The type of splits, which have an attribute ``action``.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class Halves:
+        ...     action = VectorAction.trivial("C1", copies=2)
+        >>> @split_first(Halves)
+        ... class Layer:
+        ...     def __init__(self, action, *, split=None):
+        ...         self.action, self.split = action, split
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # Layer(split, ...) is Layer(action, ..., split=split) now; ...
+        ...     Layer(Halves()).action
+        VectorAction(C1 on R^2: 2 x trivial)
     """
 
-    def decorate(cls: _T) -> _T:
-        initialize = cls.__init__  # type: ignore[misc]
+    def around(initialize: Callable[..., Any]) -> Callable[..., Any]:
+        name = initialize.__qualname__.removesuffix(".__init__")
 
-        @functools.wraps(initialize)
         def call(self: Any, *args: Any, **kwargs: Any) -> None:
+            first: Any
             first, *rest = args or (kwargs.get("action", kwargs.get("split")),)
             if isinstance(first, kind) and (args or "action" not in kwargs or kwargs["action"] is first):
-                name = cls.__name__
                 warn_of(f"{name}(split, ...)", now=f"{name}(action, ..., split=split)", what="form")
-                kwargs = {**kwargs, "action": first.action, "split": first}  # type: ignore[attr-defined]
+                kwargs = {**kwargs, "action": first.action, "split": first}
                 args = (kwargs.pop("action"), *rest)
             initialize(self, *args, **kwargs)
 
-        cls.__init__ = call  # type: ignore[misc]
-        return cls
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)
 
 
 def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
-    """A decorator of a function that had flags under which it does what another function does now.
+    """Decorate a function so that it still accepts flags for which there are functions of their own now.
 
     Args:
-        functions: The names of the flags, and the functions.
+        functions: The name of each flag, and the function.
 
     Example:
         >>> def negative(x):
@@ -175,8 +204,7 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
         -2
     """
 
-    def decorate(function: _F) -> _F:
-        @functools.wraps(function)
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             chosen: Callable[..., Any] = function
             for flag in functions.keys() & kwargs.keys():
@@ -186,19 +214,20 @@ def flag_is_a_function(**functions: Callable[..., Any]) -> Callable[[_F], _F]:
                 chosen = other if value else chosen
             return chosen(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)
 
 
 def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Callable[[_F], _F]:
-    """A decorator of a function or class some of whose keyword arguments were given in another form before.
+    """Decorate a function or class so that it still accepts some keyword arguments in an old form.
 
-    Of a class it goes above ``@registered``, which remembers the arguments in their new form.
+    On a class it goes above ``@registered``, which remembers the arguments in their new form.
 
     Args:
-        names: The arguments.
-        convert: Makes today's form, from a value and the argument as it is called in warnings; None is left alone.
+        names: The names of the arguments.
+        convert: A function that makes the new form from a value and the name of the argument in warnings; None is never
+            converted.
 
     Example:
         >>> @converted_arguments("angle", convert=lambda value, name: float(value))
@@ -208,19 +237,15 @@ def converted_arguments(*names: str, convert: Callable[[Any, str], Any]) -> Call
         3.0
     """
 
-    def decorate(function: _F) -> _F:
-        if isinstance(function, type):
-            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
-            return function
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
         owner = function.__qualname__.removesuffix(".__init__")
 
-        @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             for name in names:
                 if kwargs.get(name) is not None:
                     kwargs[name] = convert(kwargs[name], f"{owner}({name}=...)")
             return function(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
-    return decorate
+    return functools.partial(_wrapped, around=around)

@@ -1,4 +1,4 @@
-"""The old place of what is now in pyro_gflows.flows."""
+"""The old place of names that are now in pyro_gflows.flows."""
 
 from pyro_gflows.deprecation import moved_names
 

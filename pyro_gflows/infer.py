@@ -1,4 +1,4 @@
-"""The old place of what is now in training, evaluation, guides, flows, datasets and serialization."""
+"""The old place of names that are now in training, evaluation, guides, flows, datasets and serialization."""
 
 from pyro_gflows.deprecation import moved_names
 

@@ -1,4 +1,4 @@
-"""The old place of what is now in pyro_gflows.serialization."""
+"""The old place of names that are now in pyro_gflows.serialization."""
 
 from pyro_gflows.deprecation import moved_names
 

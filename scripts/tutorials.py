@@ -30,6 +30,7 @@ def run(source: Path, out: Path, *, smoke: bool) -> None:
 
 
 def main() -> None:
+    """The command: run the tutorials that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="beginnings of names, such as 01 (default: all)")
     parser.add_argument("--smoke", action="store_true", help="short runs that only show that the code works")

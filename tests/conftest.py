@@ -12,7 +12,7 @@ DEVICES = ["cpu", "second", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    """A device of this machine, or the second one that a machine without a GPU has in name."""
+    """A device of this machine, or the simulated second device of a machine without a GPU."""
     if request.param == "second":
         with second_device():
             yield SECOND
@@ -29,7 +29,7 @@ def dtype(request):
 
 @pytest.fixture(autouse=True)
 def fresh_start():
-    """The same random numbers and an empty Pyro parameter store for every test."""
+    """The same random state and an empty Pyro parameter store for every test."""
     torch.manual_seed(0)
     pyro.clear_param_store()
 
@@ -39,8 +39,8 @@ def pytest_addoption(parser):
         "--rows",
         type=int,
         metavar="N",
-        help="a quick look: a test over the table of constructors keeps N rows of different families, any other test "
-        "N of its cases, and long tests are left out",
+        help="a quick check: a test over the table of constructors keeps N rows of different families, any other test "
+        "keeps N of its cases, and long tests are left out",
     )
 
 

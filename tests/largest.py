@@ -1,4 +1,4 @@
-"""How large the tensors are that a computation makes: what stays small needs neither the memory nor the time."""
+"""The size of the largest tensor that a computation makes, as a measure of its memory."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,7 +8,7 @@ __all__ = ["LargestTensor"]
 
 
 class LargestTensor(TorchDispatchMode):
-    """Meanwhile ``numel`` is the largest number of entries of what any operation has returned."""
+    """A context in which ``numel`` is the largest number of entries of any tensor that an operation has returned."""
 
     numel = 0
 

@@ -1,4 +1,4 @@
-"""``--rows N``: which test cases check a change within a minute."""
+"""The option ``--rows N``: a choice of test cases that checks a change within a minute."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["quick_look", "some_rows"]
 
 
 def quick_look(items: Sequence[Any], count: int) -> list[Any]:
-    """Of each test over the table that many rows, with one case each; of any other test that many cases.
+    """Choose ``count`` rows, with one case each, of a test over the table, and ``count`` cases of any other test.
 
-    The same ones each time. A test that is marked ``all_cases`` keeps them all.
+    The choice is the same at each call. A test that is marked ``all_cases`` keeps all cases.
     """
     tests: dict[tuple[str, str], list[Any]] = collections.defaultdict(list)
     for item in items:
@@ -46,19 +46,19 @@ def _some(cases: Sequence[Any], count: int, *, key: str) -> list[Any]:
 
 
 def _rows_of(case: Any) -> Iterator[tuple[str, str]]:
-    """The rows of the table that a case is for, with the names of the arguments."""
+    """Yield the rows of the table that a case is for, with the names of the arguments."""
     for argument, value in case.callspec.params.items() if hasattr(case, "callspec") else ():
         if isinstance(value, str) and value in TABLE:
             yield argument, value
 
 
 def some_rows(names: Iterable[str], count: int, *, key: str) -> set[str]:
-    """That many rows of the table, of as many families as possible, the same ones each time.
+    """Choose ``count`` rows of the table, of as many families as possible; the choice is the same at each call.
 
     Args:
-        names: the rows to choose from.
-        count: how many are kept.
-        key: decides which ones, so that tests with other keys keep other rows and a run meets most of the table.
+        names: The rows to choose from.
+        count: The number of rows to keep.
+        key: The seed of the choice, so that tests with other keys keep other rows and a run meets most of the table.
     """
     families: dict[str, list[str]] = collections.defaultdict(list)
     for name in dict.fromkeys(names):
@@ -66,5 +66,5 @@ def some_rows(names: Iterable[str], count: int, *, key: str) -> set[str]:
     order = random.Random(key)
     groups = [order.sample(rows, len(rows)) for rows in families.values()]
     order.shuffle(groups)
-    in_turn = [name for turn in itertools.zip_longest(*groups) for name in turn if name is not None]
-    return set(in_turn[:count])
+    alternating = [name for names in itertools.zip_longest(*groups) for name in names if name is not None]
+    return set(alternating[:count])

@@ -21,7 +21,7 @@ def small_flow(group: str = "D4", *, seed: int = 0, log_det: LogDet | None = Non
 
 
 def points(n: int = 600, *, seed: int = 0) -> torch.Tensor:
-    """A four-fold symmetric cloud, float64."""
+    """Points of a density with the symmetry of the square, float64."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
     return x.sign() * 2 + 0.5 * torch.randn(n, 2, generator=generator, dtype=torch.float64)

@@ -40,7 +40,7 @@ ROOMS = [
 
 # Where alone each of these may be imported.
 DOORS = {
-    "escnn": ["actions/escnn_door.py"],
+    "escnn": ["groups/escnn_adapter.py"],
     "lie_learn": [],  # groups/wigner.py computes what escnn asks of it
     "argparse": ["cli/__init__.py", "cli/commands.py", "cli/comparison.py", "cli/data_check.py", "cli/recipes.py"],
     "matplotlib": ["plots/figures.py"],

@@ -1,4 +1,4 @@
-"""The paper's experiments run by their commands, write what they say, and are taken up by the same command."""
+"""The experiments of the paper run by their commands, write tables and pictures, and go on by the same command."""
 
 import importlib.util
 import json

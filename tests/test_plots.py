@@ -50,7 +50,7 @@ def image_flow(group="C4"):
 
 
 @pytest.mark.long
-def test_latents_are_moved_as_images_are(path):
+def test_a_group_acts_on_latents_as_on_images(path):
     flow = image_flow()
     state = torch.get_rng_state()
     assert plots.plot_latent_rotations(flow, path, scaling=GrayLevels(17)) < 1e-12
@@ -67,7 +67,7 @@ def test_elements_between_the_pixels_are_drawn_too(path):
     assert plots.plot_latent_rotations(image_flow(), path, action=action, elements=quarter, latents=1) < 1e-12
 
 
-def test_latents_that_the_group_does_not_move_are_named(path):
+def test_latents_on_which_the_group_does_not_act_are_refused(path):
     with pytest.raises(ValueError, match="images and latents of one shape"):
         plots.plot_latent_rotations(image_flow(), path, action=ImageAction("C4", size=8))
     with pytest.raises(ValueError, match="images and latents of one shape"):

@@ -1,4 +1,4 @@
-"""``pytest --rows N``: which rows of the table of constructors a quick look keeps."""
+"""The option ``--rows N`` of pytest: a quick check keeps rows of many families of the table of constructors."""
 
 import collections
 import subprocess
@@ -37,7 +37,7 @@ def test_many_tests_together_meet_most_of_the_table():
 
 
 def cases_of(test, count, *, marker=None, **arguments):
-    """Cases as pytest collects them, so far as a choice among them looks."""
+    """Cases as pytest collects them, with all that the choice among them reads."""
     return [
         SimpleNamespace(
             path="a file",

@@ -1,4 +1,4 @@
-"""The public checks pass what is right, and each fails what it exists to catch."""
+"""The public checks accept right transforms, and each check finds the errors that it is made for."""
 
 import math
 
@@ -31,7 +31,7 @@ def points(*shape):
 
 
 class Swirl(dist.torch_transform.TransformModule):
-    """A user's own transform: turns x by an angle that depends on |x|, and scales it. Each flag breaks one property."""
+    """A user's own transform, which rotates x by an angle that depends on |x|. Each flag breaks one property."""
 
     bijective = True
     domain = codomain = constraints.real_vector
@@ -42,30 +42,30 @@ class Swirl(dist.torch_transform.TransformModule):
         self.wrong_log_det, self.wrong_inverse, self.wrong_shape = wrong_log_det, wrong_inverse, wrong_shape
 
     @staticmethod
-    def turn(x, sign):
+    def rotate(x, sign):
         angle = sign * x.norm(dim=-1)
         c, s = angle.cos(), angle.sin()
         return torch.stack([c * x[..., 0] - s * x[..., 1], s * x[..., 0] + c * x[..., 1]], -1)
 
     def _call(self, x):
-        return self.turn(x, 1.0) * self.scale
+        return self.rotate(x, 1.0) * self.scale
 
     def _inverse(self, y):
-        return self.turn(y / self.scale, -1.0) + self.wrong_inverse
+        return self.rotate(y / self.scale, -1.0) + self.wrong_inverse
 
     def log_abs_det_jacobian(self, x, y):
         ladj = (self.scale.log().sum() + self.wrong_log_det).expand(x.shape[:-1])
         return ladj[..., None] if self.wrong_shape else ladj
 
 
-TURNS = VectorAction.plane("C4")
+ROTATIONS = VectorAction.plane("C4")
 
 
 def test_a_right_transform_passes_every_check():
     transform = Swirl()
     x = points(3, 4)
-    assert_equivariant(transform, TURNS, TURNS, x)
-    assert_equivariant(transform.inv, TURNS, TURNS, x)
+    assert_equivariant(transform, ROTATIONS, ROTATIONS, x)
+    assert_equivariant(transform.inv, ROTATIONS, ROTATIONS, x)
     assert_bijective(transform, x)
     assert_log_det(transform, x)
     assert_log_det(transform.inv, x)
@@ -75,7 +75,7 @@ def test_float32_has_its_own_tolerance():
     transform = Swirl()
     transform.scale = transform.scale.float()
     x = points(5).float()
-    assert_equivariant(transform, TURNS, TURNS, x)
+    assert_equivariant(transform, ROTATIONS, ROTATIONS, x)
     assert_bijective(transform, x)
     assert_log_det(transform, x)
 
@@ -91,8 +91,8 @@ def test_a_map_that_is_not_equivariant_is_caught_with_its_worst_element():
     with pytest.raises(
         AssertionError, match=r"not equivariant: error .* at group element [13], sample \[\d\].*float64"
     ):
-        assert_equivariant(Swirl(stretch=1.01), TURNS, TURNS, points(5))
-    # a swirl turns to the left: no mirror leaves it alone, and every turn does
+        assert_equivariant(Swirl(stretch=1.01), ROTATIONS, ROTATIONS, points(5))
+    # a swirl has an orientation: rotations keep it, and reflections do not
     report = equivariance_error(Swirl(), ACTION, ACTION, points(5))
     assert report.errors.shape == (8, 5) and report.error == report.errors.max()
     assert (report.errors[:4] < 1e-12).all() and (report.errors[4:] > 1e-3).all()
@@ -111,7 +111,7 @@ def test_an_error_in_a_single_sample_is_caught():
 
 def test_an_inverse_that_is_not_equivariant_is_caught():
     with pytest.raises(AssertionError, match="the inverse is not equivariant"):
-        assert_equivariant(Swirl(wrong_inverse=0.1), TURNS, TURNS, points(5))
+        assert_equivariant(Swirl(wrong_inverse=0.1), ROTATIONS, ROTATIONS, points(5))
 
 
 def test_a_log_det_that_is_not_invariant_is_caught():
@@ -120,7 +120,7 @@ def test_a_log_det_that_is_not_invariant_is_caught():
             return super().log_abs_det_jacobian(x, y) + 1e-6 * x[..., 0]
 
     with pytest.raises(AssertionError, match="log-det is not invariant"):
-        assert_equivariant(Leaning(), TURNS, TURNS, points(5))
+        assert_equivariant(Leaning(), ROTATIONS, ROTATIONS, points(5))
 
 
 def test_a_wrong_log_det_is_caught_in_both_directions():
@@ -128,7 +128,7 @@ def test_a_wrong_log_det_is_caught_in_both_directions():
         assert_log_det(Swirl(wrong_log_det=1e-6), points(3))
 
     class OneSided(Swirl):
-        """Right forwards, wrong where the inverse is asked (evaluated at y in place of x)."""
+        """The log-det of the forward map is right, and the log-det of the inverse is wrong."""
 
         def log_abs_det_jacobian(self, x, y):
             return super().log_abs_det_jacobian(x, y) + (1e-3 if self.inverted else 0.0)
@@ -153,7 +153,7 @@ def test_a_log_det_of_the_wrong_shape_is_caught_where_batch_equals_event():
 
 
 def test_a_wrong_inverse_is_caught_behind_a_cache():
-    """The cache of torch answers inverse(forward(x)) with x itself; clones do not let it."""
+    """The cache of torch returns x itself for inverse(forward(x)), but not for a clone."""
     transform = Swirl(wrong_inverse=1e-4, cache_size=1)
     x = points(3)
     assert torch.equal(transform.inv(transform(x)), x)
@@ -186,7 +186,7 @@ def test_nan_and_wrong_shapes_fail():
 
 
 def test_invariance_is_tested_on_the_logarithm():
-    """Both densities underflow to 0: only their logarithms tell them apart."""
+    """Both densities underflow to 0, and only their logarithms differ."""
     action = VectorAction.regular("C4", copies=250)
     x = 5 * torch.randn(3, 1000, dtype=torch.float64)
     scale = torch.linspace(1.0, 1.001, 1000, dtype=torch.float64)
@@ -207,7 +207,7 @@ def test_continuous_groups_get_their_generators_and_random_elements():
     assert_invariant(lambda x: x.pow(4).sum(-1), action, points(3), elements=only)
 
 
-def test_randomize_moves_every_parameter_reproducibly():
+def test_randomize_changes_every_parameter_reproducibly():
     first, second = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
     second.load_state_dict(first.state_dict())
     before = [parameter.clone() for parameter in first.parameters()]
@@ -219,7 +219,7 @@ def test_randomize_moves_every_parameter_reproducibly():
 
 
 class Radial(EquivariantTransform):
-    """A user's own layer: x -> x e^{s |c|}, with c = 1 where there is no context. Each argument breaks one property."""
+    """A user's own layer x -> x e^{s |c|}, with c = 1 where there is no context; each argument breaks one property."""
 
     def __init__(self, *, context_action=None, twist=0.0, wrong_log_det=0.0, wrong_inverse=0.0, wrong_log_det_back=0.0):
         super().__init__(ACTION)

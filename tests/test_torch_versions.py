@@ -1,4 +1,4 @@
-"""What the versions of torch from 2.3 on have under other names, or not at all."""
+"""Features of torch that versions from 2.3 on have under other names, or not at all."""
 
 import importlib.util
 import sys
@@ -45,5 +45,5 @@ def test_recording_is_found_by_either_name(monkeypatch, name):
     x = torch.zeros(2, 2, dtype=torch.float64)
     RouletteLogDet()(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
     setattr(recorder, name, lambda: "a mode")
-    with pytest.raises(RuntimeError, match="make_fx or torch.func.linearize would keep that of one call"):
+    with pytest.raises(RuntimeError, match="make_fx or torch.func.linearize would keep the number of one call"):
         refuse_tracing("this")

@@ -1,4 +1,4 @@
-"""Every tutorial runs, and the notebooks that are shown are those of the text beside them, with pictures."""
+"""Every tutorial runs, and its notebook has the same text, with outputs and pictures."""
 
 import importlib.util
 import json

@@ -46,12 +46,14 @@ class ImageAction(LinearAction):
         copies: The number of fields (1, or as many as ``fields`` lists). C is the sum of their sizes: it is ``copies``
             for scalar ("trivial") fields, and ``copies * |G|`` for ``fields="regular"``.
         size: H = W, or (H, W).
-        fields: "trivial", "regular", a representation for every field, or a sequence of one representation a field; on
-            a periodic grid they are representations of the point group, since shifts leave channels as they are.
+        fields: "trivial", "regular", one representation for every field, or a sequence with a representation for each
+            field. On a periodic grid they are representations of the point group, since shifts leave channels as they
+            are.
 
     Raises:
         TypeError: ``fields`` is none of these.
-        ValueError: the grid cannot carry the group, or the fields are of another group or not ``copies`` in number.
+        ValueError: The group does not map the grid to itself, or the fields are of another group, or their number is
+            not ``copies``.
 
     Example:
         >>> action = ImageAction("D4", copies=3, size=32)
@@ -97,9 +99,12 @@ class ImageAction(LinearAction):
         Args:
             copies: The number of fields.
             size: H = W, or (H, W).
-            step: shifts are by multiples of this number of pixels.
-            point_group: none (C1), C2, D1 or D2; on square grids also C4 and D4.
-            fields: of the point group, as for :class:`ImageAction`; shifts leave channels as they are.
+            step: Shifts are by multiples of this number of pixels.
+            point_group: C1 (no rotation or reflection), C2, D1 or D2; on square grids also C4 and D4.
+            fields: Fields of the point group, as for :class:`ImageAction`; shifts leave channels as they are.
+
+        Raises:
+            ValueError: ``step`` does not divide the grid, or the point group does not map the grid to itself.
 
         Example:
             >>> ImageAction.translations(2, size=8, step=2)

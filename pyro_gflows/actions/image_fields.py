@@ -33,16 +33,21 @@ def grid_size(size: int | Sequence[int]) -> tuple[int, int]:
 def image_fields(
     group: Group, copies: int | None, fields: str | Representation | Sequence[Representation]
 ) -> tuple[Representation, ...]:
-    """One representation for each field, of the group without the shifts of a periodic grid.
+    """The representation of each field, of the group without the shifts of a periodic grid.
 
     Args:
-        group: acts on the images.
-        copies: How many fields there are; None: one, or as many as are listed.
+        group: The group that acts on images.
+        copies: The number of fields, or None for one field, or for as many as are listed.
         fields: "trivial", "regular", one representation for all fields, or a sequence of them.
 
     Raises:
-        TypeError: something else than a representation.
-        ValueError: another name, another group or another number of fields.
+        TypeError: A field is not a representation.
+        ValueError: The name is unknown, or the group or the number of fields is wrong.
+
+    Example:
+        >>> from pyro_gflows.groups import parse_group
+        >>> image_fields(parse_group("D4"), 2, "trivial")
+        (trivial of D4, trivial of D4)
     """
     if copies is not None and (not isinstance(copies, int) or copies < 1):
         raise ValueError(f"expected a positive number of copies of the fields, got {copies!r}")
@@ -52,12 +57,12 @@ def image_fields(
         if fields not in kinds:
             raise ValueError(f"expected fields 'trivial', 'regular' or representations, got {fields!r}")
         fields = kinds[fields](point)
-    given = [fields] * (copies or 1) if isinstance(fields, Representation) else list(fields)
+    chosen = [fields] * (copies or 1) if isinstance(fields, Representation) else list(fields)
     listed = []
-    for field in given:
+    for field in chosen:
         if not isinstance(field, Representation):
             raise TypeError(f"expected representations as fields, got {type(field).__name__}")
-        if field == TrivialRepresentation(group):  # of the translations, as fields were given before
+        if field == TrivialRepresentation(group):  # of the translations, as in earlier versions
             field = TrivialRepresentation(point)
         if field.group != point:
             raise ValueError(f"expected fields of {point}, got {field}")

@@ -42,10 +42,10 @@ class OffGridAction(Action):
         group: "C8", "D12", "SO(2)", "O(2)", ... or the group itself.
         copies: The number of scalar fields, which are the channels.
         size: H = W, or (H, W).
-        fields: "trivial": pixels hold numbers that do not change when they are moved.
+        fields: "trivial", the only kind: the group leaves channels as they are.
 
     Raises:
-        ValueError: a group that does not turn the plane, or fields that are not trivial.
+        ValueError: The group is not a group of rotations of the plane, or the fields are not trivial.
 
     Example:
         >>> action = OffGridAction("C8", size=8)
@@ -72,7 +72,7 @@ class OffGridAction(Action):
         listed = [fields] * copies if isinstance(fields, str | Representation) else list(fields)
         if any(field not in ("trivial", trivial) for field in listed) or len(listed) != copies:
             raise ValueError(
-                f"expected {copies} trivial fields, got {fields!r}: between pixels only numbers are interpolated; "
+                f"expected {copies} trivial fields, got {fields!r}: only scalars are interpolated; "
                 "regular fields of such a group live in the networks of a flow, g_soft_coupling_image_flow(...)"
             )
         self.event_shape = plain.event_shape

@@ -144,7 +144,12 @@ class EventFormat:
         return array.astype(self.dtype)
 
     def describe(self) -> str:
-        """Return the format in words."""
+        """Return the format in words.
+
+        Example:
+            >>> EventFormat("images", (28, 28)).describe()
+            'images of 28 x 28 pixels with 1 channel of continuous values'
+        """
         if self.kind == "vectors":
             count = self.event_shape[0]
             flattened = "" if len(self.shape) == 1 else f" (each {self.shape[0]} x {self.shape[1]})"

@@ -30,7 +30,7 @@ _LAYOUTS: dict[EventKind, tuple[tuple[int, ...], str]] = {
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What is known about a file of events in addition to its name.
+    """Options to read a file of events, in addition to its name.
 
     An array of the shape (N, n, d) may hold several kinds of events; the group decides among them. Under "Sn" its
     events are sets of n rows. Under a group of rotations and reflections of d-dimensional space, they are n vectors on

@@ -17,12 +17,21 @@ _BLOCK = 2**18  # entries that are read at a time
 
 
 class Rows(Protocol):
-    """Stored events that are read by their row numbers."""
+    """Stored events that are read by the indices of their rows.
+
+    Tensors, arrays (which may be memory-mapped) and torch datasets are read in this way, so that a fit needs only the
+    rows of a batch in memory.
+
+    Example:
+        >>> rows: Rows = as_rows(np.arange(6.0).reshape(3, 2))
+        >>> rows.take(torch.tensor([2, 0])).tolist()
+        [[4.0, 5.0], [0.0, 1.0]]
+    """
 
     def __len__(self) -> int: ...
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the events of the given row numbers."""
+        """Return the events of some rows, by their indices."""
 
     def blocks(self, size: int | None = None) -> Iterator[Tensor]:
         """Read all events in order, ``size`` rows at a time."""
@@ -147,7 +156,7 @@ def event_part(batch: Any) -> Tensor:
 
 
 def random_order(count: int, generator: torch.Generator) -> Tensor:
-    """Return the row numbers 0 .. count - 1 in random order, in 32 bits where they suffice, to save memory."""
+    """Return the row indices 0 .. count - 1 in random order, in 32 bits where they suffice, to save memory."""
     return torch.randperm(count, generator=generator, dtype=torch.int32 if count < 2**31 else torch.int64)
 
 

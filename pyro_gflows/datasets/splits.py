@@ -32,7 +32,7 @@ class Splits:
 
 
 def stratified_rows(labels: Tensor, *, parts: Sequence[float], seed: int = 0) -> list[Tensor]:
-    """Distribute row numbers at random over disjoint parts, each of which has the same share of every label.
+    """Split rows at random into disjoint parts that have the same share of every label.
 
     Args:
         labels: One integer label a row, shape (n,).
@@ -41,7 +41,7 @@ def stratified_rows(labels: Tensor, *, parts: Sequence[float], seed: int = 0) ->
         seed: The seed of the shuffle.
 
     Returns:
-        A sorted tensor of row numbers for each part; every row is in exactly one part.
+        A sorted tensor of row indices for each part; every row is in exactly one part.
 
     Raises:
         ValueError: If a fraction is not positive, or if the fractions do not sum to one.

@@ -109,7 +109,7 @@ def off_support(x: Tensor, action: Action) -> list[str]:
         rank = _rank(z, tolerance)
     if rank < count:
         found.append(
-            f"events of {size} numbers lie in a flat subspace of dimension {rank}"
+            f"events of {size} coordinates lie in a flat subspace of dimension {rank}"
             + (" (sums or means of entries are the same in all events)" if _sums(flat[:, varying]) else "")
         )
     norms = list(_norms(flat, action, step))

@@ -41,7 +41,7 @@ def read_csv(path: Path) -> np.ndarray:
     if not lines:
         raise ValueError(f"{path} is empty: expected one event a line, with its values separated by commas")
     lines = _without_row_names(lines, names)
-    table = np.array([_numbers(path, number, row, width=len(lines[0][1])) for number, row in lines])
+    table = np.array([_values(path, number, row, width=len(lines[0][1])) for number, row in lines])
     counts = np.arange(len(table))
     if len(table) > 2 and table.shape[1] > 1 and any(np.array_equal(table[:, 0], counts + first) for first in (0, 1)):
         name = f" {names[0]!r}" if names else ""
@@ -79,7 +79,7 @@ def _without_row_names(lines: _Lines, names: list[str]) -> _Lines:
     return [(number, row[1:]) for number, row in lines] if unnamed or shorter else lines
 
 
-def _numbers(path: Path, number: int, row: list[str], *, width: int) -> list[float]:
+def _values(path: Path, number: int, row: list[str], *, width: int) -> list[float]:
     place = f"{path}, line {number}"
     if len(row) != width:
         raise ValueError(f"{place}: expected {width} values, received {len(row)}")

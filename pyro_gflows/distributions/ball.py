@@ -27,7 +27,7 @@ class InvariantUniformBall(SphericalBase):
         action: How the group acts on an event.
         covariance: The form of :math:`L L^T`, as for :class:`InvariantNormal`.
         mean: Whether the mean is learnable, as for :class:`InvariantNormal`.
-        validate_args: Whether arguments are checked, as for every torch distribution.
+        validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.

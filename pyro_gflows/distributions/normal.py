@@ -34,7 +34,7 @@ class InvariantNormal(SphericalBase):
             a learnable power spectrum.
         mean: Whether the mean is learnable, among the vectors that the group leaves as they are; it starts at 0.
             Otherwise the mean is 0.
-        validate_args: Whether arguments are checked, as for every torch distribution.
+        validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.

@@ -32,7 +32,7 @@ class OrbitMixture(Symmetrized):
         covariance: The form of :math:`\Sigma`: "full" is any covariance, "isotypic" a multiple of the identity, and
             "isotropic" the identity.
         spread: The standard deviation of the initial mean, in each coordinate.
-        validate_args: Whether arguments are checked, as for every torch distribution.
+        validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a VectorAction.

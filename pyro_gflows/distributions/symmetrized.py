@@ -51,7 +51,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
         base: Any distribution of events on which the action can act. If it has a ``module``, or transforms that are
             modules, these are registered in ``module``. A distribution of plain tensors stays on their device.
         action: How the finite group acts on an event.
-        validate_args: Whether arguments are checked, as for every torch distribution.
+        validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``base`` is not a distribution, or ``action`` is not a LinearAction.
@@ -70,7 +70,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     def __init__(self, base: Distribution, action: LinearAction, *, validate_args: bool | None = None) -> None:
         if not isinstance(base, Distribution):
-            raise TypeError(f"expected a distribution, got {type(base).__name__}; of a flow, give flow.dist")
+            raise TypeError(f"expected a distribution, got {type(base).__name__}; for a flow, give flow.dist")
         require_linear(action)
         if base.event_shape != action.event_shape:
             raise ValueError(

@@ -22,10 +22,10 @@ _LARGEST_TABLE = 4096  # a table of 134 MB
 
 
 class Group(ABC):
-    r"""A finite group, or a compact one such as all rotations of the plane.
+    r"""A group of symmetries: a finite group, or a continuous one such as all rotations of the plane.
 
     A group says which symmetries there are and how they multiply. How a group acts on an event is said by an action
-    (:class:`~pyro_gflows.actions.Action`).
+    (:class:`~pyro_gflows.actions.Action`). Continuous groups are compact, so that averages over all elements exist.
 
     Group elements are tensors: an element is an int64 index where all elements can be listed
     (:class:`EnumerableGroup`, where ``element_shape`` is ``()``), and a matrix in float64 otherwise. A batch of

@@ -1,4 +1,4 @@
-"""The only door to escnn: imports it where numpy would not let it, and turns its representations into plain tensors."""
+"""The only module that imports escnn; it reads representations and filters of escnn as plain tensors."""
 
 from __future__ import annotations
 
@@ -40,16 +40,21 @@ _importing = threading.RLock()
 def escnn_group() -> types.ModuleType:
     """The module ``escnn.group``, imported at the first call.
 
-    escnn asks the package lie_learn for Wigner's D matrix alone, which this package computes: a stand-in for that one
-    module of lie_learn is there while escnn is imported, so that lie_learn need not be installed. A lie_learn of the
-    user's own is neither imported nor changed, and after this call ``import escnn`` works anywhere in the program.
-    Warnings of the import (py3nj missing, which escnn itself treats as optional) stay inside.
+    Representations of escnn can be passed to :class:`~pyro_gflows.actions.VectorAction`. escnn imports one function of
+    the package lie_learn, Wigner's D matrix. This package computes that matrix, and provides it under the name of the
+    lie_learn module while escnn is imported, so lie_learn need not be installed. A lie_learn that is installed is
+    neither imported nor changed. After this call, ``import escnn`` works anywhere in the program. Warnings during the
+    import are not shown (py3nj may be missing, which is optional for escnn).
 
     Raises:
-        ImportError: escnn is not installed (says the command), or its folder is not writable at first use.
+        ImportError: escnn is not installed (the error gives the command that installs it), or its folder is not
+            writable at the first use.
 
-    >>> escnn_group().cyclic_group(4).name
-    'C4'
+    Example:
+        >>> from pyro_gflows.actions import VectorAction
+        >>> c4 = escnn_group().cyclic_group(4)
+        >>> VectorAction(c4.regular_representation)
+        VectorAction(C4 on R^4: regular)
     """
     with warnings.catch_warnings(), _stand_in_for_lie_learn():
         warnings.simplefilter("ignore")
@@ -66,7 +71,7 @@ def escnn_group() -> types.ModuleType:
 def _stand_in_for_lie_learn() -> Iterator[None]:
     """Let ``from lie_learn.representations.SO3.wigner_d import wigner_D_matrix`` find the function of this package.
 
-    Python looks for the full name among the imported modules first, so the packages above it are not touched.
+    Python searches the imported modules for the full name first, so it does not import the packages above it.
     """
     stand_in = types.ModuleType(_WIGNER_D)
     stand_in.__dict__["wigner_D_matrix"] = wigner_d_matrix

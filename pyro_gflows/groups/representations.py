@@ -148,7 +148,7 @@ class DefiningRepresentation(Representation):
         elif isinstance(self.group, PlanarGroup):
             self.size = 2
         else:
-            raise ValueError(f"expected C_n, D_n, SO(2), O(2), SO(3) or O(3), got {self.group}, which has no plane")
+            raise ValueError(f"expected C_n, D_n, SO(2), O(2), SO(3) or O(3), got {self.group}")
 
     def matrices(self, elements: Tensor) -> Tensor:
         if not isinstance(self.group, PlanarGroup):
@@ -188,7 +188,8 @@ class RegularRepresentation(_Tabulated):
 class QuotientRepresentation(_Tabulated):
     """The quotient representation: the group permutes the cosets g H of a subgroup H.
 
-    It has one coordinate for each of the |G|/|H| cosets, so it is smaller than the regular representation.
+    A coset g H is the set of all products of g with an element of H. The representation has one coordinate for each of
+    the |G|/|H| cosets, so it is smaller than the regular representation.
 
     Args:
         group: The group, or its name.

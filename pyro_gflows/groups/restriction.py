@@ -65,7 +65,7 @@ def restricted_matrices(matrices: Tensor, rows: Tensor) -> Tensor:
         rows: Orthonormal rows R, shape ``(d, n)``, float64.
 
     Returns:
-        Shape ``batch + (d, d)``. Where all entries are whole numbers up to rounding, they are whole numbers exactly.
+        Shape ``batch + (d, d)``. Where all entries are integers up to rounding, they are integers exactly.
 
     Example:
         >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)

@@ -19,10 +19,10 @@ _LARGEST = 6  # 720 elements; a representation of S7 by one matrix for each elem
 
 @registered
 class SymmetricGroup(EnumerableGroup):
-    """The symmetric group S_n, which consists of all n! permutations of n things.
+    """The symmetric group S_n of all permutations of n things.
 
-    It is the symmetry of a model whose components can be relabeled. Elements are numbered in lexicographic order;
-    permutation p sends thing j to place p[j].
+    It is the symmetry of a model whose components can be relabeled. The n! elements are numbered in lexicographic
+    order; permutation p sends thing j to place p[j].
 
     Args:
         n: The number of things, at most 6 (representations hold a matrix for each of the n! elements).

@@ -1,4 +1,4 @@
-"""Wigner's D matrices by three angles, the one function that escnn asks of the package lie_learn."""
+"""Wigner's D matrices from three angles, the one function of the package lie_learn that escnn needs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ __all__ = ["wigner_d_matrix"]
 
 
 def wigner_d_matrix(degree: int, alpha: float, beta: float, gamma: float, *, field: str = "real") -> Any:
-    r"""The matrix of one irrep of SO(3) at the rotation that three Euler angles name.
+    r"""The matrix of one irreducible representation of SO(3) at a rotation with three Euler angles.
 
-    Stands in for ``lie_learn.representations.SO3.wigner_d.wigner_D_matrix``, so that escnn works on every Python and
-    beside every numpy, which the compiled parts of lie_learn do not. The map is
+    This function replaces ``lie_learn.representations.SO3.wigner_d.wigner_D_matrix``, so that escnn works on every
+    version of Python and numpy; the compiled parts of lie_learn do not. The matrix is
     :math:`D^l(R_z(\alpha) R_y(\beta) R_z(\gamma))` on the real spherical harmonics in the order m = -l, ..., l.
 
     Args:
-        degree: l, at least 0.
-        alpha: angle of the last rotation about z, in radians.
-        beta: angle of the rotation about y, in radians.
-        gamma: angle of the first rotation about z, in radians.
-        field: "real", as escnn asks for no other.
+        degree: The degree l, at least 0.
+        alpha: The angle of the last rotation about the z axis, in radians.
+        beta: The angle of the rotation about the y axis, in radians.
+        gamma: The angle of the first rotation about the z axis, in radians.
+        field: "real", the only field for which escnn asks.
 
     Returns:
-        A numpy array of shape ``(2 l + 1, 2 l + 1)``, float64, orthogonal.
+        An orthogonal numpy array of shape ``(2 l + 1, 2 l + 1)``, float64.
 
     Raises:
-        ValueError: another field, or a negative degree.
+        ValueError: The field is not "real", or the degree is negative.
 
-    >>> wigner_d_matrix(1, 0.0, 0.0, 0.0).tolist()  # the identity
-    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    Example:
+        >>> wigner_d_matrix(1, 0.0, 0.0, 0.0).tolist()  # the identity
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     if field != "real":
         raise ValueError(f"expected field='real', the basis of real spherical harmonics, got {field!r}")

@@ -1,4 +1,17 @@
-"""Guides for Pyro models whose posterior has a symmetry, and the tools for checking and reading them."""
+"""Guides for Pyro models whose posterior has a symmetry, and functions that check the model and read the posterior.
+
+Guides:
+    AutoGFlow, guide_transforms, find_mode
+
+The log-joint of a model:
+    log_joint_invariance, LogJointReport, LogJoint
+
+Reading the posterior:
+    orbit_representative
+
+Sites on the simplex:
+    LogRatioReparam, IsometricLogRatio
+"""
 
 from pyro_gflows.guides.auto import AutoGFlow
 from pyro_gflows.guides.default_flow import guide_transforms

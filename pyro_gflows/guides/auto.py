@@ -29,7 +29,7 @@ from pyro_gflows.guides.row_check import finite_rows
 from pyro_gflows.guides.row_runs import OneByOne
 from pyro_gflows.guides.start import find_mode
 from pyro_gflows.guides.start_points import init_or_zero, mode_starts
-from pyro_gflows.guides.supports import unconstrained_action
+from pyro_gflows.guides.supports import packed_action
 from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["AutoGFlow"]
@@ -41,12 +41,12 @@ _FEW_STARTS = 8  # for a model that runs once for each start
 
 
 class AutoGFlow(AutoContinuous):
-    r"""An automatic guide for continuous latent sites whose posterior is exactly invariant under a symmetry group.
+    r"""An automatic guide, set up eagerly at construction, with an exactly invariant posterior under a symmetry group.
 
-    Unlike Pyro's own automatic guides, AutoGFlow sets up eagerly: it runs the model once at construction, not at the
-    first call. So the constructor needs the model's arguments (``args=`` and ``kwargs=``), all parameters exist before
-    the first step and can be given to an optimizer or loaded, the shapes of the latent sites are fixed from then on,
-    and mistakes are reported at once: the constructor checks that the group commutes with the map from unconstrained
+    Unlike Pyro's own automatic guides, AutoGFlow runs the model at construction, not at the first call. This has four
+    consequences. The constructor needs the model's arguments (``args=`` and ``kwargs=``). All parameters exist before
+    the first step and can be passed to an optimizer or loaded. The shapes of the latent sites are fixed from then on.
+    And mistakes are reported at once: the constructor checks that the group commutes with the map from unconstrained
     space to each site's support, and that the model's log-joint is invariant at a few random points. Call
     ``pyro.set_rng_seed`` and ``pyro.clear_param_store`` before constructing the guide.
 
@@ -130,7 +130,7 @@ class AutoGFlow(AutoContinuous):
                 f"AutoGFlow runs the model once at construction to find its sites, and this run failed: {error}; pass "
                 "the model's arguments as AutoGFlow(model, action, args=(data,))"
             ) from error
-        self.vector_action = self._packed_action()
+        self.vector_action = packed_action(action, self._supports(), self._unconstrained_shapes)
         self._joint = (joint or model,)  # in a tuple: a model that is a Module must not become a part of the guide
         chosen_base = base(self.vector_action)
         if transforms is None:
@@ -153,19 +153,9 @@ class AutoGFlow(AutoContinuous):
             chosen_base.start_at(*find_mode(target, starts))
 
     # -- set-up -------------------------------------------------------------------------------------------------------
-    def _packed_action(self) -> VectorAction:
-        sizes, free = {}, {}
-        for name, site in self.prototype_trace.iter_stochastic_nodes():
-            shape = self._unconstrained_shapes[name]
-            sizes[name] = shape.numel()
-            if name in self.action.sites:
-                free[name] = unconstrained_action(self.action, name, site["fn"].support, shape)
-        missing = sorted(set(self.action.sites) - set(free))
-        if missing:
-            raise ValueError(
-                f"the action names {missing}, but the latent sites of the model are {list(sizes)}; check the names"
-            )
-        return SitesAction(self.action.group, free).packed(sizes)
+    def _supports(self) -> dict[str, Any]:
+        """The constraint of each latent site."""
+        return {name: site["fn"].support for name, site in self.prototype_trace.iter_stochastic_nodes()}
 
     def _start(self) -> dict[str, Tensor]:
         """The initial values of all latent sites."""
@@ -185,6 +175,15 @@ class AutoGFlow(AutoContinuous):
 
     # -- AutoContinuous -----------------------------------------------------------------------------------------------
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draws all latent sites from the posterior.
+
+        Args:
+            args: Arguments of the model.
+            kwargs: Keyword arguments of the model.
+
+        Returns:
+            The constrained value of each site, by name.
+        """
         self._take_names()
         with pushforward_sites():
             drawn: dict[str, Tensor] = super().forward(*args, **kwargs)
@@ -203,12 +202,15 @@ class AutoGFlow(AutoContinuous):
             )
 
     def get_base_dist(self) -> Any:
+        """Returns the invariant base distribution on the unconstrained vector."""
         return self.flow.base
 
     def get_transform(self, *args: Any, **kwargs: Any) -> EquivariantTransform:
+        """Returns the equivariant transform from the base to the posterior; the arguments are ignored."""
         return self.flow.transform
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the posterior as a distribution of the unconstrained vector; the arguments are ignored."""
         return self.flow.dist
 
     def log_density(self, *args: Any, **kwargs: Any) -> LogJoint:
@@ -286,7 +288,7 @@ class AutoGFlow(AutoContinuous):
             ValueError: The group acts on one of the sites. Such a site has the same distribution as all its images, so
                 its quantiles mix them; take quantiles of the draws that :meth:`orbit_representative` returns.
         """
-        supports = {name: site["fn"].support for name, site in self.prototype_trace.iter_stochastic_nodes()}
+        supports = self._supports()
         chosen = unchanged_sites(self.action, list(supports), sites)
         levels = torch.as_tensor(quantiles, dtype=torch.float64)
         # the map to a support may mix coordinates, and then quantiles do not pass through it: so use constrained draws

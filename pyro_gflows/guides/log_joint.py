@@ -44,6 +44,20 @@ class LogJoint:
     Raises:
         ValueError: The model has latent sites that the guide does not have, or hides observed ones; or its log-joint
             changes from run to run. When called: the vectors do not have the shape ``(rows, latent_dim)``.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_gflows import AutoGFlow, SitesAction, VectorAction
+        >>> def model(x):
+        ...     z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        ...     pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+        >>> x = torch.tensor(0.0)
+        >>> guide = AutoGFlow(model, SitesAction("S2", {"z": VectorAction.rows("S2")}), args=(x,))
+        >>> target = guide.log_density(x)
+        >>> target
+        LogJoint of unconstrained vectors with 2 coordinates
+        >>> target(torch.zeros(3, 2))  # -3/2 log(2 pi)
+        tensor([-2.7568, -2.7568, -2.7568])
     """
 
     def __init__(

@@ -64,6 +64,9 @@ class IsometricLogRatio(Transform):
     bijective with inverse :math:`y = H \log x`. A permutation P of the categories acts on y as the orthogonal matrix
     :math:`H P H^T`.
 
+    Args:
+        cache_size: The number of values to cache, as for all transforms of torch.
+
     Source: Egozcue et al., Isometric logratio transformations for compositional data analysis (2003).
 
     Example:
@@ -85,13 +88,16 @@ class IsometricLogRatio(Transform):
 
     @full_precision
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns the log-det at x, where y is the image of x on the simplex."""
         log_y = torch.log_softmax(x @ log_ratio_basis(y.shape[-1]).to(x), -1)
         return log_y.sum(-1) + 0.5 * math.log(y.shape[-1])
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """Returns the shape of a point on the simplex, with one more component."""
         return torch.Size([*shape[:-1], shape[-1] + 1])
 
     def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        """Returns the shape of an unconstrained vector, with one component less."""
         return torch.Size([*shape[:-1], shape[-1] - 1])
 
     def __eq__(self, other: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,33 @@ from pyro_gflows.groups.restriction import restricted_matrices
 from pyro_gflows.guides.log_ratio import log_ratio_basis, log_ratio_simplex
 from pyro_gflows.guides.whole_rows import blocks_of_rows, whole_rows
 
-__all__ = ["unconstrained_action"]
+__all__ = ["packed_action", "unconstrained_action"]
 
 _POINTS = 4
 _TOLERANCE = 1e-5  # supports may hold float32 tensors
+
+
+def packed_action(action: SitesAction, supports: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> VectorAction:
+    """The action on the unconstrained vector that holds all latent sites of a model side by side.
+
+    Args:
+        action: How the group acts on the sites.
+        supports: The constraint of each latent site.
+        shapes: The shape of the unconstrained value of each latent site, in the order of the supports.
+
+    Raises:
+        ValueError: The action names a site that is not latent, or does not fit the support of a site.
+    """
+    if missing := sorted(set(action.sites) - set(supports)):
+        raise ValueError(
+            f"the action names {missing}, but the latent sites of the model are {list(supports)}; check the names"
+        )
+    free = {
+        name: unconstrained_action(action, name, supports[name], shapes[name])
+        for name in supports
+        if name in action.sites
+    }
+    return SitesAction(action.group, free).packed({name: shapes[name].numel() for name in supports})
 
 
 def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Sequence[int]) -> VectorAction:

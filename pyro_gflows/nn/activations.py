@@ -24,11 +24,20 @@ class Activation(nn.Module):
 
     This is the base class of all activations in networks.
 
+    Args:
+        action: How the group acts on the input.
+
     Attributes:
         action: How the group acts on the input.
         lipschitz: A Lipschitz constant that holds for all values of the weights; ``inf`` where no finite constant does.
-        fan_out: How many output components each input component gives. The output consists of as many copies of the
-            fields of the input, one copy after the other.
+        fan_out: The number of output components for each input component. The output consists of ``fan_out`` copies of
+            the fields of the input, one copy after the other.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> activation: Activation = LipSwish(VectorAction.regular("C4"))
+        >>> activation.lipschitz, activation.fan_out
+        (1.0, 1)
     """
 
     action: LinearAction
@@ -67,7 +76,7 @@ class Pointwise(Activation):
     def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The value of the activation at x, and three factors of a Jacobian: inner kernel, slopes and outer kernel.
 
-        The Jacobian is that of the composition ``outer . activation . inner`` of two linear maps with the activation.
+        It is the Jacobian of the composition ``outer . activation . inner`` of two linear maps with the activation.
 
         Args:
             x: The input of the activation, which is the output of the inner map.
@@ -165,7 +174,7 @@ class Splines(Pointwise):
     """One learnable function with |slope| < 1 for each field, applied to each of its coordinates; 1-Lipschitz.
 
     A learnable function can use the Lipschitz bound of a residual branch more fully than a fixed one. It starts as a
-    smooth step.
+    smooth rectifier, whose slope rises from 0.05 to 0.95.
 
     Args:
         action: An action whose fields are permuted by the group.
@@ -185,7 +194,7 @@ class Splines(Pointwise):
         super().__init__(action)
         self.splines = SlopeSplines(len(action.fields), knots=knots, limit=limit)
         self.register_buffer("row", self.field_of_entries(), persistent=False)
-        with torch.no_grad():  # a smooth step that uses half of the slope range, so that both signs are within reach
+        with torch.no_grad():  # the slope is a smooth step over half of its range, so that both signs are within reach
             points = torch.linspace(-limit, limit, 2 * knots - 1)
             self.splines.theta.copy_(torch.atanh(0.05 + 0.9 * torch.sigmoid(2 * points)) + self.splines.theta)
 

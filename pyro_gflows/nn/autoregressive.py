@@ -32,9 +32,9 @@ class AutoregressiveNetwork(LayerChain):
 
     An autoregressive flow transforms block j with parameters that this network computes from the blocks before j, so
     that the Jacobian is block-triangular. Every field of every layer has a label, and a mask sets to zero each weight
-    that reads a field with a larger label. On vectors the masks act on the copies of each irrep (the smallest building
-    blocks of the action), on images on pairs of fields, so the masks commute with the group. All outputs may also
-    depend on a context, which comes after the blocks in the input. Without a context the output for the first block is
+    that reads a field with a larger label. On vectors the masks act on the copies of each irrep (smallest building
+    block) of the action, on images on pairs of fields, so the masks commute with the group. All outputs may also depend
+    on a context, which comes after the blocks in the input. Without a context the output for the first block is
     constant.
 
     Args:

@@ -64,7 +64,22 @@ class ConditionalBranch(Contraction):
 
 
 class BranchGiven:
-    """The map from x to P_x F(x and features side by side) for fixed features, with its Jacobian in x."""
+    """The map from x to P_x F(x and features side by side) for fixed features, with its Jacobian in x.
+
+    It is the branch of a :class:`ConditionalBranch` for one batch of contexts.
+
+    Args:
+        network: The contraction F.
+        features: Features that the context gives, which broadcast with the batch of x.
+        action: How the group acts on x.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> network = lipschitz_branch(action.direct_sum(action))
+        >>> BranchGiven(network, torch.ones(2), action)(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
 
     def __init__(self, network: Contraction, features: Tensor, action: LinearAction) -> None:
         self.network, self.features, self.action = network, features, action

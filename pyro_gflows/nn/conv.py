@@ -11,7 +11,7 @@ from torch.nn import functional
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.kernel import KernelLayer
-from pyro_gflows.nn.tying import coordinate_moves, signed_orbits, spread
+from pyro_gflows.nn.tying import coordinate_images, signed_orbits, spread
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EquivariantConv"]
@@ -19,7 +19,7 @@ __all__ = ["EquivariantConv"]
 
 @registered
 class EquivariantConv(KernelLayer):
-    r"""A convolution of stride 1 with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`, the most general one.
+    r"""The most general convolution of stride 1 with :math:`\mathrm{conv}(g\,x) = g\,\mathrm{conv}(x)`.
 
     The group permutes the entries (output channel, input channel, offset) of the kernel, up to signs. A kernel is
     equivariant if and only if entries that the group takes to each other are equal up to these signs. So there is one
@@ -87,7 +87,7 @@ class EquivariantConv(KernelLayer):
         self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
         self.orbit_biases: nn.Parameter | None = None
         if bias:
-            images = coordinate_moves(action_out) if bias == "pixels" else (out_targets, out_signs)
+            images = coordinate_images(action_out) if bias == "pixels" else (out_targets, out_signs)
             index, sign = signed_orbits(*images)
             sign = sign.view(action_out.event_shape if bias == "pixels" else (-1,))
             self.register_buffer("_bias_index", index, persistent=False)
@@ -162,7 +162,7 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, which has a center to rotate about, got {kernel_size!r}")
     if action_in.padding == "circular" and kernel_size // 2 > min(action_in.height, action_in.width):
-        raise ValueError(f"expected a kernel_size that wraps round {action_in} at most once, got {kernel_size}")
+        raise ValueError(f"expected a kernel_size that wraps around {action_in} at most once, got {kernel_size}")
 
 
 def _channel_targets(action: ImageAction) -> tuple[Tensor, Tensor]:

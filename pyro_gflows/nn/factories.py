@@ -1,4 +1,4 @@
-"""Factories: functions and classes that make a module from actions, which is how layers are told of their parts."""
+"""Factories: functions and classes that make a module from actions, by which layers are given their parts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _M = TypeVar("_M", bound=nn.Module)
 
 @registered
 class Made(Generic[_M]):
-    """The factory that gives one module, which was made before.
+    """A factory that returns one existing module.
 
-    A saved flow describes by it the parts that its layers made: the factory that made them is code, which no file
-    holds. It also serves where a module that exists is to be put into a layer.
+    It serves to put an existing module into a layer. A saved flow also describes the parts of its layers by it, since
+    the factory that made them is code, which a file does not contain.
 
     Args:
         module: The module; each layer needs one of its own.
 
     Raises:
-        ValueError: (when called) the module is made for other actions.
+        TypeError: If the argument is not a module.
+        ValueError: When called, if the module is for other actions.
 
     Example:
         >>> from pyro_gflows import GCoupling, VectorAction
@@ -47,8 +48,8 @@ class Made(Generic[_M]):
         self.module = module
 
     def __call__(self, *actions: LinearAction) -> _M:
-        """The module, if it is made for these actions."""
-        # a transformer knows the action that it is made for; most modules do not
+        """The module, if it is for these actions."""
+        # transformers know for which action they are; most modules do not
         require: Any = getattr(self.module, "require", None)
         if require is not None:
             require(*actions)
@@ -57,7 +58,7 @@ class Made(Generic[_M]):
 
 @registered
 class MadeInTurn:
-    """The factory that gives modules that were made before, one after the other: for layers of several parts.
+    """A factory that returns existing modules, one after the other, for layers with several parts.
 
     Args:
         modules: The modules, in the order of the parts.
@@ -76,30 +77,36 @@ class MadeInTurn:
         self._calls = 0
 
     def __call__(self, *actions: LinearAction) -> nn.Module:
-        """The next module, if it is made for these actions; after the last one the first again."""
+        """The next module, if it is for these actions; the last module is followed by the first."""
         make = self.factories[self._calls % len(self.factories)]
         self._calls += 1
         return make(*actions)
 
 
 class Keywords:
-    """More keywords of the part that a layer makes by itself: the form that ``network={...}`` had before.
+    """Keywords for the part that a layer makes by default: the meaning of the old form ``network={...}``.
 
     Args:
-        keywords: Names and values.
+        keywords: The keywords by name.
     """
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
         self.keywords = dict(keywords)
 
     def __call__(self, *actions: LinearAction) -> nn.Module:
-        raise TypeError(f"a layer adds these keywords to its own, {self.keywords}; they make nothing alone")
+        raise TypeError(f"keywords {self.keywords} alone make no module; a layer adds them to its own")
 
 
 def from_keywords(
     how: Callable[..., Any] | None, default: Callable[..., Any], **defaults: Any
 ) -> Callable[..., nn.Module]:
-    """The factory itself; without one, ``default`` with these keywords (and those that were given in the old form)."""
+    """The factory ``how``; if it is None or in the old form, ``default`` with keywords.
+
+    Args:
+        how: The factory, or keywords in the old form, or None.
+        default: The default factory.
+        defaults: Keywords of the default factory, which those in ``how`` replace.
+    """
     if how is None or isinstance(how, Keywords):
         return functools.partial(default, **{**defaults, **(how.keywords if how is not None else {})})
     return how
@@ -108,13 +115,13 @@ def from_keywords(
 def network_from(
     how: Conditioner | None, action_in: LinearAction, action_out: LinearAction, **defaults: Any
 ) -> nn.Module:
-    """The network that a factory makes, as it starts; without one, the default network with these keywords.
+    """The network that a factory makes, or the default network.
 
     Args:
         how: The factory, or None.
         action_in: How the group acts on the input.
-        action_out: How it acts on the output.
-        defaults: Keywords of :func:`~pyro_gflows.nn.conditioner`.
+        action_out: How the group acts on the output.
+        defaults: Keywords of :func:`~pyro_gflows.nn.conditioner`, which makes the default network.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -126,12 +133,25 @@ def network_from(
 
 
 def takes_factories(*names: str) -> Callable[[Any], Any]:
-    """A decorator of a layer, or of a function that makes layers: these arguments are factories.
+    """Decorate a layer, or a function that makes layers, some of whose arguments are factories.
 
-    A module, and a dictionary of keywords, are accepted as they were before, with a FutureWarning.
+    For one minor version such an argument may still be a module or a dictionary of keywords, with a FutureWarning.
 
     Args:
-        names: The keyword arguments.
+        names: The names of these keyword arguments.
+
+    Raises:
+        TypeError: When called, if such an argument is not a factory.
+
+    Example:
+        >>> @takes_factories("network")
+        ... def hidden_layers(*, network=None):
+        ...     action = VectorAction.plane("D4")
+        ...     return len(network(action, action).layers) - 1
+        >>> from pyro_gflows import VectorAction
+        >>> from pyro_gflows.nn import EquivariantMLP
+        >>> hidden_layers(network=EquivariantMLP)
+        2
     """
     return converted_arguments(*names, convert=_as_factory)
 

@@ -82,8 +82,8 @@ def _part(field: Representation, rows: Tensor, name: str) -> Representation:
 def maps_between(first: VectorAction, second: VectorAction) -> int:
     r"""The dimension of the space of equivariant linear maps (intertwiners) between two actions of one group.
 
-    A linear layer between the two actions has so many weights. The dimension is :math:`\int \chi_1(g) \chi_2(g)\,dg`,
-    where :math:`\chi` is the trace of the matrix of g.
+    This is the number of weights of a linear layer between the two actions. The dimension is :math:`\int \chi_1(g)
+    \chi_2(g)\,dg`, where :math:`\chi` is the trace of the matrix of g.
 
     Args:
         first: The action on the input.

@@ -40,7 +40,7 @@ class Knots(nn.Module):
     scales_shift: bool
 
     def widths(self, raw: Tensor) -> Tensor:
-        """The share of each piece in the whole width, shape ``(..., K)``, which sum to one.
+        """The shares of the pieces in the whole width, shape ``(..., K)``, which sum to one.
 
         Args:
             raw: Unconstrained parameters of shape ``(..., K)``.
@@ -48,7 +48,7 @@ class Knots(nn.Module):
         raise NotImplementedError
 
     def heights(self, raw: Tensor, widths: Tensor) -> Tensor:
-        """The share of each piece in the whole height, shape ``(..., K)``, which sum to one.
+        """The shares of the pieces in the whole height, shape ``(..., K)``, which sum to one.
 
         Args:
             raw: Unconstrained parameters of shape ``(..., K)``.

@@ -20,12 +20,12 @@ __all__ = ["EquivariantLinear", "LipschitzLinear"]
 
 @registered
 class EquivariantLinear(KernelLayer):
-    r"""A linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W` and an invariant bias, the most general one.
+    r"""The most general linear map W with :math:`W \rho_{in}(g) = \rho_{out}(g) W`, plus an invariant bias.
 
-    It takes the place of ``nn.Linear`` in an equivariant network. Such a map is called an intertwiner. By Schur's
-    lemma, W is determined by one small matrix over the real numbers, complex numbers or quaternions for each irrep
-    (smallest building block) that occurs in both actions: it combines the copies of that irrep in the input. These
-    matrices are the weights, so no equivariant map is left out. Equivariance holds to float64 precision.
+    It takes the place of ``nn.Linear`` in an equivariant network. Such a map W is called an intertwiner. By Schur's
+    lemma, W is determined by one small real, complex or quaternionic matrix for each irrep (smallest building block)
+    that occurs in both actions: it combines the copies of that irrep in the input. These matrices are the weights, so
+    no equivariant map is left out. Equivariance holds to float64 precision.
 
     Args:
         action_in: How the group acts on the input, of shape ``batch + (n_in,)``.
@@ -127,9 +127,9 @@ class LipschitzLinear(EquivariantLinear, LipschitzLayer):
     r"""An equivariant linear map whose norm is at most ``bound`` for all weights.
 
     It is the linear layer of a residual branch with a certified Lipschitz constant. The map acts on each isotypic
-    component (all copies of one irrep) by a block, and each block is divided by :math:`\max(1, \sigma_{max}/c)` for its
-    largest singular value. Since the components are orthogonal, the largest norm of a block is exactly the norm of the
-    map.
+    component (all copies of one irrep) by a block. Each block is divided by :math:`\max(1, \sigma_{max}/c)`, where
+    :math:`\sigma_{max}` is its largest singular value. Since the components are orthogonal, the largest norm of a block
+    is exactly the norm of the map.
 
     Args:
         action_in: How the group acts on the input.

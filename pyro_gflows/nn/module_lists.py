@@ -12,7 +12,9 @@ _T = TypeVar("_T")
 
 
 def each(modules: nn.ModuleList, kind: type[_T]) -> list[_T]:
-    """The modules of a list with their common type, of which ``nn.ModuleList`` itself knows only that they are modules.
+    """The modules of a list whose entries are all of one type, with that type.
+
+    ``nn.ModuleList`` itself knows only that its entries are modules.
 
     Args:
         modules: The list.

@@ -73,7 +73,7 @@ def hidden_action(action: LinearAction, width: int) -> LinearAction:
     """The default action on ``width`` hidden fields.
 
     Under a small finite group, and on images under a finite group, these are regular fields (one component for each
-    element of the group); otherwise copies of the event and as many invariants.
+    element of the group); otherwise ``width`` copies of the event and ``width`` invariants.
     """
     if has_regular_fields(action):
         return action.regular_fields(width)

@@ -58,7 +58,8 @@ class _IrrepWise(Activation):
 class SoftThresholdNorm(_IrrepWise):
     r"""A smoothed soft threshold of the norm :math:`r = \|x\|` of each irrep copy; 1-Lipschitz.
 
-    It is the default activation of residual branches where the group does more than permute coordinates.
+    An irrep is a smallest building block of an action, such as one vector or one scalar; the group preserves its norm.
+    This is the default activation of residual branches where the group does more than permute coordinates.
 
     .. math:: x \mapsto \frac{x}{r} \left(\sqrt{r^2 + b^2} - b\right), \qquad b > 0 \text{ learnable}
 
@@ -67,6 +68,9 @@ class SoftThresholdNorm(_IrrepWise):
 
     Args:
         action: How the group acts on vectors.
+
+    Raises:
+        ValueError: If the action is not on vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -91,7 +95,8 @@ class SoftThresholdNorm(_IrrepWise):
 class GatedNorm(_IrrepWise):
     r"""Scales each irrep copy by a learnable gate, a function of the norms of all copies.
 
-    It is the default activation of conditioners where the group does more than permute coordinates. The copy a is
+    An irrep is a smallest building block of an action, such as one vector or one scalar; the group preserves its norm.
+    This is the default activation of conditioners where the group does more than permute coordinates. The copy a is
     mapped as
 
     .. math:: x_a \mapsto \sigma\Big(b_a + \sum_c w_{ac} |x_c|\Big)\, x_a
@@ -102,6 +107,9 @@ class GatedNorm(_IrrepWise):
     Args:
         action: How the group acts on vectors.
         labels: None, or one integer for each field: a copy then reads only copies with a smaller or equal label.
+
+    Raises:
+        ValueError: If the action is not on vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction

@@ -138,7 +138,7 @@ class SoftNetwork(EquivariantNetwork):
         entrance = self.layers[0]
         assert isinstance(entrance, _Entrance)
         if entrance.steerable is None:
-            return f"{exact}; no scalar input to measure the error under {self.group} on"
+            return f"{exact}; no scalar input, so the error under {self.group} cannot be measured"
         between = "" if self._carried else f", never exact under {self.group}"
         return f"{exact}{between}; equivariance_error() measures the error under the smallest rotation of {self.group}"
 

@@ -52,7 +52,7 @@ class SlopeSplines(nn.Module):
 
     Args:
         count: The number of functions.
-        knots: The number of knots on [0, limit]; a function that is not odd has as many on [-limit, 0].
+        knots: The number of knots on [0, limit]; a function that is not odd has the same number on [-limit, 0].
         limit: The distance from 0 beyond which the functions are linear.
         odd: Whether every function is odd, s(-t) = -s(t).
         start: The standard deviation of the slope parameters at the start; 0 gives s = 0.

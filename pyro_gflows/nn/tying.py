@@ -8,10 +8,10 @@ from torch import Tensor
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.groups.orbits import component_labels
 
-__all__ = ["coordinate_moves", "signed_orbits", "spread"]
+__all__ = ["coordinate_images", "signed_orbits", "spread"]
 
 
-def coordinate_moves(action: LinearAction) -> tuple[Tensor, Tensor]:
+def coordinate_images(action: LinearAction) -> tuple[Tensor, Tensor]:
     """For the identity and each generator, the source and the sign of each coordinate of the image of an event.
 
     Args:
@@ -22,7 +22,7 @@ def coordinate_moves(action: LinearAction) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> from pyro_gflows import VectorAction
-        >>> sources, signs = coordinate_moves(VectorAction.regular("C2"))
+        >>> sources, signs = coordinate_images(VectorAction.regular("C2"))
         >>> sources.tolist(), signs.tolist()
         ([[0, 1], [1, 0]], [[1.0, 1.0], [1.0, 1.0]])
     """

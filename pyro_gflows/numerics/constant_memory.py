@@ -55,7 +55,7 @@ class ConstantMemory(LogDet):
 
     def __init__(self, estimator: LogDet) -> None:
         if not isinstance(estimator, LogDet):
-            raise TypeError(f"expected a LogDet such as RouletteLogDet(), received {type(estimator).__name__}")
+            raise TypeError(f"expected a LogDet such as RouletteLogDet(), got {type(estimator).__name__}")
         self.estimator = estimator
 
     def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def log_abs_det(matrix: Tensor) -> Tensor:
     """
     size = matrix.shape[-1]
     if matrix.dim() < 2 or matrix.shape[-2] != size:
-        raise ValueError(f"expected square matrices of shape (..., d, d), received {tuple(matrix.shape)}")
+        raise ValueError(f"expected square matrices of shape (..., d, d), got {tuple(matrix.shape)}")
     if not 1 <= size <= 3:
         return _expanded(matrix) if transforming() else torch.linalg.slogdet(matrix).logabsdet
     if size == 1:
@@ -44,7 +44,7 @@ def log_abs_det(matrix: Tensor) -> Tensor:
 
 
 def _expanded(matrix: Tensor) -> Tensor:
-    """The logarithm log|det A| whose derivatives up to the third are those of the power series about A itself.
+    """The logarithm log|det A| with its derivatives up to the third, by the power series about A itself.
 
     It serves forward mode, in which the second derivative of torch's slogdet is wrong.
     """

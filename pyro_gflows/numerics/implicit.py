@@ -59,7 +59,7 @@ def implicit_root(
         tensor([0.6667, 0.6667], grad_fn=<AddBackward0>)
     """
     if y.shape != root.shape:
-        raise ValueError(f"expected a root of the shape {tuple(y.shape)} of y, received {tuple(root.shape)}")
+        raise ValueError(f"expected a root of the shape {tuple(y.shape)} of y, got {tuple(root.shape)}")
     size = event_numel(y, event_dim)
     transformed = transforming()
     if not torch.is_grad_enabled() and not transformed:
@@ -92,7 +92,7 @@ def _with_derivative_of(value: Tensor, source: Tensor) -> Tensor:
 def _iterated(f: Branch, y: Tensor, root: Tensor, lipschitz: float) -> Tensor:
     """The root with the derivatives of enough Banach steps that the remaining error is below rounding."""
     if not 0 <= lipschitz < 1:
-        raise RuntimeError(f"expected a Lipschitz bound in [0, 1) for derivatives of a root, received {lipschitz}")
+        raise RuntimeError(f"expected a Lipschitz bound in [0, 1) for derivatives of a root, got {lipschitz}")
     steps = 1 if lipschitz == 0 else math.ceil(math.log(torch.finfo(y.dtype).eps) / math.log(lipschitz))
     x = root
     for _ in range(max(1, steps)):

@@ -42,7 +42,7 @@ def event_numel(x: Tensor, event_dim: int) -> int:
         48
     """
     if not 0 <= event_dim <= x.dim():
-        raise ValueError(f"expected an input with at least event_dim={event_dim} dimensions, received {tuple(x.shape)}")
+        raise ValueError(f"expected an input with at least event_dim={event_dim} dimensions, got {tuple(x.shape)}")
     return math.prod(x.shape[x.dim() - event_dim :])
 
 
@@ -173,7 +173,7 @@ def dense_jacobian(f: Branch, x: Tensor, event_dim: int, *, create_graph: bool) 
         copies = x.expand(len(vectors), *x.shape)
         y, product = pullback(f, copies)
         if y.shape != copies.shape:
-            raise ValueError(f"expected the branch to keep the shape {tuple(copies.shape)}, received {tuple(y.shape)}")
+            raise ValueError(f"expected the branch to keep the shape {tuple(copies.shape)}, got {tuple(y.shape)}")
         found = product(vectors.expand_as(copies), create_graph=create_graph)
         rows.append(found.flatten(1 + split).movedim(0, -2))
     return y[0], torch.cat(rows, -2)

@@ -54,6 +54,10 @@ class LogDet(ABC):
             orbit: A function that gives all images of a probe under the group (such as an action's ``act_all``), over
                 which a deterministic estimator averages, so that its estimate is invariant if f is equivariant. It may
                 also be another :class:`~pyro_gflows.numerics.ProbeImages`. With None the probes are used as they are.
+
+        Raises:
+            TypeError: If x is not of float32 or float64.
+            ValueError: If x has fewer dimensions than an event.
         """
         residual_map = ResidualMap.of(f, event_dim, lipschitz=lipschitz, training=training, orbit=orbit)
         return self.value_and_log_det(residual_map, x)
@@ -67,7 +71,7 @@ class LogDet(ABC):
             x: The input, of shape ``batch_shape + event_shape``.
         """
         if not x.is_floating_point():
-            raise TypeError(f"expected a floating point input, received {x.dtype}; convert it first")
+            raise TypeError(f"expected a floating point input, got {x.dtype}; convert it first")
         refuse_low(x, "an input")
         event_numel(x, residual_map.event_dim)
         graph = torch.is_grad_enabled()

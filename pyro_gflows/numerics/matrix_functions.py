@@ -33,14 +33,14 @@ def low_rank_matrix(left: Tensor, coefficients: Tensor, right: Tensor) -> Tensor
     """
     if left.dim() < 2 or left.shape[-2:] != right.shape[-2:] or coefficients.shape[-1:] != left.shape[-1:]:
         raise ValueError(
-            "expected factors (..., d, r) and coefficients (..., r), received "
+            "expected factors (..., d, r) and coefficients (..., r), got "
             f"{tuple(left.shape)}, {tuple(coefficients.shape)} and {tuple(right.shape)}"
         )
     return (left * coefficients.unsqueeze(-2)) @ right.mT
 
 
 def limit_norm(matrix: Tensor, bound: float) -> Tensor:
-    """The matrix S / sqrt(1 + (|S|_F / bound)^2), whose norm is below ``bound`` and whose direction is that of S.
+    """The matrix S / sqrt(1 + (|S|_F / bound)^2): S scaled down so that its norm is below ``bound``.
 
     The map is smooth everywhere, also at zero, where it is the identity to second order. The Frobenius norm bounds the
     spectral norm and does not change under S -> Q S Q^T with orthogonal Q, so the map is equivariant.
@@ -57,7 +57,7 @@ def limit_norm(matrix: Tensor, bound: float) -> Tensor:
         True
     """
     if not 0 < bound < math.inf:
-        raise ValueError(f"expected a positive finite bound, received {bound}")
+        raise ValueError(f"expected a positive finite bound, got {bound}")
     squared = (matrix / bound).square().sum((-2, -1), keepdim=True)
     return matrix / (1 + squared).sqrt()
 
@@ -109,7 +109,7 @@ def expm_apply(matrix: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Ten
     """
     if matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2] or matrix.shape[-1:] != x.shape[-1:]:
         raise ValueError(
-            f"expected a matrix (..., d, d) for x (..., d), received {tuple(matrix.shape)} and {tuple(x.shape)}"
+            f"expected a matrix (..., d, d) for x (..., d), got {tuple(matrix.shape)} and {tuple(x.shape)}"
         )
     signed = -matrix if inverse else matrix
     image = (matrix_exp(signed) @ x.unsqueeze(-1)).squeeze(-1)

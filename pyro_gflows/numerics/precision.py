@@ -45,7 +45,15 @@ _ENABLED = _enabled_by_device()
 
 
 def is_low(value: Any) -> bool:
-    """Whether a value is a tensor of dtype bfloat16 or float16."""
+    """Whether a value is a tensor of dtype bfloat16 or float16.
+
+    Args:
+        value: Any value.
+
+    Example:
+        >>> is_low(torch.ones(2).half()), is_low(torch.ones(2)), is_low("half")
+        (True, False, False)
+    """
     return isinstance(value, Tensor) and value.dtype in _LOW
 
 
@@ -64,9 +72,9 @@ def refuse_low(value: Any, what: str) -> None:
     """
     if is_low(value):
         raise TypeError(
-            f"expected {what} of float32 or float64, got {value.dtype}: three digits carry no log-det and no exact "
-            "symmetry; convert with .float(), or leave the flow in float32 and put torch.autocast around your own "
-            "networks, inside which flows compute in float32 by themselves"
+            f"expected {what} of float32 or float64, got {value.dtype}, whose three digits are too few for a log-det "
+            "or an exact symmetry; convert with .float(), or leave the flow in float32 and put torch.autocast around "
+            "your own networks (flows compute in float32 inside it)"
         )
 
 
@@ -206,6 +214,15 @@ def guarded_method(method: Callable[_P, _R]) -> Callable[_P, _R]:
 
     Args:
         method: The method.
+
+    Example:
+        >>> class Square:
+        ...     @guarded_method
+        ...     def __call__(self, x):
+        ...         return x @ x
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     Square()(torch.ones(2, 2)).dtype
+        torch.float32
     """
     return cast(Callable[_P, _R], _Guarded(method, None))
 

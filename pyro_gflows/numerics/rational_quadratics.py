@@ -72,13 +72,13 @@ def rational_quadratic(
 
 
 def _within(share: Tensor) -> Tensor:
-    """The share between 0 and 1, with derivative 1 at both ends, where that of ``clamp`` depends on torch's version."""
+    """The share clamped to [0, 1], with derivative 1 at both ends (with ``clamp`` this depends on torch's version)."""
     share = torch.where(share < 0, 0.0, share)
     return torch.where(share > 1, 1.0, share)
 
 
 def _both_sides(x: Tensor, start: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """The distances x - start and start + size - x, of which the second avoids the rounding error of the first.
+    """The distances x - start and start + size - x; the second avoids the rounding error of the first.
 
     Near the end of the piece, this rounding error would be all that remains of the second distance.
     """

@@ -121,8 +121,8 @@ class _Replay:
 def _changed() -> RuntimeError:
     return RuntimeError(
         "the weights, or other tensors that the call reads, are no longer those of the forward pass, so it cannot be "
-        "computed again; take the gradient before they change, or store the graph: leave out Recompute or "
-        "ConstantMemory there"
+        "computed again; take the gradient before they change, or leave out Recompute or ConstantMemory "
+        "there, which stores the graph"
     )
 
 
@@ -157,8 +157,8 @@ class _Replayed(torch.autograd.Function):
             # once_differentiable would not raise for a constant incoming gradient: the second derivative would
             # silently miss the contribution of this call
             raise RuntimeError(
-                "expected a first derivative, received create_graph=True: what is computed again in the backward pass "
-                "has no second one; store the graph: leave out Recompute or ConstantMemory there"
+                "expected a first derivative, got create_graph=True: a call that is computed again in the backward "
+                "pass has no second derivative; to store the graph, leave out Recompute or ConstantMemory there"
             )
         saved, replay = ctx.saved_tensors, ctx.replay
         wanted = ctx.needs_input_grad[4:]  # of the tensors

@@ -25,45 +25,48 @@ __all__ = ["RouletteLogDet"]
 class RouletteLogDet(LogDet):
     """The power series of log|det(I + J)| cut at a random length, unbiased in value and in gradient together.
 
-    With one random probe eps for each row and a random length n + N, P(N >= m) = q^m:
+    It makes training on large events, such as images, possible without bias. For each row there is one random probe
+    eps, and a random length n + N with P(N >= m) = q^m:
 
-    - value: sum over k <= n + N of  b_k (-1)^(k+1) / k  eps^T J^k eps,
-    - gradient: that of  w^T J eps  with  w = sum over k < n + N of  b_(k+1) (-1)^k (J^T)^k eps  held fixed,
+    - The value is the sum over k <= n + N of  b_k (-1)^(k+1) / k  eps^T J^k eps.
+    - The gradient is that of  w^T J eps  with  w = sum over k < n + N of  b_(k+1) (-1)^k (J^T)^k eps  held fixed.
 
-    where b_k = 1 for k <= n and q^-(k-n) beyond. Both have the right mean, since the gradient of tr(J^k) / k is
-    tr(J^(k-1) dJ). Each row keeps its own term, so weights, masks and scales of rows act as on an exact log-det. The
-    second form needs the graph of one product, not of n + N: memory does not grow with the length.
+    Here b_k = 1 for k <= n and q^-(k-n) beyond. Both have the right mean, since the gradient of tr(J^k) / k is
+    tr(J^(k-1) dJ). Each row keeps its own term, so that weights, masks and scales of rows have the same effect as on an
+    exact log-det. The gradient needs the graph of one product, not of n + N, so memory does not grow with the length.
 
-    Variance: the weighted gradient terms grow as (L / q)^m and occur with probability q^m, so the second moment is
-    finite when q > L^2, which is required. The default q = L gives a second moment and an expected length that are both
-    of the order of 1 / (1 - L), the least product of the two among powers of L. Expected cost: n + q / (1 - q)
-    products (L = 0.9: n + 9; L = 0.98: n + 49).
+    Variance: The weighted gradient terms grow as (L / q)^m and occur with probability q^m. So the second moment is
+    finite if q > L^2, which is required. The default q = L gives a second moment and an expected length that are both
+    of the order of 1 / (1 - L), which is the least product of the two among powers of L. The expected cost is n + q /
+    (1 - q) products (for L = 0.9: n + 9; for L = 0.98: n + 49).
 
-    In evaluation, ``training=False``, it defers to ``evaluation``, so that a score is deterministic. All
-    randomness comes from torch's default generators: N from the one of the CPU, the probes from the one of x's device.
+    With ``training=False`` the estimator defers to ``evaluation``, so that a score is deterministic. All randomness
+    comes from torch's default generators: the length from the generator of the CPU, the probes from that of the device
+    of x.
 
-    Arguments:
-        exact_terms: the number n of terms that are always summed.
-        continuation: q; None for the Lipschitz bound of the branch.
-        shared_length: one N for the whole batch (cheap), or one for each row (a batch then pays for its longest, and
-            the mean over the batch has less variance).
-        evaluation: the estimator outside training; None for ExactLogDet().
+    Args:
+        exact_terms: The number n of terms that are always summed.
+        continuation: The probability q; None for the Lipschitz bound of the branch.
+        shared_length: Whether the whole batch shares one length, which is faster. With a length for each row, a batch
+            costs as much as its longest row, and the mean over the batch has less variance.
+        evaluation: The estimator outside training; None for ExactLogDet().
 
     Raises:
-        ValueError: exact_terms below 1, continuation outside (0, 1); (in a training call) a Lipschitz bound outside
-            [0, 1), or continuation at most its square.
-        RuntimeError: (in a backward pass) a second derivative is taken; it would not be unbiased, where inside
-            torch.func all orders are, at the cost of memory that grows with the length. (In a training call)
+        ValueError: If exact_terms is below 1 or continuation is outside (0, 1); in a training call, if the Lipschitz
+            bound is outside [0, 1) or continuation is at most the square of the bound.
+        RuntimeError: In a backward pass, if a second derivative is taken, which would not be unbiased. (Inside
+            torch.func all orders are unbiased, with memory that grows with the length.) In a training call, if
             torch.jit.trace, make_fx or torch.func.linearize is recording.
 
-    Source: Chen et al., Residual Flows for Invertible Generative Modeling, arXiv 1906.02735, for the series and its
-    Neumann gradient; the tail, the weights by row and the value are chosen anew here.
+    Source: Chen et al., Residual Flows for Invertible Generative Modeling, arXiv:1906.02735, for the series and its
+    Neumann gradient. The distribution of the length, the weights by row and the value differ from theirs.
 
-    >>> x = torch.zeros(4, 2, dtype=torch.float64)
-    >>> estimator = RouletteLogDet()
-    >>> value, log_det = estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
-    >>> log_det.shape, estimator
-    (torch.Size([4]), RouletteLogDet(roulette, unbiased, 4 exact terms, evaluation=ExactLogDet(exact)))
+    Example:
+        >>> x = torch.zeros(4, 2, dtype=torch.float64)
+        >>> estimator = RouletteLogDet()
+        >>> value, log_det = estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
+        >>> log_det.shape, estimator
+        (torch.Size([4]), RouletteLogDet(roulette, unbiased, 4 exact terms, evaluation=ExactLogDet(exact)))
     """
 
     def __init__(
@@ -75,9 +78,9 @@ class RouletteLogDet(LogDet):
         evaluation: LogDet | None = None,
     ) -> None:
         if exact_terms < 1:
-            raise ValueError(f"expected exact_terms >= 1, received {exact_terms}")
+            raise ValueError(f"expected exact_terms >= 1, got {exact_terms}")
         if continuation is not None and not 0 < continuation < 1:
-            raise ValueError(f"expected a continuation probability in (0, 1), received {continuation}")
+            raise ValueError(f"expected a continuation probability in (0, 1), got {continuation}")
         self.exact_terms = exact_terms
         self.continuation = continuation
         self.shared_length = shared_length
@@ -105,7 +108,12 @@ class RouletteLogDet(LogDet):
         return value, log_det
 
     def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-        """As every estimator; in training it keeps w and the signs of the probe."""
+        """The results without a graph; in training it keeps w and the signs of the probe.
+
+        Args:
+            residual_map: The map, with its Lipschitz bound.
+            x: The input, of shape ``batch_shape + event_shape``.
+        """
         if not residual_map.training:
             return self.evaluation.rehearse(residual_map, x)
         self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
@@ -114,7 +122,13 @@ class RouletteLogDet(LogDet):
         return (value, log_det), (neumann, probe > 0)
 
     def replay(self, residual_map: ResidualMap, x: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
-        """As every estimator; in training f(x) and w^T J eps, with no term of the series computed again."""
+        """The results with a graph; in training f(x) and w^T J eps, without computing a term of the series again.
+
+        Args:
+            residual_map: The map, with its Lipschitz bound.
+            x: The input, of shape ``batch_shape + event_shape``.
+            kept: The tensors that ``rehearse`` asked to keep.
+        """
         if not residual_map.training:
             return self.evaluation.replay(residual_map, x, *kept)
         neumann, positive = kept
@@ -122,7 +136,7 @@ class RouletteLogDet(LogDet):
         return value, _surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
 
     def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The log-det, w and eps, for v -> J^T v at x."""
+        """The log-det, w and eps, computed from the map v -> J^T v at x."""
         refuse_tracing("the roulette log-det, in training,")
         split = x.dim() - event_dim
         weights = self._weights(x, split, self._continuation(lipschitz))
@@ -140,13 +154,13 @@ class RouletteLogDet(LogDet):
             return lipschitz
         if self.continuation <= lipschitz**2:
             raise ValueError(
-                f"expected a continuation probability above the squared Lipschitz bound {lipschitz**2:.6g}, received "
+                f"expected a continuation probability above the squared Lipschitz bound {lipschitz**2:.6g}, got "
                 f"{self.continuation}: the variance would be infinite; raise it, or leave it to the bound with None"
             )
         return self.continuation
 
     def _weights(self, x: Tensor, split: int, q: float) -> Tensor:
-        """b_k for k = 1, 2, ..., of shape (length,) + batch_shape, or (length,) + (1, ..., 1) for a shared length."""
+        """The b_k for k = 1, 2, ..., of shape (length,) + batch_shape, or (length, 1, ..., 1) for a shared length."""
         shape = (1,) * split if self.shared_length else x.shape[:split]
         # 1 - u lies in (0, 1], so the logarithm is finite; P(N >= m) = P(1 - u <= q^m) = q^m.
         uniform = 1 - torch.rand(shape, dtype=torch.float64)
@@ -175,15 +189,15 @@ class RouletteLogDet(LogDet):
 
 
 def _surrogate(product: Product, event_dim: int, neumann: Tensor, probe: Tensor) -> Tensor:
-    """w^T J eps by row."""
+    """The product w^T J eps, row by row."""
     return _dot(product(neumann, create_graph=True), probe, event_dim)
 
 
 class _Held(torch.autograd.Function):
-    """The product w u, in whose derivative w is held fixed; the derivative of that derivative knows that w varies.
+    """The product w u, in whose first derivative w is held fixed, while second derivatives know that w varies.
 
-    So the derivative of the estimate is w^T dJ eps at every point, and whatever torch.func differentiates further is
-    an unbiased estimate as well.
+    So the derivative of the estimate is w^T dJ eps at every point, and further derivatives by torch.func are unbiased
+    estimates as well.
     """
 
     generate_vmap_rule = True
@@ -215,6 +229,6 @@ def _dot(first: Tensor, second: Tensor, event_dim: int) -> Tensor:
 def _first_order_only(gradient: Tensor) -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "expected a first derivative of the roulette log-det, received create_graph=True: its second derivative is "
+            "expected a first derivative of the roulette log-det, got create_graph=True: its second derivative is "
             "not unbiased; call eval() on the flow, which switches to the deterministic estimator"
         )

@@ -19,74 +19,93 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SeriesLogDet"]
 
-_MOST_STORED = 2**20  # in all terms, whose graphs are kept for the gradient: each holds several times as many
-_MOST_NUMBERS = 2**22  # in the copies of x that are held at once, where one probe and its images do not need more
+# the most components in the terms whose graphs are kept for the gradient; each graph holds several times as many
+_MOST_STORED = 2**20
+# the most components in the copies of x that are held at once, unless one probe and its images need more
+_MOST_AT_ONCE = 2**22
 _AS_THEY_ARE = OrbitAverage(lambda probes: probes.unsqueeze(0))
 
 
 @registered
 class SeriesLogDet(LogDet):
-    """log|det(I + J)| cut after n terms: sum over k <= n of (-1)^(k+1) tr(J^k) / k.
+    """The power series of log|det(I + J)| cut after n terms, sum over k <= n of (-1)^(k+1) tr(J^k) / k.
 
-    The truncation error is at most d sum_{k>n} L^k / k (:meth:`truncation_error`). The traces are exact with
-    ``probes=None``. Otherwise they are means of eps^T J^k eps over fixed probes, the same for every row, call, device
-    and dtype. The error of that mean comes on top of the truncation error. It is much the same for every row, so that a
-    mean over many rows keeps it; the spread between the probes measures it (``pyro_gflows.evaluation.log_det_error``).
+    It is deterministic, so it suits evaluation, HMC and NUTS on events that are too large for the exact log-det. The
+    truncation error is at most d sum_{k>n} L^k / k (:meth:`truncation_error`). With ``probes=None`` the traces are
+    exact. Otherwise they are means of eps^T J^k eps over fixed probes eps, which are the same for every row, call,
+    device and dtype. The error of such a mean comes on top of the truncation error. It is much the same for every row,
+    so that averaging over many rows does not reduce it; the spread between the probes measures it
+    (:func:`pyro_gflows.evaluation.log_det_error`).
 
-    Deterministic, so fit for evaluation, HMC and NUTS. With ``orbit`` the probes are averaged over their group images:
-    the estimate is then exactly invariant where f is equivariant, and, by Schur's lemma, the exact trace where the
-    action is irreducible over the complex numbers. Cost: n vector-Jacobian products on probes x |G| copies of x, of
-    which no more are held at once than memory allows. Under a large group one image of each probe, carried along with
-    x (:class:`~pyro_gflows.numerics.CarriedProbes`), makes the estimate exactly invariant at the cost of no images.
+    With ``orbit``, the estimate is averaged over the images of the probes under the group. It is then exactly invariant
+    if f is equivariant, and, by Schur's lemma, the trace is exact if the action is irreducible over C. The cost is n
+    vector-Jacobian products on probes x |G| copies of x, of which only as many are held at once as memory allows. Under
+    a large group, one image of each probe that follows x (:class:`~pyro_gflows.numerics.CarriedProbes`) makes the
+    estimate exactly invariant at no extra cost.
 
-    Arguments:
-        terms: the number n of terms.
-        probes: the number of probe vectors; None for exact traces, from the dense Jacobian.
-        seed: of the probe vectors.
+    Args:
+        terms: The number n of terms.
+        probes: The number of probe vectors; None for exact traces, from the dense Jacobian.
+        seed: The seed of the probe vectors.
 
     Raises:
-        ValueError: terms or probes below 1; (in a call) a Lipschitz bound outside [0, 1).
+        ValueError: If terms or probes is below 1; in a call, if the Lipschitz bound is outside [0, 1).
 
-    >>> import torch
-    >>> x = torch.zeros(4, 2, dtype=torch.float64)
-    >>> estimator = SeriesLogDet(30, probes=None)
-    >>> value, log_det = estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=False)
-    >>> round(float(log_det[0]), 6), estimator.describe(lipschitz=0.5, dim=2)
-    (0.81093, 'series, 30 terms, error <= 6e-11')
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(4, 2, dtype=torch.float64)
+        >>> estimator = SeriesLogDet(30, probes=None)
+        >>> value, log_det = estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=False)
+        >>> round(float(log_det[0]), 6), estimator.describe(lipschitz=0.5, dim=2)
+        (0.81093, 'series, 30 terms, error <= 6e-11')
     """
 
-    _part: tuple[int, int] | None = None  # from which probe to which, where it is a part of another estimator
+    _part: tuple[int, int] | None = None  # the first and the last probe, if this is a part of another estimator
 
     def __init__(self, terms: int, *, probes: int | None = 4, seed: int = 0) -> None:
         if terms < 1:
-            raise ValueError(f"expected terms >= 1, received {terms}")
+            raise ValueError(f"expected terms >= 1, got {terms}")
         if probes is not None and probes < 1:
-            raise ValueError(f"expected probes >= 1, or None for exact traces, received {probes}")
+            raise ValueError(f"expected probes >= 1, or None for exact traces, got {probes}")
         self.terms = terms
         self.probes = probes
         self.seed = seed
 
     @classmethod
     def within(cls, error: float, *, lipschitz: float | Tensor, probes: int | None = 4) -> SeriesLogDet:
-        """The shortest series whose truncation error is at most ``error`` nats for each number of the event.
+        """The shortest series whose truncation error is at most ``error`` nats for each component of the event.
 
-        >>> SeriesLogDet.within(1e-3, lipschitz=0.9).terms
-        49
+        Args:
+            error: The largest truncation error for each component, in nats.
+            lipschitz: The Lipschitz bound of the branch, in [0, 1).
+            probes: The number of probe vectors; None for exact traces.
+
+        Raises:
+            ValueError: If the error is not positive, or the Lipschitz bound is outside [0, 1).
+
+        Example:
+            >>> SeriesLogDet.within(1e-3, lipschitz=0.9).terms
+            49
         """
         bound = as_float(lipschitz)
         require_contraction(bound)
         if not error > 0:
-            raise ValueError(f"expected a positive error, received {error}")
+            raise ValueError(f"expected a positive error, got {error}")
         terms = 1
         while cls(terms).truncation_error(lipschitz=bound, dim=1) > error:
             terms += 1
         return cls(terms, probes=probes)
 
     def truncation_error(self, *, lipschitz: float | Tensor, dim: int) -> float:
-        """The bound d sum_{k>n} L^k / k on the error of cutting the series; inf where L >= 1.
+        """The bound d sum_{k>n} L^k / k of the error of cutting the series, in nats; inf if L >= 1.
 
-        >>> round(SeriesLogDet(8).truncation_error(lipschitz=0.9, dim=2), 3)
-        0.524
+        Args:
+            lipschitz: The Lipschitz bound L of the branch.
+            dim: The number d of components of an event.
+
+        Example:
+            >>> round(SeriesLogDet(8).truncation_error(lipschitz=0.9, dim=2), 3)
+            0.524
         """
         bound = as_float(lipschitz)
         if not bound < 1:
@@ -105,7 +124,7 @@ class SeriesLogDet(LogDet):
         first, last = (0, self.probes) if self._part is None else self._part
         probes = fixed_probes(self.probes, x.shape[x.dim() - event_dim :], seed=self.seed, like=x)[first:last]
         found = images(probes, x, event_dim)
-        at_once = max(1, _MOST_NUMBERS // max(1, len(found) * x.numel()))
+        at_once = max(1, _MOST_AT_ONCE // max(1, len(found) * x.numel()))
         sums = [
             self._by_probes(residual_map, x, part.flatten(0, 1), create_graph) for part in found.split(at_once, dim=1)
         ]
@@ -114,7 +133,7 @@ class SeriesLogDet(LogDet):
     def _by_probes(
         self, residual_map: ResidualMap, x: Tensor, probes: Tensor, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
-        """f(x), and the sum over the first axis of the probes, which broadcast with x, of their estimates."""
+        """The value f(x), and the sum of the estimates over the first axis of the probes, which broadcast with x."""
         split = x.dim() - residual_map.event_dim
         copies = x.expand(len(probes), *x.shape)
         value, product = residual_map.f.call_and_pullback(copies)
@@ -130,7 +149,7 @@ class SeriesLogDet(LogDet):
         all_terms, power, log_det = range(1, self.terms + 1), probe, x.new_zeros(x.shape[:split])
         if not create_graph or transforming() or self.terms * copies.numel() <= _MOST_STORED:
             return value[0], some(all_terms, power, log_det)[1]
-        # the graph of all terms at once may be larger than the memory; that of a part is computed again
+        # the graph of all terms at once may exceed the memory, so the graph of each part is computed again
         length = math.isqrt(self.terms - 1) + 1
         for start in range(0, self.terms, length):
             part = all_terms[start : start + length]
@@ -138,18 +157,33 @@ class SeriesLogDet(LogDet):
         return value[0], log_det
 
     def parts(self, count: int) -> list[SeriesLogDet]:
-        """Independent estimators with a share of the probes each, whose mean this one is where the shares are equal.
+        """Independent estimators that share the probes, whose mean is this estimator if the shares are equal.
 
-        >>> len(SeriesLogDet(10, probes=8).parts(4))
-        4
+        Args:
+            count: The number of estimators, at most the number of probes.
+
+        Raises:
+            ValueError: If there are not enough probes.
+
+        Example:
+            >>> len(SeriesLogDet(10, probes=8).parts(4))
+            4
         """
         if self.probes is None or not 1 <= count <= self.probes:
-            raise ValueError(f"expected at most one part for each probe, received {count} parts of {self._traces()}")
+            raise ValueError(f"expected at most one part for each probe, got {count} parts of {self._traces()}")
         bounds = [index * self.probes // count for index in range(count + 1)]
         return [self._changed(part=part) for part in itertools.pairwise(bounds)]
 
     def reseeded(self, shift: int) -> SeriesLogDet:
-        """The same estimator with other probes: those of ``seed + shift``."""
+        """The same estimator with other probes, from the seed ``seed + shift``.
+
+        Args:
+            shift: The change of the seed.
+
+        Example:
+            >>> SeriesLogDet(10, seed=1).reseeded(2).seed
+            3
+        """
         return self._changed(seed=self.seed + shift)
 
     def _changed(self, *, part: tuple[int, int] | None = None, seed: int | None = None) -> SeriesLogDet:

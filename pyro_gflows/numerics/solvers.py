@@ -1,4 +1,4 @@
-"""The protocol of the solvers of x + f(x) = y, and the Banach iteration."""
+"""The base class of the solvers of x + f(x) = y, and the Banach iteration."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ __all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "r
 
 @dataclass(frozen=True)
 class SolverReport:
-    """How a solver ended: all figures are the worst over the rows of the batch.
+    """How a solver ended; all figures are the worst over the rows of the batch.
 
-    Arguments:
-        residual: max-norm of y - x - f(x), in the unit of the data.
-        iterations: steps taken.
-        converged: whether every row reached the tolerance.
-        error_bound: residual / (1 - L) in the Euclidean norm, which bounds |x - x*|_2; inf where L >= 1.
+    Args:
+        residual: The max-norm of y - x - f(x), in the units of the data.
+        iterations: The number of steps.
+        converged: Whether every row reached the tolerance.
+        error_bound: The Euclidean norm of the residual over 1 - L, which bounds the error of the root; inf if L >= 1.
+
+    Example:
+        >>> root, report = BanachSolver()(lambda x: 0.5 * x, torch.ones(1), 1, lipschitz=0.5)
+        >>> report.converged, report.error_bound < 1e-5
+        (True, True)
     """
 
     residual: float
@@ -38,7 +43,21 @@ class SolverReport:
 
 
 class InverseDidNotConverge(RuntimeError):
-    """A solver ended above its tolerance. ``report`` holds the figures."""
+    """The error of a solver that ended above its tolerance.
+
+    Args:
+        report: How the solver ended; also an attribute of the error.
+        solver: The name of the solver.
+        tolerance: The tolerance.
+        lipschitz: The Lipschitz bound of the branch.
+
+    Example:
+        >>> try:
+        ...     BanachSolver(max_iterations=1)(lambda x: 0.9 * x, torch.ones(1), 1, lipschitz=0.9)
+        ... except InverseDidNotConverge as error:
+        ...     print(error.report.iterations, error.report.converged)
+        1 False
+    """
 
     def __init__(self, report: SolverReport, *, solver: str, tolerance: float, lipschitz: float) -> None:
         self.report = report
@@ -59,24 +78,35 @@ class InverseDidNotConverge(RuntimeError):
 class Solver(ABC):
     """Solves x + f(x) = y for a contraction f, row by row.
 
-    A subclass writes ``step``. A row that has reached its tolerance is left as it is, so its root does not depend on
-    the other rows; a row whose residual is not finite is given up. The root carries no gradient: attach it with
-    :func:`~pyro_gflows.numerics.implicit_root`.
+    It computes the inverse of a residual layer, which takes a solver as an argument. A subclass writes ``step``. A row
+    that has reached its tolerance does not change any more, so that its root does not depend on the other rows. A row
+    whose residual is not finite is given up. The root carries no gradient; :func:`~pyro_gflows.numerics.implicit_root`
+    attaches it.
 
-    Arguments:
-        tolerance: the largest accepted max-norm of y - x - f(x), in the unit of the data. None: eps^0.8 of the dtype
-            (3e-13 in float64, 3e-6 in float32) times max(1, |y|), row by row.
-        max_iterations: None: what the Lipschitz bound promises to be enough, and at most 10,000.
-        strict: whether to raise InverseDidNotConverge above the tolerance.
+    Args:
+        tolerance: The largest accepted max-norm of y - x - f(x), in the units of the data. With None it is eps^0.8 of
+            the dtype (3e-13 in float64, 3e-6 in float32) times max(1, |y|), row by row.
+        max_iterations: The largest number of steps; with None it follows from the Lipschitz bound, and is at most
+            10,000.
+        strict: Whether to raise InverseDidNotConverge above the tolerance.
+
+    Raises:
+        ValueError: If the tolerance is not positive, or max_iterations is below 1.
+
+    Example:
+        >>> solver: Solver = BanachSolver(tolerance=1e-6)
+        >>> root, report = solver(lambda x: 0.5 * x, torch.tensor([3.0]), 1, lipschitz=0.5)
+        >>> round(float(root), 4)
+        2.0
     """
 
     def __init__(
         self, *, tolerance: float | None = None, max_iterations: int | None = None, strict: bool = True
     ) -> None:
         if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"expected a positive tolerance, received {tolerance}; None chooses it by the dtype")
+            raise ValueError(f"expected a positive tolerance, got {tolerance}; None chooses it by the dtype")
         if max_iterations is not None and max_iterations < 1:
-            raise ValueError(f"expected max_iterations >= 1, received {max_iterations}; None derives it from the bound")
+            raise ValueError(f"expected max_iterations >= 1, got {max_iterations}; None derives it from the bound")
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.strict = strict
@@ -85,21 +115,22 @@ class Solver(ABC):
     def __call__(
         self, f: Branch, y: Tensor, event_dim: int, *, lipschitz: float | Tensor
     ) -> tuple[Tensor, SolverReport]:
-        """The root, of the shape of y, and its report.
+        """The root, of the shape of y, and the report of the solver.
 
-        Arguments:
-            f: the branch, of batch_shape + event_shape to the same shape, row by row.
-            y: the right-hand side, of shape batch_shape + event_shape.
-            event_dim: the number of event dimensions.
-            lipschitz: an upper bound of the Lipschitz constant of f in the Euclidean norm.
+        Args:
+            f: The branch, a map of ``batch_shape + event_shape`` to the same shape, row by row.
+            y: The right-hand side, of shape ``batch_shape + event_shape``.
+            event_dim: The number of event dimensions.
+            lipschitz: An upper bound of the Lipschitz constant of f in the Euclidean norm.
 
         Raises:
-            InverseDidNotConverge: where a row ends above the tolerance and ``strict`` holds.
-            RuntimeError: torch.jit.trace, make_fx or torch.func.linearize is recording.
+            InverseDidNotConverge: If a row ends above the tolerance and ``strict`` is set.
+            RuntimeError: If torch.jit.trace, make_fx or torch.func.linearize is recording.
+            TypeError: If y is not of float32 or float64.
         """
         refuse_tracing("the inverse of a residual layer")
         if not y.is_floating_point():
-            raise TypeError(f"expected a floating point right-hand side, received {y.dtype}; convert it first")
+            raise TypeError(f"expected a floating point right-hand side, got {y.dtype}; convert it first")
         refuse_low(y, "a right-hand side")
         bound = as_float(lipschitz)
         event_numel(y, event_dim)
@@ -120,16 +151,16 @@ class Solver(ABC):
             active = norm.isfinite() & (norm > tolerance)
             if not anywhere(active):
                 break
-            moved, moved_residual = self.step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
+            following, following_residual = self.step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
             mask = active.reshape(active.shape + (1,) * event_dim)
-            x = torch.where(mask, moved, x)
-            residual = torch.where(mask, moved_residual, residual)
+            x = torch.where(mask, following, x)
+            residual = torch.where(mask, following_residual, residual)
             norm = row_norm(residual, event_dim, math.inf)
             iterations += 1
         report = SolverReport(
             residual=largest(norm),
             iterations=iterations,
-            converged=not anywhere(~(norm <= tolerance)),  # NaN is not below
+            converged=not anywhere(~(norm <= tolerance)),  # false for NaN
             error_bound=largest(row_norm(residual, event_dim)) / (1 - lipschitz) if lipschitz < 1 else math.inf,
         )
         if self.strict and not report.converged:
@@ -148,7 +179,16 @@ class Solver(ABC):
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
-        """One step from x, whose residual y - x - f(x) is given: the new point and its residual."""
+        """The point after one step from x, and its residual.
+
+        Args:
+            f: The branch.
+            y: The right-hand side, of shape ``batch_shape + event_shape``.
+            x: The present point, of the shape of y.
+            residual: The residual y - x - f(x).
+            event_dim: The number of event dimensions.
+            lipschitz: An upper bound of the Lipschitz constant of f.
+        """
 
     def __repr__(self) -> str:
         tolerance = "by dtype" if self.tolerance is None else f"{self.tolerance:g}"
@@ -158,19 +198,25 @@ class Solver(ABC):
 
 @registered
 class BanachSolver(Solver):
-    """The fixed-point iteration x <- y - f(x), which contracts the error by the Lipschitz constant at every step.
+    """The fixed-point iteration x <- y - f(x), which shrinks the error by the Lipschitz constant in every step.
 
-    >>> y = torch.ones(3, 2, dtype=torch.float64)
-    >>> root, report = BanachSolver()(lambda x: 0.5 * x.sin(), y, 1, lipschitz=0.5)
-    >>> bool((root + 0.5 * root.sin() - y).abs().max() < 1e-12), report.converged
-    (True, True)
+    Args:
+        tolerance: The largest accepted residual, as for :class:`Solver`.
+        max_iterations: The largest number of steps, as for :class:`Solver`.
+        strict: Whether to raise above the tolerance, as for :class:`Solver`.
+
+    Example:
+        >>> y = torch.ones(3, 2, dtype=torch.float64)
+        >>> root, report = BanachSolver()(lambda x: 0.5 * x.sin(), y, 1, lipschitz=0.5)
+        >>> bool((root + 0.5 * root.sin() - y).abs().max() < 1e-12), report.converged
+        (True, True)
     """
 
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
-        moved = x + residual
-        return moved, y - moved - f(moved)
+        following = x + residual
+        return following, y - following - f(following)
 
 
 def row_norm(x: Tensor, event_dim: int, order: float = 2) -> Tensor:
@@ -179,7 +225,7 @@ def row_norm(x: Tensor, event_dim: int, order: float = 2) -> Tensor:
 
 
 def _promised_iterations(norm: Tensor, tolerance: Tensor, lipschitz: float) -> int:
-    """Steps after which L^k |r_0| is below the tolerance, doubled for rounding, within 10 and 10,000."""
+    """The number of steps after which L^k |r_0| is below the tolerance, doubled for rounding, between 10 and 10,000."""
     if not lipschitz < 1:
         return 10_000
     if lipschitz <= 0:

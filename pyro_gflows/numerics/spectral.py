@@ -15,21 +15,25 @@ __all__ = ["conv_norm_bound", "spectral_norm"]
 
 @at_least_single
 def spectral_norm(matrix: Tensor) -> Tensor:
-    """The largest singular value of real or complex matrices of shape (..., m, n), differentiable.
+    """The largest singular value of real or complex matrices, differentiable.
 
-    It is the square root of the largest eigenvalue of the smaller Gram matrix, which costs 0.3 to 0.9 of the time of
-    singular values. Squaring loses small singular values but not the largest, which keeps a relative accuracy of a
-    few eps; the matrix is scaled first, so that squaring cannot overflow. The gradient is zero at a zero matrix, and a
-    subgradient where the largest singular value is repeated. A matrix that is not finite has the norm NaN.
+    It is computed as the square root of the largest eigenvalue of the smaller Gram matrix, which takes 0.3 to 0.9 of
+    the time of singular values. Squaring affects small singular values but not the largest one, whose relative error is
+    a few eps. The matrix is scaled first, so that squaring cannot overflow. The gradient is zero at a zero matrix, and
+    a subgradient where the largest singular value is repeated. A matrix that is not finite has the norm NaN.
+
+    Args:
+        matrix: Matrices of shape ``(..., m, n)``.
 
     Raises:
-        ValueError: not a matrix, or an empty one.
+        ValueError: If the argument is not a matrix, or is empty.
 
-    >>> spectral_norm(torch.diag(torch.tensor([3.0, -4.0])))
-    tensor(4.)
+    Example:
+        >>> spectral_norm(torch.diag(torch.tensor([3.0, -4.0])))
+        tensor(4.)
     """
     if matrix.dim() < 2 or 0 in matrix.shape[-2:]:
-        raise ValueError(f"expected non-empty matrices of shape (..., m, n), received {tuple(matrix.shape)}")
+        raise ValueError(f"expected non-empty matrices of shape (..., m, n), got {tuple(matrix.shape)}")
     real = torch.finfo(matrix.dtype)
     scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=real.tiny)
     scaled = matrix / scale
@@ -48,38 +52,39 @@ def conv_norm_bound(
 ) -> Tensor:
     """An upper bound of the Euclidean operator norm of a stride-1 convolution, differentiable in the weight.
 
-    The symbol of a periodic convolution at each frequency is a c_out x c_in matrix, and the norm of the convolution is
-    the largest norm of a symbol. With circular padding this is exact. A zero-padded convolution on n pixels (with
-    any amount of padding) is a part of the periodic one on n + k - 1 pixels, so the norm there is a true
-    bound. It is tight where the image is large for the kernel: for random 3 x 3 kernels at most 2 percent above the
-    norm at n = 16, 7 at n = 8 and 27 at n = 4; for 5 x 5, 7, 25 and 90 percent. A real kernel has conjugate symbols
-    at opposite frequencies, so half of them suffice. No power iteration, hence no under-estimate;
-    exact up to rounding of the dtype.
+    The Lipschitz constant of a convolution is its operator norm. At each frequency, the symbol (Fourier transform) of a
+    periodic convolution is a c_out x c_in matrix, and the norm of the convolution is the largest norm of a symbol. With
+    circular padding this is exact. A zero-padded convolution on n pixels (with any amount of padding) is a part of the
+    periodic one on n + k - 1 pixels, whose norm is therefore a true bound. It is tight if the image is large compared
+    to the kernel: for random 3 x 3 kernels it is at most 2 percent above the norm at n = 16, 7 at n = 8 and 27 at n =
+    4; for 5 x 5 kernels 7, 25 and 90 percent. A real kernel has conjugate symbols at opposite frequencies, so half of
+    them suffice. There is no power iteration, so the norm is never underestimated, up to rounding of the dtype.
 
-    Only the largest symbol is differentiated: the gradient is that of one small matrix.
+    Only the largest symbol is differentiated, so the gradient costs little.
 
-    Arguments:
-        weight: the kernel, of shape (c_out, c_in, k_1, ..., k_s).
-        size: the number of pixels along each of the s spatial axes.
-        padding: "zero" or "circular".
+    Args:
+        weight: The kernel, of shape ``(c_out, c_in, k_1, ..., k_s)``.
+        size: The number of pixels along each of the s spatial axes.
+        padding: The kind of padding, "zero" or "circular".
 
     Raises:
-        ValueError: a weight without spatial axes, sizes that do not match them, or an unknown padding.
+        ValueError: If the weight has no spatial axes, the sizes do not match them, or the padding is unknown.
 
-    Source: Sedghi, Gupta, Long, The Singular Values of Convolutional Layers, arXiv 1805.10408, for the periodic norm.
+    Source: Sedghi, Gupta, Long, The Singular Values of Convolutional Layers, arXiv:1805.10408, for the periodic norm.
 
-    >>> weight = torch.full((1, 1, 3, 3), 1 / 9)
-    >>> round(float(conv_norm_bound(weight, 8, padding="circular")), 6)
-    1.0
+    Example:
+        >>> weight = torch.full((1, 1, 3, 3), 1 / 9)
+        >>> round(float(conv_norm_bound(weight, 8, padding="circular")), 6)
+        1.0
     """
     spatial = weight.dim() - 2
     if spatial < 1:
-        raise ValueError(f"expected a weight of shape (c_out, c_in, k_1, ...), received {tuple(weight.shape)}")
+        raise ValueError(f"expected a weight of shape (c_out, c_in, k_1, ...), got {tuple(weight.shape)}")
     sizes = (size,) * spatial if isinstance(size, int) else tuple(size)
     if len(sizes) != spatial or min(sizes) < 1:
-        raise ValueError(f"expected {spatial} positive sizes for a weight {tuple(weight.shape)}, received {size}")
+        raise ValueError(f"expected {spatial} positive sizes for a weight {tuple(weight.shape)}, got {size}")
     if padding not in ("zero", "circular"):
-        raise ValueError(f"expected padding 'zero' or 'circular', received {padding!r}")
+        raise ValueError(f"expected padding 'zero' or 'circular', got {padding!r}")
     if padding == "zero":
         sizes = tuple(n + k - 1 for n, k in zip(sizes, weight.shape[2:], strict=True))
     else:
@@ -88,12 +93,12 @@ def conv_norm_bound(
     symbols = symbols.flatten(2).permute(2, 0, 1)
     with torch.no_grad():
         largest = spectral_norm(symbols).argmax()
-    # not by [largest], which reads the number: a GPU would be waited for at every call
+    # not by [largest], which reads the value: every call would then wait for the GPU
     return spectral_norm(symbols.index_select(0, largest.reshape(1))[0])
 
 
 def _wrap(weight: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """A kernel larger than a periodic grid, folded onto it."""
+    """A kernel that is larger than a periodic grid, folded onto the grid."""
     for axis, n in enumerate(sizes, start=2):
         if weight.shape[axis] > n:
             pieces = [

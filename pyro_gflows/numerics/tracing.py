@@ -1,4 +1,4 @@
-"""What cannot be recorded as a fixed list of operations."""
+"""Refusing to record computations that are not a fixed list of operations."""
 
 from __future__ import annotations
 
@@ -10,40 +10,45 @@ __all__ = ["is_tracing", "refuse_tracing"]
 
 
 def is_tracing() -> bool:
-    """Whether torch.jit.trace records.
+    """Whether torch.jit.trace is recording.
 
-    >>> is_tracing()
-    False
+    Example:
+        >>> is_tracing()
+        False
     """
     return torch._C._get_tracing_state() is not None
 
 
 def refuse_tracing(what: str) -> None:
-    """Raise while torch.jit.trace, make_fx or torch.func.linearize records.
+    """Raise while torch.jit.trace, make_fx or torch.func.linearize is recording.
 
-    These keep the operations of one call. The number of steps of an iteration depends on the values, so it would be
-    frozen, and silently wrong for other values.
+    They record the operations of one call. Whatever depends on the data, such as the number of steps of an iteration,
+    would be frozen, and silently wrong for other data.
+
+    Args:
+        what: The computation, for the message.
 
     Raises:
-        RuntimeError: a trace is being recorded.
+        RuntimeError: If a trace is being recorded.
 
-    >>> refuse_tracing("the inverse of a residual layer")
+    Example:
+        >>> refuse_tracing("the inverse of a residual layer")
     """
-    steps = f"{what} cannot be traced: the number of its steps depends on the numbers it meets, and"
+    steps = f"{what} cannot be traced: the number of its steps depends on the data, and"
     if is_tracing():
         raise RuntimeError(
-            f"{steps} torch.jit.trace would keep that of one call; make the layers that the traced code draws from "
-            "with fast='sample', or leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"
+            f"{steps} torch.jit.trace would keep the number of one call; give fast='sample' to the layers that the "
+            "traced code samples from, or leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"
         )
     if _records_graph():
         raise RuntimeError(
-            f"{steps} make_fx or torch.func.linearize would keep that of one call; take torch.func.jvp for derivatives "
-            "in a direction, or the layer's other direction (fast='sample' or 'score')"
+            f"{steps} make_fx or torch.func.linearize would keep the number of one call; use torch.func.jvp for "
+            "derivatives in a direction, or a layer with the other value of fast ('sample' or 'score')"
         )
 
 
 def _records_graph() -> bool:
-    # imported by whoever records; the module itself takes long to import
+    # code that records has imported the module already; it is slow to import
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
     if proxies is None:
         return False

@@ -1,4 +1,4 @@
-"""Whether PyTorch differentiates forwards or maps over a batch at this moment, and questions about such a batch."""
+"""Whether torch.func or forward-mode differentiation is active, and reading values of a batch under vmap."""
 
 from __future__ import annotations
 
@@ -14,33 +14,39 @@ __all__ = ["anywhere", "forward_levels", "largest", "transforming"]
 def transforming() -> bool:
     """Whether a transform of ``torch.func`` (jvp, grad, vmap, ...) or a level of ``forward_ad`` is active.
 
-    Hooks of reverse-mode differentiation, ``requires_grad_`` and values that steer the program mean nothing there, so
-    that what relies on them must take a way made of plain operations.
+    Hooks of reverse-mode differentiation, ``requires_grad_``, and Python branches on values of tensors do not work
+    there, so that code which relies on them needs another path of plain operations.
 
-    >>> transforming(), torch.func.vmap(lambda x: x * transforming())(torch.ones(2))
-    (False, tensor([1., 1.]))
+    Example:
+        >>> transforming(), torch.func.vmap(lambda x: x * transforming())(torch.ones(2))
+        (False, tensor([1., 1.]))
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def forward_levels() -> int:
-    """How many levels of forward mode of ``torch.func`` are nested around this call.
+    """The number of nested levels of forward mode of ``torch.func`` around this call.
 
-    >>> torch.func.jvp(lambda x: x * forward_levels(), (torch.ones(1),), (torch.ones(1),))[0]
-    tensor([1.])
+    Example:
+        >>> torch.func.jvp(lambda x: x * forward_levels(), (torch.ones(1),), (torch.ones(1),))[0]
+        tensor([1.])
     """
     stack = torch._C._functorch.get_interpreter_stack() or []
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
 
 
 def anywhere(condition: Tensor) -> bool:
-    """Whether a condition holds in any entry, over all the batches of ``vmap`` as well.
+    """Whether a condition holds in any entry, over all batches of ``vmap`` as well.
 
-    An iteration that runs until all rows have arrived may ask this inside ``vmap``, where ``bool(condition.any())`` is
-    an error since every entry of the batch would have an answer of its own.
+    An iteration that runs until all rows have converged may ask this inside ``vmap``, where ``bool(condition.any())``
+    is an error, since it would have a value for each entry of the batch.
 
-    >>> torch.func.vmap(lambda x: x * anywhere(x > 1))(torch.tensor([1.0, 2.0]))
-    tensor([1., 2.])
+    Args:
+        condition: A boolean tensor.
+
+    Example:
+        >>> torch.func.vmap(lambda x: x * anywhere(x > 1))(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
     """
     if not torch._C._are_functorch_transforms_active():
         return bool(condition.any())
@@ -48,10 +54,14 @@ def anywhere(condition: Tensor) -> bool:
 
 
 def largest(values: Tensor) -> float:
-    """The largest entry, over all the batches of ``vmap`` as well; NaN if there is one.
+    """The largest entry, over all batches of ``vmap`` as well; NaN if an entry is NaN.
 
-    >>> torch.func.vmap(lambda x: x / largest(x))(torch.tensor([1.0, 2.0]))
-    tensor([0.5000, 1.0000])
+    Args:
+        values: Any tensor.
+
+    Example:
+        >>> torch.func.vmap(lambda x: x / largest(x))(torch.tensor([1.0, 2.0]))
+        tensor([0.5000, 1.0000])
     """
     if not torch._C._are_functorch_transforms_active():
         return float(values.detach().max())

@@ -1,4 +1,4 @@
-"""Whether two samples come from one distribution: a permutation test with a kernel that sees shape and detail."""
+"""A permutation test of whether two samples come from one distribution, sensitive to shape and to detail."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ __all__ = ["TwoSampleResult", "two_sample_test"]
 _NEIGHBORS = 5
 _FOR_MEDIAN = 200  # rows
 _FARTHEST = 3.0  # median distances from the mean
-_CHUNKS = (256, 2048)  # tosses: a first few, which settle most cases, and so many at a time from then on
+_CHUNKS = (256, 2048)  # random swaps: the first ones, which settle most cases, and the number at a time afterwards
 
 
 @dataclass(frozen=True)
 class TwoSampleResult:
-    """What :func:`two_sample_test` found.
+    """The result of :func:`two_sample_test`.
 
     Attributes:
-        p_value: of the hypothesis that both samples come from one distribution; an upper bound where ``is_different``.
-        distance: how much more the samples differ than after random swaps, in standard deviations of the latter.
-        is_different: whether the hypothesis is rejected at the level asked for.
+        p_value: The p-value of the hypothesis that both samples come from one distribution; an upper bound if
+            ``is_different``.
+        distance: How much more the samples differ than after random swaps, in standard deviations of the latter.
+        is_different: Whether the hypothesis is rejected at the given level.
+
+    Example:
+        >>> TwoSampleResult(p_value=0.4, distance=0.3, is_different=False).is_different
+        False
     """
 
     p_value: float
@@ -34,22 +39,22 @@ class TwoSampleResult:
 def two_sample_test(first: Tensor, second: Tensor, *, level: float, generator: torch.Generator) -> TwoSampleResult:
     r"""Test whether the rows of two samples of one size come from one distribution.
 
-    The statistic is the squared kernel distance :math:`\sum_{ij} h_{ij}` between the samples, with
-    :math:`h_{ij} = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j)`, which is compared with its values after each
-    pair of rows (x_i, y_i) was swapped or not by the toss of a coin. So the level is exact for any distribution and any
-    number of rows: of equal distributions, at most a fraction ``level`` is called different. The kernel is the sum of
-    five, each centered and scaled to one norm: scalar products and their squares (means and covariances), the negative
-    distance (energy distance) and a Gaussian of half the median distance (shape), and which rows are among each other's
-    nearest five (detail in many dimensions). The tosses stop as soon as they cannot lead to a rejection any more.
+    The statistic is the squared kernel distance :math:`\sum_{ij} h_{ij}` between the samples, with :math:`h_{ij} =
+    k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j)`. It is compared with its values after each pair of rows (x_i,
+    y_i) was swapped at random. So the level is exact for any distribution and any number of rows: equal distributions
+    are called different with probability at most ``level``. The kernel k is the sum of five kernels, each centered and
+    scaled to one norm: scalar products and their squares (for means and covariances), the negative distance (energy
+    distance), a Gaussian of half the median distance (for shape), and whether one row is among the nearest five of the
+    other (for detail in many dimensions). The random swaps stop as soon as they can no longer lead to a rejection.
 
     Args:
-        first: independent rows, shape ``(n, d)``.
-        second: independent rows, shape ``(n, d)``.
-        level: of the test; about 1 / level tosses are needed for a rejection.
-        generator: of the tosses.
+        first: Independent rows, shape ``(n, d)``.
+        second: Independent rows, shape ``(n, d)``.
+        level: The level of the test; a rejection needs about 1 / level random swaps.
+        generator: The generator of the swaps.
 
     Raises:
-        ValueError: fewer than two rows, samples of unlike shape, or a level outside (0, 1).
+        ValueError: If there are fewer than two rows, the samples differ in shape, or the level is outside (0, 1).
 
     Source: Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012); Szekely and Rizzo, Energy statistics (2013);
     Henze, A multivariate two-sample test based on the number of nearest neighbor type coincidences (1988).
@@ -73,7 +78,7 @@ def two_sample_test(first: Tensor, second: Tensor, *, level: float, generator: t
     (xx, xy), (yx, yy) = (half.split(pairs, dim=1) for half in kernel.split(pairs))
     h = xx + yy - xy - yx
     found = float(h.sum())
-    # Rounding must not tell tosses that change nothing from none.
+    # Rounding must not make swaps that change nothing differ from no swaps.
     threshold = found - 1e-5 * abs(found)
     needed = math.ceil(1 / level) - 1
     values: list[Tensor] = []
@@ -96,7 +101,7 @@ def two_sample_test(first: Tensor, second: Tensor, *, level: float, generator: t
 def _kernel(z: Tensor, generator: torch.Generator) -> Tensor:
     """The sum of the five kernels between the rows of z, in float32."""
     distance = torch.cdist(z, z).float()
-    # Ties between neighbors are broken by the order of the rows, which therefore must not know the samples.
+    # Ties between neighbors are broken by the order of the rows, so this order must not depend on the samples.
     order = torch.randperm(len(z), generator=generator)
     some = distance[order[:_FOR_MEDIAN, None], order[None, :_FOR_MEDIAN]]
     middle = float(some[some > 0].median()) if bool((some > 0).any()) else 1.0
@@ -111,7 +116,7 @@ def _kernel(z: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _moments(z: Tensor) -> Tensor:
-    """Scalar products of the rows about their mean; far rows are drawn in, lest they alone decide."""
+    """The scalar products of the rows about their mean; far rows are pulled in, so that they do not dominate."""
     z = z - z.mean(0)
     length = z.norm(dim=-1, keepdim=True)
     z = z * (_FARTHEST * length.median() / length).nan_to_num(nan=1.0).clamp_max(1.0)
@@ -119,7 +124,7 @@ def _moments(z: Tensor) -> Tensor:
 
 
 def _centered(kernel: Tensor) -> Tensor:
-    """Less its row and column means, which no swap changes, and of norm 1; its diagonal, which none changes, is 0."""
+    """The kernel without its row and column means, which no swap changes, and with norm 1 and a zero diagonal."""
     kernel.fill_diagonal_(0.0)
     rows, columns, mean = kernel.mean(1, keepdim=True), kernel.mean(0), kernel.mean()
     kernel.sub_(rows).sub_(columns).add_(mean)

@@ -1,4 +1,4 @@
-"""Objects as JSON, weights as safetensors: everything that writes a flow to disk and reads it back."""
+"""Saving and loading flows: their structure as JSON, their weights as safetensors."""
 
 from pyro_gflows.serialization.registry import (
     ComputesArguments,

@@ -1,4 +1,7 @@
-"""Files that are either the old ones or the new ones, never half of each; nothing in them is pickled."""
+"""Atomic reading and writing of JSON and safetensors files; nothing in them is pickled.
+
+After an interruption a file has either its old content or its new content, never a part of each.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,13 @@ __all__ = ["check_writable", "read_json", "read_tensors", "write_json", "write_t
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Make the folder if needed and return it.
+    """Create a folder if it does not exist, check that files can be written to it, and return it.
+
+    Args:
+        folder: The folder.
 
     Raises:
-        ValueError: It cannot be made or written to.
+        ValueError: If the folder cannot be created or written to.
     """
     folder = Path(folder)
     probe = folder / f".probe-{os.getpid()}"
@@ -43,7 +49,7 @@ def _write(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    # The rename itself is only durable once the folder is on disk; not every system can sync a folder.
+    # The rename is durable only once the folder is on disk; not every system can sync a folder.
     with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -53,13 +59,24 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
+    """Write a JSON file atomically.
+
+    Args:
+        path: The file.
+        content: A JSON object; values that are not finite are refused.
+    """
     _write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON description as one safetensors file, atomically."""
-    # safetensors refuses tensors that share memory, which views and tied buffers do: store copies.
+    """Write tensors and a JSON description as one safetensors file, atomically.
+
+    Args:
+        path: The file.
+        tensors: The tensors by name.
+        description: A JSON object.
+    """
+    # safetensors refuses tensors that share memory, as views and tied buffers do, so copies are stored.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _write(path, safetensors.torch.save(copies, {"description": json.dumps(description, allow_nan=False)}))
 
@@ -67,8 +84,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mappin
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        path: The file.
+
     Raises:
-        ValueError: No such file, or it is not a complete JSON object; the file is left as it is.
+        ValueError: If there is no such file, or it is not a complete JSON object; the file is left as it is.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -80,10 +100,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote; the tensors come on the CPU.
+    """Read a file of :func:`write_tensors`: the tensors, on the CPU, and the description.
+
+    Args:
+        path: The file.
 
     Raises:
-        ValueError: No such file, truncated or not of this kind; the file is left as it is.
+        ValueError: If there is no such file, or it is truncated or of another kind; the file is left as it is.
     """
     try:
         with safe_open(path, framework="pt") as file:

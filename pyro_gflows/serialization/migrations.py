@@ -1,4 +1,4 @@
-"""Descriptions of flows that earlier versions wrote, brought to today's form step by step."""
+"""Descriptions of flows in the formats of earlier versions, converted to the present format step by step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 _V = TypeVar("_V")
 
 FORMAT = 3
-"""The format that is written today."""
+"""The format that this version writes."""
 
 Step = Callable[[Any, str], Any]
 _STEPS: dict[int, Step] = {}
@@ -34,7 +34,7 @@ RENAMED: dict[int, dict[str, str]] = {
         "VariationalDequantiser": "VariationalDequantizer",
     }
 }
-"""By format: the classes that have another name in the next one, old name -> new; no other code knows old names."""
+"""For each format, the classes with another name in the next format, old name -> new; no other code knows old names."""
 
 _LIMITED = ("ElementwiseAffine", "ElementwiseSpline", "GLinear", "IrrepScale", "MatrixScale")
 RENAMED_ARGUMENTS: dict[int, dict[str, dict[str, str]]] = {
@@ -50,22 +50,22 @@ RENAMED_ARGUMENTS: dict[int, dict[str, dict[str, str]]] = {
         "OffGridAction": {"channels": "copies"},
     }
 }
-"""By format: the arguments that have another name in the next one, by the new name of their class."""
+"""For each format, the arguments with another name in the next format, by the new name of their class."""
 
 RENAMED_WEIGHTS = {"centre": "center", "dequantiser": "dequantizer"}
-"""Parts of the names of weights, of whatever format."""
+"""Parts of the names of weights in files of any format, old -> new."""
 
 
 def migrate(flow: Any, version: int | None, *, source: str) -> Any:
-    """The description of a flow in today's form.
+    """The description of a flow in the present format.
 
     Args:
-        flow: what ``EquivariantFlow.config`` gave, as JSON data.
-        version: the format of the file it comes from; None where the file does not say.
-        source: what warnings call the file.
+        flow: A description that ``EquivariantFlow.config`` gave, as JSON data.
+        version: The format of the file that it comes from; None if the file does not say.
+        source: The name of the file, for warnings.
 
     Raises:
-        ValueError: a format that no version up to this one wrote.
+        ValueError: If no version of the package up to this one wrote that format.
     """
     if version is None or version not in range(1, FORMAT + 1):
         raise ValueError(
@@ -85,8 +85,8 @@ def migrated_weights(weights: Mapping[str, _V], wanted: Collection[str]) -> dict
     """Weights by the names that a module has for them now.
 
     Args:
-        weights: what a file has, by name.
-        wanted: the module's names; a weight that it knows by the name in the file keeps it.
+        weights: The weights in a file, by name.
+        wanted: The names of the weights of the module; a weight whose name is among them keeps it.
     """
 
     def name_now(name: str) -> str:
@@ -101,7 +101,7 @@ def _with_arguments(node: dict[str, Any], *, names: Mapping[str, str]) -> dict[s
 
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:
-    """The description with the new names of classes, of objects as of types that are arguments."""
+    """A description with the new names of classes, of objects as well as of types that are arguments."""
     if isinstance(node, list):
         return [_renamed(item, names) for item in node]
     if not isinstance(node, dict):
@@ -117,9 +117,14 @@ def _renamed_values(arguments: Any, names: Mapping[str, str]) -> Any:
 
 
 def migration(version: int) -> Callable[[Step], Step]:
-    """A decorator of a function (description, name of the file) -> description, which takes files to the next format.
+    """Decorate a function that converts descriptions from one format to the next.
 
-    What renaming classes cannot do is written beside the class that it concerns; classes have their new names already.
+    It serves changes beyond new names of classes, and is written beside the class that it concerns. The function takes
+    a description, in which classes have their new names already, and the name of the file, and returns the new
+    description.
+
+    Args:
+        version: The format from which the function converts.
     """
 
     def add(step: Step) -> Step:
@@ -130,7 +135,13 @@ def migration(version: int) -> Callable[[Step], Step]:
 
 
 def replace_class(node: Any, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """The JSON data with every description of an object of class ``name`` changed."""
+    """JSON data in which every description of an object of a class is changed.
+
+    Args:
+        node: JSON data.
+        name: The name of the class.
+        change: A function from the old description of an object to the new one.
+    """
     if isinstance(node, list):
         return [replace_class(item, name, change) for item in node]
     if not isinstance(node, dict):

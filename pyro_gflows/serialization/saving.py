@@ -23,17 +23,29 @@ STRUCTURE, WEIGHTS = "model.json", "model.safetensors"
 
 
 def save(flow: EquivariantFlow, folder: str | Path) -> None:
-    """Write ``model.json`` and ``model.safetensors`` into a folder, each atomically.
+    """Write a flow into a folder, as ``model.json`` (its structure) and ``model.safetensors`` (its weights).
+
+    Each file is written atomically. :func:`load` reads them.
 
     Args:
         flow: The flow; its dtype is kept.
-        folder: Made if needed.
+        folder: The folder, which is created if it does not exist.
 
     Raises:
-        ValueError: The folder is not writable.
-        TypeError: A class of the flow is not registered, so that it has no description.
+        ValueError: If the folder is not writable.
+        TypeError: If a class of the flow is not registered, so that it has no description.
+
+    Example:
+        >>> import tempfile
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(flow, folder)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['model.json', 'model.safetensors']
     """
-    # Refused before anything is written, so that the old model stays whole.
+    # An error comes before anything is written, so that an older model in the folder stays whole.
     structure = json.loads(json.dumps(flow.config()))
     folder = check_writable(folder)
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
@@ -45,17 +57,32 @@ def save(flow: EquivariantFlow, folder: str | Path) -> None:
 
 
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> EquivariantFlow:
-    """Build the flow that :func:`save` wrote, in evaluation mode.
+    """The flow that :func:`save` wrote into a folder, in evaluation mode.
+
+    Nothing in the files is executed or unpickled.
 
     Args:
-        folder: Where it was saved.
-        device: Where to put it.
+        folder: The folder.
+        device: The device of the flow.
 
     Raises:
-        ValueError: A file is missing, truncated, damaged, not of the other one's model, or of a later version.
+        ValueError: If a file is missing, truncated or damaged, if the two files are not of one model, or if a later
+            version of the package wrote them.
 
     Warns:
-        UserWarning: The file is of an earlier version and does not hold all that its weights refer to.
+        UserWarning: If the files are of an earlier version and do not contain everything that the weights depend on.
+
+    Example:
+        >>> import tempfile
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> action = VectorAction.plane("D4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)]).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(flow, folder)
+        ...     again = load(folder)
+        >>> x = torch.randn(5, 2)
+        >>> torch.equal(again.dist.log_prob(x), flow.dist.log_prob(x))
+        True
     """
     folder = Path(folder)
     description = read_json(folder / STRUCTURE)
@@ -74,9 +101,10 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Equivaria
 
 
 def _newer_than(flow: nn.Module, version: int) -> dict[str, Tensor]:
-    """The tensors of the modules that files of a format do not hold: their class says in ``since_format`` who does.
+    """The tensors of the modules that files of a format do not contain.
 
-    Such a module gets them from its description, which was migrated.
+    The class of such a module says in ``since_format`` which format contains it first. The module gets its tensors from
+    its description, which was migrated.
     """
     newer: dict[str, Tensor] = {}
     for name, module in flow.named_modules():

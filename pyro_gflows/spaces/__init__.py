@@ -1,4 +1,4 @@
-"""Where events live, and with respect to what their densities are."""
+"""Spaces: where events live, and the measure with respect to which their densities are taken."""
 
 from pyro_gflows.spaces.base import Space, require_space
 from pyro_gflows.spaces.euclidean import Euclidean

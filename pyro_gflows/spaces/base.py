@@ -13,56 +13,72 @@ __all__ = ["Space", "require_space"]
 
 
 class Space(ABC):
-    r"""Where an event lives, as a subset of tensors of one shape, and the measure with respect to which densities are.
+    """The set in which events live, a subset of the tensors of one shape, with the measure of densities on it.
 
-    That measure is Lebesgue's on R^n, and the Riemannian volume elsewhere. A space gives Pyro's own checks their
-    ``support`` (:attr:`constraint`), and the tests of log-dets the bases in which a Jacobian is a square matrix
-    (:meth:`tangent_basis`). A space is a plain value: it compares by value, pickles, and has no device of its own.
+    That measure is Lebesgue measure on R^n, and the Riemannian volume on a curved space. A space gives Pyro's own
+    checks their ``support`` (:attr:`constraint`), and the tests of log-dets the bases in which a Jacobian is a square
+    matrix (:meth:`tangent_basis`). A space is a plain value: it compares by value, can be pickled, and is on no device.
+
+    A subclass sets ``event_shape``, writes the abstract methods below, and returns from ``_key`` a value that equal
+    spaces share.
 
     Attributes:
-        event_shape: the shape of an event.
+        event_shape: The shape of an event.
+
+    Example:
+        >>> from pyro_gflows.spaces import Euclidean
+        >>> space: Space = Euclidean((3,))
+        >>> space.dimension, space.volume, space == Euclidean((3,))
+        (3, inf, True)
     """
 
     event_shape: torch.Size
 
     @property
     def event_dim(self) -> int:
-        """How many dimensions of a tensor make one event."""
+        """The number of dimensions of a tensor that make one event."""
         return len(self.event_shape)
 
     @property
     @abstractmethod
     def constraint(self) -> constraints.Constraint:
-        """What torch and Pyro check events with; of ``event_dim`` event dimensions, the same object at every call."""
+        """The constraint by which torch and Pyro check events, with ``event_dim`` event dimensions.
+
+        It is the same object in every call.
+        """
 
     @property
     @abstractmethod
     def dimension(self) -> int:
-        """How many coordinates an event needs: the dimension of the tangent spaces."""
+        """The dimension of the space: the number of coordinates that an event needs."""
 
     @property
     @abstractmethod
     def volume(self) -> float:
-        """The measure of the whole space; ``math.inf`` where it has no end."""
+        """The measure of the whole space; ``math.inf`` for an unbounded space."""
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point of the space, for x of shape ``batch_shape + event_shape``."""
+        """The point of the space nearest to x.
+
+        Args:
+            x: Tensors of shape ``batch_shape + event_shape``.
+        """
 
     @abstractmethod
     def tangent_basis(self, x: Tensor) -> Tensor:
         """An orthonormal basis of the tangent space at x.
 
         Args:
-            x: points of the space, shape ``batch_shape + event_shape``.
+            x: Points of the space, of shape ``batch_shape + event_shape``.
 
         Returns:
-            shape ``batch_shape + (dimension, event_shape.numel())``, one flattened event a row.
+            A tensor of shape ``batch_shape + (dimension, event_shape.numel())``, with one flattened event in each row.
         """
 
     @abstractmethod
     def _key(self) -> Any:
-        """What two equal spaces of one class share."""
+        """A value that two spaces of one class share if and only if they are equal."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Space) and type(self) is type(other) and bool(self._key() == other._key())
@@ -75,15 +91,15 @@ class Space(ABC):
 
 
 def require_space(space: Space, kinds: tuple[type[Space], ...], what: str) -> None:
-    """Raise unless a map or a density is one on this space.
+    """Raise unless a map or a density is defined on a space.
 
     Args:
-        space: where the events live.
-        kinds: the classes of spaces on which it is one.
-        what: its name, for the error.
+        space: The space in which the events live.
+        kinds: The classes of spaces on which the map or density is defined.
+        what: The name of the map or density, for the message.
 
     Raises:
-        ValueError: the space is of none of these kinds.
+        ValueError: If the space is of none of these classes.
 
     Example:
         >>> from pyro_gflows.spaces.euclidean import Euclidean

@@ -20,13 +20,13 @@ _REAL: dict[int, constraints.Constraint] = {}
 
 @registered
 class Euclidean(Space):
-    """All real tensors of one shape, R^n, with Lebesgue measure: where vectors and images live.
+    """All real tensors of one shape, with Lebesgue measure: the space of vectors and of images.
 
     Args:
-        event_shape: the shape of an event.
+        event_shape: The shape of an event.
 
     Raises:
-        ValueError: a size that is not positive.
+        ValueError: If a size is not positive.
 
     Example:
         >>> space = Euclidean((3, 8, 8))

@@ -1,4 +1,4 @@
-"""Training of a flow: the objective says what is minimized, the loop does the rest.
+"""Fitting a flow to data, or to a density that is known up to a constant.
 
 Training:
     fit, fit_energy, FitResult, FitSettings, Validation, FitDiverged, Callback

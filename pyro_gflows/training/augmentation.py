@@ -1,4 +1,4 @@
-"""Augmentation: what a flow without the symmetry needs in its place."""
+"""Data augmentation by random group elements, for flows without the symmetry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from pyro_gflows.actions.base import Action
 
 __all__ = ["Augmentation", "random_elements"]
 
-#: Makes another batch of events from a batch and a random generator, such as images of the events under the group.
+#: A function from a batch of events and a random generator to a new batch, such as images of the events under a group.
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def random_elements(action: Action) -> Augmentation:
-    """The augmentation that moves every event of a batch by its own random group element.
+    """Returns an augmentation that replaces each event of a batch by its image under a random group element.
+
+    It teaches a flow without the symmetry that all images of an event are equally likely. An equivariant flow does not
+    need it.
 
     Args:
-        action: How the group moves one event; elements are drawn from the Haar measure.
+        action: How the group acts on an event. The elements are drawn uniformly (from the Haar measure).
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> augment = random_elements(VectorAction.plane("C4"))
+        >>> x = torch.tensor([[1.0, 0.0]]).repeat(100, 1)
+        >>> images = augment(x, torch.Generator().manual_seed(0)).round().abs()
+        >>> images.unique(dim=0).tolist()  # rotations by multiples of 90 degrees, without the signs
+        [[0.0, 1.0], [1.0, 0.0]]
     """
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exponential moving average of a module's weights."""
+"""The exponential moving average of a module's weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def copy_weights(source: Mapping[str, Tensor], module: nn.Module) -> None:
-    """Write values of parameters, by name, into a module."""
+    """Copies parameters, by name, into a module."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(source[name])
 
 
 class MovingAverage:
-    """m <- d m + (1 - d) w after every step, where d rises to ``decay`` so that the first weights are soon forgotten.
+    """The exponential moving average of a module's weights, which is less noisy than the weights themselves.
 
-    With ``decay=None`` the average is the weights themselves and costs nothing.
+    After every step the average m of a weight w becomes d m + (1 - d) w. The factor d rises from a small value to
+    ``decay``, so that the first weights are soon forgotten.
+
+    Args:
+        module: The module with the weights.
+        decay: The largest factor d. With None there is no average, and the weights themselves are used.
     """
 
     def __init__(self, module: nn.Module, decay: float | None) -> None:
@@ -35,7 +40,7 @@ class MovingAverage:
         self.values: dict[str, Tensor] = {} if decay is None else weights(module)
 
     def update(self, step: int) -> None:
-        """Take in the weights after step number ``step`` (from 1)."""
+        """Updates the average with the weights after step number ``step``, counted from 1."""
         if self._decay is None:
             return
         decay = min(self._decay, (1 + step) / (10 + step))
@@ -44,13 +49,13 @@ class MovingAverage:
                 self.values[name].lerp_(parameter, 1 - decay)
 
     def restore(self, values: Mapping[str, Tensor]) -> None:
-        """Take up stored averages."""
+        """Restores stored averages, by name."""
         for name, value in self.values.items():
             value.copy_(values[name])
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages in the module's place for a while."""
+        """A context manager in which the module has the averages as its weights."""
         if self._decay is None:
             yield
             return

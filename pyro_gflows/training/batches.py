@@ -1,4 +1,4 @@
-"""Endless minibatches whose position can be written down and taken up again."""
+"""Endless streams of minibatches whose position can be stored in a checkpoint and restored."""
 
 from __future__ import annotations
 
@@ -16,26 +16,55 @@ from pyro_gflows.training.loader import LoaderBatches
 
 __all__ = ["Batches", "FreshDraws", "Sampler", "ShuffledEpochs", "StatefulSampler", "batches_of", "hidden_state"]
 
-#: Draws fresh events: from their count and a random generator, a tensor whose first dimension is the count.
+#: A function that draws fresh events: from their count n and a random generator to a tensor with n rows.
 Sampler = Callable[[int, torch.Generator], Tensor]
 
 
 @runtime_checkable
 class StatefulSampler(Protocol):
-    """A sampler with a state of its own, which a checkpoint carries; ``OwnDraws`` is one.
+    """A sampler of events with its own state, which checkpoints store; :class:`OwnDraws` is one.
 
-    ``state`` gives the state as tensors by name, and ``restore`` takes it up.
+    A sampler whose draws depend only on the random generator needs no state and is a plain function.
+
+    Example:
+        >>> class Counter:
+        ...     def __init__(self):
+        ...         self.count = torch.tensor(0.0)
+        ...     def __call__(self, n, generator):
+        ...         self.count = self.count + 1
+        ...         return self.count * torch.ones(n, 2)
+        ...     def state(self):
+        ...         return {"count": self.count}
+        ...     def restore(self, state):
+        ...         self.count = state["count"]
+        >>> isinstance(Counter(), StatefulSampler)
+        True
     """
 
-    def __call__(self, n: int, generator: torch.Generator) -> Tensor: ...
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        """Returns n fresh events.
 
-    def state(self) -> dict[str, Tensor]: ...
+        Args:
+            n: The number of events.
+            generator: The random generator to draw from.
+        """
+        ...
 
-    def restore(self, state: dict[str, Tensor]) -> None: ...
+    def state(self) -> dict[str, Tensor]:
+        """Returns the state as tensors by name."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restores the state.
+
+        Args:
+            state: The tensors of :meth:`state`, by name.
+        """
+        ...
 
 
 class Batches(Protocol):
-    """An endless stream of minibatches; ``state`` and ``restore`` carry its position through a checkpoint."""
+    """An endless stream of minibatches, whose position ``state`` returns and ``restore`` sets."""
 
     batch_size: int
     generator: torch.Generator
@@ -48,9 +77,14 @@ class Batches(Protocol):
 
 
 class ShuffledEpochs:
-    """Every row once an epoch, in a fresh order each time; an incomplete last batch is left out.
+    """Minibatches of stored rows: every row once per epoch, in a new random order, without an incomplete last batch.
 
-    A position is the random state from which the epoch's order was drawn, and how much of it is used.
+    The position is the random state from which the order of the epoch was drawn, and the number of rows that are used.
+
+    Args:
+        data: The rows.
+        batch_size: The number of rows in a batch.
+        generator: The random generator of the orders.
     """
 
     def __init__(self, data: Rows, batch_size: int, generator: torch.Generator) -> None:
@@ -77,7 +111,7 @@ class ShuffledEpochs:
         self.generator.set_state(state["generator"])
         self._began = state.get("epoch")
         self._used = int(state["used"]) if "used" in state else 0
-        # older files hold what is left of the order itself
+        # older files hold the rest of the order itself
         self._order = state.get("order", torch.empty(0, dtype=torch.long))
         if self._began is not None:
             generator = torch.Generator()
@@ -86,7 +120,13 @@ class ShuffledEpochs:
 
 
 class FreshDraws:
-    """New events from a sampler at every step, as exact densities give them."""
+    """Minibatches of fresh events from a sampler, such as an exact density.
+
+    Args:
+        sampler: The sampler.
+        batch_size: The number of events in a batch.
+        generator: The random generator for the sampler.
+    """
 
     def __init__(self, sampler: Sampler, batch_size: int, generator: torch.Generator) -> None:
         self.sampler = sampler
@@ -106,8 +146,8 @@ class FreshDraws:
             parts = {name.removeprefix("sampler/"): value for name, value in state.items() if "/" in name}
             if not parts:
                 raise ValueError(
-                    f"the checkpoint holds no state of the sampler {self.sampler!r}: it was written by an older "
-                    "version; start anew in another folder"
+                    f"the checkpoint holds no state of the sampler {self.sampler!r}, since an older version wrote it; "
+                    "start a new run in another folder"
                 )
             self.sampler.restore(parts)
 
@@ -115,7 +155,7 @@ class FreshDraws:
 def batches_of(
     data: Rows | DataLoader[Any] | Sampler, batch_size: int, generator: torch.Generator
 ) -> ShuffledEpochs | FreshDraws | LoaderBatches:
-    """The stream of minibatches of stored rows, of a loader (in its own batches), or of a sampler."""
+    """The stream of minibatches from stored rows, from a loader (with its own batches), or from a sampler."""
     if isinstance(data, DataLoader):
         return LoaderBatches(data, generator)
     if callable(data):
@@ -124,9 +164,15 @@ def batches_of(
 
 
 def hidden_state(sampler: Sampler, n: int, device: torch.device) -> str | None:
-    """What is wrong with a sampler that gives different events in two calls from the same random state, or None.
+    """Returns an error message if a sampler gives different events in two calls from the same random state, else None.
 
-    A sampler whose state is carried in checkpoints may do so.
+    The draws of such a sampler depend on a state that is not stored in checkpoints, so a run with it cannot be resumed.
+    A :class:`StatefulSampler` is allowed to do so.
+
+    Args:
+        sampler: The sampler.
+        n: The number of events to draw.
+        device: The device whose random state is restored between the calls.
     """
     if isinstance(sampler, StatefulSampler):
         return None
@@ -139,6 +185,6 @@ def hidden_state(sampler: Sampler, n: int, device: torch.device) -> str | None:
         return None
     return (
         f"the sampler {name_of(sampler)} gave different events in two calls from the same random state, so it has a "
-        "state that a checkpoint does not hold; give it methods state() -> tensors by name and restore(state), or let "
-        "it draw from the generator that it is given"
+        "state that is not stored in checkpoints; add methods state() -> tensors by name and restore(state) to it, or "
+        "let it draw from the generator in its arguments"
     )

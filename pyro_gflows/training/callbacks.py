@@ -1,4 +1,4 @@
-"""What a user's own function sees after every step of a run."""
+"""Functions of the user that are called after every training step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from pyro_gflows.numerics.random_state import random_state_kept
 __all__ = ["Callback", "ask", "callback_list"]
 
 Callback = Callable[[int, dict[str, float], Any], "bool | None"]
-"""Called as ``callback(step, losses, flow)`` after every step; True stops the run."""
+"""A function ``callback(step, losses, flow)`` that is called after every step and stops the run by returning True."""
 
 
-def callback_list(given: Callback | Sequence[Callback] | None) -> list[Callback]:
+def callback_list(callbacks: Callback | Sequence[Callback] | None) -> list[Callback]:
     """The callbacks as a list.
 
+    Args:
+        callbacks: One callback, several, or None.
+
     Raises:
-        TypeError: Something that cannot be called.
+        TypeError: A callback cannot be called.
     """
-    callbacks = [] if given is None else [given] if callable(given) else list(given)
+    callbacks = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(
@@ -33,12 +36,19 @@ def callback_list(given: Callback | Sequence[Callback] | None) -> list[Callback]
 
 
 def ask(callbacks: Sequence[Callback], step: int, losses: dict[str, float], flow: Any, *, device: torch.device) -> bool:
-    """Call all of them; whether any one wants the run to stop.
+    """Calls all callbacks and returns whether one of them stops the run.
 
-    What they draw from torch's generators does not change the run.
+    Random draws in a callback do not change the run, since torch's random state is restored.
+
+    Args:
+        callbacks: The callbacks.
+        step: The number of steps that are done.
+        losses: The losses of the step, in nats per event.
+        flow: The flow that is trained.
+        device: The device whose random state is restored.
 
     Raises:
-        TypeError: A callback gave something other than None or a truth value.
+        TypeError: A callback returned something other than None or a truth value.
     """
     if not callbacks:
         return False

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped, in one file that is never half written."""
+"""Checkpoints: everything that a run needs to continue as if it had never stopped, in one file written atomically."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ __all__ = [
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = 2
-_FLOW_FORMAT = 2  # of the flow's description in checkpoints that do not say which
-_NUMBER = "#number"  # ends the name of a state that is a Python number
+_FLOW_FORMAT = 2  # of the flow's description in checkpoints that do not state it
+_NUMBER = "#number"  # the end of the name of a state that is a Python number
 
 
 @dataclass
 class Progress:
-    """The numbers of a run.
+    """The progress of a run: its steps, times and losses.
 
     Attributes:
-        step: Optimizer steps done.
-        seconds: Time spent on them.
-        first_loss: Training NLL of the first step, in nats an event.
-        smooth_loss: Moving average of the training NLL.
-        best_nll, best_step: The lowest held-out NLL and where it was reached.
-        validations_without_gain: Held-out looks since then.
-        stopped: Whether the run ended before its last step, by patience or by a callback.
-        train_curve, validation_curve: Pairs (step, NLL).
+        step: The number of optimizer steps that are done.
+        seconds: The time spent on these steps.
+        first_loss: The training loss of the first step, in nats per event.
+        smooth_loss: The moving average of the training loss.
+        best_nll: The lowest validation loss.
+        best_step: The step of the lowest validation loss.
+        validations_without_gain: The number of validations since then.
+        stopped: Whether patience or a callback ended the run before its last step.
+        train_curve: Pairs (step, training loss).
+        validation_curve: Pairs (step, validation loss).
     """
 
     step: int = 0
@@ -61,12 +63,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of a run.
+    """The complete state of a run at one step.
 
     Attributes:
-        identity: What must be the same for a resumed run: settings, flow, data.
-        progress: The numbers.
-        tensors: Weights, averages, optimizer, data position and random number generators, by "group/name".
+        identity: The properties that a resumed run must share: settings, flow and data.
+        progress: The steps, times and losses.
+        tensors: Weights, averages, optimizer state, position in the data and random states, by "group/name".
     """
 
     identity: dict[str, Any]
@@ -74,7 +76,7 @@ class Snapshot:
     tensors: dict[str, Tensor]
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's checkpoint by this one, atomically."""
+        """Replaces the checkpoint of a folder by this one, atomically."""
         description = {
             "format": _FORMAT,
             "flow_format": FORMAT,
@@ -84,17 +86,24 @@ class Snapshot:
         write_tensors(folder / CHECKPOINT, self.tensors, description)
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one group, by their name in it."""
+        """The tensors of one group, by their name within the group."""
         return {
             key.removeprefix(f"{name}/"): value for key, value in self.tensors.items() if key.startswith(f"{name}/")
         }
 
 
 def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
-    """The checkpoint of a folder, if it belongs to the same run, or to one that has ended and is to have other steps.
+    """Reads the checkpoint of a folder, after a check that it is from the same run.
+
+    A run that has ended may continue with more steps.
+
+    Args:
+        folder: The folder.
+        identity: The properties that the run must share with the checkpoint.
 
     Raises:
-        ValueError: There is none, it cannot be read, or its settings, flow or data differ; the file is left as it is.
+        ValueError: There is no checkpoint, it cannot be read, or its settings, flow or data differ. The file stays
+            unchanged.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -102,7 +111,8 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
     tensors, description = read_tensors(path)
     if description.get("format") not in range(1, _FORMAT + 1):
         raise ValueError(
-            f"{path} has format {description.get('format')}, expected 1 to {_FORMAT}: written by another version"
+            f"{path} has format {description.get('format')}, expected 1 to {_FORMAT}: a newer version wrote it; "
+            "update pyro_gflows"
         )
     if description["format"] == 1:
         description = _with_names_of_format_2(description)
@@ -116,14 +126,14 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
                 _check_more_steps(path, progress, stored=int(old["steps"]), wanted=int(new["steps"]))
                 continue
             raise ValueError(
-                f"cannot resume from {path}: it is of a run with other {name}: stored {_short(old)}, received "
-                f"{_short(new)}; resume with the same {name}, or start anew in another folder"
+                f"cannot resume from {path}: it is from a run with other {name}: stored {_short(old)}, received "
+                f"{_short(new)}; resume with the same {name}, or start a new run in another folder"
             )
     return Snapshot(identity_of_file, progress, tensors)
 
 
 def _with_names_of_format_2(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Format 1 called the validation "held_out"."""
+    """The description with today's names for the validation, which format 1 called "held_out"."""
     names = {"held_out_curve": "validation_curve", "looks_without_gain": "validations_without_gain"}
     progress = {names.get(name, name): value for name, value in description["progress"].items()}
     identity = dict(description["identity"])
@@ -137,7 +147,7 @@ def _with_names_of_format_2(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_today(description: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """What a checkpoint's run is compared by, with the description of its flow in today's form, where it has one."""
+    """The identity of a checkpoint's run, with the description of its flow in today's format."""
     identity = dict(description["identity"])
     flow = identity.get("flow")
     if isinstance(flow, dict) and isinstance(flow.get("class"), str):
@@ -146,33 +156,36 @@ def _of_today(description: Mapping[str, Any], *, source: str) -> dict[str, Any]:
 
 
 def steps_done(folder: str | Path) -> int:
-    """How many steps the run in a folder has done.
+    """The number of steps that the run in a folder has done.
+
+    Args:
+        folder: The folder of the run.
 
     Raises:
-        ValueError: No checkpoint, or one that cannot be read.
+        ValueError: There is no checkpoint, or it cannot be read.
     """
     path = Path(folder) / CHECKPOINT
     if not path.exists():
-        raise ValueError(f"no checkpoint to go on from in {folder}")
+        raise ValueError(f"no checkpoint to continue from in {folder}; start the run without resuming")
     return int(read_tensors(path)[1]["progress"]["step"])
 
 
 def _check_more_steps(path: Path, progress: Progress, *, stored: int, wanted: int) -> None:
-    """A run that has ended may go on to a later step; one that was interrupted has to end first."""
+    """Checks the new number of steps: a run that has ended may continue; an interrupted run has to end first."""
     if progress.step < stored and not progress.stopped:
         raise ValueError(
-            f"cannot resume from {path}: it is of a run with other settings: stored steps {stored}, received {wanted}, "
-            f"and that run was interrupted after step {progress.step}; resume it with steps={stored} first"
+            f"cannot resume from {path}: it is from a run with other settings: stored steps {stored}, received "
+            f"{wanted}, and this run was interrupted after step {progress.step}; resume it with steps={stored} first"
         )
     if wanted <= progress.step:
         raise ValueError(
-            f"cannot resume from {path}: {progress.step} steps are done already, received steps={wanted}; to go on, "
-            "ask for more steps in all than that"
+            f"cannot resume from {path}: {progress.step} steps are done already, received steps={wanted}; to "
+            f"continue, set steps to a total above {progress.step}"
         )
 
 
 def _differing(stored: Any, received: Any) -> tuple[Any, Any]:
-    """Of two mappings, the entries in which they differ; anything else as it is."""
+    """The entries in which two mappings differ; other values are returned unchanged."""
     if not isinstance(stored, dict) or not isinstance(received, dict):
         return stored, received
     names = [name for name in {**stored, **received} if not alike(stored.get(name), received.get(name))]
@@ -185,7 +198,7 @@ def _short(value: Any) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by "parameter number/name"; a number becomes a 0-dimensional tensor, and is marked."""
+    """The optimizer's state by "parameter index/name"; a Python number becomes a scalar tensor with a marked name."""
     return {
         f"{index}/{name}" if isinstance(value, Tensor) else f"{index}/{name}{_NUMBER}": torch.as_tensor(
             value, dtype=torch.float64 if isinstance(value, float) else None
@@ -197,7 +210,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take up what :func:`optimizer_tensors` gave; the learning rates stay as they are (the schedule sets them)."""
+    """Restores the tensors of :func:`optimizer_tensors`; learning rates stay unchanged, since the schedule sets them.
+
+    Args:
+        optimizer: The optimizer, whose state is replaced.
+        tensors: The tensors by "parameter index/name".
+    """
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         index, name = key.split("/", 1)
@@ -207,7 +225,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     if all(parameter.numel() for parameter in parameters):
         state = _without_empty(state)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    # torch has cast what belongs to a parameter to its dtype, which some classes do not use for all of their state
+    # torch casts the state of a parameter to its dtype, but some optimizers use another dtype for some of it
     for number, entries in state.items():
         loaded = optimizer.state[parameters[number]]
         for name, value in entries.items():
@@ -216,7 +234,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def _without_empty(state: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Without parameters of 0 elements, which layers without a shift had once; the others are numbered anew."""
+    """The state without parameters of 0 elements, which old layers without a shift had, with new indices."""
     empty = [
         index
         for index, values in state.items()

@@ -1,4 +1,4 @@
-"""Fitting to an energy: a density known up to a constant, by reverse divergence with path gradients."""
+"""Fits a density to an energy, which is a density known up to a constant, by the reverse divergence."""
 
 from __future__ import annotations
 
@@ -42,36 +42,43 @@ def fit_energy(
     resume: bool = False,
     progress: bool = True,
 ) -> EnergyReport:
-    r"""Fit a density to an unnormalized one, in place, and report how well it went.
+    r"""Fits a density, in place, to an unnormalized density that can be evaluated but not sampled, and reports the fit.
 
-    Minimizes the reverse divergence :math:`E_q[\log q(x) - \beta \log p(x)]` by path gradients
-    (:func:`reverse_kl_loss`), which have no noise where q = p. The reverse divergence forgives lost modes: symmetry
-    brings back those that are images of one another, ``annealing`` and ``mixing`` help with the others, and the forward
-    NLL of ``samples`` shows what is still missing. Seeds, checkpoints, resuming and Ctrl-C are those of :func:`fit`.
+    It is used for posteriors and for Boltzmann distributions with a known energy. It minimizes the reverse divergence
+    :math:`E_q[\log q(x) - \beta \log p(x)]` of the fit q from the target p by path gradients (:func:`reverse_kl_loss`),
+    which have no noise at q = p. The reverse divergence hardly punishes a fit that has lost modes of the target. An
+    invariant flow cannot lose single modes that are images of each other; ``annealing`` and ``mixing`` help with other
+    modes; and the forward NLL of ``samples`` shows whether modes are missing. Seeds, checkpoints, resuming and Ctrl-C
+    work as in :func:`fit`.
 
     Args:
-        flow: an EquivariantFlow, or a distribution with a module, such as ``Symmetrized(flow.dist, action)``. Flows
-            whose residual and autoregressive layers are all made with ``fast="sample"`` are never inverted here; a
-            Symmetrized one is scored at all images of each draw, so there build them with ``fast="score"``.
-        log_density: maps events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``,
-            differentiably; such as :meth:`AutoGFlow.log_density`.
-        settings: steps, batch size (draws a step), seed, optimizer, schedule and so on (default: ``FitSettings()``).
-        annealing: the inverse temperature beta when a fraction of the run is over, such as ``Ramp(start=0.1)``; it
-            should end at 1.
-        mixing: a second loss: ``ForwardKL(samples)`` or ``AlphaMixing(proposal)``.
-        samples: of the target, for the forward NLL of the report.
-        callbacks: as for :func:`fit`; the losses are ``{"train": ...}``, what is minimized, and the flow is ``flow``.
-        folder: where checkpoints go; None keeps none.
-        resume: go on from the folder's checkpoint, also for more steps, as :func:`fit` does. Log-density and mixing are
-            compared by their values at a few fixed points.
-        progress: show a progress bar.
+        flow: An EquivariantFlow, or a distribution with a module, such as ``Symmetrized(flow.dist, action)``. Build the
+            residual and autoregressive layers of a flow with ``fast="sample"``, so that the fit never inverts them.
+            Build those of a Symmetrized flow with ``fast="score"``, since it is scored at all images of each draw.
+        log_density: A differentiable function from events, shape ``(n, *event_shape)``, to log p up to a constant,
+            shape ``(n,)``, such as :meth:`AutoGFlow.log_density`.
+        settings: Steps, batch size (the number of draws per step), seed, optimizer, schedule and more; by default
+            ``FitSettings()``.
+        annealing: The inverse temperature :math:`\beta` as a schedule, such as ``Ramp(start=0.1)``; it should end at 1.
+            By default it is always 1.
+        mixing: A second loss, ``ForwardKL(samples)`` or ``AlphaMixing(proposal)``, or None.
+        samples: Samples of the target for the forward NLL in the report, shape ``(n, *event_shape)``, or None.
+        callbacks: Functions that are called after every step, as for :func:`fit`. Their losses are ``{"train": loss}``.
+        folder: The folder for checkpoints; None writes no checkpoints.
+        resume: Whether to continue from the folder's checkpoint, also to more steps, as in :func:`fit`. The log-density
+            and the mixing are compared with the earlier run by their values at a few fixed points.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A report with the effective sample size of the fit, its divergences and its normalizer.
 
     Raises:
-        TypeError: neither flow nor distribution with a module, or a ``log_density`` that does not give tensors.
-        ValueError: no weights, no reparametrized draws, a ``log_density`` of another shape or without gradient, samples
-            of another shape, early stopping (there is no held-out set), or what :func:`fit` says of folders.
-        RuntimeError: this is one of several processes, as torchrun starts them.
-        FitDiverged: NaN; the weights are put back to the last good snapshot.
+        TypeError: ``flow`` is not a flow or a distribution with a module, or ``log_density`` does not return tensors.
+        ValueError: ``flow`` has no weights or no reparametrized draws; ``log_density`` has the wrong shape or no
+            gradient; the samples have the wrong shape; the settings ask for early stopping, which needs validation
+            data; or the folder or its checkpoint cannot be used, as in :func:`fit`.
+        RuntimeError: The run is in one of several processes, as torchrun starts them.
+        FitDiverged: The loss is NaN or infinite; the weights are then those of the last good checkpoint.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction, g_residual
@@ -89,12 +96,12 @@ def fit_energy(
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
     if settings.validation.patience is not None:
-        raise ValueError("there is no held-out set to stop early by: give Validation(patience=None)")
+        raise ValueError("fit_energy has no validation data, which early stopping needs; set Validation(patience=None)")
     if samples is not None:
         samples = check_data(samples, event_shape=target.distribution.event_shape, source="samples")
     if isinstance(mixing, ForwardKL):
-        given = check_data(mixing.samples, event_shape=target.distribution.event_shape, source="samples of ForwardKL")
-        mixing = dataclasses.replace(mixing, samples=given.to(target.reference))
+        checked = check_data(mixing.samples, event_shape=target.distribution.event_shape, source="samples of ForwardKL")
+        mixing = dataclasses.replace(mixing, samples=checked.to(target.reference))
     _check_log_density(log_density, target)
 
     def identity() -> dict[str, Any]:
@@ -130,7 +137,7 @@ def fit_energy(
 
 
 def _check_log_density(log_density: LogDensity, target: Learnable) -> None:
-    """Call it on a few draws."""
+    """Checks what the log-density returns for a few draws."""
     if not callable(log_density):
         raise TypeError(f"expected log_density to be a function of events, got {type(log_density).__name__}")
     rows = 3
@@ -140,7 +147,7 @@ def _check_log_density(log_density: LogDensity, target: Learnable) -> None:
     with torch.enable_grad():
         values: Any = log_density(x.requires_grad_())
     if not isinstance(values, Tensor):
-        raise TypeError(f"expected log_density to give a tensor, got {type(values).__name__}")
+        raise TypeError(f"expected log_density to return a tensor, got {type(values).__name__}")
     if values.shape != (rows,):
         raise ValueError(
             f"expected log_density to map events of shape {tuple(x.shape)} to shape ({rows},), got "

@@ -1,4 +1,4 @@
-"""Maximum likelihood: Pyro's loss, one torch optimizer, and runs that can be stopped and taken up again."""
+"""Fits a flow to data by maximum likelihood, in runs that can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -50,56 +50,63 @@ def fit(
     resume: bool = False,
     progress: bool = True,
 ) -> FitResult:
-    """Fit a flow to data by maximum likelihood, in place.
+    """Fits a flow to data by maximum likelihood, in place.
 
-    Minimizes -E log p(x) with Pyro's ``Trace_ELBO().differentiable_loss`` and one torch optimizer, so that gradient
-    clipping is over all parameters together. Starts by setting from the first batch the data-dependent layers
-    (GActNorm, GOrbitNorm) that are not set yet: a layer that was initialized, trained in whatever way, or loaded with
-    such weights goes on from where it is. All randomness comes from the seed of the settings; the caller's generators
-    and parameter store are left as they were. With a ``folder``, a checkpoint is replaced atomically every so often; a
-    run that was killed and resumed ends, on the CPU and with the same number of threads, in exactly the weights of an
-    unbroken one. Ctrl-C finishes the step, leaves a checkpoint and then raises ``KeyboardInterrupt``.
+    It minimizes the mean of -log p(x), computed by Pyro's ``Trace_ELBO().differentiable_loss``, with one torch
+    optimizer, so gradients are clipped by the norm over all parameters together.
 
-    Two things are warned of at the start: data that do not fill the space (a subspace, a sphere, angles), where the
-    likelihood of a density on R^n has no bound; and a few hundred rows that contradict the flow's symmetry
-    (:func:`check_symmetry` says more), but not with ``augment``, which may well be what makes the data symmetric. Both
-    look at tensors and arrays; of a ``Dataset``, a ``DataLoader`` or a sampler the first one sees the first batch, the
-    second one nothing.
-    Inside ``torch.autocast`` it trains without it.
+    At the start, the first batch sets the data-dependent layers (GActNorm, GOrbitNorm) that are not set yet. A layer
+    that was initialized, trained or loaded keeps its weights. All randomness comes from the seed in the settings; the
+    global random state and Pyro's parameter store stay unchanged. ``torch.autocast`` is switched off during the fit.
+
+    With a ``folder``, a checkpoint is written at regular intervals. A run that was killed and resumed ends in exactly
+    the same weights as an unbroken run, on the CPU and with the same number of threads. Ctrl-C finishes the current
+    step, writes a checkpoint and raises ``KeyboardInterrupt``.
+
+    At the start, two problems of the data cause a warning: data that do not fill the space (they lie in a subspace, on
+    a sphere or are angles), for which the likelihood of a density on R^n has no upper bound; and data that contradict
+    the flow's symmetry in a few hundred rows (see :func:`check_symmetry`). The second check is skipped with
+    ``augment``, which may make the data symmetric. Of a ``Dataset``, a ``DataLoader`` or a sampler, only the first
+    batch is checked, and not for symmetry.
 
     Args:
         flow: The flow; its device and dtype are used.
-        data: Events of any floating dtype, shape (rows,) + event_shape: a tensor or an array, which may be
-            memory-mapped and is never copied as a whole; a torch ``Dataset`` of events, or of tuples whose first
-            entry is one; a ``DataLoader``, whose own batches are then the steps' (of its order, that which torch's
-            generators decide can be resumed); or a sampler ``(n, generator) -> events`` called at every step, such as
-            an exact :class:`~pyro_gflows.targets.Density`. A sampler that has a state has methods ``state()``, which
-            gives it as tensors by name, and ``restore(state)``.
-        settings: Steps, batch size, seed, optimizer, schedule and so on (default: ``FitSettings()``).
-        validation: Held-out events, for early stopping and the reported NLL.
-        augment: Called as ``augment(x, generator)`` on every batch.
-        dequantize: Noise of images that is trained together with the flow, in place. What is minimized and reported
-            is then the bound of -log P(levels) in nats, as of :class:`DequantizedFlow`; of the data's own noise nothing
-            is used but to set the flow's scales at the start.
-        initialize: Set all data-dependent layers from the first batch, also those that are set already, as
-            ``flow.initialize`` does; for a flow that is to start anew on data of another scale. A layer with a frozen
-            parameter is left alone in any case. A resumed run goes on from its checkpoint, whatever this says.
-        callbacks: One function, or several, called as ``callback(step, losses, flow)`` after every step, with the
-            number of steps done, losses in nats an event (``"train"``, and ``"validation"`` when it was measured) and
-            the flow as it is then (not averaged). Returning True stops the run, as early stopping does; random
-            numbers drawn in a callback leave the run as it is.
-        folder: Where checkpoints go; None keeps none.
-        resume: Go on from the folder's checkpoint. A run that has ended goes on to a larger number of steps if the
-            settings have one and are otherwise the same; its schedule is then read over the new number.
-        progress: Show a progress bar with NLL and throughput.
+        data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of four kinds: a tensor or an array,
+            which may be memory-mapped and is never copied as a whole; a torch ``Dataset`` of events, or of tuples
+            whose first entry is the event; a ``DataLoader``, whose own batches are used (a resumed run has the same
+            order if torch's generators determine it); or a sampler ``(n, generator) -> events`` that is called at every
+            step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler with a state has methods ``state()``
+            and ``restore(state)``, as a :class:`StatefulSampler`.
+        settings: Steps, batch size, seed, optimizer, schedule and more; by default ``FitSettings()``.
+        validation: Validation events, for early stopping and the reported NLL, or None.
+        augment: A function ``augment(x, generator)`` that is applied to every batch, or None.
+        dequantize: A dequantizer for images, which is trained together with the flow, in place. It replaces the noise
+            of the data, which then only sets the scales of the flow at the start. The loss is then the bound on
+            -log P(levels) in nats, as in :class:`DequantizedFlow`.
+        initialize: Whether the first batch also sets data-dependent layers that are set already, as
+            ``flow.initialize`` does; use it to start a flow again on data of another scale. Layers with a frozen
+            parameter keep their weights. A resumed run ignores it.
+        callbacks: One or several functions that are called as ``callback(step, losses, flow)`` after every step: with
+            the number of steps that are done, the losses in nats per event (``"train"``, and ``"validation"`` if it
+            was measured) and the flow with its current, not averaged, weights. Returning True stops the run. Random
+            draws in a callback do not change the run.
+        folder: The folder for checkpoints; None writes no checkpoints.
+        resume: Whether to continue from the folder's checkpoint. A run that has ended continues if the settings have
+            more steps and are otherwise the same; the schedule then extends over the new number of steps.
+        progress: Whether to show a progress bar with NLL and throughput.
+
+    Returns:
+        The number of steps, the losses and the validation NLL of the run. The flow itself is changed in place and is
+        in evaluation mode.
 
     Raises:
-        ValueError: A flow without weights or with all of them frozen, data of the wrong shape, not finite or too
-            large for the flow's dtype, a folder that is not writable, a checkpoint that is missing, unreadable or of
-            another run, a sampler to be resumed that has a state but does not give it; all before any training.
-        TypeError: Data that are not floating-point, or arguments of another kind.
-        RuntimeError: This is one of several processes, as torchrun starts them.
-        FitDiverged: NaN or a diverged loss; the flow is put back to the last good snapshot, which stays on disk too.
+        ValueError: Before any training: the flow has no weights or all are frozen; the data have the wrong shape, are
+            not finite or too large for the flow's dtype; the folder is not writable; the checkpoint is missing,
+            unreadable or from another run; or a sampler in a resumed run has a state but no method ``state()``.
+        TypeError: The data are not floating-point, or another argument has the wrong type.
+        RuntimeError: The run is in one of several processes, as torchrun starts them.
+        FitDiverged: The loss is NaN or has diverged; the flow is then reset to the last good checkpoint, which is also
+            kept on disk.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction
@@ -120,13 +127,12 @@ def fit(
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
     if settings.validation.patience is not None and validation is None:
-        raise ValueError("early stopping needs validation data: give validation=..., or Validation(patience=None)")
+        raise ValueError("early stopping needs validation data: pass validation=..., or set Validation(patience=None)")
     trained = flow if dequantize is None else _with_noise(flow, dequantize)
     if not any(weight.requires_grad for weight in trained.parameters()):
         raise ValueError(
-            "expected weights to fit, but each of the flow's is frozen "
-            f"({sum(1 for _ in trained.parameters())} tensors); "
-            "call requires_grad_(True) on the layers that are to be trained"
+            f"expected weights to fit, but all {sum(1 for _ in trained.parameters())} weight tensors of the flow are "
+            "frozen; call requires_grad_(True) on the layers that are to be trained"
         )
     source = _source(data, flow, like)
     unseen = None if validation is None else _rows(validation, flow, like, source="validation")
@@ -162,7 +168,7 @@ def fit(
 
 
 def _source(data: Any, flow: EquivariantFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
-    """What the batches come from."""
+    """The rows, the loader or the sampler that the batches come from."""
     if isinstance(data, DataLoader) or (callable(data) and not isinstance(data, Dataset)):
         return data
     return _rows(data, flow, like, source="data")
@@ -173,12 +179,12 @@ def _rows(data: Any, flow: EquivariantFlow, like: Tensor, *, source: str) -> Row
         as_rows(data, source=source), event_shape=flow.action.event_shape, source=source, dtype=like.dtype
     )
     if isinstance(rows, TensorRows) and rows.data.device != like.device:
-        return TensorRows(rows.data.to(like))  # to another device in one piece, as a copy is needed there in any case
+        return TensorRows(rows.data.to(like))  # another device needs a copy in any case
     return rows
 
 
 def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, resume: bool) -> dict[str, Any]:
-    """What a sampler says of itself, such as the target of ``OwnDraws``; one that cannot be resumed is found out."""
+    """The identity of a sampler, such as the target of ``OwnDraws``, after a check that its run can be resumed."""
     if isinstance(sampler, DataLoader) or not callable(sampler):
         return {}
     problem = hidden_state(sampler, settings.batch_size, device)

@@ -1,4 +1,4 @@
-"""What makes two runs the same one: names, structures, and values that can be compared."""
+"""The identity of a run: names, structures and values by which a resumed run is compared with the earlier one."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = [
     "values_at",
 ]
 
-_VALUES = "values"  # the key of numbers that another machine may round differently
+_VALUES = "values"  # the key of values that another machine may round differently
 _TOLERANCE = 1e-4
 
 
 def fingerprint(data: Any, *, dtype: torch.dtype | None = None) -> str:
-    """Tells two data sets apart: shape and hash of stored rows, the name of anything else.
+    """A text that distinguishes data sets: the shape and hash of stored rows, or the name of other data.
 
     Args:
         data: A tensor, rows, a loader or a sampler.
-        dtype: In which the rows are used, so that the same numbers count as the same data however they are stored.
+        dtype: The dtype in which the rows are used, so that the same values in another dtype count as the same data.
     """
     if isinstance(data, Tensor):
         data = TensorRows(data)
@@ -59,7 +59,10 @@ def fingerprint(data: Any, *, dtype: torch.dtype | None = None) -> str:
 
 
 def name_of(value: Any) -> str:
-    """The name of a function, or the repr of an object without the addresses in it.
+    """The name of a function, or the repr of an object without memory addresses.
+
+    Args:
+        value: A function or any object.
 
     Example:
         >>> name_of(object())
@@ -69,15 +72,25 @@ def name_of(value: Any) -> str:
 
 
 def fixed_points(event_shape: torch.Size, like: Tensor, *, rows: int = 8) -> Tensor:
-    """The same few standard normal events every time, from a private generator."""
+    """A few standard normal events, the same in every call.
+
+    Args:
+        event_shape: The shape of an event.
+        like: A tensor of the dtype and device of the events.
+        rows: The number of events.
+    """
     generator = torch.Generator().manual_seed(20)
     return torch.randn(rows, *event_shape, generator=generator, dtype=torch.float64).to(like)
 
 
 def repeated_values(call: Callable[[], Tensor], device: torch.device) -> Tensor | None:
-    """What a function without arguments gives twice in a row from the same random state; None if the two differ.
+    """The value of a function if two calls from the same random state agree; otherwise None.
 
-    The caller's random state is left as it was.
+    The global random state stays unchanged.
+
+    Args:
+        call: A function without arguments.
+        device: The device whose random state is set.
     """
     found = []
     for _ in range(2):
@@ -91,43 +104,52 @@ def values_at(
 ) -> dict[str, list[str | float]] | None:
     """The values of a log-density at a few fixed points, for the identity of a run.
 
-    What is not the same in two calls, or cannot be computed there, is left out with a warning: None.
+    If two calls differ, or the function fails at these points, the result is None and a warning is issued.
+
+    Args:
+        function: The log-density.
+        event_shape: The shape of an event.
+        like: A tensor of the dtype and device of the events.
+        name: The name of the function in the warning.
     """
     points = fixed_points(event_shape, like)
     try:
         with torch.no_grad():
             values = repeated_values(lambda: function(points), like.device)
-    except Exception as error:  # a user's function may refuse these points in any way
-        reason = f"it cannot be computed at the points that are compared ({type(error).__name__}: {error})"
+    except Exception as error:  # a user's function may fail at these points in any way
+        reason = f"it cannot be computed at the points of the comparison ({type(error).__name__}: {error})"
     else:
         if values is not None:
             return {_VALUES: [_plain(value) for value in values.double().flatten().tolist()]}
-        reason = "two calls at the same points gave different values"
+        reason = "two calls at the same points returned different values"
     warnings.warn(
-        f"{name} is left out of what a resumed run is compared by: {reason}; that it is the same when the run is "
-        "resumed is up to you",
+        f"{name} is left out of the comparison between a resumed run and the earlier run: {reason}; make sure that it "
+        "is the same when you resume the run",
         stacklevel=3,
     )
     return None
 
 
 def schedule_identity(schedule: Callable[[float], float] | None) -> Any:
-    """The repr of a schedule that has one of its own, else its name and values; repr(None) for None."""
+    """The repr of a schedule that is a dataclass or None; otherwise its name and a few values."""
     if schedule is None or dataclasses.is_dataclass(schedule):
         return repr(schedule)
     return {"name": name_of(schedule), _VALUES: [_plain(float(schedule(part / 8))) for part in range(8)]}
 
 
 def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dict[str, Any]:
-    """What makes two runs the same one: structure of the flow, settings, and what else the kind of run depends on.
+    """The properties that a resumed run must share with the earlier one: flow, settings and further entries.
 
-    An entry that is None is left out.
+    Args:
+        module: The module that is trained.
+        settings: The settings of the run.
+        others: Further entries, such as the data.
     """
     try:
         structure = module.config()  # type: ignore[operator]
     except (AttributeError, TypeError):
-        # What cannot be described (a user's own unregistered class, say) is told apart by names and shapes of weights.
-        # A flag says what was done so far, not what the flow is.
+        # A module that cannot be described, such as an unregistered class of the user, is identified by the names and
+        # shapes of its weights. Flags are left out, since they record what was done and not what the flow is.
         weights = {name: tensor for name, tensor in module.state_dict().items() if tensor.dtype != torch.bool}
         structure = {name: list(tensor.shape) for name, tensor in weights.items()}
     decisive = [field.name for field in dataclasses.fields(settings) if field.name != "check_symmetry"]
@@ -137,7 +159,12 @@ def run_identity(module: nn.Module, settings: FitSettings, **others: Any) -> dic
 
 
 def alike(stored: Any, received: Any) -> bool:
-    """Whether two parts of an identity, as JSON data, are the same; compared values may differ by rounding."""
+    """Whether two parts of an identity, as JSON data, are the same; values may differ by rounding.
+
+    Args:
+        stored: The part from the checkpoint.
+        received: The part of the new run.
+    """
     if isinstance(stored, Mapping) and isinstance(received, Mapping):
         if stored.keys() != received.keys():
             return False
@@ -149,7 +176,13 @@ def alike(stored: Any, received: Any) -> bool:
 
 
 def same_values(first: Tensor, second: Tensor, *, exact: bool = False) -> bool:
-    """Whether two batches of numbers agree, infinities and NaN included; unless ``exact``, to rounding."""
+    """Whether two tensors agree, including infinities and NaN.
+
+    Args:
+        first: The one tensor.
+        second: The other tensor.
+        exact: Whether they must agree exactly, or only up to rounding.
+    """
     if first.shape != second.shape:
         return False
     tolerance = 0.0 if exact else _TOLERANCE
@@ -165,5 +198,5 @@ def _close(first: list[Any], second: list[Any]) -> bool:
 
 
 def _plain(value: float) -> float | str:
-    """Strict JSON has no NaN and no infinity."""
+    """The value in a form that strict JSON can hold, which has no NaN and no infinity."""
     return value if math.isfinite(value) else str(value)

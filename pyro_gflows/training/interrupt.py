@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of in the middle of one."""
+"""Delays Ctrl-C to the end of a training step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["DeferredInterrupt"]
 
 
 class DeferredInterrupt:
-    """While entered, the first Ctrl-C only sets ``requested``; a second one interrupts at once.
+    """A context manager in which the first Ctrl-C only sets ``requested``, and the second one interrupts at once.
 
-    Signal handlers belong to the main thread; in any other this does nothing.
+    Only the main thread can handle signals; in another thread it has no effect.
     """
 
     def __init__(self) -> None:

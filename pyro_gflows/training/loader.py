@@ -1,4 +1,4 @@
-"""The batches of a torch DataLoader, pass after pass."""
+"""An endless stream of the batches of a torch DataLoader."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ __all__ = ["LoaderBatches"]
 
 
 class LoaderBatches:
-    """What a ``DataLoader`` gives, in its own batches and order, for as many passes as are needed.
+    """The batches of a ``DataLoader`` in its own order, over as many passes as needed.
 
-    A position is the random state at the start of the pass and the number of batches since then. To take it up, that
-    many batches are read once more; the order is the same wherever it comes from torch's generators.
+    The position is the random state at the start of the pass and the number of batches since then. To restore it, these
+    batches are read once more; their order is the same if torch's generators determine it.
+
+    Args:
+        loader: The loader.
+        generator: The random generator for augmentation.
     """
 
     def __init__(self, loader: DataLoader[Any], generator: torch.Generator) -> None:
@@ -39,7 +43,10 @@ class LoaderBatches:
                 self._used += 1
                 return event_part(batch)
             self._pass = None
-        raise ValueError("the DataLoader gives no batch: expected events (an iterator can be read only once)")
+        raise ValueError(
+            "expected a DataLoader with batches of events, got none; a dataset that is an iterator can be read only "
+            "once, so pass one that can be read again"
+        )
 
     def state(self) -> dict[str, Tensor]:
         used = {"used": torch.tensor(self._used)} if self._pass is not None else {}

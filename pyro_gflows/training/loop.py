@@ -1,4 +1,4 @@
-"""A whole run of training: seeded, shown, interruptible, and taken up where it stopped."""
+"""The training loop: seeds, progress bar, callbacks, checkpoints, interruption and resuming."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["FitResult", "Watch", "run"]
 
 @dataclass(frozen=True)
 class Watch:
-    """Who sees a run while it goes on.
+    """The observers of a run: callbacks and a progress bar.
 
     Attributes:
-        flow: What the callbacks are given.
-        callbacks: Called after every step.
-        show: What the progress bar calls the loss; "" shows none.
+        flow: The flow that is passed to the callbacks.
+        callbacks: The functions that are called after every step.
+        show: The name of the loss in the progress bar; if it is empty, there is no progress bar.
     """
 
     flow: Any
@@ -43,16 +43,25 @@ class Watch:
 @renamed_attributes(held_out_nll="validation_nll", held_out_curve="validation_curve")
 @dataclass(frozen=True)
 class FitResult:
-    """What a run gave; the trained flow itself is the one that was handed in, now in evaluation mode.
+    """The steps, time and losses of a run; the trained flow is changed in place and is in evaluation mode.
 
     Attributes:
-        steps: Optimizer steps done (fewer than asked for after an early stop).
-        seconds: Time spent on them, over all resumed parts.
-        validation_nll: Held-out NLL in nats of the returned weights, or None without validation data.
-        stopped_early: Whether patience ran out, or a callback stopped the run.
-        train_curve, validation_curve: Pairs (step, loss).
-        log_det_error: Of ``validation_nll`` and ``validation_curve``, where layers estimate their log-det; None without
-            validation data.
+        steps: The number of optimizer steps that are done; fewer than in the settings after an early stop.
+        seconds: The time spent on these steps, over all parts of a resumed run.
+        validation_nll: The NLL of the validation data under the final weights, in nats; None without validation data.
+        stopped_early: Whether early stopping or a callback ended the run.
+        train_curve: Pairs (step, training loss).
+        validation_curve: Pairs (step, validation loss).
+        log_det_error: The error of the validation losses if layers estimate their log-det; None without validation
+            data.
+
+    Example:
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction, fit
+        >>> action = VectorAction.plane("C4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> result = fit(flow, torch.randn(100, 2), settings=FitSettings(steps=3), progress=False)
+        >>> result.steps, result.stopped_early, [step for step, loss in result.train_curve]
+        (3, False, [1, 2, 3])
     """
 
     steps: int
@@ -74,21 +83,21 @@ def run(
     resume: bool,
     watch: Watch,
 ) -> FitResult:
-    """Make a trainer and train to the end.
+    """Makes a trainer and trains to the end.
 
     Args:
-        make: Makes the trainer; called once torch's generators are seeded.
-        settings: Those of the trainer.
-        device: Where it computes.
-        identity: Gives what must be the same for a resumed run; called if there is a folder.
-        folder: Where checkpoints go; None keeps none.
-        resume: Go on from the folder's checkpoint.
-        watch: Who sees the run.
+        make: A function that makes the trainer, called after torch's generators are seeded.
+        settings: The settings of the trainer.
+        device: The device of the weights.
+        identity: A function that returns the properties that a resumed run must share; called if there is a folder.
+        folder: The folder for checkpoints; None writes no checkpoints.
+        resume: Whether to continue from the folder's checkpoint.
+        watch: The callbacks and the progress bar.
 
     Raises:
-        RuntimeError: This is one of several processes, as torchrun starts them.
-        ValueError: A folder that is not writable, a checkpoint that is missing, unreadable or of another run.
-        FitDiverged: NaN or a diverged loss; the weights are put back to the last good snapshot, which stays on disk.
+        RuntimeError: The run is in one of several processes, as torchrun starts them.
+        ValueError: The folder is not writable, or the checkpoint is missing, unreadable or from another run.
+        FitDiverged: The loss is NaN or has diverged; the weights are then those of the last good checkpoint.
     """
     require_one_process()
     if resume and folder is None:
@@ -110,7 +119,7 @@ def run(
 def _steps(
     trainer: Trainer, identity: dict[str, Any], place: Path | None, *, interrupt: DeferredInterrupt, watch: Watch
 ) -> bool:
-    """Train to the end, with snapshots; whether it stopped early."""
+    """Trains to the end, with checkpoints, and returns whether the run stopped early."""
     settings, now, show = trainer.settings, trainer.progress, watch.show
     good = trainer.snapshot(identity)
     if place is not None:
@@ -121,7 +130,7 @@ def _steps(
                 loss = trainer.step()
             except FitDiverged as error:
                 trainer.restore(good)
-                kept = f"; the checkpoint of step {good.progress.step} is in {place / CHECKPOINT}" if place else ""
+                kept = f"; the checkpoint of step {good.progress.step} is kept in {place / CHECKPOINT}" if place else ""
                 raise FitDiverged(f"{error}{kept}") from None
             bar.update()
             if show and now.step % 10 == 0:

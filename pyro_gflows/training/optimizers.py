@@ -1,4 +1,4 @@
-"""Which optimizer a run uses: its class and its settings, from which the run makes it."""
+"""Descriptions of an optimizer, its class and its settings, from which a run makes the optimizer."""
 
 from __future__ import annotations
 
@@ -15,26 +15,53 @@ __all__ = ["Adam", "OptimizerSettings", "TorchOptimizer", "optimizer_settings"]
 
 
 class OptimizerSettings(Protocol):
-    """Makes the one optimizer of a run; gradients are clipped to ``clip_norm`` over all parameters together."""
+    """The description of an optimizer in :class:`FitSettings`; :class:`Adam` and :class:`TorchOptimizer` are such.
+
+    A run needs a description rather than an optimizer, since an optimizer holds parameters already.
+
+    Example:
+        >>> def halved(optimizer: OptimizerSettings) -> float:
+        ...     return optimizer.lr / 2
+        >>> halved(Adam(lr=0.5))
+        0.25
+    """
 
     @property
-    def lr(self) -> float: ...
+    def lr(self) -> float:
+        """The peak learning rate, which the schedule multiplies."""
+        ...
 
     @property
-    def clip_norm(self) -> float | None: ...
+    def clip_norm(self) -> float | None:
+        """The largest norm of the gradient over all parameters together, or None for no clipping."""
+        ...
 
-    def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer: ...
+    def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """Returns the optimizer of a run.
+
+        Args:
+            parameters: The parameters to train.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with global gradient clipping.
+    """Adam with gradient clipping over all parameters together; the default optimizer.
 
     Args:
-        lr: Peak learning rate; the schedule multiplies it.
-        betas: Decay rates of the two moment estimates.
-        weight_decay: L2 penalty added to the gradient.
-        clip_norm: Largest norm of the whole gradient, or None for no clipping.
+        lr: The peak learning rate, which the schedule multiplies.
+        betas: The decay rates of the two moment estimates.
+        weight_decay: The factor of the L2 penalty, whose gradient is added.
+        clip_norm: The largest norm of the gradient over all parameters together, or None for no clipping.
+
+    Raises:
+        ValueError: ``lr`` or ``clip_norm`` is not positive.
+
+    Example:
+        >>> from pyro_gflows.training import FitSettings
+        >>> FitSettings(optimizer=Adam(lr=3e-3, clip_norm=None)).optimizer.lr
+        0.003
     """
 
     lr: float = 1e-2
@@ -46,23 +73,28 @@ class Adam:
         _check(self.lr, self.clip_norm)
 
     def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-        """One ``torch.optim.Adam`` over all parameters."""
+        """Returns a ``torch.optim.Adam`` over all parameters.
+
+        Args:
+            parameters: The parameters to train.
+        """
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
 class TorchOptimizer:
-    """Any optimizer class of torch, or one that follows its interface, with global gradient clipping.
+    """Any optimizer class with torch's interface, with gradient clipping over all parameters together.
 
     Args:
         kind: The class, such as ``torch.optim.AdamW``; its ``step`` must not need a closure.
-        lr: Peak learning rate; the schedule multiplies it.
-        clip_norm: Largest norm of the whole gradient, or None for no clipping.
-        options: Further keywords of the class.
+        lr: The peak learning rate, which the schedule multiplies.
+        clip_norm: The largest norm of the gradient over all parameters together, or None for no clipping.
+        options: Further keyword arguments of the class.
 
     Raises:
-        TypeError: An optimizer object, which holds parameters already, or something else.
-        ValueError: A class whose ``step`` needs a closure (``LBFGS``), or a rate or norm that is not positive.
+        TypeError: ``kind`` is not an optimizer class, for example an optimizer object, which holds parameters already.
+        ValueError: The class has a ``step`` that needs a closure (``LBFGS``), or ``lr`` or ``clip_norm`` is not
+            positive.
 
     Example:
         >>> optimizer = TorchOptimizer(torch.optim.SGD, lr=0.1, options={"momentum": 0.9})
@@ -87,38 +119,45 @@ class TorchOptimizer:
         _check(self.lr, self.clip_norm)
 
     def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-        """One optimizer of that class over all parameters that have entries (some classes divide by their number)."""
+        """Returns an optimizer of this class over all parameters with entries; some classes fail for empty ones.
+
+        Args:
+            parameters: The parameters to train.
+        """
         parameters = [parameter for parameter in parameters if parameter.numel()]
         return self.kind(parameters, lr=self.lr, **self.options)  # type: ignore[call-arg]
 
 
-def optimizer_settings(given: Any) -> OptimizerSettings:
-    """The settings that were given, or those of an optimizer class (or a ``functools.partial`` of one).
+def optimizer_settings(optimizer: Any) -> OptimizerSettings:
+    """The description of an optimizer, also for an optimizer class or a ``functools.partial`` of one.
+
+    Args:
+        optimizer: A description, which is returned unchanged, an optimizer class or a partial of one.
 
     Raises:
-        TypeError: An optimizer object, or something else.
+        TypeError: The argument is something else, for example an optimizer object.
 
     Example:
         >>> optimizer_settings(torch.optim.AdamW).lr
         0.01
     """
-    if isinstance(given, type) and issubclass(given, torch.optim.Optimizer):
-        return TorchOptimizer(given)
-    if isinstance(given, functools.partial) and isinstance(given.func, type) and not given.args:
-        options = dict(given.keywords)
+    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        return TorchOptimizer(optimizer)
+    if isinstance(optimizer, functools.partial) and isinstance(optimizer.func, type) and not optimizer.args:
+        options = dict(optimizer.keywords)
         lr = {"lr": options.pop("lr")} if "lr" in options else {}
-        return TorchOptimizer(given.func, options=options, **lr)
-    if not all(hasattr(given, name) for name in ("make", "lr", "clip_norm")) or isinstance(given, type):
-        raise TypeError(_advice(given))
-    return given  # type: ignore[no-any-return]
+        return TorchOptimizer(optimizer.func, options=options, **lr)
+    if not all(hasattr(optimizer, name) for name in ("make", "lr", "clip_norm")) or isinstance(optimizer, type):
+        raise TypeError(_advice(optimizer))
+    return optimizer  # type: ignore[no-any-return]
 
 
-def _advice(given: Any) -> str:
-    what = given.__name__ if isinstance(given, type) else type(given).__name__
-    why = " object, which holds parameters already" if isinstance(given, torch.optim.Optimizer) else ""
+def _advice(received: Any) -> str:
+    name = received.__name__ if isinstance(received, type) else type(received).__name__
+    why = " object, which holds parameters already" if isinstance(received, torch.optim.Optimizer) else ""
     return (
         f"expected optimizer=Adam(lr=...), TorchOptimizer(torch.optim.AdamW, lr=...) or a class of torch.optim, got "
-        f"{what}{why}; the optimizer is made when the run starts"
+        f"{name}{why}; the run makes the optimizer itself when it starts"
     )
 
 

@@ -1,4 +1,4 @@
-"""OwnDraws: events of an unnormalized density, made of a flow's own draws by importance weights."""
+"""OwnDraws: approximate samples of an unnormalized density, from a flow's own draws with importance weights."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ __all__ = ["OwnDraws", "bearable_power"]
 
 
 class OwnDraws:
-    r"""A sampler for :func:`fit`: draws of the flow itself, drawn again by their importance weights.
+    r"""A sampler for :func:`fit` that fits a flow to an unnormalized density by the forward divergence.
 
-    ``fit(flow, OwnDraws(flow, log_density))`` minimizes the forward divergence :math:`E_p[-\log q]`, knowing no more
-    than the unnormalized log p. Every so often a pool is drawn from q as it is now; a batch is drawn from the pool with
-    weights
+    ``fit(flow, OwnDraws(flow, log_density))`` minimizes the forward divergence :math:`E_p[-\log q]` of the flow q from
+    the target p, using only the unnormalized log p. In contrast to :func:`fit_energy`, log p need not be differentiable
+    and may be -inf, so targets with hard edges are allowed, for which the reverse divergence is infinite.
+
+    At regular intervals a pool of events is drawn from the current flow. Each batch is drawn from the pool with the
+    importance weights
 
     .. math:: w \propto (p / q)^\beta
 
-    where :math:`\beta \le 1` is the largest power at which the effective sample size is still the fraction ``ess`` of
-    the pool: far from p the flow is led there by tempered steps, and near it the weights are exact. log p is never
-    differentiated, and may be -inf: hard edges, on which a reverse divergence is infinite, do no harm.
+    where :math:`\beta \le 1` is the largest power at which the effective sample size is at least the fraction ``ess``
+    of the pool. Far from p, a small power leads the flow toward p in steps; near p, the power is 1 and the weights are
+    exact.
 
-    The flow samples once a pool and scores at every step, so autoregressive layers want ``fast="score"``.
+    The flow samples once for each pool but scores at every step, so build autoregressive layers with ``fast="score"``.
 
     Args:
-        flow: what is being fitted, as for :func:`fit_energy`.
-        log_density: maps events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``; -inf is no
-            density.
-        pool: draws in a pool.
-        batches: batches from each pool.
-        ess: the effective sample size, as a fraction of the pool, that the weights are tempered to.
+        flow: The flow that is fitted, as for :func:`fit_energy`.
+        log_density: A function from events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``;
+            -inf stands for density 0.
+        pool: The number of draws in a pool.
+        batches: The number of batches from each pool.
+        ess: The smallest effective sample size of the weights, as a fraction of the pool.
 
     Raises:
-        TypeError: neither flow nor distribution with a module.
-        ValueError: ``pool``, ``batches`` or ``ess`` out of range; (when called) log-densities of another shape or NaN,
-            or a pool in which no draw has any density.
+        TypeError: ``flow`` is not a flow or a distribution with a module.
+        ValueError: ``pool``, ``batches`` or ``ess`` is out of range. When called: the log-densities have the wrong
+            shape or are NaN, or no draw in the pool has any density under the target.
 
-    Source: sequential importance sampling with tempering, Del Moral et al. (2006); adaptive importance sampling by the
+    Source: Sequential importance sampling with tempering, Del Moral et al. (2006); adaptive importance sampling by the
     forward divergence, the cross-entropy method, de Boer et al. (2005).
 
     Example:
@@ -63,11 +66,11 @@ class OwnDraws:
     ) -> None:
         if pool < 2 or batches < 1 or not 0 < ess < 1:
             raise ValueError(f"expected pool >= 2, batches >= 1 and ess in (0, 1), got {pool}, {batches} and {ess}")
-        # weights of draws that see different minibatches would compare the minibatches
+        # with a new minibatch for each call, the weights would compare minibatches and not draws
         self._target, self._log_density = learnable(flow), on_full_plates(log_density)
         self.pool, self.batches, self.ess = pool, batches, ess
         self.power = 0.0
-        """The power beta of the last pool; 0 before there is one."""
+        """The power beta of the last pool; 0 before the first one."""
         self._events, self._weights = torch.empty(0), torch.empty(0)
         self._used = 0
 
@@ -87,22 +90,22 @@ class OwnDraws:
         log_p = self._log_density(x)
         if log_p.shape != (self.pool,) or bool(log_p.isnan().any()):
             raise ValueError(
-                f"expected log_density to map {tuple(x.shape)} to {self.pool} numbers, or -inf, got shape "
-                f"{tuple(log_p.shape)}{' with NaN' if bool(log_p.isnan().any()) else ''}"
+                f"expected log_density to map shape {tuple(x.shape)} to shape ({self.pool},), finite or -inf, got "
+                f"shape {tuple(log_p.shape)}{' with NaN' if bool(log_p.isnan().any()) else ''}"
             )
         log_weights = (log_p - log_q).double().cpu()
         if not bool((log_weights > -math.inf).any()):
             raise ValueError(
-                f"none of {self.pool} draws has any density under the target; begin with a wider base, or take a "
-                "larger pool"
+                f"expected draws with some density under the target, but none of {self.pool} draws has any; start "
+                "with a wider base, or use a larger pool"
             )
         self.power = bearable_power(log_weights, self.ess)
         self._events = x
-        # where -inf to the power 0 would be NaN
+        # 0 * -inf would be NaN
         self._weights = torch.where(log_weights > -math.inf, self.power * log_weights, -math.inf).softmax(0)
 
     def state(self) -> dict[str, Tensor]:
-        """The pool and how much of it is used, for a checkpoint."""
+        """Returns the pool and the number of batches drawn from it, for a checkpoint."""
         return {
             "events": self._events,
             "weights": self._weights,
@@ -111,13 +114,17 @@ class OwnDraws:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state` gave."""
+        """Restores the pool.
+
+        Args:
+            state: The tensors of :meth:`state`, by name.
+        """
         self._events = state["events"].to(self._target.reference.device)
         self._weights = state["weights"].cpu()
         self.power, self._used = float(state["power"]), int(state["used"])
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed run: the log-density, by its name and its values at a few points."""
+        """Returns the name of the log-density and its values at a few points, which a resumed run must share."""
         shape, like = self._target.distribution.event_shape, self._target.reference
         values = values_at(self._log_density, shape, like, name="the log-density")
         return {"log_density": name_of(self._log_density), **({} if values is None else {"at": values})}
@@ -127,9 +134,14 @@ class OwnDraws:
 
 
 def bearable_power(log_weights: Tensor, ess: float) -> float:
-    r"""The largest :math:`\beta \le 1` at which the weights :math:`w^\beta` have an effective sample size of ``ess`` n.
+    r"""The largest power :math:`\beta \le 1` at which :math:`w^\beta` has a large enough effective sample size.
 
-    Where no more than that many weights are above 0, no power helps; then it is the one for half of those.
+    If too few weights are above 0, no power reaches the size; the result is then the power at which it is about half
+    the number of these weights.
+
+    Args:
+        log_weights: The log-weights log w, shape ``(n,)``.
+        ess: The smallest effective sample size as a fraction of n.
 
     Example:
         >>> bearable_power(torch.zeros(10), 0.5)

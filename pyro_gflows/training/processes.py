@@ -1,4 +1,4 @@
-"""How many processes take part in a run: one."""
+"""Checks that a run is not one of several processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["require_one_process"]
 
 
 def require_one_process() -> None:
-    """Refuse to train in one of several processes, each of which would train weights of its own.
+    """Refuses to train in one of several processes, since each process would train its own weights.
 
     Raises:
         RuntimeError: torchrun started several processes (``WORLD_SIZE``), or there is a process group of several ranks.
@@ -23,7 +23,7 @@ def require_one_process() -> None:
     else:
         return
     raise RuntimeError(
-        f"expected one process, got {found}: training does not exchange gradients, so each rank would train a model "
-        "of its own; start the program by python in place of torchrun (or by torchrun --nproc-per-node=1), or write a "
-        "loop of your own around DistributedDataParallel(flow), whose forward is the log-density"
+        f"expected one process, got {found}: training does not exchange gradients, so each rank would train its own "
+        "model; start the program with python instead of torchrun (or with torchrun --nproc-per-node=1), or write "
+        "your own loop around DistributedDataParallel(flow), whose forward is the log-density"
     )

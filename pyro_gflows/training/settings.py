@@ -1,4 +1,4 @@
-"""How a flow is trained: small frozen objects, each one decision."""
+"""The settings of a training run: small frozen objects for one decision each."""
 
 from __future__ import annotations
 
@@ -23,26 +23,57 @@ __all__ = [
 
 
 class Schedule(Protocol):
-    """A number when a fraction of the run (0 <= done < 1) is over, such as the factor on the learning rate.
+    """A function of the fraction of the run that is over, such as the factor on the learning rate.
 
-    It has no state, so that a resumed run cannot disagree with an unbroken one.
+    :class:`Constant`, :class:`OneCycle` and :class:`Ramp` are schedules, and any function may be one. A schedule has no
+    state, so that a resumed run and an unbroken one agree.
+
+    Example:
+        >>> from pyro_gflows import FitSettings
+        >>> FitSettings(schedule=lambda done: 1 - done).schedule(0.25)
+        0.75
     """
 
-    def __call__(self, done: float) -> float: ...
+    def __call__(self, done: float) -> float:
+        """Returns the value after a fraction of the run.
+
+        Args:
+            done: The fraction of the run that is over, in [0, 1).
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Constant:
-    """Always the peak learning rate."""
+    """The schedule that is always 1: the learning rate stays at its peak.
+
+    Example:
+        >>> Constant()(0.5)
+        1.0
+    """
 
     def __call__(self, done: float) -> float:
-        """The factor 1."""
+        """Returns 1.
+
+        Args:
+            done: The fraction of the run that is over.
+        """
         return 1.0
 
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Rise along a cosine from ``start`` to 1 over the first ``warmup`` of the run, then fall along one to ``end``.
+    """The schedule that rises along a cosine from ``start`` to 1 and then falls along a cosine to ``end``.
+
+    The slow start prevents divergence of untrained layers, and the low end removes the noise of the minibatches.
+
+    Args:
+        warmup: The fraction of the run during which it rises, between 0 and 1.
+        start: The value at the beginning.
+        end: The value at the end of the run.
+
+    Raises:
+        ValueError: ``warmup`` is not between 0 and 1.
 
     Example:
         >>> schedule = OneCycle(warmup=0.25, start=0.04, end=0.0)
@@ -59,7 +90,11 @@ class OneCycle:
             raise ValueError(f"expected a warm-up fraction between 0 and 1, got {self.warmup}")
 
     def __call__(self, done: float) -> float:
-        """The factor after the fraction ``done`` of the run."""
+        """Returns the factor on the learning rate.
+
+        Args:
+            done: The fraction of the run that is over.
+        """
         if done < self.warmup:
             return _cosine(self.start, 1.0, done / self.warmup)
         return _cosine(1.0, self.end, (done - self.warmup) / (1 - self.warmup))
@@ -71,12 +106,17 @@ def _cosine(first: float, last: float, done: float) -> float:
 
 @dataclass(frozen=True)
 class Ramp:
-    """From ``start`` to ``end`` along a straight line over the first part of the run, and ``end`` from then on.
+    """The schedule that goes along a straight line from ``start`` to ``end`` and then stays at ``end``.
+
+    It serves as the inverse temperature or the share of a second loss in :func:`fit_energy`.
 
     Args:
-        start: The number at the beginning.
-        end: The number from the fraction ``until`` of the run on.
-        until: That fraction.
+        start: The value at the beginning of the run.
+        end: The value at the fraction ``until`` of the run and after it.
+        until: The fraction of the run at which ``end`` is reached, in (0, 1].
+
+    Raises:
+        ValueError: ``start`` or ``end`` is not finite, or ``until`` is outside (0, 1].
 
     Example:
         >>> [Ramp(start=0.2, end=1.0, until=0.5)(done) for done in (0.0, 0.25, 0.5, 0.9)]
@@ -92,19 +132,30 @@ class Ramp:
             raise ValueError(f"expected finite ends and a fraction until in (0, 1], got {self}")
 
     def __call__(self, done: float) -> float:
-        """The number after the fraction ``done`` of the run."""
+        """Returns the value after a fraction of the run.
+
+        Args:
+            done: The fraction of the run that is over.
+        """
         passed = min(1.0, done / self.until)
         return (1 - passed) * self.start + passed * self.end
 
 
 @dataclass(frozen=True)
 class Validation:
-    """When to look at the held-out NLL, and when to stop because of it.
+    """How often the validation loss is measured, and when the run stops early because of it.
 
     Args:
-        every: Steps between two looks.
-        patience: Stop after this many looks without a gain and return the best weights; None runs all steps and
-            returns the last weights.
+        every: The number of steps between two validations.
+        patience: The number of validations without a gain after which the run stops; the weights with the lowest
+            validation loss are then returned. None runs all steps and returns the last weights.
+
+    Raises:
+        ValueError: ``every`` or ``patience`` is below 1.
+
+    Example:
+        >>> FitSettings(steps=10_000, validation=Validation(every=100, patience=5)).validation.patience
+        5
     """
 
     every: int = 250
@@ -119,21 +170,27 @@ class Validation:
 @renamed_attributes(held_out="validation")
 @dataclass(frozen=True)
 class FitSettings:
-    """All that decides how :func:`pyro_gflows.training.fit` trains.
+    """All settings that determine how :func:`pyro_gflows.training.fit` trains.
 
     Args:
-        steps: Number of optimizer steps.
-        batch_size: Events a step (at most the number of rows of the data; a ``DataLoader`` has its own).
-        seed: Of the minibatches, the augmentation and everything random inside the flow while it trains.
-        optimizer: For example ``Adam(lr=3e-3)``, or ``TorchOptimizer(torch.optim.AdamW, lr=3e-3)`` for any other class;
-            the bare class, or a ``functools.partial`` of it, is taken too.
-        schedule: ``OneCycle()`` or ``Constant()``.
-        ema_decay: Decay of the exponential moving average of the weights, which is then what is validated and returned;
-            None returns the weights themselves.
-        validation: When to validate, and early stopping.
-        checkpoint_every: Steps between two checkpoints.
-        check_symmetry: Whether :func:`~pyro_gflows.training.fit` tests at the start if the data contradict the flow's
-            symmetry, and warns if so; it does not where there is an augmentation.
+        steps: The number of optimizer steps.
+        batch_size: The number of events in a step, at most the number of rows of the data; a ``DataLoader`` has its own
+            batch size.
+        seed: The seed of the minibatches, the augmentation and all random draws inside the flow during training.
+        optimizer: The optimizer, for example ``Adam(lr=3e-3)``, or ``TorchOptimizer(torch.optim.AdamW, lr=3e-3)`` for
+            any other class. An optimizer class or a ``functools.partial`` of one is accepted as well.
+        schedule: The factor on the learning rate over the run, for example ``OneCycle()`` or ``Constant()``.
+        ema_decay: The decay of the exponential moving average of the weights, between 0 and 1. The averaged weights are
+            then validated and returned. None returns the weights themselves.
+        validation: How often the validation loss is measured, and early stopping.
+        checkpoint_every: The number of steps between two checkpoints.
+        check_symmetry: Whether :func:`~pyro_gflows.training.fit` checks at the start if the data contradict the flow's
+            symmetry, and warns if they do. It does not check data with an augmentation.
+
+    Raises:
+        ValueError: ``steps``, ``batch_size`` or ``checkpoint_every`` is below 1, or ``ema_decay`` is not between 0 and
+            1.
+        TypeError: ``optimizer`` does not describe an optimizer, or ``schedule`` is not a function.
 
     Example:
         >>> FitSettings(steps=100, optimizer=Adam(lr=3e-3)).batch_size
@@ -148,7 +205,7 @@ class FitSettings:
     ema_decay: float | None = None
     validation: Validation = field(default_factory=Validation)
     checkpoint_every: int = 500
-    check_symmetry: bool = field(default=True, repr=False)  # it decides nothing about the weights
+    check_symmetry: bool = field(default=True, repr=False)  # it does not influence the weights
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every"):

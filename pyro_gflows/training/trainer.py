@@ -1,4 +1,4 @@
-"""One run of training, of any objective, as an object that can take a step, be written down, and be taken up again."""
+"""The state of one training run for any objective, which takes steps and can be stored and restored."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["Trainer"]
 
-_CURVE_POINTS = 500  # of the training curve that is kept for the picture
+_CURVE_POINTS = 500  # of the training curve that is kept for plots
 
 
 class Trainer:
-    """Takes steps that minimize an objective, and holds all that changes on the way.
+    """Takes steps that minimize an objective, and holds the complete state of the run.
 
     Args:
-        objective: What is minimized.
-        settings: How.
+        objective: The objective that is minimized.
+        settings: The settings of the run.
+
+    Raises:
+        ValueError: All weights are frozen.
     """
 
     def __init__(self, objective: Objective, *, settings: FitSettings) -> None:
@@ -38,25 +41,25 @@ class Trainer:
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
         if not self._parameters:
             raise ValueError(
-                "every weight is frozen: expected at least one that requires a gradient; call requires_grad_(True) on "
-                "the layers that are to be trained"
+                "expected at least one weight that requires a gradient, but every weight is frozen; call "
+                "requires_grad_(True) on the layers that are to be trained"
             )
         self._optimizer = settings.optimizer.make(self._parameters)
         self._average = MovingAverage(self.module, settings.ema_decay)
         self._best: dict[str, Tensor] = {}
 
     def start(self) -> None:
-        """Get ready for the first step."""
+        """Prepares the first step of a new run."""
         self.module.train()
         self.objective.initialize()
         mark_as_set(self.module)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
 
     def step(self) -> float:
-        """One optimizer step and whatever is due after it; the training loss in nats an event.
+        """Takes one optimizer step, validates if it is due, and returns the training loss in nats per event.
 
         Raises:
-            FitDiverged: The loss or the gradient is not finite, or the loss is far above its start.
+            FitDiverged: The loss or the gradient is not finite, or the loss is far above its first value.
         """
         began = time.perf_counter()
         now, optimizer = self.progress, self._optimizer
@@ -90,7 +93,7 @@ class Trainer:
 
     @property
     def batch_size(self) -> int:
-        """Events a step."""
+        """The number of events in a step."""
         return self.objective.batch_size
 
     @property
@@ -100,7 +103,7 @@ class Trainer:
         return patience is not None and self.progress.validations_without_gain >= patience
 
     def finish(self) -> float | None:
-        """Leave the weights to return in the module (best, averaged or last); their validation loss."""
+        """Puts the final weights (best, averaged or last) into the module and returns their validation loss."""
         if self._best:
             copy_weights(self._best, self.module)
         elif self._average.values:
@@ -109,7 +112,11 @@ class Trainer:
         return self.objective.validate()
 
     def snapshot(self, identity: dict[str, Any]) -> Snapshot:
-        """Everything that changes, copied."""
+        """A copy of the complete state of the run.
+
+        Args:
+            identity: The properties that a resumed run must share.
+        """
         groups: dict[str, dict[str, Tensor]] = {
             "flow": self.module.state_dict(),
             "average": self._average.values,
@@ -122,7 +129,14 @@ class Trainer:
         return Snapshot(identity, copy.deepcopy(self.progress), tensors)
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot of an earlier run, which may have ended before it had as many steps as this one."""
+        """Continues from the snapshot of an earlier run, which may have ended with fewer steps than this run has.
+
+        Args:
+            snapshot: The snapshot of the earlier run.
+
+        Raises:
+            ValueError: The earlier run had other data.
+        """
         self.objective.check_same(snapshot.group("batches"))
         self.restore(snapshot)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
@@ -131,17 +145,25 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self._parameters[0].device
 
     def losses(self, value: float) -> dict[str, float]:
-        """The losses of the last step, in nats an event: "train", and "validation" after a step with a validation."""
-        looks = self.progress.validation_curve
-        looked = bool(looks) and looks[-1][0] == self.progress.step
-        return {"train": value, **({"validation": looks[-1][1]} if looked else {})}
+        """The losses of the last step, in nats per event: "train", and "validation" if it was measured.
+
+        Args:
+            value: The training loss.
+        """
+        curve = self.progress.validation_curve
+        is_new = bool(curve) and curve[-1][0] == self.progress.step
+        return {"train": value, **({"validation": curve[-1][1]} if is_new else {})}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take up a snapshot."""
+        """Restores the state of a snapshot.
+
+        Args:
+            snapshot: The snapshot.
+        """
         device = self.device
         self.module.train()
         known = self.module.state_dict().keys()
@@ -157,13 +179,17 @@ class Trainer:
             torch.cuda.set_rng_state(random["cuda"], device)
         self.progress = copy.deepcopy(snapshot.progress)
 
-    def advice(self, what: str) -> str:
-        """What happened, and what to do about it."""
+    def advice(self, fault: str) -> str:
+        """The error message for a diverged run, with advice.
+
+        Args:
+            fault: What happened.
+        """
         optimizer = self.settings.optimizer
-        return f"training diverged: {what}; {self.objective.remedy(optimizer.lr, optimizer.clip_norm)}"
+        return f"training diverged: {fault}; {self.objective.remedy(optimizer.lr, optimizer.clip_norm)}"
 
     def _validate(self) -> None:
-        """Measure the validation loss where it is due, and keep the weights if they are the best so far."""
+        """Measures the validation loss if it is due, and keeps the weights if they are the best so far."""
         now = self.progress
         if now.step % self.settings.validation.every:
             return

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.groups.orbits import component_labels
-from pyro_gflows.nn.tying import coordinate_moves
+from pyro_gflows.nn.tying import coordinate_images
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
@@ -48,7 +48,7 @@ class GOrbitNorm(DataDependentTransform):
         require_linear(action)
         if not action.is_permutation or not action.is_finite:
             raise ValueError(f"expected an action that permutes coordinates, got {action}; use GActNorm")
-        labels = component_labels(coordinate_moves(action)[0])
+        labels = component_labels(coordinate_images(action)[0])
         self.register_buffer("orbit", labels.reshape(action.event_shape), persistent=False)
         count = int(labels.max()) + 1
         self.log_scale = nn.Parameter(torch.zeros(count))

@@ -64,8 +64,8 @@ def test_it_is_equal_along_an_orbit(action, batch):
 
 def test_it_is_equal_along_an_orbit_in_single_precision(action):
     x = events(action, 5, dtype=torch.float32)
-    moved = action.act_each(elements_of(action, 5), x)
-    torch.testing.assert_close(canonical_form(action, moved), canonical_form(action, x), rtol=0, atol=1e-5)
+    transformed = action.act_each(elements_of(action, 5), x)
+    torch.testing.assert_close(canonical_form(action, transformed), canonical_form(action, x), rtol=0, atol=1e-5)
     assert torch.equal(action.canonical(x), action.canonical(x.double()))
 
 
@@ -94,10 +94,10 @@ def test_all_images_in_several_parts(action, monkeypatch):
 @pytest.mark.long
 def test_an_event_that_some_elements_leave_alone():
     """There h is not unique; the form is all the same."""
-    action, half_turn = ACTIONS["p4m"], torch.tensor(2)
+    action, by_180_degrees = ACTIONS["p4m"], torch.tensor(2)
     x = events(action)
-    x = x + action.act(half_turn, x)
-    assert torch.equal(action.act(half_turn, x), x)
+    x = x + action.act(by_180_degrees, x)
+    assert torch.equal(action.act(by_180_degrees, x), x)
     for g in action.elements()[::5]:
         torch.testing.assert_close(canonical_form(action, action.act(g, x)), canonical_form(action, x))
 

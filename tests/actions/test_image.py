@@ -38,7 +38,7 @@ def images(action: ImageAction, *batch: int) -> torch.Tensor:
     return torch.randn(*batch, *action.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def test_scalar_fields_turn_counter_clockwise_and_flip() -> None:
+def test_scalar_fields_are_rotated_counterclockwise_and_reflected() -> None:
     action = ImageAction("D4", 2, size=5)
     x = images(action, 3)
     for k in range(4):
@@ -51,9 +51,9 @@ def test_regular_fields_also_permute_their_channels() -> None:
     action = ImageAction("D4", 1, size=4, fields="regular")
     x = images(action)
     for g in range(8):
-        turned = torch.rot90(x.flip(-2) if g >= 4 else x, g % 4, (-2, -1))
+        rotated = torch.rot90(x.flip(-2) if g >= 4 else x, g % 4, (-2, -1))
         expected = torch.empty_like(x)
-        expected[group.table[g]] = turned
+        expected[group.table[g]] = rotated
         assert torch.equal(action.act(torch.tensor(g), x), expected)
 
 
@@ -79,11 +79,11 @@ def test_action_is_its_matrices_and_a_homomorphism(action: ImageAction) -> None:
 @every_action
 def test_elements_broadcast_with_the_batch(action: ImageAction) -> None:
     x, elements = images(action, 3), action.sample((5, 3))
-    moved = action.act_each(elements, x)
-    assert moved.shape == (5, *x.shape)
+    transformed = action.act_each(elements, x)
+    assert transformed.shape == (5, *x.shape)
     for i in range(5):
         for j in range(3):
-            assert torch.equal(moved[i, j], action.act(elements[i, j], x[j]))
+            assert torch.equal(transformed[i, j], action.act(elements[i, j], x[j]))
     assert action.act_each(elements, x[0]).shape == (5, *x.shape)
 
 
@@ -174,7 +174,7 @@ def test_bad_events_and_large_decompositions() -> None:
 
 
 @pytest.mark.parametrize("action", [ImageAction("D4", 2, size=4), ImageAction("C2", 1, size=(2, 3), fields="regular")])
-def test_as_vector_moves_the_flattened_event(action: ImageAction) -> None:
+def test_as_vector_acts_on_the_flattened_event(action: ImageAction) -> None:
     x = torch.randn(3, *action.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     vector = action.as_vector()
     assert vector.is_permutation and vector.group == action.group

@@ -64,33 +64,33 @@ def test_the_exact_part_is_that_image_action_bit_by_bit(group, carried, size):
         assert torch.equal(action.act(g, x), exact.act(h, x))
 
 
-def test_an_oblong_grid_carries_half_turns():
+def test_an_oblong_grid_has_rotations_by_180_degrees():
     action = OffGridAction("D8", size=(4, 6))
     assert action.exact_subgroup == ImageAction("D2", 1, size=(4, 6))
-    assert not action.is_exact(torch.tensor(2))  # a quarter turn
+    assert not action.is_exact(torch.tensor(2))  # rotation by 90 degrees
     x = events(action)
     assert torch.equal(action.act(torch.tensor(4), x), action.exact_subgroup.act(torch.tensor(1), x))
 
 
-def test_an_eighth_of_a_turn_moves_a_smooth_bump_counter_clockwise():
+def test_a_rotation_by_45_degrees_rotates_a_smooth_bump_counterclockwise():
     rows, columns = torch.meshgrid(torch.arange(21.0) - 10, torch.arange(21.0) - 10, indexing="ij")
 
     def bump(x, y):
         return (-((columns - x) ** 2 + (rows + y) ** 2) / 8).exp()[None]
 
-    moved = OffGridAction("C8", size=21).act(torch.tensor(1), bump(5.0, 0.0))
-    assert (moved - bump(5 / 2**0.5, 5 / 2**0.5)).abs().max() < 0.05
+    transformed = OffGridAction("C8", size=21).act(torch.tensor(1), bump(5.0, 0.0))
+    assert (transformed - bump(5 / 2**0.5, 5 / 2**0.5)).abs().max() < 0.05
 
 
 def test_batches_of_elements_and_the_matrix():
     for group in ("D8", "O(2)"):
         action = OffGridAction(group, 2, size=4)
         elements, x = action.sample((3, 5), torch.Generator().manual_seed(0)), events(action, 5)
-        moved = action.act_each(elements, x)
-        assert moved.shape == (3, 5, 2, 4, 4)
-        assert torch.equal(moved[1, 2], action.act(elements[1, 2], x[2]))
+        transformed = action.act_each(elements, x)
+        assert transformed.shape == (3, 5, 2, 4, 4)
+        assert torch.equal(transformed[1, 2], action.act(elements[1, 2], x[2]))
         by_matrix = (action.matrix(elements) @ x.flatten(1)[..., None]).squeeze(-1)
-        torch.testing.assert_close(by_matrix, moved.flatten(2), rtol=0, atol=1e-14)
+        torch.testing.assert_close(by_matrix, transformed.flatten(2), rtol=0, atol=1e-14)
 
 
 def test_it_is_a_value():

@@ -19,7 +19,7 @@ SWAP = {"loadings": [1, 0], "scores": [1, 0]}
 ACTIONS = {
     "rows": SitesAction("S3", {"weights": ROWS, "means": VectorAction.rows("S3", features=2)}),
     "signs": SitesAction(VectorAction.signs(2).group, {"loadings": VectorAction.signs(2, copies=3)}),
-    "turns": SitesAction("SO(2)", {"loadings": VectorAction.plane("SO(2)", copies=3)}),
+    "rotations": SitesAction("SO(2)", {"loadings": VectorAction.plane("SO(2)", copies=3)}),
     "generators": SitesAction.from_generators([SWAP, FLIP]),
 }
 
@@ -33,12 +33,12 @@ def values_of(action, *batch):
     return {name: torch.randn(*batch, part.numel, dtype=torch.float64) for name, part in action.sites.items()}
 
 
-def test_the_packed_vector_moves_as_the_sites_do(action):
+def test_the_group_acts_on_the_packed_vector_as_on_the_sites(action):
     values = values_of(action, 5)
     vector = torch.cat(list(values.values()), -1)
     for element in action.sample((4,), torch.Generator().manual_seed(0)):
-        moved = action.act(element, values)
-        torch.testing.assert_close(action.vector_action.act(element, vector), torch.cat(list(moved.values()), -1))
+        transformed = action.act(element, values)
+        torch.testing.assert_close(action.vector_action.act(element, vector), torch.cat(list(transformed.values()), -1))
 
 
 def test_it_is_an_action_on_vectors_that_hold_the_sites(action):
@@ -48,15 +48,15 @@ def test_it_is_an_action_on_vectors_that_hold_the_sites(action):
     action.check_event(vector)
     assert action.space == Euclidean(action.event_shape) and action.event_shape == vector.shape[1:]
     g, h = (action.sample((5,), torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    moved = action.act_each(g, vector)
-    torch.testing.assert_close(moved, torch.cat(list(action.act_each(g, values).values()), -1))
+    transformed = action.act_each(g, vector)
+    torch.testing.assert_close(transformed, torch.cat(list(action.act_each(g, values).values()), -1))
     products = action.act_each(action.group.compose(g, h), vector)
     torch.testing.assert_close(action.act_each(g, action.act_each(h, vector)), products)
     torch.testing.assert_close(action.act(g[0], vector), action.vector_action.act(g[0], vector))
     if action.is_finite:
         assert torch.equal(action.act_all(vector), action.vector_action.act_all(vector))
         assert torch.equal(action.canonical(vector), action.vector_action.canonical(vector))
-        forms = [action.act_each(action.canonical(x), x) for x in (vector, moved)]
+        forms = [action.act_each(action.canonical(x), x) for x in (vector, transformed)]
         torch.testing.assert_close(*forms, rtol=0, atol=1e-9)
     else:
         assert action.canonical(vector) is None
@@ -85,27 +85,27 @@ def test_other_sites_are_left_alone_in_any_order():
     action = ACTIONS["rows"]
     packed = action.packed({"noise": 2, "means": 6, "weights": 3})
     x = torch.randn(11)
-    moved = packed.act(torch.tensor(4), x)
-    assert torch.equal(moved[:2], x[:2])
-    torch.testing.assert_close(moved[8:], ROWS.act(torch.tensor(4), x[8:]))
+    transformed = packed.act(torch.tensor(4), x)
+    assert torch.equal(transformed[:2], x[:2])
+    torch.testing.assert_close(transformed[8:], ROWS.act(torch.tensor(4), x[8:]))
 
 
 def test_values_of_any_shape_move_row_by_row():
     action = ACTIONS["rows"]
     means = torch.randn(7, 4, 3, 2)
-    moved = action.act(torch.tensor(3), {"means": means})["means"]
-    torch.testing.assert_close(moved[..., [1, 2, 0], :], means)
+    transformed = action.act(torch.tensor(3), {"means": means})["means"]
+    torch.testing.assert_close(transformed[..., [1, 2, 0], :], means)
     each = action.act_on_site("means", torch.arange(6)[:, None, None], means)
     assert each.shape == (6, 7, 4, 3, 2)
-    torch.testing.assert_close(each[3], moved)
+    torch.testing.assert_close(each[3], transformed)
 
 
 def test_joint_generators_move_all_sites_together():
     action = ACTIONS["generators"]
     assert action.group.order == 8
     for element in action.elements():
-        moved = action.act(element, {"loadings": torch.eye(2), "scores": torch.eye(2)})
-        assert torch.equal(moved["loadings"], moved["scores"])
+        transformed = action.act(element, {"loadings": torch.eye(2), "scores": torch.eye(2)})
+        assert torch.equal(transformed["loadings"], transformed["scores"])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_joint_generators_move_all_sites_together():
         (lambda: SitesAction.from_generators([SWAP, {"scores": [0, 2, 1]}]), ValueError, "generators of one size"),
         (lambda: SitesAction.from_generators([{"a": [[2.0]]}]), ValueError, "generator 0, site 'a' is not orthogonal"),
         (lambda: SitesAction.from_generators([]), ValueError, "at least one generator, got none"),
-        (lambda: ACTIONS["turns"].elements(), ValueError, "infinitely many elements"),
+        (lambda: ACTIONS["rotations"].elements(), ValueError, "infinitely many elements"),
     ],
 )
 def test_bad_input_says_what_was_expected(make, error, message):
@@ -132,20 +132,20 @@ SCALAR = SitesAction.from_generators([{"scale": [[-1]], "means": [[0, 1], [1, 0]
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (4, 5), (1,), (0,)], ids=str)
-def test_a_scalar_site_is_moved(batch):
+def test_the_group_acts_on_a_scalar_site(batch):
     """A value of shape () per draw, as ``pyro.sample("scale", dist.Normal(0.0, 1.0))`` gives it."""
     values = {"scale": torch.randn(batch), "means": torch.randn(*batch, 2)}
-    moved = SCALAR.act(torch.tensor(1), values)
-    assert torch.equal(moved["scale"], -values["scale"])
-    assert torch.equal(moved["means"], values["means"].flip(-1))
+    transformed = SCALAR.act(torch.tensor(1), values)
+    assert torch.equal(transformed["scale"], -values["scale"])
+    assert torch.equal(transformed["means"], values["means"].flip(-1))
 
 
-def test_a_scalar_site_is_turned_into_nothing_else_by_a_continuous_group():
+def test_a_continuous_group_leaves_a_scalar_site_as_it_is():
     action = SitesAction("SO(2)", {"angle": VectorAction.trivial("SO(2)"), "arrow": VectorAction.plane("SO(2)")})
     values = {"angle": torch.tensor(2.0), "arrow": torch.randn(2)}
     element = action.sample((), torch.Generator().manual_seed(0))
-    moved = action.act(element, values)
-    assert moved["angle"].shape == () and torch.equal(moved["angle"], values["angle"])
+    transformed = action.act(element, values)
+    assert transformed["angle"].shape == () and torch.equal(transformed["angle"], values["angle"])
     each = action.act_on_site("angle", action.sample((3,)), torch.randn(3))
     assert each.shape == (3,)
 
@@ -153,9 +153,9 @@ def test_a_scalar_site_is_turned_into_nothing_else_by_a_continuous_group():
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)], ids=str)
 def test_an_element_for_each_draw_of_a_site_of_one_number(shape):
     value, elements = torch.randn(7, *shape), torch.arange(7) % 2
-    moved = SCALAR.act_on_site("scale", elements, value)
+    transformed = SCALAR.act_on_site("scale", elements, value)
     signs = (1 - 2 * elements).reshape(7, *[1] * len(shape))
-    assert torch.equal(moved, signs * value)
+    assert torch.equal(transformed, signs * value)
     all_images = SCALAR.act_on_site("scale", torch.arange(2).reshape(2, *[1] * value.ndim), value)
     assert torch.equal(all_images, torch.stack([value, -value]))
 
@@ -173,8 +173,8 @@ def test_hidden_units_change_places_and_signs_jointly():
     """The group of a tanh network with 3 hidden units: permutations and signs, which do not commute."""
     swap, shift = torch.eye(3).double()[[1, 0, 2]], torch.eye(3).double()[[1, 2, 0]]
     flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0]).double())
-    moves = [{"w": torch.kron(m, torch.eye(2).double()), "b": m, "v": m} for m in (swap, shift, flip)]
-    action = SitesAction.from_generators(moves)
+    generators = [{"w": torch.kron(m, torch.eye(2).double()), "b": m, "v": m} for m in (swap, shift, flip)]
+    action = SitesAction.from_generators(generators)
     assert action.group.order == 2**3 * 6
     assert not torch.equal(action.group.table, action.group.table.T)
     x = torch.randn(20, 2, dtype=torch.float64)

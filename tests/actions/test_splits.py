@@ -75,8 +75,8 @@ def test_every_part_is_mapped_to_itself(make: Callable[[], Split]) -> None:
     x, action = events(split, 5), split.action
     generator = torch.Generator().manual_seed(1)
     for g in [*action.generators(), *action.sample((4,), generator)]:
-        moved = split.split(action.act(g, x))
-        for part, own, other in zip(split.parts, split.split(x), moved, strict=True):
+        transformed = split.split(action.act(g, x))
+        for part, own, other in zip(split.parts, split.split(x), transformed, strict=True):
             assert torch.allclose(other, part.act(g, own), atol=1e-12)
     parts = split.split(x)
     assert [part.shape for part in parts] == [(5, *part.event_shape) for part in split.parts]
@@ -146,8 +146,8 @@ def test_parts_of_continuous_fields_that_are_reducible() -> None:
     assert sorted(part.numel for part in split.parts) == [3, 4]
     x = events(split)
     for g in action.sample((5,)):
-        for part, own, moved in zip(split.parts, split.split(x), split.split(action.act(g, x)), strict=True):
-            assert torch.allclose(moved, part.act(g, own), atol=1e-12)
+        for part, own, transformed in zip(split.parts, split.split(x), split.split(action.act(g, x)), strict=True):
+            assert torch.allclose(transformed, part.act(g, own), atol=1e-12)
             assert torch.allclose(part.matrix(g) @ part.matrix(g).mT, torch.eye(part.numel).double(), atol=1e-12)
     assert isinstance(split.parts[0].fields[0], SubRepresentation)
     assert build(describe(split)) == split

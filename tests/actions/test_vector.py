@@ -35,9 +35,9 @@ def test_acts_as_its_materialized_orthogonal_matrix(action):
     elements = action.sample((4, 3), torch.Generator().manual_seed(0))
     x = torch.randn(4, 3, action.numel, dtype=torch.float64)
     matrices = action.matrix(elements)
-    moved = torch.einsum("abij,abj->abi", matrices, x)
-    torch.testing.assert_close(action.act_each(elements, x), moved, rtol=0, atol=1e-14)
-    torch.testing.assert_close(action.act(elements[1, 2], x[1, 2]), moved[1, 2], rtol=0, atol=1e-14)
+    transformed = torch.einsum("abij,abj->abi", matrices, x)
+    torch.testing.assert_close(action.act_each(elements, x), transformed, rtol=0, atol=1e-14)
+    torch.testing.assert_close(action.act(elements[1, 2], x[1, 2]), transformed[1, 2], rtol=0, atol=1e-14)
     identity = torch.eye(action.numel, dtype=torch.float64).expand_as(matrices)
     torch.testing.assert_close(matrices @ matrices.mT, identity, rtol=0, atol=1e-14)
 
@@ -46,8 +46,8 @@ def test_is_a_homomorphism(action):
     first, second = action.sample((5,)), action.sample((5,))
     x = torch.randn(5, action.numel, dtype=torch.float64)
     product = action.group.table[first, second] if action.is_finite else first @ second
-    moved = action.act_each(first, action.act_each(second, x))
-    torch.testing.assert_close(action.act_each(product, x), moved, rtol=0, atol=1e-13)
+    transformed = action.act_each(first, action.act_each(second, x))
+    torch.testing.assert_close(action.act_each(product, x), transformed, rtol=0, atol=1e-13)
 
 
 def test_orbits_hold_every_image(action):
@@ -71,10 +71,10 @@ def test_is_a_value(action):
 
 
 def test_groups_of_one_table_that_move_the_plane_differently_differ():
-    turned, mirrored = VectorAction.plane("C2"), VectorAction.plane("D1")
-    assert turned != mirrored
-    assert [isotype.dim for isotype in turned.decomposition] == [1]
-    assert [isotype.is_trivial for isotype in mirrored.decomposition] == [True, False]
+    rotated, reflected = VectorAction.plane("C2"), VectorAction.plane("D1")
+    assert rotated != reflected
+    assert [isotype.dim for isotype in rotated.decomposition] == [1]
+    assert [isotype.is_trivial for isotype in reflected.decomposition] == [True, False]
 
 
 def test_follows_the_dtype(action, dtype):

@@ -18,13 +18,13 @@ def test_the_written_out_log_joint_is_that_of_the_model(name):
     values = mixture.values(z)
     torch.testing.assert_close(mixture.unconstrained(values), z)
     order = torch.rand(4, mixture.components).argsort(-1)
-    moved = mixture.permuted(z, order)
-    torch.testing.assert_close(mixture.values(moved)["weights"], values["weights"].gather(-1, order))
-    torch.testing.assert_close(mixture.log_density(x)(moved), mixture.log_density(x)(z))
-    torch.testing.assert_close(guide.flow(moved), guide.flow(z))
+    image = mixture.permuted(z, order)
+    torch.testing.assert_close(mixture.values(image)["weights"], values["weights"].gather(-1, order))
+    torch.testing.assert_close(mixture.log_density(x)(image), mixture.log_density(x)(z))
+    torch.testing.assert_close(guide.flow(image), guide.flow(z))
 
 
-def test_hamiltonian_moves_keep_a_normal():
+def test_hamiltonian_steps_keep_a_normal():
     torch.manual_seed(0)
     scale = torch.tensor([1.0, 3.0], dtype=torch.float64)
     z = hmc(lambda z: -0.5 * (z / scale).square().sum(-1), scale * torch.randn(20_000, 2, dtype=torch.float64))

@@ -249,7 +249,7 @@ def test_a_finished_run_goes_on_for_more_steps(cloud, tmp_path, capsys):
         (["--more-steps", "2", "--steps", "3"], "either --steps"),
         (["--more-steps", "0"], "at least 1"),
         (["--resume", "--steps", "8"], "9 steps are done already"),
-        (["--more-steps", "2", "--out", str(tmp_path / "none")], "no checkpoint to go on from"),
+        (["--more-steps", "2", "--out", str(tmp_path / "none")], "no checkpoint to continue from"),
     ]:
         assert main([*more, *options]) == 2
         assert message in one_line(capsys)

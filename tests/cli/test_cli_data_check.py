@@ -1,4 +1,4 @@
-"""The command line asks data whether they have a symmetry."""
+"""The command check-data tests whether data have a symmetry."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def ask(array, folder, *options):
         (RANDOM.normal(size=(400, 3)) * [1.0, 2.0, 4.0], "C1", "S3"),
     ],
 )
-def test_the_exit_code_tells_whether_data_contradict_a_group(array, group, wrong, tmp_path, capsys):
+def test_the_exit_code_is_1_if_data_contradict_a_group(array, group, wrong, tmp_path, capsys):
     assert ask(array, tmp_path, "--group", wrong) == (0 if wrong == "C1" else 1)
     assert ("CONTRADICTED" in capsys.readouterr().out) == (wrong != "C1")
     assert ask(array, tmp_path, "--group", group) == 0
@@ -34,7 +34,7 @@ def test_the_exit_code_tells_whether_data_contradict_a_group(array, group, wrong
 
 
 @pytest.mark.long
-def test_named_data_are_asked_for_their_own_group(capsys):
+def test_named_data_are_tested_for_their_own_group(capsys):
     assert main(["check-data", "8gaussians", "--rows", "300"]) == 0
     assert "D8" in capsys.readouterr().out
     assert main(["check-data", "checkerboard", "--group", "D8"]) == 1
@@ -50,7 +50,7 @@ def test_named_data_are_asked_for_their_own_group(capsys):
         (RANDOM.normal(size=(400, 3)), ["--group", "C4"], "vectors of 2 components"),
     ],
 )
-def test_what_cannot_be_asked(array, options, message, tmp_path, capsys):
+def test_data_and_groups_that_cannot_be_tested_are_refused(array, options, message, tmp_path, capsys):
     assert ask(array, tmp_path, *options) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

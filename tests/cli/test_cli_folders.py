@@ -1,4 +1,4 @@
-"""What the folder of a run holds decides what commands do with it: finished, stopped, of other options, or nothing."""
+"""The commands know whether a folder holds a finished run, a run that was stopped, one with other options, or none."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def contents(folder):
 
 @pytest.fixture
 def stopped(cloud, tmp_path, monkeypatch, capsys):
-    """A run that Ctrl-C ended after its first step."""
+    """The folder of a run that Ctrl-C ended after its first step."""
     own, calls = experiments.fit, []
 
     def interrupted(flow, data, **arguments):

@@ -1,4 +1,4 @@
-"""The command line with the user's own files of every kind, as a stranger would use it."""
+"""The command line with files of the user's own, of every kind."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The table of named constructors, and what is made of its rows."""
+"""The table of named constructors, with the layers, flows and events that tests make from its rows."""
 
 from tests.constructors.flows import conditional_flow, events, make, make_conditional, make_flow, training_steps
 from tests.constructors.row import Row

@@ -1,4 +1,4 @@
-"""Actions that several rows have, and the branches on them."""
+"""Actions that several rows use, and residual branches on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
     "network",
     "ridges",
     "rows_and_signs",
-    "shifts_with_turns",
+    "shifts_with_rotations",
 ]
 
 QUATERNIONS = [
@@ -29,25 +29,25 @@ SIGN_FLIPS = [torch.diag(torch.tensor([-1.0, 1.0, 1.0])), torch.diag(torch.tenso
 
 
 def interleaved() -> VectorAction:
-    """A plane, a number and a plane again: fields that repeat without being neighbors."""
+    """A plane, a scalar and a plane again: fields of one kind that are not neighbors."""
     group = DihedralGroup(3)
     plane = MatrixRepresentation(group, group.plane())
     return VectorAction([plane, TrivialRepresentation(group), plane])
 
 
 def frequencies() -> VectorAction:
-    """Two different planes that SO(2) turns, at once and twice as fast, as escnn writes them."""
+    """Two planes that SO(2) rotates, the second by twice the angle, as escnn represents them."""
     return VectorAction([EscnnRepresentation("SO(2)", [(1,), (2,)], torch.eye(4, dtype=torch.float64))])
 
 
 def rows_and_signs() -> VectorAction:
-    """Three rows that are permuted, and a number that changes sign, each as it likes."""
+    """Three rows that are permuted, and a scalar whose sign flips independently."""
     group = parse_group("S3 x C2")
     return VectorAction.rows("S3").lift(group, 0).direct_sum(VectorAction.signs(1).lift(group, 1))
 
 
-def shifts_with_turns(channels: int) -> ImageAction:
-    """All shifts of a periodic grid, with turns and mirrors: 72 elements."""
+def shifts_with_rotations(channels: int) -> ImageAction:
+    """All shifts of a periodic grid with the rotations and reflections of the square: 72 elements."""
     return ImageAction.translations(channels, size=3, point_group="D4")
 
 

@@ -1,4 +1,4 @@
-"""Rows of layers that are made of other layers."""
+"""Rows of layers that contain other layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the families that take a context; the group acts on it in another way than on the events."""
+"""Rows of the families that take a context, on which the group acts in another way than on the events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.constructors.row import Row
 __all__ = ["ROWS"]
 
 
-def turns() -> VectorAction:
+def planes() -> VectorAction:
     return VectorAction.plane("D4", copies=2)
 
 
@@ -37,11 +37,11 @@ def arrows() -> VectorAction:
 
 
 def affine_map() -> GAffine:
-    return GAffine(turns(), context_action=corners(), width=2)
+    return GAffine(planes(), context_action=corners(), width=2)
 
 
 def coupling() -> GCoupling:
-    return g_coupling(turns(), context_action=corners(), width=2, depth=1)
+    return g_coupling(planes(), context_action=corners(), width=2, depth=1)
 
 
 ROWS = (
@@ -77,7 +77,7 @@ ROWS = (
     Row(
         "autoregressive",
         "plane D4",
-        lambda: g_autoregressive(turns(), context_action=corners(), width=2, depth=1),
+        lambda: g_autoregressive(planes(), context_action=corners(), width=2, depth=1),
         takes_context=True,
         splits=True,
     ),
@@ -99,7 +99,7 @@ ROWS = (
     ),
     Row(
         "radial",
-        "plane and number of C4",
+        "plane and scalar of C4",
         lambda: g_radial(
             VectorAction.plane("C4").direct_sum(VectorAction.trivial("C4")),
             bins=6,
@@ -130,9 +130,9 @@ ROWS = (
         "split",
         "plane D4",
         lambda: GSplit(
-            turns(),
+            planes(),
             GAffine(VectorAction.plane("D4"), context_action=corners(), width=2),
-            split=CoordinateSplit(turns()),
+            split=CoordinateSplit(planes()),
             width=2,
             depth=1,
             context_action=corners(),
@@ -152,9 +152,9 @@ ROWS = (
         "plane D4",
         lambda: Compose(
             [
-                GActNorm(turns()),
+                GActNorm(planes()),
                 affine_map(),
-                GCoupling(turns(), width=2, depth=1),
+                GCoupling(planes(), width=2, depth=1),
             ]
         ),
         takes_context=True,

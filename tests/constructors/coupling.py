@@ -21,7 +21,7 @@ from pyro_gflows.transforms import (
     g_autoregressive,
     g_coupling,
 )
-from tests.constructors.actions import SIGN_FLIPS, frequencies, rows_and_signs, shifts_with_turns
+from tests.constructors.actions import SIGN_FLIPS, frequencies, rows_and_signs, shifts_with_rotations
 from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
@@ -147,7 +147,7 @@ ROWS = (
     Row(
         "coupling",
         "channels, shifts with D4",
-        lambda: g_coupling(shifts_with_turns(2), width=1, depth=0),
+        lambda: g_coupling(shifts_with_rotations(2), width=1, depth=0),
         image=True,
         splits=True,
     ),

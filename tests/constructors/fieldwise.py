@@ -17,7 +17,7 @@ ROWS = (
     Row("linear", "two vectors SO(3)", lambda: GLinear(VectorAction.space("SO(3)", copies=2))),
     Row("linear", "image D4, regular", lambda: GLinear(ImageAction("D4", 1, size=2, fields="regular")), image=True),
     Row("orbit norm", "image D4", lambda: GOrbitNorm(ImageAction("D4", 2, size=3)), image=True),
-    # weights before them, since they have none; intervals that hold all events of the tests
+    # a layer with weights comes first, since these have none; the intervals hold all events of the tests
     Row(
         "sigmoid",
         "image D4",

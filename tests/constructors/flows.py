@@ -1,4 +1,4 @@
-"""The transforms of the table with weights that are not trivial, flows of them, and events for them."""
+"""Transforms of the table with random weights, flows with them, and events for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["conditional_flow", "events", "make", "make_conditional", "make_flow"
 
 
 def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> EquivariantTransform:
-    """The transform of that name with random, non-trivial weights, in ``eval()``."""
+    """Return the transform with a name, with random weights and in ``eval()`` mode."""
     torch.manual_seed(0)
     transform = CONSTRUCTORS[name].build().to(dtype)
     randomize_(transform, scale=scale, generator=torch.Generator().manual_seed(1))
@@ -26,7 +26,7 @@ def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -
 
 
 def make_conditional(name: str) -> EquivariantTransform:
-    """The conditional transform of that name with random, non-trivial weights, in ``eval()``."""
+    """Return the conditional transform with a name, with random weights and in ``eval()`` mode."""
     torch.manual_seed(0)
     transform = CONDITIONAL[name].build().double()
     randomize_(transform, generator=torch.Generator().manual_seed(1))
@@ -34,13 +34,13 @@ def make_conditional(name: str) -> EquivariantTransform:
 
 
 def conditional_flow(name: str) -> EquivariantFlow:
-    """A flow of that one conditional transform on an isotropic base, in ``eval()``."""
+    """Return a flow of one conditional transform on an isotropic base, in ``eval()`` mode."""
     transform = make_conditional(name)
     return EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
 
 
 def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
-    """A flow of that one transform on a learnable base, in ``eval()``; also after 20 training steps."""
+    """Return a flow of one transform on a learnable base, in ``eval()`` mode; after 20 training steps on request."""
     transform = make(name, dtype=dtype)
     flow = EquivariantFlow(InvariantNormal(transform.action_in, covariance="isotypic"), [transform]).to(dtype)
     randomize_(flow.base.module, generator=torch.Generator().manual_seed(2))
@@ -57,7 +57,7 @@ def _trained_state(name: str) -> dict[str, Tensor]:
 
 
 def training_steps(flow: EquivariantFlow, steps: int, *, lr: float = 1e-2) -> None:
-    """Maximum likelihood on fixed data that are not symmetric themselves."""
+    """Train a flow by maximum likelihood on fixed data that are not symmetric."""
     flow.train()
     parameter = next(flow.parameters())
     x = (events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
@@ -72,7 +72,7 @@ def training_steps(flow: EquivariantFlow, steps: int, *, lr: float = 1e-2) -> No
 def events(
     source: EquivariantFlow | EquivariantTransform, *batch: int, dtype: torch.dtype = torch.float64, seed: int = 3
 ) -> Tensor:
-    """Random events of a flow's data, or of a transform's domain, of the given batch shape."""
+    """Return random events of the data of a flow, or of the domain of a transform, of a batch shape."""
     action = source.action if isinstance(source, EquivariantFlow) else source.action_in
     generator = torch.Generator().manual_seed(seed)
     return 1.3 * torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64).to(dtype)

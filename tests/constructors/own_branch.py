@@ -1,4 +1,4 @@
-"""A residual branch as a user writes one, who knows nothing of this package but that it needs a bound."""
+"""A residual branch as a user writes it: a plain module with a Lipschitz bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["OwnBranch"]
 
 @registered
 class OwnBranch(nn.Module):
-    r"""x -> 0.9 tanh(w) x / sqrt(1 + |x|^2)."""
+    r"""The map x -> 0.9 tanh(w) x / sqrt(1 + |x|^2), which is equivariant under all rotations and reflections."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rows of layers that rest on a contraction: residual maps, and monotone ones."""
+"""Rows of layers with a contraction: residual and monotone layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.nn import CustomContraction, LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
 from pyro_gflows.transforms import GMonotone, GResidual
-from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges, shifts_with_turns
+from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges, shifts_with_rotations
 from tests.constructors.own_branch import OwnBranch
 from tests.constructors.row import Row
 
@@ -18,7 +18,7 @@ def estimated(action: VectorAction | ImageAction) -> GResidual:
 
 
 def followed() -> GResidual:
-    action = VectorAction.plane("D40")  # of 80 elements, too many to average over
+    action = VectorAction.plane("D40")  # 80 elements are too many to average over
     return GResidual(action, ridges(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
 
 
@@ -80,7 +80,7 @@ ROWS = (
     Row(
         "residual",
         "network, shifts with D4",
-        lambda: GResidual(shifts_with_turns(1), network(shifts_with_turns(1))),
+        lambda: GResidual(shifts_with_rotations(1), network(shifts_with_rotations(1))),
         image=True,
     ),
     Row(

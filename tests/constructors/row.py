@@ -1,4 +1,4 @@
-"""One row of the table of constructors: how a transform is built, and what a test has to know of it beforehand."""
+"""One row of the table of constructors: how a transform is built, and the traits by which tests choose it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["Row"]
 
 @dataclass(frozen=True)
 class Row:
-    """A named constructor. Nothing is built until :attr:`build` is called.
+    """A named constructor; nothing is built until :attr:`build` is called.
 
     Args:
-        family: the kind of layer, by which tests choose rows, and over which ``--rows`` spreads those that it keeps.
-        what: tells the rows of a family apart.
-        build: makes the transform, in torch's default dtype, with the weights that it starts with.
-        image: its events are images.
-        bounded: its values lie in an interval, which is then the support.
-        estimated: its log-det is random while it trains, and an estimate afterwards.
-        piecewise_linear: its slopes are piecewise constant, so that the log-det has no gradient in what only moves the
-            kinks.
-        splits: some layer of it splits events into parts.
-        takes_context: it is one of the conditional transforms.
+        family: The kind of layer, by which tests choose rows, and over which ``--rows`` spreads its choice.
+        what: The name of the row within its family.
+        build: The function that builds the transform, in torch's default dtype and with its first weights.
+        image: Whether the events are images.
+        bounded: Whether the values lie in an interval, which is the support.
+        estimated: Whether the log-det is random in training, and an estimate in evaluation.
+        piecewise_linear: Whether the slopes are piecewise constant, so that the log-det has no gradient in parameters
+            that only shift the kinks.
+        splits: Whether a layer splits events into parts.
+        takes_context: Whether the transform takes a context.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""The one table of named constructors: every generic test runs over all of them, so a new transform is one new row."""
+"""The table of named constructors: every generic test runs over all rows, so that a new transform is one new row."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if len(TABLE) < len(_ROWS):
 
 
 def names(table: Mapping[str, Row], **traits: Any) -> list[str]:
-    """The names of the rows with these traits, such as ``estimated=False`` or ``family="residual"``."""
+    """Return the names of the rows with some traits, such as ``estimated=False`` or ``family="residual"``."""
     return [name for name, row in table.items() if all(getattr(row, key) == value for key, value in traits.items())]
 
 
 def slow_unless(quick: Iterable[str], chosen: Iterable[str]) -> list[Any]:
-    """The chosen rows as parameters of a test that is slow for each but the quick ones.
+    """Return the chosen rows as parameters of a test that is marked slow for all rows except the quick ones.
 
     Raises:
-        KeyError: a quick one that is not in the table.
+        KeyError: If a quick row is not in the table.
     """
     fast = {TABLE[name].name for name in quick}
     return [pytest.param(name, marks=[] if name in fast else [pytest.mark.slow]) for name in chosen]

@@ -1,10 +1,10 @@
-"""A second device on a machine that has none: it is called ``meta``, its numbers are real, and mixing devices raises.
+"""A simulated second device for a machine without a GPU: the device ``meta``, whose tensors have values here.
 
-By itself torch lets matmul, einsum, conv2d and others take one tensor on ``meta`` and one on the CPU. And a tensor on
-``meta`` has no numbers, so that an algorithm that reads one (the stopping rule of a solver) could not run. Here a
+By itself torch lets matmul, einsum, conv2d and others take one tensor on ``meta`` and one on the CPU. Moreover, a
+tensor on ``meta`` has no values, so that an algorithm that reads one (the stopping rule of a solver) cannot run. Here a
 tensor on ``meta`` is a label around a tensor on the CPU, on which every operation is computed. So all algorithms run
-with their own rules, their results can be compared with those of the CPU, and an operation accepts the devices that
-CUDA accepts.
+with their own rules, their results can be compared with those on the CPU, and an operation raises for mixed devices as
+it does with CUDA.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SECOND = torch.device("meta")
 _CPU = torch.device("cpu")
 
 _aten = torch.ops.aten
-# what `.to`, `copy_` and assignments to a part of a tensor do
+# the operations behind `.to`, `copy_` and assignments to a part of a tensor
 _COPIES = {_aten.copy_, _aten._to_copy}
-# CUDA takes their indices from the CPU too; it does not for gather, index_select, index_add, embedding, scatter
+# CUDA takes the indices of these from the CPU too, but not those of gather, index_select, index_add, embedding, scatter
 _INDEXING = {_aten.index, _aten._unsafe_index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
-# what tells the program a value, or makes a shape that depends on values
+# these return a value to the program, or a tensor whose shape depends on values
 _READING = {
     _aten._linalg_check_errors,
     _aten._local_scalar_dense,
@@ -41,7 +41,7 @@ _READING = {
     _aten.nonzero,
     _aten.unique_dim,
 }
-_FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+_FROM_VALUES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
 
 class DevicesMixed(AssertionError):
@@ -49,25 +49,25 @@ class DevicesMixed(AssertionError):
 
 
 class Labeled(Tensor):
-    """A tensor that says that it is on the second device; ``numbers`` is the one on the CPU."""
+    """A tensor on the second device, by its label; ``on_cpu`` is the tensor on the CPU with its values."""
 
-    numbers: Tensor
+    on_cpu: Tensor
     is_meta = False  # Module.load_state_dict would say that copying to it does nothing
 
     @staticmethod
-    def __new__(cls, numbers: Tensor) -> Labeled:
+    def __new__(cls, on_cpu: Tensor) -> Labeled:
         return Tensor._make_wrapper_subclass(
             cls,
-            numbers.size(),
-            strides=numbers.stride(),
-            storage_offset=numbers.storage_offset(),
-            dtype=numbers.dtype,
-            layout=numbers.layout,
+            on_cpu.size(),
+            strides=on_cpu.stride(),
+            storage_offset=on_cpu.storage_offset(),
+            dtype=on_cpu.dtype,
+            layout=on_cpu.layout,
             device=SECOND,
         )
 
-    def __init__(self, numbers: Tensor) -> None:
-        self.numbers = numbers
+    def __init__(self, on_cpu: Tensor) -> None:
+        self.on_cpu = on_cpu
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -76,16 +76,16 @@ class Labeled(Tensor):
         return _computed(func, args, kwargs or {}, _tensors_in([args, kwargs]))
 
     def __repr__(self) -> str:
-        return f"Labeled({self.numbers!r})"
+        return f"Labeled({self.on_cpu!r})"
 
 
 class SecondDevice(TorchDispatchMode):
-    """Inside, what is made on the second device or copied to it is labeled, and an operation that mixes devices raises.
+    """A context that labels tensors made on the second device or copied to it, and refuses to mix devices.
 
     Attributes:
-        reads: how often each operation told the program a value that is on the second device. A GPU would have been
-            waited for.
-        sent: how many tensors of one dimension or more were copied to it from the CPU.
+        reads: How often each operation returned a value on the second device to the program, for which the program
+            would have waited for a GPU.
+        sent: The number of tensors of one dimension or more that were copied to the second device from the CPU.
     """
 
     def __init__(self) -> None:
@@ -123,8 +123,10 @@ def _reads_values(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
 
 
 class _ByWayOfTheCpu(TorchFunctionMode):
-    """torch makes tensors from Python numbers, and lists from tensors, where no dispatch mode sees it: here by way of a
-    tensor on the CPU."""
+    """A context that makes tensors from Python numbers, and lists from tensors, by way of a tensor on the CPU.
+
+    A dispatch mode does not see these conversions of torch.
+    """
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -134,7 +136,7 @@ class _ByWayOfTheCpu(TorchFunctionMode):
             return func(x, index, *value)
         if func is Tensor.tolist:
             return args[0].cpu().tolist()
-        if func not in _FROM_NUMBERS:
+        if func not in _FROM_VALUES:
             return func(*args, **kwargs)
         device = kwargs.pop("device", None)
         if func is Tensor.new_tensor:
@@ -149,7 +151,7 @@ def _of_list(index: Any, x: Tensor) -> Any:
 
 @contextlib.contextmanager
 def second_device() -> Iterator[SecondDevice]:
-    """Inside, ``meta`` is a device whose tensors have numbers and must not meet those of the CPU."""
+    """Make ``meta`` a device whose tensors have values, and refuse operations that mix it with the CPU."""
     overwriting = torch.__future__.get_overwrite_module_params_on_conversion()
     # a label does not fit into the Parameter of a plain tensor
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -161,22 +163,22 @@ def second_device() -> Iterator[SecondDevice]:
 
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
-    """The operation on the numbers of its arguments, with a label on what it makes."""
+    """Compute an operation on the CPU, and label its results if they belong to the second device."""
     _refuse_mixing(func, args, tensors)
     device = _device_of_results(func, args, kwargs, tensors)
     elsewhere = {"device": _CPU} if "device" in kwargs else {}
     out = func(*_without_labels(args), **{**_without_labels(kwargs), **elsewhere})
     if torch.Tag.inplace_view in func.tags and isinstance(args[0], Labeled):
-        with no_dispatch():  # the label changes its shape as its numbers have done
+        with no_dispatch():  # the label changes its shape as its values have done
             func(*args, **kwargs)
-    known = {id(tensor.numbers if isinstance(tensor, Labeled) else tensor): tensor for tensor in tensors}
+    known = {id(tensor.on_cpu if isinstance(tensor, Labeled) else tensor): tensor for tensor in tensors}
 
     def labeled(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(map(labeled, value))
-        if not isinstance(value, Tensor) or id(value) in known:  # what was changed in place is the argument itself
+        if not isinstance(value, Tensor) or id(value) in known:  # an operation in place returns its argument
             return known.get(id(value), value)
-        # a label cannot show that its numbers are to be conjugated later
+        # a label cannot show that its values are to be conjugated later
         return Labeled(value.resolve_conj().resolve_neg()) if device == SECOND else value
 
     return labeled(out)
@@ -184,7 +186,9 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor
 
 def _refuse_mixing(func: Any, args: Any, tensors: list[Tensor]) -> None:
     if any(tensor.device == SECOND and not isinstance(tensor, Labeled) for tensor in tensors):
-        raise DevicesMixed(f"{func} got a tensor that was made on the second device unseen, so that it has no numbers")
+        raise DevicesMixed(
+            f"{func} got a tensor that was made on meta before second_device(), so that it has no values"
+        )
     if func.overloadpacket in _COPIES:
         return
     if func.overloadpacket in _INDEXING:
@@ -217,8 +221,8 @@ _NESTS = (Tensor, list, tuple, dict)
 
 def _without_labels(value: Any) -> Any:
     if isinstance(value, Labeled):
-        assert value.shape == value.numbers.shape
-        return value.numbers
+        assert value.shape == value.on_cpu.shape
+        return value.on_cpu
     if isinstance(value, dict):
         return {key: _without_labels(each) for key, each in value.items()}
     return type(value)(map(_without_labels, value)) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Every action and split of the table is what it says (contracts 30, 40, 43)."""
+"""Every action and every split of the table has its mathematical properties (contracts 30, 40, 43)."""
 
 import copy
 import functools
@@ -16,7 +16,7 @@ from tests.contracts.second_device import SECOND, second_device
 
 @functools.cache
 def _parts(name):
-    """What a constructor's layers rest on: their actions and their splits, each one once."""
+    """Return the different actions and the different splits of all layers of a constructor."""
     actions, splits = {}, {}
     for module in TABLE[name].build().modules():
         for action in (getattr(module, "action_in", None), getattr(module, "action_out", None)):
@@ -52,7 +52,7 @@ def test_an_action_is_an_orthogonal_homomorphism(actions):
 
 
 def test_an_action_computes_where_its_elements_and_events_are(actions):
-    """Contract 9. Elements that are drawn are on the CPU; those that are found from events are where the events are."""
+    """Contract 9: drawn elements are on the CPU, and elements computed from events are on the device of the events."""
 
     def computed(action, device):
         g, h, x = elements_of(action), elements_of(action).flip(0).to(device), events_of(action, 4).to(device)
@@ -75,11 +75,11 @@ def test_an_action_computes_where_its_elements_and_events_are(actions):
 def test_the_matrices_are_those_of_the_map(actions):
     for action in actions:
         x, elements = events_of(action, 2), elements_of(action)
-        moved = (
+        images = (
             (action.matrix(elements)[:, None] @ x.flatten(1)[..., None]).squeeze(-1).unflatten(-1, action.event_shape)
         )
-        torch.testing.assert_close(action.act_each(elements[:, None], x), moved, rtol=0.0, atol=1e-12)
-        torch.testing.assert_close(action.act_each(elements[:2], x), torch.stack([moved[0, 0], moved[1, 1]]))
+        torch.testing.assert_close(action.act_each(elements[:, None], x), images, rtol=0.0, atol=1e-12)
+        torch.testing.assert_close(action.act_each(elements[:2], x), torch.stack([images[0, 0], images[1, 1]]))
         if action.is_finite:
             everything = torch.stack([action.act(g, x) for g in action.elements()])
             torch.testing.assert_close(action.act_all(x), everything, rtol=0.0, atol=1e-14)
@@ -117,31 +117,31 @@ def test_an_action_is_a_value(actions):
 
 def test_an_action_follows_the_dtype(actions):
     for action in actions:
-        moved = action.act(elements_of(action)[0], events_of(action, 2).float())
-        assert moved.dtype == torch.float32 and moved.shape == (2, *action.event_shape)
+        image = action.act(elements_of(action)[0], events_of(action, 2).float())
+        assert image.dtype == torch.float32 and image.shape == (2, *action.event_shape)
         with pytest.raises(ValueError, match="expected x of shape"):
             action.act(elements_of(action)[0], torch.zeros(2, action.event_shape[-1] + 1))
 
 
 @pytest.mark.parametrize("name", names(TABLE, splits=True))
 def test_each_part_of_a_split_is_mapped_to_itself(name):
-    """By every generator, and by random elements (contract 40)."""
+    """Contract 40, for every generator and for random elements."""
     for split in _parts(name)[1]:
         x = events_of(split.action, 2)
         torch.testing.assert_close(split.merge(split.split(x)), x, rtol=0.0, atol=1e-12)
         for g in torch.cat([split.action.generators(), elements_of(split.action)]):
-            moved = split.split(split.action.act(g, x))
-            for part, before, after in zip(split.parts, split.split(x), moved, strict=True):
+            images = split.split(split.action.act(g, x))
+            for part, before, after in zip(split.parts, split.split(x), images, strict=True):
                 torch.testing.assert_close(after, part.act(g, before), rtol=0.0, atol=1e-12)
 
 
 def test_generators_that_are_not_orthogonal_are_refused_with_the_defect():
-    """Contract 43: matrices good to 1e-6 only cannot give an equivariance of 1e-10."""
+    """Contract 43: matrices that are exact to 1e-6 cannot give an equivariance of 1e-10."""
     c, s = round(math.cos(2 * math.pi / 5), 6), round(math.sin(2 * math.pi / 5), 6)
     with pytest.raises(ValueError, match=r"not orthogonal.*e-07, expected at most 1e-12"):
         VectorAction.from_generators([[[c, -s], [s, c]]])
-    turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64))
+    rotation = torch.linalg.matrix_exp(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64))
     with pytest.raises(ValueError, match="more than max_order=50"):
-        VectorAction.from_generators([turn], max_order=50)
+        VectorAction.from_generators([rotation], max_order=50)
     exact = VectorAction.from_generators([[1, 2, 3, 4, 0]])
     assert exact.is_permutation and exact.group.order == 5

@@ -1,4 +1,4 @@
-"""Inside torch.autocast every flow is the flow that it is without, in value, symmetry, gradient and draws."""
+"""Every flow has the same values, symmetry, gradients and draws inside torch.autocast as outside."""
 
 import copy
 
@@ -64,7 +64,7 @@ def gradients(flow, loss):
 
 
 def assert_unchanged(flow, x, context=None):
-    """The flow inside autocast against the flow outside."""
+    """Assert that a flow has the same results inside autocast as outside."""
 
     def density():
         return flow.dist if context is None else flow.condition(context)
@@ -100,12 +100,12 @@ def assert_unchanged(flow, x, context=None):
 def assert_invariant_inside(flow, x):
     elements = flow.action.sample(x.shape[:1], torch.Generator().manual_seed(0))
     with autocast():
-        moved = flow.action.act_each(elements, x)
-        scores, moved_scores = flow.dist.log_prob(x), flow.dist.log_prob(moved)
-    assert moved.dtype == torch.float32
-    torch.testing.assert_close(moved, flow.action.act_each(elements, x), rtol=0, atol=0)
+        images = flow.action.act_each(elements, x)
+        scores, image_scores = flow.dist.log_prob(x), flow.dist.log_prob(images)
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(images, flow.action.act_each(elements, x), rtol=0, atol=0)
     # as exact as in float32: large scores, of slopes of e^3, have fewer digits behind the point
-    torch.testing.assert_close(moved_scores, scores, rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(image_scores, scores, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", slow_unless(SOME, CONSTRUCTORS))
@@ -193,7 +193,7 @@ def test_image_flows(name):
 
 
 class Mixing(EquivariantTransform):
-    """A layer of a user's own, with a network of torch's."""
+    """A layer of the user's own, with a network of torch's."""
 
     def __init__(self, action):
         super().__init__(action)
@@ -209,7 +209,7 @@ class Mixing(EquivariantTransform):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_layers_of_a_users_own(dtype):
+def test_layers_of_the_users_own(dtype):
     torch.manual_seed(0)
     action = VectorAction.trivial("C1", copies=4)
     flow = EquivariantFlow(InvariantNormal(action), [Mixing(action)]).to(dtype)
@@ -252,7 +252,7 @@ class Rounded(nn.Module):
 
 @pytest.mark.parametrize("transformer", [ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale])
 def test_conditioners_may_take_the_low_precision(transformer):
-    """A coupling stays a bijection whatever its conditioner rounds, and as equivariant as permuted numbers are."""
+    """A coupling stays a bijection if its conditioner rounds, and as equivariant as rounding is under permutations."""
     torch.manual_seed(0)
     action = VectorAction.regular("C4", copies=2)
     layer = g_coupling(action, transformer=transformer, network=Rounded)
@@ -260,8 +260,8 @@ def test_conditioners_may_take_the_low_precision(transformer):
     y, ladj = layer.call_and_ladj(x)
     assert y.dtype == ladj.dtype == torch.float32
     torch.testing.assert_close(layer.inv_call_and_ladj(y)[0], x, rtol=1e-4, atol=1e-4)
-    moved = action.act_all(x)
-    torch.testing.assert_close(layer.call_and_ladj(moved)[1], ladj.expand(4, -1), rtol=0, atol=0.1)
+    images = action.act_all(x)
+    torch.testing.assert_close(layer.call_and_ladj(images)[1], ladj.expand(4, -1), rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("dtype", LOW)

@@ -44,7 +44,7 @@ def test_log_prob_is_invariant_before_and_after_training(flow):
 
 
 def test_the_base_is_part_of_the_flow(flow):
-    """Its parameters are the flow's, its numbers are in the checkpoint, and copies and descriptions carry it."""
+    """The parameters of the base belong to the flow, and checkpoints, copies and descriptions include the base."""
     base_parameters = {id(parameter) for parameter in flow.base.module.parameters()}
     assert base_parameters <= {id(parameter) for parameter in flow.parameters()}
     x = events(flow, 3)

@@ -1,4 +1,4 @@
-"""Nothing that was computed with old weights is ever given out (contracts 1, 2, 3)."""
+"""A result that was computed with old weights is never returned (contracts 1, 2, 3)."""
 
 import copy
 
@@ -40,17 +40,17 @@ CHANGES = {
 
 
 def afresh(flow, x):
-    """The log-prob that an object without memory gives."""
+    """Return the log-prob of an object without a memory."""
     with torch.no_grad():
         return copy.deepcopy(flow)(x.clone())
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_sample_step_score(name, change):
-    """Drawn and scored in one mode of gradients: a draw without, scored with one, is never remembered anyway."""
+    """A draw is scored in the same mode of gradients, since only such a draw is remembered."""
     for mode in (torch.no_grad, torch.enable_grad):
         flow = make_flow(name)
-        density = flow.dist  # what it drew last is remembered by this very object
+        density = flow.dist  # this object remembers its last draw
         with mode():
             y = density.rsample((3,))
         CHANGES[change](flow)
@@ -72,7 +72,7 @@ def test_score_step_score(name, change):
 
 
 def test_inference_tensors(flow):
-    """Drawn and scored in inference mode, where tensors keep no version."""
+    """Draws are scored in inference mode, in which tensors have no version counter."""
     density = flow.dist
     with torch.inference_mode():
         y = density.sample((3,))
@@ -84,7 +84,7 @@ def test_inference_tensors(flow):
 
 
 def test_functional_call(flow):
-    """Weights that are swapped in for one call are used, and nothing of them stays."""
+    """The weights of a functional call are used in this call, and not afterwards."""
     y = flow.dist.sample((3,))
     other = {key: value + 0.05 for key, value in flow.named_parameters()}
     swapped = torch.func.functional_call(flow, other, (y,)).detach()
@@ -95,7 +95,7 @@ def test_functional_call(flow):
 
 
 def test_sample_then_score_is_right(flow):
-    """What the one memory is for: the score of the last draw, without inverting."""
+    """The memory serves the score of the last draw, which needs no inversion."""
     density = flow.dist
     y = density.rsample((3,))
     torch.testing.assert_close(density.log_prob(y).detach(), afresh(flow, y), rtol=1e-7, atol=1e-7)
@@ -103,7 +103,7 @@ def test_sample_then_score_is_right(flow):
 
 @pytest.mark.long
 def test_three_steps_on_one_tensor_through_a_composition(name):
-    """Contract 2: a graph that was kept would be differentiated twice."""
+    """Contract 2: autograd would go through a remembered graph twice."""
     transform = make(name)
     flow = EquivariantFlow(
         make_flow(name).base, [Compose([transform, make(name).inv]), Compose([Compose([make(name)])])]

@@ -1,4 +1,4 @@
-"""A tensor that was drawn or encoded, and changed since, is scored as it is now, however it was changed."""
+"""A tensor that was changed in place after it was drawn or encoded is scored with its new values."""
 
 import contextlib
 import copy
@@ -36,7 +36,7 @@ def _through_numpy(y):
     view *= 0.9
 
 
-def _one_number(y):
+def _one_entry(y):
     with torch.no_grad():
         y[(0,) * y.ndim] *= 0.9
 
@@ -92,7 +92,7 @@ WRITES = {
     "method": _method,
     "operator": _operator,
     "item assignment": _item_assignment,
-    "one number": _one_number,
+    "one entry": _one_entry,
     "a slice of it": _slice_of_it,
     "out=": _out,
     ".data": _data,
@@ -102,7 +102,7 @@ WRITES = {
     "DLPack": _dlpack,
     "inference mode": _inference_mode,
 }
-# what version counters do not count
+# version counters do not count these
 UNSEEN = [".data", "NumPy view"]
 
 MODES = {
@@ -112,12 +112,12 @@ MODES = {
     "scored without": (torch.enable_grad, torch.no_grad),
     "inference mode": (torch.inference_mode, torch.inference_mode),
 }
-# one flow of each kind of layer, for what need not be tried with all
+# one flow of each kind of layer, for tests that need not run with all
 FEW = ["residual, ridges, plane D8", "actnorm, sign flips", "composed, regular C4", "inverted, plane D8"]
 
 
 def afresh(score, x):
-    """The score that objects without a memory give to an equal tensor."""
+    """Return the score of an equal tensor by an object without a memory."""
     with torch.no_grad():
         return copy.deepcopy(score)(x.detach().clone())
 
@@ -125,7 +125,7 @@ def afresh(score, x):
 def assert_scored_as_it_is(flow, write, modes=("without gradients",)):
     for mode in modes:
         drawing, scoring = MODES[mode]
-        density = flow.dist  # what it drew last is remembered by this very object
+        density = flow.dist  # this object remembers its last draw
         with drawing():
             y = density.rsample((3,))
             old = density.log_prob(y).detach().clone()  # spends the memory of this draw
@@ -161,7 +161,7 @@ def test_a_draw_of_every_family_in_every_way(name, write):
 
 @pytest.mark.parametrize("write", UNSEEN)
 def test_what_was_encoded(name, write):
-    """In both directions, and the log-det of the pair as well."""
+    """A changed tensor is mapped as it is, in both directions, and so is the log-det of the pair."""
     transform = make(name)
     with torch.no_grad():
         data = transform(events(transform, 3))
@@ -183,7 +183,7 @@ def test_what_was_encoded(name, write):
 @pytest.mark.parametrize("write", UNSEEN)
 @pytest.mark.parametrize("few", FEW)
 def test_what_it_was_made_from(few, write):
-    """The tensor that went in is changed, and the one that came out is not."""
+    """The input of the transform is changed, and its output is not."""
     transform = make(few)
     with torch.no_grad():
         x = events(transform, 3)
@@ -198,7 +198,7 @@ def test_what_it_was_made_from(few, write):
 
 
 def test_with_a_gradient_through_the_change():
-    """rsample, then mul_ by a number with a gradient: value and gradient are those of the product."""
+    """After rsample and mul_ by a scalar with a gradient, value and gradient are right for the product."""
     flow = make_flow("residual, ridges, plane D8")
     factor = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
 
@@ -230,7 +230,7 @@ def _unfreeze(flow, y):
 
 
 def _equal_parameters(flow, y):
-    """Others of equal values, as a library that casts or wraps a module may leave behind."""
+    """Replace the parameters by equal ones, as a library that casts or wraps a module may do."""
     for module in flow.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
@@ -240,7 +240,7 @@ def _equal_parameters(flow, y):
 @pytest.mark.parametrize("change", [_detach, _multiply_by_one, _unfreeze, _equal_parameters])
 @pytest.mark.parametrize("few", FEW)
 def test_changes_of_the_gradient_alone(few, change):
-    """The values stay; what the score depends on does not."""
+    """The values stay the same, but their gradients change."""
 
     def gradients(remembered):
         torch.manual_seed(1)
@@ -275,12 +275,12 @@ def context_of(flow, *batch, seed=5):
 
 
 @pytest.mark.parametrize("what", ["draw", "context", "weights"])
-@pytest.mark.parametrize("given", CONDITIONAL)
-def test_under_a_context(given, what):
-    """A conditioned flow whose draw, context or weights change between draw and score."""
+@pytest.mark.parametrize("conditional", CONDITIONAL)
+def test_under_a_context(conditional, what):
+    """The draw, the context or the weights of a conditioned flow change between draw and score."""
     for mode in ("without gradients", "with gradients"):
         drawing, scoring = MODES[mode]
-        flow = conditional_flow(given)
+        flow = conditional_flow(conditional)
         context = context_of(flow, 3)
         density = flow.condition(context)
         with drawing():
@@ -299,7 +299,7 @@ def test_under_a_context(given, what):
 
 @pytest.mark.parametrize("write", WRITES)
 def test_a_context_in_every_way(write):
-    """Also of views that are inverted, composed, or scored in a larger batch."""
+    """A changed context is used, also by views that are inverted, composed, or scored in a larger batch."""
     transform = make_conditional("coupling, plane D4")
     flow = EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
     for wrap in (lambda view: view, lambda view: view.inv, lambda view: Compose([view]), lambda view: view.inv.inv):
@@ -354,7 +354,7 @@ def test_distributions_of_several_layers(wrap, write):
 
 
 def test_a_layer_that_changes_its_mode():
-    """Training and evaluation may be two maps; a layer's own switch is seen by what it is a part of."""
+    """Training and evaluation may be two maps, so that a flow notices when one of its layers changes its mode."""
     flow = make_flow("residual, estimated, regular C4").train()
     with torch.no_grad():
         density = flow.dist
@@ -364,7 +364,7 @@ def test_a_layer_that_changes_its_mode():
 
 
 class _Halving(EquivariantTransform):
-    """y = x / 2, which counts how often it is inverted."""
+    """The map y = x / 2, which counts its inversions."""
 
     inversions = 0
 
@@ -379,7 +379,7 @@ class _Halving(EquivariantTransform):
 @pytest.mark.parametrize("mode", ["without gradients", "with gradients", "scored without", "inference mode"])
 @pytest.mark.parametrize("value", [1.0, float("nan")])
 def test_an_unchanged_draw_is_not_inverted(mode, value):
-    """What the memory is for; a draw that holds NaN is unchanged as well."""
+    """The memory saves the inversion of an unchanged draw, also of a draw that holds NaN."""
     action = VectorAction.plane("D4")
     layer = _Halving(action)
     flow = EquivariantFlow(InvariantNormal(action), [layer, GActNorm(action)]).double()
@@ -399,7 +399,7 @@ def test_an_unchanged_draw_is_not_inverted(mode, value):
 
 @pytest.mark.long
 def test_a_guide_whose_sites_are_changed():
-    """The value of a site is a tensor of its own: changed in place it has density 0, and the latent stays."""
+    """The value of a site is a tensor of its own: a change in place gives it the density 0, and the latent stays."""
 
     def model():
         with pyro.plate("components", 3):
@@ -447,14 +447,14 @@ def test_the_noise_of_dequantized_images():
         with torch.no_grad():
             y = density.sample()
             corners = dequantizer.scaling.to_real(levels.double())
-            y -= corners  # the noise alone is written to, so that it stays in its cell
+            y -= corners  # only the noise is changed, so that it stays in its cell
             write(y)
             y += corners
             torch.testing.assert_close(density.log_prob(y), density.log_prob(y.clone()), rtol=1e-9, atol=1e-9)
 
 
 def test_a_change_in_the_middle_of_a_trace():
-    """An effect handler that moves a drawn site before it is scored, as an effect of the user's own might."""
+    """An effect handler changes a drawn site before it is scored, as a handler of the user's own may do."""
 
     class Shrink(poutine.messenger.Messenger):
         def _pyro_post_sample(self, msg):
@@ -470,7 +470,7 @@ def test_a_change_in_the_middle_of_a_trace():
 
 
 def test_a_residual_flow_built_by_hand():
-    """The first lines that a user tries."""
+    """A user of the package may begin with these lines."""
     action = VectorAction.plane("D8")
     flow = EquivariantFlow(InvariantNormal(action), [g_residual(action) for _ in range(2)]).double()
     with torch.no_grad():

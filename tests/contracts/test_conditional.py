@@ -35,7 +35,7 @@ def flow_of(layer):
 
 
 def train(layer, steps=20):
-    """A step moves every weight: the density of fixed pairs that are not symmetric."""
+    """Train a flow on fixed pairs that are not symmetric, so that every step changes every weight."""
     flow = flow_of(layer).train()
     x, context = pairs(layer, 16)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
@@ -66,7 +66,7 @@ def test_the_check_would_see_a_break(layer):
 
 
 def test_a_view_stores_the_weights_of_its_layer_alone(layer):
-    """Its context is no weight: views of other contexts load from it."""
+    """The context is no weight, so that a view of another context loads the weights."""
     _, context = pairs(layer, 2)
     view = layer.condition(context)
     assert {name.removeprefix("transform.") for name in view.state_dict()} == set(layer.state_dict())

@@ -34,7 +34,7 @@ def listed():
     }
 
 
-def test_every_number_that_is_cited_is_listed_and_the_other_way_round():
+def test_every_number_that_is_cited_is_listed_and_every_listed_one_is_cited():
     assert len(cited()) > 30
     assert {number: files for number, files in cited().items() if number not in listed()} == {}
     assert sorted(listed()) == sorted(cited())

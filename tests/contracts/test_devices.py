@@ -1,6 +1,6 @@
-"""Every flow computes on another device what it computes on the CPU, and no operation mixes the two (contract 9).
+"""Every flow has the same results on another device as on the CPU, and no operation mixes the two (contract 9).
 
-The other device is that of ``second_device``: no GPU is needed, and every algorithm runs with its own stopping rule.
+The other device is simulated by ``second_device``, without a GPU, and every algorithm runs with its own stopping rule.
 """
 
 import pyro
@@ -88,13 +88,13 @@ def of_row(name):
 
 @pytest.fixture
 def unvalidated():
-    """Validation reads values, and a GPU has to be waited for."""
+    """Switch Pyro's validation off, which reads values and so waits for a GPU."""
     with pyro.validation_enabled(False):
         yield
 
 
 def inputs(flow, device):
-    """The density of a flow on a device, events, and what gradients are taken by."""
+    """Return the density of a flow on a device, events, and the tensors by which gradients are taken."""
     flow.to(device)
     x = events(flow, 2).to(device).requires_grad_()
     if flow.context_action is None:
@@ -130,7 +130,7 @@ def moments(flow, device):
 
 
 def assert_the_same_elsewhere(compute, flow):
-    """The results do not depend on the device. Returns how often each operation read a value there."""
+    """Assert that the results do not depend on the device; return how often each operation read a value there."""
     expected = [value.detach() for value in compute(flow, CPU)]
     with second_device() as device:
         found = compute(flow, SECOND)
@@ -142,21 +142,21 @@ def assert_the_same_elsewhere(compute, flow):
 
 
 def values_to_read(compute, flow):
-    """The values that a score or a draw must read, for which a GPU is waited for; None: as many as it takes."""
+    """Return how many values a score or a draw must read, each of which waits for a GPU; None for any number."""
     if any(isinstance(layer, GResidual | GMonotone) for layer in flow.modules()):
         layer = flow.transforms[0]
         direct = {"score": scored, "sample": drawn}.get(getattr(layer, "fast", None))
         if not isinstance(layer, GResidual) or len(flow.transforms) > 1 or compute is not direct:
-            return None  # a solver asks whether it has arrived
-        return {} if getattr(layer.branch, "bound", None) is not None else ONE  # a bound made of the weights
+            return None  # a solver reads whether it has converged
+        return {} if getattr(layer.branch, "bound", None) is not None else ONE  # the bound depends on the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
-        return None  # which images count
+        return None  # the number of images under the group depends on values
     # whether all events are values of the transform
     return {} if compute is drawn or flow.transform.reaches_all else ONE
 
 
 def check_elsewhere(compute, flow):
-    """And a GPU, which runs behind the program, is not waited for without need."""
+    """Assert also that the program does not wait for the GPU without need."""
     reads = assert_the_same_elsewhere(compute, flow)
     assert values_to_read(compute, flow) in (None, reads)
 
@@ -188,10 +188,10 @@ def test_random_scores_in_constant_memory_are_the_same_elsewhere(name, unvalidat
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_bases_validate_and_tell_their_moments_elsewhere(name):
+def test_bases_validate_and_have_the_same_moments_elsewhere(name):
     flow = on_base(name)
     assert_the_same_elsewhere(scored, flow.to(CPU))
-    if name != "orbit flow":  # whose moments are not known
+    if name != "orbit flow":  # its moments are not known
         assert_the_same_elsewhere(moments, on_base(name))
 
 
@@ -211,7 +211,7 @@ def test_the_bound_of_gray_levels_is_the_same_elsewhere(unvalidated):
 
 
 def test_what_was_computed_on_one_device_does_not_stay_on_the_other():
-    """There and back again: tables that are kept for a device are those of that device."""
+    """A flow goes to the other device and back; tables that are kept for a device stay on this device."""
     flow = make_flow("residual, estimated, image D2")
     before = scored(flow, CPU)
     assert_the_same_elsewhere(scored, flow)
@@ -245,7 +245,7 @@ def test_tables_are_sent_to_a_device_once(name, unvalidated):
 
 # -- a fault is found -------------------------------------------------------------------------------------------------
 class LeftBehind(EquivariantTransform):
-    """x -> 2 x, by a matrix that is no buffer."""
+    """The map x -> 2 x, by a matrix that is no buffer."""
 
     def __init__(self, action):
         super().__init__(action)
@@ -260,7 +260,7 @@ class LeftBehind(EquivariantTransform):
 
 
 def test_a_matrix_that_a_layer_left_behind_is_found(unvalidated):
-    """Where tensors on ``meta`` alone would say nothing."""
+    """Plain tensors on ``meta`` would not show the error."""
     action = VectorAction.plane("D4")
     flow = EquivariantFlow(InvariantNormal(action), [LeftBehind(action)]).double()
     flow.to(SECOND)

@@ -1,4 +1,4 @@
-"""How many of the package's own calls lie between a score and the first operation that multiplies numbers."""
+"""Only a few calls of the package lie between a score and the first multiplication of tensors."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ MULTIPLICATIONS = {"mul", "mm", "mv", "dot", "addmm", "addmv", "bmm", "baddbmm",
 
 
 class FirstMultiplication(TorchDispatchMode):
-    """Keeps the functions of the package that are on Python's stack at the first multiplication, outermost first."""
+    """A context that keeps the functions of the package on Python's stack at the first multiplication."""
 
     frames: list[str] | None = None
 
@@ -54,7 +54,7 @@ def coupling():
 
 
 def coupling_step():
-    """A composition in the composition of the flow."""
+    """A flow of a composition within a composition."""
     action = VectorAction.regular("C4", copies=2)
     return EquivariantFlow(InvariantNormal(action), [g_coupling(action)])
 

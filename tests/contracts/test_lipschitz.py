@@ -23,7 +23,7 @@ def spectral_norms(layer, x):
 @pytest.mark.parametrize("scale", [0.3, 10.0])
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_the_bound_holds_at_every_weight(name, scale):
-    """However large the weights, by construction (contract 20); a true bound (contracts 35, 36)."""
+    """The bound holds by construction, however large the weights are (contract 20), and is true (contracts 35, 36)."""
     layer = make(name, scale=scale)
     bound = layer.lipschitz_bound()
     assert bound < 1
@@ -32,7 +32,7 @@ def test_the_bound_holds_at_every_weight(name, scale):
 
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_the_bound_holds_after_training_hard(name):
-    """Contract 20: nobody has to call anything between steps."""
+    """Contract 20: no call is needed between the steps."""
     flow = make_flow(name)
     training_steps(flow, 10, lr=0.5)
     (layer,) = flow.transforms
@@ -46,9 +46,9 @@ def test_an_inverse_that_does_not_converge_raises(name):
     layer = make(name)
     layer.solver = BanachSolver(max_iterations=1, tolerance=1e-14)
     x = events(layer, 3)
-    costly = layer if layer.fast == "score" else layer.inv
+    many_passes = layer if layer.fast == "score" else layer.inv
     with pytest.raises(InverseDidNotConverge, match=r"residual .*iteration"):
-        costly(x)
+        many_passes(x)
 
 
 @pytest.mark.parametrize("name", RESIDUAL)
@@ -57,11 +57,11 @@ def test_the_solvers_tolerance_is_in_the_unit_of_the_data(name):
     layer = make(name)
     layer.solver = BanachSolver(tolerance=1e-5)
     x = 100 * events(layer, 3)
-    costly, cheap = (layer.call_and_ladj, layer.inv_call_and_ladj)
+    many_passes, one_pass = (layer.call_and_ladj, layer.inv_call_and_ladj)
     if layer.fast == "sample":
-        costly, cheap = cheap, costly
+        many_passes, one_pass = one_pass, many_passes
     with torch.no_grad():
-        assert (cheap(costly(x)[0])[0] - x).abs().max() <= 1.01e-5
+        assert (one_pass(many_passes(x)[0])[0] - x).abs().max() <= 1.01e-5
 
 
 @pytest.mark.parametrize("name", SMOOTH)

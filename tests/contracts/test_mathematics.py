@@ -10,7 +10,7 @@ EXACT = names(CONSTRUCTORS, estimated=False)
 
 
 def test_equivariance_and_invariance(flow_before_and_after):
-    """Log-probs, not probabilities; random weights; before and after training (contracts 23, 33, 39)."""
+    """Log-probs are compared, at random weights and after training (contracts 23, 33, 39)."""
     flow = flow_before_and_after
     transform = flow.transform
     assert_equivariant(transform, transform.action_in, transform.action_out, events(transform, 3), tol=1e-10)
@@ -41,8 +41,11 @@ def test_float32(name):
 
 
 def test_gradients_against_finite_differences(name):
-    """In the weights and in x, both directions. A log-det that is detached, or taken at the wrong point, has a right
-    value and a wrong gradient (contract 22); and HMC needs a gradient that is that of the value (contract 7)."""
+    """Gradients in the weights and in x are right, in both directions.
+
+    A log-det that is detached, or taken at the wrong point, has a right value and a wrong gradient (contract 22), and
+    HMC needs the gradient of the value (contract 7).
+    """
     flow = make_flow(name)
     parameters = [parameter for parameter in flow.parameters() if parameter.numel()]
     generator = torch.Generator().manual_seed(5)
@@ -58,12 +61,12 @@ def test_gradients_against_finite_differences(name):
         weights = torch.tensor([1.0, -0.4], dtype=torch.float64)
         gradient = torch.autograd.grad((function(x) * weights).sum(), variables, allow_unused=True)
         slope = sum((g * v).sum().item() for g, v in zip(gradient, directions, strict=True) if g is not None)
-        values = [(_moved(function, variables, directions, step) * weights).sum().item() for step in (1e-5, -1e-5)]
-        assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5, abs=1e-6)
+        values = [(_after_step(function, variables, directions, step) * weights).sum() for step in (1e-5, -1e-5)]
+        assert slope == pytest.approx((values[0] - values[1]).item() / 2e-5, rel=1e-5, abs=1e-6)
 
 
-def _moved(function, variables, directions, step):
-    """The function's value after a step along the directions, which is taken back."""
+def _after_step(function, variables, directions, step):
+    """Return the value of a function after a step along the directions, and take the step back."""
     with torch.no_grad():
         for sign in (1.0, -1.0):
             for variable, direction in zip(variables, directions, strict=True):
@@ -82,7 +85,7 @@ def _value_and_log_det(call):
 
 
 def test_visits_to_low_precision_cost_no_symmetry(name):
-    """Bases that a module rests on do not come back from ``.float()`` or ``.half()`` as float32 (contracts 9, 29)."""
+    """The fixed bases of a module keep their precision through ``.float()`` and ``.half()`` (contracts 9, 29)."""
     flow = make_flow(name).half().double()
     assert_invariant(flow, flow.action, events(flow, 2), tol=1e-10)
     built_in_float32 = make_flow(name, dtype=torch.float32).double()

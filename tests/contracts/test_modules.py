@@ -39,8 +39,10 @@ def make_flow_base(transform):
 
 
 def test_a_state_dict_holds_weights_and_bases_and_which_layers_are_set(transform):
-    """And nothing else: another entry, such as an index that the action determines, would make every file of before
-    one with a missing key."""
+    """A state dict holds nothing else.
+
+    Another entry, such as an index that the action determines, would be missing in all files that were written before.
+    """
     others = set(transform.state_dict()) - {parameter for parameter, _ in transform.named_parameters()}
     for module, _, kind in (entry.rpartition(".") for entry in others):
         owner = transform.get_submodule(module)
@@ -54,7 +56,7 @@ def test_state_dict_round_trip_is_strict_and_exact(name):
     """The weights and every basis they rest on are in the checkpoint (contracts 9, 28, 30, 34)."""
     flow, other = make_flow(name), make_flow(name)
     with torch.no_grad():
-        for tensor in other.state_dict().values():  # another machine: other weights, other bases
+        for tensor in other.state_dict().values():  # other weights and bases, as on another machine
             if tensor.is_floating_point():
                 tensor.add_(0.1)
     other.load_state_dict(flow.state_dict(), strict=True)
@@ -117,7 +119,7 @@ def test_copies_after_a_forward_pass_with_gradient(flow, duplicate):
 
 
 def test_torch_save_of_the_whole_module(flow, tmp_path):
-    """Contract 28: nothing local is inside."""
+    """Contract 28: the module holds no local function, which could not be saved."""
     torch.save(flow, tmp_path / "flow.pt")
     x = events(flow, 2)
     assert torch.equal(torch.load(tmp_path / "flow.pt", weights_only=False)(x), flow(x))
@@ -132,7 +134,7 @@ def test_description_rebuilds_the_structure(flow):
 
 
 def test_a_checkpoint_means_the_same_on_another_machine(flow, monkeypatch):
-    """Where eigenvectors come out with other signs: the bases are in the checkpoint (contract 30)."""
+    """The bases are in the checkpoint, since eigenvectors may have other signs elsewhere (contract 30)."""
     eigh = torch.linalg.eigh
 
     def other_signs(matrix, *arguments):
@@ -153,7 +155,7 @@ def test_a_checkpoint_means_the_same_on_another_machine(flow, monkeypatch):
 
 
 def test_buffers_left_out_of_checkpoints_are_the_same_in_every_build(name):
-    """Contract 30: what is not stored is computed from the configuration alone."""
+    """Contract 30: buffers that are not stored depend on the configuration alone."""
     first, second = CONSTRUCTORS[name].build(), CONSTRUCTORS[name].build()
     stored = first.state_dict().keys()
     others = dict(second.named_buffers())
@@ -164,7 +166,7 @@ def test_buffers_left_out_of_checkpoints_are_the_same_in_every_build(name):
 
 @pytest.mark.long
 def test_no_tensor_is_left_behind(flow, device):
-    """Contract 9: everything a module computes with follows ``.to``; nothing is a plain attribute."""
+    """Contract 9: every tensor of a module follows ``.to``, and none is a plain attribute."""
     x = events(flow, 2)
     flow = flow.to(device)
     assert flow(x.to(device)).device.type == flow.dist.sample().device.type == device.type
@@ -175,7 +177,7 @@ def test_no_tensor_is_left_behind(flow, device):
 
 
 def test_forward_is_log_prob_and_hooks_see_it(flow):
-    """Contract 12: wrapping the flow, as DistributedDataParallel does, reaches its computation."""
+    """Contract 12: a wrapper such as DistributedDataParallel reaches the computation of the flow."""
     seen = []
     flow.register_forward_hook(lambda module, arguments, output: seen.append(output))
     x = events(flow, 3)

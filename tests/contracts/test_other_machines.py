@@ -1,7 +1,7 @@
-"""A flow is the same density on every machine, though eigenvectors and singular vectors are decided by rounding.
+"""A flow is the same density on every machine, although rounding determines eigenvectors and singular vectors.
 
-Another machine is simulated: every ``eigh`` and ``svd`` gives values that are one unit of rounding off, vectors of
-another sign, and another basis of every degenerate space.
+Another machine is simulated: every ``eigh`` and ``svd`` returns values with an error of one unit of rounding, vectors
+of another sign, and another basis of every degenerate space.
 """
 
 import copy
@@ -37,7 +37,7 @@ _EIGH, _SVD = torch.linalg.eigh, torch.linalg.svd
 
 
 def _rotated(values, *bases):
-    """Each space of nearly equal values in a random basis, the same for all of the given bases (columns)."""
+    """Return bases (columns) with every space of nearly equal values in the same random basis."""
     out = [basis.clone() for basis in bases]
     scale = max(float(values.abs().max()), 1e-30)
     ends = [0, *(int(i) + 1 for i in torch.nonzero(values.diff().abs() > 1e-9 * scale)), len(values)]
@@ -78,14 +78,14 @@ def other_svd(matrix, full_matrices=True, **kwargs):
 
 @pytest.fixture
 def other_machine(monkeypatch):
-    """Call it to be on another machine from then on."""
+    """A function that simulates another machine from its call on."""
 
-    def move():
+    def switch():
         decompose.cache_clear()
         monkeypatch.setattr(torch.linalg, "eigh", other_eigh)
         monkeypatch.setattr(torch.linalg, "svd", other_svd)
 
-    yield move
+    yield switch
     decompose.cache_clear()
 
 
@@ -107,7 +107,7 @@ def log_prob(flow, x):
 
 
 def test_the_other_machine_finds_other_vectors():
-    """The simulation itself: right decompositions, in other bases."""
+    """The simulated decompositions are right, and in other bases."""
     matrix = torch.diag(torch.tensor([2.0, 2.0, 5.0], dtype=torch.float64))
     values, vectors = other_eigh(matrix)
     torch.testing.assert_close(vectors @ torch.diag(values) @ vectors.T, matrix)
@@ -120,7 +120,7 @@ def test_the_other_machine_finds_other_vectors():
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_described_flow_is_the_same_density_elsewhere(name, other_machine):
-    """Structure as JSON and weights as a ``state_dict``: what a saved folder holds."""
+    """A saved folder holds the structure as JSON and the weights as a ``state_dict``."""
     flow = flow_of(name)
     x = events(flow, 4)
     expected = log_prob(flow, x)
@@ -133,7 +133,7 @@ def test_a_described_flow_is_the_same_density_elsewhere(name, other_machine):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_flow_built_by_the_same_code_elsewhere_is_the_same_density(name, other_machine):
-    """Bases are canonical: parameters alone are enough, as in Pyro's parameter store."""
+    """Bases are canonical, so that the parameters are enough, as in Pyro's parameter store."""
     flow = flow_of(name)
     x = events(flow, 4)
     expected = log_prob(flow, x)
@@ -214,14 +214,15 @@ def test_blocks_that_are_none_are_refused(blocks, message):
 
 
 def test_parts_act_in_the_basis_of_the_blocks_that_were_given():
-    """Also where a block is a whole field, in another basis than its own."""
+    """A block may be a whole field in another basis."""
     action = VectorAction.plane("D5", copies=2)
     rotation = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
     split = IrrepSplit(action, blocks=torch.kron(torch.eye(2, dtype=torch.float64), rotation).split(2))
     x = torch.randn(3, 4, dtype=torch.float64)
     for element in action.elements():
-        for part, moved, still in zip(split.parts, split.split(action.act(element, x)), split.split(x), strict=True):
-            torch.testing.assert_close(moved, part.act(element, still))
+        images = split.split(action.act(element, x))
+        for part, image, original in zip(split.parts, images, split.split(x), strict=True):
+            torch.testing.assert_close(image, part.act(element, original))
 
 
 def test_blocks_of_a_continuous_group_must_be_invariant_too():
@@ -269,7 +270,7 @@ for folder in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_a_saved_flow_is_the_same_density_under_another_code_path(tmp_path):
-    """In another process, whose mathematics library takes the instructions of an old processor."""
+    """The mathematics library of another process uses only the instructions of an old processor."""
     pixels = ImageAction("D4", 1, size=8)
     regular = VectorAction.regular("D8")
     flows = {
@@ -295,7 +296,7 @@ def test_a_saved_flow_is_the_same_density_under_another_code_path(tmp_path):
 
 
 def test_a_folder_of_the_first_format_loads_and_says_what_it_lacks(request):
-    """Written by version 0.1.0. Its blocks have one dimension and no tied entries: any machine recomputes the same."""
+    """Version 0.1.0 wrote the folder; any machine recomputes its blocks, which have one dimension and no ties."""
     folder = request.path.parents[1] / "data" / "format_1"
     with pytest.warns(UserWarning, match="did not save the basis"):
         flow = load(folder)
@@ -307,7 +308,7 @@ def test_a_folder_of_the_first_format_loads_and_says_what_it_lacks(request):
 
 @pytest.mark.long
 def test_the_first_format_is_as_it_was_on_the_machine_that_wrote_it(tmp_path):
-    """Only eigenvectors: the blocks that format 1 had, here."""
+    """The blocks of format 1 are eigenvectors, which are recomputed on the same machine here."""
     action = VectorAction.regular("D8")
     blocks = eigenvector_blocks(action)
     split = IrrepSplit(action, blocks=blocks)

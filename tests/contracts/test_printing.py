@@ -1,4 +1,4 @@
-"""Printing a flow, a layer or a distribution reads what is known of it, and computes nothing from the weights."""
+"""Printing a flow, a layer or a distribution computes nothing from the weights."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.constructors import CONDITIONAL, make, make_conditional, make_flow
 
 
 class Operations(TorchDispatchMode):
-    """Remembers which operations on tensors ran; a view of a tensor's memory is none."""
+    """A context that remembers which operations on tensors ran."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ def test_printing_a_conditional_layer_computes_nothing(conditional):
 
 
 class OwnBranch(nn.Module):
-    """A contraction whose bound has to be computed."""
+    """A contraction whose bound is computed from its weights."""
 
     def __init__(self):
         super().__init__()

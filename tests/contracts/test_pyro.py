@@ -20,29 +20,29 @@ def model_of(flow):
 
 
 def spread(flow, count):
-    """Events of many sizes, so that every bin of every spline is met."""
+    """Return events of many sizes, so that every bin of every spline has one."""
     return events(flow, count) * torch.linspace(0.1, 2.5, count, dtype=torch.float64).reshape(
         -1, *[1] * flow.action.event_dim
     )
 
 
-def assert_all_moved(flow, before):
-    still = [key for key, value in flow.named_parameters() if value.numel() and torch.equal(value, before[key])]
-    assert not still
+def assert_all_changed(flow, before):
+    unchanged = [key for key, value in flow.named_parameters() if value.numel() and torch.equal(value, before[key])]
+    assert not unchanged
 
 
-def test_pyro_module_finds_every_parameter_and_svi_moves_each(flow):
+def test_pyro_module_finds_every_parameter_and_svi_trains_each(flow):
     """Contract 4, through the inverse, a composition and the base."""
     flow.train()
     before = {key: value.detach().clone() for key, value in flow.named_parameters()}
     svi = SVI(model_of(flow), lambda x: None, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     svi.step(spread(flow, 48))
     assert {key.removeprefix("flow$$$") for key in pyro.get_param_store()} == set(before)
-    assert_all_moved(flow, before)
+    assert_all_changed(flow, before)
 
 
-def test_a_guide_moves_every_parameter(flow):
-    """The same from draws: sample, then score, as every guide does."""
+def test_a_guide_trains_every_parameter(flow):
+    """A guide samples from the flow and then scores the sample."""
     flow.train()
     before = {key: value.detach().clone() for key, value in flow.named_parameters()}
 
@@ -57,7 +57,7 @@ def test_a_guide_moves_every_parameter(flow):
 
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO(num_particles=32, vectorize_particles=True))
     assert torch.isfinite(torch.tensor(svi.step()))
-    assert_all_moved(flow, before)
+    assert_all_changed(flow, before)
 
 
 def test_plates_and_trace_shapes(flow):
@@ -100,7 +100,7 @@ def test_mask_and_scale(flow):
 
 
 def test_vectorized_particles(flow):
-    """Contract 10: the ELBO with vectorized particles is that of a loop over them."""
+    """Contract 10: the ELBO with vectorized particles equals the ELBO of a loop over the particles."""
     x = events(flow, 4)
 
     def model():
@@ -140,7 +140,7 @@ def test_gradient_of_weighted_log_probs(flow):
 
 
 def test_evaluation_is_deterministic_and_needs_no_grad(flow):
-    """Contract 7: HMC, NUTS and evaluation see one number."""
+    """Contract 7: HMC, NUTS and evaluation get one value for one event."""
     x = events(flow, 3)
     first = flow(x).detach()
     for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
@@ -165,7 +165,7 @@ def test_the_torch_seed_decides_everything_random(flow):
 
 @pytest.mark.parametrize("name", names(CONSTRUCTORS, estimated=False))
 def test_an_exact_log_det_is_the_same_in_training(name):
-    """Contract 18, where nothing is random."""
+    """Contract 18, for layers whose log-det is not random."""
     flow = make_flow(name)
     x = events(flow, 3)
     torch.testing.assert_close(flow(x), flow.train()(x), rtol=1e-12, atol=1e-12)
@@ -186,7 +186,7 @@ def test_a_random_log_det_is_unbiased_in_value_and_gradient(name):
         slopes = sum(d @ g.flatten() for d, g in zip(directions, gradient, strict=True) if g is not None)
         return torch.cat([value.detach()[None], slopes])
 
-    # independent rows of one point: as many draws as rows
+    # all rows are the same point, so that the rows are independent draws of its log-det
     rows = [
         value_and_slopes(flow.transform.inv_call_and_ladj(x.expand(100, *x.shape[1:]))[1].mean()) for _ in range(60)
     ]

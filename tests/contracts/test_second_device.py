@@ -1,4 +1,4 @@
-"""The second device of the tests itself: what it refuses, what it allows, and what it counts."""
+"""The simulated second device refuses mixed devices, allows copies, and counts the values that are read."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_mixed_devices_are_refused(name):
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_copies_indices_and_single_numbers_are_allowed(name):
+def test_copies_indices_and_scalars_are_allowed(name):
     with second_device():
         ALLOWED[name](CPU, SECOND)
 
@@ -91,13 +91,13 @@ def test_a_shape_that_is_changed_in_place():
         assert x.shape == (x + 1).shape == (3, 2) and x.stride() == (1, 3)
 
 
-def test_conjugated_numbers():
+def test_conjugated_values():
     with second_device():
         z = torch.complex(torch.ones(2, device=SECOND), torch.ones(2, device=SECOND))
         assert z.conj().imag.cpu().tolist() == (1 * z.conj()).imag.cpu().tolist() == [-1.0, -1.0]
 
 
-def test_a_tensor_without_numbers_is_refused():
+def test_a_tensor_without_values_is_refused():
     lost = torch.ones(2, device=SECOND)
-    with second_device(), pytest.raises(DevicesMixed, match="no numbers"):
+    with second_device(), pytest.raises(DevicesMixed, match="no values"):
         lost + 1

@@ -12,7 +12,7 @@ RANKS = [(), (1,), (4,), (2, 3)]
 
 @pytest.mark.parametrize("batch", RANKS, ids=str)
 def test_log_det_and_log_prob_have_the_batch_shape(flow, batch):
-    """Contracts 6 and 10: any batch rank, and nothing beyond it."""
+    """Contracts 6 and 10: the shape is the batch shape, of any rank."""
     transform = flow.transform
     x = events(transform, *batch)
     y, ladj = transform.call_and_ladj(x)
@@ -27,7 +27,7 @@ def test_log_det_and_log_prob_have_the_batch_shape(flow, batch):
 
 @pytest.mark.parametrize("batch", [(0,), (2, 0)], ids=str)
 def test_no_events_at_all(flow, batch):
-    """A filter on data may leave none: they have shapes, scores, draws and gradients like any others."""
+    """A batch without events, which a filter on data may leave, has shapes, scores, draws and gradients."""
     drawn = flow.dist.sample(batch)
     assert drawn.shape == batch + flow.action.event_shape and flow.dist.log_prob(drawn).shape == batch
     scores = flow(drawn.clone().requires_grad_())

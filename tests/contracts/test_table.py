@@ -1,4 +1,4 @@
-"""The table of constructors knows every layer of the package."""
+"""The table of constructors has a row for every layer of the package."""
 
 import runpy
 from pathlib import Path
@@ -32,7 +32,7 @@ def _classes_in(description):
 
 @pytest.mark.long
 def test_every_registered_layer_and_split_has_a_row():
-    met = {"EquivariantFlow", "DequantizedFlow", "VariationalDequantizer"}  # made of layers
+    met = {"EquivariantFlow", "DequantizedFlow", "VariationalDequantizer"}  # these contain layers
     for flow in [*map(make_flow, CONSTRUCTORS), *map(conditional_flow, CONDITIONAL)]:
         met |= _classes_in(flow.config()) | {type(module).__name__ for module in flow.modules()}
     layers = {
@@ -45,7 +45,7 @@ def test_every_registered_layer_and_split_has_a_row():
 
 
 def test_weights_of_the_table_are_not_trivial(name):
-    """Contract 23: at the start many layers are the identity, of which everything is true."""
+    """Contract 23: many layers are the identity at the start, which passes most tests."""
     torch.manual_seed(0)
     start = dict(CONSTRUCTORS[name].build().double().named_parameters())
     for key, parameter in make(name).named_parameters():
@@ -66,7 +66,7 @@ def _estimates(module):
 
 @pytest.mark.parametrize("row", TABLE)
 def test_the_traits_of_a_row_are_those_of_its_transform(row):
-    """Tests choose rows by what is written there, before anything is built."""
+    """Tests choose rows by their traits, before anything is built."""
     row = TABLE[row]
     transform = row.build()
     modules = list(transform.modules())
@@ -91,7 +91,7 @@ def test_a_quick_row_that_is_not_in_the_table_is_refused():
 
 @pytest.mark.parametrize("path", USERS)
 def test_collecting_a_file_builds_nothing_of_the_table(path, monkeypatch):
-    """The table is a list of promises: no layer is built when it, or a file of tests that asks it, is imported."""
+    """No layer is built when the table, or a file of tests that uses it, is imported."""
 
     def refuse(self, *args, **kwargs):
         raise AssertionError(f"{type(self).__name__} is built at import")

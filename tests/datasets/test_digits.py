@@ -16,7 +16,7 @@ def test_the_same_seed_gives_the_same_set_and_another_seed_another():
         assert getattr(first, part).shape[1:] == (1, 8, 8)
 
 
-def test_every_seed_turns_the_same_images_of_the_same_split():
+def test_every_seed_rotates_the_same_images_of_the_same_split():
     from sklearn.datasets import load_digits
 
     from pyro_gflows.datasets.optical_digits import rotate_by_90
@@ -24,7 +24,7 @@ def test_every_seed_turns_the_same_images_of_the_same_split():
     images = torch.from_numpy(load_digits().images).long().unsqueeze(1)
     labels = torch.from_numpy(load_digits().target).long()
     rows = stratified_rows(labels, parts=(0.7, 0.1, 0.2))
-    turns = set()
+    rotations = set()
     for seed in (0, 5):
         split = digits(seed=seed)
         for part, x in zip(rows, (split.train, split.validation, split.test), strict=True):
@@ -32,8 +32,8 @@ def test_every_seed_turns_the_same_images_of_the_same_split():
             candidates = [rotate_by_90(images[part], torch.full((len(part),), k)) for k in range(4)]
             same = torch.stack([(levels == c).flatten(1).all(-1) for c in candidates])
             assert same.any(0).all()
-            turns |= set(same.long().argmax(0).tolist())
-    assert turns == {0, 1, 2, 3}
+            rotations |= set(same.long().argmax(0).tolist())
+    assert rotations == {0, 1, 2, 3}
 
 
 def test_the_split_is_disjoint_complete_and_stratified():

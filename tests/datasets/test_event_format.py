@@ -1,4 +1,4 @@
-"""How files of events are told apart, read, and written again."""
+"""Files of events are recognized, read, and written in the same format."""
 
 import numpy as np
 import pytest
@@ -37,13 +37,13 @@ def read(array, group="C4", **options):
         ((9, 64, 4, 4), "C4", "images", (64, 4, 4)),
     ],
 )
-def test_kinds_and_channels_are_told_from_shape_and_group(shape, group, kind, event_shape):
+def test_kinds_and_channels_follow_from_shape_and_group(shape, group, kind, event_shape):
     form = read(RANDOM.normal(size=shape), group)
     assert (form.kind, form.event_shape) == (kind, event_shape)
 
 
 @pytest.mark.parametrize("shape", [(9, 5, 2), (9, 8, 8), (9, 8, 6, 3), (9, 3, 8, 8), (9, 4)])
-def test_continuous_numbers_are_read_and_written_as_they_are(shape):
+def test_continuous_values_are_read_and_written_as_they_are(shape):
     array = RANDOM.normal(size=shape)
     form = build(describe(read(array, "D1")))
     x = form.to_events(array, source="x")
@@ -100,7 +100,7 @@ def test_continuous_images_are_no_gray_levels():
         assert read(array).gray is None
 
 
-def test_rounded_numbers_without_a_grid_are_warned_of(tmp_path):
+def test_rounded_values_without_a_grid_are_warned_of(tmp_path):
     array = np.sqrt(RANDOM.integers(1, 9, (100, 6, 6)))
     np.save(tmp_path / "x.npy", array)
     with pytest.warns(UserWarning, match="the same few values come again and again"):

@@ -110,7 +110,7 @@ def test_tables_as_other_programs_write_them(tmp_path, text):
     assert load_array(tmp_path / "x.csv").tolist() == [[0.5, 1.5], [2.5, 3.5]]
 
 
-def test_a_row_of_whole_numbers_is_no_header_among_whole_numbers(tmp_path):
+def test_a_row_of_integers_is_no_header_among_integers(tmp_path):
     (tmp_path / "x.csv").write_text("0,1\n5,2\n")
     assert load_array(tmp_path / "x.csv").tolist() == [[0, 1], [5, 2]]
 
@@ -144,7 +144,7 @@ def test_text_of_another_encoding_is_named(tmp_path):
         load_array(tmp_path / "x.csv")
 
 
-def test_endings_in_capitals_and_numbers_that_overflow(tmp_path):
+def test_endings_in_capitals_and_values_that_overflow(tmp_path):
     np.save(tmp_path / "x.npy", np.full((3, 2), 1e39))
     (tmp_path / "x.npy").rename(tmp_path / "X.NPY")
     with pytest.raises(ValueError, match="row 0 holds 1e\\+39, more than float32 can hold"):

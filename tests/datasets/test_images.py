@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10: every format read alike, splits disjoint, turns exact, and clear words where there is nothing."""
+"""MNIST and CIFAR-10: all formats give the same images, splits are disjoint, rotations exact, and errors clear."""
 
 import gzip
 import pickle
@@ -92,7 +92,7 @@ def test_the_split_does_not_depend_on_the_seed(tmp_path):
 
 
 def test_the_full_set_is_dealt_as_rotation_mnist_is(tmp_path, monkeypatch):
-    """At a thousandth of its size."""
+    """The test runs at a thousandth of the size."""
     sizes = tuple(size // 100 for size in _ROTATED_SIZES)
     monkeypatch.setattr("pyro_gflows.datasets.images._ROTATED_SIZES", sizes)
     data = arrays("mnist", train=600, test=100)
@@ -103,23 +103,23 @@ def test_the_full_set_is_dealt_as_rotation_mnist_is(tmp_path, monkeypatch):
     assert len(everything.unique(dim=0)) == sum(sizes)
 
 
-def test_quarter_turns_are_exact_and_images_keep_their_level():
+def test_rotations_by_90_degrees_are_exact_and_images_keep_their_level():
     images = torch.from_numpy(GENERATOR.integers(0, 256, (4, 2, 8, 8)).astype(np.float32))
-    for turns in range(4):
-        angles = torch.full((4,), turns * torch.pi / 2)
+    for times in range(4):
+        angles = torch.full((4,), times * torch.pi / 2)
         torch.testing.assert_close(
-            rotate_images(images, angles), torch.rot90(images, turns, dims=(-2, -1)), atol=1e-2, rtol=0
+            rotate_images(images, angles), torch.rot90(images, times, dims=(-2, -1)), atol=1e-2, rtol=0
         )
     yy, xx = torch.meshgrid(torch.arange(9.0) - 4, torch.arange(9.0) - 4, indexing="ij")
     disc = ((xx.square() + yy.square()) < 6).float().expand(1, 1, 9, 9)
     assert (rotate_images(disc, torch.tensor([0.7])) - disc).abs().mean() < 0.1
 
 
-def test_cifar_under_the_group_holds_turned_originals(tmp_path):
+def test_cifar_under_the_group_holds_rotated_originals(tmp_path):
     data = arrays("cifar10", train=100, test=30)
     write_npz(tmp_path, "cifar10", data)
-    moved = load_data("cifar10-rot", folder=tmp_path)
-    pictures = moved.scaling.quantize(moved.test)
+    rotated = load_data("cifar10-rot", folder=tmp_path)
+    pictures = rotated.scaling.quantize(rotated.test)
     originals = torch.from_numpy(data["test_images"]).long()
     poses = torch.stack([torch.rot90(originals, k, dims=(-2, -1)) for k in range(4)])
     which = (poses == pictures).flatten(2).all(2)

@@ -1,4 +1,4 @@
-"""What may be fitted and scored: tensors, arrays on disk, data sets and loaders, in any floating dtype."""
+"""Tensors, arrays on disk, data sets and loaders may be fitted and scored, in any floating dtype."""
 
 import subprocess
 import sys

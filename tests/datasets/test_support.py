@@ -1,4 +1,4 @@
-"""Data that do not fill the space: what is seen of it before a fit, and that ordinary data raise no alarm."""
+"""A fit warns of data that do not fill the space, and ordinary data raise no alarm."""
 
 import math
 import warnings
@@ -27,7 +27,7 @@ def unit(x):
 
 PARTICLES = VectorAction.rows("S4", features=3)
 SPACE = VectorAction.space("SO(3)")
-NUMBERS = VectorAction.trivial("C1", copies=4)
+SCALARS = VectorAction.trivial("C1", copies=4)
 
 
 def centered(x):
@@ -35,7 +35,7 @@ def centered(x):
 
 
 def rotated(x, dtype):
-    """In a basis that hides which entries belong together."""
+    """Return x in a random basis, which mixes all entries."""
     q = torch.linalg.qr(torch.randn(x.shape[1], x.shape[1], generator=torch.Generator().manual_seed(3)).double())[0]
     return x @ q.to(dtype)
 
@@ -55,13 +55,13 @@ DEGENERATE = {
     ),
     "a plane in a hidden basis": (
         lambda d: rotated(normal(4, dtype=d) * torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=d), d),
-        NUMBERS,
+        SCALARS,
         "subspace of dimension 3",
     ),
     "a simplex": (lambda d: normal(3, dtype=d).softmax(-1), VectorAction.rows("S3"), "dimension 2 .*sums"),
     "a sphere": (lambda d: 50 * unit(normal(3, dtype=d)), SPACE, "the norm 50: they lie on a sphere"),
     "a circle": (lambda d: unit(normal(2, dtype=d)), VectorAction.plane("D8"), "norm 1: they lie on a sphere"),
-    "unit quaternions": (lambda d: unit(normal(4, dtype=d)), NUMBERS, "norm 1"),
+    "unit quaternions": (lambda d: unit(normal(4, dtype=d)), SCALARS, "norm 1"),
     "each particle on a sphere": (
         lambda d: (torch.arange(1, 5, dtype=d)[:, None] * unit(normal(4, 3, dtype=d))).flatten(1),
         PARTICLES,
@@ -77,7 +77,7 @@ DEGENERATE = {
         SPACE.direct_sum(VectorAction.trivial("SO(3)")),
         "field 0 .* constant norm 1",
     ),
-    "pairs of cos and sin beside a number": (
+    "a pair of cos and sin beside other entries": (
         lambda d: torch.cat([unit(normal(2, dtype=d)), normal(2, dtype=d, seed=1)], 1),
         VectorAction.trivial("C1", copies=4),
         "combination of entries and their squares",
@@ -89,7 +89,7 @@ DEGENERATE = {
     ),
     "a constant entry": (
         lambda d: torch.cat([normal(3, dtype=d), torch.full((ROWS, 1), 0.3, dtype=d)], 1),
-        NUMBERS,
+        SCALARS,
         "entry 3 is the same in all events",
     ),
     "one event": (lambda d: torch.full((ROWS, 2), 0.3, dtype=d), VectorAction.plane("D4"), "all events are the same"),
@@ -111,27 +111,27 @@ DEGENERATE = {
 def test_what_does_not_fill_the_space_is_described(name, dtype):
     make, action, message = DEGENERATE[name]
     with pytest.warns(UserWarning, match=f"do not fill the space.*{message}.*NLL falls without end"):
-        look(make(dtype), action)
+        short_fit(make(dtype), action)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("low", [-math.pi, 0.0, -180.0])
 def test_angles_are_recognized(low, dtype):
-    turn = 360.0 if low == -180.0 else 2 * math.pi
+    circle = 360.0 if low == -180.0 else 2 * math.pi
     share = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)
     straddling = (0.15 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)) % 1
     action = VectorAction.trivial("C1", copies=2)
     for x in (share, straddling):
         with pytest.warns(UserWarning, match="seem to be angles: entries 0, 1 are spread over"):
-            look(low + turn * x, action)
-    # where nothing happens at the cut, a line is as good as a circle
-    look(low + turn * (0.5 + 0.05 * (straddling - 0.5)), action)
+            short_fit(low + circle * x, action)
+    # angles that stay away from the cut may be described on a line
+    short_fit(low + circle * (0.5 + 0.05 * (straddling - 0.5)), action)
 
 
-def look(x, action):
-    """A fit that stops at once."""
+def short_fit(x, action):
+    """Run a fit that stops after its first step."""
     flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)]).to(x.dtype)
-    settings = FitSettings(steps=1, batch_size=256, check_symmetry=False)  # not what these data are made for
+    settings = FitSettings(steps=1, batch_size=256, check_symmetry=False)  # these data have no symmetry
     return fit(flow, x, settings=settings, callbacks=lambda *_: True, progress=False)
 
 
@@ -202,7 +202,7 @@ def test_noise_that_augmentation_or_a_dequantizer_adds_counts():
 
 # -- wherever the events come from -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["array", "data set", "loader", "sampler", "augmented", "float32 data"])
-def test_every_source_is_looked_at(kind):
+def test_every_source_is_checked(kind):
     action = VectorAction.plane("D4")
     x = unit(normal(2, dtype=torch.float64))
     source, options = {
@@ -218,8 +218,8 @@ def test_every_source_is_looked_at(kind):
         fit(flow, source, settings=FitSettings(steps=1), progress=False, **options)
 
 
-def test_looking_changes_nothing():
-    """The same fit with and without a warning: no random numbers are used for it."""
+def test_the_check_changes_nothing():
+    """A fit is the same with and without a warning, since the check draws nothing."""
     x, found = unit(normal(2, dtype=torch.float64)), []
     for noise in (0.0, 1e-9):
         flow = EquivariantFlow(InvariantNormal(VectorAction.plane("D4")), [GActNorm(VectorAction.plane("D4"))]).double()

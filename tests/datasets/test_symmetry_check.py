@@ -1,4 +1,4 @@
-"""Which symmetries data contradict."""
+"""The check of data finds the group elements under which the data are not invariant."""
 
 import tracemalloc
 import warnings
@@ -122,7 +122,7 @@ def test_the_level_is_that_of_all_elements_together():
 
 
 def test_the_halves_are_disjoint():
-    """Rows that come once with each of their images would else be found to be their own images."""
+    """Data that hold each row with all its images would otherwise be compared with themselves."""
     x = normal(40, 2) + 2
     assert not check_symmetry(x, PLANE("C2")).is_consistent
     everything = PLANE("C2").act_all(x).flatten(0, 1)

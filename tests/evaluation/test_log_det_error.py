@@ -91,7 +91,7 @@ def test_parts_of_an_estimator_average_to_it():
     parts = torch.stack([part(f, x, 1, **known)[1] for part in whole.parts(3)])
     torch.testing.assert_close(parts.mean(0), whole(f, x, 1, **known)[1], rtol=0, atol=1e-12)
     assert (parts[0] - parts[1]).abs().max() > 1e-6
-    with pytest.raises(ValueError, match="one part for each probe, received 7 parts of 6 fixed probes"):
+    with pytest.raises(ValueError, match="one part for each probe, got 7 parts of 6 fixed probes"):
         whole.parts(7)
     with pytest.raises(ValueError, match="exact traces"):
         SeriesLogDet(3, probes=None).parts(1)
@@ -102,7 +102,7 @@ def test_taking_the_probes_in_turn_changes_nothing(monkeypatch):
     known = {"lipschitz": 0.3, "training": False, "orbit": PAIRS.act_all}
     together = SeriesLogDet(8, probes=5)(f, x, 1, **known)
     for most in (1, 2 * 2 * x.numel()):  # one probe at a time, and two
-        monkeypatch.setattr("pyro_gflows.numerics.series._MOST_NUMBERS", most)
+        monkeypatch.setattr("pyro_gflows.numerics.series._MOST_AT_ONCE", most)
         for mine, theirs in zip(SeriesLogDet(8, probes=5)(f, x, 1, **known), together, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
 
@@ -183,7 +183,7 @@ def test_with_a_dequantizer_the_noise_is_the_same_for_all_probes(large):
 
 
 @pytest.mark.long
-def test_a_fit_states_it_with_its_held_out_figure():
+def test_a_fit_states_it_with_its_validation_loss():
     x = events(60)
     settings = FitSettings(steps=2, batch_size=20)
     estimate = RouletteLogDet(evaluation=SeriesLogDet(8, probes=2))

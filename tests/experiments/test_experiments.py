@@ -1,4 +1,4 @@
-"""An experiment that was killed is taken up, and one that is finished is not run again."""
+"""An experiment that was killed goes on, and a finished one is not run again."""
 
 import dataclasses
 

@@ -52,7 +52,7 @@ def test_signed_permutations_stay_exact():
     assert torch.equal(matrices, matrices.round())
 
 
-def test_a_permutation_moves_entry_j_to_its_target():
+def test_a_permutation_sends_entry_j_to_its_target():
     group, matrices = generate_group([[1, 2, 0]], 10, "C3")
     assert (matrices[group.generators()[0]] @ torch.tensor([1.0, 2.0, 3.0]).double()).tolist() == [3.0, 1.0, 2.0]
 

@@ -72,7 +72,7 @@ def action(request):
     return ACTIONS[request.param]()
 
 
-def test_rows_are_an_orthonormal_basis_that_moves_by_the_irrep(action):
+def test_the_group_acts_on_an_orthonormal_basis_by_the_irrep(action):
     rows = torch.cat([isotype.basis.flatten(0, 1) for isotype in action.decomposition])
     torch.testing.assert_close(rows @ rows.T, torch.eye(action.numel, dtype=torch.float64), rtol=0, atol=1e-12)
     elements = action.sample((9,))

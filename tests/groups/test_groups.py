@@ -69,14 +69,14 @@ def test_samples_lie_in_the_group_and_are_uniform(name):
 @pytest.mark.parametrize("name", CONTINUOUS)
 @pytest.mark.parametrize("band", [1, 2, 4, 6])
 def test_quadrature_is_the_exact_average(name, band):
-    """A Haar average does not change when the group moves its argument."""
+    """A Haar average does not change when the group acts on its argument."""
     group = parse_group(name)
     elements, weights = group.quadrature(band)
     assert weights.sum().item() == pytest.approx(1.0, abs=1e-14)
     vector = torch.randn(group.dimension, dtype=torch.float64)
     weight = torch.randn(group.dimension, dtype=torch.float64)
-    moved = group.sample((7,)) @ vector
-    values = ((elements @ moved.T).mT @ weight) ** band
+    transformed = group.sample((7,)) @ vector
+    values = ((elements @ transformed.T).mT @ weight) ** band
     averages = weights @ values
     torch.testing.assert_close(averages, averages[:1].expand(7), rtol=1e-12, atol=1e-13)
     if band == 2:

@@ -129,10 +129,10 @@ def test_every_copy_carries_the_irrep(action):
     elements = action.sample((2,), torch.Generator().manual_seed(1))
     for isotype in few(action):
         rows = isotype.dense_basis()
-        moved = action.act_each(elements[:, None, None], rows.unflatten(-1, action.event_shape)).flatten(3)
+        transformed = action.act_each(elements[:, None, None], rows.unflatten(-1, action.event_shape)).flatten(3)
         # g e_j = sum_i V(g)_ij e_i
         expected = torch.einsum("gij,mid->gmjd", isotype.irrep(elements), rows)
-        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-11)
+        torch.testing.assert_close(transformed, expected, rtol=0, atol=1e-11)
         maps, irrep = isotype.commutant, isotype.irrep(elements)
         torch.testing.assert_close(irrep[:, None] @ maps, maps @ irrep[:, None], rtol=0, atol=1e-11)
         assert {"real": 1, "complex": 2, "quaternionic": 4}[isotype.type] == len(maps)
@@ -206,9 +206,9 @@ def test_waves_span_the_components_that_averages_over_the_group_find(name):
     [*itertools.product(["C2", "D1", "D2", "C4", "D4"], [(4, 4), (5, 5)]), *itertools.product(["D1", "D2"], [(4, 6)])],
 )
 def test_waves_under_a_point_group_too_are_irreducible_and_different(group, size):
-    """Shifts and turns commute with the projections; each component is irreducible by its character."""
-    shifted, turned = ImageAction.translations(2, size=size), ImageAction(group, 2, size=size)
-    plane = DefiningRepresentation(group).matrices(turned.elements())
+    """Shifts and rotations commute with the projections; each component is irreducible by its character."""
+    shifted, rotated = ImageAction.translations(2, size=size), ImageAction(group, 2, size=size)
+    plane = DefiningRepresentation(group).matrices(rotated.elements())
     to_rows = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)  # (right, up) to (down, right)
     components = FourierDecomposition(shifted, size, point_group=(to_rows @ plane @ to_rows.T).round().long())
     x = events_of(shifted, 2)
@@ -216,11 +216,11 @@ def test_waves_under_a_point_group_too_are_irreducible_and_different(group, size
     rows = torch.cat([part.basis.flatten(0, 1) for part in components])
     torch.testing.assert_close(components.coordinates(x.flatten(1)), x.flatten(1) @ rows.T, rtol=0, atol=1e-12)
     torch.testing.assert_close(components.event(components.coordinates(x.flatten(1))), x.flatten(1), rtol=0, atol=1e-12)
-    both = shifted.matrix(shifted.elements())[:, None] @ turned.matrix(turned.elements())
+    both = shifted.matrix(shifted.elements())[:, None] @ rotated.matrix(rotated.elements())
     characters = []
     for part in components:
         basis, maps = part.basis[0], part.commutant
-        for action in (shifted, turned):
+        for action in (shifted, rotated):
             for g in action.generators():
                 torch.testing.assert_close(part.project(action.act(g, x)), action.act(g, part.project(x)))
         blocks = basis @ both @ basis.T
@@ -237,8 +237,8 @@ def test_the_first_component_under_shifts_is_the_mean_of_each_channel():
     trivial = action.decomposition[0]
     assert trivial.is_trivial and trivial.multiplicity == 3
     torch.testing.assert_close(trivial.project(x), x.mean((-2, -1), keepdim=True).expand_as(x), rtol=0, atol=1e-12)
-    turns = (3 * torch.arange(32)[:, None] + 5 * torch.arange(32)).double() / 32
-    wave = torch.cos(2 * math.pi * turns + 0.4).expand(3, 32, 32)
+    phase = (3 * torch.arange(32)[:, None] + 5 * torch.arange(32)).double() / 32
+    wave = torch.cos(2 * math.pi * phase + 0.4).expand(3, 32, 32)
     (holds,) = [part for part in action.decomposition if part.project(wave).abs().max() > 1e-9]
     torch.testing.assert_close(holds.project(wave), wave, rtol=0, atol=1e-11)
     assert (holds.dim, holds.multiplicity, holds.type) == (2, 3, "complex")

@@ -28,12 +28,12 @@ def test_on_an_invariant_subspace_the_matrices_are_those_of_the_whole():
 
 def test_whole_numbers_come_out_exactly():
     """Signed permutations of three rows, on the difference of the first two: -1, 0 and 1 without rounding."""
-    turns = VectorAction.from_generators([[1, 0, 2]]).matrix(torch.arange(2))
+    swaps = VectorAction.from_generators([[1, 0, 2]]).matrix(torch.arange(2))
     rows = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, 0.0]], dtype=torch.float64) / 2**0.5
-    found = restricted_matrices(turns, rows)
+    found = restricted_matrices(swaps, rows)
     assert found.tolist() == [[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, 1.0]]]
     assert not torch.signbit(found[found == 0]).any()
-    assert not torch.equal(rows @ turns @ rows.T, found)  # which matrix products alone do not give
+    assert not torch.equal(rows @ swaps @ rows.T, found)  # which matrix products alone do not give
 
 
 def test_a_continuous_group_acts_on_a_subspace_by_reference():

@@ -49,16 +49,16 @@ def elements_of(action, *batch, seed=1):
 
 
 def by_hand(action, g, x):
-    """The point group turns or mirrors the picture in place, channels with it; then rows and columns are rolled."""
+    """The point group rotates or reflects the picture in place, channels with it; then rows and columns are rolled."""
     group = action.group
     plain = ImageAction(group.point_group, size=(action.height, action.width), fields=list(action.fields))
     point, shift = g % group.point_group.order, g // group.point_group.order
     rows, columns = shift // group.shifts[1], shift % group.shifts[1]
-    moved = plain.act(point, x)
-    return moved.roll((group.step * int(rows), group.step * int(columns)), (-2, -1))
+    transformed = plain.act(point, x)
+    return transformed.roll((group.step * int(rows), group.step * int(columns)), (-2, -1))
 
 
-def test_an_element_turns_the_picture_and_then_rolls_it(action):
+def test_an_element_rotates_the_picture_and_then_rolls_it(action):
     x = images(action, 2)
     for g in elements_of(action, 25):
         assert torch.equal(action.act(g, x), by_hand(action, g, x))
@@ -141,8 +141,8 @@ def test_a_convolution_commutes_with_the_matrices(name):
     assert torch.linalg.matrix_norm(matrix, 2) <= layer.lipschitz_bound() * (1 + 1e-9)
     torch.testing.assert_close(layer.lipschitz_bound(), torch.linalg.matrix_norm(matrix, 2), rtol=1e-9, atol=0)
     for g in elements_of(action, 8):
-        moved = layer.action_out.matrix(g) @ matrix
-        torch.testing.assert_close(matrix @ action.matrix(g), moved, rtol=0, atol=1e-12)
+        transformed = layer.action_out.matrix(g) @ matrix
+        torch.testing.assert_close(matrix @ action.matrix(g), transformed, rtol=0, atol=1e-12)
 
 
 @pytest.mark.long
@@ -153,9 +153,9 @@ def test_nothing_is_built_for_each_element_of_a_large_group(monkeypatch):
     for fields in ("trivial", "regular"):
         action = translations(2, size=32, point_group="D4", fields=fields)
         x, elements = images(action, 2).float(), elements_of(action, 2)
-        moved = action.act_each(elements, x)
+        transformed = action.act_each(elements, x)
         flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action), GOrbitNorm(action), GLinear(action)])
-        torch.testing.assert_close(flow(moved), flow(x), rtol=1e-5, atol=0)
+        torch.testing.assert_close(flow(transformed), flow(x), rtol=1e-5, atol=0)
         coupling = g_coupling(action, width=1, depth=1)
         assert coupling(x).shape == x.shape
         for network in (lipschitz_branch(action, bound=0.9), EquivariantCNN(action, action, width=1)):
@@ -169,9 +169,9 @@ def test_the_components_of_a_large_grid_are_waves():
     base = InvariantNormal(action, covariance="isotypic", mean=True)
     randomize_(base.module.double(), generator=torch.Generator().manual_seed(1))
     x = images(action, 3)
-    moved = action.act_each(elements_of(action, 3), x)
-    torch.testing.assert_close(base.log_prob(moved), base.log_prob(x), rtol=1e-12, atol=0)
-    # an orbit of frequencies k under turns, mirrors and k -> -k: pairs 0 <= a <= b <= 16, all symmetric under the group
+    transformed = action.act_each(elements_of(action, 3), x)
+    torch.testing.assert_close(base.log_prob(transformed), base.log_prob(x), rtol=1e-12, atol=0)
+    # an orbit of frequencies k under rotations, reflections and k -> -k: pairs 0 <= a <= b <= 16, each symmetric
     assert len(action.decomposition) == 17 * 18 // 2
 
 

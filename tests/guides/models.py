@@ -23,7 +23,7 @@ def mixture_data(dtype=torch.float32):
 
 
 def plain_mixture(x):
-    """Three components that nothing tells apart; the weights in stick-breaking coordinates."""
+    """Three components that nothing distinguishes; the weights in stick-breaking coordinates."""
     like = x.new_ones(3)
     weights = pyro.sample("weights", dist.Dirichlet(2 * like))
     means = pyro.sample("means", dist.Normal(0 * like, 5.0).to_event(1))

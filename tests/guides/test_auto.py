@@ -71,8 +71,8 @@ def test_the_density_of_the_sites_does_not_change_either():
     total = drawn.log_prob_sum()
     values = {name: drawn.nodes[name]["value"] for name in LABELS.sites}
     for element in LABELS.elements():
-        moved = guide.vector_action.act(element, latent)
-        again = poutine.trace(poutine.condition(guide, {"_AutoGFlow_latent": moved})).get_trace()
+        image = guide.vector_action.act(element, latent)
+        again = poutine.trace(poutine.condition(guide, {"_AutoGFlow_latent": image})).get_trace()
         for name, value in LABELS.act(element, values).items():
             torch.testing.assert_close(again.nodes[name]["value"], value)
         torch.testing.assert_close(again.log_prob_sum(), total, rtol=0, atol=1e-10)
@@ -196,7 +196,7 @@ def test_copies_have_the_same_density():
 
 # -- what the set-up finds --------------------------------------------------------------------------------------------
 @pytest.mark.long
-def test_a_prior_that_tells_components_apart_is_named():
+def test_a_prior_that_distinguishes_components_is_named():
     def ordered(x):
         means = pyro.sample("means", dist.Normal(torch.tensor([-1.0, 0.0, 1.0]), 5.0).to_event(1))
         with pyro.plate("data", len(x)):
@@ -213,7 +213,7 @@ def test_a_prior_that_tells_components_apart_is_named():
         AutoGFlow(ordered, action, args=(mixture_data(),), transforms=small, check="skip")
 
 
-def test_a_likelihood_that_tells_components_apart_is_named():
+def test_a_likelihood_that_distinguishes_components_is_named():
     only_means = SitesAction("S3", {"means": ROWS})
     with pytest.warns(UserWarning, match="most of all at site 'x'"):
         AutoGFlow(mixture, only_means, args=(mixture_data(),), transforms=small)
@@ -313,9 +313,11 @@ def test_draws_of_a_guide_are_relabeled():
     draws = Predictive(mixture, guide=guide, num_samples=50, parallel=True, return_sites=[*LABELS.sites])(
         mixture_data()
     )
-    moved = guide.orbit_representative(draws)
-    assert {name: value.shape for name, value in moved.items()} == {name: value.shape for name, value in draws.items()}
-    torch.testing.assert_close(moved["means"].sort(-1).values, draws["means"].sort(-1).values)
+    relabeled = guide.orbit_representative(draws)
+    assert {name: value.shape for name, value in relabeled.items()} == {
+        name: value.shape for name, value in draws.items()
+    }
+    torch.testing.assert_close(relabeled["means"].sort(-1).values, draws["means"].sort(-1).values)
 
 
 def test_points_where_all_images_are_impossible_break_no_symmetry():
@@ -354,16 +356,16 @@ def lone_scalar():
         (lone_scalar, SitesAction("C2", {"scale": VectorAction.signs(1)})),
     ],
 )
-def test_a_site_of_shape_nothing_is_moved(model, action):
+def test_the_group_acts_on_a_site_of_shape_nothing(model, action):
     guide = AutoGFlow(model, action, check="raise")
     one = guide()
     assert one["scale"].shape == ()
     assert guide.orbit_representative(one)["scale"].shape == ()
     with pyro.plate("draws", 40, dim=-1):
         drawn = guide()
-    moved = guide.orbit_representative(drawn)
-    assert moved["scale"].shape == (40,) and moved["scale"].requires_grad
-    torch.testing.assert_close(moved["scale"].abs(), drawn["scale"].abs())
+    relabeled = guide.orbit_representative(drawn)
+    assert relabeled["scale"].shape == (40,) and relabeled["scale"].requires_grad
+    torch.testing.assert_close(relabeled["scale"].abs(), drawn["scale"].abs())
     Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=0).loss(model, guide)
 
 
@@ -378,7 +380,7 @@ def test_quantiles_of_a_site_that_no_element_changes(group):
     assert guide.median(sites=["slopes"])["slopes"].shape == (2,)
 
 
-def test_sites_that_are_named_but_not_moved_are_offered_for_quantiles():
+def test_sites_that_are_named_but_left_unchanged_are_offered_for_quantiles():
     action = SitesAction("S2", {"slopes": VectorAction.rows("S2"), "scale": VectorAction.trivial("S2")})
     guide = AutoGFlow(signed_scalar, action, check="skip")
     with pytest.raises(ValueError, match=r"acts on \['slopes'\].*or ask for sites=\['scale'\], which the group leaves"):

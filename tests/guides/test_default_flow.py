@@ -71,14 +71,14 @@ LARGE = {
     "positions, SO(2)": VectorAction.plane("SO(2)", copies=20),
     "positions, SO(3)": VectorAction.space("SO(3)", copies=20),
     "few positions, O(3)": VectorAction.space("O(3)", copies=2),
-    "positions and numbers, O(2)": VectorAction.plane("O(2)", copies=30).direct_sum(
+    "positions and scalars, O(2)": VectorAction.plane("O(2)", copies=30).direct_sum(
         VectorAction.trivial("O(2)", copies=9)
     ),
-    "one position and numbers, SO(3)": VectorAction.space("SO(3)").direct_sum(VectorAction.trivial("SO(3)", copies=60)),
+    "one position and scalars, SO(3)": VectorAction.space("SO(3)").direct_sum(VectorAction.trivial("SO(3)", copies=60)),
     "rows with many features, S5": VectorAction.rows("S5", features=10),
     "rows with few features, S4": VectorAction.rows("S4", features=2),
     "one permuted vector, S4": VectorAction.rows("S4"),
-    "rows and numbers, S5": VectorAction.rows("S5").direct_sum(VectorAction.trivial("S5", copies=30)),
+    "rows and scalars, S5": VectorAction.rows("S5").direct_sum(VectorAction.trivial("S5", copies=30)),
     "many signs": VectorAction.signs(6, copies=3),
     "one of each sign": VectorAction.signs(6),
     "several frequencies": of_frequencies(1, 1, 2, 2, 3, copies=2),
@@ -91,7 +91,7 @@ LARGE = {
 @pytest.mark.long
 @pytest.mark.parametrize("name", LARGE)
 def test_the_size_follows_that_of_the_event_not_that_of_the_group(name):
-    """At most ten times what a plain vector of as many numbers takes."""
+    """At most ten times what a plain vector of the same size takes."""
     action = LARGE[name]
     assert size(action) <= 10 * size(VectorAction.trivial("C1", copies=action.numel))
 

@@ -32,8 +32,8 @@ def test_permutations_of_the_categories_are_orthogonal_maps():
     for permutation in itertools.permutations(range(4)):
         matrix = basis[:, list(permutation)] @ basis.T
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(3, dtype=torch.float64))
-        moved = transform.inv(transform(y)[:, list(permutation)])
-        torch.testing.assert_close(moved, y @ (basis @ basis[:, list(permutation)].T).T)
+        image = transform.inv(transform(y)[:, list(permutation)])
+        torch.testing.assert_close(image, y @ (basis @ basis[:, list(permutation)].T).T)
 
 
 def test_values_near_the_border_stay_finite():

@@ -1,4 +1,4 @@
-"""Relabeled draws: every draw moved jointly over its sites, to where the others are."""
+"""Relabeled draws: every draw replaced by one of its images, jointly over its sites, that matches the others."""
 
 import pytest
 import torch
@@ -16,32 +16,31 @@ def test_shuffled_draws_come_back_in_one_order():
     locations = torch.tensor([[0.0, 0], [3, 0], [-3, 0], [9, 9]]) + 0.3 * torch.randn(400, 4, 2, generator=generator)
     element = ACTION.sample((400,), generator)
     shuffled = {
-        "means": ACTION.act_on_site("means", element, means)[
-            :, None
-        ],  # a batch dimension of a plate, as Predictive gives it
+        # with a batch dimension of a plate, as Predictive returns it
+        "means": ACTION.act_on_site("means", element, means)[:, None],
         "locations": ACTION.act_on_site("locations", element, locations),
         "noise": torch.ones(400),
     }
-    moved = orbit_representative(shuffled, ACTION)
-    assert torch.equal(moved["noise"], shuffled["noise"])
-    order = moved["means"][0, 0].sub(means[0, :, None]).abs().argmin(-1)
+    relabeled = orbit_representative(shuffled, ACTION)
+    assert torch.equal(relabeled["noise"], shuffled["noise"])
+    order = relabeled["means"][0, 0].sub(means[0, :, None]).abs().argmin(-1)
     assert sorted(order.tolist()) == [0, 1, 2, 3]
-    torch.testing.assert_close(moved["means"][:, 0][:, order], means)
-    torch.testing.assert_close(moved["locations"][:, order], locations)
-    assert moved["means"].mean((0, 1)).diff().min() > -0.1
+    torch.testing.assert_close(relabeled["means"][:, 0][:, order], means)
+    torch.testing.assert_close(relabeled["locations"][:, order], locations)
+    assert relabeled["means"].mean((0, 1)).diff().min() > -0.1
 
 
 @pytest.mark.long
 def test_draws_are_relabeled_on_their_device(device):
     draws = {"means": shuffled_means(50), "locations": torch.randn(50, 4, 2)}
     expected = orbit_representative(draws, ACTION)
-    moved = orbit_representative({name: values.to(device) for name, values in draws.items()}, ACTION)
-    for name, values in moved.items():
+    relabeled = orbit_representative({name: values.to(device) for name, values in draws.items()}, ACTION)
+    for name, values in relabeled.items():
         assert values.device.type == device.type
         torch.testing.assert_close(values.cpu(), expected[name])
 
 
-def test_noisy_sites_do_not_hide_what_tells_components_apart():
+def test_noisy_sites_do_not_hide_the_site_that_distinguishes_components():
     """Weights and scales that are all alike, up to noise, beside means that are far apart."""
     action = SitesAction("S3", {name: VectorAction.rows("S3") for name in ("means", "weights", "scales")})
     generator = torch.Generator().manual_seed(0)
@@ -52,9 +51,9 @@ def test_noisy_sites_do_not_hide_what_tells_components_apart():
         "scales": 1.0 + 0.1 * noise[2],
     }
     element = action.sample((1000,), generator)
-    moved = orbit_representative({name: action.act_on_site(name, element, x) for name, x in draws.items()}, action)
+    relabeled = orbit_representative({name: action.act_on_site(name, element, x) for name, x in draws.items()}, action)
     for name, x in draws.items():
-        torch.testing.assert_close(moved[name], x)
+        torch.testing.assert_close(relabeled[name], x)
 
 
 def test_signs_come_back():
@@ -62,9 +61,9 @@ def test_signs_come_back():
     generator = torch.Generator().manual_seed(0)
     loadings = torch.randn(3, 2, generator=generator) + 0.1 * torch.randn(200, 3, 2, generator=generator)
     shuffled = action.act_on_site("loadings", action.sample((200,), generator), loadings)
-    moved = orbit_representative({"loadings": shuffled}, action)["loadings"]
-    torch.testing.assert_close(moved.abs(), loadings.abs())
-    assert moved.std(0).max() < 0.15
+    relabeled = orbit_representative({"loadings": shuffled}, action)["loadings"]
+    torch.testing.assert_close(relabeled.abs(), loadings.abs())
+    assert relabeled.std(0).max() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -87,32 +86,34 @@ def shuffled_means(*batch):
 @pytest.mark.parametrize("batch", [(), (1,), (1, 1)], ids=str)
 def test_one_draw_comes_back_as_the_smallest_of_its_images(batch):
     draw = {"means": shuffled_means(*batch), "locations": torch.randn(*batch, 4, 2)}
-    moved = orbit_representative(draw, ACTION)
+    relabeled = orbit_representative(draw, ACTION)
     order = draw["means"].flatten().argsort()
-    torch.testing.assert_close(moved["means"], draw["means"][..., order])
-    torch.testing.assert_close(moved["locations"], draw["locations"][..., order, :])
+    torch.testing.assert_close(relabeled["means"], draw["means"][..., order])
+    torch.testing.assert_close(relabeled["locations"], draw["locations"][..., order, :])
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (9,)], ids=str)
 def test_draws_of_a_scalar_site(batch):
     action = SitesAction.from_generators([{"x": [[-1]]}])
     x = 3 + 0.1 * torch.randn(batch)
-    moved = orbit_representative({"x": x * torch.randn(batch).sign()}, action)["x"]
-    torch.testing.assert_close(moved, -x)  # the smaller of the two images of the mean
+    relabeled = orbit_representative({"x": x * torch.randn(batch).sign()}, action)["x"]
+    torch.testing.assert_close(relabeled, -x)  # the smaller of the two images of the mean
 
 
 def test_no_draws_come_back_as_they_are():
     none = {"means": torch.zeros(0, 4), "locations": torch.zeros(0, 4, 2), "noise": torch.zeros(0)}
-    moved = orbit_representative(none, ACTION)
-    assert {name: value.shape for name, value in moved.items()} == {name: value.shape for name, value in none.items()}
+    relabeled = orbit_representative(none, ACTION)
+    assert {name: value.shape for name, value in relabeled.items()} == {
+        name: value.shape for name, value in none.items()
+    }
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (50,)], ids=str)
 def test_gradients_pass_through_the_chosen_element(batch):
     means = shuffled_means(*batch).requires_grad_()
-    moved = orbit_representative({"means": means}, ACTION)["means"]
-    assert torch.equal(moved.detach(), orbit_representative({"means": means.detach()}, ACTION)["means"])
-    (moved * torch.arange(4.0)).sum().backward()
+    relabeled = orbit_representative({"means": means}, ACTION)["means"]
+    assert torch.equal(relabeled.detach(), orbit_representative({"means": means.detach()}, ACTION)["means"])
+    (relabeled * torch.arange(4.0)).sum().backward()
     order = means.detach().argsort(-1).argsort(-1)
     torch.testing.assert_close(means.grad, order.to(means))
 

@@ -1,4 +1,4 @@
-"""How a group acts on the free numbers of constrained sites: whole rows, categories, and what is refused."""
+"""How a group acts on the free coordinates of constrained sites: whole rows, categories, and what is refused."""
 
 import pyro
 import pyro.distributions as dist
@@ -30,7 +30,7 @@ def permuted_and_signed(row):
 
 MAKERS = {"rows": lambda row: ROWS("S3", features=row), "matrices": by_generators, "a product": permuted_and_signed}
 
-# name: the support of one row, the shape of a row, how many of its numbers are free
+# name: the support of one row, the shape of a row, how many of its coordinates are free
 SUPPORTS = {
     "simplex": (constraints.simplex, (4,), 3),
     "log-ratios": (log_ratio_simplex, (4,), 3),
@@ -48,7 +48,7 @@ def free_shape(support, values):
 
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("name", SUPPORTS)
-def test_a_permutation_of_whole_rows_permutes_the_rows_of_free_numbers(name, maker):
+def test_a_permutation_of_whole_rows_permutes_the_rows_of_free_coordinates(name, maker):
     support, shape, free = SUPPORTS[name]
     own = MAKERS[maker](torch.Size(shape).numel())
     action = SitesAction(own.group, {"site": own})
@@ -62,9 +62,9 @@ def test_a_permutation_of_whole_rows_permutes_the_rows_of_free_numbers(name, mak
         order = own.act(element, numbered).reshape(3, -1)[:, 0].long()
         if name != "log-ratios":  # whose free coordinates are in a basis of their own
             torch.testing.assert_close(found.act(element, u.flatten(1)).reshape(u.shape), u[:, order])
-        moved = transform(found.act(element, u.flatten(1)).reshape(5, *free_shape(support, (3, *shape))))
+        image = transform(found.act(element, u.flatten(1)).reshape(5, *free_shape(support, (3, *shape))))
         values = transform(u.reshape(5, *free_shape(support, (3, *shape))))
-        torch.testing.assert_close(moved, values[:, order], atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(image, values[:, order], atol=1e-9, rtol=1e-9)
 
 
 def test_the_outer_and_the_inner_of_two_plates():
@@ -130,6 +130,8 @@ def test_a_guide_over_components_with_factors_and_simplexes(reparam):
     assert guide.flow.action.numel == 3 * (1 + 3 + 1)
     with torch.no_grad(), pyro.plate("draws", 6, dim=-2):
         drawn = guide()
-    moved = guide.orbit_representative(drawn)
-    assert {name: value.shape for name, value in moved.items()} == {name: value.shape for name, value in drawn.items()}
-    assert moved["factor"].shape == (6, 3, 2, 2)
+    relabeled = guide.orbit_representative(drawn)
+    assert {name: value.shape for name, value in relabeled.items()} == {
+        name: value.shape for name, value in drawn.items()
+    }
+    assert relabeled["factor"].shape == (6, 3, 2, 2)

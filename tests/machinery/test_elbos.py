@@ -52,7 +52,7 @@ def test_value_and_gradient(kind, name):
 @pytest.mark.parametrize("name", ELBOS)
 @pytest.mark.long
 def test_particles_side_by_side_are_those_of_a_loop(kind, name):
-    """In law: the loop draws other numbers."""
+    """The distributions agree, although the loop draws other values."""
     elbo, model, _ = ELBOS[name]
     case = CASES[kind](model)
     blocks, size = 8, 3

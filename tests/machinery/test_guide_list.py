@@ -13,7 +13,7 @@ from tests.machinery.models import DATA, LABELS, log_joint, loss_and_gradient, m
 
 
 def make_guide():
-    """A flow for the means, which the group moves; a normal distribution for the scale, which it does not."""
+    """A flow for the means, which the group permutes, and a normal distribution for the scale, which is invariant."""
     guide = AutoGuideList(mixture)
     part = poutine.block(mixture, hide=["scale"])
     flow = AutoGFlow(part, LABELS, args=(DATA,), transforms=small, check="skip")

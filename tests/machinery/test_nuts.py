@@ -106,7 +106,7 @@ def test_neutra_coordinates():
 
 @pytest.mark.long
 def test_nuts_in_neutra_coordinates_of_the_exact_posterior():
-    """Where the guide is exact, NUTS sees independent standard normal numbers."""
+    """For an exact guide, NUTS samples independent standard normal variables."""
     rows = VectorAction.rows("S3")
     flow = randomize_(EquivariantFlow(InvariantNormal(rows), [GActNorm(rows)]).double(), scale=0.5)
 
@@ -126,6 +126,6 @@ def test_nuts_in_neutra_coordinates_of_the_exact_posterior():
     mcmc = MCMC(kernel, num_samples=60, warmup_steps=0, disable_progbar=True)
     mcmc.run()
     draws = mcmc.get_samples()["rows_shared_latent"]
-    moved = neutra.transform_sample(draws)["rows"]
-    torch.testing.assert_close(moved, flow.transform(draws))
+    rows = neutra.transform_sample(draws)["rows"]
+    torch.testing.assert_close(rows, flow.transform(draws))
     assert abs(draws.square().mean() - 1) < 0.6 and mcmc.diagnostics()["divergences"]["chain 0"] == []

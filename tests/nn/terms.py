@@ -46,5 +46,5 @@ def autograd_jacobian(function, x):
 
 def assert_equivariant(function, action, x):
     elements = action.sample((len(x),), torch.Generator().manual_seed(1))
-    moved = action.act_each(elements, function(x))
-    torch.testing.assert_close(function(action.act_each(elements, x)), moved, rtol=0, atol=1e-11)
+    image = action.act_each(elements, function(x))
+    torch.testing.assert_close(function(action.act_each(elements, x)), image, rtol=0, atol=1e-11)

@@ -38,8 +38,8 @@ def test_is_equivariant(case):
     activation, action = case
     elements = action.sample((20,))
     x = 3 * torch.randn(20, *action.event_shape, dtype=torch.float64)
-    moved = action.act_each(elements, activation(x))
-    torch.testing.assert_close(activation(action.act_each(elements, x)), moved, rtol=0, atol=1e-12)
+    image = action.act_each(elements, activation(x))
+    torch.testing.assert_close(activation(action.act_each(elements, x)), image, rtol=0, atol=1e-12)
 
 
 def points(action):
@@ -88,7 +88,7 @@ def test_slopes_are_those_of_autograd(kind, action):
     torch.testing.assert_close(slope, expected, rtol=0, atol=1e-12)
 
 
-def test_sorted_pairs_keep_every_number():
+def test_sorted_pairs_keep_every_component():
     x = torch.randn(7, *IMAGE.event_shape)
     y = SortedPairs(IMAGE)(x)
     assert torch.equal(y.flatten(1).sort(dim=1).values, x.flatten(1).sort(dim=1).values)
@@ -125,12 +125,12 @@ def test_norm_activations_have_finite_gradients_at_the_origin():
 def test_gates_make_invariants_from_vectors():
     activation = GatedNorm(SPACE).double()
     x = torch.randn(8, dtype=torch.float64)
-    moved = x.clone()
-    moved[:3] *= 2
-    assert (activation(moved)[6:] - activation(x)[6:]).abs().min() > 1e-6
+    changed = x.clone()
+    changed[:3] *= 2
+    assert (activation(changed)[6:] - activation(x)[6:]).abs().min() > 1e-6
 
 
-def test_labeled_gates_look_back_only():
+def test_labeled_gates_read_earlier_labels_only():
     activation = randomize_(GatedNorm(SPACE, labels=[0, 1, 0, 1]).double())
     x = torch.randn(8, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(activation, x)

@@ -45,8 +45,8 @@ def test_is_equivariant(case):
     event = blocks[0].direct_sum(*blocks[1:])
     elements = event.sample((6,))
     x = torch.randn(6, *event.event_shape, dtype=torch.float64)
-    moved = network(event.act_each(elements, x))
-    for action, value, found in zip(outputs, network(x), moved, strict=True):
+    image = network(event.act_each(elements, x))
+    for action, value, found in zip(outputs, network(x), image, strict=True):
         torch.testing.assert_close(found, action.act_each(elements, value), rtol=0, atol=1e-11)
 
 

@@ -57,8 +57,8 @@ def test_nearly_orthogonal_convolutions_are_equivariant(kind, kernel_size):
     for source, target in ((grid, hidden), (hidden, grid)):
         layer = randomize_(kind(source, target, kernel_size=kernel_size).double(), scale=1.0)
         y = layer(x[:, : source.channels])
-        moved = layer(source.act_all(x[:, : source.channels]))
-        torch.testing.assert_close(moved, target.act_all(y), rtol=0, atol=1e-12)
+        image = layer(source.act_all(x[:, : source.channels]))
+        torch.testing.assert_close(image, target.act_all(y), rtol=0, atol=1e-12)
         y.square().sum().backward()
         assert all(parameter.grad.isfinite().all() and parameter.grad.any() for parameter in layer.parameters())
 

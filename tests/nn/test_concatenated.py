@@ -39,8 +39,8 @@ def test_is_equivariant(case):
     y = activation(x)
     out = action.copies(activation.fan_out)
     assert y.shape == x.shape[:1] + out.event_shape
-    moved = activation(action.act_each(elements, x))
-    torch.testing.assert_close(moved, out.act_each(elements, y), rtol=0, atol=1e-12)
+    image = activation(action.act_each(elements, x))
+    torch.testing.assert_close(image, out.act_each(elements, y), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.3, 20.0])

@@ -75,10 +75,10 @@ def kernel_average(conv: EquivariantConv, kernel: Tensor) -> Tensor:
     elements = conv.action_in.point_group.elements()  # shifts leave kernels and channels alone
     offsets = conv.action_in.kernel_permutations(conv.kernel_size)
     out, inn = conv.action_out.channel_matrices(elements), conv.action_in.channel_matrices(elements)
-    moved = torch.zeros(len(elements), *kernel.shape, dtype=torch.float64).flatten(-2)
+    mapped = torch.zeros(len(elements), *kernel.shape, dtype=torch.float64).flatten(-2)
     for g in elements:
-        moved[g][..., offsets[g]] = torch.einsum("oO,iI,OIu->oiu", out[g], inn[g], kernel.flatten(-2))
-    return moved.mean(0).view_as(kernel)
+        mapped[g][..., offsets[g]] = torch.einsum("oO,iI,OIu->oiu", out[g], inn[g], kernel.flatten(-2))
+    return mapped.mean(0).view_as(kernel)
 
 
 @every_pair
@@ -137,8 +137,8 @@ def test_a_bias_of_pixels_is_every_image_that_the_group_leaves_in_place(action_i
     randomize(conv)
     bias = conv.bias()
     assert bias is not None and conv.orbit_biases is not None
-    moved = action_out.act_all(bias)
-    assert torch.equal(moved, bias.expand_as(moved))
+    mapped = action_out.act_all(bias)
+    assert torch.equal(mapped, bias.expand_as(mapped))
     # as many as the trace of the average over the group says
     units = torch.eye(action_out.numel, dtype=torch.float64).reshape(-1, *action_out.event_shape)
     average = action_out.act_all(units).mean(0).flatten(1)
@@ -219,8 +219,8 @@ def test_works_under_function_transforms() -> None:
         jacobian = torch.func.vmap(torch.func.jacrev(conv))(x)
         linear = torch.einsum("bcijdkl,bdkl->bcij", jacobian, x)
         assert torch.allclose(linear, conv(x) - conv(torch.zeros_like(x)), atol=1e-12)
-        moved = {name: value + 1.0 for name, value in conv.named_parameters()}
-        assert not torch.equal(torch.func.functional_call(conv, moved, (x,)), conv(x))
+        changed = {name: value + 1.0 for name, value in conv.named_parameters()}
+        assert not torch.equal(torch.func.functional_call(conv, changed, (x,)), conv(x))
 
 
 def test_lipschitz_bound_survives_training() -> None:

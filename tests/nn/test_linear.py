@@ -74,8 +74,8 @@ def test_is_equivariant(pair, kind):
     layer = randomize_(kind(action_in, action_out).double(), scale=2.0)
     elements = action_in.sample((6,))
     x = torch.randn(6, action_in.numel, dtype=torch.float64)
-    moved = action_out.act_each(elements, layer(x))
-    torch.testing.assert_close(layer(action_in.act_each(elements, x)), moved, rtol=0, atol=1e-12)
+    image = action_out.act_each(elements, layer(x))
+    torch.testing.assert_close(layer(action_in.act_each(elements, x)), image, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])

@@ -95,7 +95,7 @@ def test_all_layers_are_in_evaluation_inside():
     assert torch.is_grad_enabled()
 
 
-def test_looks_at_held_out_data_leave_a_layer_in_its_own_mode():
+def test_validation_leaves_a_layer_in_its_own_mode():
     flow, seen = small_flow(), []
     layer = flow.transforms[1]
 

@@ -50,9 +50,9 @@ def test_conditioners_are_equivariant(action):
     network = randomize_(conditioner(action, params, width=2).double())
     assert isinstance(network, EquivariantMLP if action.event_dim == 1 else EquivariantCNN)
     x, elements = events(action), action.sample((5,))
-    moved = params.act_each(elements, network(x))
-    assert moved.abs().max() > 0.01
-    torch.testing.assert_close(network(action.act_each(elements, x)), moved, rtol=0, atol=1e-11)
+    image = params.act_each(elements, network(x))
+    assert image.abs().max() > 0.01
+    torch.testing.assert_close(network(action.act_each(elements, x)), image, rtol=0, atol=1e-11)
 
 
 def test_conditioners_start_at_zero_unless_told_otherwise(action):
@@ -108,8 +108,8 @@ def test_hidden_layers_may_know_where_they_are(name):
         randomize_(network.double())
         per_field = network.layers[0].orbit_biases.numel() / 2
         assert per_field == (1 if name == "shifts" else action.height * action.width)  # no place differs under shifts
-        moved = action.act_each(elements, network(x))
-        torch.testing.assert_close(network(action.act_each(elements, x)), moved, rtol=0, atol=1e-11)
+        image = action.act_each(elements, network(x))
+        torch.testing.assert_close(network(action.act_each(elements, x)), image, rtol=0, atol=1e-11)
     assert torch.linalg.matrix_norm(dense(network, x), 2).max() <= network.lipschitz_bound() <= 0.8 * (1 + 1e-12)
     torch.testing.assert_close(network.call_and_jacobian(x)[1], dense(network, x), rtol=0, atol=1e-12)
 

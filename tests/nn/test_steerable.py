@@ -167,8 +167,8 @@ def test_without_scalar_inputs_nothing_is_measured():
 def test_soft_networks_of_a_group_that_the_pixels_need_not_carry():
     action = ImageAction("C1", 2, size=6)
     network = SoftNetwork(action, action, group="C4", width=2).double()
-    turned, x = ImageAction("C4", 2, size=6), smooth(3, 2, 6, 6)
-    assert_equivariant(network, turned, turned, x, tol=1e-12)  # scalars in, scalars out
+    action, x = ImageAction("C4", 2, size=6), smooth(3, 2, 6, 6)
+    assert_equivariant(network, action, action, x, tol=1e-12)  # scalars in, scalars out
 
 
 def test_they_start_at_zero_where_asked():
@@ -179,7 +179,7 @@ def test_they_start_at_zero_where_asked():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: SteerableConv("S3", 1, 1), ValueError, "turns the plane"),
+        (lambda: SteerableConv("S3", 1, 1), ValueError, "a group of the plane"),
         (lambda: SteerableConv("C4", 0, 1), ValueError, "at least one field"),
         (lambda: SteerableConv("C4", 1, 1, fields_in="sign"), ValueError, "fields among.*'sign'"),
         (lambda: SteerableConv("C4", 1, 1, kernel_size=4), ValueError, "odd kernel_size"),

@@ -64,9 +64,9 @@ def test_the_jacobian_is_that_in_x_and_not_in_what_the_branch_holds():
 
 
 def test_bad_input_says_what_was_expected():
-    with pytest.raises(ValueError, match=r"keep the shape \(3, 4, 3\), received \(3, 4, 2\)"):
+    with pytest.raises(ValueError, match=r"keep the shape \(3, 4, 3\), got \(3, 4, 2\)"):
         dense_jacobian(lambda x: x[..., :2], points(4, 3), 1, create_graph=False)
     for event_dim in (-1, 3):
-        with pytest.raises(ValueError, match=f"event_dim={event_dim} dimensions, received .4, 3."):
+        with pytest.raises(ValueError, match=f"event_dim={event_dim} dimensions, got .4, 3."):
             event_numel(points(4, 3), event_dim)
     assert [event_numel(points(4, 3), k) for k in (0, 1, 2)] == [1, 3, 12]

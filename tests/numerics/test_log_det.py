@@ -173,8 +173,8 @@ def test_orbit_average_is_exactly_invariant():
     _, averaged = run(estimator, f, x, 1, orbit=f.orbit)
     frozen = []
     for g in f.matrices:
-        _, moved = run(estimator, f, x @ g.mT, 1, orbit=f.orbit)
-        torch.testing.assert_close(moved, averaged, rtol=0, atol=1e-12)
+        _, image = run(estimator, f, x @ g.mT, 1, orbit=f.orbit)
+        torch.testing.assert_close(image, averaged, rtol=0, atol=1e-12)
         frozen.append((run(estimator, f, x @ g.mT, 1)[1] - plain).abs().max())
     assert max(frozen) > 1e-3  # the probes alone break the invariance, so the test sees what it should
 
@@ -225,7 +225,7 @@ def test_descriptions_say_what_is_certified():
     ],
 )
 def test_bad_arguments_raise(call):
-    with pytest.raises(ValueError, match=r"expected .* received"):
+    with pytest.raises(ValueError, match=r"expected .* got"):
         call()
 
 

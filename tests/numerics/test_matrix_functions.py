@@ -67,8 +67,8 @@ def test_exponential_of_equivariant_factors_is_equivariant():
     q = torch.linalg.qr(normal(3, 3)).Q
     left, coefficients, right, x = normal(3, 2, seed=1), normal(2, seed=2), normal(3, 2, seed=3), normal(3, seed=4)
     y, log_det = expm_apply(limit_norm(low_rank_matrix(left, coefficients, right), 2.0), x)
-    moved, same = expm_apply(limit_norm(low_rank_matrix(q @ left, coefficients, q @ right), 2.0), q @ x)
-    torch.testing.assert_close(moved, q @ y, rtol=0, atol=1e-13)
+    image, same = expm_apply(limit_norm(low_rank_matrix(q @ left, coefficients, q @ right), 2.0), q @ x)
+    torch.testing.assert_close(image, q @ y, rtol=0, atol=1e-13)
     torch.testing.assert_close(same, log_det, rtol=0, atol=1e-13)
 
 
@@ -84,5 +84,5 @@ def test_exponential_of_equivariant_factors_is_equivariant():
     ],
 )
 def test_bad_arguments_raise(call):
-    with pytest.raises(ValueError, match=r"expected .* received"):
+    with pytest.raises(ValueError, match=r"expected .* got"):
         call()

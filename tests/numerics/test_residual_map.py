@@ -93,10 +93,10 @@ def test_carried_probes_are_exactly_invariant_and_cost_one_image():
     _, plain = estimator(f, x, 1, lipschitz=0.8, training=False)
     apart = []
     for g in f.matrices:
-        moved = x @ g.mT
-        own = estimator(f, moved, 1, lipschitz=0.8, training=False, orbit=images)[1]
+        image = x @ g.mT
+        own = estimator(f, image, 1, lipschitz=0.8, training=False, orbit=images)[1]
         torch.testing.assert_close(own, found, rtol=0, atol=1e-12)
-        apart.append((estimator(f, moved, 1, lipschitz=0.8, training=False)[1] - plain).abs().max())
+        apart.append((estimator(f, image, 1, lipschitz=0.8, training=False)[1] - plain).abs().max())
     assert max(apart) > 1e-3
     assert images(points(2, 6), x, 1).shape == (1, 2, 10, 6)
     text = estimator.describe(lipschitz=0.8, dim=6, images=images)

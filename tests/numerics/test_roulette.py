@@ -196,7 +196,7 @@ def test_a_continuation_is_above_the_squared_bound(continuation, refused):
     estimator = RouletteLogDet(continuation=continuation)
     x = torch.ones(2, 2, dtype=torch.float64)
     if refused:
-        with pytest.raises(ValueError, match="above the squared Lipschitz bound 0.25, received"):
+        with pytest.raises(ValueError, match="above the squared Lipschitz bound 0.25, got"):
             estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)
     else:
         estimator(lambda x: 0.5 * x, x, 1, lipschitz=0.5, training=True)

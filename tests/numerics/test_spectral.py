@@ -110,7 +110,7 @@ def test_bound_is_differentiable():
     ],
 )
 def test_bad_arguments_raise(call):
-    with pytest.raises(ValueError, match=r"expected .* received"):
+    with pytest.raises(ValueError, match=r"expected .* got"):
         call()
 
 

@@ -111,8 +111,8 @@ class Wave(EquivariantTransform):
 
     def call_and_ladj(self, x, context=None):
         angle = torch.atan2(x[..., 1], x[..., 0])
-        moved = angle + self.size * (self.n * angle).sin() / self.n
-        return torch.stack([moved.cos(), moved.sin()], -1), (1 + self.size * (self.n * angle).cos()).log()
+        image = angle + self.size * (self.n * angle).sin() / self.n
+        return torch.stack([image.cos(), image.sin()], -1), (1 + self.size * (self.n * angle).cos()).log()
 
     def inv_call_and_ladj(self, y, context=None):
         target = torch.atan2(y[..., 1], y[..., 0])

@@ -10,10 +10,11 @@ NAMES = sorted(DENSITIES)
 SIDE, CELLS = 6.0, 1200
 
 
-def turned(x, angle, *, mirrored=False):
+def image(x, angle, *, reflected=False):
+    """Return x after a reflection in the first axis, on request, and a rotation."""
     c, s = math.cos(angle), math.sin(angle)
-    flip = torch.tensor([1.0, -1.0 if mirrored else 1.0], dtype=x.dtype)
-    return (x * flip) @ torch.tensor([[c, s], [-s, c]], dtype=x.dtype)
+    signs = torch.tensor([1.0, -1.0 if reflected else 1.0], dtype=x.dtype)
+    return (x * signs) @ torch.tensor([[c, s], [-s, c]], dtype=x.dtype)
 
 
 SYMMETRIES = {
@@ -54,8 +55,8 @@ def test_samples_follow_the_density(name):
 def test_the_density_is_invariant_under_its_symmetry(name):
     target = density(name)
     x = target.sample(1000, torch.Generator().manual_seed(1)).double()
-    for angle, mirrored in SYMMETRIES[name]:
-        error = target.log_prob(turned(x, angle, mirrored=mirrored)) - target.log_prob(x)
+    for angle, reflected in SYMMETRIES[name]:
+        error = target.log_prob(image(x, angle, reflected=reflected)) - target.log_prob(x)
         assert float(error.abs().max()) < 1e-10
 
 

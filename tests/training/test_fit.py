@@ -108,8 +108,8 @@ def test_averaged_weights_are_returned_and_validated(tmp_path):
 def test_augmentation_moves_every_event_by_its_own_element():
     flow = small_flow("D4")
     x = torch.tensor([[1.0, 0.2]]).repeat(400, 1).double()
-    moved = random_elements(flow.action)(x, torch.Generator().manual_seed(0))
-    images = {tuple(row) for row in moved.round(decimals=9).tolist()}
+    augmented = random_elements(flow.action)(x, torch.Generator().manual_seed(0))
+    images = {tuple(row) for row in augmented.round(decimals=9).tolist()}
     assert len(images) == 8
     assert run(flow, points(), augment=random_elements(flow.action))[1].steps == 20
 

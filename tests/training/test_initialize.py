@@ -151,7 +151,7 @@ QUICK = [(name, by) for name in FLOWS for by in SETTERS if by not in SLOW or nam
 
 
 @pytest.mark.parametrize(("name", "by"), QUICK)
-def test_what_is_set_is_left_alone_and_set_anew_on_demand(name, by):
+def test_a_layer_that_is_set_keeps_its_weights_unless_asked(name, by):
     flow = make(name)
     by(flow)
     before = values_of(flow)

@@ -1,4 +1,4 @@
-"""Every optimizer class of torch, its state in checkpoints, and the settings that it is given."""
+"""Every optimizer class of torch, its state in checkpoints, and its settings."""
 
 import dataclasses
 import functools

@@ -71,7 +71,7 @@ def test_leaves_the_mode_and_runs_the_same_again():
         (lambda: OwnDraws(normal(), disc, ess=1.0), r"ess in \(0, 1\), got 10000, 50 and 1.0"),
         (
             lambda: OwnDraws(normal(), lambda x: x, pool=10)(2, torch.Generator()),
-            r"to 10 numbers, or -inf, got shape \(10, 2\)",
+            r"to shape \(10,\), finite or -inf, got shape \(10, 2\)",
         ),
         (lambda: OwnDraws(normal(), lambda x: x[:, 0] / 0 * 0, pool=10)(2, torch.Generator()), "with NaN"),
         (lambda: OwnDraws(normal(), lambda x: x[:, 0] * 0 - math.inf, pool=10)(2, torch.Generator()), "wider base"),

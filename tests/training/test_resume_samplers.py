@@ -174,7 +174,7 @@ def test_another_augmentation_or_sampler_of_the_same_name_is_refused(first, seco
     run(first, folder=tmp_path, augment=augment, resume=True)
 
 
-def test_the_same_numbers_in_another_form_are_the_same_data(tmp_path):
+def test_the_same_values_in_another_form_are_the_same_data(tmp_path):
     first = run(lambda flow: points(), folder=tmp_path)
     for form in (lambda flow: points().numpy(), lambda flow: TensorDataset(points())):
         assert torch.equal(run(form, folder=tmp_path, resume=True), first)

@@ -370,8 +370,8 @@ def test_linearize_is_right_or_refused():
     _, push = linearize(layer.inv_call_and_ladj, x)
     for mine, other in zip(push(x.cos()), jvp(layer.inv_call_and_ladj, (x,), (x.cos(),))[1], strict=True):
         torch.testing.assert_close(mine, other)
-    with pytest.raises(RuntimeError, match=r"torch\.func\.linearize would keep that of one call"):
+    with pytest.raises(RuntimeError, match=r"torch\.func\.linearize would keep the number of one call"):
         linearize(layer.call_and_ladj, x)
     loud = GResidual(layer.action_in, layer.branch, log_det=RouletteLogDet()).train()
-    with pytest.raises(RuntimeError, match=r"torch\.func\.linearize would keep that of one call"):
+    with pytest.raises(RuntimeError, match=r"torch\.func\.linearize would keep the number of one call"):
         linearize(loud.inv_call_and_ladj, x)

@@ -138,8 +138,8 @@ class CoordinateSplit(_IndexSplit):
 
     Raises:
         TypeError: The action is not a VectorAction.
-        ValueError: There is only one orbit, a part is empty or has a part of an orbit, or the lists do not hold every
-            coordinate once.
+        ValueError: There is only one orbit, a part is empty or holds only a piece of an orbit, or the lists do not hold
+            every coordinate once.
 
     Example:
         >>> split = CoordinateSplit(VectorAction.plane("D4", copies=2))
@@ -168,8 +168,8 @@ class ChannelSplit(_IndexSplit):
 
     Raises:
         TypeError: The action is not an ImageAction.
-        ValueError: There is only one orbit, a part is empty or has a part of an orbit, or the lists do not hold every
-            channel once.
+        ValueError: There is only one orbit, a part is empty or holds only a piece of an orbit, or the lists do not hold
+            every channel once.
 
     Example:
         >>> ChannelSplit(ImageAction("C4", 3, size=4), [[0], [1, 2]])

@@ -35,7 +35,7 @@ class IrrepSplit(Split):
     Args:
         action: How the group acts on events; any group.
         parts: Lists of the indices of irreducible blocks, which are counted with the invariant blocks first and then by
-            dimension. By default, vectors are split into parts of about equal size, and images into the invariant
+            dimension. By default, vectors are split into two parts of about equal size, and images into the invariant
             blocks and the others.
         blocks: Orthonormal rows of each block, shape ``(d, sum of field sizes)``, float64. By default they are
             computed. Weights of layers refer to these rows, so the description of a saved flow holds them.

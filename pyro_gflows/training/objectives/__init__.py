@@ -1,1 +1,1 @@
-"""What is minimized: the likelihood of data, or the divergence from an energy."""
+"""Objectives that training minimizes: the negative log-likelihood of data, or the divergence from an energy."""

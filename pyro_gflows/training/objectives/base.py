@@ -1,4 +1,4 @@
-"""What a run of training minimizes, apart from how it is minimized."""
+"""The interface between a loss and the training loop that minimizes it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,45 @@ __all__ = ["FitDiverged", "Objective"]
 
 
 class FitDiverged(RuntimeError):
-    """Training met NaN, infinity or a loss far above its start."""
+    """Raised if the loss or its gradient is NaN or infinite, or if the loss has risen far above its first value.
+
+    The message states what happened and what to change. The weights are then those of the last good checkpoint.
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows import EquivariantFlow, FitSettings, GActNorm, InvariantNormal, VectorAction, fit
+        >>> from pyro_gflows.training import Adam, Constant
+        >>> action = VectorAction.plane("C4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> settings = FitSettings(steps=9, optimizer=Adam(lr=1e9), schedule=Constant())
+        >>> try:
+        ...     fit(flow, torch.randn(100, 2), settings=settings, progress=False)
+        ... except FitDiverged as error:
+        ...     print(str(error)[:17])
+        training diverged
+    """
 
 
 class Objective:
-    """A loss over batches that it draws itself, for the weights of one module.
+    """A loss for the weights of one module, which draws its own batches; the base class of all objectives.
 
-    The loop of training (optimizer, schedule, averages, checkpoints) knows nothing but these methods, so a new kind of
-    training is a new objective. Only ``loss`` has to be written; the other methods have defaults that do nothing.
+    The training loop (optimizer, schedule, weight averages, checkpoints) uses only these methods, so a new kind of
+    training is a new subclass. Only ``loss`` has to be written; the other methods have defaults that do nothing.
 
     Args:
-        module: What is trained, in place.
+        module: The module that is trained, in place.
 
     Attributes:
-        module: The same.
-        batch_size: Events a step, for the progress bar; 1 unless an objective says more.
+        module: The module that is trained.
+        batch_size: The number of events in a step, for the progress bar; 1 by default.
+
+    Example:
+        >>> class Distance(Objective):
+        ...     def loss(self, step):
+        ...         return (self.module.weight - 1.0).square().sum()
+        >>> objective = Distance(nn.Linear(1, 1))
+        >>> objective.loss(0).requires_grad, objective.validate()
+        (True, None)
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -30,10 +54,10 @@ class Objective:
         self.batch_size = 1
 
     def loss(self, step: int) -> Tensor:
-        """The loss of one new batch, in nats an event, with gradients.
+        """Returns the loss of a new batch, in nats per event, with gradients.
 
         Args:
-            step: Steps that are done already.
+            step: The number of steps that are already done.
 
         Raises:
             FitDiverged: The loss cannot be computed.
@@ -41,36 +65,50 @@ class Objective:
         raise NotImplementedError
 
     def initialize(self) -> None:
-        """Get ready for the first step of a new run: warn of what is wrong with the data, set scales from them."""
+        """Prepares the first step of a new run, for example by checking the data and setting scales from them."""
 
     def divergence(self, first: float, smooth: float) -> str:
-        """What shows that a finite loss has diverged, as the beginning of a message; "" if nothing does.
+        """Returns the reason why a finite loss counts as diverged, or an empty string if it does not.
 
         Args:
             first: The loss of the first step.
             smooth: The moving average of the losses so far.
+
+        Returns:
+            The beginning of an error message.
         """
         return ""
 
     def remedy(self, lr: float, clip_norm: float | None) -> str:
-        """What the user may do about a run that has diverged, as the end of a message.
+        """Returns advice about a run that has diverged, as the end of an error message.
 
         Args:
             lr: The learning rate of the run.
-            clip_norm: The norm to which it clips gradients, if it does.
+            clip_norm: The norm to which gradients are clipped, or None.
         """
         return f"lower the learning rate (now lr={lr}) or clip harder (now clip_norm={clip_norm})"
 
     def validate(self) -> float | None:
-        """The loss on data that training does not see, in nats an event; None without such data."""
+        """Returns the loss on validation data, in nats per event; None without validation data."""
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs to draw the batches that come next, by name."""
+        """Returns the tensors, by name, from which a resumed run draws the same next batches."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state` gave."""
+        """Restores the position in the batches from the tensors of :meth:`state`.
+
+        Args:
+            state: The tensors of :meth:`state`, by name.
+        """
 
     def check_same(self, state: dict[str, Tensor]) -> None:
-        """Raise ValueError if what :meth:`state` gave in an earlier run shows that this is another one."""
+        """Checks that an earlier run had the same data.
+
+        Args:
+            state: The tensors of :meth:`state` from the earlier run, by name.
+
+        Raises:
+            ValueError: The earlier run had other data.
+        """

@@ -1,4 +1,4 @@
-"""Fitting to an energy, a density known up to a constant, as an objective."""
+"""The objective of fitting to an energy, which is a density known up to a constant."""
 
 from __future__ import annotations
 
@@ -16,14 +16,29 @@ __all__ = ["Energy"]
 
 
 class Energy(Objective):
-    """The reverse divergence from a density that is known up to a constant, and a share of a second loss.
+    r"""The reverse divergence from a density that is known up to a constant, optionally mixed with a second loss.
+
+    :func:`fit_energy` minimizes it. The loss is :math:`E_q[\log q(x) - \beta \log p(x)]` for the trained density q and
+    the unnormalized target p. With a second loss of share w, it is (1 - w) times this plus w times the second loss.
 
     Args:
-        target: what is trained.
-        log_density: what it is trained for.
-        settings: how.
-        annealing: the inverse temperature, or None for 1.
-        mixing: the second loss, or None.
+        target: The trained density together with its module.
+        log_density: The log of the unnormalized target density.
+        settings: The settings of the run.
+        annealing: The inverse temperature :math:`\beta` as a schedule, or None for 1.
+        mixing: The second loss, or None.
+
+    Example:
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> from pyro_gflows.flows.learnable import learnable
+        >>> action = VectorAction.plane("C4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> settings = FitSettings(batch_size=1000)
+        >>> objective = Energy(
+        ...     learnable(flow), lambda x: -0.5 * x.square().sum(-1), settings=settings, annealing=None, mixing=None
+        ... )
+        >>> round(objective.loss(0).item(), 4)  # - log(2 pi), since q is p without its normalizer
+        -1.8379
     """
 
     def __init__(
@@ -41,6 +56,11 @@ class Energy(Objective):
         self._annealing, self._mixing = annealing, mixing
 
     def loss(self, step: int) -> Tensor:
+        """Returns the loss of fresh draws, in nats per event.
+
+        Args:
+            step: The number of steps that are already done.
+        """
         done = step / self._settings.steps
         beta = 1.0 if self._annealing is None else self._annealing(done)
         share = 0.0 if self._mixing is None else self._mixing.weight(done)
@@ -54,9 +74,15 @@ class Energy(Objective):
             return (1 - share) * loss + share * self._mixing.loss(distribution, self._log_density, draws)
 
     def remedy(self, lr: float, clip_norm: float | None) -> str:
+        """Returns advice about a run that has diverged.
+
+        Args:
+            lr: The learning rate of the run.
+            clip_norm: The norm to which gradients are clipped, or None.
+        """
         return (
-            f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), begin at a higher "
-            "temperature (annealing=Ramp(start=0.1)), or look for NaN in the log-density; if it is -inf at some draws "
-            "(hard edges), the reverse divergence is infinite, and fit(flow, OwnDraws(flow, log_density)) fits the "
-            "forward one"
+            f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), start at a higher "
+            "temperature (annealing=Ramp(start=0.1)), or search for NaN in the log-density; if it is -inf at some "
+            "draws (hard edges), the reverse divergence is infinite: minimize the forward divergence by fit(flow, "
+            "OwnDraws(flow, log_density))"
         )

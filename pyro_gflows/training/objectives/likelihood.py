@@ -1,4 +1,4 @@
-"""Maximum likelihood as an objective."""
+"""The objective of maximum likelihood."""
 
 from __future__ import annotations
 
@@ -34,20 +34,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Likelihood"]
 
-_NATS_PER_DIMENSION = 10.0  # a smoothed loss this far above the first one has diverged
-_COMPARED_ROWS = 8  # of the first batch, by which a resumed run is compared with the one before
+_NATS_PER_DIMENSION = 10.0  # a smoothed loss this far above the first one counts as diverged
+_COMPARED_ROWS = 8  # of the first batch, which a resumed run compares with the earlier run
 
 
 class Likelihood(Objective):
-    """Minimizes -E log p(x), or the bound of a dequantized flow, with Pyro's ``Trace_ELBO().differentiable_loss``.
+    """The mean negative log-density of data under a flow, or the variational bound of a dequantized flow.
+
+    :func:`fit` minimizes it. It is computed by Pyro's ``Trace_ELBO().differentiable_loss``.
 
     Args:
-        flow: What is trained, in place. A dequantized flow brings a Pyro model and guide of its own.
-        data: Events, a loader or a sampler of events.
-        settings: How to train.
-        augment: Called as ``augment(x, generator)`` on every batch, or None.
-        validation: Events that training does not see, or None.
-        initialize: Whether all data-dependent layers are set from the first batch, or those alone that are not set.
+        flow: The flow that is trained, in place. A dequantized flow has its own Pyro model and guide.
+        data: Events, a loader of events or a sampler of events.
+        settings: The settings of the run.
+        augment: A function ``augment(x, generator)`` that is applied to every batch, or None.
+        validation: Validation events, or None.
+        initialize: Whether the first batch sets all data-dependent layers, or only the layers that are not set yet.
+
+    Example:
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> action = VectorAction.plane("C4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> data = TensorRows(torch.zeros(100, 2))
+        >>> objective = Likelihood(flow, data, settings=FitSettings(), augment=None, validation=None)
+        >>> round(objective.loss(0).item(), 4)  # log(2 pi)
+        1.8379
     """
 
     def __init__(
@@ -64,7 +75,7 @@ class Likelihood(Objective):
         self.flow = flow
         self._settings = settings
         self._augment = augment
-        self._anew = initialize
+        self._sets_all = initialize
         self._validation = validation
         self._data = data
         self._batches = self._new_batches()
@@ -77,63 +88,99 @@ class Likelihood(Objective):
             self._model, self._guide = flow.model, flow.guide
 
     def initialize(self) -> None:
+        """Checks the data, and sets data-dependent layers from the first batch."""
         self._warn_of_data()
-        first = self._next()  # also where nothing is to be set, so that the steps see the same batches
-        with contextlib.nullcontext() if self._anew else leaving_alone_what_is_set(self.flow):
+        first = self._next()  # also if no layer is to be set, so that the steps use the same batches
+        with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
     def loss(self, step: int) -> Tensor:
+        """Returns the mean negative log-density of the next batch, in nats per event.
+
+        Args:
+            step: The number of steps that are already done.
+
+        Raises:
+            FitDiverged: The batch has NaN or infinite components.
+        """
         x = self._next()
         if not x.isfinite().all():
             raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
-        # The data are checked already, and NaN inside the flow gets a better message here than from a support check.
+        # The data are already checked, and the trainer reports NaN inside the flow better than a support check.
         with pyro.validation_enabled(False), warnings.catch_warnings():
-            # layers may be frozen on purpose, of which Pyro would warn at every step
+            # layers may be frozen on purpose, and Pyro would warn about them at every step
             warnings.filterwarnings("ignore", message=".*was not registered in the param store")
             loss: Tensor = self._loss(self._model, self._guide, x) / len(x)
         return loss
 
     def divergence(self, first: float, smooth: float) -> str:
+        """Returns the reason why the loss counts as diverged: it has risen by more than 10 nats per dimension.
+
+        Args:
+            first: The loss of the first step.
+            smooth: The moving average of the losses so far.
+        """
         if smooth > first + _NATS_PER_DIMENSION * self.flow.action.numel:
             return f"the loss rose from {first:.4g} to {smooth:.4g}"
         return ""
 
     def remedy(self, lr: float, clip_norm: float | None) -> str:
+        """Returns advice about a run that has diverged.
+
+        Args:
+            lr: The learning rate of the run.
+            clip_norm: The norm to which gradients are clipped, or None.
+        """
         return (
             f"lower the learning rate (now lr={lr}), clip harder (now clip_norm={clip_norm}), or scale the data to "
-            "unit standard deviation (and give initialize=True, so that the flow starts from their new scale)"
+            "unit standard deviation (and pass initialize=True, so that the flow starts from their new scale)"
         )
 
     def state(self) -> dict[str, Tensor]:
+        """Returns the position in the data and a few rows of the first batch, for checkpoints."""
         return {**self._batches.state(), "first_batch": self._first}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        """Restores the position in the data.
+
+        Args:
+            state: The tensors of :meth:`state`, by name.
+        """
         self._first = state.get("first_batch", self._first)
         self._batches.restore(state)
 
     def check_same(self, state: dict[str, Tensor]) -> None:
+        """Checks that an earlier run had the same first batch.
+
+        Args:
+            state: The tensors of :meth:`state` from the earlier run, by name.
+
+        Raises:
+            ValueError: The first batch differs.
+        """
         stored = state.get("first_batch", torch.empty(0))
         sampler = self._data
         if not len(stored) or (callable(sampler) and isinstance(sampler, StatefulSampler)):
-            return  # what a sampler with a state draws depends on that
+            return  # the draws of a sampler with a state depend on its state
         first = self._first_rows()
         if same_values(stored, first):
             return
         if not same_values(first, self._first_rows(), exact=True):
             warnings.warn(
-                "data and augmentation gave different events in two calls from the same random state, so the first "
-                "batch is left out of what a resumed run is compared by; draw from the generator that they are given, "
-                "or from torch's, to have a resumed run end as an unbroken one",
+                "data and augmentation returned different events in two calls from the same random state, so the first "
+                "batch is left out of the comparison with the earlier run; use the generator in their arguments, or "
+                "torch's global one, so that a resumed run ends in the same weights as an unbroken one",
                 stacklevel=2,
             )
             return
         raise ValueError(
-            "cannot resume: the first batch of this run is another one than that of the run in the folder, so the "
-            "data, the sampler or the augmentation differ; resume with the same ones, or start anew in another folder"
+            "cannot resume: the first batch of this run differs from the first batch of the run in the folder, so the "
+            "data, the sampler or the augmentation differ; resume with the same ones, or start a new run in another "
+            "folder"
         )
 
     def _first_rows(self) -> Tensor:
-        """The compared rows of the batch with which a run begins."""
+        """The rows of a run's first batch that are compared."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
         torch.manual_seed(self._settings.seed)
@@ -145,7 +192,7 @@ class Likelihood(Objective):
         return batches_of(self._data, self._settings.batch_size, generator)
 
     def _warn_of_data(self) -> None:
-        """What is seen in stored data before the first step; of anything else, the first batch is looked at."""
+        """Warns about problems of stored data before the first step; other data are checked in the first batch."""
         if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
             like = next(self.flow.parameters())
             warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
@@ -154,16 +201,16 @@ class Likelihood(Objective):
 
     @property
     def _is_seen_as_stored(self) -> bool:
-        """Whether the flow sees stored events just as they are."""
+        """Whether the flow is trained on the stored events themselves, without augmentation or new noise."""
         return isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and not self._has_own_noise
 
     @property
     def _has_own_noise(self) -> bool:
-        """Whether the noise of the data is not what the flow sees."""
+        """Whether a dequantizer replaces the noise of the data."""
         return isinstance(self.flow, DequantizedFlow)
 
     def validate(self) -> float | None:
-        """The mean NLL, or bound of it, with the same random numbers every time: it differs by the weights alone."""
+        """Returns the mean NLL of the validation data, or its bound, with the same random draws every time."""
         if self._validation is None:
             return None
         device = next(self.flow.parameters()).device

@@ -1,4 +1,4 @@
-"""The reverse Kullback-Leibler divergence, with gradients that vanish draw by draw where the fit is exact."""
+"""The reverse Kullback-Leibler divergence with path gradients, which vanish for every draw if the fit is exact."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from pyro_gflows.transforms.one_way import OneWayTransform
 
 __all__ = ["draws_and_scores", "reverse_kl_loss"]
 
-_DENSE_UP_TO = 64  # numbers in an event, each of which costs one vector-Jacobian product
+_DENSE_UP_TO = 64  # coordinates of an event, each of which costs one vector-Jacobian product
 
 
 def reverse_kl_loss(
     distribution: Distribution, log_density: LogDensity, draws: int, *, inverse_temperature: float = 1.0
 ) -> Tensor:
-    r"""A loss with the value of :math:`E_q[\log q(x) - \beta \log p(x)]` over fresh draws, and its path gradient.
+    r"""Returns the reverse divergence of a density from an unnormalized target, with a low-noise gradient.
+
+    The value is the mean of :math:`\log q(x) - \beta \log p(x)` over fresh draws x of q. It is the loss for fitting a
+    density q to a target p that can be evaluated but not sampled. Its gradient in the parameters :math:`\theta` is the
+    path gradient, which only follows the dependence of the draws :math:`x = T_\theta(z)` on the parameters:
 
     .. math:: E_z\Big[\Big(\frac{\partial T_\theta(z)}{\partial\theta}\Big)^T
         \nabla_x\big(\log q(x) - \beta \log p(x)\big)\Big|_{x = T_\theta(z)}\Big]
 
-    It differs from the full gradient by the mean of :math:`\partial_\theta \log q_\theta(x)` at fixed x, which is 0.
-    What is left vanishes at every single draw where q = p, so that there is no noise at the optimum. Mixtures
-    (Symmetrized, OrbitMixture) are scored by their full density.
+    The full gradient has one more term, :math:`\partial_\theta \log q_\theta(x)` at fixed x, whose mean is 0. Without
+    it the gradient is 0 for every single draw if q = p, so there is no noise at the optimum. Mixtures (Symmetrized,
+    OrbitMixture) are scored by their full density.
 
     Args:
-        distribution: q, with reparametrized draws.
-        log_density: maps events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``.
-        draws: how many.
-        inverse_temperature: :math:`\beta`.
+        distribution: The density q, with reparametrized draws.
+        log_density: A function from events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``.
+        draws: The number of draws.
+        inverse_temperature: The factor :math:`\beta`.
+
+    Returns:
+        The loss in nats per event, a scalar tensor.
 
     Source: Sticking the landing, arXiv:1703.09194; path-gradient estimators for normalizing flows, arXiv:2207.08219.
 
@@ -57,23 +64,26 @@ def reverse_kl_loss(
 
 
 def draws_and_scores(distribution: Distribution, draws: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws x with gradients with respect to the parameters, and without any: log q(x), and its gradient in x.
+    """Draws x with gradients in the parameters, together with log q(x) and its gradient in x as constants.
 
     Args:
-        distribution: q, with reparametrized draws and no batch shape.
-        draws: how many.
+        distribution: The density q, with reparametrized draws and no batch shape.
+        draws: The number of draws.
+
+    Returns:
+        The draws, log q of the draws, and the gradient of log q in x.
     """
-    if isinstance(distribution, TransformedDistribution) and _is_costly_to_invert(distribution):
+    if isinstance(distribution, TransformedDistribution) and _is_slow_to_invert(distribution):
         return _through_the_base(distribution, draws)
     x = distribution.rsample(torch.Size([draws]))
-    leaf = x.detach().requires_grad_()  # a new tensor, so that no transform remembers where it came from
+    leaf = x.detach().requires_grad_()  # a new tensor, so that no cached inverse is used
     log_q = distribution.log_prob(leaf)
     (score,) = torch.autograd.grad(log_q.sum(), leaf)
     return x, log_q.detach(), score
 
 
-def _is_costly_to_invert(distribution: TransformedDistribution) -> bool:
-    """Whether a Jacobian is cheaper than the inverse: small events, and layers that only sample in one pass."""
+def _is_slow_to_invert(distribution: TransformedDistribution) -> bool:
+    """Whether a Jacobian is faster than the inverse: small events, and layers that only sample in one pass."""
     transforms: list[Any] = distribution.transforms
     if distribution.event_shape.numel() > _DENSE_UP_TO:
         return False
@@ -84,11 +94,12 @@ def _is_costly_to_invert(distribution: TransformedDistribution) -> bool:
 
 
 def _through_the_base(distribution: TransformedDistribution, draws: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`draws_and_scores` by the chain rule: the gradient of log q in x is J^-T that of log p(z) - log|det J|
-    in z, where J = dx/dz; nothing is inverted but the matrix J.
+    """The same as :func:`draws_and_scores`, by the chain rule instead of the inverse of the layers.
+
+    With J = dx/dz, the gradient of log q in x is J^-T times the gradient of log p(z) - log|det J| in z.
     """
     z = distribution.base_dist.rsample(torch.Size([draws]))
-    z = z.view_as(z)  # another tensor, of which a base that is a flow itself does not know where it came from
+    z = z.view_as(z)  # a new tensor, so that a base that is a flow itself does not use the score that it remembers
     if not z.requires_grad:
         z.requires_grad_()
     x, ladj = z, z.new_zeros(draws)
@@ -100,6 +111,6 @@ def _through_the_base(distribution: TransformedDistribution, draws: int) -> tupl
     columns = x.flatten(1).unbind(1)
     rows = [torch.autograd.grad(column.sum(), z, retain_graph=True)[0].flatten(1) for column in columns]
     jacobian = torch.stack(rows, 1)
-    # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch
+    # solve_ex marks a singular matrix in its own row, while solve would raise for the whole batch
     score, _ = torch.linalg.solve_ex(jacobian.mT, score_z.flatten(1).unsqueeze(-1))
     return x, log_q.detach(), score.reshape(x.shape)
