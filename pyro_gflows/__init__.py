@@ -42,7 +42,14 @@ from pyro_gflows.distributions import (
     OrbitMixture,
     Symmetrized,
 )
-from pyro_gflows.flows import EquivariantFlow, FlowDistribution, OrbitFlow, g_coupling_image_flow, g_residual_image_flow
+from pyro_gflows.flows import (
+    EquivariantFlow,
+    FlowDistribution,
+    OrbitFlow,
+    g_coupling_image_flow,
+    g_residual_image_flow,
+    g_soft_coupling_image_flow,
+)
 from pyro_gflows.groups import (
     O2,
     O3,
@@ -156,6 +163,7 @@ __all__ = [
     "g_radial",
     "g_residual",
     "g_residual_image_flow",
+    "g_soft_coupling_image_flow",
     "isotypic_split",
     "load",
     "plain_checkerboard_split",

@@ -1,4 +1,4 @@
-"""Variational dequantization: noise that depends on the image, and turns with it."""
+"""Variational dequantization: learned noise between the gray levels, which depends on the image equivariantly."""
 
 from __future__ import annotations
 
@@ -25,41 +25,52 @@ __all__ = ["DequantizedFlow", "VariationalDequantizer", "g_dequantizer"]
 
 @registered
 class VariationalDequantizer(nn.Module):
-    r"""A density q(y | k) on the cell of every image k of levels, with :math:`q(g\,y \mid g\,k) = q(y \mid k)`.
+    r"""Learned noise that makes continuous images y from images k of gray levels: a density q(y | k).
 
-    A pixel of level k holds the numbers :math:`y = a\,((k + u)/n - c)` with u in (0, 1), and u follows a conditional
-    flow that reads the image (the middles of its cells).
+    A density of continuous images can give a likelihood of images of levels if noise fills the cell of each level.
+    Noise with a density that is learned gives a tighter bound than uniform noise. A pixel of level k becomes :math:`y =
+    a\,((k + u)/n - c)` with u in (0, 1), and u follows a conditional flow that reads the image (the middles of its
+    cells). The noise is equivariant, :math:`q(g\,y \mid g\,k) = q(y \mid k)`.
 
     Args:
-        noise: the flow of u over (0, 1), whose ``context_action`` moves the image.
-        scaling: how levels become numbers (:class:`~pyro_gflows.datasets.GrayLevels`).
+        noise: The flow of u over (0, 1), with the action on images as its ``context_action``.
+        scaling: How levels become real values (:class:`~pyro_gflows.datasets.GrayLevels`).
 
     Raises:
-        TypeError: the noise is not an EquivariantFlow.
-        ValueError: it takes no context, or its context is no image of its own shape.
+        TypeError: ``noise`` is not an EquivariantFlow.
+        ValueError: ``noise`` takes no context, or its context is not an image of its own shape.
 
     Source: Flow++, arXiv:1902.00275.
+
+    Example:
+        >>> from pyro_gflows.datasets import GrayLevels
+        >>> action = ImageAction("D4", size=4)
+        >>> layers = [GAffine(action, context_action=action, width=2), GNormalCdf(action, alpha=0.0)]
+        >>> noise = EquivariantFlow(InvariantNormal(action), layers)
+        >>> dequantizer = VariationalDequantizer(noise, GrayLevels(17))
+        >>> dequantizer.condition(torch.zeros(5, 1, 4, 4)).sample().shape
+        torch.Size([5, 1, 4, 4])
     """
 
     def __init__(self, noise: EquivariantFlow, scaling: GrayLevels) -> None:
         super().__init__()
         if not isinstance(noise, EquivariantFlow):
             raise TypeError(f"expected the flow of the noise, an EquivariantFlow, got {type(noise).__name__}")
-        moves = noise.context_action
-        if moves is None or moves.event_shape != noise.action.event_shape:
-            raise ValueError(f"expected noise that takes an image of its own shape as context, got {moves}")
+        context = noise.context_action
+        if context is None or context.event_shape != noise.action.event_shape:
+            raise ValueError(f"expected noise that takes an image of its own shape as context, got {context}")
         self.noise, self.scaling = noise, scaling
 
     @property
     def action(self) -> Action:
-        """How the group moves images, their levels and the noise."""
+        """How the group acts on images, their levels and the noise."""
         return self.noise.action
 
     def condition(self, levels: Tensor) -> FlowDistribution:
-        """q(y | k) of each image, as a Pyro distribution of their batch shape.
+        """The density q(y | k) for a batch of images, as a Pyro distribution of their batch shape.
 
         Args:
-            levels: levels 0 .. n-1 of any dtype, shape ``batch_shape + action.event_shape``.
+            levels: Levels 0 .. n-1 of any dtype, of shape ``batch_shape + action.event_shape``.
         """
         corners = self.scaling.to_real(levels.to(next(self.noise.parameters())))
         step = self.scaling.step
@@ -69,10 +80,10 @@ class VariationalDequantizer(nn.Module):
 
 
 class _Cells(EquivariantTransform):
-    r""":math:`u \mapsto c + a\,u`, from the unit cube to the cells with corners c and side a.
+    r"""The map :math:`u \mapsto c + a\,u` from the unit cube to the cells with corners c and side a.
 
-    In the same composition as the flow of the noise, whose distribution remembers where a draw came from: to find u
-    again between y and its corner would cost digits.
+    It is a layer after the flow of the noise, so that the distribution remembers from which u a draw came: to compute u
+    again from y and its corner would cost digits.
     """
 
     corners: Tensor
@@ -98,19 +109,20 @@ class _Cells(EquivariantTransform):
 def g_dequantizer(
     action: ImageAction, scaling: GrayLevels, *, blocks: int = 2, width: int = 8, depth: int = 1
 ) -> VariationalDequantizer:
-    """The usual dequantizer: a mean and scale for every pixel, and couplings, all of which read the image.
+    """The usual dequantizer: couplings, then a mean and a scale for every pixel, all of which read the image.
 
-    It starts as uniform noise, exactly: normal noise goes through the identity and its own distribution function.
+    Its noise is exactly uniform at the start: normal noise goes through layers that start as the identity, and then
+    through the normal distribution function.
 
     Args:
-        action: how the group moves images; any one that can be split, or ``blocks=0``.
-        scaling: how levels become numbers.
-        blocks: coupling steps; 0 makes the noise of the pixels independent, given the image.
-        width: hidden fields of the networks.
-        depth: their hidden layers.
+        action: How the group acts on images; with ``blocks`` above 0, an action whose events can be split.
+        scaling: How levels become real values.
+        blocks: Coupling steps; with 0 the noise of the pixels is independent, given the image.
+        width: Hidden fields of the networks.
+        depth: Hidden layers of the networks.
 
     Raises:
-        ValueError: blocks below 0, or an action whose events cannot be split with blocks above 0.
+        ValueError: ``blocks`` is below 0, or it is above 0 and the events cannot be split.
 
     Example:
         >>> from pyro_gflows.datasets import GrayLevels
@@ -134,19 +146,22 @@ def g_dequantizer(
 @renamed_arguments(dequantiser="dequantizer")
 @registered
 class DequantizedFlow(nn.Module):
-    r"""A flow of images as a model of their levels: with p the flow and k the levels of an image,
+    r"""A flow of continuous images, together with a dequantizer, as a model of images of gray levels.
+
+    With p the density of the flow, q the dequantizer and k the levels of an image, ``forward`` gives a bound in nats:
 
     .. math:: \log P(k) = \log \int_{\text{cell of } k} p(y)\,dy \ \ge\ E_{q(y \mid k)} [\log p(y) - \log q(y \mid k)]
 
-    in nats an image, so that bits per dimension are ``-elbo / (d log 2)``. Its arguments are dequantized images, as the
-    data sets give them; of these only the levels count. ``model`` and ``guide`` are a Pyro model and guide.
+    Bits per dimension are ``-elbo / (d log 2)``, where d is the number of pixels times channels. The arguments of its
+    methods are dequantized images, as the data sets give them, of which only the levels count. ``model`` and ``guide``
+    are a Pyro model and guide.
 
     Args:
-        flow: p.
-        dequantizer: q.
+        flow: The flow, with density p.
+        dequantizer: The noise, with density q.
 
     Raises:
-        ValueError: the two are of images of different shapes.
+        ValueError: Flow and dequantizer are for images of different shapes.
 
     Example:
         >>> from pyro_gflows import g_coupling_image_flow
@@ -169,7 +184,7 @@ class DequantizedFlow(nn.Module):
 
     @property
     def action(self) -> Action:
-        """How the group moves the data."""
+        """How the group acts on the data."""
         return self.flow.action
 
     def initialize(self, x: Tensor) -> None:
@@ -177,28 +192,30 @@ class DequantizedFlow(nn.Module):
         self.flow.initialize(x)
 
     def log_weights(self, x: Tensor, draws: int) -> Tensor:
-        """log p(y) - log q(y | k) of independent draws y, shape ``(draws, *batch_shape)``."""
+        """The values log p(y) - log q(y | k) of independent draws y, of shape ``(draws, *batch_shape)``."""
         self.action.check_event(x)
         cells = self.dequantizer.condition(self.dequantizer.scaling.quantize(x))
         y = cells.rsample((draws,))
-        log_q = cells.log_prob(y)  # first: it is still remembered
+        log_q = cells.log_prob(y)  # before anything else, while the distribution remembers the draw
         return self.flow(y) - log_q
 
     def forward(self, x: Tensor) -> Tensor:
-        """The lower bound of log P(k) by one draw an image, in nats."""
+        """The lower bound of log P(k) from one draw for each image, in nats."""
         return self.log_weights(x, 1)[0]
 
     def importance_bound(self, x: Tensor, *, draws: int, batch_size: int = 1024) -> Tensor:
-        r"""The importance-weighted bound :math:`\log \frac1K \sum_i p(y_i)/q(y_i \mid k)` of every image, without
-        gradients; its mean rises to log P(k) with the draws.
+        r"""The importance-weighted bound of log P(k) for every image, without gradients.
+
+        It is :math:`\log \frac1K \sum_i p(y_i)/q(y_i \mid k)`; its mean approaches log P(k) as the number K of draws
+        grows.
 
         Args:
-            x: images, shape ``(rows,) + action.event_shape``.
-            draws: K.
-            batch_size: draws scored at a time.
+            x: Images of shape ``(rows,) + action.event_shape``.
+            draws: The number K of draws for each image.
+            batch_size: How many draws are scored at a time.
 
         Raises:
-            ValueError: fewer than 1 draw.
+            ValueError: ``draws`` is below 1.
 
         Source: Importance Weighted Autoencoders, arXiv:1509.00519.
         """
@@ -214,17 +231,17 @@ class DequantizedFlow(nn.Module):
         return torch.cat(bounds)
 
     def model(self, x: Tensor) -> None:
-        """y ~ p; its level is k without doubt, which adds log 1."""
+        """The Pyro model y ~ p. The levels of y are k with probability 1, so that no term is added for them."""
         pyro.module("dequantized", self)
         with pyro.plate("images", len(x)):
             pyro.sample("y", self.flow.dist)
 
     def guide(self, x: Tensor) -> None:
-        """y ~ q(y | k)."""
+        """The Pyro guide y ~ q(y | k)."""
         pyro.module("dequantized", self)
         with pyro.plate("images", len(x)):
             pyro.sample("y", self.dequantizer.condition(self.dequantizer.scaling.quantize(x)))
 
     def config(self) -> dict[str, Any]:
-        """Plain JSON data of both, as ``EquivariantFlow.config``."""
+        """The structure of both as JSON data, as ``EquivariantFlow.config``."""
         return dict(describe(self))

@@ -21,22 +21,23 @@ __all__ = ["FlowDistribution"]
 
 
 class FlowDistribution(ValidatesEvents, TransformedDistribution):
-    r"""A base pushed through one equivariant transform, :math:`\log p(y) = \log p_{base}(T^{-1} y) +
-    \log|\det J_{T^{-1}}(y)|`: what ``flow.dist`` and ``flow.condition(context)`` return.
+    r"""The density of a flow as a Pyro distribution; ``flow.dist`` and ``flow.condition(context)`` return it.
 
-    Fresh data are scored in one pass, of which nothing is kept, copied or compared. What this very object drew last is
-    scored from the point and the log-det that it was made with, as long as draw, weights and context are what they were
-    (``LastDraw``); every expanded distribution has a memory of its own.
+    .. math:: \log p(y) = \log p_{base}(T^{-1} y) + \log|\det J_{T^{-1}}(y)|
+
+    New data are scored in one pass of the inverse, and nothing is kept of it. The last draw of this object is scored
+    from the base point and the log-det with which it was drawn, as long as draw, weights and context are unchanged.
+    Every expanded distribution has its own last draw.
 
     Args:
-        base: a Pyro distribution of base-side events.
-        transform: from base to data.
-        validate_args: as for every torch distribution. Where it is off, events that no draw can be (outside the
-            interval of a GSigmoid that other layers follow) have the log-density -inf; where it is on, they raise.
+        base: A Pyro distribution of events on the side of the base.
+        transform: The transform T from base to data.
+        validate_args: As for every torch distribution. Events that no draw can equal (such as those outside the
+            interval of a GSigmoid) raise where it is on, and have the log-density -inf where it is off.
 
     Raises:
-        TypeError: (in a call) events that are no tensor, or of another dtype than the weights.
-        ValueError: (in a call) events outside the support.
+        TypeError: (in a call) Events are not a tensor, or have another dtype than the weights.
+        ValueError: (in a call) Events are outside the support.
 
     Example:
         >>> from pyro_gflows import InvariantNormal, VectorAction, g_residual
@@ -55,7 +56,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         self._last_draw = LastDraw()
 
     def _set_shapes(self, base: Any, transform: EquivariantTransform, validate_args: bool | None) -> None:
-        """What torch's constructor does for any list of transforms, which takes as long as a small layer."""
+        """The work of torch's constructor for one transform; the general one takes as long as a small layer."""
         before, after = base.event_shape, transform.action_out.event_shape
         shape = transform.forward_shape(base.batch_shape + before)
         batch_shape = shape[: len(shape) - len(after)]
@@ -65,12 +66,12 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
 
     @property
     def transform(self) -> EquivariantTransform:
-        """T, from base to data."""
+        """The transform T, from base to data."""
         transform: EquivariantTransform = self.transforms[0]
         return transform
 
     def expand(self, batch_shape: Sequence[int], _instance: FlowDistribution | None = None) -> FlowDistribution:
-        """The same density with another batch shape, and a memory of its own."""
+        """The same density with another batch shape, which remembers its own last draw."""
         new: FlowDistribution = self._get_checked_instance(FlowDistribution, _instance)
         new._last_draw = LastDraw()
         super().expand(torch.Size(batch_shape), _instance=new)
@@ -102,7 +103,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
     def _outside(self, value: Tensor) -> Tensor | None:
-        """Which events no draw can be; None: each one can. ValueError where validation is on."""
+        """Which events no draw can equal, or None if there are none; ValueError where validation is on."""
         outside = ~self.transform.reaches(value)
         if not anywhere(outside):
             return None
@@ -115,7 +116,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         return outside
 
     def _inside(self, value: Tensor, outside: Tensor) -> Tensor:
-        """The events, with one that can be drawn in place of those outside, where layers would give NaN gradients."""
+        """The events, with those outside replaced by one that can be drawn: layers give NaN gradients there."""
         origin = torch.zeros(self.base_dist.batch_shape + self.base_dist.event_shape).to(value)
         with torch.no_grad():
             somewhere = self.transform.call_and_ladj(origin)[0]
@@ -162,7 +163,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
 
 
 def _first_weight(module: nn.Module) -> Tensor | None:
-    """The first parameter; as the first of ``module.parameters()``, which costs more than small layers."""
+    """The first of ``module.parameters()``, found in less time."""
     for parameter in module._parameters.values():
         if parameter is not None:
             return parameter
@@ -174,7 +175,7 @@ def _first_weight(module: nn.Module) -> Tensor | None:
 
 
 def drawn_out(base: Any, transform: EquivariantTransform) -> str:
-    """A base and the layers of a transform, one below the other."""
+    """A text with a base and the layers of a transform, one below the other."""
     layers = transform.transforms if isinstance(transform, Compose) else [transform]
     lines = [f"  base: {base!r}", *(f"  {index}: {layer!r}" for index, layer in enumerate(layers))]
     return "\n".join(line.replace("\n", "\n  ") for line in lines)

@@ -25,18 +25,19 @@ class EquivariantFlow(nn.Module):
 
     .. math:: \log p(y) = \log p_{base}(T^{-1} y) + \log|\det J_{T^{-1}}(y)|, \qquad p(\rho(g) y) = p(y)
 
-    With transforms that take a context it is a family of densities with :math:`p(\rho(g)\,y \mid \rho_c(g)\,c) = p(y
-    \mid c)`; ``condition(context)`` gives those of a batch of contexts, none of which is invariant by itself.
+    It is the object to train, save and sample from. With transforms that take a context it is a family of densities
+    with :math:`p(\rho(g)\,y \mid \rho_c(g)\,c) = p(y \mid c)`; ``condition(context)`` gives the densities for a batch
+    of contexts, which are not invariant one by one.
 
     Args:
-        base: a Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
+        base: A Pyro distribution with an ``action`` (InvariantNormal, Symmetrized).
         transforms: EquivariantTransforms, from base to data, in this order; each one's ``action_in`` must be the
-            ``action_out`` of the one before, and the first one's the base's action.
+            ``action_out`` of the one before, and that of the first one the action of the base.
 
     Raises:
-        TypeError: the base is not an invariant one, or a transform not an EquivariantTransform.
-        ValueError: no transform, two neighbors' actions that differ, or a transform that is defined on an interval
-            alone (the inverse of a GSigmoid) where values beyond it arrive.
+        TypeError: The base is not an invariant distribution, or a transform is not an EquivariantTransform.
+        ValueError: There is no transform, the actions of two neighbors differ, or a transform that is defined on an
+            interval only (the inverse of a GSigmoid) receives values outside of it.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649.
 
@@ -72,7 +73,7 @@ class EquivariantFlow(nn.Module):
 
     @property
     def action(self) -> Action:
-        """How the group moves the data."""
+        """How the group acts on the data."""
         return self.transform.action_out
 
     @property
@@ -82,7 +83,7 @@ class EquivariantFlow(nn.Module):
 
     @property
     def context_action(self) -> Action | None:
-        """How the group moves the context that the flow takes; None: it takes none."""
+        """How the group acts on the context that the flow takes; None if it takes none."""
         return self.transform.context_action
 
     @property
@@ -90,25 +91,25 @@ class EquivariantFlow(nn.Module):
         """The density, as a Pyro distribution that shares the flow's parameters.
 
         Raises:
-            ValueError: the flow needs a context.
+            ValueError: The flow needs a context.
         """
         if self.context_action is not None:
-            raise ValueError(f"this flow needs a context, which {self.context_action} moves: flow.condition(context)")
+            raise ValueError(f"this flow needs a context, an event of {self.context_action}: flow.condition(context)")
         return FlowDistribution(self._base, self.transform)
 
     def condition(self, context: Tensor) -> FlowDistribution:
-        """The density under each of a batch of contexts, as a Pyro distribution of the contexts' batch shape.
+        """The densities for a batch of contexts, as a Pyro distribution of the batch shape of the contexts.
 
         Args:
-            context: shape ``batch_shape + context_action.event_shape``.
+            context: Contexts of shape ``batch_shape + context_action.event_shape``.
 
         Raises:
-            ValueError: the flow takes no context, or contexts of another event shape.
+            ValueError: The flow takes no context, or the contexts have another event shape.
         """
         return FlowDistribution(self._base, self.transform.condition(context))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The log-density of x (given the context): what DistributedDataParallel wraps."""
+        """The log-density of x, given the context; DistributedDataParallel wraps this call."""
         self.action.check_event(x)
         density = self.dist if context is None else self.condition(context)
         log_prob: Tensor = density.log_prob(x)
@@ -117,12 +118,16 @@ class EquivariantFlow(nn.Module):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Set the parameters of all data-dependent layers (GActNorm, GOrbitNorm) from a batch of data.
 
-        For training loops of one's own: call it once, before the first step, with some hundred events; SVI never does
-        it by itself. Every call sets them anew, also in a trained flow, except in layers with a frozen parameter.
-        :func:`pyro_gflows.training.fit` does it for the layers that are not set yet.
+        In a training loop of your own, call it once before the first step, with some hundred events; SVI does not call
+        it. Every call sets the parameters anew, also in a trained flow, except in layers with a frozen parameter.
+        :func:`pyro_gflows.training.fit` calls it for the layers that are not set yet.
+
+        Args:
+            x: Events of shape ``(rows,) + action.event_shape``.
+            context: Contexts of the same batch shape, if the flow takes one.
 
         Raises:
-            ValueError: fewer than 2 events, events of another shape, or numbers that are not finite.
+            ValueError: There are fewer than 2 events, they have another shape, or they are not finite.
         """
         self.action.check_event(x)
         if x.numel() < 2 * self.action.numel:
@@ -132,12 +137,12 @@ class EquivariantFlow(nn.Module):
         self.transform.initialize_inverse(x, context)
 
     def config(self) -> dict[str, Any]:
-        """Plain JSON data that :meth:`from_config` rebuilds the structure from (weights: ``state_dict``)."""
+        """The structure as JSON data, for :meth:`from_config`; the weights are in ``state_dict``."""
         return dict(describe(self))
 
     @staticmethod
     def from_config(config: dict[str, Any]) -> EquivariantFlow:
-        """The flow that :meth:`config` described, with fresh weights."""
+        """The flow that :meth:`config` described, with new weights."""
         flow = build(config)
         if not isinstance(flow, EquivariantFlow):
             raise ValueError(f"expected the description of an EquivariantFlow, got that of {type(flow).__name__}")
@@ -153,14 +158,14 @@ class EquivariantFlow(nn.Module):
 
 
 def _require_domains(base: Any, transform: Compose) -> None:
-    """ValueError where a transform is not defined on all that arrives: its draws were NaN, and mass were missing."""
-    # the ball says that it is all of R^n, so that points outside have a score; what it fills is left to the user
+    """Raise ValueError where a transform is not defined on all values that reach it: its draws would be NaN."""
+    # the support of a ball is stated as all of R^n, so that points outside have a score; its radius is not known here
     arriving = (0.0, 0.0) if isinstance(base, InvariantUniformBall) else interval_of(base.support)
     for part in transform.steps:
         low, high = interval_of(part.domain)
         if arriving[0] < low or arriving[1] > high:
             raise ValueError(
-                f"{' '.join(repr(part).split())} is defined between {low:g} and {high:g} alone, but values between "
+                f"{' '.join(repr(part).split())} is defined between {low:g} and {high:g} only, but values between "
                 f"{arriving[0]:g} and {arriving[1]:g} reach it; put a map into that interval (GSigmoid, GNormalCdf) "
                 "before it, or use its .inv"
             )

@@ -1,4 +1,4 @@
-"""Families of flows by name: what commands, presets and experiments build."""
+"""Families of flows by name, for commands, presets and experiments."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class UnsuitableFamily(ValueError):
     """A family of flows that cannot be built for an action.
 
     Args:
-        family: its name.
-        action: how the group acts on the events.
-        reason: what its constructor raised.
+        family: The name of the family.
+        action: How the group acts on the events.
+        reason: The error that the constructor of the family raised.
     """
 
     def __init__(self, family: str, action: Action, reason: Exception) -> None:
@@ -41,9 +41,9 @@ def build_action(group: str, event_shape: Sequence[int]) -> Action:
 
     Args:
         group: "C4", "D8", "SO(2)", ...; "C1" is no symmetry; "translations" are all shifts of a periodic grid.
-        event_shape: (d,) for vectors: copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3)), or the n
-            rows, one after the other, of a set (S_n, which permutes them); (channels, n, n) for images, which a group
-            that the grid carries only partly moves by an OffGridAction.
+        event_shape: (d,) for vectors, which are copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3)),
+            or the n rows of a set, one after the other, which S_n permutes; (channels, n, n) for images. A group of
+            which the grid carries only a part acts on images by an OffGridAction.
 
     Raises:
         ValueError: The group does not act on such events.
@@ -59,7 +59,7 @@ def build_action(group: str, event_shape: Sequence[int]) -> Action:
         raise ValueError(f"expected events of shape (d,) or (channels, n, n), got {shape}")
     if group == "translations":
         raise ValueError(
-            f"translations shift the pixels of images, got events of {shape[0]} numbers; choose another --group"
+            f"translations shift the pixels of images, got events of {shape[0]} components; choose another --group"
         )
     parsed = parse_group(group)
     if isinstance(parsed, EnumerableGroup) and parsed.order == 1:
@@ -67,18 +67,20 @@ def build_action(group: str, event_shape: Sequence[int]) -> Action:
     if isinstance(parsed, SymmetricGroup):
         if shape[0] % parsed.n:
             raise ValueError(
-                f"{parsed} permutes {parsed.n} rows of one length, got events of {shape[0]} numbers, no multiple of "
+                f"{parsed} permutes {parsed.n} rows of one length, got events of {shape[0]} components, no multiple of "
                 f"{parsed.n}; choose another --group"
             )
         return VectorAction.rows(parsed, features=shape[0] // parsed.n)
     if not isinstance(parsed, ContinuousGroup | CyclicGroup | DihedralGroup):
         raise ValueError(
             f"expected C_n, D_n, SO(2), O(2), SO(3), O(3) or S_n (which permutes rows) for events of {shape[0]} "
-            f"numbers, got {parsed}; choose another --group"
+            f"components, got {parsed}; choose another --group"
         )
     size = parsed.dimension if isinstance(parsed, ContinuousGroup) else 2
     if shape[0] % size:
-        raise ValueError(f"{group} turns vectors of {size} numbers, got events of {shape[0]}; choose another --group")
+        raise ValueError(
+            f"{group} acts on vectors of {size} components, got events of {shape[0]}; choose another --group"
+        )
     make = VectorAction.space if size == 3 else VectorAction.plane
     return make(parsed, copies=shape[0] // size)
 
@@ -98,7 +100,7 @@ def _image_action(group: str, shape: tuple[int, ...]) -> Action:
 
 
 def _residual(action: LinearAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
-    """``width``: hidden fields of a LipschitzNetwork branch; None takes the action's default branch."""
+    """Residual layers; ``width`` is that of LipschitzNetwork branches, None takes the default branch of the action."""
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
         branch = None if width is None else functools.partial(LipschitzNetwork, width=width)
@@ -134,7 +136,7 @@ def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -
     return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
 
 
-#: The families of flows that the command line offers: name -> constructor.
+#: The families of flows that the command line offers, by name; each makes a flow from an action and its size.
 FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "coupling": _coupling,
     "image-coupling": g_coupling_image_flow,
@@ -150,15 +152,15 @@ def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = 
     """A flow of one family over the isotropic invariant normal distribution.
 
     Args:
-        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; multi-scale flows of
-            images: "image-residual", "image-coupling", or "image-soft", of whose layers the networks alone carry the
-            group, so that turns between the quarter-turns are possible.
-        action: How the group moves events.
+        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; or a multi-scale
+            flow of images: "image-residual", "image-coupling", or "image-soft", in which only the networks carry the
+            group, so that rotations by other angles than 90 degrees are possible.
+        action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 
     Raises:
         ValueError: The family is not known.
-        UnsuitableFamily: It cannot be built for this action, or not in this size; a ValueError.
+        UnsuitableFamily: The family cannot be built for this action, or not in this size; it is a ValueError.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown flow {family!r}: expected one of {sorted(FAMILIES)}")

@@ -29,7 +29,7 @@ from pyro_gflows.transforms.transformers import TransformerFactory
 
 __all__ = ["SplitKind", "g_coupling_image_flow", "g_soft_coupling_image_flow"]
 
-#: What splits the events of an image action, such as ``checkerboard_split`` or ``ChannelSplit``.
+#: Makes a split of images from the action on them, such as ``checkerboard_split`` or ``ChannelSplit``.
 SplitKind = Callable[[ImageAction], Split]
 
 
@@ -47,29 +47,28 @@ def g_soft_coupling_image_flow(
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
 ) -> EquivariantFlow:
-    """A multi-scale coupling flow of images whose conditioners alone carry the group: invariant only nearly.
+    """A multi-scale coupling flow of images in which only the networks carry the group, so that it is nearly invariant.
 
     It is for groups that the pixels carry only in part, such as rotations by 45 degrees. The hidden layers of the
     conditioners (:class:`~pyro_gflows.nn.SoftNetwork`; each shows its measured error) are regular fields of the whole
     group; all other layers are equivariant under the part of the group that is exact. Under an OffGridAction that part
     is ``action.exact_subgroup``. Under an ImageAction it is the trivial group (C1): this is the soft variant of the
     paper, with the usual checkerboard and halves of the channels. The flow claims, and has, invariance under that part
-    only; under the rest of the group the error of its density is to be measured.
+    only; how far the density is from invariance under the rest of the group has to be measured.
 
     Args:
         action: How the group acts on images.
-        scales: As for :func:`g_coupling_image_flow`; so are ``blocks``, ``depth``, ``transformer``, ``splits``,
-            ``preprocess`` and ``memory``.
+        scales: The number of grid sizes; each but the first is half the one before.
         blocks: Steps on each grid.
         width: Hidden regular fields of the group in each conditioner.
         depth: Hidden layers of the conditioners.
-        transformer: Makes the element maps.
+        transformer: Makes the element map from the action on a part, as for ``g_coupling``.
         splits: The kinds of splits, in turn. By default ``[checkerboard_split, ChannelSplit, isotypic_split]``, under
             an ImageAction ``[plain_checkerboard_split, ChannelSplit]``.
         network: Makes other conditioners, as for :func:`g_coupling_image_flow`, such as
             ``functools.partial(SoftNetwork, group="C8", width=4, kernel_size=3, start=0.0)``.
-        preprocess: Makes the last layer.
-        memory: "plain" or "recompute".
+        preprocess: Makes the last layer, as for :func:`g_coupling_image_flow`.
+        memory: "plain" or "recompute", as for :func:`g_coupling_image_flow`.
 
     Raises:
         TypeError: ``action`` is neither an ImageAction nor an OffGridAction.
@@ -118,16 +117,17 @@ def g_coupling_image_flow(
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images over the isotropic normal distribution; under C1, a RealNVP.
 
-    Base to data, at every scale but the last: squeeze; the details given the means of the 2 x 2 blocks, which go
-    through the coarser scales themselves (``GSplit``); then ``blocks`` steps on both; unsqueeze; ``blocks`` steps on
-    the pixels. A step is activation normalization, an invertible 1x1 map of the channels, and a coupling in which each
-    part moves once, split by the mirrored checkerboard, by channels and by irreps in turn. Every layer is exactly
-    equivariant, so the density is exactly invariant.
+    From base to data, each scale but the last does the following. It squeezes blocks of 2 x 2 pixels into channels; the
+    means of the blocks go through the coarser scales, and the details of the blocks are a Gaussian given the means
+    (:class:`~pyro_gflows.transforms.GSplit`); ``blocks`` steps follow on means and details together; then it undoes the
+    squeeze and takes ``blocks`` steps on the pixels. A step is an activation normalization, an invertible 1x1 map of
+    the channels, and a coupling that transforms each part once. The steps split by the mirrored checkerboard, by
+    channels and by irreps in turn. Every layer is exactly equivariant, so the density is exactly invariant.
 
     Args:
         action: How the group acts on images.
-        scales: How many sizes of the grid; each but the first halves it.
-        blocks: Steps on each grid, before and after squeezing.
+        scales: The number of grid sizes; each but the first is half the one before.
+        blocks: Steps on each grid.
         width: Hidden fields of the default conditioners (regular ones: each has as many channels as the group has
             elements).
         depth: Hidden layers of the default conditioners.
@@ -140,13 +140,13 @@ def g_coupling_image_flow(
             EquivariantCNN that starts at zero.
         preprocess: Makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
             ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modeled as they are.
-        memory: "plain", or "recompute": training stores one event a step, at the cost of one more forward pass.
+        memory: "plain"; or "recompute": training stores one event for each step, at the cost of one more forward pass.
 
     Raises:
         TypeError: ``action`` is not an ImageAction.
-        ValueError: A grid that cannot be halved so often, one so small that nothing is left to split (a single channel
-            on 2 x 2 pixels under D4), numbers below 1, another ``memory``, or an OffGridAction (take
-            :func:`g_soft_coupling_image_flow`).
+        ValueError: The grid cannot be halved so often, or is so small that nothing is left to split (a single channel
+            on 2 x 2 pixels under D4); an argument is below 1, ``memory`` has another value, or ``action`` is an
+            OffGridAction (take :func:`g_soft_coupling_image_flow`).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803; Glow, arXiv:1807.03039.
 
@@ -183,7 +183,7 @@ def _soft_network(inputs: LinearAction, outputs: LinearAction, **keywords: Any) 
 
 
 def _splits(action: ImageAction, kinds: Sequence[SplitKind]) -> Iterator[Split]:
-    """All of these kinds of splits that the action allows, in turn, without end."""
+    """The kinds of splits that the action allows, one after the other, again and again."""
     found: list[Split] = []
     for kind in kinds:
         try:

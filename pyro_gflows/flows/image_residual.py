@@ -35,30 +35,33 @@ def g_residual_image_flow(
 ) -> EquivariantFlow:
     """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
 
-    The scales are those of :func:`g_coupling_image_flow`; a step is activation normalization, an invertible 1x1 map of
-    the channels, and a residual layer whose branch is a certified steerable CNN.
+    The scales are those of :func:`g_coupling_image_flow`. A step is an activation normalization, an invertible 1x1 map
+    of the channels, and a residual layer, whose branch is a steerable CNN with a certified Lipschitz bound. Every layer
+    is exactly equivariant, so the density is exactly invariant.
 
     Args:
-        action: how the group moves images.
-        scales: how many sizes of the grid; each but the first halves it.
-        blocks: steps on each grid, before and after squeezing.
-        width: hidden fields of the branches, and of the conditioners of the details.
-        depth: hidden layers of the branches.
+        action: How the group acts on images.
+        scales: The number of grid sizes; each but the first is half the one before.
+        blocks: Steps on each grid.
+        width: Hidden fields of the branches, and of the networks that compute the details.
+        depth: Hidden layers of the branches.
         bound: Lipschitz bound of every branch, in (0, 1).
         branch: Makes each branch from the action of a step, such as ``LipschitzDenseNetwork`` or
             ``functools.partial(LipschitzNetwork, bound=0.98, activation="curves", units="field")``; by default a
             LipschitzNetwork of ``width``, ``depth`` and ``bound``.
-        log_det: an estimator; by default that of ``g_residual``, by the size of the event.
-        fast: "score" (density estimation) or "sample".
-        preprocess: as for :func:`g_coupling_image_flow`.
-        memory: "plain"; "recompute": training stores one event a step and computes each step twice, the terms of its
-            series too; or "constant": a few events a step, and the terms once (:class:`ConstantMemory`). Values and
-            gradients are the same. "constant" spares the fast direction alone.
+        log_det: The estimator of the log-det; by default that of :func:`~pyro_gflows.transforms.g_residual`, by the
+            size of the event.
+        fast: Which direction takes one pass: "score" (density estimation) or "sample".
+        preprocess: Makes the last layer, as for :func:`g_coupling_image_flow`.
+        memory: "plain"; or "recompute": training stores one event for each step and computes each step twice, the terms
+            of the series included; or "constant": training stores a few events for each step, and computes the terms
+            once (:class:`~pyro_gflows.numerics.ConstantMemory`). Values and gradients are the same. "constant" saves
+            memory in the fast direction only.
 
     Raises:
-        TypeError: not an ImageAction.
-        ValueError: a grid that cannot be halved so often, numbers below 1, another ``memory``, or a bound outside
-            (0, 1).
+        TypeError: ``action`` is not an ImageAction.
+        ValueError: The grid cannot be halved so often, an argument is below 1, ``memory`` has another value, or
+            ``bound`` is outside (0, 1).
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
 

@@ -1,4 +1,4 @@
-"""What multi-scale flows of images share: the scales, what is done at each, and what training stores of it."""
+"""The common part of multi-scale flows of images: the scales, the steps at each, and the memory that training takes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pyro_gflows.transforms import Compose, EquivariantTransform, GActNorm, GLin
 
 __all__ = ["Factor", "Memory", "Preprocess", "Steps", "check_memory", "mixing", "multi_scale", "sparing"]
 
+#: How much training stores of each step: "plain", all activations; "recompute", only the input of the step; "constant",
+#: a few events, from which the gradient of an estimated log-det follows.
 Memory = Literal["plain", "recompute", "constant"]
-"""What training stores of each step: all activations; its input; or what little a log-det's gradient needs."""
 
+#: Makes the layers on one grid from the action on it.
 Steps = Callable[[ImageAction], list[EquivariantTransform]]
-"""The layers on one grid."""
 
+#: Makes the layer in which the details leave the flow, from the split (means | details) and the flow of the means.
 Factor = Callable[[IrrepSplit, Compose], GSplit]
-"""The layer in which details leave the flow, from means | details and the coarser scales of the means."""
 
+#: Makes the last layer, whose values are the data, from the action on the images.
 Preprocess = Callable[[ImageAction], EquivariantTransform]
-"""The layer that makes the data."""
 
 
 def multi_scale(
@@ -35,7 +36,7 @@ def multi_scale(
     factor: Factor,
     preprocess: Preprocess | None,
 ) -> EquivariantFlow:
-    """The flow with these layers at every scale; its errors are those of the constructors."""
+    """A flow with the given layers at every scale; it raises the errors of the constructors of image flows."""
     require_exact(action)
     action = require_image(action)
     if scales < 1 or blocks < 1:
@@ -57,16 +58,17 @@ def _scale(action: ImageAction, steps: Steps, scales: int, factor: Factor) -> li
 
 
 def mixing(action: ImageAction) -> list[EquivariantTransform]:
-    """What comes before each layer; a single channel has nothing to mix."""
+    """The layers before each coupling or residual layer: a normalization, and a mixing of several channels."""
     return [GActNorm(action), *([GLinear(action)] if action.channels > 1 else [])]
 
 
 def sparing(layers: list[EquivariantTransform], memory: Memory) -> list[EquivariantTransform]:
-    """The layers of a step; as one that stores its input alone, where asked."""
+    """The layers of a step, wrapped where only the input of the step is to be stored."""
     return layers if memory == "plain" else [Recompute(Compose(layers))]
 
 
 def check_memory(memory: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``memory`` is one of the allowed values."""
     if memory not in allowed:
         hint = "; a coupling has no series whose gradient could be kept" if memory == "constant" else ""
         raise ValueError(f"expected memory among {list(allowed)}, got {memory!r}{hint}")

@@ -1,4 +1,4 @@
-"""What can be fitted: a flow, or a distribution that knows its own module."""
+"""Learnable: a flow, or a distribution with a module, as training sees it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ class Learnable:
     """A module that holds the weights, and the distribution that reads them.
 
     Attributes:
-        module: What an optimizer trains.
+        module: The module that an optimizer trains.
         owner: The flow (whose ``dist`` is the distribution) or the distribution itself.
+
+    Example:
+        >>> from pyro_gflows import OrbitMixture, VectorAction
+        >>> mixture = OrbitMixture(VectorAction.plane("D4"))
+        >>> Learnable(mixture.module, mixture).distribution is mixture
+        True
     """
 
     module: nn.Module
@@ -26,12 +32,12 @@ class Learnable:
 
     @property
     def distribution(self) -> Distribution:
-        """The density, as the weights are now."""
+        """The density for the present weights."""
         return self.owner.dist if hasattr(self.owner, "dist") else self.owner
 
     @property
     def reference(self) -> Tensor:
-        """A weight, for its dtype and device."""
+        """One of the weights, which tells dtype and device."""
         return next(self.module.parameters())
 
 
@@ -39,11 +45,11 @@ def learnable(flow: Any) -> Learnable:
     """The module and the distribution of a flow, or of a distribution such as ``Symmetrized(flow.dist, action)``.
 
     Args:
-        flow: a module with ``dist`` (an EquivariantFlow), or a distribution with ``module``.
+        flow: A module with ``dist`` (an EquivariantFlow), or a distribution with ``module``.
 
     Raises:
-        TypeError: neither of them.
-        ValueError: no weights to fit, draws that are not reparametrized, or a batch of distributions.
+        TypeError: ``flow`` is neither of them.
+        ValueError: There are no weights to fit, the draws are not reparametrized, or it is a batch of distributions.
 
     Example:
         >>> from pyro_gflows import OrbitMixture, VectorAction

@@ -1,4 +1,4 @@
-"""OrbitFlow: one flow without any symmetry, and all its images."""
+"""OrbitFlow: the mixture of all images of one flow without symmetry."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ __all__ = ["OrbitFlow"]
 
 @registered
 class OrbitFlow(Symmetrized):
-    r"""The mixture of the images of one flow under a finite group, with equal weights.
+    r"""A base with one mode of learned shape for each element of a finite group: a mixture of images of one flow.
 
     .. math:: p(x) = \frac{1}{|G|} \sum_g q(\rho(g)^{-1} x)
 
-    where q is a standard normal moved by coupling steps that know no symmetry, then scaled, sheared and shifted. It is
-    :class:`OrbitMixture` with modes of any shape: a base for posteriors with one mode for each image of a point, as
-    label switching makes them. An equivariant layer would have to find out of every draw in which mode it is; q is in
-    one only. At the start q is a normal about a random point. Scores cost |G| evaluations of q, of which only those
-    that count are differentiated.
+    Here q is a flow without symmetry: coupling steps on a standard normal, then a linear map and a shift. Such a base
+    is for posteriors with one mode for each image of a point, as label switching makes them; it is an
+    :class:`~pyro_gflows.distributions.OrbitMixture` whose modes have any shape. It is easier to fit than equivariant
+    layers there, since these would have to find out in which mode every draw is, while q is about one mode only. At the
+    start q is a normal distribution about a random point. A score costs one evaluation of q for each element of the
+    group; only the terms that contribute to the sum are differentiated.
 
     Args:
-        action: how the (finite) group moves vectors.
-        steps: coupling steps of q; in each, one random half of the coordinates moves as the other says.
-        width: hidden numbers of their networks.
-        spread: standard deviation of the center at the start, in each coordinate.
-        validate_args: as for every torch distribution.
+        action: How the finite group acts on vectors.
+        steps: Coupling steps of q; each transforms a random half of the coordinates, with parameters from the other
+            half.
+        width: Hidden features of the networks of these steps.
+        spread: Standard deviation of the random center of q at the start, in each coordinate.
+        validate_args: As for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a VectorAction.
-        ValueError: the group is infinite, or vectors of one number, which cannot be split (take OrbitMixture).
+        ValueError: The group is infinite, or vectors have one component, which cannot be split (take OrbitMixture).
 
     Source: Normalizing flows, arXiv:1505.05770; RealNVP, arXiv:1605.08803.
 
@@ -59,7 +61,7 @@ class OrbitFlow(Symmetrized):
             raise TypeError(f"expected a VectorAction such as VectorAction.rows('S3'), got {type(action).__name__}")
         if action.numel < 2:
             raise ValueError(
-                f"a vector of one number cannot be split by coupling steps, got {action}; use OrbitMixture"
+                f"a vector of one component cannot be split by coupling steps, got {action}; use OrbitMixture"
             )
         plain = VectorAction.trivial("C1", copies=action.numel)
         layers: list[EquivariantTransform] = [
@@ -73,7 +75,7 @@ class OrbitFlow(Symmetrized):
         self._placed = placed
 
     def start_at(self, location: Tensor, factor: Tensor) -> None:
-        r"""Place q at a location, with a covariance :math:`F F^T` (F lower triangular); call it before training."""
+        r"""Place q at a location, with covariance :math:`F F^T` (F lower triangular); call it before training."""
         self._placed.center.copy_(location)
         self._placed.frame.copy_(factor)
 
@@ -82,7 +84,7 @@ class OrbitFlow(Symmetrized):
 
 
 class _Placed(EquivariantTransform):
-    r""":math:`y = c + F\,(L x + m)`, where L and m are learnt, in units that c and F set once."""
+    r"""The map :math:`y = c + F\,(L x + m)` with learned L and m, in units that c and F fix once."""
 
     center: Tensor
     frame: Tensor

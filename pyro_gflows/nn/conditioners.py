@@ -12,8 +12,8 @@ from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantN
 
 __all__ = ["Conditioner", "conditioner"]
 
+#: A factory of networks: it makes one from the actions on its input and on its output. A class is such a factory.
 Conditioner = Callable[[LinearAction, LinearAction], nn.Module]
-"""A function from the actions on the input and on the output to a network; a class of networks is one."""
 
 
 def conditioner(

@@ -1,4 +1,4 @@
-"""GActNorm: one scale for each field, one shift for each invariant direction."""
+"""GActNorm: a learned scale for each field, and a learned shift along each invariant direction."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ __all__ = ["GActNorm"]
 
 @registered
 class GActNorm(DataDependentTransform):
-    r"""Scales each field by one number and shifts along the directions that the group leaves alone.
+    r"""An activation normalization: it scales each field, and shifts along the directions that the group leaves alone.
+
+    It keeps the events between layers at unit scale, which makes flows train faster; put one between any two layers.
 
     .. math:: y = e^{a_i}\,(x_i + b), \qquad \log|\det J| = \sum_i n_i a_i
 
-    with one a_i for each field i of the action (for images on all pixels; n_i is the field's share of the event) and b
-    in the span of the invariant field vectors. Bijective because no scale is 0; equivariant because a number commutes
-    with every representation and b is fixed by it. ``initialize`` sets both so that data come out with unit scale and,
-    along the invariant directions, zero mean; see :class:`DataDependentTransform` for when that happens.
+    There is one log-scale a_i for each field i of the action (on images, the same at all pixels; n_i is the number of
+    components of the field in the event), and the shift b lies in the span of the invariant field vectors. The map is
+    bijective because no scale is 0. It is equivariant because multiplication by a scalar commutes with every
+    representation, and because the group fixes b. ``initialize`` sets both so that data come out with unit scale and,
+    along the invariant directions, with zero mean; see :class:`DataDependentTransform` for when that happens.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
+
+    Raises:
+        TypeError: ``action`` is not a LinearAction.
 
     Source: Glow, arXiv:1807.03039 (activation normalization).
 
@@ -52,7 +58,7 @@ class GActNorm(DataDependentTransform):
         self._pixels = action.numel // int(sizes.sum())
 
     def _columns(self, vector: Tensor) -> Tensor:
-        """A field vector, shaped to broadcast over the rest of the event."""
+        """A vector of one field, shaped so that it broadcasts over the pixels of the event."""
         return vector.reshape(-1, *[1] * (self.action_in.event_dim - 1))
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -74,7 +80,7 @@ class GActNorm(DataDependentTransform):
         self.log_scale.copy_(-scale.log())
 
     def standardize_inverse(self, y: Tensor) -> None:
-        # the inverse is x = y / s - b: standardizes y when s is the data's scale and b its mean over s
+        # the inverse is x = y / s - b: x is standardized when s is the scale of the data, and b their mean divided by s
         shift, scale = self._moments(y)
         directions = self.invariants(y)
         self.shift.copy_(directions @ ((shift @ directions) / scale[self.field]))

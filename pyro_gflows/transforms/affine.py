@@ -1,4 +1,4 @@
-"""GAffine: the affine map that a context asks for."""
+"""GAffine: an affine map whose parameters a network computes from the context."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["GAffine"]
 @takes_factories("transformer", "network")
 @registered
 class GAffine(ByNetwork):
-    r"""Moves the whole event by an affine map whose parameters depend on the context.
+    r"""An affine map of the whole event, with parameters that depend on the context.
 
     .. math:: y = A(c)\,x + t(c), \qquad \log|\det J| = \log|\det A(c)|
 
-    On a standard normal base it is the Gaussian posterior of an amortized guide, with an equivariant mean and
-    covariance. Bijective because A is invertible by construction; equivariant, T(g x | g c) = g T(x | c), because the
-    network is, and its outputs carry the action that makes A commute. Both directions cost one evaluation.
+    On a standard normal base this layer is the Gaussian posterior of an amortized guide, with a mean and a covariance
+    that are equivariant functions of the data. The map is bijective because A is invertible by construction. It is
+    equivariant, T(g x | g c) = g T(x | c), because the network is equivariant and the group acts on its outputs in the
+    way that makes A commute. Both directions cost one evaluation.
 
     Args:
-        action: how the group moves events.
-        context_action: how it moves the context.
+        action: How the group acts on events.
+        context_action: How it acts on the context.
         transformer: Makes the map from ``action``; by default ElementwiseAffine where possible, else IrrepScale.
         network: Makes the network from ``context_action`` and from ``transformer.params_action``; by default an
             equivariant network that starts at zero.
@@ -36,7 +37,7 @@ class GAffine(ByNetwork):
 
     Raises:
         TypeError: ``action`` or ``context_action`` is not a LinearAction.
-        ValueError: a context that does not go with the event, or a transformer of another action.
+        ValueError: The context does not go with the event, or the factory makes a transformer of another action.
 
     Source: Auto-Encoding Variational Bayes, arXiv:1312.6114.
 

@@ -25,17 +25,19 @@ __all__ = ["GAutoregressive", "GInverseAutoregressive", "g_autoregressive"]
 @takes_factories("transformer")
 @registered
 class GAutoregressive(OneWayTransform):
-    r"""Moves each of k invariant blocks as the blocks before it say: one pass one way, k passes the other.
+    r"""A map of k invariant blocks one after the other, each with parameters that depend on the blocks before it.
+
+    One direction is a single pass through the network, the other one takes k passes; ``fast`` chooses which is which.
 
     .. math:: y_j = A_j(x_{<j})\,x_j + t_j(x_{<j}), \qquad \log|\det J| = \sum_j \log|\det A_j|
 
-    Bijective because each A_j is invertible by construction; equivariant because the masked conditioner is, and its
-    outputs carry the actions that make A_j commute.
+    The map is bijective because each A_j is invertible by construction. It is equivariant because the masked network
+    that computes the parameters is, and the group acts on its outputs in the way that makes A_j commute.
 
     Args:
         action: How the group acts on events.
         split: How the event falls into blocks, in order; by default the first kind that the action allows
-            (:func:`~pyro_gflows.default_split`).
+            (:func:`~pyro_gflows.actions.default_split`).
         transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
             MatrixScale); by default ElementwiseAffine where possible, else IrrepScale.
         width: Hidden fields of the conditioner for each block.
@@ -78,14 +80,14 @@ class GAutoregressive(OneWayTransform):
         self.split_basis = SplitBasis.of(split)
         elements = [transformer_from(transformer, part) for part in split.parts]
         self.transformers = nn.ModuleList(elements)
-        # a class is described by its name; whatever another factory makes, by what was made
+        # a class is described by its name; a function cannot be, so that the modules that it made are described
         self._is_described = transformer is None or isinstance(transformer, type)
         outputs = [element.params_action for element in elements]
         self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth, context=context_action)
         self.network.scale_last_(max(element.start for element in elements))
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The split, and the transformers that a function made, since a file holds no code."""
+        """The split, and the transformers that a function made; a file holds no code."""
         made = {} if self._is_described else {"transformer": MadeInTurn(list(self.transformers))}
         return {"split": self.split, **made}
 
@@ -118,7 +120,7 @@ class GAutoregressive(OneWayTransform):
 @takes_factories("transformer")
 @registered
 class GInverseAutoregressive(GAutoregressive):
-    """The inverse autoregressive flow: :class:`GAutoregressive` with one-pass sampling, for guides and posteriors.
+    """The inverse autoregressive flow: :class:`GAutoregressive` with sampling in one pass, for guides and posteriors.
 
     Map, log-det, equivariance and arguments are those of :class:`GAutoregressive`, with ``fast="sample"``.
 
@@ -167,12 +169,16 @@ def g_autoregressive(
     With ``fast="sample"`` it is the inverse autoregressive flow of variational guides.
 
     Args:
-        action: how the group moves events.
-        split: how the event falls into blocks; by default ``default_split(action)``.
-        transformer: as for :class:`GAutoregressive`; so are ``width``, ``depth``, ``fast`` and ``context_action``.
+        action: How the group acts on events.
+        split: How the event falls into blocks, in order; by default ``default_split(action)``.
+        transformer: Makes the element map of each block from the action on it, as for :class:`GAutoregressive`.
+        width: Hidden fields of the conditioner for each block.
+        depth: Hidden layers of the conditioner.
+        fast: "score": data to base is one pass (density estimation); "sample": base to data (IAF, guides).
+        context_action: How the group acts on a context that every block reads; None: there is none.
 
     Raises:
-        ValueError: the event cannot be split, or the split is one of another action.
+        ValueError: The event cannot be split, or the split is of another action.
 
     Example:
         >>> from pyro_gflows import VectorAction

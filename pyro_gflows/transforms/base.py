@@ -23,22 +23,23 @@ __all__ = ["Conditioned", "EquivariantTransform", "Invert", "Wrapper"]
 class EquivariantTransform(TorchInterface):
     r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`.
 
-    A subclass writes ``call_and_ladj(x, context=None)`` and ``inv_call_and_ladj(y, context=None)``: value and log|det|
-    of that very map in one pass, the log-det of exactly the batch shape. A layer that takes no context ignores it, or
-    leaves the argument out. A map of other spaces than R^n names them in ``spaces``. All that Pyro and torch ask for is
-    derived here. Nothing is remembered between calls; the memory for scoring what was just drawn belongs to
-    :class:`~pyro_gflows.flows.distribution.FlowDistribution`.
+    It is the base class of all layers, and of layers of your own. A subclass writes two methods,
+    ``call_and_ladj(x, context=None)`` and ``inv_call_and_ladj(y, context=None)``: each returns the value and the
+    log|det| of that very map from one pass, and the log-det has exactly the batch shape. A layer that takes no context
+    ignores the argument, or leaves it out. A map of other spaces than R^n names them in ``spaces``. Whatever else Pyro
+    and torch ask for is derived here. Transforms remember nothing between calls;
+    :class:`~pyro_gflows.flows.FlowDistribution` keeps the last draw, so that it can be scored.
 
-    Inside ``torch.autocast`` these methods compute without it, networks included: an event that was rounded to three
-    digits has lost its symmetry and its log-det.
+    Inside ``torch.autocast`` these methods, networks included, compute in full precision: an event that was rounded to
+    three digits would have lost its symmetry and its log-det.
 
     Args:
-        action_in: how the group acts on x.
-        action_out: how it acts on y (as on x, unless given).
+        action_in: How the group acts on x.
+        action_out: How it acts on y; by default as on x.
 
     Raises:
         TypeError: ``action_in`` is not an Action; (in a call) events, contexts or weights of half precision.
-        ValueError: two actions of different groups, or events on a space that is not among :attr:`spaces`.
+        ValueError: The two actions are of different groups, or events lie on a space that is not among :attr:`spaces`.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -52,7 +53,7 @@ class EquivariantTransform(TorchInterface):
     """
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean,)
-    """The kinds of spaces on which this map is a bijection; ``(Space,)`` for one that hands events to others."""
+    """The kinds of spaces on which this map is a bijection; ``(Space,)`` for a layer that wraps other layers."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -83,33 +84,33 @@ class EquivariantTransform(TorchInterface):
         raise NotImplementedError(f"{type(self).__name__} has to write inv_call_and_ladj(y, context=None)")
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Set data-dependent parameters from base-side events x, and return T(x). Most transforms have none."""
+        """Set the parameters that depend on data, if any, from events x on the side of the base; return T(x)."""
         with torch.no_grad():
             return self.call_and_ladj(x, context)[0]
 
     def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """As :meth:`initialize`, from data-side events y; returns T^{-1}(y)."""
+        """Set the same parameters from events y on the side of the data, and return T^{-1}(y)."""
         with torch.no_grad():
             return self.inv_call_and_ladj(y, context)[0]
 
     # -- contexts: see ConditionalTransform ---------------------------------------------------------------------------
     @property
     def context_action(self) -> Action | None:
-        """How the group acts on the context that this transform takes; None: it takes none."""
+        """How the group acts on the context that this transform takes; None if it takes none."""
         return None
 
     @full_precision
     def condition(self, context: Tensor) -> Conditioned:
-        """This transform under a batch of contexts, a :class:`Conditioned` view that shares the weights."""
+        """This transform for a batch of contexts: a :class:`Conditioned` view that shares the weights."""
         return Conditioned(self, context)
 
     @property
     def reaches_all(self) -> bool:
-        """Whether every event is a value of T, whatever its weights: no layer maps into an interval."""
+        """Whether every event is a value of T for all weights: it is not where a layer maps into an interval."""
         return self.codomain is self.action_out.space.constraint
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """Which events are values of T, NaN included; the batch shape."""
+        """Which events are values of T, as booleans of the batch shape."""
         if self.reaches_all or not y.numel():
             return torch.ones(y.shape[: y.ndim - self.action_out.event_dim], dtype=torch.bool, device=y.device)
         inside: Tensor = self.codomain.check(y)
@@ -129,7 +130,7 @@ def _refuse_low(transform: EquivariantTransform, *values: Any) -> None:
     for value in values:
         refuse_low(value, "events and contexts")
     held = transform
-    while isinstance(held, Invert | Wrapper):  # which may be younger than the change of dtype
+    while isinstance(held, Invert | Wrapper):  # a wrapper may have been made after the change of dtype
         held = held.transform
     if held._has_low_weights:
         refuse_low(next(filter(is_low, held.parameters()), None), "weights")
@@ -142,7 +143,7 @@ class Invert(EquivariantTransform):
     Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`; it is equivariant because T is.
 
     Args:
-        transform: the transform T to invert.
+        transform: The transform T to invert.
 
     Example:
         >>> from pyro_gflows import VectorAction, g_residual
@@ -196,7 +197,7 @@ class Invert(EquivariantTransform):
 
 
 class Wrapper(EquivariantTransform):
-    """A transform with the domain and the image of ``transform``, which it computes in a way of its own."""
+    """A transform that computes the map of another one in a way of its own, with the same domain and image."""
 
     spaces = (Space,)
     transform: EquivariantTransform
@@ -223,12 +224,12 @@ class Wrapper(EquivariantTransform):
 class Conditioned(Wrapper):
     r""":math:`x \mapsto T(x \mid c)` for a batch of contexts: a light view that shares T's weights.
 
-    Its batch shape is that of the events joined with that of the contexts, so that a distribution draws one base sample
-    for each context. For a fixed context nothing is left of the symmetry: the view claims the trivial group only.
+    Its batch shape is the broadcast of the batch shapes of events and contexts, so that a distribution draws one base
+    sample for each context. For one fixed context the map has no symmetry left, so this view claims the trivial group.
 
     Args:
         transform: T, with a ``context_action``.
-        context: shape ``batch_shape + context_action.event_shape``.
+        context: Contexts of shape ``batch_shape + context_action.event_shape``.
 
     Raises:
         ValueError: T takes no context, or the context has another event shape.
@@ -254,7 +255,7 @@ class Conditioned(Wrapper):
         refuse_low(context, "events and contexts")
         super().__init__(transform.action_in.without_symmetry(), transform.action_out.without_symmetry())
         self.transform = transform
-        # a buffer, so that a distribution's memory of its last draw sees when the context is changed
+        # a buffer, so that a distribution notices when the context changes after its last draw
         self.register_buffer("context", context, persistent=False)
         self._context_dim = action.event_dim
         self.training = transform.training

@@ -1,4 +1,4 @@
-"""What the layers have in common that are bijections because a branch of theirs is a contraction."""
+"""The common part of the layers that are bijections because their branch is a contraction."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = ["ByContraction", "contraction_of"]
 class ByContraction(EquivariantTransform):
     """A transform with a branch whose type is :class:`~pyro_gflows.nn.Contraction`, a log-det and a solver.
 
-    The type of the branch is asked for once, where the branch is set: a module of another type that has a
-    ``lipschitz_bound()`` is seen through :class:`~pyro_gflows.nn.CustomContraction`, and stays the ``branch`` under
-    whose names its weights are saved.
+    The type of the branch is checked once, when the branch is set. A module of another type that has a
+    ``lipschitz_bound()`` is wrapped in a :class:`~pyro_gflows.nn.CustomContraction`; it remains the attribute
+    ``branch``, under whose name its weights are saved.
     """
 
     branch: nn.Module
@@ -47,10 +47,10 @@ class ByContraction(EquivariantTransform):
         super().__setattr__(name, value)
 
     def _set_up(self, branch: nn.Module, log_det: LogDet | None, solver: Solver | None) -> None:
-        for name, given, kind in (("log_det", log_det, LogDet), ("solver", solver, Solver)):
-            if given is not None and not isinstance(given, kind):
+        for name, value, kind in (("log_det", log_det, LogDet), ("solver", solver, Solver)):
+            if value is not None and not isinstance(value, kind):
                 raise TypeError(
-                    f"expected {name} to be a {kind.__name__} of pyro_gflows.numerics, got {type(given).__name__}"
+                    f"expected {name} to be a {kind.__name__} of pyro_gflows.numerics, got {type(value).__name__}"
                 )
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
@@ -58,11 +58,11 @@ class ByContraction(EquivariantTransform):
         self._images = probe_images(self._contraction.action)
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of Lip(f), as the weights are now."""
+        """An upper bound of the Lipschitz constant of f, for the present weights."""
         return self._contraction.lipschitz_bound().detach()
 
     def _residual_map(self, f: DifferentiableBranch) -> ResidualMap:
-        """x -> x + f(x), for f the branch under a context, or its negative."""
+        """The map x -> x + f(x), where f is the branch for one context, or its negative."""
         bound = self._contraction.known_bound()
         return ResidualMap(f, self.action_in.event_dim, bound, training=self.training, images=self._images)
 
@@ -75,11 +75,11 @@ class ByContraction(EquivariantTransform):
 
 
 def contraction_of(branch: nn.Module, action: Action) -> Contraction:
-    """A branch by its type, made for this action.
+    """The branch as a Contraction for this action.
 
     Raises:
-        TypeError: it has no ``lipschitz_bound``, or the action is not a LinearAction.
-        ValueError: it is made for another action.
+        TypeError: The branch has no ``lipschitz_bound``, or the action is not a LinearAction.
+        ValueError: The branch is made for another action.
     """
     if not isinstance(action, LinearAction):
         raise TypeError(f"expected a LinearAction, for which x + f(x) is equivariant if f is, got {action}")

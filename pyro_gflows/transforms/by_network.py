@@ -1,4 +1,4 @@
-"""What the layers have in common whose element map has parameters that a network computes."""
+"""The common part of the layers whose element map has parameters that a network computes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ByNetwork(ConditionalTransform):
         self._defaults = {"transformer": transformer is None, "network": network is None}
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The modules that factories made, unless they are what the layer makes by itself."""
+        """The modules that factories made; None for those that are equal to the defaults."""
         transformer, network = self.transformer, self.network
         default = self._defaults["transformer"] or _same(transformer, default_transformer(transformer.action))
         usual = self._defaults["network"] or _is_usual(network, self._size)
@@ -60,7 +60,7 @@ def _same(first: nn.Module, second: nn.Module) -> bool:
 
 
 def _is_usual(network: nn.Module, size: dict[str, int]) -> bool:
-    """Whether it is a network as :func:`~pyro_gflows.nn.conditioner` makes it in this size."""
+    """Whether the network is the default one of this size, as ``pyro_gflows.nn.conditioner`` makes it."""
     if type(network) not in (EquivariantCNN, EquivariantMLP):
         return False
     arguments = describe(network)["arguments"]

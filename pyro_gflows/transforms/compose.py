@@ -20,17 +20,17 @@ __all__ = ["Compose"]
 
 @registered
 class Compose(ConditionalTransform):
-    r"""The composition :math:`T_n \circ \dots \circ T_1` (the first in the list is applied first).
+    r"""Several transforms as one, :math:`T_n \circ \dots \circ T_1`: the first in the list is applied first.
 
-    Its log-det is the sum of the parts'; it is equivariant because every part is, and the actions of the chain are
-    checked to agree. A context goes to every part that takes one.
+    The log-det is the sum of the log-dets of the parts. The composition is equivariant because every part is; the
+    constructor checks that the actions of neighboring parts agree. A context goes to every part that takes one.
 
     Args:
-        transforms: at least one transform; each one's ``action_in`` must be the ``action_out`` of the one before.
+        transforms: At least one transform; the ``action_in`` of each must be the ``action_out`` of the one before.
 
     Raises:
-        TypeError: a part is not an EquivariantTransform.
-        ValueError: the list is empty, two neighbors' actions differ, or two parts take different contexts.
+        TypeError: A part is not an EquivariantTransform.
+        ValueError: The list is empty, the actions of two neighbors differ, or two parts take different contexts.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ class Compose(ConditionalTransform):
         for position, (first, second) in enumerate(itertools.pairwise(transforms)):
             if first.action_out != second.action_in:
                 raise ValueError(
-                    f"transforms {position} and {position + 1} do not fit: the first one's events move by "
+                    f"transforms {position} and {position + 1} do not fit: the values of the first one are events of "
                     f"{first.action_out}, the second one expects {second.action_in}"
                 )
         super().__init__(transforms[0].action_in, transforms[-1].action_out, context_action=_common_context(transforms))
@@ -92,7 +92,7 @@ class Compose(ConditionalTransform):
 
     @property
     def steps(self) -> list[EquivariantTransform]:
-        """The transforms, those of compositions among them one by one, in the order in which they are applied."""
+        """The transforms in the order in which they are applied, with compositions among them taken apart."""
         return [step for part in self.transforms for step in (part.steps if isinstance(part, Compose) else [part])]
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

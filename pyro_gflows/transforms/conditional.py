@@ -14,21 +14,34 @@ __all__ = ["ConditionalTransform"]
 
 
 class ConditionalTransform(EquivariantTransform):
-    r"""A bijection of events for every context, with :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x
-    \mid c)`; without a ``context_action`` it is a plain EquivariantTransform.
+    r"""A bijection of events for every context, T(x | c), that is equivariant in both.
 
-    A subclass writes ``call_and_ladj`` and ``inv_call_and_ladj``, which get ``None`` or contexts of the batch shape of
-    the events; see :class:`EquivariantTransform`.
+    .. math:: T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)
+
+    It is the base class of layers that can read a context, such as the data of an amortized guide. Without a
+    ``context_action`` it is a plain :class:`EquivariantTransform`. A subclass writes ``call_and_ladj`` and
+    ``inv_call_and_ladj``, whose argument ``context`` is None or a tensor with the batch shape of the events.
 
     Args:
-        action_in: how the group moves x.
-        action_out: how it moves y (as x, unless given).
-        context_action: how it moves the context: an action of the same group, on the same kind of event (vectors, or
+        action_in: How the group acts on x.
+        action_out: How it acts on y; by default as on x.
+        context_action: How it acts on the context: an action of the same group, on the same kind of event (vectors, or
             images of the same size). None: there is no context.
 
     Raises:
         TypeError: ``context_action`` is not an Action.
-        ValueError: actions of different groups.
+        ValueError: The actions are of different groups.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class Shift(ConditionalTransform):
+        ...     def call_and_ladj(self, x, context=None):
+        ...         return x + self.require_context(context), x.new_zeros(x.shape[:-1])
+        ...     def inv_call_and_ladj(self, y, context=None):
+        ...         return y - self.require_context(context), y.new_zeros(y.shape[:-1])
+        >>> plane = VectorAction.plane("D4")
+        >>> Shift(plane, context_action=plane).condition(torch.ones(3, 2))(torch.zeros(2)).shape
+        torch.Size([3, 2])
     """
 
     def __init__(
@@ -42,47 +55,47 @@ class ConditionalTransform(EquivariantTransform):
         self._context_action = self.require_context_action(context_action)
 
     def require_context_action(self, context_action: Action | None) -> Action | None:
-        """The action of the contexts, if it fits this transform."""
+        """The action on the contexts; TypeError or ValueError unless it fits this transform."""
         if context_action is None:
             return None
         if not isinstance(context_action, Action):
             raise TypeError(f"expected an Action for the context, got {type(context_action).__name__}")
         if context_action.group != self.action_in.group:
             raise ValueError(
-                f"expected a context moved by {self.action_in.group}, as the events are, got {context_action}"
+                f"expected a context on which {self.action_in.group} acts, as on the events, got {context_action}"
             )
         return context_action
 
     @property
     def context_action(self) -> Action | None:
-        """How the group moves the context; None where there is none."""
+        """How the group acts on the context; None where there is none."""
         return self._context_action
 
     # -- what a conditioner reads -------------------------------------------------------------------------------------
     def inputs_action(self, *parts: LinearAction) -> LinearAction:
-        """How the group acts on parts of the event and the context, side by side.
+        """How the group acts on parts of the event and the context side by side, which a network reads.
 
         Raises:
-            TypeError: the context's action is not linear, so that no network reads it beside the event.
+            TypeError: The group does not act linearly on the context, so that no network can read it.
         """
-        given = self.context_action
-        if given is None:
+        context = self.context_action
+        if context is None:
             return parts[0].direct_sum(*parts[1:])
-        if not isinstance(given, LinearAction):
-            raise TypeError(f"expected a LinearAction for the context that a network reads, got {given}")
-        first, *rest = [*parts, given]
+        if not isinstance(context, LinearAction):
+            raise TypeError(f"expected a LinearAction for the context that a network reads, got {context}")
+        first, *rest = [*parts, context]
         return first.direct_sum(*rest)
 
     def inputs(self, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:
         """Parts of the event and, where this transform takes one, the context, side by side."""
-        given = [] if self.context_action is None else [self.require_context(context)]
-        return torch.cat([*parts, *given], -self.action_in.event_dim)
+        contexts = [] if self.context_action is None else [self.require_context(context)]
+        return torch.cat([*parts, *contexts], -self.action_in.event_dim)
 
     def require_context(self, context: Tensor | None) -> Tensor:
-        """The context; ValueError where it is missing."""
+        """The context; ValueError if it is missing."""
         if context is None:
             raise ValueError(
-                f"expected a context, which {self.context_action} moves; write transform.condition(context), or "
+                f"expected a context, an event of {self.context_action}; write transform.condition(context), or "
                 "flow.condition(context) for a distribution"
             )
         return context

@@ -30,17 +30,21 @@ _T = TypeVar("_T")
 @takes_factories("transformer", "network")
 @registered
 class GCoupling(ByNetwork):
-    r"""Moves one invariant part of the event by a map whose parameters depend on the other parts.
+    r"""A bijection that transforms one invariant part of the event, with parameters from the other parts.
+
+    It is the RealNVP layer with a symmetry: one pass in both directions, for sampling and for density estimation. The
+    event must fall into parts that the group maps to themselves; a single irreducible vector does not (take GResidual
+    there).
 
     .. math:: y_1 = x_1, \qquad y_2 = A(x_1)\,x_2 + t(x_1), \qquad \log|\det J| = \log|\det A(x_1)|
 
-    Bijective because A is invertible by construction; equivariant because the conditioner is, and the transformer's
-    parameters carry the action that makes A commute. Both directions cost one evaluation.
+    The map is bijective because A is invertible by construction. It is equivariant because the network is, and the
+    group acts on its outputs in the way that makes A commute. Both directions cost one evaluation of the network.
 
     Args:
         action: How the group acts on events.
         split: How the event falls into invariant parts (CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit); by
-            default the first kind that the action allows (:func:`~pyro_gflows.default_split`).
+            default the first kind that the action allows (:func:`~pyro_gflows.actions.default_split`).
         transformed: Which part is transformed; its parameters depend on all others.
         transformer: Makes the map of that part from the action on it, such as ``IrrepScale``; by default
             ElementwiseAffine where possible, else IrrepScale.
@@ -92,7 +96,7 @@ class GCoupling(ByNetwork):
         self._set_up(part, inputs, transformer=transformer, network=network, width=width, depth=depth)
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The split, to which the weights belong, and the modules that factories made."""
+        """The split, for which the weights are trained, and the modules that factories made."""
         return {"split": self.split, **super().computed_arguments()}
 
     def _others(self, parts: Sequence[_T]) -> list[_T]:

@@ -1,4 +1,4 @@
-"""Transforms that are set from data before training: which of them are set already, and how they are left alone."""
+"""Transforms whose parameters are set from data before training."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["DataDependentTransform", "leaving_alone_what_is_set", "mark_as_set"]
 
 
 class DataDependentTransform(EquivariantTransform):
-    r"""A transform whose own parameters ``initialize`` sets from data, so that what comes out is standardized.
+    r"""A transform whose own parameters ``initialize`` sets from data, so that its values are standardized.
 
     A subclass makes its parameters, all of them 0, and writes ``standardize(x)`` and ``standardize_inverse(y)``, which
-    set them from events. ``initialize`` and ``initialize_inverse`` set them at every call, whatever they were before,
-    except in a layer with a frozen parameter (``requires_grad_(False)``) or with none left, which is left alone; a
-    forward or inverse call never changes them.
+    set them from events. Every call of ``initialize`` or ``initialize_inverse`` sets them anew, except in a layer with
+    a frozen parameter (``requires_grad_(False)``) or without parameters, which stays as it is. A forward or inverse
+    call never changes them.
 
     The layer counts as set (:attr:`is_set`) once ``initialize`` or a run of training has begun with it (the buffer
     ``initialized`` says so and is saved with the weights), where a parameter is not 0, and when it was loaded from a
-    file that has no such buffer. :func:`pyro_gflows.training.fit` sets those layers alone that are not set yet.
+    file that has no such buffer. :func:`pyro_gflows.training.fit` sets only the layers that are not set yet.
 
     Args:
-        action: how the group acts on events; on both sides the same.
+        action: How the group acts on events, on both sides.
 
     Example:
         >>> from pyro_gflows import GActNorm, VectorAction
@@ -48,17 +48,17 @@ class DataDependentTransform(EquivariantTransform):
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
     def standardize(self, x: Tensor) -> None:
-        """Set the parameters so that T(x) is standardized; called without gradients."""
+        """Set the parameters so that T(x) has zero mean and unit scale; called without gradients."""
         raise NotImplementedError
 
     def standardize_inverse(self, y: Tensor) -> None:
-        """Set the parameters so that T^{-1}(y) is standardized; called without gradients."""
+        """Set the parameters so that T^{-1}(y) has zero mean and unit scale; called without gradients."""
         raise NotImplementedError
 
     # -- what is derived from it --------------------------------------------------------------------------------------
     @property
     def is_set(self) -> bool:
-        """Whether the parameters are those of data or of training, and no longer those the layer was built with."""
+        """Whether the parameters come from data or from training, and not from the constructor."""
         return bool(self.initialized) or any(bool(p.count_nonzero()) for p in self._own())
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class DataDependentTransform(EquivariantTransform):
         return super().initialize_inverse(y, context)
 
     def _begin(self) -> bool:
-        """Whether the parameters are to be set now; from here on the layer counts as set."""
+        """Whether the parameters are to be set now; the layer counts as set from here on."""
         if self._left_alone:
             return False
         self.initialized.fill_(True)
@@ -85,8 +85,8 @@ class DataDependentTransform(EquivariantTransform):
         return list(self.parameters(recurse=False))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        # a file from before there was this buffer holds trained weights, whatever their values; of a layer that is to
-        # stay as it is they are buffers
+        # A file without this buffer is of an earlier version, and holds trained weights; in a layer that is frozen as
+        # the identity they are buffers.
         if any(prefix + name in state_dict for name in (*self._parameters, *self._buffers)):
             state_dict.setdefault(f"{prefix}initialized", torch.ones_like(self.initialized))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -98,7 +98,7 @@ def _data_dependent(module: nn.Module) -> list[DataDependentTransform]:
 
 @contextlib.contextmanager
 def leaving_alone_what_is_set(module: nn.Module) -> Iterator[None]:
-    """Meanwhile ``initialize`` changes no layer of the module that was set before."""
+    """A context manager in which ``initialize`` does not change layers that are set already."""
     settled = [layer for layer in _data_dependent(module) if layer.is_set]
     for layer in settled:
         layer._left_alone = True
@@ -110,6 +110,6 @@ def leaving_alone_what_is_set(module: nn.Module) -> Iterator[None]:
 
 
 def mark_as_set(module: nn.Module) -> None:
-    """All layers of the module count as set from now on: the others are trained at the values that these have."""
+    """Make all layers of the module count as set, so that a later fit starts from the values that they have."""
     for layer in _data_dependent(module):
         layer.initialized.fill_(True)

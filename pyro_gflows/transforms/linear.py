@@ -19,18 +19,21 @@ __all__ = ["GLinear"]
 @renamed_arguments(cap="max_log_scale")
 @registered
 class GLinear(EquivariantTransform):
-    r"""Mixes the fields of an event by the exponential of a linear map that commutes with the group.
+    r"""A linear map that mixes the fields of an event: the exponential of an equivariant linear map (intertwiner).
+
+    It is the invertible 1x1 convolution of Glow with a symmetry: layers that transform one part of the event at a time
+    mix all parts faster with it in between.
 
     .. math:: y = e^W x, \qquad \log|\det J| = n\,\mathrm{tr}\,W
 
-    with n = 1 for vectors; on images W acts on the channels, the same at each of the n pixels. By Schur's lemma the
-    weights are all intertwiners W, so that every equivariant linear map of positive determinant on each isotypic block
-    that has a logarithm is reached. Bijective because an exponential is; the inverse is that of -W. Equivariant
-    because a power series in W commutes with what W commutes with.
+    where n = 1 for vectors; on images W acts on the channels, in the same way at each of the n pixels. The weights
+    parametrize all equivariant linear maps W (by Schur's lemma), so the layer reaches every equivariant linear map that
+    has an equivariant logarithm. The map is bijective because an exponential is; the inverse is the exponential of -W.
+    It is equivariant because a power series in W commutes with every matrix that W commutes with.
 
     Args:
-        action: how the group moves events.
-        max_log_scale: bound of the Frobenius norm of W, smooth, for each square root of a channel.
+        action: How the group acts on events.
+        max_log_scale: Smooth bound of the Frobenius norm of W divided by the square root of the number of channels.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
@@ -56,7 +59,7 @@ class GLinear(EquivariantTransform):
         self.max_log_scale = max_log_scale * channels.numel**0.5
         self.generator = EquivariantLinear(channels, channels, bias=False)
         self._pixels = action.numel // channels.numel
-        limit_norm(torch.zeros(1, 1), self.max_log_scale)  # refuses a bound that is none
+        limit_norm(torch.zeros(1, 1), self.max_log_scale)  # raises where the bound is not positive and finite
         with torch.no_grad():  # the identity at the start
             for weight in self.generator.parameters():
                 weight.zero_()
@@ -66,7 +69,7 @@ class GLinear(EquivariantTransform):
         mixed = matrix_exp(matrix)
         event_dim = self.action_in.event_dim
         batch = x.shape[: x.ndim - event_dim]
-        # channels first and pixels flat, also where the event is a vector
+        # channels first, then all pixels in one dimension (a single one for vectors)
         columns = x.reshape(*batch, matrix.shape[-1], self._pixels)
         image = (mixed.to(x) @ columns).reshape(x.shape)
         return image, (self._pixels * matrix.trace()).to(x).expand(batch)

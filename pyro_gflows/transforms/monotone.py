@@ -1,4 +1,4 @@
-"""G-monotone layers: the residual layer as a monotone operator."""
+"""G-monotone layers: residual layers in the form of a monotone operator."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ __all__ = ["GMonotone"]
 @renamed_arguments(branch="contraction")
 @registered
 class GMonotone(ByContraction):
-    r"""The Cayley form of a residual map: both sides are residual maps of one hidden point.
+    r"""A bijection that can stretch more than a residual layer: x and y are residual maps of one hidden point u.
+
+    It is the Cayley transform of a contraction f, for densities with sharp modes. Each direction solves for a root, so
+    a call costs more than one of :class:`GResidual`.
 
     .. math:: x = \tfrac12 (u + f(u)), \qquad y = \tfrac12 (u - f(u)), \qquad
         \log\Big|\det\frac{dy}{dx}\Big| = \log|\det(I - J_f(u))| - \log|\det(I + J_f(u))|
 
-    Bijective because Lip(f) < 1, so that x determines u, and y does (Banach's fixed-point theorem); equivariant because
-    f is. With a constant c of f, slopes reach from (1 - c) / (1 + c) to (1 + c) / (1 - c), where those of a residual
-    layer stay below 2. Either direction is one root, with gradients by the implicit function theorem.
+    The map is bijective because f has a Lipschitz constant c < 1, so that x determines u, and so does y (Banach's
+    fixed-point theorem). It is equivariant because f is. Slopes reach from (1 - c) / (1 + c) to (1 + c) / (1 - c),
+    while those of a residual layer stay below 2. Gradients of the root come from the implicit function theorem.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
         contraction: f, as for :class:`GResidual`, without a context.
-        log_det: an estimator; exact by default.
-        solver: how to find u; Newton for events of at most 3 numbers, else the Banach iteration.
+        log_det: The estimator of the log-det; exact by default.
+        solver: How to find u; by default Newton's method for events of at most 3 components, else the Banach iteration.
 
     Raises:
-        TypeError: the branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
-        ValueError: its bound is 1 or more, or not finite; the branch is made for another action, or takes a context.
+        TypeError: f has no ``lipschitz_bound``; or the estimator or the solver is of another type.
+        ValueError: The bound of f is 1 or more, or not finite; f is made for another action, or takes a context.
 
     Source: Invertible Monotone Operators for Normalizing Flows, arXiv:2210.08176.
 
@@ -50,7 +53,7 @@ class GMonotone(ByContraction):
         True
     """
 
-    log_dets = 2  # how many a call computes, each with an error of its own
+    log_dets = 2  # a call estimates two log-dets, each with an error of its own
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class GMonotone(ByContraction):
         return self._across(Negative(self._contraction), self._contraction, y)
 
     def _across(self, there: DifferentiableBranch, back: DifferentiableBranch, x: Tensor) -> tuple[Tensor, Tensor]:
-        """From (u + there(u)) / 2 to (u + back(u)) / 2."""
+        """The map from (u + there(u)) / 2 to (u + back(u)) / 2."""
         first, second = self._residual_map(there), self._residual_map(back)
         event_dim, bound = first.event_dim, first.lipschitz
         with torch.no_grad(), kernels_once(self.branch):

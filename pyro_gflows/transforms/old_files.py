@@ -1,4 +1,4 @@
-"""Layers in files of format 2: a split came first, and parts were described as what they were."""
+"""Layers in files of format 2, in which the action was part of the split, and modules were not made by factories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro_gflows.serialization.registry import build
 __all__: list[str] = []
 
 _OF_A_SPLIT = ("GAutoregressive", "GCoupling", "GInverseAutoregressive", "GSplit")
-# with the sizes of the networks that they make by themselves
+# the layers with a network, and the size of their default network
 _BY_NETWORK = {
     "GAffine": {"width": 16, "depth": 1},
     "GCoupling": {"width": 16, "depth": 2},
@@ -22,7 +22,7 @@ _DEFAULT_NETWORKS = ("EquivariantCNN", "EquivariantMLP")
 
 @migration(2)
 def _actions_first_and_factories(flow: Any, source: str) -> Any:
-    """From format 2: the action is an argument beside the split; transformers and networks are made by factories."""
+    """From format 2 to 3: the action is an argument beside the split, and factories make transformers and networks."""
     for name in _OF_A_SPLIT:
         flow = replace_class(flow, name, _with_action)
     for name, default in _BY_NETWORK.items():
@@ -54,7 +54,7 @@ def _made(module: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _is_default_transformer(description: dict[str, Any]) -> bool:
-    """Whether it is as a layer makes it by itself, which describes none then."""
+    """Whether a layer would make this transformer by default, so that it is left out."""
     if description.get("arguments", {}).keys() != {"action"}:
         return False
     if description["class"] == "IrrepScale":
@@ -63,7 +63,7 @@ def _is_default_transformer(description: dict[str, Any]) -> bool:
 
 
 def _default_size(description: dict[str, Any]) -> dict[str, Any] | None:
-    """The width and depth of a network that is a default one but for these; else None."""
+    """Width and depth of a default network; None for a network with other arguments."""
     arguments = description.get("arguments", {})
     if description.get("class") not in _DEFAULT_NETWORKS:
         return None

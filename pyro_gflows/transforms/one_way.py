@@ -1,4 +1,4 @@
-"""Transforms with one cheap direction."""
+"""Transforms that are fast in one direction only."""
 
 from __future__ import annotations
 
@@ -11,19 +11,39 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Fast", "OneWayTransform"]
 
-#: Which direction costs one evaluation: "score" for density estimation, "sample" for guides.
+#: Which direction takes one pass: "score", data to base (density estimation); "sample", base to data (guides).
 Fast = Literal["score", "sample"]
 
 
 class OneWayTransform(ConditionalTransform):
-    """A bijection given by a map that is cheap to evaluate and costly to invert.
+    """A bijection whose one direction is a single pass, and whose other direction takes many.
 
-    A subclass writes ``cheap(x, context)`` and ``costly(y, context)``, each with the log-det of that very map.
+    It is the base class of residual and autoregressive layers. A subclass writes ``one_pass(x, context)`` and its
+    inverse ``many_passes(y, context)``; each returns the value and the log|det| of that very map.
 
     Args:
-        action: how the group moves events, on both sides.
-        fast: "score": data to base is the cheap direction (density estimation); "sample": base to data (guides).
-        context_action: how the group moves the context; None: there is none.
+        action: How the group acts on events, on both sides.
+        fast: Which direction takes one pass. "score": from data to base (density estimation); "sample": from base to
+            data (variational guides).
+        context_action: How the group acts on the context; None: there is none.
+
+    Raises:
+        ValueError: ``fast`` is neither "score" nor "sample".
+
+    Example:
+        >>> import torch
+        >>> from pyro_gflows import VectorAction
+        >>> class Cubes(OneWayTransform):
+        ...     def one_pass(self, x, context):
+        ...         return x + x**3, (1 + 3 * x**2).log().sum(-1)
+        ...     def many_passes(self, y, context):
+        ...         x = y
+        ...         for _ in range(50):  # Newton's method
+        ...             x = x - (x + x**3 - y) / (1 + 3 * x**2)
+        ...         return x, -self.one_pass(x, context)[1]
+        >>> layer = Cubes(VectorAction.signs(2), fast="sample")
+        >>> layer(torch.ones(2)), layer.inv(torch.full((2,), 2.0))
+        (tensor([2., 2.]), tensor([1., 1.]))
     """
 
     def __init__(self, action: Action, *, fast: Fast = "score", context_action: Action | None = None) -> None:
@@ -33,11 +53,11 @@ class OneWayTransform(ConditionalTransform):
         self.fast = fast
 
     def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The cheap map and its log|det|."""
+        """The map that takes one pass, and its log|det|."""
         raise NotImplementedError
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The inverse of the cheap map and its log|det|."""
+        """The inverse of :meth:`one_pass`, and its log|det|."""
         raise NotImplementedError
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -47,7 +67,7 @@ class OneWayTransform(ConditionalTransform):
         return self.many_passes(y, context) if self.fast == "sample" else self.one_pass(y, context)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        # either end gives it; the cheap way, unless the gradient is asked for at the other end
+        # computed at the end that takes one pass, unless the gradient is wanted at the other end
         if self.fast == "sample" or (x.requires_grad and not y.requires_grad):
             return super().log_abs_det_jacobian(x, y)
         return -self.inv_call_and_ladj(y)[1]

@@ -1,4 +1,4 @@
-"""GOrbitNorm: one scale and one shift for each orbit of coordinates."""
+"""GOrbitNorm: a learned scale and a learned shift for each orbit of coordinates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ __all__ = ["GOrbitNorm"]
 
 @registered
 class GOrbitNorm(DataDependentTransform):
-    r"""Scales and shifts all coordinates that the group exchanges by the same numbers.
+    r"""A normalization with one scale and one shift for all coordinates that the group exchanges (an orbit).
+
+    On images it is finer than :class:`GActNorm`: pixels at the rim may have another mean and scale than those in the
+    middle.
 
     .. math:: y_i = e^{a_{o(i)}} x_i + b_{o(i)}, \qquad \log|\det J| = \sum_i a_{o(i)}
 
-    with o(i) the orbit of coordinate i: for images, a ring of equivalent pixels of a channel. Bijective because
-    :math:`e^a > 0`; equivariant because the numbers are constant on orbits. ``initialize`` standardizes each orbit; see
-    :class:`DataDependentTransform` for when that happens.
+    where o(i) is the orbit of coordinate i: on images, a ring of equivalent pixels of one channel. The map is bijective
+    because :math:`e^a > 0`, and equivariant because a and b are constant on orbits. ``initialize`` gives each orbit
+    zero mean and unit scale; see :class:`DataDependentTransform` for when that happens.
 
     Args:
-        action: how the group permutes coordinates; events of shape ``action.event_shape``.
+        action: How the group permutes the coordinates of events.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: the action does not permute coordinates (use GActNorm).
+        ValueError: The group does not permute the coordinates; use GActNorm there.
 
     Example:
         >>> from pyro_gflows import ImageAction

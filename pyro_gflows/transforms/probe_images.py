@@ -17,10 +17,10 @@ _AVERAGED_UP_TO = 64  # elements; the cost of averaging grows with their number,
 
 
 def probe_images(action: Action) -> ProbeImages | None:
-    """The images of a probe that make an estimate invariant under the group.
+    """The images of the probes that make an estimated log-det invariant under the group.
 
-    All of them, to be averaged over, where the group has at most 64 elements; else one, carried along with the event;
-    None where neither is known.
+    Where the group has at most 64 elements, the estimate averages over all images of each probe. Where it has more, one
+    image of each probe follows the event. None where the action has no canonical form either.
     """
     if isinstance(action.group, EnumerableGroup) and action.group.order <= _AVERAGED_UP_TO:
         return OrbitAverage(action.act_all)
@@ -32,13 +32,13 @@ def probe_images(action: Action) -> ProbeImages | None:
 def carry(action: Action, probes: Tensor, x: Tensor) -> Tensor:
     r"""The images :math:`g(x)^{-1} p` of probes p, where :math:`g(x)` takes x to its canonical form.
 
-    For h x in place of x it is :math:`g(x)\,h^{-1}`, so the images there are h applied to those at x. (Where h x has
-    several such elements, they differ by one that leaves x alone.)
+    The element for h x is :math:`g(x)\,h^{-1}`, so the images of the probes for h x are h applied to those for x.
+    (Where several elements take x to its canonical form, they differ by an element that leaves x unchanged.)
 
     Args:
-        action: one whose ``canonical`` is known.
-        probes: shape ``(count,) + event_shape``.
-        x: shape ``batch_shape + event_shape``.
+        action: An action whose ``canonical`` is known.
+        probes: Probes of shape ``(count,) + event_shape``.
+        x: Events of shape ``batch_shape + event_shape``.
 
     Returns:
         Shape ``(count,) + batch_shape + event_shape``.

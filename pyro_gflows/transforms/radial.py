@@ -1,4 +1,4 @@
-"""GRadial: a monotone spline of the radius of each isotypic part."""
+"""GRadial: a monotone spline of the radius of each part of a vector."""
 
 from __future__ import annotations
 
@@ -25,29 +25,33 @@ _MOST_BINS = 999
 
 @registered
 class GRadial(ConditionalTransform):
-    r"""Stretches each isotypic part of a vector along its radius by a monotone rational-quadratic spline R.
+    r"""A map that stretches each isotypic part of a vector along its radius, by a monotone spline.
+
+    The parts are those that belong to one irreducible representation each (for a single vector of the plane, the whole
+    vector). The layer works for every group, continuous ones included, and is fast in both directions. It never mixes
+    directions, so that by itself it models the radii only.
 
     .. math:: y_i = \frac{x_i}{|x_i|} R_i(|x_i|), \qquad
         \log|\det J| = \sum_i \log R_i'(r_i) + (d_i - 1) \log\frac{R_i(r_i)}{r_i}
 
-    Bijective because R is increasing with R(0) = 0 and a linear tail, both directions in closed form; it commutes with
-    every orthogonal map of each part, so with the group, continuous ones included. It never mixes directions: on its
-    own it models radial structure only. ``knots`` bounds how steep and how flat R may be, so that in single precision
-    the inverse undoes the map to 1e-3, both ways, for any weights.
+    Here R_i is a rational-quadratic spline and d_i the dimension of part i. The map is bijective because R_i is
+    increasing, with R_i(0) = 0 and a linear tail; both directions have a closed form. It is equivariant because it
+    commutes with every orthogonal map of each part. ``knots`` bounds how steep and how flat R_i may be, so that in
+    single precision map and inverse undo each other to 1e-3 for any weights.
 
     Args:
-        action: how the group moves vectors.
-        bins: bins of each spline.
-        limit: where the linear tail begins.
-        context_action: how the group moves a context that changes the splines; None: there is none.
-        width: hidden fields of the network that reads the context.
-        knots: how the weights become widths, heights and slopes, and within which bounds; by default
-            ``BoundedKnots(secant=64.0)``, since a radius has no shift that takes up digits. Files from before there
-            were bounds load with :class:`~pyro_gflows.nn.FreeKnots`.
+        action: How the group acts on vectors.
+        bins: The number of pieces of each spline.
+        limit: The radius at which the linear tail begins.
+        context_action: How the group acts on a context that changes the splines; None: there is none.
+        width: Hidden fields of the network that reads the context.
+        knots: How the weights become widths, heights and slopes, and within which bounds; by default
+            ``BoundedKnots(secant=64.0)``. Files of versions without bounds load with
+            :class:`~pyro_gflows.nn.FreeKnots`.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: events are not vectors, a context that does not go with them, or bins and limit are not positive.
+        ValueError: Events are not vectors, the context does not go with them, or bins or limit is not positive.
 
     Source: Neural Spline Flows, arXiv:1906.04032 (the monotone spline).
 
@@ -86,8 +90,8 @@ class GRadial(ConditionalTransform):
         self.log_height = nn.Parameter(torch.zeros(count))
         self.network = None
         if context_action is not None:
-            numbers = action.trivial_fields(count * (3 * bins + 2))
-            self.network = conditioner(self.inputs_action(), numbers, width=width, depth=1)
+            parameters = action.trivial_fields(count * (3 * bins + 2))
+            self.network = conditioner(self.inputs_action(), parameters, width=width, depth=1)
 
     def _knots(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Positions, values and slopes at the knots, each ``(..., parts, bins + 1)``; the identity at the start."""
@@ -108,15 +112,15 @@ class GRadial(ConditionalTransform):
     def _through(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         parts = self.parts.split(x)
         knots = self._knots(context)
-        moved, total = [], torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
+        images, total = [], torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
         for index, part in enumerate(parts):
             radius = safe_norm(part)
             position, value, slope = (each[..., index, :] for each in knots)
             image, log_slope = _spline(radius, position, value, slope, inverse=inverse)
-            moved.append(part * (image / radius))
+            images.append(part * (image / radius))
             across = (part.shape[-1] - 1) * (image.log() - radius.log())
             total = total + (log_slope + across).squeeze(-1)
-        return self.parts.merge(moved), total
+        return self.parts.merge(images), total
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._through(x, context, inverse=True)
@@ -125,7 +129,7 @@ class GRadial(ConditionalTransform):
         return self._through(y, context, inverse=False)
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The knots: weights that are loaded bring theirs with them."""
+        """The knots: loaded weights bring their own."""
         return {"knots": self.knots}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -153,7 +157,13 @@ def _spline(r: Tensor, position: Tensor, value: Tensor, slope: Tensor, *, invers
 def g_radial(
     action: LinearAction, *, bins: int = 32, limit: float = 4.0, context_action: LinearAction | None = None
 ) -> GRadial:
-    """A radial spline layer, with the arguments of :class:`GRadial`.
+    """A radial spline layer, a :class:`GRadial` with the default knots.
+
+    Args:
+        action: How the group acts on vectors.
+        bins: The number of pieces of each spline.
+        limit: The radius at which the linear tail begins.
+        context_action: How the group acts on a context that changes the splines; None: there is none.
 
     Example:
         >>> from pyro_gflows import VectorAction

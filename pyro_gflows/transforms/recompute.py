@@ -1,4 +1,4 @@
-"""Recompute: a layer that stores its input alone for the backward pass."""
+"""Recompute: a layer that stores only its input for the backward pass."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _Call = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 @registered
 class Recompute(Wrapper):
-    r"""The same map as T, with less memory: nothing of T is stored for the backward pass but its input.
+    r"""The same map as T with less memory: only the input of T is stored for the backward pass.
 
-    The backward pass computes T once more, from the same random numbers, and differentiates that: memory for a stack of
-    layers grows by one event a layer in place of all activations, and a training step costs one more forward pass.
-    Map, log-det, bijectivity and equivariance are those of T. All tensors that T reads have their gradient, whoever
-    owns them. Inside ``torch.func`` and forward mode, and where T samples its weights (PyroSample), T is called as is.
+    The backward pass computes T a second time, from the same random numbers, and differentiates this computation. The
+    memory of a stack of layers then grows by one event a layer instead of by all activations, and a training step costs
+    one more forward pass. Map, log-det, bijectivity and equivariance are those of T. All tensors that T reads receive
+    their gradients, also those of other modules. Inside ``torch.func`` and in forward mode, and where T samples its
+    weights (PyroSample), T is called directly.
 
     Args:
         transform: T, any EquivariantTransform.

@@ -30,25 +30,27 @@ __all__ = ["GResidual", "g_residual"]
 @renamed_arguments(branch="contraction")
 @registered
 class GResidual(ByContraction, OneWayTransform):
-    r"""The residual map of an equivariant contraction.
+    r"""A residual layer, x + f(x) with an equivariant contraction f: it needs no split of the event.
+
+    It works for every action, a single irreducible vector included, where a coupling has nothing to split.
 
     .. math:: y = x + f(x), \qquad \log|\det J| = \log|\det(I + J_f(x))|
 
-    Bijective because Lip(f) < 1 (Banach's fixed-point theorem); equivariant because f is. The inverse is a root, found
-    by ``solver``, with gradients by the implicit function theorem.
+    The map is bijective because f has a Lipschitz constant below 1 (Banach's fixed-point theorem), and equivariant
+    because f is. ``solver`` finds the inverse as a root; its gradients come from the implicit function theorem.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
         contraction: f, a :class:`~pyro_gflows.nn.Contraction`; one with a ``context_action``, such as
             :class:`~pyro_gflows.nn.ConditionalBranch`, makes the layer conditional. Any other equivariant module with a
-            ``lipschitz_bound()`` is seen as a :class:`~pyro_gflows.nn.CustomContraction`.
-        log_det: an estimator; exact by default.
-        solver: how to invert; Newton for events of at most 3 numbers, else the Banach iteration.
-        fast: which direction evaluates f once ("score" or "sample").
+            ``lipschitz_bound()`` is wrapped in a :class:`~pyro_gflows.nn.CustomContraction`.
+        log_det: The estimator of the log-det; exact by default.
+        solver: How to invert; by default Newton's method for events of at most 3 components, else the Banach iteration.
+        fast: Which direction evaluates f once: "score" (density estimation) or "sample" (guides).
 
     Raises:
-        TypeError: the branch has no ``lipschitz_bound``; or the estimator or the solver is of another type.
-        ValueError: its bound is 1 or more, or not finite; or the branch is made for another action.
+        TypeError: f has no ``lipschitz_bound``; or the estimator or the solver is of another type.
+        ValueError: The bound of f is 1 or more, or not finite; or f is made for another action.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; Residual Flows, arXiv:1906.02735.
 
@@ -73,29 +75,29 @@ class GResidual(ByContraction, OneWayTransform):
         self._context_action = self.require_context_action(self._contraction.context_action)
 
     def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        value, ladj = self.log_det.value_and_log_det(self._residual_map(self._given(context)), x)
+        value, ladj = self.log_det.value_and_log_det(self._residual_map(self._under(context)), x)
         return x + value, ladj
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        residual_map = self._residual_map(self._given(context))
+        residual_map = self._residual_map(self._under(context))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
         with torch.no_grad(), kernels_once(self.branch):
             root, _ = self.solver(f, y, event_dim, lipschitz=bound)
         x = implicit_root(f, y, root, event_dim, lipschitz=bound)
         return x, -self.log_det.value_and_log_det(residual_map, x)[1]
 
-    def _given(self, context: Tensor | None) -> DifferentiableBranch:
+    def _under(self, context: Tensor | None) -> DifferentiableBranch:
         if self.context_action is None:
             return self._contraction
         return self._contraction.condition(self.require_context(context))
 
 
-# Numbers in an event up to which the log-det is exact in training too, and up to which it is exact in evaluation: that
-# takes a dense Jacobian for each row.
+# The size of an event up to which the log-det is exact also in training, and the size up to which it is exact in
+# evaluation; the latter computes a dense Jacobian for each row.
 _EXACT_UP_TO = 64
 _DENSE_UP_TO = 1000
 
-_TRUNCATION = 1e-3  # nats for each number
+_TRUNCATION = 1e-3  # nats for each component
 _PROBES = 4
 
 
@@ -118,32 +120,37 @@ def g_residual(
     fast: Fast = "score",
     context_action: LinearAction | None = None,
 ) -> GResidual:
-    """A residual layer with the branch that suits the action.
+    """A residual layer with a branch and a log-det that suit the action.
 
-    The default log-det follows the size of the event. At most 64 numbers: exact. More: the unbiased roulette in
-    training, and in evaluation the exact one up to 1,000 numbers; above, where its dense Jacobian would be too large,
-    the power series, cut where the bound leaves at most 0.001 nats for each number, of 4 fixed probes and all their
-    group images: an estimate, but deterministic and exactly invariant. Under a finite group of more than 64 elements
-    one image of each probe follows the event in place of all images: the estimate may then jump where the canonical
-    element of the event changes. Its error is nearly the same for every event;
-    ``pyro_gflows.evaluation.log_det_error`` measures it, and the reports state it. Its cost grows as 1 / (1 - bound):
-    49 terms at 0.9, 509 at 0.99, for each probe. ``repr`` says which is in use; ``log_det`` takes another, such as
-    ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``, which is exact in evaluation.
+    The default log-det depends on the size of the event:
+
+    - Up to 64 components it is exact.
+    - Up to 1,000 components it is the unbiased roulette estimate in training, and exact in evaluation.
+    - Above, a dense Jacobian would be too large. Evaluation then uses a power series, cut where the Lipschitz bound
+      leaves an error of at most 0.001 nats for each component, with 4 fixed probes and all their images under the
+      group. This estimate is deterministic and exactly invariant.
+
+    Under a finite group of more than 64 elements one image of each probe follows the event, in place of all images; the
+    estimate may then jump where the canonical element of the event changes. The error is nearly the same for every
+    event; ``pyro_gflows.evaluation.log_det_error`` measures it, and reports state it. The cost of the series grows as
+    1 / (1 - bound): each probe takes 49 terms at 0.9, and 509 at 0.99. ``repr`` shows the estimator in use. ``log_det``
+    takes another one, such as ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``,
+    which is exact in evaluation.
 
     Args:
-        action: how the group moves events.
+        action: How the group acts on events.
         branch: Makes the equivariant contraction from the action, such as ``functools.partial(LipschitzNetwork,
             width=8)``; by default ``nn.lipschitz_branch(action, bound=bound)``. For a module that exists already, take
             :class:`GResidual`.
         bound: Lipschitz bound of the default branch.
-        log_det: an estimator; by default as above.
-        solver: Newton for events of at most 3 numbers, else the Banach iteration.
+        log_det: The estimator of the log-det; by default as above.
+        solver: How to invert; by default Newton's method for events of at most 3 components, else the Banach iteration.
         fast: "score" (density estimation) or "sample" (guides).
-        context_action: how the group moves a context that the default branch reads; None: there is none.
+        context_action: How the group acts on a context that the default branch reads; None: there is none.
 
     Raises:
         TypeError: ``action`` is not a LinearAction, or the branch has no ``lipschitz_bound``.
-        ValueError: a bound of 1 or more, or a branch made for another action.
+        ValueError: The bound is 1 or more, or the factory makes a branch for another action.
 
     Example:
         >>> from pyro_gflows import ImageAction, VectorAction

@@ -24,28 +24,29 @@ _MOST_BINS = 998
 @renamed_arguments(cap="max_log_scale")
 @registered
 class ElementwiseSpline(Transformer):
-    r""":math:`y_i = e^{s_i} (S_i(x_i) + t_i)`, S_i a monotone rational-quadratic spline; signed permutations only.
+    r"""A transformer with a monotone spline of every coordinate, for groups that permute coordinates up to signs.
 
-    The knots of S_i lie on both sides of 0, as many on each. Each of their parameters (of the widths, heights and
-    slopes) is e + o on the right and e - o on the left, where e moves by :math:`|\rho|` and o by
-    :math:`\rho`: a sign flip mirrors the knots, :math:`S(-x) \to -S(x)`, and a permutation permutes the splines. This
-    reaches every spline that commutes; where the conditioner sees nothing that flips with x_i, o = 0 and S_i is odd.
-    Beyond the knots S_i goes on in a straight line. Log-det :math:`\sum_i s_i + \log S_i'(x_i)`; both directions in
-    closed form; the identity for zero parameters. ``knots`` bounds how steep and how flat S_i may be, so that in single
-    precision the inverse undoes the map to 1e-3, both ways, for any parameters (and shifts that themselves do not use
-    up the digits: \|t\| up to 100).
+    .. math:: y_i = e^{s_i} (S_i(x_i) + t_i), \qquad \log|\det J| = \sum_i s_i + \log S_i'(x_i)
+
+    It models several modes along a coordinate, which an affine map cannot. S_i is a rational-quadratic spline with as
+    many knots on the left of 0 as on the right, and goes on in a straight line beyond the last knots. Each parameter of
+    the knots (widths, heights and slopes) is e + o on the right and e - o on the left, where the group acts on e by
+    :math:`|\rho|` and on o by :math:`\rho`. So a permutation permutes the splines, and a sign flip reflects the knots,
+    :math:`S(-x) \to -S(x)`; every spline that commutes with the group has this form. Both directions have a closed
+    form, and zero parameters give the identity. ``knots`` bounds how steep and how flat S_i may be, so that in single
+    precision map and inverse undo each other to 1e-3 for any parameters, with shifts \|t\| up to 100.
 
     Args:
-        action: how the group moves the part.
-        bins: pieces of each spline, an even number.
-        limit: the knots lie in [-limit, limit].
-        max_log_scale: bound of \|s\|, smooth.
-        knots: how the parameters become widths, heights and slopes, and within which bounds; by default
-            :class:`~pyro_gflows.nn.BoundedKnots`. Files from before there were bounds load with
-            :class:`~pyro_gflows.nn.FreeKnots`, under which also :math:`y_i = e^{s_i} S_i(x_i) + t_i`.
+        action: How the group acts on the part.
+        bins: The number of pieces of each spline, which is even.
+        limit: The knots lie in [-limit, limit].
+        max_log_scale: Smooth bound of \|s\|.
+        knots: How the parameters become widths, heights and slopes, and within which bounds; by default
+            :class:`~pyro_gflows.nn.BoundedKnots`. Files of versions without bounds load with
+            :class:`~pyro_gflows.nn.FreeKnots`, with which :math:`y_i = e^{s_i} S_i(x_i) + t_i`.
 
     Raises:
-        ValueError: the action is not a signed permutation; bins are not even, or limit is not positive.
+        ValueError: The group does not permute coordinates up to signs; bins are not even, or limit is not positive.
 
     Source: Neural Spline Flows, arXiv:1906.04032.
 
@@ -82,8 +83,8 @@ class ElementwiseSpline(Transformer):
         self.even, self.odd = [1, bins // 2, bins // 2, bins // 2 + 1], [1, bins // 2, bins // 2, bins // 2]
         self.params_action = action.absolute().copies(sum(self.even)).direct_sum(action.copies(sum(self.odd)))
 
-    def _numbers(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Log-scale, shift, and what the knots read their widths, heights and slopes from, along a last dimension."""
+    def _parameters_of(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Log-scale, shift, and the raw widths, heights and slopes of the knots along a last dimension."""
         event_dim, fields = self.action.event_dim, sum(self.action.field_sizes)
         params = params.unflatten(-event_dim, (-1, fields))
         if mask is not None:
@@ -96,7 +97,7 @@ class ElementwiseSpline(Transformer):
         left = [(e - o).flip(-1) for e, o in zip(even, odd, strict=True)]
         widths, heights = (torch.cat(pair, -1) for pair in zip(left[:2], right[:2], strict=True))
         slopes = torch.cat([left[2], right[2][..., 1:]], -1)
-        log_scale, shift = self._capped(scale.squeeze(-1)), shift.squeeze(-1)
+        log_scale, shift = self._bounded(scale.squeeze(-1)), shift.squeeze(-1)
         return log_scale, shift * log_scale.exp() if self.knots.scales_shift else shift, widths, heights, slopes
 
     def _spline(self, x: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, *, inverse: bool) -> list[Tensor]:
@@ -114,21 +115,21 @@ class ElementwiseSpline(Transformer):
         return log_slopes.flatten(log_slopes.ndim - self.action.event_dim).sum(-1)
 
     def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift, *knots = self._numbers(params, mask)
+        log_scale, shift, *knots = self._parameters_of(params, mask)
         image, log_slope = self._spline(x, *knots, inverse=False)
         return image * log_scale.exp() + shift, self._ladj(log_slope + log_scale)
 
     def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale, shift, *knots = self._numbers(params, mask)
+        log_scale, shift, *knots = self._parameters_of(params, mask)
         image, log_slope = self._spline((y - shift) * (-log_scale).exp(), *knots, inverse=True)
         return image, self._ladj(log_slope - log_scale)
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The knots: weights that are loaded bring theirs with them."""
+        """The knots: loaded weights bring their own."""
         return {"knots": self.knots}
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        # there are no other weights: that the bounds are missing is all that there is to be seen of an older file
+        # a transformer has no other weights, so an older file shows itself only by the missing bounds
         self.knots = knots_of_file(self.knots, state_dict, f"{prefix}knots.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 

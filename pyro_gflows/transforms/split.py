@@ -1,4 +1,4 @@
-"""GSplit: an inner flow on one part of the event, and the other part given it."""
+"""GSplit: an inner flow on one part of the event, and a conditional affine map on the other part."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["GSplit"]
 @takes_factories("transformer", "network")
 @registered
 class GSplit(ByNetwork):
-    r"""A bijection of the same event: an inner flow on one part, a conditional affine map on the other.
+    r"""A multi-scale layer: an inner flow on one part of the event, and a conditional affine map on the other part.
 
     .. math:: y_1 = T(x_1), \qquad y_2 = A(y_1)\,x_2 + t(y_1), \qquad
         \log|\det J| = \log|\det J_T(x_1)| + \log|\det A(y_1)|
 
-    This is a multi-scale flow with one base and no special case: the second part leaves the flow early, with a
-    conditional Gaussian given the first; a squeeze inside T ends with its own inverse. Bijective and equivariant as T
-    and A are.
+    The second part leaves the flow early: given the first part, it is a Gaussian. So the deeper layers, inside T, work
+    on smaller events, as in the multi-scale flows of images, and the whole still is a bijection of the same event with
+    one base. The map is bijective and equivariant because T and A are.
 
     Args:
         action: How the group acts on events.

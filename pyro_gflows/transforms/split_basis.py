@@ -11,17 +11,17 @@ __all__ = ["SplitBasis"]
 
 
 class SplitBasis(FixedBasis):
-    """The orthogonal matrix of a split by irreps, so that a ``state_dict`` tells which basis its weights refer to.
+    """The orthogonal matrix of a split by irreps, saved so that a ``state_dict`` says which basis its weights are for.
 
-    The split itself does the splitting. The copy here is compared with the one of a loaded ``state_dict``: weights that
-    were trained in another basis are refused, since they would give another density without a word.
+    The split itself computes the parts. This copy of its matrix is compared with the one in a loaded ``state_dict``:
+    weights that were trained in another basis are refused, since with them the flow would silently be another density.
 
     Args:
-        split: the split of the layer.
+        split: The split of the layer.
     """
 
     since_format = 2
-    """The format of saved flows that is the first to hold the basis."""
+    """The first format of saved flows that holds the basis."""
 
     def __init__(self, split: IrrepSplit) -> None:
         super().__init__(split.basis)
@@ -29,7 +29,7 @@ class SplitBasis(FixedBasis):
 
     @staticmethod
     def of(split: Split) -> SplitBasis | None:
-        """The basis of a split by irreps; a split into components, channels or pixels has none to save."""
+        """The basis of a split by irreps; None for a split into components, channels or pixels."""
         return SplitBasis(split) if isinstance(split, IrrepSplit) else None
 
     def _load_from_state_dict(
@@ -57,7 +57,7 @@ class SplitBasis(FixedBasis):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         if loaded is None:
-            # torch raises an error about missing keys only if it was asked to be strict, and does not say so here
+            # torch raises an error about missing keys only with strict=True, which is not known here
             missing_keys[missing_keys.index(f"{prefix}value")] += (
                 " (written by a version that did not save the basis of a split by irreps, so that the weights would be "
                 "another density in this layer's basis; on the machine that wrote them, build the layer with "

@@ -1,4 +1,4 @@
-"""The real line squashed into an interval, each coordinate alike: logit preprocessing of images, noise in (0, 1)."""
+"""Maps of every coordinate into an interval, such as the logit preprocessing of images."""
 
 from __future__ import annotations
 
@@ -19,24 +19,41 @@ __all__ = ["GNormalCdf", "GSigmoid", "Squash"]
 
 
 class Squash(EquivariantTransform):
-    r"""One increasing map of the real line into an interval, the same for every coordinate.
+    r"""An increasing map of every coordinate into an interval, the same for all coordinates.
+
+    As the last layer of a flow it makes data with bounds, such as gray levels. A subclass writes ``squash``,
+    ``stretch`` and ``log_slope``.
 
     .. math:: y_i = a + (b - a)\,\frac{s(x_i) - \alpha}{1 - 2\alpha}, \qquad
         \log|\det J| = \sum_i \log s'(x_i) + n \log\frac{b - a}{1 - 2\alpha}
 
-    where s rises from 0 to 1, so that [a, b] lies in the range with a margin of :math:`\alpha/(1-2\alpha)` of its
-    length on both sides. Bijective onto the open range because s is increasing; equivariant because the map is the same
-    for all coordinates, which the group permutes. Values outside the range are outside the support of a flow that ends
-    with it: their log-density raises ValueError (Pyro's validation), and the bare inverse gives NaN.
+    where n is the number of coordinates and s rises from 0 to 1. The range contains [a, b] with a margin of
+    :math:`\alpha/(1-2\alpha)` times its length on both sides. The map is bijective onto the open range because s is
+    increasing. It is equivariant because it is the same for all coordinates, which the group permutes. Values outside
+    the range are outside the support of a flow that ends with this layer: their log-density raises ValueError (Pyro's
+    validation), and the inverse of the layer alone gives NaN.
 
     Args:
-        action: how the group moves events, by permutations.
-        interval: (a, b), where the data lie: ``scaling.interval()`` of :class:`~pyro_gflows.datasets.GrayLevels`.
-        alpha: the margin; above 0 wherever data may lie on a or b.
+        action: How the group acts on events, by permutations of the coordinates.
+        interval: The ends (a, b) between which the data lie: ``scaling.interval()`` of
+            :class:`~pyro_gflows.datasets.GrayLevels`.
+        alpha: The margin; it must be above 0 where data may be equal to a or b.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
-        ValueError: an action that does not permute coordinates, a >= b, or alpha outside [0, 1/2).
+        ValueError: The group does not permute coordinates, a >= b, or alpha is outside [0, 1/2).
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> class GArctan(Squash):
+        ...     def squash(self, x):
+        ...         return 0.5 + x.arctan() / math.pi
+        ...     def stretch(self, p):
+        ...         return (math.pi * (p - 0.5)).tan()
+        ...     def log_slope(self, x):
+        ...         return -(math.pi * (1 + x**2)).log()
+        >>> GArctan(VectorAction.rows("S3"), (-1.0, 1.0), alpha=0.0)(torch.zeros(3)).tolist()
+        [0.0, 0.0, 0.0]
     """
 
     def __init__(self, action: LinearAction, interval: Sequence[float] = (0.0, 1.0), *, alpha: float = 0.05) -> None:
@@ -60,15 +77,15 @@ class Squash(EquivariantTransform):
     # -- what a subclass writes ---------------------------------------------------------------------------------------
     @abstractmethod
     def squash(self, x: Tensor) -> Tensor:
-        """s(x), in [0, 1]."""
+        """The value s(x), in [0, 1]."""
 
     @abstractmethod
     def stretch(self, p: Tensor) -> Tensor:
-        """x with s(x) = p, for p strictly between 0 and 1."""
+        """The x with s(x) = p, for p strictly between 0 and 1."""
 
     @abstractmethod
     def log_slope(self, x: Tensor) -> Tensor:
-        """log s'(x)."""
+        """The logarithm of the slope, log s'(x)."""
 
     # -- the transform ------------------------------------------------------------------------------------------------
     @property
@@ -81,7 +98,7 @@ class Squash(EquivariantTransform):
         return constraints.independent(constraints.interval(*self.limits), self.action_out.event_dim)
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        # where s rounds to 0 or 1 the draw must stay one that can be scored
+        # clamped, so that a draw can be scored also where s is rounded to 0 or 1
         return (self._bottom + self._length * _inside(self.squash(x))).clamp(*self.limits), self._ladj(x)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -94,7 +111,7 @@ class Squash(EquivariantTransform):
         return ~outside.flatten(y.ndim - self.action_out.event_dim).any(-1)
 
     def _is_outside(self, p: Tensor) -> Tensor:
-        # draws on an end, which other layers and their inverses have moved by rounding, are inside
+        # a draw on an end counts as inside, also after rounding errors of other layers and their inverses
         slack = 4 * torch.finfo(p.dtype).eps * (1 + max(map(abs, self.limits)) / self._length)
         return (p < -slack) | (p > 1 + slack)
 
@@ -114,9 +131,10 @@ def _inside(p: Tensor) -> Tensor:
 
 @registered
 class GSigmoid(Squash):
-    r"""The logistic map :math:`s(x) = 1/(1 + e^{-x})` into an interval; backwards, the logit preprocessing of images.
+    r"""The logistic map :math:`s(x) = 1/(1 + e^{-x})` into an interval, for the logit preprocessing of images.
 
-    As :class:`Squash`, with :math:`\log s'(x) = \log s(x) + \log s(-x)`, which no size of x makes overflow.
+    It is a :class:`Squash`, with its arguments, and :math:`\log s'(x) = \log s(x) + \log s(-x)`, which does not
+    overflow.
 
     Source: RealNVP, arXiv:1605.08803 (section 4.1).
 
@@ -144,8 +162,9 @@ class GSigmoid(Squash):
 class GNormalCdf(Squash):
     r"""The distribution function of the standard normal distribution, into an interval.
 
-    As :class:`Squash`, with :math:`\log s'(x) = -x^2/2 - \tfrac12 \log 2\pi`. With ``alpha=0`` it pushes the isotropic
-    normal distribution to the uniform one, exactly: where noise in a cell starts.
+    It is a :class:`Squash`, with its arguments, and :math:`\log s'(x) = -x^2/2 - \tfrac12 \log 2\pi`. With ``alpha=0``
+    it takes the isotropic normal distribution to the uniform one, exactly: this is how the noise of a dequantizer
+    starts.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction

@@ -1,4 +1,4 @@
-"""GSqueeze: pixels become channels, on a coarser grid."""
+"""GSqueeze: blocks of pixels become channels of a coarser grid."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ __all__ = ["GSqueeze"]
 
 @registered
 class GSqueeze(EquivariantTransform):
-    r"""Every ``factor x factor`` block of pixels becomes the channels of one pixel, (C, H, W) to (f^2 C, H/f, W/f).
+    r"""A map of every ``factor x factor`` block of pixels to the channels of one pixel: (C, H, W) to (f^2 C, H/f, W/f).
 
-    The map permutes the entries, so its log-det is 0. A turn or mirror of the picture moves the blocks, and the pixels
-    within every block in one and the same way: it permutes the new channels. They are ordered by their orbits, and
-    ``action_out`` types each orbit as the trivial, regular or quotient field that it is (a field that is no permutation
-    becomes its product with the permutation of the pixels in a block).
+    It is how multi-scale flows go to coarser grids. The map only reorders the entries of an image, so it is bijective
+    and its log-det is 0. It is equivariant: a rotation or reflection of the picture permutes the blocks, and the pixels
+    within all blocks in the same way, which is a permutation of the new channels. The new channels are ordered by their
+    orbits, and ``action_out`` lists each orbit as a trivial, regular or quotient field. (A field that the group does
+    not permute becomes its product with the permutation of the pixels in a block.)
 
     Args:
-        action: how the group moves x, shape (C, H, W).
-        factor: the side f of a block.
+        action: How the group acts on images of shape (C, H, W).
+        factor: The side f of a block.
 
     Raises:
-        TypeError: not an ImageAction.
-        ValueError: the factor does not divide the grid, or (under translations) not the step of the shifts.
+        TypeError: Not an ImageAction.
+        ValueError: The factor does not divide the sides of the grid or, under translations, the step of the shifts.
 
     Example:
         >>> squeeze = GSqueeze(ImageAction("D4", size=8))
@@ -73,12 +74,12 @@ class GSqueeze(EquivariantTransform):
 
 
 def _squeezed(action: ImageAction, factor: int) -> tuple[Tensor, ImageAction]:
-    """The order of the new channels (c, a, b), and how they move."""
+    """The order of the new channels (c, a, b), and the action on them."""
     size, group = (action.height // factor, action.width // factor), action.group
     if isinstance(group, WallpaperGroup):
         if group.step % factor:
             raise ValueError(
-                f"expected translations by multiples of {factor} pixels, which move whole blocks, got step "
+                f"expected translations by multiples of {factor} pixels, which shift whole blocks, got step "
                 f"{group.step}; use ImageAction.translations(..., step={factor})"
             )
         coarse = ImageAction.translations(size=size, step=group.step // factor, point_group=group.point_group)

@@ -1,4 +1,4 @@
-"""What torch and Pyro ask of a transform, derived from value and log|det| in one pass."""
+"""The interface of torch and Pyro, derived from the two methods that a layer writes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _Self = TypeVar("_Self", bound="TorchInterface")
 
 
 class TorchInterface(TransformModule):
-    """The part of :class:`~pyro_gflows.EquivariantTransform` that torch's Transform and torch's Module ask for.
+    """The part of ``EquivariantTransform`` that torch's Transform and torch's Module ask for.
 
-    Nothing is remembered between calls: torch's own cache does not see that weights change.
+    Nothing is remembered between calls, since the cache of torch does not notice when weights change.
     """
 
     action_in: Action
@@ -32,11 +32,11 @@ class TorchInterface(TransformModule):
     _has_low_weights = False
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What a subclass writes: T(x | context), and the log|det| of its Jacobian."""
+        """T(x | context) and the log|det| of its Jacobian; a subclass writes it."""
         raise NotImplementedError
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same of the inverse."""
+        """The inverse at y and the log|det| of its Jacobian; a subclass writes it."""
         raise NotImplementedError
 
     # -- torch's Transform --------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class TorchInterface(TransformModule):
         return self.call_and_ladj(x)[1]
 
     def with_cache(self: _Self, cache_size: int = 1) -> _Self:
-        return self  # a cache of torch's does not see that weights change
+        return self  # the cache of torch does not notice when weights change
 
     # -- torch's Module -----------------------------------------------------------------------------------------------
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ class TorchInterface(TransformModule):
         return self is other
 
     __hash__ = torch.nn.Module.__hash__
-    __repr__ = torch.nn.Module.__repr__  # torch's Transform would print the class name alone
+    __repr__ = torch.nn.Module.__repr__  # that of torch's Transform prints only the class name
 
     def extra_repr(self) -> str:
         if self.action_out == self.action_in:
@@ -91,7 +91,7 @@ class TorchInterface(TransformModule):
 
 
 def taking_a_context(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method itself if it takes a context; else one that takes and ignores it.
+    """The method itself if it takes a context; else a method that takes a context and ignores it.
 
     Example:
         >>> taking_a_context(lambda self, x: 2 * x)(None, 3.0, None)
@@ -109,8 +109,9 @@ def taking_a_context(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def forget_param_store(module: torch.nn.Module) -> None:
-    """Drop the weak references that Pyro's param store hangs on parameters: with them a trained module cannot be
-    pickled, and Pyro sets them anew whenever it hands a parameter out.
+    """Drop the weak references that Pyro's param store keeps at parameters.
+
+    With them a trained module cannot be pickled. Pyro sets them anew whenever it hands out a parameter.
     """
     for parameter in module.parameters():
         parameter.__dict__.pop("unconstrained", None)

@@ -1,7 +1,7 @@
-"""Transformers: the element maps of coupling and autoregressive layers, with parameters from a conditioner.
+r"""Transformers: the maps of one part of an event in coupling and autoregressive layers, with computed parameters.
 
-The rule behind all of them: :math:`x \\mapsto A(c)\\,x + t(c)` commutes with the group when
-:math:`A(g c) = \\rho(g) A(c) \\rho(g)^T` and :math:`t(g c) = \\rho(g) t(c)`.
+The rule behind all of them: :math:`x \mapsto A(c)\,x + t(c)` commutes with the group when
+:math:`A(g c) = \rho(g) A(c) \rho(g)^T` and :math:`t(g c) = \rho(g) t(c)`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,37 @@ _Result = tuple[Tensor, Tensor]
 
 
 class Transformer(nn.Module):
-    """A bijection of one part of an event, with parameters that themselves carry an action.
+    """A bijection of one part of an event, whose parameters a network computes from the other parts.
+
+    A subclass sets ``params_action`` and writes ``forward`` and ``inverse``. The layer is equivariant if the group acts
+    on the parameters by ``params_action``, and T(g x; g params) = g T(x; params).
 
     Args:
-        action: how the group moves the part.
-        max_log_scale: bound of the log-scales (smooth, by tanh).
+        action: How the group acts on the part.
+        max_log_scale: Bound of the log-scales (smooth, by tanh).
+
+    Raises:
+        ValueError: ``max_log_scale`` is not positive and finite.
+
+    Example:
+        >>> from pyro_gflows import VectorAction, g_coupling
+        >>> class Shift(Transformer):
+        ...     def __init__(self, action):
+        ...         super().__init__(action)
+        ...         self.params_action = action
+        ...     def forward(self, x, params, mask=None):
+        ...         return x + params, x.new_zeros(x.shape[:-1])
+        ...     def inverse(self, y, params, mask=None):
+        ...         return y - params, y.new_zeros(y.shape[:-1])
+        >>> g_coupling(VectorAction.plane("D4", copies=2), transformer=Shift)(torch.zeros(5, 4)).shape
+        torch.Size([5, 4])
     """
 
     params_action: LinearAction
-    """How the group moves the parameters that ``forward`` and ``inverse`` take."""
+    """How the group acts on the parameters that ``forward`` and ``inverse`` take."""
 
     start: float = 0.0
-    """The factor on a fresh conditioner's last layer; 0 starts as the identity."""
+    """The factor on the last layer of a new default network; with 0 the layer starts as the identity."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,7 +80,7 @@ class Transformer(nn.Module):
         self.action, self.max_log_scale = action, max_log_scale
 
     def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The image of x and the log-det; ``mask`` is 1 at the entries of x that the part really has, else 0."""
+        """The image of x and the log-det; ``mask`` is 1 at the entries that the part really has, and 0 elsewhere."""
         raise NotImplementedError
 
     def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -69,12 +88,12 @@ class Transformer(nn.Module):
         raise NotImplementedError
 
     def require(self, action: LinearAction) -> Transformer:
-        """This transformer; ValueError unless it is made for that action."""
+        """This transformer; ValueError unless it is made for the action."""
         if self.action != action:
             raise ValueError(f"expected a transformer of {action}, got one of {self.action}")
         return self
 
-    def _capped(self, raw: Tensor) -> Tensor:
+    def _bounded(self, raw: Tensor) -> Tensor:
         return self.max_log_scale * torch.tanh(raw / self.max_log_scale)
 
     def _halves(self, params: Tensor, first: int) -> tuple[Tensor, Tensor]:
@@ -86,12 +105,12 @@ class Transformer(nn.Module):
         return f"log-scales within {self.max_log_scale:g}"
 
 
+#: A factory of transformers: it makes one from the action on a part of an event. A class is such a factory.
 TransformerFactory = Callable[[LinearAction], Transformer]
-"""A factory of transformers: it makes one from the action on a part of an event. A class is such a factory."""
 
 
 def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
-    """A map that takes rounded parameters, of a network with an autocast of its own, back to the dtype of the event."""
+    """The map, with parameters of half precision (of a network with its own autocast) in the dtype of the event."""
 
     @functools.wraps(method)
     def inner(self: Transformer, x: Tensor, params: Tensor, mask: Tensor | None = None) -> _Result:
@@ -101,7 +120,7 @@ def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
 
 
 class _Affine(Transformer):
-    """Transformers of the form A x + t with a log-scale for every coordinate of some basis."""
+    """Transformers of the form A x + t, with a log-scale for every coordinate in some basis."""
 
     def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -127,16 +146,19 @@ class _Affine(Transformer):
 @renamed_arguments(cap="max_log_scale")
 @registered
 class ElementwiseAffine(_Affine):
-    r""":math:`y_i = e^{s_i} x_i + t_i`, where the group permutes coordinates up to signs.
+    r"""A transformer with a scale and a shift for every coordinate, for groups that permute coordinates up to signs.
 
-    s moves by :math:`|\rho|` (a sign does not change a scale), t by :math:`\rho`. Log-det :math:`\sum_i s_i`.
+    .. math:: y_i = e^{s_i} x_i + t_i, \qquad \log|\det J| = \sum_i s_i
+
+    It is the usual map of RealNVP, and the default where it is possible. The group acts on s by :math:`|\rho|`, since a
+    sign does not change a scale, and on t by :math:`\rho`.
 
     Args:
-        action: how the group moves the part.
-        max_log_scale: bound of \|s\|, smooth.
+        action: How the group acts on the part.
+        max_log_scale: Smooth bound of \|s\|.
 
     Raises:
-        ValueError: the action is not a signed permutation; IrrepScale and MatrixScale work there.
+        ValueError: The group does not permute coordinates up to signs; IrrepScale and MatrixScale work there.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -155,21 +177,24 @@ class ElementwiseAffine(_Affine):
 
     def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self._halves(params, sum(self.action.field_sizes))
-        log_scale = self._capped(raw)
+        log_scale = self._bounded(raw)
         return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
 @renamed_arguments(cap="max_log_scale")
 @registered
 class IrrepScale(_Affine):
-    r"""One invariant scale for each irrep copy: :math:`y = \sum_a e^{s_a} P_a x + t`; any group, continuous included.
+    r"""A transformer with one scale for each irreducible part, for any group, continuous ones included.
 
-    P_a projects on the a-th irreducible copy (images: of the fields, at each pixel). A number commutes with everything,
-    so s is invariant (images: scalar fields) and t moves by rho. Log-det :math:`\sum_a d_a s_a`.
+    .. math:: y = \sum_a e^{s_a} P_a x + t, \qquad \log|\det J| = \sum_a d_a s_a
+
+    P_a projects onto the a-th irreducible part (irrep), of dimension d_a; on images, onto that of the fields at each
+    pixel. Multiplication by a scalar commutes with every representation, so the scales s are invariant (on images,
+    scalar fields), and the group acts on t by :math:`\rho`. It is the default where ElementwiseAffine is not possible.
 
     Args:
-        action: how the group moves the part.
-        max_log_scale: bound of \|s\|, smooth.
+        action: How the group acts on the part.
+        max_log_scale: Smooth bound of \|s\|.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -196,24 +221,29 @@ class IrrepScale(_Affine):
 
     def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raw, shift = self._halves(params, self.copies)
-        log_scale = self._capped(raw).index_select(-self.action.event_dim, self.copy)
+        log_scale = self._bounded(raw).index_select(-self.action.event_dim, self.copy)
         return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
 @renamed_arguments(cap="max_log_scale")
 @registered
 class MatrixScale(Transformer):
-    r""":math:`y = \exp(S)\,x + t` with :math:`S = \sum_i a_i u_i v_i^T`, invariant a_i and equivariant u_i, v_i.
+    r"""A transformer with a full matrix for vectors: the exponential of a matrix of low rank.
 
-    :math:`S(g c) = \rho(g) S(c) \rho(g)^T`, so exp(S) commutes; log-det tr S. The norm of S is capped smoothly.
+    .. math:: y = \exp(S)\,x + t, \qquad S = \sum_i a_i u_i v_i^T, \qquad \log|\det J| = \mathrm{tr}\,S
+
+    It stretches and rotates along directions that other parts of the event give, which :class:`IrrepScale` cannot. The
+    scalars a_i are invariant and the vectors u_i, v_i and t equivariant, so :math:`S(g c) = \rho(g) S(c) \rho(g)^T`,
+    and exp(S) commutes with the group. The norm of S has a smooth bound. The map is invertible because an exponential
+    is.
 
     Args:
-        action: how the group moves vectors.
-        rank: the number of terms.
-        max_log_scale: bound of the norm of S.
+        action: How the group acts on vectors.
+        rank: The number of terms in S.
+        max_log_scale: Smooth bound of the norm of S.
 
     Raises:
-        ValueError: events are not vectors.
+        ValueError: Events are not vectors.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -221,7 +251,7 @@ class MatrixScale(Transformer):
         VectorAction(SO(3) on R^10: trivial + 3 x defining)
     """
 
-    start = 0.3  # at 0 the product of a, u and v has no gradient at all
+    start = 0.3  # at 0 the product of a, u and v would have no gradient
 
     def __init__(self, action: LinearAction, *, rank: int = 2, max_log_scale: float = 3.0) -> None:
         super().__init__(action, max_log_scale=max_log_scale)
@@ -250,7 +280,7 @@ class MatrixScale(Transformer):
 
 
 def default_transformer(action: LinearAction) -> Transformer:
-    """Element-wise where the group permutes coordinates up to signs, else one scale for each irrep copy."""
+    """The default: ElementwiseAffine where the group permutes coordinates up to signs, else IrrepScale."""
     return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)
 
 

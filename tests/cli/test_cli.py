@@ -161,7 +161,7 @@ def test_resume_ends_in_the_weights_of_an_unbroken_run(cloud, tmp_path, monkeypa
         (["fit", "nosuch", "--out", "OUT"], "unknown data 'nosuch'"),
         (["fit", "CLOUD", "--out", "OUT"], "need --group"),
         (["fit", "CLOUD", "--out", "OUT", "--group", "Q5"], "Q5"),
-        (["fit", "CLOUD", "--out", "OUT", "--group", "SO(3)"], "vectors of 3 numbers"),
+        (["fit", "CLOUD", "--out", "OUT", "--group", "SO(3)"], "vectors of 3 components"),
         (["fit", "CLOUD", "--out", "OUT", "--group", "C4", "--steps", "0"], "steps >= 1"),
         (["fit", "CLOUD", "--out", "OUT", "--group", "C4", "--lr", "-1"], "learning rate"),
         (["fit", "CLOUD", "--out", "OUT", "--group", "C4", "--resume"], "no checkpoint to resume from"),

@@ -47,7 +47,7 @@ def test_named_data_are_tested_for_their_own_group(capsys):
         (RANDOM.normal(size=(400, 2)), ["--group", "Q8"], "--group Q8"),
         (RANDOM.normal(size=(30, 2)), ["--group", "C4"], "at least 40 rows"),
         (RANDOM.normal(size=(400, 2)), ["--group", "C4", "--level", "2"], "level"),
-        (RANDOM.normal(size=(400, 3)), ["--group", "C4"], "vectors of 2 numbers"),
+        (RANDOM.normal(size=(400, 3)), ["--group", "C4"], "vectors of 2 components"),
     ],
 )
 def test_data_and_groups_that_cannot_be_tested_are_refused(array, options, message, tmp_path, capsys):

@@ -33,8 +33,8 @@ def test_actions_fit_the_events(group, shape):
 @pytest.mark.parametrize(
     ("group", "shape", "message"),
     [
-        ("D8", (3,), "vectors of 2 numbers, got events of 3"),
-        ("SO(3)", (4,), "vectors of 3 numbers, got events of 4"),
+        ("D8", (3,), "vectors of 2 components, got events of 3"),
+        ("SO(3)", (4,), "vectors of 3 components, got events of 4"),
         ("C4", (8, 8), "expected events of shape"),
         ("S5", (6,), "no multiple of 5"),
         ("S3 x C2", (6,), "got S3 x C2"),

@@ -62,7 +62,7 @@ def test_bad_input_says_what_was_expected():
         OrbitFlow(ImageAction("C4", size=2))
     with pytest.raises(ValueError, match="infinitely many elements"):
         OrbitFlow(VectorAction.plane("O(2)"))
-    with pytest.raises(ValueError, match="a vector of one number cannot be split .* OrbitMixture"):
+    with pytest.raises(ValueError, match="a vector of one component cannot be split .* OrbitMixture"):
         OrbitFlow(VectorAction.signs(1))
 
 
