@@ -31,9 +31,11 @@ def _actions_first_and_factories(flow: Any, source: str) -> Any:
 
 
 def _with_action(layer: dict[str, Any]) -> dict[str, Any]:
-    arguments = layer["arguments"]
-    action = arguments["split"]["arguments"]["action"]
-    return {**layer, "arguments": {"action": action, **arguments}}
+    arguments = dict(layer["arguments"])
+    if "action" not in arguments["split"]["arguments"]:  # a split of the user's own, which knows its action once built
+        split = arguments.pop("split")
+        return {**layer, "arguments": {"action": split, **arguments}}
+    return {**layer, "arguments": {"action": arguments["split"]["arguments"]["action"], **arguments}}
 
 
 def _with_factories(layer: dict[str, Any], *, default: dict[str, int]) -> dict[str, Any]:

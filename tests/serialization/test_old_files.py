@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_gflows.actions import ImageAction, VectorAction
+from pyro_gflows.actions import CoordinateSplit, ImageAction, VectorAction
 from pyro_gflows.cli import main
 from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.distributions import InvariantNormal
@@ -18,10 +18,10 @@ from pyro_gflows.nn import LipschitzSum, Ridges
 from pyro_gflows.serialization import load, migrations, save
 from pyro_gflows.serialization.files import read_tensors, write_tensors
 from pyro_gflows.serialization.migrations import FORMAT, RENAMED, migrate
-from pyro_gflows.serialization.registry import registered_classes, same_description
+from pyro_gflows.serialization.registry import build, describe, registered, registered_classes, same_description
 from pyro_gflows.training import FitSettings, Validation, fit
 from pyro_gflows.training.checkpoint import CHECKPOINT
-from pyro_gflows.transforms import GActNorm, GResidual
+from pyro_gflows.transforms import GActNorm, GCoupling, GResidual
 
 DATA = Path(__file__).parents[1] / "data"
 STOPPED = DATA / "format_2" / "stopped"
@@ -154,6 +154,23 @@ def test_the_commands_read_a_run_of_images_of_an_earlier_version(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), np.load(RUN / "scores.npy"), atol=1e-3)
     np.testing.assert_array_equal(np.load(tmp_path / "samples.npy"), np.load(RUN / "samples.npy"))
     assert '"grey"' in (RUN / "run.json").read_text()
+
+
+def test_a_split_of_the_user_s_own_in_an_old_file_brings_its_action():
+    description = describe(GCoupling(VectorAction.signs(2), split=Halves(2), width=1, depth=1))
+    arguments = {name: value for name, value in description["arguments"].items() if name in ("split", "width", "depth")}
+    old = migrate({**description, "arguments": {**arguments, "moved": 0}}, 2, source="a file")
+    with pytest.warns(FutureWarning, match=r"GCoupling\(split, ...\)"):
+        layer = build(old)
+    assert layer.action_in == VectorAction.signs(2) and layer.split == Halves(2) and layer.transformed == 0
+
+
+@registered
+class Halves(CoordinateSplit):
+    """A split whose constructor takes no action."""
+
+    def __init__(self, size):
+        super().__init__(VectorAction.signs(size))
 
 
 def test_classes_are_renamed_one_way():
