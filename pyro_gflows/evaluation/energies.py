@@ -34,26 +34,29 @@ _COMPARED = 16  # draws at which two calls of a log-density are compared
 class EnergyReport:
     r"""The result of :func:`energy_report`: figures of a fitted density q against an unnormalized target p, in nats.
 
+    Besides the attributes, ``ess`` is the effective sample size as a fraction of the draws (1 is perfect), and
+    ``reverse_kl`` is the divergence KL(q, p): ``reverse_loss`` plus the estimated log-normalizer.
+
     Attributes:
         importance: The report of the importance weights p(x) / q(x) of draws from q: effective sample size, trimmed
             effective sample size and Pareto-k. Its ``log_mean_weight`` estimates the log-normalizer of p.
         reverse_loss: :math:`E_q[\log q - \log p]` with the unnormalized p.
         reverse_loss_error: The standard error of ``reverse_loss``.
         reverse_nll: :math:`E_q[-\log p]` with p normalized by the estimated normalizer.
-        forward_nll: :math:`E_p[-\log q]` over samples of the target, or None without samples. Only this figure shows
-            modes that q has lost.
+        forward_nll: :math:`E_p[-\log q]` over samples of the target, or None without samples. Draws
+            of q cannot show modes of p that q misses, so only this figure shows them.
         forward_nll_error: The standard error of ``forward_nll``, or None.
         run: Steps, seconds and loss curve of the fit, or None.
-        noise: The change of the log-density between two calls at the same draws, in nats. If it is above 0, all other
-            figures are NaN, since the weights would measure this noise.
-        log_det_error: The error of log q if layers estimate their log-det; it shifts the log-normalizer and all losses
-            by the same amount.
+        noise: The largest change of the log-density of p between two calls at the same draws, in nats. If it is above
+            0, the importance report, the losses and the NLLs are NaN, since they would measure this noise.
+        log_det_error: The error of log q if layers estimate their log-det; an error of d nats in log q changes
+            ``reverse_loss`` by d, and the log-normalizer and the NLLs by -d.
 
     Example:
         >>> importance = importance_report(torch.zeros(1000))
-        >>> report = EnergyReport(importance, reverse_loss=-1.5, reverse_loss_error=0.0, reverse_nll=1.5)
+        >>> report = EnergyReport(importance, reverse_loss=0.0, reverse_loss_error=0.0, reverse_nll=1.4)
         >>> report.ess, report.reverse_kl  # all weights are equal, so their mean is 1
-        (1.0, -1.5)
+        (1.0, 0.0)
     """
 
     importance: ImportanceReport

@@ -101,7 +101,7 @@ def gap(flow: nn.Module, target: Density, *, n: int = 200_000, generator: torch.
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Returns the mean of independent values and its standard error.
+    """The mean of independent values and the standard error of that mean, std(values) / sqrt(n).
 
     Args:
         values: Independent values, shape ``(n,)``.

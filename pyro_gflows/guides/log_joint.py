@@ -26,13 +26,16 @@ class LogJoint:
     With T the map from unconstrained vectors u to the values of the sites, it is
     :math:`u \mapsto \log p(T(u), x) + \log|\det J_T(u)|`.
 
+    Call it with vectors of shape ``(n, latent_dim)``; it returns log-densities of shape ``(n,)``.
+    :meth:`AutoGFlow.log_density` makes one.
+
     The model runs once for all vectors, inside one additional plate around its own plates, if this gives the same
-    values as a separate run for each vector. If it does not (an error, a wrong shape, or values that mix the vectors),
-    the model runs under ``torch.func.vmap``; if that fails as well, it runs once for each vector. ``note`` then states
+    values as a separate run for each vector. If it does not (an error, a wrong shape, or values for one vector that depend on the others),
+    the model runs under ``torch.func.vmap``; if that fails as well, it runs once for each vector. The attribute ``note`` then states
     the reason and the cost.
 
-    If plates hold minibatches, each call draws new rows, the same for all vectors, and scales their terms up: an
-    unbiased estimate, for training. :meth:`on_full_plates` is the log-joint of all rows, for reports.
+    If plates hold minibatches, each call draws a new minibatch, the same for all vectors, and scales its terms up: an
+    unbiased estimate, for training. :meth:`on_full_plates` is the log-joint of the whole data set, for reports.
 
     Args:
         guide: A guide that has already run the model and so knows its latent sites.
@@ -42,8 +45,8 @@ class LogJoint:
         kwargs: Keyword arguments of the model.
 
     Raises:
-        ValueError: The model has latent sites that the guide does not have, or hides observed ones; or its log-joint
-            changes from run to run. When called: the vectors do not have the shape ``(rows, latent_dim)``.
+        ValueError: The model has latent sites that the guide does not have, or hides observed ones (by
+            ``poutine.block``, say); or its log-joint at the same vector and minibatch changes from run to run. When called: the vectors do not have the shape ``(n, latent_dim)``.
 
     Example:
         >>> import pyro, pyro.distributions as dist

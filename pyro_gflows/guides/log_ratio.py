@@ -145,10 +145,10 @@ class _InLogRatios(TorchDistribution):
 
 
 class LogRatioReparam(Reparam):
-    """Gives a site on the simplex log-ratios (:class:`IsometricLogRatio`) as its unconstrained coordinates.
+    """A reparametrizer that makes log-ratios the unconstrained coordinates of a site on the simplex.
 
-    Use it if a group permutes the categories of a Dirichlet site and the model is used with :class:`AutoGFlow`, NeuTra
-    or HMC. The site keeps its name, its value and its density. Only its map from unconstrained space changes: from
+    Use it if permuting the categories of a Dirichlet site is a symmetry of the model, and the model is used with
+    :class:`AutoGFlow`, NeuTra or HMC. K categories have K - 1 coordinates (:class:`IsometricLogRatio`). The site keeps its name, its value and its density. Only its map from unconstrained space changes: from
     stick breaking, which does not commute with permutations of the categories, to log-ratios, on which permutations act
     by orthogonal matrices.
 

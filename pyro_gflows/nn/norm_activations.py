@@ -93,20 +93,22 @@ class SoftThresholdNorm(_IrrepWise):
 
 @registered
 class GatedNorm(_IrrepWise):
-    r"""Scales each irrep copy by a learnable gate, a function of the norms of all copies.
+    r"""An equivariant activation: each block of features times a gate, which is a function of the norms of all blocks.
 
-    An irrep is a smallest building block of an action, such as one vector or one scalar; the group preserves its norm.
-    This is the default activation of conditioners where the group does more than permute coordinates. The copy a is
-    mapped as
+    A block is one copy of an irreducible representation (irrep), a smallest building block of an action: one vector, or
+    one scalar. The group preserves its norm, so the gates are invariant. This is the default activation of the networks
+    in coupling layers (``conditioner``) where the group does more than permute coordinates. Block a is mapped as
 
     .. math:: x_a \mapsto \sigma\Big(b_a + \sum_c w_{ac} |x_c|\Big)\, x_a
 
-    and invariant features also gain :math:`\sum_c v_{ac} |x_c|`, by which a network makes invariant features from
-    vectors. The map has no finite Lipschitz constant for unconstrained weights, so it does not suit residual branches.
+    with the logistic function :math:`\sigma`. Invariant features also gain :math:`\sum_c v_{ac} |x_c|`, by which a
+    network makes invariant features from vectors. The map is not Lipschitz, since each gate depends on the other
+    blocks, so it does not suit the branches of residual layers. It maps ``batch_shape + (dim,)`` to the same shape.
 
     Args:
         action: How the group acts on vectors.
-        labels: None, or one integer for each field: a copy then reads only copies with a smaller or equal label.
+        labels: For autoregressive networks: one integer for each block, which then reads only blocks with a smaller or
+            an equal label. None lets every block read all.
 
     Raises:
         ValueError: If the action is not on vectors.

@@ -16,27 +16,33 @@ Orbit = Callable[[Tensor], Tensor]
 
 
 class ProbeImages(ABC):
-    r"""Replaces fixed probes by images under the group, so that the average estimate at x is invariant under the group.
+    r"""The base class of rules that replace probe vectors by their images under a group, to make estimates invariant.
 
-    A deterministic trace estimate averages :math:`p^T J_f(x)^k p` over fixed vectors p (probes), and depends on the
-    direction of x relative to the probes. Let :math:`t(x, p)` be the average over the images of p at x. A subclass
-    chooses the images such that :math:`t(\rho(g) x, p) = t(x, p)` for every equivariant f, where :math:`J_f(\rho(g) x)
-    = \rho(g) J_f(x) \rho(g)^T`.
+    The log-det of a residual layer x + f(x) is estimated from traces of powers of the Jacobian of f: an average of
+    :math:`p^T J_f(x)^k p` over a few fixed random vectors p, the probes. With fixed probes this estimate is not
+    invariant: it changes when a group element acts on x. If each probe is replaced by several vectors, its images under
+    group elements, the average can be made exactly the same at x and at :math:`\rho(g) x`, where :math:`\rho(g)` is
+    the orthogonal matrix of the group element g. This holds because an equivariant f has :math:`J_f(\rho(g) x) =
+    \rho(g) J_f(x) \rho(g)^T`.
+
+    Layers choose between :class:`OrbitAverage`, for small groups, and :class:`CarriedProbes`, for large ones. A subclass
+    writes the call ``images(probes, x, event_dim)``, which returns the images of the probes for the events x.
 
     Attributes:
         note: A text that is added to the description of an estimate with these probes.
 
     Example:
         >>> images: ProbeImages = OrbitAverage(lambda p: torch.stack([p, -p]))
-        >>> images(torch.ones(1, 2), torch.zeros(5, 2), 1)[:, 0, 0].tolist()
-        [[1.0, 1.0], [-1.0, -1.0]]
+        >>> found = images(torch.ones(1, 2), torch.zeros(5, 2), 1)  # 2 images of 1 probe, the same for all 5 events
+        >>> found.shape, found.flatten(1).tolist()
+        (torch.Size([2, 1, 1, 2]), [[1.0, 1.0], [-1.0, -1.0]])
     """
 
     note = ""
 
     @abstractmethod
     def __call__(self, probes: Tensor, x: Tensor, event_dim: int) -> Tensor:
-        """The images of the probes at x, of shape ``(images, count) + batch_shape + event_shape``.
+        """The images of the probes for the events x, of shape ``(images, count) + batch_shape + event_shape``.
 
         Sizes of the batch may be 1 in the result.
 

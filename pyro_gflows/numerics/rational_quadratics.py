@@ -24,20 +24,22 @@ def rational_quadratic(
     .. math:: y = y_0 + h\,\frac{s\,\xi^2 + d_0\,\xi(1-\xi)}{s + (d_0 + d_1 - 2s)\,\xi(1-\xi)}
 
     which increases from knot to knot. Beyond a knot it continues as the tangent, so that the outer pieces of a spline
-    become its linear tails. Let :math:`\xi : \bar\xi` be the shares of the width and :math:`\eta : \bar\eta` those of
-    the height on both sides of the point, and let slopes be in units of the secant. Then the inverse is the positive
-    root :math:`t = \xi/\bar\xi` of :math:`\bar\eta\,t^2 + (\bar\eta\,d_0 - \eta\,d_1)\,t - \eta = 0`. The discriminant
-    is a sum of positive terms, and the form of the root is chosen by the sign of the middle coefficient, so that
-    nothing cancels.
-
-    All arguments broadcast.
+    become its linear tails. For the inverse, write :math:`\bar\xi = 1 - \xi`, :math:`\eta = (y - y_0)/h`,
+    :math:`\bar\eta = 1 - \eta` and :math:`\delta_i = d_i / s`. Then :math:`t = \xi/\bar\xi` is the positive root of
+    :math:`\bar\eta\,t^2 + (\bar\eta\,\delta_0 - \eta\,\delta_1)\,t - \eta = 0`. The discriminant is a sum of positive
+    terms, and the form of the root is chosen by the sign of the middle coefficient, so that no digits are lost by
+    cancellation.
 
     Args:
         x: Points, or for the inverse values.
         corner: The left knot (x_0, y_0).
         size: The width w > 0 and the height h > 0 of the piece.
         slopes: The slopes d_0 > 0 and d_1 > 0 at the two knots.
-        inverse: Whether to compute the inverse, and the logarithm of its slope.
+        inverse: Whether to compute the inverse.
+
+    Returns:
+        The value, and the logarithm of the slope of the map that was computed (of the inverse, where that was asked
+        for). All arguments broadcast, and both have the broadcast shape.
 
     Source: Neural Spline Flows, arXiv:1906.04032; Gregory & Delbourgo (1982).
 

@@ -24,8 +24,9 @@ def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol:
     Args:
         transform: Any torch or Pyro transform.
         x: Events of the domain, shape ``batch_shape + event_shape``.
-        y: Events of the codomain; by default T(x), shifted a little where every point of the space is a value of T.
-        tol: The largest allowed error; by default 1e-8 in float64 and 1e-4 in float32.
+        y: Events of the codomain, shape ``batch_shape + event_shape``; by default T(x), plus a small shift where the
+            codomain is the whole space, so that the inverse is also tested away from the values T(x).
+        tol: The largest allowed absolute error of a component; by default 1e-8 in float64 and 1e-4 in float32.
 
     Raises:
         AssertionError: If an error is larger than ``tol``; the message names the sample with the largest one.

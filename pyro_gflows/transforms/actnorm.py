@@ -21,13 +21,16 @@ class GActNorm(DataDependentTransform):
 
     It keeps the events between layers at unit scale, which makes flows train faster; put one between any two layers.
 
-    .. math:: y = e^{a_i}\,(x_i + b), \qquad \log|\det J| = \sum_i n_i a_i
+    .. math:: y_i = e^{a_i}\,(x_i + b_i), \qquad \log|\det J| = \sum_i n_i a_i
 
-    There is one log-scale a_i for each field i of the action (on images, the same at all pixels; n_i is the number of
-    components of the field in the event), and the shift b lies in the span of the invariant field vectors. The map is
-    bijective because no scale is 0. It is equivariant because multiplication by a scalar commutes with every
-    representation, and because the group fixes b. ``initialize`` sets both so that data come out with unit scale and,
-    along the invariant directions, with zero mean; see :class:`DataDependentTransform` for when that happens.
+    A field is a block of components that the group transforms together, such as one vector, or one channel of an image.
+    Field i has n_i components, one log-scale a_i, and a shift b_i, a vector that no group element changes (0 if there
+    is no other). On images both are the same at all pixels. The map is bijective because no scale is 0. It is
+    equivariant because scaling a whole field commutes with the matrices of the group, which leave b_i unchanged.
+
+    ``initialize(x)``, with x of shape ``(n,) + event_shape``, sets both so that the data come out with root mean square
+    1 and, along the directions that the group leaves alone, with mean 0; it returns the transformed data. See
+    :class:`DataDependentTransform` for when that happens.
 
     Args:
         action: How the group acts on events.
