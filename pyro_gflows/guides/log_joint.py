@@ -30,9 +30,9 @@ class LogJoint:
     :meth:`AutoGFlow.log_density` makes one.
 
     The model runs once for all vectors, inside one additional plate around its own plates, if this gives the same
-    values as a separate run for each vector. If it does not (an error, a wrong shape, or values for one vector that depend on the others),
-    the model runs under ``torch.func.vmap``; if that fails as well, it runs once for each vector. The attribute ``note`` then states
-    the reason and the cost.
+    values as a separate run for each vector. If it does not (an error, a wrong shape, or values for one vector that
+    depend on the others), the model runs under ``torch.func.vmap``; if that fails as well, it runs once for each
+    vector. The attribute ``note`` then states the reason and the cost.
 
     If plates hold minibatches, each call draws a new minibatch, the same for all vectors, and scales its terms up: an
     unbiased estimate, for training. :meth:`on_full_plates` is the log-joint of the whole data set, for reports.
@@ -46,7 +46,8 @@ class LogJoint:
 
     Raises:
         ValueError: The model has latent sites that the guide does not have, or hides observed ones (by
-            ``poutine.block``, say); or its log-joint at the same vector and minibatch changes from run to run. When called: the vectors do not have the shape ``(n, latent_dim)``.
+            ``poutine.block``, say); or its log-joint at the same vector and minibatch changes from run to run. When
+            called: the vectors do not have the shape ``(n, latent_dim)``.
 
     Example:
         >>> import pyro, pyro.distributions as dist

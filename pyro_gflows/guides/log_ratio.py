@@ -148,9 +148,9 @@ class LogRatioReparam(Reparam):
     """A reparametrizer that makes log-ratios the unconstrained coordinates of a site on the simplex.
 
     Use it if permuting the categories of a Dirichlet site is a symmetry of the model, and the model is used with
-    :class:`AutoGFlow`, NeuTra or HMC. K categories have K - 1 coordinates (:class:`IsometricLogRatio`). The site keeps its name, its value and its density. Only its map from unconstrained space changes: from
-    stick breaking, which does not commute with permutations of the categories, to log-ratios, on which permutations act
-    by orthogonal matrices.
+    :class:`AutoGFlow`, NeuTra or HMC. K categories have K - 1 coordinates (:class:`IsometricLogRatio`). The site keeps
+    its name, its value and its density. Only its map from unconstrained space changes: from stick breaking, which does
+    not commute with permutations of the categories, to log-ratios, on which permutations act by orthogonal matrices.
 
     Raises:
         ValueError: When the model runs: the site's support is not the simplex.

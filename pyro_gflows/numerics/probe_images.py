@@ -25,8 +25,8 @@ class ProbeImages(ABC):
     the orthogonal matrix of the group element g. This holds because an equivariant f has :math:`J_f(\rho(g) x) =
     \rho(g) J_f(x) \rho(g)^T`.
 
-    Layers choose between :class:`OrbitAverage`, for small groups, and :class:`CarriedProbes`, for large ones. A subclass
-    writes the call ``images(probes, x, event_dim)``, which returns the images of the probes for the events x.
+    Layers choose between :class:`OrbitAverage`, for small groups, and :class:`CarriedProbes`, for large ones. A
+    subclass writes the call ``images(probes, x, event_dim)``, which returns the images of the probes for the events x.
 
     Attributes:
         note: A text that is added to the description of an estimate with these probes.

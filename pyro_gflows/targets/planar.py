@@ -103,7 +103,8 @@ class Rings(Density):
 
     The density is p(x) = 1/4 sum_r exp(-(|x| - r)^2 / 2 s^2) I0e(|x| r / s^2) / (2 pi s^2) over the radii r = 3, 2.25,
     1.5 and 0.75, with s = 0.08: each term is a Gaussian averaged over one circle. I0e(z) = exp(-z) I0(z) is the scaled
-    modified Bessel function of order 0, which does not overflow. ``log_prob`` maps (..., 2) to (...). The density is invariant under O(2), all rotations and reflections.
+    modified Bessel function of order 0, which does not overflow. ``log_prob`` maps (..., 2) to (...). The density is
+    invariant under O(2), all rotations and reflections.
 
     Example:
         >>> target = Rings()
