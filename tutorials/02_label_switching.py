@@ -85,8 +85,11 @@ report = fit_energy(guide.flow, guide.log_density(data), settings=settings, prog
 print(report)
 
 # %% [markdown]
-# The weights $p/q$ of its draws are nearly all alike: an ESS near 1 says that $q$ is nearly the posterior, at least
-# wherever $q$ has draws. It cannot have lost five of six modes, since it is invariant. The others, by SVI:
+# ESS is the effective sample size of the importance weights $p/q$, as a fraction of the draws: 1 where $q$ is the
+# posterior. It can fall by a single draw from a tail that $q$ makes too thin; the trimmed ESS leaves the few largest
+# weights out of account, and Pareto's $k$ says how heavy their tail is (below 0.7 the estimates can be trusted). All
+# of this speaks only of places where $q$ has draws. But it cannot have lost five of six modes, since it is invariant.
+# The others, by SVI:
 
 
 # %%
