@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(command)
     command.add_argument("-n", "--number", type=int, default=1000, help="the number of samples (default: 1000)")
     command.add_argument("--seed", type=int, default=0, help="the seed of the samples (default: 0)")
-    command.add_argument("--out", required=True, metavar="FILE", help="the .npy file for the samples")
+    command.add_argument("--out", required=True, metavar="FILE", help="the .npy or .csv file for the samples")
 
     command = commands.add_parser("score", help="compute log-densities of data under a fitted flow")
     command.set_defaults(run=score)
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="the seed of named data, which is to be the seed of the fit (default: 0)"
     )
     _add_key(command)
-    command.add_argument("--out", metavar="FILE", help="a .npy file for the log-density of every row")
+    command.add_argument("--out", metavar="FILE", help="a .npy or .csv file for the log-density of every row")
 
     command = commands.add_parser("check", help="test equivariance, inverses and log-dets of a fitted flow, in float64")
     command.set_defaults(run=check)

@@ -90,7 +90,7 @@ def sample(arguments: argparse.Namespace) -> int:
     flow, form = _model(arguments)
     draws = experiments.draw(flow, arguments.number, seed=arguments.seed)
     array = draws.numpy() if form is None else form.to_array(draws)
-    np.save(path, array)
+    _write_array(path, array)
     print(f"{len(array)} events of shape {array.shape[1:]} written to {path}")
     return 0
 
@@ -125,7 +125,7 @@ def score(arguments: argparse.Namespace) -> int:
     if not estimated.is_exact:
         print(estimated)
     if path is not None:
-        np.save(path, scores.numpy())
+        _write_array(path, scores.numpy())
         print(f"written to {path}")
     return 0
 
@@ -141,11 +141,19 @@ def _model(arguments: argparse.Namespace) -> tuple[EquivariantFlow, EventFormat 
 
 def _array_path(name: str) -> Path:
     path = Path(name)
-    if path.suffix != ".npy":
-        raise ValueError(f"expected --out to end in .npy, got {name}")
+    if path.suffix not in (".npy", ".csv"):
+        raise ValueError(f"expected --out to end in .npy or .csv, got {name}")
     if not path.parent.is_dir():
         raise ValueError(f"no such folder for --out: {path.parent}")
     return path
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy``, or as ``.csv`` with one event a row, its components in order."""
+    if path.suffix == ".csv":
+        np.savetxt(path, array.reshape(len(array), -1), delimiter=",")
+    else:
+        np.save(path, array)
 
 
 def check(arguments: argparse.Namespace) -> int:

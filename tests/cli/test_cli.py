@@ -53,6 +53,8 @@ def test_fit_writes_everything_and_sample_score_and_check_read_it(cloud, tmp_pat
     assert metrics["invariance_error"] < 1e-10
     assert main(["sample", str(out), "-n", "7", "--out", str(tmp_path / "s.npy")]) == 0
     assert np.load(tmp_path / "s.npy").shape == (7, 2)
+    assert main(["sample", str(out), "-n", "7", "--out", str(tmp_path / "s.csv")]) == 0
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "s.csv", delimiter=","), np.load(tmp_path / "s.npy"))
     capsys.readouterr()
     assert main(["score", str(out), cloud, "--out", str(tmp_path / "scores.npy")]) == 0
     scores = np.load(tmp_path / "scores.npy")
@@ -169,7 +171,7 @@ def test_resume_ends_in_the_weights_of_an_unbroken_run(cloud, tmp_path, monkeypa
         (["fit", "CLOUD"], "required: --out"),
         (["fit", "CLOUD", "--out", "OUT", "--flow", "spline"], "invalid choice"),
         (["sample", "OUT", "--out", "s.npy"], "no such file"),
-        (["sample", "OUT", "--out", "s.png"], "end in .npy"),
+        (["sample", "OUT", "--out", "s.png"], "end in .npy or .csv"),
         (["sample", "OUT", "-n", "0", "--out", "s.npy"], "positive number"),
         (["check", "OUT"], "no such file"),
         (["score", "OUT", "CLOUD"], "no such file"),
