@@ -255,7 +255,7 @@ SITES = SitesAction("S2", {"x": VectorAction.rows("S2")})
 
 
 def test_a_contraction_with_the_old_method_for_contexts_is_served():
-    with pytest.warns(FutureWarning, match=r"Shifted.given\(context\) is Shifted.condition\(context\) now"):
+    with pytest.warns(FutureWarning, match=r"Shifted.given is Shifted.condition now"):
 
         class Shifted(Contraction):
             action = context_action = PART
