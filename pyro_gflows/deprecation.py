@@ -165,8 +165,8 @@ def _put_renamed(owner: Any, value: Any, *, old: str, new: str) -> None:
 def renamed_methods(**names: str) -> Callable[[_T], _T]:
     """Decorate a base class whose subclasses write methods that had other names before, given as ``old="new"``.
 
-    A method that a subclass still writes under its old name is used as the new one. Calls by the old name work too, also
-    those by ``super()``.
+    A method that a subclass still writes under its old name is used as the new one. Calls by the old name work too,
+    also those by ``super()``.
 
     Args:
         names: Old name -> new name; the base class has methods with the new names.
@@ -186,16 +186,16 @@ def renamed_methods(**names: str) -> Callable[[_T], _T]:
     """
 
     def decorate(cls: _T) -> _T:
-        own: Any = vars(cls).get("__init_subclass__")
+        owner: Any = cls
+        own = owner.__dict__.get("__init_subclass__")
 
-        def hook(subclass: type, **kwargs: Any) -> None:
+        def hook(subclass: type[Any], /, **kwargs: Any) -> None:
             if own is not None:
                 own.__func__(subclass, **kwargs)
             else:
-                super(cast(type, cls), subclass).__init_subclass__(**kwargs)
+                super(owner, subclass).__init_subclass__(**kwargs)
             _serve_old_methods(subclass, names)
 
-        owner: Any = cls
         owner.__init_subclass__ = classmethod(hook)
         _serve_old_methods(cls, names)
         return cls
