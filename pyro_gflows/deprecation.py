@@ -15,6 +15,7 @@ __all__ = [
     "moved_names",
     "renamed_arguments",
     "renamed_attributes",
+    "renamed_methods",
     "split_first",
     "warn_of",
 ]
@@ -22,7 +23,7 @@ __all__ = [
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T", bound=type)
 
-_WRAPPERS = {__name__, "pyro_gflows.nn.factories", "pyro_gflows.serialization.registry"}
+_PACKAGE = __name__.partition(".")[0]
 
 
 def warn_of(old: str, *, now: str, what: str = "name") -> None:
@@ -41,10 +42,15 @@ def warn_of(old: str, *, now: str, what: str = "name") -> None:
         'root(x) is sqrt(x) now; the old form goes with the next minor version'
     """
     frame, level = sys._getframe(1), 2
-    while frame.f_globals.get("__name__") in _WRAPPERS and frame.f_back is not None:
+    while _passes_on(frame.f_globals.get("__name__", "")) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     text = f"{old} is {now} now; the old {what} goes with the next minor version"
     warnings.warn(text, FutureWarning, stacklevel=level)
+
+
+def _passes_on(module: str) -> bool:
+    """Whether a call from a module passes on what was written elsewhere: one of this package, or torch's Module."""
+    return f"{module}.".startswith((f"{_PACKAGE}.", "torch.nn.modules.module."))
 
 
 def moved_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -137,7 +143,8 @@ def renamed_attributes(**names: str) -> Callable[[_T], _T]:
 
     def decorate(cls: _T) -> _T:
         for old, new in names.items():
-            setattr(cls, old, property(functools.partial(_renamed, old=old, new=new), doc=""))
+            get, put = (functools.partial(function, old=old, new=new) for function in (_renamed, _put_renamed))
+            setattr(cls, old, property(get, put, doc=""))
         return cls
 
     return decorate
@@ -147,6 +154,72 @@ def _renamed(owner: Any, *, old: str, new: str) -> Any:
     name = type(owner).__name__
     warn_of(f"{name}.{old}", now=f"{name}.{new}")
     return getattr(owner, new)
+
+
+def _put_renamed(owner: Any, value: Any, *, old: str, new: str) -> None:
+    name = type(owner).__name__
+    warn_of(f"{name}.{old}", now=f"{name}.{new}")
+    setattr(owner, new, value)
+
+
+def renamed_methods(**names: str) -> Callable[[_T], _T]:
+    """Decorate a base class whose subclasses write methods that had other names before, given as ``old="new"``.
+
+    A method that a subclass still writes under its old name is used as the new one. Calls by the old name work too,
+    also those by ``super()``.
+
+    Args:
+        names: Old name -> new name; the base class has methods with the new names.
+
+    Example:
+        >>> @renamed_methods(mass="weight")
+        ... class Stone:
+        ...     def weight(self):
+        ...         return 1
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # Pebble.mass is Pebble.weight now; ...
+        ...     class Pebble(Stone):
+        ...         def mass(self):
+        ...             return 2
+        >>> Pebble().weight()
+        2
+    """
+
+    def decorate(cls: _T) -> _T:
+        owner: Any = cls
+        own = owner.__dict__.get("__init_subclass__")
+
+        def hook(subclass: type[Any], /, **kwargs: Any) -> None:
+            if own is not None:
+                own.__func__(subclass, **kwargs)
+            else:
+                super(owner, subclass).__init_subclass__(**kwargs)
+            _serve_old_methods(subclass, names)
+
+        owner.__init_subclass__ = classmethod(hook)
+        _serve_old_methods(cls, names)
+        return cls
+
+    return decorate
+
+
+def _serve_old_methods(cls: type, names: Mapping[str, str]) -> None:
+    for old, new in names.items():
+        # a class with the new name gets the old one here, so the first with either of them says which is younger
+        first = next(vars(base) for base in cls.__mro__ if new in vars(base) or old in vars(base))
+        if new not in first:
+            warn_of(f"{cls.__name__}.{old}", now=f"{cls.__name__}.{new}")
+            setattr(cls, new, first[old])
+        elif new in vars(cls) and old not in vars(cls):
+            setattr(cls, old, _by_old_name(vars(cls)[new], old=f"{cls.__name__}.{old}", new=f"{cls.__name__}.{new}"))
+
+
+def _by_old_name(method: Callable[..., Any], *, old: str, new: str) -> Callable[..., Any]:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        warn_of(old, now=new)
+        return method(self, *args, **kwargs)
+
+    return call
 
 
 def split_first(kind: type[Any]) -> Callable[[_T], _T]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.deprecation import renamed_attributes, warn_of
+from pyro_gflows.deprecation import renamed_methods, warn_of
 from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.serialization.registry import registered
@@ -17,7 +17,7 @@ from pyro_gflows.serialization.registry import registered
 __all__ = ["Contraction", "CustomContraction", "Negative"]
 
 
-@renamed_attributes(given="condition")
+@renamed_methods(given="condition")
 class Contraction(nn.Module):
     r"""An equivariant map f of events with a certified Lipschitz constant below 1, so that x + f(x) is a bijection.
 
@@ -57,9 +57,6 @@ class Contraction(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "given" in vars(cls) and "condition" not in vars(cls):
-            warn_of(f"{cls.__name__}.given(context)", now=f"{cls.__name__}.condition(context)")
-            cls.condition = vars(cls)["given"]  # type: ignore[method-assign]
         on_methods(cls, ("lipschitz_bound",))
 
     def lipschitz_bound(self) -> Tensor:

@@ -81,7 +81,7 @@ def registered(cls: _T) -> _T:
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # arguments that the instance computes are left out, since a function among them could not be pickled
-            computed = self.computed_arguments() if isinstance(self, ComputesArguments) else {}
+            computed = _computed(self, signature)
             flat = _flatten(signature, bound)
             # written to __dict__, so that arguments that are modules are not registered as children a second time
             self.__dict__[_ARGUMENTS] = {name: value for name, value in flat.items() if name not in computed}
@@ -89,6 +89,15 @@ def registered(cls: _T) -> _T:
     owner.__init__ = wrapper
     _CLASSES[cls.__name__] = cls
     return cls
+
+
+def _computed(value: Any, signature: inspect.Signature) -> dict[str, Any]:
+    """The computed arguments that the constructor takes; that of a subclass may decide about some of them itself."""
+    if not isinstance(value, ComputesArguments):
+        return {}
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    computed = value.computed_arguments()
+    return {name: item for name, item in computed.items() if takes_all or name in signature.parameters}
 
 
 def _described_before(cls: type) -> dict[str, Callable[[], Any]]:
@@ -141,7 +150,7 @@ def describe(value: Any) -> Any:
         return {"type": value.__name__}
     if _CLASSES.get(type(value).__name__) is type(value) and _ARGUMENTS in value.__dict__:
         given = value.__dict__[_ARGUMENTS]
-        computed = value.computed_arguments() if isinstance(value, ComputesArguments) else {}
+        computed = _computed(value, inspect.signature(type(value).__init__))
         arguments = {name: describe(item) for name, item in {**given, **computed}.items()}
         for name, make in _described_before(type(value)).items():
             if arguments.get(name) == describe(make()):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, Made
+from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made
 from pyro_gflows.nn.factories import network_from
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -25,6 +25,7 @@ class ByNetwork(ConditionalTransform):
     transformer: Transformer
     network: nn.Module
     _size: dict[str, int]
+    _network_actions: tuple[LinearAction, LinearAction]
     _defaults: dict[str, bool]
 
     def _set_up(
@@ -41,6 +42,7 @@ class ByNetwork(ConditionalTransform):
         self.transformer = transformer_from(transformer, part)
         params_action, start = self.transformer.params_action, self.transformer.start
         self.network = network_from(network, inputs, params_action, width=width, depth=depth, start=start)
+        self._network_actions = inputs, params_action
         self._size = {"width": width, "depth": depth}
         self._defaults = {"transformer": transformer is None, "network": network is None}
 
@@ -48,20 +50,20 @@ class ByNetwork(ConditionalTransform):
         """The modules that factories made; None for those that are equal to the defaults."""
         transformer, network = self.transformer, self.network
         default = self._defaults["transformer"] or _same(transformer, default_transformer(transformer.action))
-        usual = self._defaults["network"] or _is_usual(network, self._size)
+        usual = self._defaults["network"] or self._is_usual(network)
         return {
             "transformer": None if default else Made(transformer),
             "network": None if usual else Made(network),
         }
 
+    def _is_usual(self, network: nn.Module) -> bool:
+        """Whether the network is the default one of this layer, as ``pyro_gflows.nn.conditioner`` makes it."""
+        if not isinstance(network, EquivariantNetwork) or type(network) not in (EquivariantCNN, EquivariantMLP):
+            return False
+        arguments, size = describe(network)["arguments"], self._size
+        plain = arguments.keys() == {"action_in", "action_out", *size} and size.items() <= arguments.items()
+        return plain and (network.action_in, network.action_out) == self._network_actions
+
 
 def _same(first: nn.Module, second: nn.Module) -> bool:
     return type(first) is type(second) and bool(describe(first) == describe(second))
-
-
-def _is_usual(network: nn.Module, size: dict[str, int]) -> bool:
-    """Whether the network is the default one of this size, as ``pyro_gflows.nn.conditioner`` makes it."""
-    if type(network) not in (EquivariantCNN, EquivariantMLP):
-        return False
-    arguments = describe(network)["arguments"]
-    return arguments.keys() == {"action_in", "action_out", *size} and size.items() <= arguments.items()

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from pyro_gflows.actions import Action
+from pyro_gflows.deprecation import renamed_methods
 from pyro_gflows.transforms.conditional import ConditionalTransform
 
 __all__ = ["Fast", "OneWayTransform"]
@@ -15,6 +16,7 @@ __all__ = ["Fast", "OneWayTransform"]
 Fast = Literal["score", "sample"]
 
 
+@renamed_methods(cheap="one_pass", costly="many_passes")
 class OneWayTransform(ConditionalTransform):
     """A bijection whose one direction is a single pass, and whose other direction takes many.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.deprecation import renamed_arguments
+from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_matrix
 from pyro_gflows.numerics.precision import is_low, on_methods
@@ -34,6 +34,8 @@ __all__ = [
 _Result = tuple[Tensor, Tensor]
 
 
+@renamed_attributes(cap="max_log_scale")
+@renamed_arguments(cap="max_log_scale")
 class Transformer(nn.Module):
     """A bijection of one part of an event, whose parameters a network computes from the other parts.
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from pyro_gflows import CoordinateSplit, GCoupling, IrrepScale, VectorAction
 from pyro_gflows.serialization.registry import build, describe, registered, registered_classes
 
 
@@ -119,3 +120,20 @@ def test_two_classes_of_one_name_are_refused():
 
     with pytest.raises(ValueError, match="a class named 'Brick' is registered already"):
         registered(Brick)
+
+
+@registered
+class ScaledHalves(GCoupling):
+    """A layer of the user's own, whose constructor decides about the parts."""
+
+    def __init__(self, action):
+        super().__init__(action, split=CoordinateSplit(action), transformer=IrrepScale, width=4)
+
+
+def test_a_layer_of_one_s_own_is_described_by_the_arguments_of_its_constructor():
+    action = VectorAction.regular("C4", copies=2)
+    layer = ScaledHalves(action)
+    again = build(describe(layer))
+    again.load_state_dict(layer.state_dict())
+    assert describe(layer)["arguments"].keys() == {"action"}
+    assert type(again.transformer) is IrrepScale

@@ -255,7 +255,7 @@ SITES = SitesAction("S2", {"x": VectorAction.rows("S2")})
 
 
 def test_a_contraction_with_the_old_method_for_contexts_is_served():
-    with pytest.warns(FutureWarning, match=r"Shifted.given\(context\) is Shifted.condition\(context\) now"):
+    with pytest.warns(FutureWarning, match=r"Shifted.given is Shifted.condition now"):
 
         class Shifted(Contraction):
             action = context_action = PART
@@ -291,6 +291,9 @@ LAYERS = {
         ACTION, transformer=lambda part: ElementwiseSpline(part, bins=4), width=1
     ),
     "networks": lambda: g_coupling(ACTION, network=lambda a, b: EquivariantMLP(a, b, width=1, depth=0)),
+    "network of another symmetry": lambda: GCoupling(
+        ACTION, network=lambda a, b: EquivariantMLP(a.without_symmetry(), b.without_symmetry(), width=16, depth=2)
+    ),
     "masked image": lambda: GCoupling(
         IMAGE, split=checkerboard_split(IMAGE), transformer=lambda part: IrrepScale(part)
     ),
