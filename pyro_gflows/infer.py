@@ -55,3 +55,4 @@ _HOMES = {
 }
 
 __getattr__ = moved_names(__name__, _HOMES)
+__all__ = sorted(_HOMES)

@@ -19,7 +19,7 @@ def old_names():
     """(module, old name) of every module that has moved names, read from what is written there."""
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if path.name == "deprecation.py" or "moved_names(" not in text:
+        if path.parent.name == "deprecation" or "moved_names(" not in text:
             continue
         module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         for name in re.findall(r'"(\w+)": "pyro_gflows[\w.:]*"', text):

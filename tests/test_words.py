@@ -63,7 +63,8 @@ PATTERNS = {pattern(phrase): advice for phrase, advice in (WORDS | BRITISH).item
 EXEMPT = {
     "CHANGELOG.md",
     "benchmarks/recipes.py",
-    "pyro_gflows/deprecation.py",
+    "pyro_gflows/deprecation/forms.py",
+    "pyro_gflows/deprecation/names.py",
     "pyro_gflows/infer.py",
     "pyro_gflows/serialization/migrations.py",
     "pyro_gflows/training/checkpoint.py",
