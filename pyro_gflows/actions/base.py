@@ -20,7 +20,10 @@ class Action(ABC):
     r"""How a group G acts on one event: :math:`x \mapsto g\,x`, with :math:`g\,(h\,x) = (g h)\,x`.
 
     An action is what a user builds first. It names the symmetry of a density, for example that rotations act on a
-    vector, or permutations on the labels of mixture components, and every base, layer and guide takes one.
+    vector, or permutations on the labels of mixture components, and every base, layer and guide takes one. This is the
+    base class of all actions. Choose a ready-made one: :class:`VectorAction` for vectors, :class:`ImageAction` for
+    images (C, H, W), or :class:`SitesAction` for the latent sites of a model. In the formula x is one event, and g and
+    h are elements of the group.
 
     Group elements are tensors of batch shape + ``group.element_shape``: int64 indices for finite groups, orthogonal
     matrices in float64 for continuous ones. An action is a plain value: actions are compared by value, an action can be

@@ -33,8 +33,10 @@ _Linear = TypeVar("_Linear", bound="LinearAction")
 class LinearAction(Action):
     r"""A group that acts by orthogonal matrices, :math:`x \mapsto \rho(g)\,x`.
 
-    The map :math:`\rho` from elements to matrices is a representation of the group. Linear layers, covariances and
-    splits need a linear action, because the linear maps that commute with the group follow from its representation.
+    This is the base class of :class:`VectorAction` and :class:`ImageAction`; choose one of these. Here g is a group
+    element and x an event, and events keep their shape. The map :math:`\rho` from elements to matrices is a
+    representation of the group. Linear layers, covariances and splits need a linear action, because the linear maps
+    that commute with the group follow from its representation.
 
     Attributes:
         fields: The representations that lie side by side along dimension ``-event_dim``: one for each block of

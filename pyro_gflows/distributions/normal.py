@@ -18,9 +18,9 @@ class InvariantNormal(SphericalBase):
     r"""A normal distribution that is invariant under an action.
 
     This is the usual base of a flow: an equivariant bijection maps it to an invariant density. The distribution is
-    :math:`N(\mu, \Sigma)` with :math:`\rho(g)\mu = \mu` and :math:`\rho(g)\,\Sigma\,\rho(g)^T = \Sigma` for every
-    element g. With :math:`\Sigma = L L^T`,
-    :math:`\log p(x) = -\tfrac12 |L^{-1}(x - \mu)|^2 - \log|\det L| - \tfrac n2 \log 2\pi`.
+    :math:`N(\mu, \Sigma)` of events of n coordinates, with mean :math:`\mu`, covariance :math:`\Sigma` and
+    :math:`\rho(g)\mu = \mu` and :math:`\rho(g)\,\Sigma\,\rho(g)^T = \Sigma` for every element g. With :math:`\Sigma = L
+    L^T`, :math:`\log p(x) = -\tfrac12 |L^{-1}(x - \mu)|^2 - \log|\det L| - \tfrac n2 \log 2\pi`.
 
     The parameters live in ``module``, an ``nn.Module`` that a flow registers and that expanded distributions share.
 

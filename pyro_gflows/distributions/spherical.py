@@ -43,7 +43,9 @@ class _BaseModule(nn.Module):
 class SphericalBase(ValidatesEvents, TorchDistribution):
     r"""The distribution of :math:`x = L z + \mu`, where the density of z in R^n is a function of |z|.
 
-    This is the base class of invariant bases. The distribution of x is invariant if :math:`\Sigma = L L^T` commutes
+    This is the base class of invariant bases. The ready-made ones are :class:`InvariantNormal`, the usual choice,
+    :class:`InvariantStudentT` for heavy tails, and :class:`InvariantUniformBall` for bounded support. The matrix L and
+    the mean :math:`\mu` are parameters. The distribution of x is invariant if :math:`\Sigma = L L^T` commutes
     with the group and the group leaves :math:`\mu` as it is. Its density is
     :math:`\log p(x) = \log p(z) - \log|\det L|`. A subclass writes ``standard_draw``, ``standard_log_prob``,
     ``standard_variance`` and ``standard_entropy``, which describe z.

@@ -21,7 +21,8 @@ class InvariantStudentT(SphericalBase):
     r"""A multivariate t distribution that is invariant under an action.
 
     This is a base for posteriors with heavy tails. A flow whose slopes are bounded cannot make heavy tails from a
-    normal distribution. With :math:`z = L^{-1}(x - \mu)` and :math:`\nu` degrees of freedom,
+    normal distribution. With the mean :math:`\mu`, the scale matrix :math:`L L^T`, the point
+    :math:`z = L^{-1}(x - \mu)` in R^n, and :math:`\nu` degrees of freedom,
 
     .. math:: \log p(z) = \log\Gamma(\tfrac{\nu+n}2) - \log\Gamma(\tfrac\nu2) - \tfrac n2 \log \pi\nu
         - \tfrac{\nu+n}2 \log(1 + |z|^2/\nu)

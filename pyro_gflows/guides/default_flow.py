@@ -33,11 +33,13 @@ _BOUND = 0.99
 def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -> list[EquivariantTransform]:
     """The default layers of :class:`AutoGFlow`: couplings, and residual layers where couplings are not flexible enough.
 
-    A coupling layer transforms one part of the vector by a function of the other parts. The parts are coordinates and
-    irreducible parts of the action (irreps), in turn. An irrep that occurs only once, such as the differences of one
-    permuted triple, can only be scaled as a whole by a coupling, since no other part transforms in the same way;
-    therefore every step then also has a residual layer. The last layer (GActNorm) scales each field and shifts the
-    invariant coordinates. All layers are fast to sample.
+    A coupling layer transforms one part of the vector by a function of the other parts. A step splits the vector either
+    by coordinates or by irreducible parts (irreps), the smallest pieces that the group maps to themselves; where both
+    kinds of split are possible, they alternate. An irrep that occurs only once, such as the differences of one permuted
+    triple, can only be scaled as a whole by a coupling, since no other part transforms in the same way; therefore every
+    step then also has a residual layer. The last layer (GActNorm) scales each field, a block of coordinates that the
+    group transforms together, and shifts along the directions that the group leaves alone. All layers are fast to
+    sample.
 
     The number of weights grows with the size of the vector, not with the order of the group: a network is made narrower
     if it would have more than eight times the weights of a network for a plain vector of the same size.

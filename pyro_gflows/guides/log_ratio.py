@@ -59,10 +59,11 @@ class IsometricLogRatio(Transform):
 
     .. math:: x = \mathrm{softmax}(H^T y), \qquad \log|\det J| = \sum_i \log x_i + \tfrac12 \log K,
 
-    where K is the number of categories and the rows of H, shape (K - 1, K), are an orthonormal basis of the vectors of
-    sum 0. The determinant is taken in the first K - 1 coordinates of x, as for densities on the simplex. The map is
-    bijective with inverse :math:`y = H \log x`. A permutation P of the categories acts on y as the orthogonal matrix
-    :math:`H P H^T`.
+    where y is the unconstrained vector, of shape ``batch_shape + (K - 1,)``, x is the point on the simplex, of shape
+    ``batch_shape + (K,)``, K is the number of categories, and the rows of H, shape (K - 1, K), are an orthonormal basis
+    of the vectors of sum 0. The determinant is taken in the first K - 1 coordinates of x, as for densities on the
+    simplex. The map is bijective with inverse :math:`y = H \log x`. A permutation P of the categories acts on y as the
+    orthogonal matrix :math:`H P H^T`.
 
     Args:
         cache_size: The number of values to cache, as for all transforms of torch.
@@ -88,7 +89,7 @@ class IsometricLogRatio(Transform):
 
     @full_precision
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns the log-det at x, where y is the image of x on the simplex."""
+        """Returns the log-det at the unconstrained vector x (y in the formula of the class), for its image y."""
         log_y = torch.log_softmax(x @ log_ratio_basis(y.shape[-1]).to(x), -1)
         return log_y.sum(-1) + 0.5 * math.log(y.shape[-1])
 

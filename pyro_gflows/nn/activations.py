@@ -22,7 +22,11 @@ __all__ = ["Activation", "LipSwish", "Pointwise", "SortedPairs", "Splines"]
 class Activation(nn.Module):
     """An equivariant nonlinear map from the fields of an action to the same fields, or to several copies of them.
 
-    This is the base class of all activations in networks.
+    This is the base class of all activations in networks. A field is a block of components that the group transforms
+    together, such as one vector, or one channel of an image. Networks take the ready-made ones by name
+    (``activation=`` of :class:`EquivariantNetwork`); most use :class:`LipSwish`, :class:`Splines` or
+    :class:`GatedNorm`. A call maps ``batch_shape + event_shape`` to the same shape, with ``fan_out`` times as many
+    coordinates (on images: channels).
 
     Args:
         action: How the group acts on the input.
@@ -99,7 +103,8 @@ class Pointwise(Activation):
 class LipSwish(Pointwise):
     r"""The pointwise activation :math:`x\,\sigma(\beta x)/1.1` with a learnable :math:`\beta > 0`; 1-Lipschitz.
 
-    It is a smooth activation for residual branches, whose slope never exceeds 1 for any :math:`\beta`.
+    Here x is one coordinate and :math:`\sigma` the logistic function. It is a smooth activation for the branches of
+    residual layers: its slope never exceeds 1, for any :math:`\beta`. Events keep their shape.
 
     Args:
         action: An action whose fields are permuted by the group.

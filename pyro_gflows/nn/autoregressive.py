@@ -30,12 +30,14 @@ def _side_by_side(actions: Sequence[LinearAction]) -> tuple[LinearAction, list[i
 class AutoregressiveNetwork(LayerChain):
     """An equivariant network from k blocks to k outputs, where output j depends only on the blocks before j.
 
-    An autoregressive flow transforms block j with parameters that this network computes from the blocks before j, so
-    that the Jacobian is block-triangular. Every field of every layer has a label, and a mask sets to zero each weight
-    that reads a field with a larger label. On vectors the masks act on the copies of each irrep (smallest building
-    block) of the action, on images on pairs of fields, so the masks commute with the group. All outputs may also depend
-    on a context, which comes after the blocks in the input. Without a context the output for the first block is
-    constant.
+    A block is a part of the event that the group maps to itself. A call maps the blocks (and the context) side by side,
+    of shape ``batch_shape + (dim,)``, or ``batch_shape + (C, H, W)`` for images, to a list of k tensors, one for each
+    block. An autoregressive flow transforms block j with parameters that this network computes from the blocks before
+    j, so that the Jacobian is block-triangular. Every field of every layer has a label, and a mask sets to zero each
+    weight that reads a field with a larger label. On vectors the masks act on the copies of each irrep (smallest
+    building block) of the action, on images on pairs of fields, so the masks commute with the group. All outputs may
+    also depend on a context, which comes after the blocks in the input. Without a context the output for the first
+    block is constant.
 
     Args:
         blocks: How the group acts on each block of the input.

@@ -20,8 +20,9 @@ class ConcatenatedLipSwish(Pointwise):
     r"""The pair :math:`(\varphi(x), \varphi(-x)) / 1.004` of LipSwish functions of each coordinate; 1-Lipschitz.
 
     The norm of the two slopes is between 0.64 and 1 everywhere, whereas the slope of a single LipSwish falls to 0 for
-    negative x. The output has twice the fields of the input: first all :math:`\varphi(x)`, then all
-    :math:`\varphi(-x)`.
+    negative x. Here x is one coordinate. A field is a block of components that the group transforms together. The
+    output has twice the fields of the input, so that ``batch_shape + (dim,)`` becomes ``batch_shape + (2 dim,)``: first
+    all :math:`\varphi(x)`, then all :math:`\varphi(-x)`.
 
     Args:
         action: An action whose fields are permuted by the group.

@@ -19,7 +19,9 @@ Conditioner = Callable[[LinearAction, LinearAction], nn.Module]
 def conditioner(
     action_in: LinearAction, action_out: LinearAction, *, start: float = 0.0, **keywords: Any
 ) -> EquivariantNetwork:
-    """The default network for a pair of actions: an MLP on vectors, a CNN on images.
+    """The default network for a pair of actions: an EquivariantMLP on vectors, an EquivariantCNN on images.
+
+    The network maps ``batch_shape + action_in.event_shape`` to ``batch_shape + action_out.event_shape``.
 
     Args:
         action_in: How the group acts on the input.

@@ -23,6 +23,10 @@ class Contraction(nn.Module):
 
     .. math:: |f(x) - f(y)| \le c\,|x - y|, \quad c < 1, \qquad f(\rho(g)\,x) = \rho(g)\,f(x)
 
+    Here x and y are events and g is any group element, which acts by the matrix :math:`\rho(g)`; f(x) has the shape of
+    x. This is the base class of the branches of residual layers. The ready-made one is :func:`lipschitz_branch`, which
+    chooses among :class:`LipschitzSum`, for small vectors, and :class:`LipschitzNetwork`.
+
     A branch of your own is a subclass that sets ``action`` and writes ``forward`` and ``lipschitz_bound``. The rest is
     optional: a ``bound`` that holds for all weights, derivatives in closed form (``call_and_jacobian`` and
     ``call_and_pullback``), and a context (``context_action`` and ``condition``). Layers, estimators and solvers use

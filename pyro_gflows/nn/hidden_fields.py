@@ -20,6 +20,10 @@ __all__ = ["HiddenFields", "maps_between"]
 class HiddenFields:
     """Hidden fields of a fixed count: invariant features, and copies of each kind of vector that the input contains.
 
+    A field is a block of components that the group transforms together; an invariant feature is a field of one
+    component that the group leaves unchanged. A call maps the action on the input of a network to the action on its
+    hidden layers.
+
     The kinds are the orbits of coordinates where the group permutes coordinates, and the nontrivial irreps elsewhere
     (an irrep is a smallest building block of an action). Use it as ``hidden_fields=`` of a network. By default, under a
     continuous or a large group, an :class:`EquivariantMLP` of ``width`` fields copies its whole input ``width`` times,

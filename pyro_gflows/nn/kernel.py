@@ -16,7 +16,8 @@ __all__ = ["KernelLayer", "LipschitzLayer", "kernels_once"]
 class KernelLayer(nn.Module):
     """A linear layer with a kernel (or matrix) that it computes from its weights.
 
-    This is the base class of the equivariant linear layers and convolutions. A subclass writes ``_make_kernel``, and
+    This is the base class of the equivariant linear layers and convolutions, such as :class:`EquivariantLinear` for
+    vectors and :class:`EquivariantConv` for images. A subclass writes ``_make_kernel``, and
     applies ``kernel()`` in ``forward``.
 
     Example:

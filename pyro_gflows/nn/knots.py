@@ -24,8 +24,9 @@ class Knots(nn.Module):
     """How a monotone spline of K pieces computes its widths, heights and slopes from unconstrained parameters.
 
     A conditioner may return any real parameters, while the widths, heights and slopes of an increasing function must be
-    positive. This class is the map from the former to the latter. Parameters that are all zero give the identity
-    function.
+    positive. This base class maps the parameters to the widths, heights and slopes. The ready-made ones are
+    :class:`BoundedKnots`, for all new layers, and :class:`FreeKnots`, for old files. Parameters that are all zero give
+    the identity function.
 
     Attributes:
         scales_shift: Whether a shift t after the spline S is multiplied by the scale e^s after the spline. If true, the

@@ -24,8 +24,9 @@ class EquivariantLinear(KernelLayer):
 
     It takes the place of ``nn.Linear`` in an equivariant network. Such a map W is called an intertwiner. By Schur's
     lemma, W is determined by one small real, complex or quaternionic matrix for each irrep (smallest building block)
-    that occurs in both actions: it combines the copies of that irrep in the input. These matrices are the weights, so
-    no equivariant map is left out. Equivariance holds to float64 precision.
+    that occurs in both actions. If an action holds several copies of an irrep, for example several vectors, the matrix
+    combines the copies in the input. A call maps ``batch_shape + (n_in,)`` to ``batch_shape + (n_out,)``. These
+    matrices are the weights, so no equivariant map is left out. Equivariance holds to float64 precision.
 
     Args:
         action_in: How the group acts on the input, of shape ``batch + (n_in,)``.

@@ -155,8 +155,11 @@ class LayerChain(nn.Module):
 class EquivariantNetwork(LayerChain):
     r"""A chain of equivariant layers and activations, :math:`\varphi(\rho_{in}(g) x) = \rho_{out}(g) \varphi(x)`.
 
-    This is the base class of :class:`EquivariantMLP` and :class:`EquivariantCNN`, which define the linear layers. Such
-    a network computes, for example, the parameters of a coupling layer from one part of the event.
+    Here g is any group element, which acts on inputs and outputs by the matrices :math:`\rho_{in}(g)` and
+    :math:`\rho_{out}(g)`. This is the base class of :class:`EquivariantMLP`, for vectors, and :class:`EquivariantCNN`,
+    for images, which define the linear layers; :func:`conditioner` chooses between them. A call maps ``batch_shape +
+    action_in.event_shape`` to ``batch_shape + action_out.event_shape``. Such a network computes, for example, the
+    parameters of a coupling layer from one part of the event.
 
     Args:
         action_in: How the group acts on the input.

@@ -64,7 +64,7 @@ class SoftThresholdNorm(_IrrepWise):
     .. math:: x \mapsto \frac{x}{r} \left(\sqrt{r^2 + b^2} - b\right), \qquad b > 0 \text{ learnable}
 
     The slope of the new norm in r and the ratio of the new norm to r are both at most 1. Vectors much shorter than b
-    are nearly mapped to zero.
+    are nearly mapped to zero. The map takes ``batch_shape + (dim,)`` to the same shape.
 
     Args:
         action: How the group acts on vectors.

@@ -12,8 +12,9 @@ __all__ = ["Term"]
 class Term(nn.Module):
     """Equivariant functions of vectors, each 1-Lipschitz, with their Jacobians in closed form.
 
-    A term of your own for a :class:`LipschitzSum` is a subclass that sets ``action`` and ``terms`` and writes
-    ``call_and_jacobian``.
+    This is the base class of the terms of a sum f = sum_k weights_k f_k over functions f_k. The ready-made ones are
+    ``Ridges``, for finite groups, and ``RadialTerm``, for all groups. A term of your own for a :class:`LipschitzSum` is
+    a subclass that sets ``action`` and ``terms`` and writes ``call_and_jacobian``.
 
     Attributes:
         action: How the group acts on events.

@@ -59,7 +59,8 @@ def _expanded(matrix: Tensor) -> Tensor:
 class ExactLogDet(LogDet):
     """The exact log-det of I + J_f(x), from the dense Jacobian.
 
-    It suits events with few components. The cost for each row is d vector-Jacobian products in one pass (or the
+    Here J_f(x) is the Jacobian of f at x. This estimator suits events with few components d; its call is that of
+    :class:`LogDet`. The cost for each row is d vector-Jacobian products in one pass (or the
     branch's own ``call_and_jacobian``) and a determinant of size d x d. If f is equivariant, the result is invariant up
     to rounding. It is the same in training and in evaluation.
 

@@ -17,9 +17,14 @@ __all__ = ["LogDet"]
 
 
 class LogDet(ABC):
-    """An estimator of log|det(I + J_f(x))| for the map x -> x + f(x), which also gives f(x).
+    """The base class of estimators of the log-det log|det(I + J_f(x))| of the map x -> x + f(x).
 
-    Residual layers take such an estimator as an argument. A subclass writes ``estimate`` and ``describe``. This class
+    Here J_f(x) is the Jacobian of f at x. Residual layers take an estimator as ``log_det=``. Choose
+    :class:`ExactLogDet` for small events, :class:`RouletteLogDet` for training on large ones, and :class:`SeriesLogDet`
+    for evaluation on large ones. A call ``estimator(f, x, event_dim, lipschitz=..., training=...)`` returns the value
+    f(x), of the shape ``batch_shape + event_shape`` of x, and the log-det, of shape ``batch_shape``.
+
+    A subclass of your own writes ``estimate`` and ``describe``. This class
     handles the autograd modes: every estimator works under ``torch.no_grad()`` and ``torch.inference_mode()``, where
     its results are detached, and is otherwise differentiable with respect to x and to everything that f has captured.
 

@@ -76,12 +76,14 @@ class InverseDidNotConverge(RuntimeError):
 
 
 class Solver(ABC):
-    """Solves x + f(x) = y for a contraction f, row by row.
+    """The base class of solvers of x + f(x) = y for a contraction f, row by row.
 
-    It computes the inverse of a residual layer, which takes a solver as an argument. A subclass writes ``step``. A row
-    that has reached its tolerance does not change any more, so that its root does not depend on the other rows. A row
-    whose residual is not finite is given up. The root carries no gradient; :func:`~pyro_gflows.numerics.implicit_root`
-    attaches it.
+    A solver computes the inverse of a residual layer, which takes it as ``solver=``. Choose :class:`NewtonSolver` for
+    events of at most 3 components, else :class:`BanachSolver`. A call ``solver(f, y, event_dim, lipschitz=...)``
+    returns the root x, of the shape ``batch_shape + event_shape`` of y, and a :class:`SolverReport`. A row is one event
+    of the batch. A subclass of your own writes ``step``. A row that has reached its tolerance does not change any more,
+    so that its root does not depend on the other rows. A row whose residual is not finite is given up. The root carries
+    no gradient; :func:`~pyro_gflows.numerics.implicit_root` attaches it.
 
     Args:
         tolerance: The largest accepted max-norm of y - x - f(x), in the units of the data. With None it is eps^0.8 of

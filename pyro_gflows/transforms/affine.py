@@ -21,10 +21,11 @@ class GAffine(ByNetwork):
 
     .. math:: y = A(c)\,x + t(c), \qquad \log|\det J| = \log|\det A(c)|
 
-    On a standard normal base this layer is the Gaussian posterior of an amortized guide, with a mean and a covariance
-    that are equivariant functions of the data. The map is bijective because A is invertible by construction. It is
-    equivariant, T(g x | g c) = g T(x | c), because the network is equivariant and the group acts on its outputs in the
-    way that makes A commute. Both directions cost one evaluation.
+    Here x is an event, c its context, and a network computes the matrix A(c) and the shift t(c). On a standard normal
+    base this layer is the Gaussian posterior of an amortized guide, with a mean and a covariance that are equivariant
+    functions of the data. The map is bijective because A(c) is invertible by construction. It is equivariant, T(g x |
+    g c) = g T(x | c) for every group element g, because the network is: :math:`A(g c) = g A(c) g^{-1}` and
+    :math:`t(g c) = g\,t(c)`. Both directions cost one evaluation of the network. Events keep their shape.
 
     Args:
         action: How the group acts on events.

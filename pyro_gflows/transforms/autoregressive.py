@@ -29,10 +29,13 @@ class GAutoregressive(OneWayTransform):
 
     One direction is a single pass through the network, the other one takes k passes; ``fast`` chooses which is which.
 
-    .. math:: y_j = A_j(x_{<j})\,x_j + t_j(x_{<j}), \qquad \log|\det J| = \sum_j \log|\det A_j|
+    .. math:: y_j = A_j(x_{<j})\,x_j + t_j(x_{<j}), \qquad \log|\det J| = \sum_j \log|\det A_j(x_{<j})|
 
-    The map is bijective because each A_j is invertible by construction. It is equivariant because the masked network
-    that computes the parameters is, and the group acts on its outputs in the way that makes A_j commute.
+    A block x_j is a part of the event that every group element maps to itself, and x_{<j} stands for the blocks 1, ...,
+    j - 1. A network computes the matrix A_j and the shift t_j (with the default transformers; others replace the affine
+    map). The map is bijective because each A_j is invertible by construction. It is equivariant because the network is:
+    :math:`A_j(g\,x_{<j}) = g\,A_j(x_{<j})\,g^{-1}` and :math:`t_j(g\,x_{<j}) = g\,t_j(x_{<j})` for every group element
+    g. Events keep their shape.
 
     Args:
         action: How the group acts on events.
@@ -166,7 +169,8 @@ def g_autoregressive(
 ) -> GAutoregressive:
     """An autoregressive layer over the blocks of ``split`` (by default that of ``default_split``).
 
-    With ``fast="sample"`` it is the inverse autoregressive flow of variational guides.
+    A block is a part of the event that the group maps to itself. With ``fast="sample"`` the layer is the inverse
+    autoregressive flow of variational guides. Events keep their shape.
 
     Args:
         action: How the group acts on events.

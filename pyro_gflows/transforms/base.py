@@ -21,13 +21,20 @@ __all__ = ["Conditioned", "EquivariantTransform", "Invert", "Wrapper"]
 
 
 class EquivariantTransform(TorchInterface):
-    r"""A bijection T of events with :math:`T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)`.
+    r"""The base class of all layers: a bijection T of events that commutes with the group (is equivariant).
 
-    It is the base class of all layers, and of layers of your own. A subclass writes two methods,
-    ``call_and_ladj(x, context=None)`` and ``inv_call_and_ladj(y, context=None)``: each returns the value and the
-    log|det| of that very map from one pass, and the log-det has exactly the batch shape. A layer that takes no context
-    ignores the argument, or leaves it out. A map of other spaces than R^n names them in ``spaces``. Whatever else Pyro
-    and torch ask for is derived here. Transforms remember nothing between calls;
+    .. math:: T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)
+
+    Here x is an event, c a context (for a layer that takes one), and g any group element, which acts on x, on c and on
+    the value of T by :math:`\rho_{in}(g)`, :math:`\rho_c(g)` and :math:`\rho_{out}(g)`. Most flows need only
+    ready-made layers: :func:`g_coupling`, :func:`g_residual`, :func:`g_autoregressive`, :func:`g_radial`,
+    :class:`GActNorm` and :class:`GLinear`.
+
+    A layer of your own is a subclass that writes two methods, ``call_and_ladj(x, context=None)`` and
+    ``inv_call_and_ladj(y, context=None)``. Each returns the value, of shape ``batch_shape + event_shape``, and the
+    log|det| of the map that it computes, of shape ``batch_shape``. A layer that takes no context ignores the argument,
+    or leaves it out. A map of other spaces than R^n names them in ``spaces``. All other methods that Pyro and torch
+    call are derived here. Transforms remember nothing between calls;
     :class:`~pyro_gflows.flows.FlowDistribution` keeps the last draw, so that it can be scored.
 
     Inside ``torch.autocast`` these methods, networks included, compute in full precision: an event that was rounded to
@@ -140,7 +147,8 @@ def _refuse_low(transform: EquivariantTransform, *values: Any) -> None:
 class Invert(EquivariantTransform):
     r"""The inverse bijection, :math:`y \mapsto T^{-1}(y)`, as a Module that owns the transform it inverts.
 
-    Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`; it is equivariant because T is.
+    Its log-det is :math:`-\log|\det J_T(T^{-1}(y))|`, where :math:`J_T` is the Jacobian of T. It is equivariant because
+    T is. ``transform.inv`` makes it.
 
     Args:
         transform: The transform T to invert.

@@ -22,8 +22,10 @@ __all__ = ["Compose"]
 class Compose(ConditionalTransform):
     r"""Several transforms as one, :math:`T_n \circ \dots \circ T_1`: the first in the list is applied first.
 
-    The log-det is the sum of the log-dets of the parts. The composition is equivariant because every part is; the
-    constructor checks that the actions of neighboring parts agree. A context goes to every part that takes one.
+    Each :math:`T_i` is one of the transforms in the list (a part), and n is their number. Events keep their shape,
+    unless a part such as :class:`GSqueeze` changes it. The log-det is the sum of the log-dets of the parts. The
+    composition is equivariant because every part is; the constructor checks that the actions of neighboring parts
+    agree. A context goes to every part that takes one.
 
     Args:
         transforms: At least one transform; the ``action_in`` of each must be the ``action_out`` of the one before.

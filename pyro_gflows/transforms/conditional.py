@@ -14,13 +14,16 @@ __all__ = ["ConditionalTransform"]
 
 
 class ConditionalTransform(EquivariantTransform):
-    r"""A bijection of events for every context, T(x | c), that is equivariant in both.
+    r"""The base class of layers that may read a context c: a bijection T(x | c) of events x for every context.
 
     .. math:: T(\rho_{in}(g)\,x \mid \rho_c(g)\,c) = \rho_{out}(g)\,T(x \mid c)
 
-    It is the base class of layers that can read a context, such as the data of an amortized guide. Without a
-    ``context_action`` it is a plain :class:`EquivariantTransform`. A subclass writes ``call_and_ladj`` and
-    ``inv_call_and_ladj``, whose argument ``context`` is None or a tensor with the batch shape of the events.
+    Here g is any group element, which acts on x, on c and on the value of T by :math:`\rho_{in}(g)`, :math:`\rho_c(g)`
+    and :math:`\rho_{out}(g)`. A context is, for example, the data of an amortized guide. Without a ``context_action``
+    the layer is a plain :class:`EquivariantTransform`. Ready-made layers with an argument ``context_action`` are
+    :class:`GAffine`, :class:`GCoupling`, :class:`GAutoregressive` and :class:`GRadial`. A subclass of your own writes
+    ``call_and_ladj(x, context)`` and ``inv_call_and_ladj(y, context)``: events have shape ``batch_shape +
+    event_shape``, and ``context`` is None or a tensor of shape ``batch_shape + context_action.event_shape``.
 
     Args:
         action_in: How the group acts on x.

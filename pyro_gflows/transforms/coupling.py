@@ -38,8 +38,11 @@ class GCoupling(ByNetwork):
 
     .. math:: y_1 = x_1, \qquad y_2 = A(x_1)\,x_2 + t(x_1), \qquad \log|\det J| = \log|\det A(x_1)|
 
-    The map is bijective because A is invertible by construction. It is equivariant because the network is, and the
-    group acts on its outputs in the way that makes A commute. Both directions cost one evaluation of the network.
+    Here x_2 is the part that is transformed and x_1 holds all other parts. A network computes the matrix A and the
+    shift t (with the default transformers; others replace the affine map). The map is bijective because A is invertible
+    by construction. It is equivariant because the network is: :math:`A(g\,x_1) = g\,A(x_1)\,g^{-1}` and
+    :math:`t(g\,x_1) = g\,t(x_1)` for every group element g. Both directions cost one evaluation of the network. Events
+    keep their shape.
 
     Args:
         action: How the group acts on events.
@@ -131,6 +134,8 @@ def g_coupling(
     context_action: LinearAction | None = None,
 ) -> Compose:
     """One coupling step, in which every part of the split is transformed once, with parameters from the others.
+
+    The step is a :class:`Compose` of one :class:`GCoupling` for each part of the event. Events keep their shape.
 
     Args:
         action: How the group acts on events.

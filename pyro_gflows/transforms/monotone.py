@@ -27,9 +27,10 @@ class GMonotone(ByContraction):
     .. math:: x = \tfrac12 (u + f(u)), \qquad y = \tfrac12 (u - f(u)), \qquad
         \log\Big|\det\frac{dy}{dx}\Big| = \log|\det(I - J_f(u))| - \log|\det(I + J_f(u))|
 
-    The map is bijective because f has a Lipschitz constant c < 1, so that x determines u, and so does y (Banach's
-    fixed-point theorem). It is equivariant because f is. Slopes reach from (1 - c) / (1 + c) to (1 + c) / (1 - c),
-    while those of a residual layer stay below 2. Gradients of the root come from the implicit function theorem.
+    Here x and y are events, u has their shape, and J_f(u) is the Jacobian of f at u. The map is bijective because f has
+    a Lipschitz constant c < 1, so that x determines u, and so does y (Banach's fixed-point theorem). It is equivariant
+    because f is. Slopes reach from (1 - c) / (1 + c) to (1 + c) / (1 - c), while those of a residual layer stay below
+    2. Gradients of the root come from the implicit function theorem.
 
     Args:
         action: How the group acts on events.

@@ -18,10 +18,12 @@ Fast = Literal["score", "sample"]
 
 @renamed_methods(cheap="one_pass", costly="many_passes")
 class OneWayTransform(ConditionalTransform):
-    """A bijection whose one direction is a single pass, and whose other direction takes many.
+    """The base class of layers with one direction in a single pass, and the other direction in many passes.
 
-    It is the base class of residual and autoregressive layers. A subclass writes ``one_pass(x, context)`` and its
-    inverse ``many_passes(y, context)``; each returns the value and the log|det| of that very map.
+    The ready-made ones are :class:`GResidual` and :class:`GAutoregressive`. A layer of your own is a subclass that
+    writes ``one_pass(x, context)`` and its inverse ``many_passes(y, context)``. Each takes events of shape
+    ``batch_shape + event_shape``, and returns the value, of the same shape, and the log|det| of the map that it
+    computes, of shape ``batch_shape``.
 
     Args:
         action: How the group acts on events, on both sides.

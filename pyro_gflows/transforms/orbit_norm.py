@@ -24,9 +24,11 @@ class GOrbitNorm(DataDependentTransform):
 
     .. math:: y_i = e^{a_{o(i)}} x_i + b_{o(i)}, \qquad \log|\det J| = \sum_i a_{o(i)}
 
-    where o(i) is the orbit of coordinate i: on images, a ring of equivalent pixels of one channel. The map is bijective
-    because :math:`e^a > 0`, and equivariant because a and b are constant on orbits. ``initialize`` gives each orbit
-    zero mean and unit scale; see :class:`DataDependentTransform` for when that happens.
+    where x_i and y_i are the coordinates of the event, and o(i) is the orbit of coordinate i, the set of coordinates
+    that the group exchanges with it: on images, a ring of equivalent pixels of one channel. Each orbit o has one
+    log-scale a_o and one shift b_o. Events keep their shape. The map is bijective because :math:`e^a > 0`, and
+    equivariant because a and b are constant on orbits. ``initialize`` gives each orbit zero mean and unit scale; see
+    :class:`DataDependentTransform` for when that happens.
 
     Args:
         action: How the group permutes the coordinates of events.

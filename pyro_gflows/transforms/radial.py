@@ -25,19 +25,21 @@ _MOST_BINS = 999
 
 @registered
 class GRadial(ConditionalTransform):
-    r"""A map that stretches each isotypic part of a vector along its radius, by a monotone spline.
+    r"""A map that stretches each part of a vector along its radius (the norm of the part), by a monotone spline.
 
-    The parts are those that belong to one irreducible representation each (for a single vector of the plane, the whole
-    vector). The layer works for every group, continuous ones included, and is fast in both directions. It never mixes
-    directions, so that by itself it models the radii only.
+    A part (isotypic component) holds everything that the group transforms by one irreducible representation: the whole
+    vector for a single vector of the plane, or all scalars, or all vectors, of an event that has both. The layer works
+    for every group, continuous ones included, and is fast in both directions. It never mixes directions, so that by
+    itself it models the radii only.
 
-    .. math:: y_i = \frac{x_i}{|x_i|} R_i(|x_i|), \qquad
-        \log|\det J| = \sum_i \log R_i'(r_i) + (d_i - 1) \log\frac{R_i(r_i)}{r_i}
+    .. math:: y_i = \frac{x_i}{r_i} R_i(r_i), \qquad
+        \log|\det J| = \sum_i \Big(\log R_i'(r_i) + (d_i - 1) \log\frac{R_i(r_i)}{r_i}\Big)
 
-    Here R_i is a rational-quadratic spline and d_i the dimension of part i. The map is bijective because R_i is
-    increasing, with R_i(0) = 0 and a linear tail; both directions have a closed form. It is equivariant because it
-    commutes with every orthogonal map of each part. ``knots`` bounds how steep and how flat R_i may be, so that in
-    single precision map and inverse undo each other to 1e-3 for any weights.
+    Here x_i is part i of the vector, of d_i coordinates and radius r_i = \|x_i\|, and R_i is a rational-quadratic
+    spline. Events keep their shape. The map is bijective because R_i is increasing, with R_i(0) = 0 and a linear tail;
+    both directions have a closed form. It is equivariant because it commutes with every orthogonal map of each part.
+    ``knots`` bounds how steep and how flat R_i may be, so that in single precision map and inverse undo each other to
+    1e-3 for any weights.
 
     Args:
         action: How the group acts on vectors.

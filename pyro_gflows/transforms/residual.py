@@ -36,8 +36,10 @@ class GResidual(ByContraction, OneWayTransform):
 
     .. math:: y = x + f(x), \qquad \log|\det J| = \log|\det(I + J_f(x))|
 
-    The map is bijective because f has a Lipschitz constant below 1 (Banach's fixed-point theorem), and equivariant
-    because f is. ``solver`` finds the inverse as a root; its gradients come from the implicit function theorem.
+    Here f is a map of events that brings any two of them closer together (a contraction), and J_f(x) is its Jacobian at
+    x. Events keep their shape. The map is bijective because f has a Lipschitz constant below 1 (Banach's fixed-point
+    theorem), and equivariant because f is. ``solver`` finds the inverse as a root; its gradients come from the implicit
+    function theorem.
 
     Args:
         action: How the group acts on events.

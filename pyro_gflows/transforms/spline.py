@@ -29,12 +29,13 @@ class ElementwiseSpline(Transformer):
     .. math:: y_i = e^{s_i} (S_i(x_i) + t_i), \qquad \log|\det J| = \sum_i s_i + \log S_i'(x_i)
 
     It models several modes along a coordinate, which an affine map cannot. S_i is a rational-quadratic spline with as
-    many knots on the left of 0 as on the right, and goes on in a straight line beyond the last knots. Each parameter of
-    the knots (widths, heights and slopes) is e + o on the right and e - o on the left, where the group acts on e by
-    :math:`|\rho|` and on o by :math:`\rho`. So a permutation permutes the splines, and a sign flip reflects the knots,
-    :math:`S(-x) \to -S(x)`; every spline that commutes with the group has this form. Both directions have a closed
-    form, and zero parameters give the identity. ``knots`` bounds how steep and how flat S_i may be, so that in single
-    precision map and inverse undo each other to 1e-3 for any parameters, with shifts \|t\| up to 100.
+    many knots on the left of 0 as on the right, and goes on in a straight line beyond the last knots; s_i is a
+    log-scale and t_i a shift. Each parameter of the knots (widths, heights and slopes) is e + o on the right and e - o
+    on the left: where a group element changes the sign of coordinate i, it leaves e unchanged and changes the sign of
+    o. So a permutation permutes the splines, and a sign flip reflects the knots, :math:`S(-x) \to -S(x)`; every spline
+    that commutes with the group has this form. Both directions have a closed form, and zero parameters give the
+    identity. ``knots`` bounds how steep and how flat S_i may be, so that in single precision map and inverse undo each
+    other to 1e-3 for any parameters, with shifts \|t\| up to 100.
 
     Args:
         action: How the group acts on the part.

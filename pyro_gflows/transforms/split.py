@@ -27,9 +27,11 @@ class GSplit(ByNetwork):
     .. math:: y_1 = T(x_1), \qquad y_2 = A(y_1)\,x_2 + t(y_1), \qquad
         \log|\det J| = \log|\det J_T(x_1)| + \log|\det A(y_1)|
 
-    The second part leaves the flow early: given the first part, it is a Gaussian. So the deeper layers, inside T, work
-    on smaller events, as in the multi-scale flows of images, and the whole still is a bijection of the same event with
-    one base. The map is bijective and equivariant because T and A are.
+    Here x_1 and x_2 are the two parts of the event, J_T is the Jacobian of T, and a network computes the matrix A and
+    the shift t from y_1. The second part leaves the flow early: given the first part, it is a Gaussian. So the deeper
+    layers, inside T, work on smaller events, as in the multi-scale flows of images, and the whole still is a bijection
+    of the same event with one base. Events keep their shape. The map is bijective because T is and A is invertible. It
+    is equivariant because T and the network are.
 
     Args:
         action: How the group acts on events.

@@ -19,15 +19,17 @@ __all__ = ["GNormalCdf", "GSigmoid", "Squash"]
 
 
 class Squash(EquivariantTransform):
-    r"""An increasing map of every coordinate into an interval, the same for all coordinates.
+    r"""The base class of layers that map every coordinate into an interval, by one increasing function.
 
-    As the last layer of a flow it makes data with bounds, such as gray levels. A subclass writes ``squash``,
-    ``stretch`` and ``log_slope``.
+    As the last layer of a flow such a map makes data with bounds, such as gray levels. The ready-made ones are
+    :class:`GSigmoid`, for most purposes, and :class:`GNormalCdf`. A subclass of your own writes ``squash(x)`` for the
+    function s below, ``stretch(p)`` for its inverse, and ``log_slope(x)``, all of them coordinate by coordinate.
 
     .. math:: y_i = a + (b - a)\,\frac{s(x_i) - \alpha}{1 - 2\alpha}, \qquad
         \log|\det J| = \sum_i \log s'(x_i) + n \log\frac{b - a}{1 - 2\alpha}
 
-    where n is the number of coordinates and s rises from 0 to 1. The range contains [a, b] with a margin of
+    where x_i and y_i are the n coordinates of an event, (a, b) is the ``interval``, :math:`\alpha` is the margin, and s
+    rises from 0 to 1. Events keep their shape. The range contains [a, b] with a margin of
     :math:`\alpha/(1-2\alpha)` times its length on both sides. The map is bijective onto the open range because s is
     increasing. It is equivariant because it is the same for all coordinates, which the group permutes. Values outside
     the range are outside the support of a flow that ends with this layer: their log-density raises ValueError (Pyro's

@@ -21,11 +21,11 @@ __all__ = ["GSqueeze"]
 class GSqueeze(EquivariantTransform):
     r"""A map of every ``factor x factor`` block of pixels to the channels of one pixel: (C, H, W) to (f^2 C, H/f, W/f).
 
-    It is how multi-scale flows go to coarser grids. The map only reorders the entries of an image, so it is bijective
-    and its log-det is 0. It is equivariant: a rotation or reflection of the picture permutes the blocks, and the pixels
-    within all blocks in the same way, which is a permutation of the new channels. The new channels are ordered by their
-    orbits, and ``action_out`` lists each orbit as a trivial, regular or quotient field. (A field that the group does
-    not permute becomes its product with the permutation of the pixels in a block.)
+    By this layer multi-scale flows go to coarser grids; f is the ``factor``. The map only reorders the entries of an
+    image, so it is bijective and its log-det is 0. It is equivariant: a rotation or reflection of the picture permutes
+    the blocks, and the pixels within all blocks in the same way, which is a permutation of the new channels. The new
+    channels are ordered by their orbits, and ``action_out`` lists each orbit as a trivial, regular or quotient field.
+    (A field that the group does not permute becomes its product with the permutation of the pixels in a block.)
 
     Args:
         action: How the group acts on images of shape (C, H, W).

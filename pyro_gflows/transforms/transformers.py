@@ -37,10 +37,15 @@ _Result = tuple[Tensor, Tensor]
 @renamed_attributes(cap="max_log_scale")
 @renamed_arguments(cap="max_log_scale")
 class Transformer(nn.Module):
-    """A bijection of one part of an event, whose parameters a network computes from the other parts.
+    """The base class of maps of one part of an event, whose parameters a network computes from the other parts.
 
-    A subclass sets ``params_action`` and writes ``forward`` and ``inverse``. The layer is equivariant if the group acts
-    on the parameters by ``params_action``, and T(g x; g params) = g T(x; params).
+    Coupling and autoregressive layers take such maps as ``transformer=``. The ready-made ones are
+    :class:`ElementwiseAffine`, :class:`ElementwiseSpline` and :class:`IrrepScale`, and for vectors
+    :class:`MatrixScale`. A transformer of your own is a subclass that sets ``params_action``, how the group acts on the
+    parameters, and writes ``forward(x, params)`` and ``inverse(y, params)``. Each returns the value, of the shape
+    ``batch_shape + event_shape`` of x, and its log-det, of shape ``batch_shape``; ``params`` has shape ``batch_shape +
+    params_action.event_shape``. The layer is equivariant if T(g x; g params) = g T(x; params) for every group element
+    g, where T is the map ``forward``.
 
     Args:
         action: How the group acts on the part.
@@ -82,7 +87,14 @@ class Transformer(nn.Module):
         self.action, self.max_log_scale = action, max_log_scale
 
     def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The image of x and the log-det; ``mask`` is 1 at the entries that the part really has, and 0 elsewhere."""
+        """The image of x and the log-det, of shape ``batch_shape``.
+
+        Args:
+            x: Events of the part, shape ``batch_shape + action.event_shape``.
+            params: Parameters, shape ``batch_shape + params_action.event_shape``.
+            mask: None, or a tensor that is 1 at the entries that the part really has, and 0 elsewhere; it broadcasts
+                with the events.
+        """
         raise NotImplementedError
 
     def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -152,8 +164,10 @@ class ElementwiseAffine(_Affine):
 
     .. math:: y_i = e^{s_i} x_i + t_i, \qquad \log|\det J| = \sum_i s_i
 
-    It is the usual map of RealNVP, and the default where it is possible. The group acts on s by :math:`|\rho|`, since a
-    sign does not change a scale, and on t by :math:`\rho`.
+    It is the usual map of RealNVP, and the default where it is possible. The parameters are a log-scale s_i and a shift
+    t_i for each coordinate x_i of the part (on images, for each channel and pixel). If a group element g acts on x by
+    the matrix :math:`\rho(g)`, it acts on t by :math:`\rho(g)` too, and on s by the absolute values of its entries,
+    since a sign does not change a scale.
 
     Args:
         action: How the group acts on the part.
@@ -190,9 +204,12 @@ class IrrepScale(_Affine):
 
     .. math:: y = \sum_a e^{s_a} P_a x + t, \qquad \log|\det J| = \sum_a d_a s_a
 
-    P_a projects onto the a-th irreducible part (irrep), of dimension d_a; on images, onto that of the fields at each
-    pixel. Multiplication by a scalar commutes with every representation, so the scales s are invariant (on images,
-    scalar fields), and the group acts on t by :math:`\rho`. It is the default where ElementwiseAffine is not possible.
+    An irreducible part (irrep) is a smallest piece of the event that the group maps to itself, such as one vector or
+    one scalar. P_a projects onto the a-th one, of dimension d_a; on images, the irreducible parts are those of the
+    channels at one pixel. The parameters are a log-scale s_a for each part and a shift t. Scaling a whole part commutes
+    with the matrices of the group, so the group leaves each s_a unchanged (on images, s_a is one channel with a value
+    at each pixel, and the log-det is summed over pixels), and it acts on t as on x. This is the default where
+    ElementwiseAffine is not possible.
 
     Args:
         action: How the group acts on the part.
@@ -234,10 +251,12 @@ class MatrixScale(Transformer):
 
     .. math:: y = \exp(S)\,x + t, \qquad S = \sum_i a_i u_i v_i^T, \qquad \log|\det J| = \mathrm{tr}\,S
 
-    It stretches and rotates along directions that other parts of the event give, which :class:`IrrepScale` cannot. The
-    scalars a_i are invariant and the vectors u_i, v_i and t equivariant, so :math:`S(g c) = \rho(g) S(c) \rho(g)^T`,
-    and exp(S) commutes with the group. The norm of S has a smooth bound. The map is invertible because an exponential
-    is.
+    It stretches and rotates x along directions that depend on the other parts of the event, while :class:`IrrepScale`
+    only scales. The parameters are the scalars a_i, the vectors u_i and v_i of the size of x, and the shift t. If a
+    group element g acts on the other parts, a network leaves a_i unchanged and multiplies u_i, v_i and t by the matrix
+    :math:`\rho(g)`, by which g acts on x. So S becomes :math:`\rho(g) S \rho(g)^T` and, if g acts on x too, y becomes
+    :math:`\rho(g) y`.
+    The norm of S has a smooth bound. The map is invertible because an exponential is.
 
     Args:
         action: How the group acts on vectors.

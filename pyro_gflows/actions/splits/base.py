@@ -18,9 +18,12 @@ __all__ = ["Split", "balanced_halves", "require_split"]
 class Split(ABC):
     r"""A way to take an event apart, :math:`x \mapsto (x_1, \dots, x_k)`, so that the group acts on each part.
 
-    A coupling layer reads one part of an event and changes the other. For the layer to be equivariant, the group must
-    act on each part separately: the parts of :math:`g\,x` are :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal
-    bijection, so its log-det is 0. Like an action, it is a plain value.
+    This is the base class of all splits. The ready-made ones are :class:`CoordinateSplit` for vectors,
+    :class:`ChannelSplit` and :class:`MaskSplit` for images, and :class:`IrrepSplit` for both;
+    :func:`~pyro_gflows.actions.default_split` chooses one. A coupling layer reads one part of an event and changes the
+    other. For the layer to be equivariant, the group must act on each part separately: the parts of :math:`g\,x` are
+    :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal bijection, so its log-det is 0. Like an action, it is a
+    plain value.
 
     Attributes:
         action: How the group acts on the whole event.
