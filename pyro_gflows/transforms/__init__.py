@@ -33,6 +33,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.linear import GLinear
+from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
@@ -46,7 +47,6 @@ from pyro_gflows.transforms.squeeze import GSqueeze
 from pyro_gflows.transforms.transformers import (
     ElementwiseAffine,
     IrrepScale,
-    MatrixScale,
     Transformer,
     TransformerFactory,
 )

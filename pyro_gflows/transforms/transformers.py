@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.nn.isotypic import IsotypicBasis
-from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_matrix
 from pyro_gflows.numerics.precision import is_low, on_methods
 from pyro_gflows.serialization.registry import registered
 
 __all__ = [
     "ElementwiseAffine",
     "IrrepScale",
-    "MatrixScale",
     "Transformer",
     "TransformerFactory",
     "default_transformer",
@@ -242,62 +240,6 @@ class IrrepScale(_Affine):
         raw, shift = self._halves(params, self.copies)
         log_scale = self._bounded(raw).index_select(-self.action.event_dim, self.copy)
         return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
-
-
-@renamed_arguments(cap="max_log_scale")
-@registered
-class MatrixScale(Transformer):
-    r"""A transformer with a full matrix for vectors: the exponential of a matrix of low rank.
-
-    .. math:: y = \exp(S)\,x + t, \qquad S = \sum_i a_i u_i v_i^T, \qquad \log|\det J| = \mathrm{tr}\,S
-
-    It stretches and rotates x along directions that depend on the other parts of the event, while :class:`IrrepScale`
-    only scales. The parameters are the scalars a_i, the vectors u_i and v_i of the size of x, and the shift t. If a
-    group element g acts on the other parts, a network leaves a_i unchanged and multiplies u_i, v_i and t by the matrix
-    :math:`\rho(g)`, by which g acts on x. So S becomes :math:`\rho(g) S \rho(g)^T` and, if g acts on x too, y becomes
-    :math:`\rho(g) y`.
-    The norm of S has a smooth bound. The map is invertible because an exponential is.
-
-    Args:
-        action: How the group acts on vectors.
-        rank: The number of terms in S.
-        max_log_scale: Smooth bound of the norm of S.
-
-    Raises:
-        ValueError: Events are not vectors.
-
-    Example:
-        >>> from pyro_gflows import VectorAction
-        >>> MatrixScale(VectorAction.space("SO(3)"), rank=1).params_action
-        VectorAction(SO(3) on R^10: trivial + 3 x defining)
-    """
-
-    start = 0.3  # at 0 the product of a, u and v would have no gradient
-
-    def __init__(self, action: LinearAction, *, rank: int = 2, max_log_scale: float = 3.0) -> None:
-        super().__init__(action, max_log_scale=max_log_scale)
-        if action.event_dim != 1:
-            raise ValueError(f"MatrixScale works on vectors, got {action}")
-        self.rank = rank
-        self.params_action = action.trivial_fields(rank).direct_sum(action.copies(2 * rank + 1))
-
-    def _matrix_and_shift(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        coefficients, vectors = self._halves(params, self.rank)
-        columns = vectors.unflatten(-1, (2 * self.rank + 1, self.action.numel)).mT
-        left, right, shift = columns.split([self.rank, self.rank, 1], -1)
-        return limit_norm(low_rank_matrix(left, coefficients, right), self.max_log_scale), shift.squeeze(-1)
-
-    def extra_repr(self) -> str:
-        return f"rank {self.rank}, norm of S within {self.max_log_scale:g}"
-
-    def forward(self, x: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        matrix, shift = self._matrix_and_shift(params)
-        image, ladj = expm_apply(matrix, x)
-        return image + shift, ladj
-
-    def inverse(self, y: Tensor, params: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        matrix, shift = self._matrix_and_shift(params)
-        return expm_apply(matrix, y - shift, inverse=True)
 
 
 def default_transformer(action: LinearAction) -> Transformer:
