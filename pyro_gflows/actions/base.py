@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -177,7 +178,9 @@ class Action(ABC):
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}; convert it with .float()")
+            how = ".float()" if isinstance(x, Tensor) else f"torch.as_tensor({what})"
+            advice = f"; convert it with {how}" if isinstance(x, (Tensor, np.ndarray)) else ""
+            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}{advice}")
         if x.shape[x.ndim - self.event_dim :] != self.event_shape or x.ndim < self.event_dim:
             raise ValueError(
                 f"expected {what} of shape (..., {', '.join(map(str, self.event_shape))}) for {self}, "

@@ -100,7 +100,7 @@ def fit(
         in evaluation mode.
 
     Raises:
-        ValueError: Before any training: the flow has no weights or all are frozen; the data have the wrong shape, are
+        ValueError: Before any training: the flow has no weights or all are frozen, or takes a context; the data have the wrong shape, are
             not finite or too large for the flow's dtype; the folder is not writable; the checkpoint is missing,
             unreadable or from another run; or a sampler in a resumed run has a state but no method ``state()``.
         TypeError: The data are not floating-point, or another argument has the wrong type.
@@ -119,6 +119,11 @@ def fit(
     """
     if not isinstance(flow, EquivariantFlow):
         raise TypeError(f"expected an EquivariantFlow, got {type(flow).__name__}")
+    if flow.context_action is not None:
+        raise ValueError(
+            f"fit takes data without a context, but this flow takes one, an event of {flow.context_action}; write a "
+            "loop with flow.condition(context).log_prob(x)"
+        )
     like = next(flow.parameters(), None)
     if like is None:
         raise ValueError(f"expected a flow with weights to fit, got none in {flow}")
