@@ -40,7 +40,7 @@ class SitesAction(Action):
         sites: For each site on which the group acts, its name and the action on its value.
 
     Raises:
-        TypeError: The action of a site is not a VectorAction.
+        TypeError: ``sites`` is not a mapping, or the action of a site is not a VectorAction.
         ValueError: There is no site, or an action of another group.
 
     Example:
@@ -55,6 +55,11 @@ class SitesAction(Action):
 
     def __init__(self, group: Group | str, sites: Mapping[str, VectorAction]) -> None:
         self.group = parse_group(group)
+        if not isinstance(sites, Mapping):
+            raise TypeError(
+                "expected a mapping from site names to actions, such as {'means': VectorAction.rows('S3')}, got "
+                f"{type(sites).__name__}"
+            )
         self.sites = dict(sites)
         if not self.sites:
             raise ValueError("expected at least one site on which the group acts, got none")

@@ -100,9 +100,10 @@ def fit(
         in evaluation mode.
 
     Raises:
-        ValueError: Before any training: the flow has no weights or all are frozen, or takes a context; the data have the wrong shape, are
-            not finite or too large for the flow's dtype; the folder is not writable; the checkpoint is missing,
-            unreadable or from another run; or a sampler in a resumed run has a state but no method ``state()``.
+        ValueError: Before any training: the flow has no weights or all are frozen, or takes a context; the data have
+            the wrong shape, are not finite, outside the interval of the flow's last layer or too large for the flow's
+            dtype; the folder is not writable; the checkpoint is missing, unreadable or from another run; or a sampler
+            in a resumed run has a state but no method ``state()``.
         TypeError: The data are not floating-point, or another argument has the wrong type.
         RuntimeError: The run is in one of several processes, as torchrun starts them.
         FitDiverged: The loss is NaN or has diverged; the flow is then reset to the last good checkpoint, which is also
