@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from pyro_gflows import GActNorm, SitesAction, VectorAction
+from pyro_gflows.datasets import load_data
 from pyro_gflows.guides import AutoGFlow, log_joint_invariance, orbit_representative
 from pyro_gflows.plots import draw_images, plot_samples
 from pyro_gflows.serialization import save
 from pyro_gflows.testing import assert_conditionally_invariant, assert_invariant, assert_layer
 from pyro_gflows.testing.report import compare
-from pyro_gflows.training import fit_energy
+from pyro_gflows.training import FitResult, fit_energy
 from tests.small_flows import small_flow
 
 PLANE = VectorAction.plane("D4")
@@ -95,3 +96,30 @@ def test_pictures_of_whole_levels_are_refused(tmp_path):
     for call in (lambda: draw_images(None, levels), lambda: plot_samples(levels, levels, tmp_path / "a.png")):
         with pytest.raises(ValueError, match="pass the scaled images"):
             call()
+
+
+def test_an_element_may_be_given_by_its_index_and_a_draw_by_its_count():
+    x = torch.randn(5, 2)
+    assert torch.equal(PLANE.act(1, x), PLANE.act(torch.tensor(1), x))
+    sites = SitesAction("D4", {"x": PLANE})
+    assert torch.equal(sites.act(3, {"x": x})["x"], PLANE.act(3, x))
+    assert PLANE.sample(3).shape == (3,)
+    with pytest.raises(ValueError, match="between 0 and 7, got 8"):
+        PLANE.act(8, x)
+    with pytest.raises(TypeError, match="as a matrix, got the index 1"):
+        VectorAction.plane("SO(2)").act(1, x)
+
+
+@pytest.mark.parametrize("name", ["sample", "log_prob"])
+def test_a_flow_points_to_its_density(name):
+    with pytest.raises(AttributeError, match=rf"use flow.dist.{name}\(...\)"):
+        getattr(small_flow(), name)
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = small_flow().other
+
+
+def test_data_and_results_are_printed_by_their_sizes():
+    assert repr(load_data("rings")).startswith("DataSet('rings', events of shape (2,), train: ")
+    assert len(repr(load_data("rings"))) < 300
+    result = FitResult(3, 1.0, None, True, [(1, 2.0)], [])
+    assert repr(result) == "FitResult(3 steps in 1.0 s, validation NLL: none, stopped early)"

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.deprecation import renamed_attributes
+from pyro_gflows.groups.base import as_element
 from pyro_gflows.groups.closure import as_matrix, generate_group
 from pyro_gflows.groups.finite import Group
 from pyro_gflows.groups.names import parse_group
@@ -140,20 +141,20 @@ class SitesAction(Action):
 
     # -- acting on vectors, and on the values of a model ---------------------------------------------------------------
     @overload
-    def act(self, element: Tensor, x: Tensor) -> Tensor: ...
+    def act(self, element: Tensor | int, x: Tensor) -> Tensor: ...
 
     @overload
-    def act(self, element: Tensor, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+    def act(self, element: Tensor | int, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
-    def act(self, element: Tensor, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    def act(self, element: Tensor | int, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
         """The image of vectors, or of the values of all sites of a model, under one element.
 
         Args:
-            element: One group element g.
+            element: One group element g; of a finite group also its index as an int.
             x: Vectors, shape ``batch_shape + (numel,)``, or a mapping from site names to values, whose batch dimensions
                 come first.
         """
-        return self.act_each(element, x)
+        return self.act_each(as_element(self.group, element), x)
 
     @overload
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor: ...

@@ -110,8 +110,7 @@ class VectorAction(LinearAction):
     def _defining(cls, group: Group | str, copies: int, size: int) -> VectorAction:
         representation = DefiningRepresentation(group)
         if representation.size != size:
-            other = {2: "plane", 3: "space"}.get(representation.size)
-            instead = f"; use VectorAction.{other}({str(representation.group)!r})" if other else ""
+            instead = f"; use VectorAction.{'plane' if size == 3 else 'space'}('{representation.group}')"
             raise ValueError(f"expected a group that acts on R^{size}, got {representation.group}{instead}")
         return cls([representation] * copies)
 

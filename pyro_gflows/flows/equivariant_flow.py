@@ -168,6 +168,12 @@ class EquivariantFlow(nn.Module):
             raise ValueError(f"expected the description of an EquivariantFlow, got that of {type(flow).__name__}")
         return flow
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("sample", "rsample", "log_prob"):
+            density = "dist" if self.context_action is None else "condition(context)"
+            raise AttributeError(f"a flow has no {name!r}; use flow.{density}.{name}(...)")
+        return super().__getattr__(name)
+
     def __getstate__(self) -> dict[str, Any]:
         forget_param_store(self)
         return self.__dict__
