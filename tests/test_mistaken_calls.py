@@ -6,14 +6,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows import GActNorm, SitesAction, VectorAction
+from pyro_gflows import GActNorm, GSigmoid, ImageAction, SitesAction, VectorAction, g_coupling_image_flow
 from pyro_gflows.datasets import load_data
+from pyro_gflows.evaluation import image_report
 from pyro_gflows.guides import AutoGFlow, log_joint_invariance, orbit_representative
 from pyro_gflows.plots import draw_images, plot_samples
 from pyro_gflows.serialization import save
 from pyro_gflows.testing import assert_conditionally_invariant, assert_invariant, assert_layer
 from pyro_gflows.testing.report import compare
-from pyro_gflows.training import FitResult, fit_energy
+from pyro_gflows.training import FitResult, fit, fit_energy
 from tests.small_flows import small_flow
 
 PLANE = VectorAction.plane("D4")
@@ -123,3 +124,25 @@ def test_data_and_results_are_printed_by_their_sizes():
     assert len(repr(load_data("rings"))) < 300
     result = FitResult(3, 1.0, None, True, [(1, 2.0)], [])
     assert repr(result) == "FitResult(3 steps in 1.0 s, validation NLL: none, stopped early)"
+
+
+@pytest.mark.parametrize("preprocess", [GSigmoid(ImageAction("C4", size=8), (0.0, 1.0)), "logit"])
+def test_preprocess_is_a_function_of_the_action(preprocess):
+    with pytest.raises(TypeError, match="expected preprocess to be a function from the action"):
+        g_coupling_image_flow(ImageAction("C4", size=8), preprocess=preprocess)
+
+
+def test_more_scales_than_the_grid_has_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="8 x 8 allows at most 4 scales, got 5"):
+        g_coupling_image_flow(ImageAction("C4", size=8), scales=5)
+
+
+def test_an_augmentation_is_a_function():
+    with pytest.raises(TypeError, match="expected augment to be a function .* got str"):
+        fit(small_flow(), torch.randn(10, 2), augment="noise", progress=False)
+
+
+def test_an_image_report_takes_the_scaling():
+    flow = g_coupling_image_flow(ImageAction("C4", size=4), scales=1, blocks=1, width=2)
+    with pytest.raises(TypeError, match=r"such as GrayLevels\(17\), got 17"):
+        image_report(flow, torch.randn(6, 1, 4, 4), 17)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,8 +55,9 @@ class GrayLevels:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.levels, bool) or not isinstance(self.levels, numbers.Integral):
-            raise TypeError(f"expected the number of gray levels, such as GrayLevels(256), got {self.levels!r}")
+        levels: Any = self.levels
+        if isinstance(levels, bool) or not isinstance(levels, numbers.Integral):
+            raise TypeError(f"expected the number of gray levels, such as GrayLevels(256), got {levels!r}")
         if self.levels < 1:
             raise ValueError(f"expected at least 1 gray level, got {self.levels}")
 

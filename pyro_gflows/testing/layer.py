@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,9 @@ def assert_layer(
         >>> layer = g_residual(VectorAction.plane("D8")).double()
         >>> assert_layer(layer, torch.randn(4, 2, dtype=torch.float64))
     """
-    if not isinstance(transform, EquivariantTransform):
-        got = f"the class {transform.__name__}" if isinstance(transform, type) else type(transform).__name__
+    given: Any = transform
+    if not isinstance(given, EquivariantTransform):
+        got = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
         raise TypeError(f"expected a layer, an object of a subclass of EquivariantTransform, got {got}")
     context_action = transform.context_action
     if (context is None) != (context_action is None):

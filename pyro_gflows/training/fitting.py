@@ -132,6 +132,11 @@ def fit(
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
+    if augment is not None and not callable(augment):
+        raise TypeError(
+            "expected augment to be a function augment(x, generator), such as random_elements(action) or data.augment, "
+            f"got {type(augment).__name__}"
+        )
     if settings.validation.patience is not None and validation is None:
         raise ValueError("early stopping needs validation data: pass validation=..., or set Validation(patience=None)")
     trained = flow if dequantize is None else _with_noise(flow, dequantize)
