@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.groups.base import Group, require_enumerable
+from pyro_gflows.groups.base import Group, as_element, require_enumerable
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 
@@ -88,14 +89,14 @@ class Action(ABC):
         """A few elements whose products are all elements (of a continuous group, a dense subgroup)."""
         return self.group.generators()
 
-    def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, shape: Sequence[int] | int = (), generator: torch.Generator | None = None) -> Tensor:
         """Random elements that are uniformly (Haar) distributed over the group.
 
         Args:
-            shape: The batch shape of the draw.
+            shape: The batch shape of the draw, or a number of elements.
             generator: The source of randomness, by default torch's global one.
         """
-        return self.group.sample(shape, generator)
+        return self.group.sample((shape,) if isinstance(shape, int) else shape, generator)
 
     def is_exact(self, element: Tensor) -> bool:
         """Whether ``act(element, x)`` is exact to float precision, and not an interpolation.
@@ -115,14 +116,14 @@ class Action(ABC):
         return self
 
     # -- acting on events ---------------------------------------------------------------------------------------------
-    def act(self, element: Tensor, x: Tensor) -> Tensor:
+    def act(self, element: Tensor | int, x: Tensor) -> Tensor:
         """The images g x of events under one element.
 
         Args:
-            element: One group element g.
+            element: One group element g; of a finite group also its index as an int.
             x: Events, shape ``batch_shape + event_shape``.
         """
-        return self.act_each(element, x)
+        return self.act_each(as_element(self.group, element), x)
 
     @abstractmethod
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
@@ -180,7 +181,9 @@ class Action(ABC):
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}; convert it with .float()")
+            how = ".float()" if isinstance(x, Tensor) else f"torch.as_tensor({what})"
+            advice = f"; convert it with {how}" if isinstance(x, (Tensor, np.ndarray)) else ""
+            raise TypeError(f"expected {what} to be a floating-point tensor, got {got}{advice}")
         if x.shape[x.ndim - self.event_dim :] != self.event_shape or x.ndim < self.event_dim:
             raise ValueError(
                 f"expected {what} of shape (..., {', '.join(map(str, self.event_shape))}) for {self}, "

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.deprecation import renamed_attributes
+from pyro_gflows.groups.base import as_element
 from pyro_gflows.groups.closure import as_matrix, generate_group
 from pyro_gflows.groups.finite import Group
 from pyro_gflows.groups.names import parse_group
@@ -40,7 +41,7 @@ class SitesAction(Action):
         sites: For each site on which the group acts, its name and the action on its value.
 
     Raises:
-        TypeError: The action of a site is not a VectorAction.
+        TypeError: ``sites`` is not a mapping, or the action of a site is not a VectorAction.
         ValueError: There is no site, or an action of another group.
 
     Example:
@@ -55,6 +56,11 @@ class SitesAction(Action):
 
     def __init__(self, group: Group | str, sites: Mapping[str, VectorAction]) -> None:
         self.group = parse_group(group)
+        if not isinstance(sites, Mapping):
+            raise TypeError(
+                "expected a mapping from site names to actions, such as {'means': VectorAction.rows('S3')}, got "
+                f"{type(sites).__name__}"
+            )
         self.sites = dict(sites)
         if not self.sites:
             raise ValueError("expected at least one site on which the group acts, got none")
@@ -135,20 +141,20 @@ class SitesAction(Action):
 
     # -- acting on vectors, and on the values of a model ---------------------------------------------------------------
     @overload
-    def act(self, element: Tensor, x: Tensor) -> Tensor: ...
+    def act(self, element: Tensor | int, x: Tensor) -> Tensor: ...
 
     @overload
-    def act(self, element: Tensor, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+    def act(self, element: Tensor | int, x: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
-    def act(self, element: Tensor, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    def act(self, element: Tensor | int, x: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
         """The image of vectors, or of the values of all sites of a model, under one element.
 
         Args:
-            element: One group element g.
+            element: One group element g; of a finite group also its index as an int.
             x: Vectors, shape ``batch_shape + (numel,)``, or a mapping from site names to values, whose batch dimensions
                 come first.
         """
-        return self.act_each(element, x)
+        return self.act_each(as_element(self.group, element), x)
 
     @overload
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor: ...

@@ -110,7 +110,8 @@ class VectorAction(LinearAction):
     def _defining(cls, group: Group | str, copies: int, size: int) -> VectorAction:
         representation = DefiningRepresentation(group)
         if representation.size != size:
-            raise ValueError(f"expected a group that acts on R^{size}, got {representation.group}")
+            instead = f"; use VectorAction.{'plane' if size == 3 else 'space'}('{representation.group}')"
+            raise ValueError(f"expected a group that acts on R^{size}, got {representation.group}{instead}")
         return cls([representation] * copies)
 
     @classmethod

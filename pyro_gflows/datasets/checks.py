@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, Rows, TensorRows, as_rows, tensor_of
+from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, Rows, TensorRows, as_rows, no_rows, tensor_of
 
 __all__ = ["as_events", "check_batch", "check_data", "check_rows"]
 
@@ -40,7 +40,7 @@ def check_data(x: Tensor | np.ndarray, *, event_shape: Sequence[int] | None = No
         ValueError: data: row 0 holds nan (1 of 1 rows are not finite): remove or repair these rows
     """
     if not isinstance(x, (Tensor, np.ndarray)):
-        raise TypeError(f"{source}: expected a tensor or an array with one event a row, got {type(x).__name__}")
+        raise no_rows(x, "a tensor or an array with one event a row", source=source)
     check_rows(as_rows(x, source=source), event_shape=event_shape, source=source)
     return x if isinstance(x, Tensor) else tensor_of(np.array(x))
 
@@ -131,7 +131,7 @@ def as_events(x: Any, module: nn.Module, *, source: str = "x") -> Tensor:
     if isinstance(x, np.ndarray):
         x = tensor_of(as_rows(x, source=source).data)  # type: ignore[attr-defined]
     if not isinstance(x, Tensor):
-        raise TypeError(f"{source}: expected a tensor or an array with one event a row, got {type(x).__name__}")
+        raise no_rows(x, "a tensor or an array with one event a row", source=source)
     _check_floating(x.dtype, source)
     tensors = [*module.parameters(), *module.buffers()]
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)

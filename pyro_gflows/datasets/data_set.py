@@ -62,6 +62,13 @@ class DataSet:
         """The shape of one event."""
         return self.test.shape[1:]
 
+    def __repr__(self) -> str:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        sizes = [
+            f"{name}: {f'{len(part)} events' if isinstance(part, Tensor) else part}" for name, part in parts.items()
+        ]
+        return f"DataSet({self.name!r}, events of shape {tuple(self.event_shape)}, {', '.join(sizes)})"
+
 
 def load_data(
     name: str, *, seed: int = 0, folder: str | Path | None = None, file: FileOptions | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
-__all__ = ["Rows", "as_rows", "event_part", "random_order", "tensor_of"]
+__all__ = ["Rows", "as_rows", "event_part", "no_rows", "random_order", "tensor_of"]
 
 _BLOCK = 2**18  # entries that are read at a time
 
@@ -131,7 +131,20 @@ def as_rows(x: Any, *, source: str = "data") -> Rows:
         return TensorRows(torch.cat(batches))
     if isinstance(x, Dataset):
         return DatasetRows(x)
-    raise TypeError(f"{source}: expected a tensor or an array with one event a row, or a Dataset, got {_kind(x)}")
+    raise no_rows(x, "a tensor or an array with one event a row, or a Dataset", source=source)
+
+
+def no_rows(x: Any, expected: str, *, source: str) -> TypeError:
+    """Return the error that x holds no rows of events; for a set of several parts, it names the part to pass.
+
+    Args:
+        x: What came.
+        expected: What was expected.
+        source: How the error messages call the events.
+    """
+    parts = hasattr(x, "train") and hasattr(x, "validation") and hasattr(x, "test")
+    instead = "; pass data.train, data.validation or data.test" if parts else ""
+    return TypeError(f"{source}: expected {expected}, got {_kind(x)}{instead}")
 
 
 def event_part(batch: Any) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,10 @@ class GrayLevels:
         center: The position c in [0, 1] that becomes the origin.
         gain: The factor a, about one over the standard deviation of (k + u)/n.
 
+    Raises:
+        TypeError: ``levels`` is not an integer.
+        ValueError: ``levels`` is below 1.
+
     Example:
         >>> scaling = GrayLevels(17, center=0.5, gain=2.0)
         >>> round(2 ** scaling.bits_per_dim(64 * math.log(2.0), pixels=64))
@@ -47,6 +53,13 @@ class GrayLevels:
     levels: int
     center: float = 0.5
     gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        levels: Any = self.levels
+        if isinstance(levels, bool) or not isinstance(levels, numbers.Integral):
+            raise TypeError(f"expected the number of gray levels, such as GrayLevels(256), got {levels!r}")
+        if self.levels < 1:
+            raise ValueError(f"expected at least 1 gray level, got {self.levels}")
 
     @property
     def step(self) -> float:
@@ -73,12 +86,20 @@ class GrayLevels:
             image: Levels of any shape.
             generator: The generator of the noise.
 
+        Raises:
+            ValueError: A level is below 0 or above n-1.
+
         Example:
             >>> image = torch.tensor([0, 128, 255])
             >>> scaling = GrayLevels(256)
             >>> scaling.quantize(scaling.dequantize(image)).tolist()
             [0, 128, 255]
         """
+        if image.numel() and not (image.min() >= 0 and image.max() <= self.levels - 1):
+            raise ValueError(
+                f"expected gray levels between 0 and {self.levels - 1}, got values between {image.min().item():g} and "
+                f"{image.max().item():g}; give their number as GrayLevels(n)"
+            )
         noise = torch.rand(image.shape, generator=generator, device=image.device)
         # In float32 (n - 1 + u) can round up to n, which would read as a level that does not exist.
         unit = ((image + noise) / self.levels).clamp(max=1 - torch.finfo(noise.dtype).eps)

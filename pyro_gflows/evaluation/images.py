@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.datasets.checks import as_events
+from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.evaluation.estimation_error import log_det_error
 from pyro_gflows.evaluation.invariance import ALL_UP_TO, invariance_report
@@ -23,7 +24,6 @@ from pyro_gflows.nn.modes import evaluating
 from pyro_gflows.numerics.random_state import random_state_kept
 
 if TYPE_CHECKING:
-    from pyro_gflows.datasets import GrayLevels
     from pyro_gflows.training import FitResult
 
 __all__ = ["ImageReport", "image_report"]
@@ -111,6 +111,9 @@ def image_report(
         result: The return value of ``fit``, for the duration of a training step.
         seed: The seed of all random draws; the global random state stays unchanged.
 
+    Raises:
+        TypeError: ``scaling`` is not a GrayLevels.
+
     Example:
         >>> from pyro_gflows import ImageAction, g_coupling_image_flow
         >>> from pyro_gflows.datasets import GrayLevels
@@ -119,6 +122,8 @@ def image_report(
         >>> report.invariance_group, report.invariance_error < 1e-12
         ('C4', True)
     """
+    if not isinstance(scaling, GrayLevels):
+        raise TypeError(f"expected the scaling of the images, such as GrayLevels(17), got {scaling!r}")
     action = flow.action if action is None else action
     images = as_events(images, flow, source="images")
     model = flow if dequantizer is None else DequantizedFlow(flow, dequantizer)

@@ -142,10 +142,9 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         weight = _first_weight(self.transform)
         if not isinstance(value, Tensor):
             expected = "" if weight is None else f" of {weight.dtype}"
-            raise TypeError(
-                f"expected events as a tensor{expected}, got {type(value).__name__}; use torch.as_tensor, or "
-                "pyro_gflows.evaluation.log_probs, which takes arrays"
-            )
+            use = "; use torch.as_tensor, or pyro_gflows.evaluation.log_probs, which takes arrays"
+            advice = use if hasattr(value, "__array__") else ""
+            raise TypeError(f"expected events as a tensor{expected}, got {type(value).__name__}{advice}")
         if weight is None or casting():
             return
         refuse_low(value, "events and contexts")

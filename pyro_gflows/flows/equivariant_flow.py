@@ -127,14 +127,34 @@ class EquivariantFlow(nn.Module):
             context: Contexts of the same batch shape, if the flow takes one.
 
         Raises:
-            ValueError: There are fewer than 2 events, they have another shape, or they are not finite.
+            ValueError: There are fewer than 2 events, they have another shape, they are not finite, or no draw can
+                equal them, as outside the interval of a GSigmoid.
         """
         self.action.check_event(x)
         if x.numel() < 2 * self.action.numel:
             raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
+        self._require_reached(x, context)
         self.transform.initialize_inverse(x, context)
+
+    def _require_reached(self, x: Tensor, context: Tensor | None) -> None:
+        """Raise ValueError where no draw can equal an event: the inverse, and thereby every loss, would be NaN there.
+
+        Only the last layer is asked, since the values that reach the layers before depend on weights that are not set.
+        """
+        last = self.transform.transforms[-1]
+        outside = ~last.reaches(x, context)
+        if not outside.any():
+            return
+        low, high = interval_of(last.codomain)
+        raise ValueError(
+            f"expected events with entries between {low:.4g} and {high:.4g}, onto which the last layer of the flow "
+            f"({type(last).__name__}) maps, got entries between {float(x.min()):.4g} and {float(x.max()):.4g} "
+            f"({int(outside.sum())} of {outside.numel()} events are outside); scale the data into that interval: whole "
+            "gray levels of images by scaling.dequantize(images) with scaling = GrayLevels(n), whose "
+            "scaling.interval() is the interval of the layer"
+        )
 
     def config(self) -> dict[str, Any]:
         """The structure as JSON data, for :meth:`from_config`; the weights are in ``state_dict``."""
@@ -147,6 +167,12 @@ class EquivariantFlow(nn.Module):
         if not isinstance(flow, EquivariantFlow):
             raise ValueError(f"expected the description of an EquivariantFlow, got that of {type(flow).__name__}")
         return flow
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("sample", "rsample", "log_prob"):
+            density = "dist" if self.context_action is None else "condition(context)"
+            raise AttributeError(f"a flow has no {name!r}; use flow.{density}.{name}(...)")
+        return super().__getattr__(name)
 
     def __getstate__(self) -> dict[str, Any]:
         forget_param_store(self)

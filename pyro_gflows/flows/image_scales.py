@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -41,10 +42,25 @@ def multi_scale(
     action = require_image(action)
     if scales < 1 or blocks < 1:
         raise ValueError(f"expected scales >= 1 and blocks >= 1, got {scales} and {blocks}")
+    most = _halvings(action) + 1
+    if scales > most:
+        height, width = action.event_shape[-2:]
+        raise ValueError(f"expected scales <= {most}: {height} x {width} allows at most {most} scales, got {scales}")
+    if preprocess is not None and (isinstance(preprocess, EquivariantTransform) or not callable(preprocess)):
+        raise TypeError(
+            "expected preprocess to be a function from the action to the last layer, such as lambda action: "
+            f"GSigmoid(action, scaling.interval()), got {type(preprocess).__name__}"
+        )
     layers = [*_scale(action, steps, scales, factor), GActNorm(action)]
     if preprocess is not None:
         layers.append(preprocess(action))
     return EquivariantFlow(InvariantNormal(action), layers)
+
+
+def _halvings(action: ImageAction) -> int:
+    """How often both sides of the grid can be halved."""
+    sides = math.gcd(*action.event_shape[-2:])
+    return (sides & -sides).bit_length() - 1
 
 
 def _scale(action: ImageAction, steps: Steps, scales: int, factor: Factor) -> list[EquivariantTransform]:

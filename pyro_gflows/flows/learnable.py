@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -63,7 +64,7 @@ def learnable(flow: Any) -> Learnable:
     else:
         raise TypeError(
             f"expected an EquivariantFlow, or a distribution with a module such as Symmetrized(flow.dist, action), "
-            f"got {type(flow).__name__}"
+            f"got {type(flow).__name__}{'; pass guide.flow' if isinstance(flow, AutoGuide) else ''}"
         )
     if not any(parameter.requires_grad for parameter in found.module.parameters()):
         raise ValueError(f"expected something with weights to fit, got none in {flow}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_gflows.numerics.constants import as_constants
 
-__all__ = ["LARGEST_LISTED", "EnumerableGroup", "Group", "require_enumerable"]
+__all__ = ["LARGEST_LISTED", "EnumerableGroup", "Group", "as_element", "require_enumerable"]
 
 LARGEST_LISTED = 2**20
 """The order of the largest group whose elements are listed."""
@@ -275,3 +275,23 @@ def require_enumerable(group: Group, what: str = "a sum over all elements") -> E
         f"{what} needs a finite group, got {group}, which has infinitely many elements; use sample(), or a finite "
         "subgroup such as D16"
     )
+
+
+def as_element(group: Group, element: Tensor | int) -> Tensor:
+    """An element of a group as a tensor, also if it is given by its index.
+
+    Args:
+        group: The group.
+        element: An element, or the index of an element of a finite group.
+
+    Raises:
+        TypeError: There is an index for a group whose elements are matrices.
+        ValueError: The index is not below the order of the group.
+    """
+    if not isinstance(element, int):
+        return element
+    if len(group.element_shape):
+        raise TypeError(f"expected an element of {group} as a matrix, got the index {element}; use group.sample()")
+    if not 0 <= element < group.order:
+        raise ValueError(f"expected the index of an element of {group} between 0 and {group.order - 1}, got {element}")
+    return torch.tensor(element)

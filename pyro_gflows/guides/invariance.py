@@ -31,6 +31,7 @@ class LogJointReport:
         is_random: Whether two runs at the same point differ, since the model draws sites that the point does not fix.
         fault: The reason why there is no log-joint to check, for example that the model hides its observed sites; empty
             if there is one.
+        unnamed: The latent sites that the action does not name, so that the group leaves them as they are.
         is_empty: Whether the log-joint is -inf or NaN at all points and all their images, so that nothing was compared.
 
     Example:
@@ -48,6 +49,7 @@ class LogJointReport:
     is_random: bool = False
     fault: str = ""
     is_empty: bool = False
+    unnamed: tuple[str, ...] = ()
 
     @property
     def is_invariant(self) -> bool:
@@ -63,10 +65,15 @@ class LogJointReport:
                 f"{unchecked}: it is -inf or NaN at all points that were tried (at site {self.site!r}); pass "
                 "init_loc_fn= with values at which the posterior has mass"
             )
+        together = (
+            "; or name the sites that are permuted together with these; not in the action: " + ", ".join(self.unnamed)
+            if self.unnamed
+            else ""
+        )
         return (
             f"the model's log-joint is not invariant: group element {self.element.tolist()} changes it by "
             f"{self.error:.3g} nats (rounding: {self.tolerance:.1g}), most of all at site {self.site!r}; make the "
-            "model symmetric at this site, or leave this symmetry out of the action"
+            f"model symmetric at this site, or leave this symmetry out of the action{together}"
         )
 
 
@@ -108,7 +115,8 @@ def log_joint_invariance(
         raise ValueError("expected at least one point, got none")
     joint = JointModel(model, points[0], args, kwargs)
     elements = torch.cat([action.generators(), action.sample((2,), torch.Generator().manual_seed(1))])
-    worst = LogJointReport(-1.0, 0.0, elements[0], next(iter(action.sites)))
+    unnamed = tuple(name for name in points[0] if name not in action.sites)
+    worst = LogJointReport(-1.0, 0.0, elements[0], next(iter(action.sites)), unnamed=unnamed)
     if fault := joint.fault():
         return replace(worst, error=math.inf, fault=fault)
     compared, site = False, worst.site
@@ -132,7 +140,7 @@ def log_joint_invariance(
                 error = _change(sum(before.values()), sum(after.values()))
                 if not error - tolerance <= worst.error - worst.tolerance:
                     changed = max(before, key=lambda name: _change(before[name], after.get(name, math.nan)))
-                    worst = LogJointReport(error, tolerance, element, changed)
+                    worst = LogJointReport(error, tolerance, element, changed, unnamed=unnamed)
     return worst if compared else replace(worst, site=site, is_empty=True)
 
 

@@ -44,6 +44,7 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
         The relabeled draws of all sites, in the shapes of ``samples``.
 
     Raises:
+        TypeError: ``samples`` is not a mapping.
         ValueError: The group is infinite, ``samples`` has none of the action's sites, or the sites have different
             numbers of draws.
 
@@ -56,6 +57,11 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
         >>> orbit_representative({"means": draws}, action)["means"].tolist()[0]
         [1.0, 5.0]
     """
+    if not isinstance(samples, Mapping):
+        raise TypeError(
+            f"expected draws as a mapping from site names to tensors, such as {{'means': draws}}, got "
+            f"{type(samples).__name__}"
+        )
     if not action.is_finite:
         raise ValueError(
             f"expected a finite group, but {action.group} has infinitely many elements; relabel with a finite subgroup "

@@ -26,12 +26,20 @@ def draw_images(axes: Any, images: Tensor, *, title: str = "", columns: int = 8)
         title: The title of the picture.
         columns: The number of columns of the grid.
 
+    Raises:
+        ValueError: If the images are whole levels.
+
     Example:
         >>> figure, axes = new_figure(1)
         >>> draw_images(axes[0, 0], torch.rand(16, 1, 8, 8), title="noise")
         >>> axes[0, 0].get_images()[0].get_array().shape  # two rows of eight images, with gaps
         (18, 72)
     """
+    if not images.is_floating_point():
+        raise ValueError(
+            f"expected images with values in [0, 1], got whole levels of {images.dtype}; pass the scaled images, "
+            "scaling.to_unit(scaling.dequantize(levels))"
+        )
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     grid = torch.ones(rows * columns, channels, height + 1, width + 1)
@@ -54,6 +62,7 @@ def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: Gr
             the data to [0, 1].
 
     Raises:
+        ValueError: If samples or data are whole levels.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -63,6 +72,12 @@ def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: Gr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     plot_samples(torch.randn(1000, 2), data, Path(folder) / "samples.png")
     """
+    for name, x in (("samples", samples), ("data", data)):
+        if not x.is_floating_point():
+            raise ValueError(
+                f"expected {name} of a floating dtype, got {x.dtype}; pass the scaled images, which "
+                "scaling.dequantize(levels) gives, not whole levels"
+            )
     figure, axes = new_figure(2)
     titles = ("samples of the flow", "test data")
     for panel, x, title in zip(axes[0], (samples, data), titles, strict=True):

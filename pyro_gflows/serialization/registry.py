@@ -211,10 +211,12 @@ def build(description: Any) -> Any:
     if "dict" in description:
         return _build_each(description["dict"])
     name = description.get("class", description.get("type"))
+    if not isinstance(name, str):
+        raise ValueError(f"damaged description: expected the name of a class, got {name!r}")
     if name not in _CLASSES:
         raise ValueError(
-            f"expected one of the registered classes {sorted(_CLASSES)}, got {name!r}; import the module that "
-            "registers it first, or build the flow in code and load its weights with flow.load_state_dict(...)"
+            f"{name!r} is not registered; import the module that defines it first, or build the flow in code and load "
+            "its weights with flow.load_state_dict(...)"
         )
     if "type" in description:
         return _CLASSES[name]

@@ -33,7 +33,8 @@ def save(flow: EquivariantFlow, folder: str | Path) -> None:
 
     Raises:
         ValueError: If the folder is not writable.
-        TypeError: If a class of the flow is not registered, so that it has no description.
+        TypeError: If ``flow`` is not a flow or ``folder`` not a path, or if a class of the flow is not registered, so
+            that it has no description.
 
     Example:
         >>> import tempfile
@@ -45,6 +46,13 @@ def save(flow: EquivariantFlow, folder: str | Path) -> None:
         ...     sorted(path.name for path in Path(folder).iterdir())
         ['model.json', 'model.safetensors']
     """
+    if not isinstance(flow, nn.Module) or not hasattr(flow, "config"):
+        instead = "; its flow has the structure: save(flow, folder), not flow.dist" if hasattr(flow, "log_prob") else ""
+        raise TypeError(
+            f"expected save(flow, folder) with an EquivariantFlow first, got {type(flow).__name__}{instead}"
+        )
+    if not isinstance(folder, (str, Path)):
+        raise TypeError(f"expected save(flow, folder) with the path of a folder, got {type(folder).__name__}")
     # An error comes before anything is written, so that an older model in the folder stays whole.
     structure = json.loads(json.dumps(flow.config()))
     folder = check_writable(folder)

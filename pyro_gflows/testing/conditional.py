@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.testing.report import compare, require, tolerance
-from pyro_gflows.testing.symmetry import default_elements
+from pyro_gflows.testing.symmetry import default_elements, require_action
 from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["assert_conditionally_equivariant", "assert_conditionally_invariant"]
@@ -108,6 +108,9 @@ def assert_conditionally_invariant(
         ...     return -(x - context).square().sum(-1)
         >>> assert_conditionally_invariant(log_prob, action, action, torch.randn(3, 2), torch.randn(3, 2))
     """
+    call = "assert_conditionally_invariant(log_prob, action, context_action, x, context)"
+    require_action(action, "action", call)
+    require_action(context_action, "context_action", call)
     group = default_elements(action) if elements is None else elements
     tol = tolerance("symmetry", x) if tol is None else tol
     _assert_symmetry(log_prob, action, context_action, None, x, context, group, tol, "log-prob is not invariant")

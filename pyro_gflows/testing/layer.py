@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,7 @@ def assert_layer(
     Raises:
         AssertionError: If an error is larger than ``tol``; the message names the sample with the largest one, and the
             group element for an error of the symmetry.
+        TypeError: If ``transform`` is not an EquivariantTransform, but the class of one, for example.
         ValueError: If there is a context for a layer that takes none, or none for a layer that takes one.
 
     Example:
@@ -46,6 +49,10 @@ def assert_layer(
         >>> layer = g_residual(VectorAction.plane("D8")).double()
         >>> assert_layer(layer, torch.randn(4, 2, dtype=torch.float64))
     """
+    given: Any = transform
+    if not isinstance(given, EquivariantTransform):
+        got = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise TypeError(f"expected a layer, an object of a subclass of EquivariantTransform, got {got}")
     context_action = transform.context_action
     if (context is None) != (context_action is None):
         expected = "no context" if context_action is None else f"a context of {context_action}"

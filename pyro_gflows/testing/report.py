@@ -21,7 +21,7 @@ class EquivarianceReport:
     Attributes:
         error: The largest error of all group elements and samples.
         errors: The error of each group element and sample, shape ``(elements, *batch_shape)``.
-        element: The group element with the largest error.
+        element: The group element with the largest error; an empty tensor where no group acts, as for an inverse.
         index: The index, into the batch shape, of the sample with the largest error.
         expected: The expected value of this sample.
         received: The value that this sample had.
@@ -42,8 +42,9 @@ class EquivarianceReport:
     received: Tensor
 
     def __str__(self) -> str:
+        element = f"group element {self.element.tolist()}, " if self.element.numel() else ""
         return (
-            f"error {self.error:.2e} at group element {self.element.tolist()}, sample {list(self.index)}: "
+            f"error {self.error:.2e} at {element}sample {list(self.index)}: "
             f"expected {_brief(self.expected)}, received {_brief(self.received)}"
         )
 

@@ -12,7 +12,7 @@ from pyro_gflows.actions import Action
 from pyro_gflows.testing.bijection import inverse, log_det_at
 from pyro_gflows.testing.report import EquivarianceReport, compare, require, tolerance
 
-__all__ = ["assert_equivariant", "assert_invariant", "default_elements", "equivariance_error"]
+__all__ = ["assert_equivariant", "assert_invariant", "default_elements", "equivariance_error", "require_action"]
 
 _ALL_ELEMENTS_UP_TO = 32
 
@@ -45,6 +45,9 @@ def equivariance_error(
         >>> report.error < 1e-5
         True
     """
+    call = "assert_equivariant(transform, action_in, action_out, x)"
+    require_action(action_in, "action_in", call)
+    require_action(action_out, "action_out", call)
     action_in.check_event(x)
     elements = default_elements(action_in) if elements is None else elements
     with torch.no_grad():
@@ -128,6 +131,7 @@ def assert_invariant(
         >>> from pyro_gflows import VectorAction
         >>> assert_invariant(lambda x: -x.square().sum(-1), VectorAction.plane("O(2)"), torch.randn(4, 2))
     """
+    require_action(action, "action", "assert_invariant(log_prob, action, x)")
     function = log_prob.log_prob if isinstance(log_prob, Distribution) else log_prob
     action.check_event(x)
     elements = default_elements(action) if elements is None else elements
@@ -139,6 +143,15 @@ def assert_invariant(
         received = _at_images(function, action, elements, x)
     report = compare(value.expand_as(received), received, elements, event_dim=0)
     require(report, tolerance("symmetry", x) if tol is None else tol, f"{what} is not invariant")
+
+
+def require_action(action: object, what: str, call: str) -> None:
+    """Raise TypeError unless an argument is an Action; the message shows the order of the arguments."""
+    if not isinstance(action, Action):
+        raise TypeError(
+            f"expected {what} to be an Action such as VectorAction.plane('D4'), got {type(action).__name__}; the order "
+            f"of the arguments is {call}"
+        )
 
 
 def default_elements(action: Action) -> Tensor:

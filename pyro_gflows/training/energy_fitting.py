@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from pyro_gflows.datasets.checks import check_data
@@ -140,6 +141,11 @@ def _check_log_density(log_density: LogDensity, target: Learnable) -> None:
     """Checks what the log-density returns for a few draws."""
     if not callable(log_density):
         raise TypeError(f"expected log_density to be a function of events, got {type(log_density).__name__}")
+    if isinstance(owner := getattr(log_density, "__self__", None), AutoGuide):
+        raise TypeError(
+            f"expected a function of events, got the method {name_of(log_density)} of {type(owner).__name__}, which "
+            "takes the arguments of the model and returns that function; write guide.log_density(*args)"
+        )
     rows = 3
     reference = target.reference
     with random_state_kept(reference.device), torch.no_grad():

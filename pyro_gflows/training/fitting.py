@@ -100,9 +100,10 @@ def fit(
         in evaluation mode.
 
     Raises:
-        ValueError: Before any training: the flow has no weights or all are frozen; the data have the wrong shape, are
-            not finite or too large for the flow's dtype; the folder is not writable; the checkpoint is missing,
-            unreadable or from another run; or a sampler in a resumed run has a state but no method ``state()``.
+        ValueError: Before any training: the flow has no weights or all are frozen, or takes a context; the data have
+            the wrong shape, are not finite, outside the interval of the flow's last layer or too large for the flow's
+            dtype; the folder is not writable; the checkpoint is missing, unreadable or from another run; or a sampler
+            in a resumed run has a state but no method ``state()``.
         TypeError: The data are not floating-point, or another argument has the wrong type.
         RuntimeError: The run is in one of several processes, as torchrun starts them.
         FitDiverged: The loss is NaN or has diverged; the flow is then reset to the last good checkpoint, which is also
@@ -119,6 +120,11 @@ def fit(
     """
     if not isinstance(flow, EquivariantFlow):
         raise TypeError(f"expected an EquivariantFlow, got {type(flow).__name__}")
+    if flow.context_action is not None:
+        raise ValueError(
+            f"fit takes data without a context, but this flow takes one, an event of {flow.context_action}; write a "
+            "loop with flow.condition(context).log_prob(x)"
+        )
     like = next(flow.parameters(), None)
     if like is None:
         raise ValueError(f"expected a flow with weights to fit, got none in {flow}")
@@ -126,6 +132,11 @@ def fit(
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
+    if augment is not None and not callable(augment):
+        raise TypeError(
+            "expected augment to be a function augment(x, generator), such as random_elements(action) or data.augment, "
+            f"got {type(augment).__name__}"
+        )
     if settings.validation.patience is not None and validation is None:
         raise ValueError("early stopping needs validation data: pass validation=..., or set Validation(patience=None)")
     trained = flow if dequantize is None else _with_noise(flow, dequantize)

@@ -72,6 +72,11 @@ class FitResult:
     validation_curve: list[tuple[int, float]]
     log_det_error: LogDetError | None = None
 
+    def __repr__(self) -> str:
+        nll = "none" if self.validation_nll is None else f"{self.validation_nll:.4f}"
+        stopped = ", stopped early" if self.stopped_early else ""
+        return f"FitResult({self.steps} steps in {self.seconds:.1f} s, validation NLL: {nll}{stopped})"
+
 
 def run(
     make: Callable[[], Trainer],

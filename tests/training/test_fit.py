@@ -7,7 +7,17 @@ import pyro
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, GSqueeze, ImageAction, InvariantNormal
+from pyro_gflows import (
+    EquivariantFlow,
+    GActNorm,
+    GSigmoid,
+    GSqueeze,
+    ImageAction,
+    InvariantNormal,
+    VectorAction,
+    g_coupling,
+)
+from pyro_gflows.datasets import GrayLevels, load_data
 from pyro_gflows.evaluation import invariance_error, log_probs, nll
 from pyro_gflows.serialization import load, save
 from pyro_gflows.serialization.files import read_tensors
@@ -240,3 +250,25 @@ def test_impossible_settings_are_refused(make):
 def test_the_first_batch_of_a_sampler_is_looked_at_before_it_is_converted(draw, error, message):
     with pytest.raises(error, match=message):
         run(small_flow().float(), draw)
+
+
+def test_images_outside_the_interval_of_the_last_layer_are_refused_with_both_ranges():
+    action = ImageAction("C4", size=4)
+    flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action), GSigmoid(action, GrayLevels(17).interval())])
+    levels = torch.randint(17, (50, 1, 4, 4), generator=torch.Generator().manual_seed(0)).float()
+    with pytest.raises(ValueError, match=r"between -0.5556 and 0.5556.*GSigmoid.*between 0 and 16.*scaling.dequantize"):
+        fit(flow, levels, settings=FitSettings(steps=1), progress=False)
+
+
+def test_a_data_set_is_refused_with_the_name_of_its_part():
+    data = load_data("rings")
+    for call in (lambda: fit(small_flow(), data, progress=False), lambda: nll(small_flow(), data)):
+        with pytest.raises(TypeError, match=r"got DataSet; pass data.train"):
+            call()
+
+
+def test_a_flow_that_takes_a_context_is_refused_with_the_loop_to_write():
+    action = VectorAction.plane("D4", copies=2)
+    flow = EquivariantFlow(InvariantNormal(action), [g_coupling(action, context_action=VectorAction.regular("D4"))])
+    with pytest.raises(ValueError, match=r"data without a context.*flow.condition\(context\).log_prob\(x\)"):
+        fit(flow, torch.randn(10, 4), progress=False)
