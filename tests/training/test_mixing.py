@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_gflows.training import AlphaMixing, ForwardKL, OwnDraws
+from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+from pyro_gflows.flows.learnable import learnable
+from pyro_gflows.training import AlphaMixing, Energy, FitSettings, ForwardKL, OwnDraws, reverse_kl_loss
 from pyro_gflows.training.own_draws import bearable_power
 from tests.training.test_own_draws import normal
 
@@ -94,3 +96,28 @@ def test_the_power_of_two_known_weights():
         power = bearable_power(torch.tensor([0.0, -7.0], dtype=torch.float64), goal)
         w = math.exp(-7.0 * power)
         assert (1 + w) ** 2 / (1 + w * w) / 2 == pytest.approx(goal, abs=1e-6)
+
+
+def test_the_two_losses_count_by_their_shares():
+    """A second loss of 3 nats with weight 1/4, at any step, against the reverse divergence of the same draws."""
+
+    class Three:
+        def weight(self, done):
+            return 0.25
+
+        def loss(self, distribution, log_density, draws):
+            return torch.tensor(3.0)
+
+    action = VectorAction.plane("D4")
+    flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+    settings = FitSettings(steps=4, batch_size=32)
+
+    def log_density(x):
+        return -x.square().sum(-1)
+
+    objective = Energy(learnable(flow), log_density, settings=settings, annealing=None, mixing=Three())
+    torch.manual_seed(0)
+    both = objective.loss(2)
+    torch.manual_seed(0)
+    alone = reverse_kl_loss(flow.dist, log_density, 32)
+    torch.testing.assert_close(both, 0.75 * alone + 0.75)

@@ -9,7 +9,6 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
 from pyro_gflows import (
     CoordinateSplit,
@@ -48,6 +47,7 @@ from pyro_gflows.nn import (
 )
 from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.transforms import ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale
+from tests.transforms.old_branch import Shifted
 
 ACTION = VectorAction.regular("C4", copies=2)
 PAIR = VectorAction.space("SO(3)", copies=2)
@@ -269,20 +269,8 @@ def test_a_contraction_with_the_old_method_for_contexts_is_served():
 
 
 def test_a_module_with_the_old_method_for_contexts_is_served():
-    class Shifted(nn.Module):
-        context_action = PART
-
-        def forward(self, x):
-            return 0.5 * x
-
-        def lipschitz_bound(self):
-            return torch.tensor(0.5)
-
-        def given(self, context):
-            return lambda x: 0.5 * (x + context)
-
     with pytest.warns(FutureWarning, match=r"Shifted.given\(context\) is Shifted.condition\(context\) now"):
-        contraction = CustomContraction(Shifted(), PART)
+        contraction = CustomContraction(Shifted(PART), PART)
     assert torch.equal(contraction.condition(torch.ones(4))(torch.ones(4)), torch.ones(4))
 
 

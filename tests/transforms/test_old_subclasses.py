@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
 from pyro_gflows import GResidual, VectorAction, g_coupling, g_residual
 from pyro_gflows.nn import ConditionalBranch, Contraction, lipschitz_branch
 from pyro_gflows.transforms import ElementwiseAffine, OneWayTransform, Transformer
+from tests.transforms.old_branch import Shifted
 
 ACTION = VectorAction.regular("C4")
 X = torch.linspace(-1.0, 1.0, 12).reshape(3, 4)
@@ -86,19 +86,7 @@ def test_the_old_method_for_contexts_may_come_from_another_base_class_and_call_t
 
 
 def test_a_module_with_the_old_method_for_contexts_warns_where_the_layer_is_made(caught):
-    class Shifted(nn.Module):
-        context_action = ACTION
-
-        def forward(self, x):
-            return 0.5 * x
-
-        def lipschitz_bound(self):
-            return torch.tensor(0.5)
-
-        def given(self, context):
-            return lambda x: 0.5 * (x + context)
-
-    assert GResidual(ACTION, Shifted()).condition(X)(torch.zeros(3, 4)).shape == X.shape
+    assert GResidual(ACTION, Shifted(ACTION)).condition(X)(torch.zeros(3, 4)).shape == X.shape
 
 
 def test_an_old_keyword_of_a_module_s_call_warns_where_it_is_written(caught):
