@@ -10,7 +10,7 @@ Maps of one part, for coupling layers:
     ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
 
 Linear and normalizing layers:
-    GLinear, GActNorm, GOrbitNorm, GSqueeze
+    GLinear, GLinearPLU, GActNorm, GOrbitNorm, GSqueeze
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -33,6 +33,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.linear import GLinear
+from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
@@ -66,6 +67,7 @@ __all__ = [
     "GCoupling",
     "GInverseAutoregressive",
     "GLinear",
+    "GLinearPLU",
     "GMonotone",
     "GNormalCdf",
     "GOrbitNorm",
