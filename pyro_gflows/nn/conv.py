@@ -14,7 +14,7 @@ from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import coordinate_images, signed_orbits, spread
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["EquivariantConv"]
+__all__ = ["EquivariantConv", "convolve"]
 
 
 @registered
@@ -136,20 +136,36 @@ class EquivariantConv(KernelLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.action_in.check_event(x)
-        batch, reach = x.shape[:-3], self.kernel_size // 2
+        batch, bias = x.shape[:-3], self.bias()
         flat = x.reshape(-1, *self.action_in.event_shape)
-        if self.action_in.padding == "circular":
-            flat, reach = functional.pad(flat, (reach,) * 4, mode="circular"), 0
-        bias = self.bias()
-        if bias is None or bias.ndim == 1:
-            y = functional.conv2d(flat, self.kernel(), bias, padding=reach)
-        else:
-            y = functional.conv2d(flat, self.kernel(), padding=reach) + bias
+        each = bias if bias is None or bias.ndim == 1 else None
+        y = convolve(flat, self.kernel(), padding=self.action_in.padding, bias=each)
+        if each is not bias:
+            y = y + bias
         return y.reshape(batch + self.action_out.event_shape)
 
     def extra_repr(self) -> str:
         size = f"{self.kernel_size}x{self.kernel_size}"
         return f"{self.action_in} -> {self.action_out}, {size}, {self.orbit_weights.numel()} weights"
+
+
+def convolve(x: Tensor, kernel: Tensor, *, padding: str, bias: Tensor | None = None) -> Tensor:
+    """The convolution of a batch of images that keeps their size.
+
+    Args:
+        x: Images, shape ``(n, C_in, H, W)``.
+        kernel: The kernel, shape ``(C_out, C_in, k, k)`` with an odd k.
+        padding: "zero" or "circular".
+        bias: A bias for each output channel, or None.
+
+    Example:
+        >>> convolve(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), padding="circular").flatten().tolist()
+        [9.0, 9.0, 9.0, 9.0]
+    """
+    reach = kernel.shape[-1] // 2
+    if padding == "circular" and reach:
+        x, reach = functional.pad(x, (reach,) * 4, mode="circular"), 0
+    return functional.conv2d(x, kernel, bias, padding=reach)
 
 
 def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:

@@ -10,7 +10,7 @@ Maps of one part, for coupling layers:
     ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
 
 Linear and normalizing layers:
-    GLinear, GLinearPLU, GActNorm, GOrbitNorm, GSqueeze
+    GLinear, GLinearPLU, GConvExponential, GActNorm, GOrbitNorm, GSqueeze
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -30,6 +30,7 @@ from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutor
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.conv_exponential import GConvExponential
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.linear import GLinear
@@ -64,6 +65,7 @@ __all__ = [
     "GActNorm",
     "GAffine",
     "GAutoregressive",
+    "GConvExponential",
     "GCoupling",
     "GInverseAutoregressive",
     "GLinear",

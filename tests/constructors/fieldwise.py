@@ -7,6 +7,7 @@ from pyro_gflows.nn import FreeKnots
 from pyro_gflows.transforms import (
     Compose,
     GActNorm,
+    GConvExponential,
     GLinear,
     GLinearPLU,
     GNormalCdf,
@@ -14,7 +15,7 @@ from pyro_gflows.transforms import (
     GRadial,
     GSigmoid,
 )
-from tests.constructors.actions import QUATERNIONS, SIGN_FLIPS
+from tests.constructors.actions import QUATERNIONS, SIGN_FLIPS, shifts_with_rotations
 from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
@@ -32,6 +33,18 @@ ROWS = (
         "linear, triangular",
         "image C4, regular",
         lambda: GLinearPLU(ImageAction("C4", 1, size=2, fields="regular")),
+        image=True,
+    ),
+    Row(
+        "exponential of a convolution",
+        "image C4, regular",
+        lambda: GConvExponential(ImageAction("C4", 1, size=2, fields="regular")),
+        image=True,
+    ),
+    Row(
+        "exponential of a convolution",
+        "shifts and D4",
+        lambda: GConvExponential(shifts_with_rotations(2), kernel_size=5),
         image=True,
     ),
     Row("orbit norm", "image D4", lambda: GOrbitNorm(ImageAction("D4", 2, size=3)), image=True),
