@@ -21,9 +21,10 @@ __all__ = ["TriangularFactors"]
 class TriangularFactors(nn.Module):
     r"""An invertible m x m matrix :math:`P L D U` over the real, complex or quaternionic numbers.
 
-    It is applied as a real matrix. P is a permutation, L and U are triangular with ones on the diagonal, and D is diagonal: exponentials of free
-    elements and, over the real numbers, fixed signs. P and the signs are constants, which are saved with the weights.
-    The inverse takes two triangular solves. At zero weights the matrix is P, with the signs.
+    It is applied as a real matrix. P is a permutation, L and U are triangular with ones on the diagonal, and D is
+    diagonal: exponentials of free elements and, over the real numbers, fixed signs. P and the signs are constants,
+    which are saved with the weights. The inverse takes two triangular solves. At zero weights the matrix is P, with the
+    signs.
 
     Args:
         size: The number m of rows and columns.

@@ -54,7 +54,7 @@ def series_length(norm: float, tolerance: float) -> tuple[int, int]:
 
     Example:
         >>> series_length(0.1, 2e-16), series_length(10.0, 2e-16)
-        ((1, 9), (3, 30))
+        ((1, 9), (3, 29))
     """
     if not math.isfinite(norm):
         return 1, 1

@@ -10,7 +10,7 @@ Maps of one part, for coupling layers:
     ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
 
 Linear and normalizing layers:
-    GLinear, GLinearPLU, GConvExponential, GActNorm, GOrbitNorm, GSqueeze
+    GLinear, GLinearPLU, GConvExponential, GSpectralConv, GActNorm, GOrbitNorm, GSqueeze
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -42,6 +42,7 @@ from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
+from pyro_gflows.transforms.spectral_conv import GSpectralConv
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
 from pyro_gflows.transforms.squash import GNormalCdf, GSigmoid, Squash
@@ -76,6 +77,7 @@ __all__ = [
     "GRadial",
     "GResidual",
     "GSigmoid",
+    "GSpectralConv",
     "GSplit",
     "GSqueeze",
     "Invert",

@@ -14,6 +14,7 @@ from pyro_gflows.transforms import (
     GOrbitNorm,
     GRadial,
     GSigmoid,
+    GSpectralConv,
 )
 from tests.constructors.actions import QUATERNIONS, SIGN_FLIPS, shifts_with_rotations
 from tests.constructors.row import Row
@@ -47,6 +48,13 @@ ROWS = (
         lambda: GConvExponential(shifts_with_rotations(2), kernel_size=5),
         image=True,
     ),
+    Row(
+        "spectral convolution",
+        "image C4, regular",
+        lambda: GSpectralConv(ImageAction("C4", 1, size=2, fields="regular")),
+        image=True,
+    ),
+    Row("spectral convolution", "shifts and D4", lambda: GSpectralConv(shifts_with_rotations(2)), image=True),
     Row("orbit norm", "image D4", lambda: GOrbitNorm(ImageAction("D4", 2, size=3)), image=True),
     # a layer with weights comes first, since these have none; the intervals hold all events of the tests
     Row(
