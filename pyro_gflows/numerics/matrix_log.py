@@ -42,7 +42,7 @@ def matrix_log(matrix: Tensor) -> Tensor:
     if not bool((error < 1e-6).all()):
         raise ValueError(
             "expected matrices with a well-conditioned logarithm, got one that is missed by "
-            f"{float(error.max()):.2g} of its norm; it is nearly singular, or has an eigenvalue near the negative real axis"
+            f"{float(error.max()):.2g} of its norm; it is nearly singular, or has an eigenvalue near the negative axis"
         )
     return logarithm
 
