@@ -74,24 +74,24 @@ def series_length(norm: float, tolerance: float) -> tuple[int, int]:
     return steps, terms
 
 
-def apply_exponential(linear: Callable[[Tensor], Tensor], x: Tensor, *, steps: int, terms: int) -> Tensor:
+def apply_exponential(scaled: Callable[[Tensor, float], Tensor], x: Tensor, *, steps: int, terms: int) -> Tensor:
     r"""The vectors :math:`e^K x`, by scaling and a truncated series (in Horner's scheme) in each step.
 
     It applies K ``steps * terms`` times.
 
     Args:
-        linear: The map K.
+        scaled: The map K times a factor, a function of the vectors and of the factor that returns a new tensor.
         x: Vectors.
         steps: The number s of steps, of which each applies the exponential of K / s.
         terms: The number of terms of the series in each step.
 
     Example:
         >>> import torch
-        >>> apply_exponential(lambda x: 2 * x, torch.ones(1), steps=1, terms=20)
+        >>> apply_exponential(lambda x, factor: 2 * factor * x, torch.ones(1), steps=1, terms=20)
         tensor([7.3891])
     """
     for _ in range(steps):
         start = x
         for term in range(terms, 0, -1):
-            x = start.add(linear(x), alpha=1 / (steps * term))
+            x = scaled(x, 1 / (steps * term)).add_(start)  # in place: a new large tensor costs as much as the sum
     return x

@@ -119,7 +119,7 @@ class GConvExponential(EquivariantTransform):
         steps, terms = series_length(norm, torch.finfo(x.dtype).eps)
         start = x if sign > 0 else x - shift
         image = apply_exponential(
-            lambda v: convolve(v, kernel, padding=self._images.padding),
+            lambda v, factor: convolve(v, factor * kernel, padding=self._images.padding),
             start.reshape(-1, *self._images.event_shape),
             steps=steps,
             terms=terms,

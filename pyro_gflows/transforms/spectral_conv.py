@@ -8,13 +8,15 @@ from torch import Tensor
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.nn.torus_kernel import TorusKernel, symbol_of
 from pyro_gflows.numerics.matrix_functions import matrix_exp
-from pyro_gflows.numerics.spectral import conv_norm_bound
+from pyro_gflows.numerics.spectral import conv_norm_bound, sampled_conv_norm_bound
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.bounded_growth import growth_scale
 from pyro_gflows.transforms.symbols import kernel_with_symbol
 
 __all__ = ["GSpectralConv"]
+
+_ENTRIES = 2**19  # the number of Fourier coefficients of the images that a CPU transforms at once
 
 
 @registered
@@ -98,7 +100,7 @@ class GSpectralConv(EquivariantTransform):
         layer = cls(action, max_log_scale=1.0)
         layer.to(torch.float64 if symbol.dtype in (torch.complex128, torch.float64) else torch.float32)
         kernel = kernel_with_symbol(layer.generator, symbol)
-        growth = float(_growth(kernel))
+        growth = float(_growth(kernel, None))
         bound = max(3.0, 2 * growth) if max_log_scale is None else max_log_scale
         if growth >= bound:
             raise ValueError(f"expected a symbol of a growth below max_log_scale = {bound:g}, got {growth:.3g}")
@@ -115,7 +117,7 @@ class GSpectralConv(EquivariantTransform):
             torch.Size([3, 3, 4, 4])
         """
         free = self.generator.kernel()
-        return free * growth_scale(_growth(free), self.max_log_scale)
+        return free * growth_scale(_growth(free, self.generator.support), self.max_log_scale)
 
     def symbol(self) -> Tensor:
         r"""The symbol :math:`e^{A(k)}` of the map at all frequencies, of shape ``(H, W, C, C)``.
@@ -135,9 +137,10 @@ class GSpectralConv(EquivariantTransform):
             return x.clone(), log_det
         exponential = matrix_exp(symbol_of(kernel).contiguous())
         flat = x.reshape(-1, *x.shape[-3:])
-        columns = torch.fft.rfft2(flat).permute(2, 3, 1, 0).contiguous()  # at each frequency, one for each image
-        mixed = (exponential @ columns).permute(3, 2, 0, 1).contiguous()
-        return torch.fft.irfft2(mixed, s=(height, width)).reshape(x.shape), log_det
+        # a CPU is twice as fast on parts that its cache holds; on other devices, many small parts would be slower
+        most = max(1, _ENTRIES // exponential[..., 0].numel()) if x.device.type == "cpu" else len(flat)
+        images = [_multiply(exponential, part) for part in flat.split(most)]
+        return (torch.cat(images) if len(images) > 1 else images[0]).reshape(x.shape), log_det
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_exponential(x, 1)
@@ -149,8 +152,21 @@ class GSpectralConv(EquivariantTransform):
         return f"{super().extra_repr()}, exact log-det"
 
 
-def _growth(kernel: Tensor) -> Tensor:
-    """The largest modulus of an eigenvalue of the symmetric part of a periodic convolution, over all frequencies."""
-    height, width = kernel.shape[-2:]
-    opposite = kernel.transpose(0, 1).flip(2, 3).roll((1, 1), (2, 3))  # at the offset -q
-    return conv_norm_bound((kernel + opposite) / 2, (height, width), padding="circular")
+def _multiply(symbol: Tensor, x: Tensor) -> Tensor:
+    """The images whose Fourier coefficients are the symbol times those of x, shape ``(n, C, H, W)``."""
+    columns = torch.fft.rfft2(x).permute(2, 3, 1, 0).contiguous()  # at each frequency, one for each image
+    return torch.fft.irfft2((symbol @ columns).permute(3, 2, 0, 1).contiguous(), s=x.shape[-2:])
+
+
+def _growth(kernel: Tensor, support: int | None) -> Tensor:
+    """An upper bound of the moduli of the eigenvalues of the symmetric part of a periodic convolution.
+
+    It is the largest of them if all offsets may be used or the grid is small; the symbol of a small support on a large
+    grid is sampled.
+    """
+    size = height, width = kernel.shape[-2:]
+    symmetric = (kernel + kernel.transpose(0, 1).flip(2, 3).roll((1, 1), (2, 3))) / 2  # flipped: at the offset -q
+    if support is None or support >= min(size):
+        return conv_norm_bound(symmetric, (height, width), padding="circular")
+    window = symmetric.roll((support // 2, support // 2), (2, 3))[..., :support, :support]
+    return sampled_conv_norm_bound(window, (height, width), padding="circular")

@@ -18,7 +18,8 @@ def test_the_error_is_below_the_bound(norm, steps, terms, seed):
     matrix = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     matrix = matrix * norm / torch.linalg.matrix_norm(matrix, 2)
     growth = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1].item()
-    found = apply_exponential(lambda x: matrix @ x, torch.eye(6, dtype=torch.float64), steps=steps, terms=terms)
+    eye = torch.eye(6, dtype=torch.float64)
+    found = apply_exponential(lambda x, factor: factor * matrix @ x, eye, steps=steps, terms=terms)
     error = torch.linalg.matrix_norm(found - torch.linalg.matrix_exp(matrix), 2).item()
     remainder = truncation_error(norm, steps, terms) / steps
     assert error <= steps * remainder * (math.exp(growth / steps) + remainder) ** (steps - 1) + 100 * EPS

@@ -216,3 +216,20 @@ def test_errors_name_the_argument():
         GSpectralConv(ImageAction("C4", size=8), max_log_scale=-1.0)
     with pytest.raises(ValueError, match="C4 does not map a 4 x 6 grid to itself"):
         GSpectralConv(ImageAction.translations(size=(4, 6), point_group="C4"))
+
+
+@torch.no_grad()
+def test_large_grids_and_large_batches():
+    """A small support on a large grid, whose symbol is sampled for the bound, and a batch that is taken in parts."""
+    action = ImageAction.translations(2, size=28, point_group="D4")
+    layer = make(action, support=3, max_log_scale=0.5)
+    layer.generator.orbit_weights.mul_(1e4)
+    symbol = torch.fft.fft2(layer.kernel()).permute(2, 3, 0, 1)
+    growth = torch.linalg.eigvalsh((symbol + symbol.mH) / 2).abs().max().item()
+    assert 0.5 / 1.073 <= growth <= 0.5
+    x = events(action, 1300)
+    assert x.numel() > 3 * 2**19
+    y, _ = layer.call_and_ladj(x)
+    alone = torch.cat([layer(x[:1]), layer(x[-1:])])
+    torch.testing.assert_close(y[[0, -1]], alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer.inv_call_and_ladj(y)[0], x, rtol=1e-10, atol=1e-10)
