@@ -93,6 +93,16 @@ class GConvExponential(EquivariantTransform):
         symmetric = (free + free.transpose(0, 1).flip(2, 3)) / 2
         return free * growth_scale(self._norm(symmetric), self.max_log_scale)
 
+    def norm(self) -> float:
+        """An upper bound of the norm of the convolution K, which sets the number of terms of the series.
+
+        Example:
+            >>> GConvExponential(ImageAction("C4", 3, size=4)).norm()  # of zero weights, before training
+            0.0
+        """
+        with torch.no_grad():
+            return self._norm(self.kernel()).item()
+
     def _norm(self, kernel: Tensor) -> Tensor:
         """An upper bound of the norm of a convolution; of a symmetric one, of the moduli of its eigenvalues."""
         size = height, width = self._images.height, self._images.width
