@@ -8,7 +8,7 @@ Flows of images:
     VariationalDequantizer, g_dequantizer
 
 Families and types:
-    FAMILIES, Memory, Preprocess, SplitKind
+    FAMILIES, ChannelMixing, Memory, Preprocess, SplitKind
 """
 
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
@@ -17,12 +17,13 @@ from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.flows.image_coupling import SplitKind, g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
-from pyro_gflows.flows.image_scales import Memory, Preprocess
+from pyro_gflows.flows.image_scales import ChannelMixing, Memory, Preprocess
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 
 __all__ = [
     "FAMILIES",
+    "ChannelMixing",
     "DequantizedFlow",
     "EquivariantFlow",
     "FlowDistribution",

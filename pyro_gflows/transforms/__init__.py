@@ -10,7 +10,7 @@ Maps of one part, for coupling layers:
     ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
 
 Linear and normalizing layers:
-    GLinear, GActNorm, GOrbitNorm, GSqueeze
+    GLinear, GLinearPLU, GConvExponential, GSpectralConv, GActNorm, GOrbitNorm, GSqueeze
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -30,9 +30,11 @@ from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutor
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.conv_exponential import GConvExponential
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.linear import GLinear
+from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
@@ -40,6 +42,7 @@ from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
+from pyro_gflows.transforms.spectral_conv import GSpectralConv
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
 from pyro_gflows.transforms.squash import GNormalCdf, GSigmoid, Squash
@@ -63,15 +66,18 @@ __all__ = [
     "GActNorm",
     "GAffine",
     "GAutoregressive",
+    "GConvExponential",
     "GCoupling",
     "GInverseAutoregressive",
     "GLinear",
+    "GLinearPLU",
     "GMonotone",
     "GNormalCdf",
     "GOrbitNorm",
     "GRadial",
     "GResidual",
     "GSigmoid",
+    "GSpectralConv",
     "GSplit",
     "GSqueeze",
     "Invert",

@@ -10,6 +10,7 @@ import torch
 from pyro_gflows import (
     EquivariantFlow,
     GAffine,
+    GConvExponential,
     ImageAction,
     InvariantNormal,
     InvariantStudentT,
@@ -149,6 +150,8 @@ def values_to_read(compute, flow):
         if not isinstance(layer, GResidual) or len(flow.transforms) > 1 or compute is not direct:
             return None  # a solver reads whether it has converged
         return {} if getattr(layer.branch, "bound", None) is not None else ONE  # the bound depends on the weights
+    if any(isinstance(layer, GConvExponential) for layer in flow.modules()):
+        return ONE  # the number of terms depends on the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
         return None  # the number of images under the group depends on values
     # whether all events are values of the transform
