@@ -12,6 +12,9 @@ Maps of one part, for coupling layers:
 Linear and normalizing layers:
     GLinear, GActNorm, GOrbitNorm, GSqueeze
 
+Layers on tori:
+    GMoser, MoserReport, moser
+
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
 
@@ -35,6 +38,8 @@ from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
+from pyro_gflows.transforms.moser_flow import GMoser, moser
+from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
@@ -67,6 +72,7 @@ __all__ = [
     "GInverseAutoregressive",
     "GLinear",
     "GMonotone",
+    "GMoser",
     "GNormalCdf",
     "GOrbitNorm",
     "GRadial",
@@ -77,6 +83,7 @@ __all__ = [
     "Invert",
     "IrrepScale",
     "MatrixScale",
+    "MoserReport",
     "OneWayTransform",
     "Recompute",
     "Squash",
@@ -86,6 +93,7 @@ __all__ = [
     "g_coupling",
     "g_radial",
     "g_residual",
+    "moser",
 ]
 
 __getattr__ = moved_names(
