@@ -62,7 +62,8 @@ def runge_kutta_with_jacobian(
         >>> round(jacobian[0, 0, 0].item(), 6)
         2.718282
     """
-    both = torch.cat([x.unsqueeze(-1), torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(len(x), -1, -1)], -1)
+    unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
+    both = torch.cat([x.unsqueeze(-1), unit], -1)
 
     def joint(t: float, both: Tensor) -> Tensor:
         velocity, jacobian = field(t, both[..., 0])

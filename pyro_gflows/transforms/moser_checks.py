@@ -90,9 +90,9 @@ def require_equal_masses(p: LogDensity, q: LogDensity, dimension: int, size: int
 
 
 def period_of_shifts(action: Action) -> int:
-    """The least number of grid points along an axis for which the translations of a finite group map the grid to itself.
+    """The least number of points along an axis for which the translations of a group map the grid to itself.
 
-    It is 1 for an infinite group, under whose translations the densities do not vary.
+    Every multiple is right as well. It is 1 for an infinite group, under whose translations the densities do not vary.
 
     Args:
         action: How the group acts on the angles.

@@ -36,7 +36,7 @@ class Clock:
 
     @classmethod
     def between(cls, p: Tensor, q: Tensor) -> Clock:
-        """The clock for the velocity of Moser's flow from density p to q, whose values at the points of a grid are given.
+        """The clock for the velocity of Moser's flow, from the values of the densities p and q on a grid.
 
         The velocity at x is singular where (1 - t) p(x) + t q(x) = 0, at a time t outside of [0, 1]. The square root of
         the distance of the nearest such time is taken, since few points travel through the places x where it is small.

@@ -200,7 +200,7 @@ class _Shift:
 
 
 def _value_and_gradient(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The values and gradients of a log-density, which are differentiable with respect to x if gradients are recorded."""
+    """The values and gradients of a log-density, differentiable with respect to x if gradients are recorded."""
     if transforming() or (torch.is_grad_enabled() and x.requires_grad):
         value, product = pullback(log_density, x)
         return value, product(torch.ones_like(value), create_graph=True)

@@ -46,7 +46,7 @@ BUMPS = (
 )
 CUBES = (
     normalized(lambda x: 0.4 * x.cos().sum(-1), 3),
-    normalized(lambda x: 0.5 * (x[..., 0] - x[..., 1]).cos() + 0.5 * (x[..., 1] - x[..., 2]).cos() + 0.5 * (x[..., 2] - x[..., 0]).cos(), 3),
+    normalized(lambda x: 0.5 * (x - x.roll(1, -1)).cos().sum(-1), 3),
 )
 FLOWS = {
     "an angle and its reflection": lambda: moser(wave(0.6), wave(0.4, 2), REFLECTION, grid=32, steps=4),
@@ -62,7 +62,7 @@ def angles(action, n=3, seed=0):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_discrete_map_is_an_equivariant_bijection(name):
-    """With so few steps and so coarse a grid the map is far from the exact one, and still a layer in both directions."""
+    """With few steps and a coarse grid the map is far from the exact one, and still a layer in both directions."""
     layer = FLOWS[name]()
     x = angles(layer.action_in)
     y, ladj = layer.call_and_ladj(x)
@@ -112,7 +112,7 @@ def test_a_square_with_translations_by_half_a_period():
     assert report.density_error <= 1e-6
     assert report.equivariance_error <= 1e-8
     assert report.step_order == pytest.approx(4, abs=0.2)
-    # squaring the number of points more than squares the accuracy: spectral decay
+    # twice as many points more than square the error: spectral decay
     coarse, middle, fine = report.grid_errors.values()
     assert list(report.grid_errors) == [16, 32, 64]
     assert middle < coarse**2 * 100 and fine < 1e-10 and report.grid_order > 8
@@ -186,9 +186,12 @@ BAD = {
     ),
     "invariant": (
         lambda: moser(uniform, lambda x: uniform(x) + 0.1 * x[..., 0].sin(), REFLECTION),
-        r"density q that is invariant under TorusAction\(C2 on T\^1\); its value changes by -?0.2 at x = .* element 1",
+        r"density q that is invariant under TorusAction\(C2 on T\^1\); its value changes by -?0.[12]\d* at x = .* element 1",
     ),
-    "shape": (lambda: moser(lambda x: x, uniform, REFLECTION), r"events of shape \(256, 1\) to values of shape \(256,\)"),
+    "shape": (
+        lambda: moser(lambda x: x, uniform, REFLECTION),
+        r"events of shape \(256, 1\) to values of shape \(256,\)",
+    ),
     "dtype": (
         lambda: moser(lambda x: uniform(x).float(), uniform, REFLECTION),
         "log p in torch.float64 for events of that dtype, got torch.float32",
