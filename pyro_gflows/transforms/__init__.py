@@ -13,7 +13,7 @@ Linear and normalizing layers:
     GLinear, GActNorm, GOrbitNorm, GSqueeze
 
 Layers on tori:
-    GMoser, MoserReport, moser
+    GGradient, GMoser, MoserReport, moser
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -35,6 +35,7 @@ from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
+from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
@@ -69,6 +70,7 @@ __all__ = [
     "GAffine",
     "GAutoregressive",
     "GCoupling",
+    "GGradient",
     "GInverseAutoregressive",
     "GLinear",
     "GMonotone",
