@@ -14,6 +14,9 @@ Residual branches (contractions):
 Potentials of gradient maps:
     TorusPotential, Potential, poisson_wave
 
+Angles:
+    Harmonics, shortest_frequencies
+
 Lipschitz layers:
     LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
 
@@ -39,6 +42,7 @@ from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
@@ -77,6 +81,7 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "Harmonics",
     "HiddenFields",
     "KernelLayer",
     "Knots",
@@ -106,6 +111,7 @@ __all__ = [
     "knots_of_file",
     "lipschitz_branch",
     "poisson_wave",
+    "shortest_frequencies",
     "takes_factories",
 ]
 
