@@ -39,7 +39,7 @@ from pyro_gflows.numerics.rational_quadratics import rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float
 from pyro_gflows.numerics.roulette import RouletteLogDet
-from pyro_gflows.numerics.runge_kutta import runge_kutta, runge_kutta_with_jacobian
+from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with_jacobian
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
 from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm

@@ -12,7 +12,7 @@ from pyro_gflows.actions import Action
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.numerics import DampedNewtonSolver, implicit_root, log_abs_det, pullback
 from pyro_gflows.numerics.jacobian import Product
-from pyro_gflows.numerics.runge_kutta import runge_kutta, runge_kutta_with_jacobian
+from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with_jacobian
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.numerics.trigonometric import solve_poisson, trigonometric_derivatives
 from pyro_gflows.serialization.registry import registered

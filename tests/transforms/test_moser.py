@@ -8,12 +8,12 @@ import re
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, GActNorm, VectorAction
+from pyro_gflows import VectorAction
 from pyro_gflows.actions import TorusAction
 from pyro_gflows.numerics import periodic_grid
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.testing import assert_equivariant, assert_layer
-from pyro_gflows.transforms import GMoser, moser
+from pyro_gflows.transforms import moser
 
 REFLECTION = TorusAction.point_group(VectorAction.signs(1))
 SHIFTED_SQUARE = TorusAction.point_group("D4").with_translations([[math.pi, math.pi]])
@@ -239,13 +239,3 @@ def test_translations_by_any_angle():
 def test_printing():
     shown = repr(FLOWS["a square with translations"]())
     assert re.search(r"GMoser\(\n  TorusAction\(.*\), grid 16 x 16, 3 steps of order 4\n", shown)
-
-
-def test_a_flow_with_it_has_the_density():
-    from pyro_gflows.distributions import InvariantUniform
-
-    layer = moser(uniform, SQUARES[1], SHIFTED_SQUARE, grid=64, steps=16)
-    flow = EquivariantFlow(InvariantUniform(SHIFTED_SQUARE), [layer])
-    y = angles(SHIFTED_SQUARE, 5)
-    torch.testing.assert_close(flow.dist.log_prob(y), SQUARES[1](y), rtol=0, atol=1e-5)
-    assert isinstance(layer, GMoser) and not isinstance(layer, GActNorm)
