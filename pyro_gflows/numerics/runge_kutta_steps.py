@@ -9,13 +9,10 @@ from torch import Tensor
 
 __all__ = ["runge_kutta", "runge_kutta_with_jacobian"]
 
-#: A velocity v(t, x) of points x, of shape ``(n, d)``.
-_Field = Callable[[float, Tensor], Tensor]
-#: The velocity and its Jacobian, of shape ``(n, d, d)``.
-_FieldWithJacobian = Callable[[float, Tensor], tuple[Tensor, Tensor]]
 
-
-def runge_kutta(field: _Field, x: Tensor, *, steps: int, start: float = 0.0, end: float = 1.0) -> Tensor:
+def runge_kutta(
+    field: Callable[[float, Tensor], Tensor], x: Tensor, *, steps: int, start: float = 0.0, end: float = 1.0
+) -> Tensor:
     """The points at the end of equal Runge-Kutta steps of order 4 along a vector field, dx/dt = v(t, x).
 
     Args:
@@ -42,7 +39,12 @@ def runge_kutta(field: _Field, x: Tensor, *, steps: int, start: float = 0.0, end
 
 
 def runge_kutta_with_jacobian(
-    field: _FieldWithJacobian, x: Tensor, *, steps: int, start: float = 0.0, end: float = 1.0
+    field: Callable[[float, Tensor], tuple[Tensor, Tensor]],
+    x: Tensor,
+    *,
+    steps: int,
+    start: float = 0.0,
+    end: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The points of :func:`runge_kutta`, and the Jacobian of that map, of shape ``(n, d, d)``.
 
