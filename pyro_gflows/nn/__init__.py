@@ -11,6 +11,9 @@ Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
     CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
 
+Potentials of gradient maps:
+    TorusPotential, Potential, poisson_wave
+
 Angles:
     Harmonics, shortest_frequencies
 
@@ -49,6 +52,7 @@ from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
+from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
@@ -56,6 +60,7 @@ from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.nn.torus_potential import TorusPotential, poisson_wave
 
 __all__ = [
     "Activation",
@@ -89,6 +94,7 @@ __all__ = [
     "Made",
     "MadeInTurn",
     "PolarConv",
+    "Potential",
     "RadialTerm",
     "Rescaled",
     "Ridges",
@@ -99,10 +105,12 @@ __all__ = [
     "Splines",
     "SteerableConv",
     "Term",
+    "TorusPotential",
     "conditioner",
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "poisson_wave",
     "shortest_frequencies",
     "takes_factories",
 ]
