@@ -94,6 +94,7 @@ from pyro_gflows.transforms import (
     g_coupling,
     g_radial,
     g_residual,
+    residual_realization,
 )
 from pyro_gflows.version import __version__
 
@@ -168,6 +169,7 @@ __all__ = [
     "load",
     "plain_checkerboard_split",
     "registered",
+    "residual_realization",
     "save",
 ]
 

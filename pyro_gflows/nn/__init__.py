@@ -9,7 +9,7 @@ Networks:
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
-    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+    Shear, CustomContraction, Contraction, Term, BranchGiven, Half, lipschitz_branch
 
 Lipschitz layers:
     LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
@@ -48,6 +48,7 @@ from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.shear import Half, Shear
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
@@ -72,6 +73,7 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "Half",
     "HiddenFields",
     "KernelLayer",
     "Knots",
@@ -87,6 +89,7 @@ __all__ = [
     "RadialTerm",
     "Rescaled",
     "Ridges",
+    "Shear",
     "SlopeSplines",
     "SoftNetwork",
     "SoftThresholdNorm",

@@ -18,6 +18,9 @@ Layers between intervals and the line:
 Combining layers:
     Compose, Invert, Conditioned, Recompute
 
+Residual flows that realize a given map:
+    ResidualRealization, residual_realization
+
 Base classes:
     EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
 """
@@ -38,6 +41,7 @@ from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
+from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.spline import ElementwiseSpline
@@ -79,6 +83,7 @@ __all__ = [
     "MatrixScale",
     "OneWayTransform",
     "Recompute",
+    "ResidualRealization",
     "Squash",
     "Transformer",
     "TransformerFactory",
@@ -86,6 +91,7 @@ __all__ = [
     "g_coupling",
     "g_radial",
     "g_residual",
+    "residual_realization",
 ]
 
 __getattr__ = moved_names(
