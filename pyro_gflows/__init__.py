@@ -43,9 +43,11 @@ from pyro_gflows.distributions import (
     Symmetrized,
 )
 from pyro_gflows.flows import (
+    AugmentedFlow,
     EquivariantFlow,
     FlowDistribution,
     OrbitFlow,
+    augment,
     g_coupling_image_flow,
     g_residual_image_flow,
     g_soft_coupling_image_flow,
@@ -104,6 +106,7 @@ __all__ = [
     "SO2",
     "SO3",
     "Action",
+    "AugmentedFlow",
     "AutoGFlow",
     "ChannelSplit",
     "Compose",
@@ -155,6 +158,7 @@ __all__ = [
     "VectorAction",
     "WallpaperGroup",
     "__version__",
+    "augment",
     "checkerboard_split",
     "fit",
     "fit_energy",
