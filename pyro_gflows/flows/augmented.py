@@ -23,8 +23,6 @@ from pyro_gflows.transforms import EquivariantTransform, GAffine, g_residual
 
 __all__ = ["AugmentedFlow", "augment", "g_padding"]
 
-_AT_ONCE = 2**16  # padded events that an evaluation scores in one call of the flow
-
 
 def augment(
     flow: EquivariantFlow, *, padding: LinearAction | EquivariantFlow, draws: int = 64, seed: int = 0
@@ -113,16 +111,18 @@ class AugmentedFlow(VariationalFlow):
 
     In training mode ``forward`` is this bound from one draw of a for each x; ``fit`` and Pyro's ``Trace_ELBO`` with
     :meth:`model` and :meth:`guide` maximize it. In evaluation mode ``forward`` is an estimate of log p(x) from
-    importance weights with a fixed number of fixed draws (``repr`` states it); on average it is a little below log
-    p(x), and nearer the more draws there are. :meth:`importance_bound` is the same with new draws.
+    importance weights with a stated number of fixed draws (``repr`` shows it), so it is a smooth function of x. All
+    events share these draws, so more events do not reduce the error of a mean; more draws do, and other seeds show it.
+    :meth:`importance_bound` is the same with new draws for each event: on average it is below log p(x), and the one to
+    report.
 
     **Invariance.** With :math:`p(g x, g a) = p(x, a)` and :math:`q(g a \mid g x) = q(a \mid x)` for every group
     element g, the density p(x) and the expectation of the bound are exactly invariant. A single draw is as random at
     g x as at x: the value is the same only if the noise behind a is replaced by its image under g. In evaluation the
     fixed noise follows the group: for up to 64 elements the estimate averages over all images of the noise; for a
-    larger finite group one image follows x. So the estimate is exactly invariant under a finite group. Under a
-    continuous group the fixed noise stays as it is, and the estimate is invariant within its error only. All events
-    share the noise, so the mean over many events keeps a part of that error; another ``seed`` shows it.
+    larger finite group one image follows x, so the estimate may jump where the canonical element of x changes. So it
+    is exactly invariant under a finite group. Under a continuous group the noise stays as it is, and the estimate is
+    invariant within its error only.
 
     Args:
         flow: The flow of (x, a), side by side along dimension ``-event_dim``.
@@ -187,10 +187,8 @@ class AugmentedFlow(VariationalFlow):
 
     def _estimate(self, x: Tensor) -> Tensor:
         self._x.check_event(x)
-        noise = self._noise(self.encoder.base, x)
-        rows = max(1, math.prod(x.shape[: x.ndim - self._x.event_dim]))
-        weights = [self._weights_of_noise(x, part) for part in noise.split(max(1, _AT_ONCE // rows))]
-        return torch.logsumexp(torch.cat(weights), 0) - math.log(len(noise))
+        weights = [self._weights_of_noise(x, noise) for noise in self._noise.blocks(self.encoder.base, x)]
+        return torch.logsumexp(torch.cat(weights), 0) - math.log(self.draws)
 
     def _weights_of_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """The values log p(x, a) - log q(a | x) for the padding a that each noise gives."""
