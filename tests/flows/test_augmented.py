@@ -44,13 +44,13 @@ def augmented(action=PLANE, padding=PLANE, *, draws=64, scale=0.15, seed=0):
     return made.eval()
 
 
-def by_quadrature(density, x, *, limit=9.0, count=181):
+def by_quadrature(density, x, *, limit=9.0, count=91):
     """log p(x), the logarithm of the integral over a padding of two components, by the trapezoidal rule."""
     line = torch.linspace(-limit, limit, count, dtype=torch.float64)
     a = torch.cartesian_prod(line, line)
     with torch.no_grad():
-        rows = [density.flow(torch.cat([row.expand(len(a), -1), a], -1)).logsumexp(0) for row in x]
-    return torch.stack(rows) + 2 * math.log(2 * limit / (count - 1))
+        parts = [density.flow(density._joined(part[:, None], a)).logsumexp(-1) for part in x.split(20)]
+    return torch.cat(parts) + 2 * math.log(2 * limit / (count - 1))
 
 
 def test_the_estimate_is_the_integral_over_the_padding():
@@ -124,9 +124,9 @@ def test_the_bound_of_an_image_is_that_of_the_event_under_the_image_of_the_noise
 
 def test_under_a_continuous_group_the_estimate_is_invariant_within_its_error():
     circle = VectorAction.plane("SO(2)")
-    x, element = points(20, 2), circle.sample((), torch.Generator().manual_seed(3))
+    x, element = points(10, 2), circle.sample((), torch.Generator().manual_seed(3))
     errors = []
-    for draws in (16, 1024):
+    for draws in (16, 512):
         density = augmented(circle, circle, draws=draws)
         with torch.no_grad():
             errors.append(float((density(circle.act(element, x)) - density(x)).abs().mean()))
@@ -173,9 +173,9 @@ def test_draws_have_the_density_of_the_estimate():
     torch.manual_seed(0)
     x = density.sample((400,))
     scores = log_probs(density, x)
-    line = torch.linspace(-6, 6, 25, dtype=torch.float64)
-    log_p = by_quadrature(density, torch.cartesian_prod(line, line), limit=7.0, count=36)
-    cell = (12 / 24) ** 2
+    line = torch.linspace(-6, 6, 21, dtype=torch.float64)
+    log_p = by_quadrature(density, torch.cartesian_prod(line, line), limit=7.0, count=29)
+    cell = (12 / 20) ** 2
     assert float(log_p.exp().sum() * cell) == pytest.approx(1, abs=1e-3)
     entropy = -float((log_p.exp() * log_p).sum() * cell)
     assert -float(scores.mean()) == pytest.approx(entropy, abs=4 * float(scores.std()) / 20)
@@ -226,10 +226,10 @@ def test_fit_trains_the_bound_and_validates_the_estimate():
     density, x = augmented(scale=0.1).float(), (0.2 * points(400, 2)).float()
     x = PLANE.act_each(torch.randint(8, (400,), generator=torch.Generator().manual_seed(0)), x + torch.tensor([1.0, 0]))
     before = nll(density, x)
-    settings = FitSettings(100, batch_size=64, optimizer=Adam(lr=1e-2), validation=Validation(every=50))
+    settings = FitSettings(60, batch_size=64, optimizer=Adam(lr=1e-2), validation=Validation(every=30))
     result = fit(density, x, settings=settings, validation=x[:100], progress=False)
     after = nll(density, x)
-    assert after < before - 0.2
+    assert after < before - 0.15
     assert not density.training
     assert result.log_det_error.is_exact
     with torch.no_grad():
