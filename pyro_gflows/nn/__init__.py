@@ -9,7 +9,7 @@ Networks:
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
-    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+    Shear, CustomContraction, Contraction, Term, BranchGiven, Half, lipschitz_branch
 
 Potentials of gradient maps:
     TorusPotential, Potential, poisson_wave
@@ -56,6 +56,7 @@ from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.shear import Half, Shear
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
@@ -81,6 +82,7 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "Half",
     "Harmonics",
     "HiddenFields",
     "KernelLayer",
@@ -98,6 +100,7 @@ __all__ = [
     "RadialTerm",
     "Rescaled",
     "Ridges",
+    "Shear",
     "SlopeSplines",
     "SoftNetwork",
     "SoftThresholdNorm",

@@ -1,15 +1,15 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
 
 Log-determinants of residual layers:
-    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ConstantMemory, ResidualMap, ProbeImages, OrbitAverage,
-    CarriedProbes, Orbit
+    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, ConstantMemory, ResidualMap, ProbeImages,
+    OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
     BanachSolver, NewtonSolver, DampedNewtonSolver, Solver, SolverReport, InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
-    Branch, DifferentiableBranch, BranchWithJacobian, Product, as_branch, dense_jacobian, jacobian_by_autograd,
-    pullback
+    Branch, DifferentiableBranch, BranchWithJacobian, ShearBranch, Product, as_branch, dense_jacobian,
+    jacobian_by_autograd, pullback
 
 Matrices:
     matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound
@@ -41,6 +41,7 @@ from pyro_gflows.numerics.residual_map import ResidualMap, as_float
 from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with_jacobian
 from pyro_gflows.numerics.series import SeriesLogDet
+from pyro_gflows.numerics.shear import ShearBranch, ShearLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
 from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
 from pyro_gflows.numerics.trigonometric import (
@@ -70,6 +71,8 @@ __all__ = [
     "ResidualMap",
     "RouletteLogDet",
     "SeriesLogDet",
+    "ShearBranch",
+    "ShearLogDet",
     "Solver",
     "SolverReport",
     "TwoSampleResult",

@@ -21,6 +21,9 @@ Layers between intervals and the line:
 Combining layers:
     Compose, Invert, Conditioned, Recompute
 
+Residual flows that realize a given map:
+    ResidualRealization, residual_realization
+
 Base classes:
     EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
 """
@@ -46,6 +49,7 @@ from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
+from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.spectral_conv import GSpectralConv
@@ -94,6 +98,7 @@ __all__ = [
     "MoserReport",
     "OneWayTransform",
     "Recompute",
+    "ResidualRealization",
     "Squash",
     "Transformer",
     "TransformerFactory",
@@ -102,6 +107,7 @@ __all__ = [
     "g_radial",
     "g_residual",
     "moser",
+    "residual_realization",
 ]
 
 __getattr__ = moved_names(
