@@ -29,6 +29,7 @@ from pyro_gflows.actions import (
     OffGridAction,
     SitesAction,
     Split,
+    TorusAction,
     VectorAction,
     checkerboard_split,
     isotypic_split,
@@ -43,9 +44,11 @@ from pyro_gflows.distributions import (
     Symmetrized,
 )
 from pyro_gflows.flows import (
+    AugmentedFlow,
     EquivariantFlow,
     FlowDistribution,
     OrbitFlow,
+    augment,
     g_coupling_image_flow,
     g_residual_image_flow,
     g_soft_coupling_image_flow,
@@ -97,6 +100,7 @@ from pyro_gflows.transforms import (
     g_coupling,
     g_radial,
     g_residual,
+    residual_realization,
 )
 from pyro_gflows.version import __version__
 
@@ -106,6 +110,7 @@ __all__ = [
     "SO2",
     "SO3",
     "Action",
+    "AugmentedFlow",
     "AutoGFlow",
     "ChannelSplit",
     "Compose",
@@ -156,10 +161,12 @@ __all__ = [
     "Split",
     "SymmetricGroup",
     "Symmetrized",
+    "TorusAction",
     "TranslationGroup",
     "VectorAction",
     "WallpaperGroup",
     "__version__",
+    "augment",
     "checkerboard_split",
     "fit",
     "fit_energy",
@@ -174,6 +181,7 @@ __all__ = [
     "load",
     "plain_checkerboard_split",
     "registered",
+    "residual_realization",
     "save",
 ]
 

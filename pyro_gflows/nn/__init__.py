@@ -9,7 +9,13 @@ Networks:
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
-    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+    Shear, CustomContraction, Contraction, Term, BranchGiven, Half, lipschitz_branch
+
+Potentials of gradient maps:
+    TorusPotential, Potential, poisson_wave
+
+Angles:
+    Harmonics, shortest_frequencies
 
 Lipschitz layers:
     LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
@@ -36,6 +42,7 @@ from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
@@ -45,13 +52,16 @@ from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
+from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.shear import Half, Shear
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.nn.torus_potential import TorusPotential, poisson_wave
 
 __all__ = [
     "Activation",
@@ -72,6 +82,8 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "Half",
+    "Harmonics",
     "HiddenFields",
     "KernelLayer",
     "Knots",
@@ -84,9 +96,11 @@ __all__ = [
     "Made",
     "MadeInTurn",
     "PolarConv",
+    "Potential",
     "RadialTerm",
     "Rescaled",
     "Ridges",
+    "Shear",
     "SlopeSplines",
     "SoftNetwork",
     "SoftThresholdNorm",
@@ -94,10 +108,13 @@ __all__ = [
     "Splines",
     "SteerableConv",
     "Term",
+    "TorusPotential",
     "conditioner",
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "poisson_wave",
+    "shortest_frequencies",
     "takes_factories",
 ]
 

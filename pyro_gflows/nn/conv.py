@@ -132,7 +132,7 @@ class EquivariantConv(KernelLayer):
         flat = x.reshape(-1, *self.action_in.event_shape)
         each = bias if bias is None or bias.ndim == 1 else None
         y = convolve(flat, self.kernel(), padding=self.action_in.padding, bias=each)
-        if bias is not None and bias.ndim > 1:
+        if bias is not None and each is None:
             y = y + bias
         return y.reshape(batch + self.action_out.event_shape)
 

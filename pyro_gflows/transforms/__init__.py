@@ -12,11 +12,17 @@ Maps of one part, for coupling layers:
 Linear and normalizing layers:
     GLinear, GLinearPLU, GConvExponential, GSpectralConv, GActNorm, GOrbitNorm, GSqueeze
 
+Layers on tori:
+    GGradient, GMoser, MoserReport, moser
+
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
 
 Combining layers:
     Compose, Invert, Conditioned, Recompute
+
+Residual flows that realize a given map:
+    ResidualRealization, residual_realization
 
 Base classes:
     EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
@@ -33,13 +39,17 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.conv_exponential import GConvExponential
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
+from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
+from pyro_gflows.transforms.moser_flow import GMoser, moser
+from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
+from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.spectral_conv import GSpectralConv
@@ -68,10 +78,12 @@ __all__ = [
     "GAutoregressive",
     "GConvExponential",
     "GCoupling",
+    "GGradient",
     "GInverseAutoregressive",
     "GLinear",
     "GLinearPLU",
     "GMonotone",
+    "GMoser",
     "GNormalCdf",
     "GOrbitNorm",
     "GRadial",
@@ -83,8 +95,10 @@ __all__ = [
     "Invert",
     "IrrepScale",
     "MatrixScale",
+    "MoserReport",
     "OneWayTransform",
     "Recompute",
+    "ResidualRealization",
     "Squash",
     "Transformer",
     "TransformerFactory",
@@ -92,6 +106,8 @@ __all__ = [
     "g_coupling",
     "g_radial",
     "g_residual",
+    "moser",
+    "residual_realization",
 ]
 
 __getattr__ = moved_names(

@@ -9,6 +9,7 @@ import torch
 
 from pyro_gflows import (
     EquivariantFlow,
+    GActNorm,
     GAffine,
     GConvExponential,
     ImageAction,
@@ -18,6 +19,7 @@ from pyro_gflows import (
     OrbitMixture,
     Symmetrized,
     VectorAction,
+    augment,
     g_coupling_image_flow,
     g_residual_image_flow,
 )
@@ -211,6 +213,23 @@ def test_the_bound_of_gray_levels_is_the_same_elsewhere(unvalidated):
         return with_gradients(model(scaling.to_real(levels.double().to(device))), list(model.parameters()))
 
     assert_the_same_elsewhere(bound, model)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["bound", "estimate"])
+@pytest.mark.parametrize("group", ["D4", "D40"])
+def test_the_density_of_padded_events_is_the_same_elsewhere(group, training, unvalidated):
+    plane = VectorAction.plane(group)
+    padded = plane.direct_sum(plane)
+    flow = EquivariantFlow(InvariantNormal(padded), [GActNorm(padded)])
+    model = random_weights(augment(flow, padding=plane, draws=8)).train(training)
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def score(model, device):
+        torch.manual_seed(5)
+        model.to(device)
+        return with_gradients(model(x.to(device)), list(model.parameters()))
+
+    assert_the_same_elsewhere(score, model)
 
 
 def test_what_was_computed_on_one_device_does_not_stay_on_the_other():
