@@ -39,7 +39,9 @@ from pyro_gflows.deprecation import moved_names
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
+    InvariantUniform,
     InvariantUniformBall,
+    InvariantVonMises,
     OrbitMixture,
     Symmetrized,
 )
@@ -135,7 +137,9 @@ __all__ = [
     "ImageAction",
     "InvariantNormal",
     "InvariantStudentT",
+    "InvariantUniform",
     "InvariantUniformBall",
+    "InvariantVonMises",
     "Invert",
     "IrrepScale",
     "IrrepSplit",

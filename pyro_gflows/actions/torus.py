@@ -17,7 +17,7 @@ from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.representations import MatrixRepresentation
 from pyro_gflows.groups.torus_isometries import as_isometry
 from pyro_gflows.groups.torus_translations import TorusTranslations, whole_rows
-from pyro_gflows.numerics.integer_lattices import Row, divided_form, hermite_basis, inverse_of
+from pyro_gflows.numerics.integer_lattices import divided_form, hermite_basis, inverse_of
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Torus
 
@@ -250,7 +250,7 @@ class TorusAction(Action):
         return VectorAction(MatrixRepresentation(require_enumerable(self.group), self.matrices, name="linear part"))
 
     @property
-    def fixed_combinations(self) -> tuple[Row, ...]:
+    def fixed_combinations(self) -> tuple[tuple[int, ...], ...]:
         """A basis of the integer vectors k for which every pure translation of the group fixes k . x modulo 2 pi.
 
         A pure translation is an element with M = 1. The combinations are all integer vectors where there is none.

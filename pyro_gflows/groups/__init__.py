@@ -3,7 +3,7 @@
 Groups:
     CyclicGroup, DihedralGroup, SymmetricGroup, TranslationGroup, WallpaperGroup, ProductGroup, FiniteGroup,
     SO2, O2, SO3, O3, TorusTranslations, IsometryTable,
-    parse_group
+    TorusIsometry, parse_group
 
 Kinds of groups:
     Group, EnumerableGroup, ContinuousGroup
@@ -36,6 +36,7 @@ from pyro_gflows.groups.representations import (
 )
 from pyro_gflows.groups.restriction import SubRepresentation
 from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.groups.torus_translations import TorusTranslations
 from pyro_gflows.groups.wallpaper import TranslationGroup, WallpaperGroup
 
@@ -63,6 +64,7 @@ __all__ = [
     "SubRepresentation",
     "Summands",
     "SymmetricGroup",
+    "TorusIsometry",
     "TorusTranslations",
     "TranslationGroup",
     "TrivialRepresentation",

@@ -17,7 +17,7 @@ from pyro_gflows.groups.finite import FiniteGroup
 from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.numerics.angles import wrap_angle
 from pyro_gflows.numerics.constants import as_constants, rows_at
-from pyro_gflows.numerics.integer_lattices import Row, integer_dual
+from pyro_gflows.numerics.integer_lattices import integer_dual
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["IsometryTable"]
@@ -129,7 +129,7 @@ class IsometryTable:
         return found
 
     @functools.cached_property
-    def fixed(self) -> tuple[Row, ...]:
+    def fixed(self) -> tuple[tuple[int, ...], ...]:
         """A basis of the integer combinations of angles that all translations among the maps fix, modulo 2 pi."""
         return integer_dual(self.pure_steps(), self.denominator, self.dimension)
 

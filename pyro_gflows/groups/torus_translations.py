@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.groups.base import Group
 from pyro_gflows.numerics.angles import wrap_angle
-from pyro_gflows.numerics.integer_lattices import Row, divided_form, hermite_basis, inverse_of
+from pyro_gflows.numerics.integer_lattices import divided_form, hermite_basis, inverse_of
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["TorusTranslations", "whole_rows"]
@@ -44,7 +44,7 @@ class TorusTranslations(Group):
     def __init__(self, fixed: Sequence[Sequence[int]] | Tensor) -> None:
         rows = whole_rows(fixed)
         self.dimension = len(rows[0])
-        self.fixed: tuple[Row, ...] = hermite_basis(rows)
+        self.fixed: tuple[tuple[int, ...], ...] = hermite_basis(rows)
         if not self.fixed:
             raise ValueError(
                 "expected at least one integer combination of angles that is not 0: the group of all translations "
@@ -115,12 +115,11 @@ class TorusTranslations(Group):
         return wrap_angle(2 * math.pi * torch.remainder(coordinates @ matrix.T, 1.0))
 
     def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-        steps = [torch.randint(divisor, tuple(shape), generator=generator) / divisor for divisor in self._divisors]
-        free = [
-            torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
-            for _ in range(self.dimension - len(self._divisors))
-        ]
-        return self._at(torch.stack([part.double() for part in (*steps, *free)], -1))
+        shape = tuple(shape)
+        parts = [torch.randint(divisor, shape, generator=generator).double() / divisor for divisor in self._divisors]
+        while len(parts) < self.dimension:
+            parts.append(torch.rand(shape, generator=generator, dtype=torch.float64))
+        return self._at(torch.stack(parts, -1))
 
     def generators(self) -> Tensor:
         golden = (math.sqrt(5) - 1) / 2  # the multiples of an irrational part of the circle are dense in it
@@ -151,7 +150,7 @@ def whole_rows(fixed: Sequence[Sequence[int]] | Tensor) -> list[list[int]]:
     return [[int(entry) for entry in row] for row in rows]
 
 
-def _in_words(row: Row) -> str:
+def _in_words(row: Sequence[int]) -> str:
     text = ""
     for index, entry in enumerate(row):
         if entry:

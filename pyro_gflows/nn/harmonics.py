@@ -62,7 +62,7 @@ class Harmonics(nn.Module):
                 orbits.append(_orbit(action, vector))
         self.action_in = action
         self.action_out = VectorAction([field for orbit in orbits for field in _fields(action, orbit)])
-        self.frequencies: tuple[Row, ...] = tuple(vector for orbit in orbits for vector in orbit)
+        self.frequencies: tuple[tuple[int, ...], ...] = tuple(vector for orbit in orbits for vector in orbit)
         rows = torch.tensor(self.frequencies, dtype=torch.float64)
         self.lipschitz = math.sqrt(float(torch.linalg.eigvalsh(rows.T @ rows)[-1]))
         self.rows = FixedBasis(rows)
@@ -83,7 +83,7 @@ class Harmonics(nn.Module):
         return f"{len(self.frequencies)} frequencies, {self.action_in}"
 
 
-def shortest_frequencies(action: TorusAction, count: int) -> tuple[Row, ...]:
+def shortest_frequencies(action: TorusAction, count: int) -> tuple[tuple[int, ...], ...]:
     """The shortest integer vectors k for which the translations of the group fix k . x, at least ``count`` of them.
 
     All vectors of one length are taken together, so that the exchanges and sign flips of the group permute them up to
