@@ -12,7 +12,15 @@ from tests.constructors.row import Row
 
 __all__ = ["CONDITIONAL", "CONSTRUCTORS", "TABLE", "names", "slow_unless"]
 
-_ROWS = (*residual.ROWS, *fieldwise.ROWS, *coupling.ROWS, *composed.ROWS, *conditional.ROWS, *torus.ROWS, *gradient.ROWS)
+_ROWS = (
+    *residual.ROWS,
+    *fieldwise.ROWS,
+    *coupling.ROWS,
+    *composed.ROWS,
+    *conditional.ROWS,
+    *torus.ROWS,
+    *gradient.ROWS,
+)
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}
 """All rows by name."""
