@@ -9,6 +9,9 @@ Coupling and autoregressive layers:
 Maps of one part, for coupling layers:
     ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
 
+Splines of angles:
+    CircularSpline
+
 Linear and normalizing layers:
     GLinear, GActNorm, GOrbitNorm, GSqueeze
 
@@ -28,6 +31,7 @@ from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
+from pyro_gflows.transforms.circular import CircularSpline
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
@@ -52,6 +56,7 @@ from pyro_gflows.transforms.transformers import (
 )
 
 __all__ = [
+    "CircularSpline",
     "Compose",
     "ConditionalTransform",
     "Conditioned",

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
-from pyro_gflows.numerics import rational_quadratic
+from pyro_gflows.nn.circular_knots import mirrored
+from pyro_gflows.numerics import monotone_spline
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
 
@@ -93,24 +93,15 @@ class ElementwiseSpline(Transformer):
         params = params.movedim(-event_dim - 1, -1)
         scale, *even = params[..., : sum(self.even)].split(self.even, -1)
         shift, *odd = params[..., sum(self.even) :].split(self.odd, -1)
-        odd[-1] = functional.pad(odd[-1], (1, 0))
-        right = [e + o for e, o in zip(even, odd, strict=True)]
-        left = [(e - o).flip(-1) for e, o in zip(even, odd, strict=True)]
-        widths, heights = (torch.cat(pair, -1) for pair in zip(left[:2], right[:2], strict=True))
-        slopes = torch.cat([left[2], right[2][..., 1:]], -1)
+        widths, heights, slopes = (mirrored(e, o) for e, o in zip(even, odd, strict=True))
         log_scale, shift = self._bounded(scale.squeeze(-1)), shift.squeeze(-1)
         return log_scale, shift * log_scale.exp() if self.knots.scales_shift else shift, widths, heights, slopes
 
     def _spline(self, x: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, *, inverse: bool) -> list[Tensor]:
         shares = self.knots.widths(widths)
         sizes = [2 * self.limit * shares, 2 * self.limit * self.knots.heights(heights, shares)]
-        ends = [functional.pad(size.cumsum(-1)[..., :-1], (1, 0)) - self.limit for size in sizes]
         slopes = self.knots.slopes(slopes, sizes[1] / sizes[0])
-        piece = (x[..., None] >= ends[1 if inverse else 0][..., 1:]).sum(-1)
-        table = torch.stack([*ends, *sizes, slopes[..., :-1], slopes[..., 1:]], -2)
-        chosen = torch.take_along_dim(table, piece[..., None, None], -1).squeeze(-1)
-        left, bottom, width, height, start, end = chosen.unbind(-1)
-        return list(rational_quadratic(x, (left, bottom), (width, height), (start, end), inverse=inverse))
+        return list(monotone_spline(x, -self.limit, (sizes[0], sizes[1]), slopes, inverse=inverse))
 
     def _ladj(self, log_slopes: Tensor) -> Tensor:
         return log_slopes.flatten(log_slopes.ndim - self.action.event_dim).sum(-1)
