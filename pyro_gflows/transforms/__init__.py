@@ -7,7 +7,8 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, MatrixScale, Transformer,
+    TransformerFactory
 
 Splines of angles:
     CircularSpline
@@ -32,6 +33,7 @@ from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
 from pyro_gflows.transforms.circular import CircularSpline
+from pyro_gflows.transforms.circular_transformer import ElementwiseCircularSpline
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
@@ -62,6 +64,7 @@ __all__ = [
     "Conditioned",
     "DataDependentTransform",
     "ElementwiseAffine",
+    "ElementwiseCircularSpline",
     "ElementwiseSpline",
     "EquivariantTransform",
     "Fast",

@@ -15,10 +15,9 @@ from pyro_gflows.nn import BoundedKnots, Knots
 from pyro_gflows.nn.circular_knots import circular_pieces
 from pyro_gflows.numerics import circular_spline
 from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.transforms.spline import MOST_BINS
 
-__all__ = ["CircularSpline", "MOST_BINS"]
-
-MOST_BINS = 998
+__all__ = ["CircularSpline"]
 
 
 class CircularSpline(TransformModule):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
@@ -16,9 +15,9 @@ from pyro_gflows.numerics import monotone_spline
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
 
-__all__ = ["ElementwiseSpline"]
+__all__ = ["MOST_BINS", "ElementwiseSpline"]
 
-_MOST_BINS = 998
+MOST_BINS = 998
 
 
 @renamed_arguments(cap="max_log_scale")
@@ -74,9 +73,9 @@ class ElementwiseSpline(Transformer):
         super().__init__(action, max_log_scale=max_log_scale)
         if not action.is_signed_permutation:
             raise ValueError(f"an element-wise spline commutes with (signed) permutations only, got {action}")
-        if bins < 2 or bins % 2 or bins > _MOST_BINS or not 0 < limit < math.inf:
+        if bins < 2 or bins % 2 or bins > MOST_BINS or not 0 < limit < math.inf:
             raise ValueError(
-                f"expected an even number of bins from 2 to {_MOST_BINS} and a positive limit, got {bins} and {limit}"
+                f"expected an even number of bins from 2 to {MOST_BINS} and a positive limit, got {bins} and {limit}"
             )
         self.bins, self.limit = bins, limit
         self.knots = BoundedKnots() if knots is None else knots
@@ -86,11 +85,7 @@ class ElementwiseSpline(Transformer):
 
     def _parameters_of(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """Log-scale, shift, and the raw widths, heights and slopes of the knots along a last dimension."""
-        event_dim, fields = self.action.event_dim, sum(self.action.field_sizes)
-        params = params.unflatten(-event_dim, (-1, fields))
-        if mask is not None:
-            params = params * mask
-        params = params.movedim(-event_dim - 1, -1)
+        params = self._by_coordinate(params, mask)
         scale, *even = params[..., : sum(self.even)].split(self.even, -1)
         shift, *odd = params[..., sum(self.even) :].split(self.odd, -1)
         widths, heights, slopes = (mirrored(e, o) for e, o in zip(even, odd, strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class Transformer(nn.Module):
     """The base class of maps of one part of an event, whose parameters a network computes from the other parts.
 
     Coupling and autoregressive layers take such maps as ``transformer=``. The ready-made ones are
-    :class:`ElementwiseAffine`, :class:`ElementwiseSpline` and :class:`IrrepScale`, and for vectors
-    :class:`MatrixScale`. A transformer of your own is a subclass that sets ``params_action``, how the group acts on the
+    :class:`ElementwiseAffine`, :class:`ElementwiseSpline` and :class:`IrrepScale`, for vectors :class:`MatrixScale`, and
+    for angles :class:`ElementwiseCircularSpline`. A transformer of your own is a subclass that sets ``params_action``, how the group acts on the
     parameters, and writes ``forward(x, params)`` and ``inverse(y, params)``. Each returns the value, of the shape
     ``batch_shape + event_shape`` of x, and its log-det, of shape ``batch_shape``; ``params`` has shape ``batch_shape +
     params_action.event_shape``. The layer is equivariant if T(g x; g params) = g T(x; params) for every group element
@@ -68,6 +68,9 @@ class Transformer(nn.Module):
 
     params_action: LinearAction
     """How the group acts on the parameters that ``forward`` and ``inverse`` take."""
+
+    periodic: ClassVar[bool] = False
+    """Whether T(x + 2 pi) = T(x) + 2 pi for every coordinate, so that T is a map of angles."""
 
     start: float = 0.0
     """The factor on the last layer of a new default network; with 0 the layer starts as the identity."""
@@ -112,6 +115,14 @@ class Transformer(nn.Module):
         dim = -self.action.event_dim
         head, tail = params.split([first, params.shape[dim] - first], dim)
         return head, tail
+
+    def _by_coordinate(self, params: Tensor, mask: Tensor | None) -> Tensor:
+        """Parameters that are copies of the action, in the shape of the event with all copies along a last dimension."""
+        event_dim = self.action.event_dim
+        params = params.unflatten(-event_dim, (-1, sum(self.action.field_sizes)))
+        if mask is not None:
+            params = params * mask
+        return params.movedim(-event_dim - 1, -1)
 
     def extra_repr(self) -> str:
         return f"log-scales within {self.max_log_scale:g}"
