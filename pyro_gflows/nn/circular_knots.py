@@ -1,4 +1,4 @@
-"""The pieces of circular splines from unconstrained parameters, and parameters that a reflection reverses."""
+"""The pieces of circular splines from unconstrained parameters."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from torch.nn import functional
 
 from pyro_gflows.nn.knots import Knots
 
-__all__ = ["circular_pieces", "mirrored"]
+__all__ = ["circular_pieces", "mean_displacement"]
 
 
-def circular_pieces(knots: Knots, widths: Tensor, heights: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def circular_pieces(
+    knots: Knots, widths: Tensor, heights: Tensor, slopes: Tensor, *, sectors: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
     """The widths, heights and slopes of a circular spline of K pieces from unconstrained parameters.
 
     They are those of a spline on an interval, except that the last knot is the first one, so that both ends have one
-    slope, which depends on the pieces on both sides of the seam.
+    slope, which depends on the pieces on both sides of the seam. All of them are shifted by a shift of the parameters by
+    K / ``sectors`` places, and reversed if the parameters are reversed.
 
     Args:
         knots: How parameters become widths, heights and slopes.
         widths: Parameters of the widths, shape ``(..., K)``.
         heights: Parameters of the heights, shape ``(..., K)``.
         slopes: Parameters of the slopes at the first K knots, shape ``(..., K)``.
+        sectors: The number of equal sectors of the circle, at whose ends there are knots; a divisor of K.
 
     Returns:
         The shares of the widths and of the heights, and the slopes at the first K knots, each of shape ``(..., K)``.
@@ -33,7 +37,7 @@ def circular_pieces(knots: Knots, widths: Tensor, heights: Tensor, slopes: Tenso
         >>> sizes[2][0] == sizes[2][1]  # the steep first piece is beside the first knot and the second one
         tensor(True)
     """
-    width_shares = knots.widths(widths)
+    width_shares = knots.widths(widths.unflatten(-1, (sectors, -1))).flatten(-2) / sectors
     height_shares = knots.heights(heights, width_shares)
     secants = height_shares / width_shares
     # one piece more at each end makes the seam an inner knot
@@ -42,23 +46,23 @@ def circular_pieces(knots: Knots, widths: Tensor, heights: Tensor, slopes: Tenso
     return width_shares, height_shares, knots.slopes(raw, around)[..., 1:-2]
 
 
-def mirrored(even: Tensor, odd: Tensor) -> Tensor:
-    """The parameters of knots on both sides of 0: e + o on the right, and e - o on the left in reversed order.
+def mean_displacement(heights: Tensor, sectors: int) -> Tensor:
+    r"""By how much a circular spline that maps :math:`-\pi` to itself displaces the ends of the sectors on average.
 
-    If o changes its sign, the result is reversed: a reflection of the axis leaves e unchanged, changes the sign of o,
-    and so reflects the knots. Where e has one entry more than o, its first entry is the knot at 0.
+    The spline minus this displacement does not depend on the sector at which one begins to add heights.
 
     Args:
-        even: The part e, shape ``(..., n)``.
-        odd: The part o, shape ``(..., n)`` or ``(..., n - 1)``.
+        heights: The shares of the heights, shape ``(..., K)``.
+        sectors: The number of equal sectors of the circle; a divisor of K.
 
     Returns:
-        Shape ``(..., 2 n)`` or ``(..., 2 n - 1)``.
+        Angles in radians, shape ``(...)``.
 
     Example:
-        >>> mirrored(torch.tensor([5.0, 2.0]), torch.tensor([1.0]))
-        tensor([1., 5., 3.])
+        >>> mean_displacement(torch.tensor([0.25, 0.75]), 2) / torch.pi  # 0 is displaced to -pi / 2
+        tensor(-0.2500)
     """
-    center = even.shape[-1] - odd.shape[-1]
-    odd = functional.pad(odd, (center, 0))
-    return torch.cat([(even - odd)[..., center:].flip(-1), even + odd], -1)
+    after = heights.unflatten(-1, (sectors, -1)).sum(-1).cumsum(-1)
+    # the last sector ends where the first one begins, and is not displaced
+    expected = torch.linspace(1 / sectors, 1.0, sectors, dtype=heights.dtype, device=heights.device)
+    return 2 * torch.pi * (after - expected).mean(-1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
-from pyro_gflows.nn.circular_knots import mirrored
 from pyro_gflows.numerics import monotone_spline
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
@@ -85,10 +86,18 @@ class ElementwiseSpline(Transformer):
 
     def _parameters_of(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """Log-scale, shift, and the raw widths, heights and slopes of the knots along a last dimension."""
-        params = self._by_coordinate(params, mask)
+        event_dim, fields = self.action.event_dim, sum(self.action.field_sizes)
+        params = params.unflatten(-event_dim, (-1, fields))
+        if mask is not None:
+            params = params * mask
+        params = params.movedim(-event_dim - 1, -1)
         scale, *even = params[..., : sum(self.even)].split(self.even, -1)
         shift, *odd = params[..., sum(self.even) :].split(self.odd, -1)
-        widths, heights, slopes = (mirrored(e, o) for e, o in zip(even, odd, strict=True))
+        odd[-1] = functional.pad(odd[-1], (1, 0))
+        right = [e + o for e, o in zip(even, odd, strict=True)]
+        left = [(e - o).flip(-1) for e, o in zip(even, odd, strict=True)]
+        widths, heights = (torch.cat(pair, -1) for pair in zip(left[:2], right[:2], strict=True))
+        slopes = torch.cat([left[2], right[2][..., 1:]], -1)
         log_scale, shift = self._bounded(scale.squeeze(-1)), shift.squeeze(-1)
         return log_scale, shift * log_scale.exp() if self.knots.scales_shift else shift, widths, heights, slopes
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyro_gflows.nn import BoundedKnots, FreeKnots
-from pyro_gflows.nn.circular_knots import circular_pieces, mirrored
+from pyro_gflows.nn.circular_knots import circular_pieces
 from pyro_gflows.transforms import CircularSpline
 
 CIRCLE = 2 * math.pi
@@ -102,13 +102,6 @@ def test_it_starts_as_the_identity_and_wraps():
     x = torch.tensor([-1.0, 0.0, 3.0, 7.0, -1e-20]).double()
     assert away(layer(x) - x) < 1e-12 and (layer(x) < CIRCLE).all()
     assert layer.log_abs_det_jacobian(x, x).abs().max() < 1e-12
-
-
-def test_a_mirrored_list_is_reversed_by_a_change_of_sign():
-    even, odd = torch.randn(3, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2.0])
-    assert torch.equal(mirrored(even, -odd), mirrored(even, odd).flip(-1))
-    assert torch.equal(mirrored(even[:2], -odd), mirrored(even[:2], odd).flip(-1))
-    assert mirrored(even, odd).shape == (5,) and mirrored(even, odd)[2] == even[0]
 
 
 @torch.no_grad()
