@@ -12,6 +12,7 @@ from pyro_gflows.evaluation import image_report
 from pyro_gflows.guides import AutoGFlow, log_joint_invariance, orbit_representative
 from pyro_gflows.plots import draw_images, plot_samples
 from pyro_gflows.serialization import save
+from pyro_gflows.spaces import Euclidean
 from pyro_gflows.testing import assert_conditionally_invariant, assert_invariant, assert_layer
 from pyro_gflows.testing.report import compare
 from pyro_gflows.training import FitResult, fit, fit_energy
@@ -46,7 +47,7 @@ def test_fit_energy_takes_the_flow_of_a_guide_and_the_log_density_of_its_argumen
 
 
 def test_a_report_without_a_group_names_no_element():
-    assert "at sample [1]" in str(compare(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), None, 0))
+    assert "at sample [1]" in str(compare(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), None, Euclidean(())))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Actions, which say how a group acts on one event, and splits of an event for coupling layers.
 
 Actions:
-    Action, LinearAction, VectorAction, ImageAction, OffGridAction, SitesAction
+    Action, LinearAction, VectorAction, ImageAction, OffGridAction, SitesAction, TorusAction
 
 Splits:
     Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, checkerboard_split, plain_checkerboard_split,
@@ -22,6 +22,7 @@ from pyro_gflows.actions.splits.by_irrep import IrrepSplit, isotypic_split
 from pyro_gflows.actions.splits.by_mask import MaskSplit, checkerboard_split, plain_checkerboard_split
 from pyro_gflows.actions.splits.default import default_split
 from pyro_gflows.actions.splits.old_basis import eigenvector_blocks
+from pyro_gflows.actions.torus import TorusAction
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.deprecation import moved_names
 
@@ -36,6 +37,7 @@ __all__ = [
     "OffGridAction",
     "SitesAction",
     "Split",
+    "TorusAction",
     "VectorAction",
     "checkerboard_split",
     "default_split",

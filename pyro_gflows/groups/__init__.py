@@ -2,7 +2,8 @@
 
 Groups:
     CyclicGroup, DihedralGroup, SymmetricGroup, TranslationGroup, WallpaperGroup, ProductGroup, FiniteGroup,
-    SO2, O2, SO3, O3, parse_group
+    SO2, O2, SO3, O3, TorusTranslations, IsometryTable,
+    TorusIsometry, parse_group
 
 Kinds of groups:
     Group, EnumerableGroup, ContinuousGroup
@@ -20,6 +21,7 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.continuous import O2, O3, SO2, SO3, ContinuousGroup
 from pyro_gflows.groups.escnn_adapter import escnn_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
+from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.products import ProductGroup
@@ -34,6 +36,8 @@ from pyro_gflows.groups.representations import (
 )
 from pyro_gflows.groups.restriction import SubRepresentation
 from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.groups.torus_isometries import TorusIsometry
+from pyro_gflows.groups.torus_translations import TorusTranslations
 from pyro_gflows.groups.wallpaper import TranslationGroup, WallpaperGroup
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "EnumerableGroup",
     "FiniteGroup",
     "Group",
+    "IsometryTable",
     "Isotype",
     "MatrixRepresentation",
     "ProductGroup",
@@ -59,6 +64,8 @@ __all__ = [
     "SubRepresentation",
     "Summands",
     "SymmetricGroup",
+    "TorusIsometry",
+    "TorusTranslations",
     "TranslationGroup",
     "TrivialRepresentation",
     "WallpaperGroup",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from pyro_gflows.groups.finite import FiniteGroup
 from pyro_gflows.groups.representations import permutation_matrices
 
-__all__ = ["as_matrix", "generate_group"]
+__all__ = ["as_matrix", "generate_exactly", "generate_group"]
 
 _SAME = 1e-7
+_Element = TypeVar("_Element", bound=Hashable)
 
 
 def generate_group(generators: Sequence[Any], max_order: int, name: str | None) -> tuple[FiniteGroup, Tensor]:
@@ -55,10 +56,7 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str | None) 
                 origins.append((index, parent))
         parent += 1
     by_step = [_index(found, step @ found) for step in steps]
-    rows = [torch.arange(len(found))]
-    for index, parent in origins:
-        rows.append(by_step[index][rows[parent]])  # (s p) h = s (p h)
-    table = torch.stack(rows)
+    table = _table(by_step, origins, len(found))
     for _ in range(2):  # averaging makes a nearly multiplicative map multiplicative, quadratically fast
         averaged = torch.stack([(found[row] @ found.mT).mean(0) for row in table])
         u, _, vh = torch.linalg.svd(averaged)
@@ -67,6 +65,61 @@ def generate_group(generators: Sequence[Any], max_order: int, name: str | None) 
     if (found - whole).abs().max() < 1e-9:  # signed permutations: exact
         found = whole + 0.0
     return FiniteGroup(name or f"group of order {len(found)}", table, [int(row[0]) for row in by_step]), found
+
+
+def generate_exactly(
+    identity: _Element,
+    generators: Sequence[_Element],
+    compose: Callable[[_Element, _Element], _Element],
+    *,
+    max_order: int,
+    name: str | None = None,
+) -> tuple[FiniteGroup, list[_Element]]:
+    """The group of all products of some elements that are compared exactly, such as tuples of integers and fractions.
+
+    Args:
+        identity: The identity.
+        generators: The elements whose products make the group.
+        compose: The product g h of two elements g and h.
+        max_order: The largest number of elements that is accepted.
+        name: The name of the group; if it is None, the group is named by its order.
+
+    Returns:
+        The group and its elements in the order of their indices.
+
+    Raises:
+        ValueError: There are more than ``max_order`` elements.
+
+    Example:
+        >>> group, elements = generate_exactly(0, [4], lambda a, b: (a + b) % 10, max_order=10)
+        >>> group.order, elements
+        (5, [0, 4, 8, 2, 6])
+    """
+    found, index, origins = [identity], {identity: 0}, []
+    for parent, element in enumerate(found):  # the list grows while it is read
+        for which, step in enumerate(generators):
+            candidate = compose(step, element)
+            if candidate in index:
+                continue
+            if len(found) == max_order:
+                raise ValueError(
+                    f"the generators give more than max_order={max_order} elements: raise max_order, or take fewer "
+                    "generators or translations by larger parts of the circle"
+                )
+            index[candidate] = len(found)
+            found.append(candidate)
+            origins.append((which, parent))
+    by_step = [torch.tensor([index[compose(step, element)] for element in found]) for step in generators]
+    name = name or f"group of order {len(found)}"
+    return FiniteGroup(name, _table(by_step, origins, len(found)), [int(row[0]) for row in by_step]), found
+
+
+def _table(by_step: list[Tensor], origins: list[tuple[int, int]], order: int) -> Tensor:
+    """The multiplication table, from the products with each generator, and the generator and parent of each element."""
+    rows = [torch.arange(order)]
+    for index, parent in origins:
+        rows.append(by_step[index][rows[parent]])  # (s p) h = s (p h)
+    return torch.stack(rows)
 
 
 def _distance(matrices: Tensor, matrix: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
     CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
 
+Angles:
+    Harmonics, shortest_frequencies
+
 Lipschitz layers:
     LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
 
@@ -36,6 +39,7 @@ from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
@@ -72,6 +76,7 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "Harmonics",
     "HiddenFields",
     "KernelLayer",
     "Knots",
@@ -98,6 +103,7 @@ __all__ = [
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "shortest_frequencies",
     "takes_factories",
 ]
 

@@ -2,5 +2,6 @@
 
 from pyro_gflows.spaces.base import Space, require_space
 from pyro_gflows.spaces.euclidean import Euclidean
+from pyro_gflows.spaces.torus import Torus
 
-__all__ = ["Euclidean", "Space", "require_space"]
+__all__ = ["Euclidean", "Space", "Torus", "require_space"]

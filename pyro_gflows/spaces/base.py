@@ -65,6 +65,17 @@ class Space(ABC):
             x: Tensors of shape ``batch_shape + event_shape``.
         """
 
+    def difference(self, x: Tensor, y: Tensor) -> Tensor:
+        """By how much x differs from y, coordinate by coordinate: x - y, modulo 2 pi for angles.
+
+        Two events are equal where the difference is 0. Tests compare events by it.
+
+        Args:
+            x: Tensors of shape ``batch_shape + event_shape``.
+            y: Tensors whose batch shape broadcasts with that of x.
+        """
+        return x - y
+
     @abstractmethod
     def tangent_basis(self, x: Tensor) -> Tensor:
         """An orthonormal basis of the tangent space at x.

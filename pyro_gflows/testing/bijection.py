@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.spaces import Euclidean, Space
-from pyro_gflows.testing.report import compare, require, tolerance
+from pyro_gflows.testing.report import SCALARS, compare, require, tolerance
 from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["assert_bijective", "assert_log_det", "dense_log_det", "inverse", "log_det_at"]
@@ -38,13 +38,13 @@ def assert_bijective(transform: Any, x: Tensor, *, y: Tensor | None = None, tol:
     with torch.no_grad():
         image = transform(x.clone()).clone()
         back = inverse(transform, image)
-        require(compare(x[None], back[None], None, transform.domain.event_dim), tol, "inverse(forward(x)) is not x")
+        space_in, space = _spaces(transform, x, image)
+        require(compare(x[None], back[None], None, space_in), tol, "inverse(forward(x)) is not x")
         if y is None:
-            space = _spaces(transform, x, image)[1]
             shifted = space.project(image + 0.1 * torch.sin(7.0 * image + 1.0))
             y = shifted if _fills(transform, space) else image
         forth = transform(inverse(transform, y.clone()).clone())
-        require(compare(y[None], forth[None], None, transform.codomain.event_dim), tol, "forward(inverse(y)) is not y")
+        require(compare(y[None], forth[None], None, space), tol, "forward(inverse(y)) is not y")
 
 
 def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> None:
@@ -87,7 +87,7 @@ def assert_log_det(transform: Any, x: Tensor, *, tol: float | None = None) -> No
         if received.shape != batch_shape:
             raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(received.shape)}")
         expected = dense_log_det(function, points, event_dim=event_dim, spaces=spaces)
-        require(compare(expected[None], received.detach()[None], None, 0), tol, f"the {what} is not autograd's")
+        require(compare(expected[None], received.detach()[None], None, SCALARS), tol, f"the {what} is not autograd's")
 
 
 def inverse(transform: Any, y: Tensor) -> Tensor:

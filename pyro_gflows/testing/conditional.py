@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import Action
-from pyro_gflows.testing.report import compare, require, tolerance
+from pyro_gflows.testing.report import SCALARS, compare, require, tolerance
 from pyro_gflows.testing.symmetry import default_elements, require_action
 from pyro_gflows.transforms import EquivariantTransform
 
@@ -137,4 +137,4 @@ def _assert_symmetry(
             expected = value.expand_as(received)
         else:
             expected = torch.stack([action_out.act(g, value) for g in elements])
-    require(compare(expected, received, elements, 0 if action_out is None else action_out.event_dim), tol, message)
+    require(compare(expected, received, elements, SCALARS if action_out is None else action_out.space), tol, message)

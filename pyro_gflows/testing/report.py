@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["EquivarianceReport", "compare", "require", "tolerance"]
+from pyro_gflows.spaces import Euclidean, Space
+
+__all__ = ["SCALARS", "EquivarianceReport", "compare", "require", "tolerance"]
+
+SCALARS = Euclidean(())
+"""The space of log-dets and log-densities."""
 
 _TOLERANCES = {"symmetry": 1e-10, "round trip": 1e-8, "log-det": 1e-8}
 
@@ -49,15 +54,18 @@ class EquivarianceReport:
         )
 
 
-def compare(expected: Tensor, received: Tensor, elements: Tensor | None, event_dim: int) -> EquivarianceReport:
-    """Compare tensors of shape ``(elements, *batch_shape, *event_shape)``, and report the largest difference."""
+def compare(expected: Tensor, received: Tensor, elements: Tensor | None, space: Space) -> EquivarianceReport:
+    """Compare events of a space (angles modulo 2 pi), and report the largest difference.
+
+    Both tensors have the shape ``(elements, *batch_shape, *space.event_shape)``.
+    """
     if expected.shape != received.shape:
         raise AssertionError(f"expected shape {tuple(expected.shape[1:])}, got {tuple(received.shape[1:])}")
-    errors = (received - expected).abs() / expected.abs().clamp(min=1.0)
+    errors = space.difference(received, expected).abs() / expected.abs().clamp(min=1.0)
     # NaN and inf must fail every comparison; only equal infinities agree
     errors = torch.where(received == expected, 0.0, errors).nan_to_num(nan=float("inf"), posinf=float("inf"))
-    if event_dim:
-        errors = errors.flatten(-event_dim).amax(-1)
+    if space.event_dim:
+        errors = errors.flatten(-space.event_dim).amax(-1)
     worst = tuple(int(i) for i in torch.unravel_index(errors.argmax(), errors.shape))
     element = torch.tensor([]) if elements is None else elements[worst[0]]
     return EquivarianceReport(errors[worst].item(), errors, element, worst[1:], expected[worst], received[worst])

@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Transform
 
 from pyro_gflows.actions import Action
 from pyro_gflows.testing.bijection import inverse, log_det_at
-from pyro_gflows.testing.report import EquivarianceReport, compare, require, tolerance
+from pyro_gflows.testing.report import SCALARS, EquivarianceReport, compare, require, tolerance
 
 __all__ = ["assert_equivariant", "assert_invariant", "default_elements", "equivariance_error", "require_action"]
 
@@ -55,7 +55,7 @@ def equivariance_error(
         action_out.check_event(y, "f(x)")
         expected = torch.stack([action_out.act(element, y) for element in elements])
         received = _at_images(function, action_in, elements, x)
-    return compare(expected, received, elements, action_out.event_dim)
+    return compare(expected, received, elements, action_out.space)
 
 
 def assert_equivariant(
@@ -141,7 +141,7 @@ def assert_invariant(
         if value.shape != batch_shape:
             raise AssertionError(f"{what}: expected the batch shape {tuple(batch_shape)}, got {tuple(value.shape)}")
         received = _at_images(function, action, elements, x)
-    report = compare(value.expand_as(received), received, elements, event_dim=0)
+    report = compare(value.expand_as(received), received, elements, SCALARS)
     require(report, tolerance("symmetry", x) if tol is None else tol, f"{what} is not invariant")
 
 

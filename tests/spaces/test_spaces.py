@@ -11,7 +11,7 @@ from pyro_gflows import EquivariantFlow, EquivariantTransform, GActNorm, Invaria
 from pyro_gflows.actions import Action
 from pyro_gflows.groups import parse_group
 from pyro_gflows.serialization.registry import build, describe
-from pyro_gflows.spaces import Euclidean, Space
+from pyro_gflows.spaces import Euclidean, Space, Torus
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det
 
 
@@ -45,6 +45,8 @@ SPACES = {
     "R^3": Euclidean((3,)),
     "images": Euclidean((2, 3, 3)),
     "a circle": Circle(),
+    "an angle": Torus((1,)),
+    "angles": Torus((2, 3)),
 }
 
 
@@ -66,9 +68,10 @@ def test_projections_and_tangents(name, batch):
     torch.testing.assert_close(
         basis @ basis.mT, torch.eye(space.dimension, dtype=x.dtype).expand(*batch, -1, -1), rtol=0, atol=1e-12
     )
+    torch.testing.assert_close(space.difference(space.project(x), x), torch.zeros_like(x), rtol=0, atol=1e-12)
     # a curve in the space leaves x along its tangent space
     step = 1e-6 * torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-    velocity = ((space.project(x + step) - space.project(x - step)) / 2e-6).reshape(*batch, -1, 1)
+    velocity = (space.difference(space.project(x + step), space.project(x - step)) / 2e-6).reshape(*batch, -1, 1)
     torch.testing.assert_close(basis.mT @ (basis @ velocity), velocity, rtol=0, atol=1e-8)
 
 
@@ -79,6 +82,47 @@ def test_values():
     assert (space.dimension, space.volume) == (6, math.inf)
     with pytest.raises(ValueError, match=r"expected an event shape of positive sizes, got \(2, 0\)"):
         Euclidean((2, 0))
+
+
+def test_values_of_the_torus():
+    space = Torus((2, 3))
+    assert space == Torus(torch.Size([2, 3])) == pickle.loads(pickle.dumps(space)) == build(describe(space))
+    assert space != Torus((6,)) and space != Euclidean((2, 3)) and hash(space) == hash(Torus((2, 3)))
+    assert space.dimension == 6 and space.volume == pytest.approx((2 * math.pi) ** 6)
+    assert space.constraint is Torus((4, 5)).constraint is not Euclidean((2, 3)).constraint
+    x = torch.full((2, 3), -1e9)
+    assert space.constraint.check(x) and not space.constraint.check(torch.full((2, 3), math.nan))
+    with pytest.raises(ValueError, match=r"expected an event shape of positive sizes, got \(0,\)"):
+        Torus((0,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_angles_are_wrapped_into_the_half_open_circle(dtype):
+    tiny = torch.tensor([-1e-20, -1e-7, -1e-8, -1e-16, 0.0, 1e-20], dtype=dtype)
+    whole = torch.arange(-9, 10, dtype=dtype) * torch.tensor(2 * math.pi, dtype=dtype)
+    near = torch.cat([whole, whole.nextafter(whole + 1), whole.nextafter(whole - 1)])
+    x = torch.cat([tiny, near, torch.linspace(-50, 50, 999, dtype=dtype)]).requires_grad_()
+    wrapped = Torus((1,)).project(x)
+    assert (wrapped >= 0).all() and (wrapped.double() < 2 * math.pi).all()
+    torch.testing.assert_close(
+        torch.polar(torch.ones_like(x), wrapped),
+        torch.polar(torch.ones_like(x), x),
+        rtol=0,
+        atol=1e-5 if dtype is torch.float32 else 1e-14,
+    )
+    assert torch.equal(torch.autograd.grad(wrapped.sum(), x)[0], torch.ones_like(x))
+
+
+def test_the_difference_of_angles_is_the_shortest():
+    torus = Torus((1,))
+    a, b = points(torus, 1000), points(torus, 1000, seed=1)
+    difference = torus.difference(a, b + 20 * math.pi)
+    assert (difference >= -math.pi).all() and (difference < math.pi).all()
+    torch.testing.assert_close((b + difference - a).cos(), torch.ones_like(a), rtol=0, atol=1e-14)
+    assert torus.difference(a + 1e-13, a).sub(1e-13).abs().max() < 2e-15  # not rounded to the precision of pi
+    assert (
+        torus.difference(torch.tensor(math.pi, dtype=torch.float64), torch.zeros((), dtype=torch.float64)) == -math.pi
+    )
 
 
 class Turned(Action):

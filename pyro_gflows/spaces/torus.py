@@ -1,0 +1,82 @@
+"""Torus: all vectors of angles, with Lebesgue measure on [0, 2 pi)^d."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_gflows.numerics.angles import angle_between, wrap_angle
+from pyro_gflows.serialization.registry import registered
+from pyro_gflows.spaces.base import Space
+
+__all__ = ["Torus"]
+
+
+class _Angles(constraints.Constraint):
+    """Every real number: an angle, which counts modulo 2 pi."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return value == value  # every real number, so all but NaN
+
+
+_ANGLES: dict[int, constraints.Constraint] = {}
+
+
+@registered
+class Torus(Space):
+    """Tensors of angles, with Lebesgue measure on [0, 2 pi)^d: the space of directions, phases and dihedral angles.
+
+    Angles are in radians and count modulo 2 pi. Any real numbers are accepted as angles, as Pyro's VonMises does;
+    :meth:`project` wraps them into [0, 2 pi), and :meth:`difference` compares them modulo 2 pi.
+
+    Args:
+        event_shape: The shape of an event.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Example:
+        >>> space = Torus((2,))
+        >>> space, space.dimension, round(space.volume, 3)
+        (Torus(2), 2, 39.478)
+        >>> space.project(torch.tensor([-1.0, 7.0]))
+        tensor([5.2832, 0.7168])
+        >>> space.difference(torch.tensor([0.1, 1.0]), torch.tensor([6.2, 1.0]))
+        tensor([0.1832, 0.0000])
+    """
+
+    def __init__(self, event_shape: Sequence[int]) -> None:
+        self.event_shape = torch.Size(event_shape)
+        if any(size < 1 for size in self.event_shape):
+            raise ValueError(f"expected an event shape of positive sizes, got {tuple(self.event_shape)}")
+
+    @property
+    def constraint(self) -> constraints.Constraint:
+        # one object for each rank, so that constraints can be compared by identity
+        return _ANGLES.setdefault(self.event_dim, constraints.independent(_Angles(), self.event_dim))
+
+    @property
+    def dimension(self) -> int:
+        return self.event_shape.numel()
+
+    @property
+    def volume(self) -> float:
+        return (2 * math.pi) ** self.dimension
+
+    def project(self, x: Tensor) -> Tensor:
+        return wrap_angle(x)
+
+    def difference(self, x: Tensor, y: Tensor) -> Tensor:
+        return angle_between(x, y)
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        batch = x.shape[: x.ndim - self.event_dim]
+        return torch.eye(self.dimension, dtype=x.dtype, device=x.device).expand(*batch, -1, -1)
+
+    def _key(self) -> Any:
+        return self.event_shape
