@@ -17,8 +17,8 @@ def circular_pieces(
     """The widths, heights and slopes of a circular spline of K pieces from unconstrained parameters.
 
     They are those of a spline on an interval, except that the last knot is the first one, so that both ends have one
-    slope, which depends on the pieces on both sides of the seam. All of them are shifted by a shift of the parameters by
-    K / ``sectors`` places, and reversed if the parameters are reversed.
+    slope, which depends on the pieces on both sides of the seam. If the parameters are reversed, or shifted by K /
+    ``sectors`` places, the pieces are.
 
     Args:
         knots: How parameters become widths, heights and slopes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ from torch.distributions import constraints
 from pyro_gflows.nn import BoundedKnots, Knots
 from pyro_gflows.nn.circular_knots import circular_pieces
 from pyro_gflows.numerics import circular_spline
+from pyro_gflows.numerics.angles import wrap_angle
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.transforms.spline import MOST_BINS
 
@@ -80,11 +80,11 @@ class CircularSpline(TransformModule):
 
     @full_precision
     def _call(self, x: Tensor) -> Tensor:
-        return _wrapped(self._spline(x, inverse=False)[0] + self.phase)
+        return wrap_angle(self._spline(x, inverse=False)[0] + self.phase)
 
     @full_precision
     def _inverse(self, y: Tensor) -> Tensor:
-        return _wrapped(self._spline(y - self.phase, inverse=True)[0])
+        return wrap_angle(self._spline(y - self.phase, inverse=True)[0])
 
     @full_precision
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -108,8 +108,3 @@ class CircularSpline(TransformModule):
 
     def extra_repr(self) -> str:
         return f"shape={tuple(self.shape)}, bins={self.bins}"
-
-
-def _wrapped(angle: Tensor) -> Tensor:
-    rest = angle.remainder(2 * math.pi)
-    return torch.where(rest < 2 * math.pi, rest, 0.0)  # a tiny negative angle leaves a remainder of 2 pi

@@ -102,7 +102,7 @@ class _AngleFrame(nn.Module):
         self._index, self._split = index, split
         # saved with the weights, which mean something only in these coordinates
         self.rows = FixedBasis(rows)
-        self.origin = FixedBasis(2 * math.pi * torch.tensor([float(part) for part in frame.origin], dtype=torch.float64))
+        self.origin = FixedBasis(2 * math.pi * torch.tensor(list(map(float, frame.origin)), dtype=torch.float64))
         self.repeats = FixedBasis(torch.tensor(frame.repeats, dtype=torch.float64))
         mask = None if all(frame.repeats) else torch.tensor([float(m > 0) for m in frame.repeats])
         self.register_buffer("mask", mask, persistent=False)
@@ -115,8 +115,8 @@ class _AngleFrame(nn.Module):
         """The transformer itself; ValueError unless it maps angles."""
         if not transformer.periodic:
             raise ValueError(
-                f"expected a transformer of angles such as ElementwiseCircularSpline, got {type(transformer).__name__}, "
-                "which does not commute with full circles"
+                "expected a transformer of angles such as ElementwiseCircularSpline, got "
+                f"{type(transformer).__name__}, which does not commute with full circles"
             )
         return transformer
 

@@ -40,10 +40,10 @@ class Transformer(nn.Module):
     Coupling and autoregressive layers take such maps as ``transformer=``. The ready-made ones are
     :class:`ElementwiseAffine`, :class:`ElementwiseSpline` and :class:`IrrepScale`, for vectors :class:`MatrixScale`,
     and for angles :class:`ElementwiseCircularSpline`. A transformer of your own is a subclass that sets
-    ``params_action``, how the group acts on the parameters, and writes ``forward(x, params)`` and ``inverse(y, params)``. Each returns the value, of the shape
-    ``batch_shape + event_shape`` of x, and its log-det, of shape ``batch_shape``; ``params`` has shape ``batch_shape +
-    params_action.event_shape``. The layer is equivariant if T(g x; g params) = g T(x; params) for every group element
-    g, where T is the map ``forward``.
+    ``params_action``, how the group acts on the parameters, and writes ``forward(x, params)`` and ``inverse(y,
+    params)``. Each returns the value, of the shape ``batch_shape + event_shape`` of x, and its log-det, of shape
+    ``batch_shape``; ``params`` has shape ``batch_shape + params_action.event_shape``. The layer is equivariant if T(g
+    x; g params) = g T(x; params) for every group element g, where T is the map ``forward``.
 
     Args:
         action: How the group acts on the part.

@@ -22,9 +22,10 @@ _Signs = dict[tuple[int, int], int]
 class AngleFrame:
     r"""Coordinates :math:`u_i = m_i x_i - n_i \cdot x_B - 2\pi o_i` of angles x_A, in which the group shifts little.
 
-    Here x_B are the angles that a layer reads. A group element that acts on all angles by :math:`x \mapsto M x + a` acts
-    on u by the rows and columns A of M, and by shifts: multiples of :math:`2\pi / s`. In most groups s is 1, so that a
-    map of u need not know of translations. A map of u becomes a map of x_A that repeats m_i times around the circle.
+    Here x_B are the angles that a layer reads. A group element that acts on all angles by :math:`x \mapsto M x + a`
+    acts on u by the rows and columns A of M, and by shifts: multiples of :math:`2\pi / s`. In most groups s is 1, so
+    that a map of u need not know of translations. A map of u becomes a map of x_A that repeats m_i times around the
+    circle.
 
     Attributes:
         repeats: m_i, by how many different amounts the group shifts x_i and leaves x_B as it is; then an invariant

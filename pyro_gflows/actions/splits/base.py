@@ -21,10 +21,10 @@ class Split(ABC):
 
     This is the base class of all splits. The ready-made ones are :class:`CoordinateSplit` for vectors,
     :class:`ChannelSplit` and :class:`MaskSplit` for images, :class:`IrrepSplit` for both, and :class:`TorusSplit` for
-    angles; :func:`~pyro_gflows.actions.default_split` chooses one. A coupling layer reads one part of an event and changes the
-    other. For the layer to be equivariant, the group must act on each part separately: the parts of :math:`g\,x` are
-    :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal bijection, so its log-det is 0. Like an action, it is a
-    plain value.
+    angles; :func:`~pyro_gflows.actions.default_split` chooses one. A coupling layer reads one part of an event and
+    changes the other. For the layer to be equivariant, the group must act on each part separately: the parts of
+    :math:`g\,x` are :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal bijection, so its log-det is 0. Like an
+    action, it is a plain value.
 
     Attributes:
         action: How the group acts on the whole event.

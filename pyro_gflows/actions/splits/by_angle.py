@@ -61,9 +61,7 @@ class TorusSplit(IndexSplit):
 
     action: TorusAction
 
-    def __init__(
-        self, action: TorusAction, parts: Sequence[Sequence[int]] | None = None, *, order: int = 2
-    ) -> None:
+    def __init__(self, action: TorusAction, parts: Sequence[Sequence[int]] | None = None, *, order: int = 2) -> None:
         super().__init__(action, parts)
         if order < 1:
             raise ValueError(f"expected order, the largest |k_1| + ... + |k_d|, to be at least 1, got {order}")

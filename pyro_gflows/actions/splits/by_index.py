@@ -66,7 +66,8 @@ class IndexSplit(Split):
         listed = sorted(index for part in parts for index in part)
         if listed != list(range(total)) or len(parts) < self._fewest:
             raise ValueError(
-                f"expected at least {_COUNTS[self._fewest]} that hold every {self._word} 0..{total - 1} once, got {_lists(parts)}"
+                f"expected at least {_COUNTS[self._fewest]} that hold every {self._word} 0..{total - 1} once, "
+                f"got {_lists(parts)}"
             )
         for index, part in enumerate(parts):
             if not part:
