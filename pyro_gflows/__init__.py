@@ -40,7 +40,9 @@ from pyro_gflows.deprecation import moved_names
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
+    InvariantUniform,
     InvariantUniformBall,
+    InvariantVonMises,
     OrbitMixture,
     Symmetrized,
 )
@@ -140,7 +142,9 @@ __all__ = [
     "ImageAction",
     "InvariantNormal",
     "InvariantStudentT",
+    "InvariantUniform",
     "InvariantUniformBall",
+    "InvariantVonMises",
     "Invert",
     "IrrepScale",
     "IrrepSplit",

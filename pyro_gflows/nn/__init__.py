@@ -12,7 +12,7 @@ Residual branches (contractions):
     CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
 
 Angles:
-    Harmonics, shortest_frequencies
+    Harmonics, shortest_frequencies, PeriodicNetwork
 
 Lipschitz layers:
     LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
@@ -49,6 +49,7 @@ from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
+from pyro_gflows.nn.periodic_network import PeriodicNetwork
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
@@ -88,6 +89,7 @@ __all__ = [
     "LipschitzSum",
     "Made",
     "MadeInTurn",
+    "PeriodicNetwork",
     "PolarConv",
     "RadialTerm",
     "Rescaled",

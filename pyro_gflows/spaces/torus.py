@@ -17,7 +17,7 @@ from pyro_gflows.spaces.base import Space
 __all__ = ["Torus"]
 
 
-class _Angles(constraints.Constraint):
+class _Angles(type(constraints.real)):  # type: ignore[misc]
     """Every real number: an angle, which counts modulo 2 pi."""
 
     def check(self, value: Tensor) -> Tensor:

@@ -8,13 +8,15 @@ import functools
 import torch
 from torch import Tensor
 
-from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.actions import Action, TorusAction
+from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform
 from tests.constructors.table import CONDITIONAL, CONSTRUCTORS
 
-__all__ = ["conditional_flow", "events", "make", "make_conditional", "make_flow", "training_steps"]
+__all__ = ["base_for", "conditional_flow", "events", "make", "make_conditional", "make_flow", "training_steps"]
 
 
 def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> EquivariantTransform:
@@ -42,11 +44,18 @@ def conditional_flow(name: str) -> EquivariantFlow:
 def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
     """Return a flow of one transform on a learnable base, in ``eval()`` mode; after 20 training steps on request."""
     transform = make(name, dtype=dtype)
-    flow = EquivariantFlow(InvariantNormal(transform.action_in, covariance="isotypic"), [transform]).to(dtype)
+    flow = EquivariantFlow(base_for(transform.action_in), [transform]).to(dtype)
     randomize_(flow.base.module, generator=torch.Generator().manual_seed(2))
     if trained:
         flow.load_state_dict(_trained_state(name))
     return flow.to(dtype).eval()
+
+
+def base_for(action: Action) -> InvariantNormal | InvariantUniform:
+    """Return the usual base of an action: a learnable normal distribution, or the uniform distribution of angles."""
+    if isinstance(action, TorusAction):
+        return InvariantUniform(action)
+    return InvariantNormal(require_linear(action), covariance="isotypic")
 
 
 @functools.cache
