@@ -38,7 +38,9 @@ def make_conditional(name: str) -> EquivariantTransform:
 def conditional_flow(name: str) -> EquivariantFlow:
     """Return a flow of one conditional transform on an isotropic base, in ``eval()`` mode."""
     transform = make_conditional(name)
-    return EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
+    action = transform.action_in
+    base = InvariantUniform(action) if isinstance(action, TorusAction) else InvariantNormal(require_linear(action))
+    return EquivariantFlow(base, [transform]).double().eval()
 
 
 def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
