@@ -94,14 +94,13 @@ class _AngleFrame(nn.Module):
         super().__init__()
         self.action: Action = split.action_in_frame(index, read)
         frame = split.frame(index, read)
-        rows = torch.zeros(len(frame.repeats), split.action.numel, dtype=torch.float64)
-        own, others = split.angles_of([index]), split.angles_of(read)
-        for place, (angle, m, row) in enumerate(zip(own, frame.repeats, frame.combinations, strict=True)):
-            rows[place, angle] = m
-            rows[place, others] = -torch.tensor(row, dtype=torch.float64)
+        others, rows = split.angles_of(read), []
+        for angle, m, row in zip(split.indices[index], frame.repeats, frame.combinations, strict=True):
+            entries = {angle: m, **{other: -n for other, n in zip(others, row, strict=True)}}
+            rows.append([entries.get(place, 0) for place in range(split.action.numel)])
         self._index, self._split = index, split
         # saved with the weights, which mean something only in these coordinates
-        self.rows = FixedBasis(rows)
+        self.rows = FixedBasis(torch.tensor(rows, dtype=torch.float64))
         self.origin = FixedBasis(2 * math.pi * torch.tensor(list(map(float, frame.origin)), dtype=torch.float64))
         self.repeats = FixedBasis(torch.tensor(frame.repeats, dtype=torch.float64))
         mask = None if all(frame.repeats) else torch.tensor([float(m > 0) for m in frame.repeats])

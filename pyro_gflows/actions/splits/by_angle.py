@@ -134,6 +134,10 @@ class TorusSplit(IndexSplit):
             vectors = [*_within(fixed, angles), *(vector for vector in vectors if in_lattice(fixed, vector))]
         return [vector for vector in dict.fromkeys(vectors) if any(vector[index] for index in needed)]
 
+    def computed_arguments(self) -> dict[str, Any]:
+        """The parts as lists, and all of them if they are the default ones."""
+        return {"parts": [list(part) for part in self.indices]}
+
     def _key(self) -> Any:
         return self.indices, self.order
 
