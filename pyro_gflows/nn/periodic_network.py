@@ -6,18 +6,26 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_gflows.actions import TorusAction
+from pyro_gflows.actions import LinearAction, TorusAction
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
+from pyro_gflows.nn.linear import LipschitzLinear
 from pyro_gflows.nn.lipschitz_chain import LipschitzChain
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["PeriodicNetwork"]
+
+
+class _WithoutShift(LipschitzChain):
+    """A chain whose last layer has no bias: a constant translation is absorbed by the harmonics of the next layer."""
+
+    def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
+        return LipschitzLinear(action_in, action_out, bound=self._layer_bound, bias=action_out is not self.action_out)
 
 
 @registered
@@ -68,7 +76,7 @@ class PeriodicNetwork(Contraction):
         chosen = shortest_frequencies(action, 2 * action.numel) if frequencies is None else frequencies
         self.features = Harmonics(action, chosen)
         self.action, self.bound = action, bound
-        self.network = LipschitzChain(
+        self.network = _WithoutShift(
             self.features.action_out, action.linear_part, width=width, depth=depth, bound=bound, activation=activation
         )
         rows = torch.tensor(self.features.frequencies, dtype=torch.float64)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints, identity_transform, transform_to
 
 from pyro_gflows.numerics.angles import angle_between, wrap_angle
 from pyro_gflows.serialization.registry import registered
@@ -23,6 +23,10 @@ class _Angles(type(constraints.real)):  # type: ignore[misc]
     def check(self, value: Tensor) -> Tensor:
         return value == value  # every real number, so all but NaN
 
+
+# Pyro's maps to a support leave angles as they are, as they do for VonMises
+for _maps_to in (biject_to, transform_to):
+    _maps_to.register(_Angles, lambda constraint: identity_transform)
 
 _ANGLES: dict[int, constraints.Constraint] = {}
 
