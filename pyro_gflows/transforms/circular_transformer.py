@@ -46,6 +46,7 @@ class ElementwiseCircularSpline(Transformer):
     Source: Normalizing Flows on Tori and Spheres, arXiv:2002.02428; Neural Spline Flows, arXiv:1906.04032.
 
     Example:
+        >>> import torch
         >>> from pyro_gflows import VectorAction
         >>> spline = ElementwiseCircularSpline(VectorAction.signs(1), bins=4)
         >>> x, params = torch.ones(1), torch.linspace(-1, 1, spline.params_action.numel)

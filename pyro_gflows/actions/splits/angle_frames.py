@@ -74,7 +74,7 @@ def frame_of_translations(fixed: Sequence[Row], own: Sequence[int], read: Sequen
 
     Example:
         >>> frame_of_translations([(1, 1)], [0], [1])  # x1 + x2
-        AngleFrame(repeats=(1,), combinations=((-1,),), origin=(Fraction(0, 1),))
+        AngleFrame(repeats=(1,), combinations=((-1,),), origin=(Fraction(0, 1),), sectors=1)
         >>> frame_of_translations([(1, 1)], [0], []).repeats
         (0,)
     """

@@ -23,7 +23,7 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ChannelSplit", "CoordinateSplit", "IndexSplit"]
 
-_COUNTS = {1: "one list", 2: "two lists"}
+_COUNTS = {1: "one list that holds", 2: "two lists that hold"}
 
 
 class IndexSplit(Split):
@@ -66,8 +66,7 @@ class IndexSplit(Split):
         listed = sorted(index for part in parts for index in part)
         if listed != list(range(total)) or len(parts) < self._fewest:
             raise ValueError(
-                f"expected at least {_COUNTS[self._fewest]} that hold every {self._word} 0..{total - 1} once, "
-                f"got {_lists(parts)}"
+                f"expected at least {_COUNTS[self._fewest]} every {self._word} 0..{total - 1} once, got {_lists(parts)}"
             )
         for index, part in enumerate(parts):
             if not part:
