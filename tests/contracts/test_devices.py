@@ -12,6 +12,7 @@ from pyro_gflows import (
     GActNorm,
     GAffine,
     GConvExponential,
+    GSpectralConv,
     ImageAction,
     InvariantNormal,
     InvariantStudentT,
@@ -152,8 +153,8 @@ def values_to_read(compute, flow):
         if not isinstance(layer, GResidual) or len(flow.transforms) > 1 or compute is not direct:
             return None  # a solver reads whether it has converged
         return {} if getattr(layer.branch, "bound", None) is not None else ONE  # the bound depends on the weights
-    if any(isinstance(layer, GConvExponential) for layer in flow.modules()):
-        return ONE  # the number of terms depends on the weights
+    if any(isinstance(layer, GConvExponential | GSpectralConv) for layer in flow.modules()):
+        return ONE  # the number of terms, or of squarings, depends on the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
         return None  # the number of images under the group depends on values
     # whether all events are values of the transform
