@@ -8,6 +8,7 @@ from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.sites import SitesAction
+from pyro_gflows.actions.torus import TorusAction
 
 __all__ = ["require_exact", "require_image", "require_linear"]
 
@@ -51,6 +52,8 @@ def require_linear(action: Any) -> LinearAction:
     require_exact(action)
     if not isinstance(action, LinearAction):
         instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
+        if isinstance(action, TorusAction):
+            instead = f"; {action.space.advice}"
         raise TypeError(
             f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{instead}"
         )
