@@ -1,28 +1,35 @@
-"""Flows: a base with transforms, ready-made flows of images, dequantization, and families of flows.
+"""Flows: a base with transforms, flows on a padded space, flows of images, dequantization, and families of flows.
 
 Flows:
     EquivariantFlow, FlowDistribution, OrbitFlow, Learnable
+
+Flows on a padded space:
+    augment, AugmentedFlow, g_padding, VariationalFlow
 
 Flows of images:
     g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
     VariationalDequantizer, g_dequantizer
 
 Families and types:
-    FAMILIES, Memory, Preprocess, SplitKind
+    FAMILIES, ChannelMixing, Memory, Preprocess, SplitKind
 """
 
+from pyro_gflows.flows.augmented import AugmentedFlow, augment, g_padding
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.flows.image_coupling import SplitKind, g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
-from pyro_gflows.flows.image_scales import Memory, Preprocess
+from pyro_gflows.flows.image_scales import ChannelMixing, Memory, Preprocess
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
+from pyro_gflows.flows.variational import VariationalFlow
 
 __all__ = [
     "FAMILIES",
+    "AugmentedFlow",
+    "ChannelMixing",
     "DequantizedFlow",
     "EquivariantFlow",
     "FlowDistribution",
@@ -32,8 +39,11 @@ __all__ = [
     "Preprocess",
     "SplitKind",
     "VariationalDequantizer",
+    "VariationalFlow",
+    "augment",
     "g_coupling_image_flow",
     "g_dequantizer",
+    "g_padding",
     "g_residual_image_flow",
     "g_soft_coupling_image_flow",
 ]

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pyro
-import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, ImageAction
@@ -14,7 +13,8 @@ from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.serialization.registry import describe, registered
+from pyro_gflows.flows.variational import VariationalFlow
+from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms import Compose, EquivariantTransform, GAffine, GNormalCdf, g_coupling
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class VariationalDequantizer(nn.Module):
     Source: Flow++, arXiv:1902.00275.
 
     Example:
+        >>> import torch
         >>> from pyro_gflows.datasets import GrayLevels
         >>> action = ImageAction("D4", size=4)
         >>> layers = [GAffine(action, context_action=action, width=2), GNormalCdf(action, alpha=0.0)]
@@ -125,6 +126,7 @@ def g_dequantizer(
         ValueError: ``blocks`` is below 0, or it is above 0 and the events cannot be split.
 
     Example:
+        >>> import torch
         >>> from pyro_gflows.datasets import GrayLevels
         >>> dequantizer = g_dequantizer(ImageAction("D4", size=4), GrayLevels(17))
         >>> levels = torch.randint(17, (5, 1, 4, 4))
@@ -145,7 +147,7 @@ def g_dequantizer(
 
 @renamed_arguments(dequantiser="dequantizer")
 @registered
-class DequantizedFlow(nn.Module):
+class DequantizedFlow(VariationalFlow):
     r"""A flow of continuous images, together with a dequantizer, as a model of images of gray levels.
 
     With p the density of the flow, q the dequantizer and k the levels of an image, ``forward`` gives a bound in nats:
@@ -164,6 +166,7 @@ class DequantizedFlow(nn.Module):
         ValueError: Flow and dequantizer are for images of different shapes.
 
     Example:
+        >>> import torch
         >>> from pyro_gflows import g_coupling_image_flow
         >>> from pyro_gflows.datasets import GrayLevels
         >>> action, scaling = ImageAction("C4", size=4), GrayLevels(17)
@@ -182,15 +185,6 @@ class DequantizedFlow(nn.Module):
             )
         self.flow, self.dequantizer = flow, dequantizer
 
-    @property
-    def action(self) -> Action:
-        """How the group acts on the data."""
-        return self.flow.action
-
-    def initialize(self, x: Tensor) -> None:
-        """Set the flow's data-dependent parameters from images."""
-        self.flow.initialize(x)
-
     def log_weights(self, x: Tensor, draws: int) -> Tensor:
         """The values log p(y) - log q(y | k) of independent draws y, of shape ``(draws, *batch_shape)``."""
         self.action.check_event(x)
@@ -198,37 +192,6 @@ class DequantizedFlow(nn.Module):
         y = cells.rsample((draws,))
         log_q = cells.log_prob(y)  # before anything else, while the distribution remembers the draw
         return self.flow(y) - log_q
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The lower bound of log P(k) from one draw for each image, in nats."""
-        return self.log_weights(x, 1)[0]
-
-    def importance_bound(self, x: Tensor, *, draws: int, batch_size: int = 1024) -> Tensor:
-        r"""The importance-weighted bound of log P(k) for every image, without gradients.
-
-        It is :math:`\log \frac1K \sum_i p(y_i)/q(y_i \mid k)`; its mean approaches log P(k) as the number K of draws
-        grows.
-
-        Args:
-            x: Images of shape ``(rows,) + action.event_shape``.
-            draws: The number K of draws for each image.
-            batch_size: How many draws are scored at a time.
-
-        Raises:
-            ValueError: ``draws`` is below 1.
-
-        Source: Importance Weighted Autoencoders, arXiv:1509.00519.
-        """
-        if draws < 1:
-            raise ValueError(f"expected draws >= 1, got {draws}")
-        at_once = min(draws, batch_size)
-        counts = [at_once] * (draws // at_once) + ([draws % at_once] if draws % at_once else [])
-        bounds = []
-        with torch.no_grad():
-            for part in x.split(max(1, batch_size // at_once)):
-                weights = torch.cat([self.log_weights(part, count).double() for count in counts])
-                bounds.append(torch.logsumexp(weights, 0) - math.log(draws))
-        return torch.cat(bounds)
 
     def model(self, x: Tensor) -> None:
         """The Pyro model y ~ p. The levels of y are k with probability 1, so that no term is added for them."""
@@ -241,7 +204,3 @@ class DequantizedFlow(nn.Module):
         pyro.module("dequantized", self)
         with pyro.plate("images", len(x)):
             pyro.sample("y", self.dequantizer.condition(self.dequantizer.scaling.quantize(x)))
-
-    def config(self) -> dict[str, Any]:
-        """The structure of both as JSON data, as ``EquivariantFlow.config``."""
-        return dict(describe(self))

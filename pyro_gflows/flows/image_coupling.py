@@ -21,7 +21,16 @@ from pyro_gflows.actions import (
 from pyro_gflows.actions.requirements import require_exact, require_image
 from pyro_gflows.deprecation import flag_is_a_function
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.flows.image_scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
+from pyro_gflows.flows.image_scales import (
+    ChannelMixing,
+    Memory,
+    Preprocess,
+    check_memory,
+    check_mixing,
+    mixing,
+    multi_scale,
+    sparing,
+)
 from pyro_gflows.nn import Conditioner, SoftNetwork, takes_factories
 from pyro_gflows.nn.factories import from_keywords
 from pyro_gflows.transforms import Compose, EquivariantTransform, GSplit, g_coupling
@@ -46,6 +55,7 @@ def g_soft_coupling_image_flow(
     network: Conditioner | None = None,
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
+    channel_mixing: ChannelMixing = "1x1",
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images in which only the networks carry the group, so that it is nearly invariant.
 
@@ -69,6 +79,7 @@ def g_soft_coupling_image_flow(
             ``functools.partial(SoftNetwork, group="C8", width=4, kernel_size=3, start=0.0)``.
         preprocess: Makes the last layer, as for :func:`g_coupling_image_flow`.
         memory: "plain" or "recompute", as for :func:`g_coupling_image_flow`.
+        channel_mixing: How each step mixes the channels, as for :func:`g_coupling_image_flow`.
 
     Raises:
         TypeError: ``action`` is neither an ImageAction nor an OffGridAction.
@@ -97,6 +108,7 @@ def g_soft_coupling_image_flow(
         network=network,
         preprocess=preprocess,
         memory=memory,
+        channel_mixing=channel_mixing,
     )
 
 
@@ -114,6 +126,7 @@ def g_coupling_image_flow(
     network: Conditioner | None = None,
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
+    channel_mixing: ChannelMixing = "1x1",
 ) -> EquivariantFlow:
     """A multi-scale coupling flow of images over the isotropic normal distribution; under C1, a RealNVP.
 
@@ -121,8 +134,9 @@ def g_coupling_image_flow(
     means of the blocks go through the coarser scales, and the details of the blocks are a Gaussian given the means
     (:class:`~pyro_gflows.transforms.GSplit`); ``blocks`` steps follow on means and details together; then it undoes the
     squeeze and takes ``blocks`` steps on the pixels. A step is an activation normalization, an invertible 1x1 map of
-    the channels, and a coupling that transforms each part once. The steps split by the mirrored checkerboard, by
-    channels and by irreps in turn. Every layer is exactly equivariant, so the density is exactly invariant.
+    the channels (or another linear map, see ``channel_mixing``), and a coupling that transforms each part once. The
+    steps split by the mirrored checkerboard, by channels and by irreps in turn. Every layer is exactly equivariant, so
+    the density is exactly invariant.
 
     Args:
         action: How the group acts on images.
@@ -141,6 +155,12 @@ def g_coupling_image_flow(
         preprocess: Makes the last layer, which makes the data, from the action of the layers: for logit preprocessing
             ``lambda action: GSigmoid(action, scaling.interval())``. None: the data are modeled as they are.
         memory: "plain"; or "recompute": training stores one event for each step, at the cost of one more forward pass.
+        channel_mixing: How each step mixes the channels: "1x1", by an invertible 1x1 convolution
+            (:class:`~pyro_gflows.transforms.GLinear`; none for a single channel); "convolution", by the exponential of
+            a 3x3 convolution (:class:`~pyro_gflows.transforms.GConvExponential`), which mixes neighboring pixels too;
+            "spectral", by an invertible convolution of support 5 on the periodic grid
+            (:class:`~pyro_gflows.transforms.GSpectralConv`), which joins opposite edges of the image and is equivariant
+            all the same; or a function from the action of a step to such a layer.
 
     Raises:
         TypeError: ``action`` is not an ImageAction.
@@ -156,6 +176,7 @@ def g_coupling_image_flow(
         >>> flow.dist.sample((3,)).shape
         torch.Size([3, 1, 8, 8])
     """
+    check_mixing(channel_mixing)
     check_memory(memory, ("plain", "recompute"))
     require_exact(action)
 
@@ -165,7 +186,7 @@ def g_coupling_image_flow(
             coupling = g_coupling(
                 action, split=split, transformer=transformer, network=network, width=width, depth=depth
             )
-            layers += sparing([*mixing(action), coupling], memory)
+            layers += sparing([*mixing(action, channel_mixing), coupling], memory)
         return layers
 
     def factor(halves: IrrepSplit, coarse: Compose) -> GSplit:

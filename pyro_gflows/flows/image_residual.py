@@ -9,7 +9,16 @@ from torch import nn
 
 from pyro_gflows.actions import ImageAction, IrrepSplit, LinearAction
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.flows.image_scales import Memory, Preprocess, check_memory, mixing, multi_scale, sparing
+from pyro_gflows.flows.image_scales import (
+    ChannelMixing,
+    Memory,
+    Preprocess,
+    check_memory,
+    check_mixing,
+    mixing,
+    multi_scale,
+    sparing,
+)
 from pyro_gflows.nn import LipschitzNetwork, takes_factories
 from pyro_gflows.nn.factories import from_keywords
 from pyro_gflows.numerics import ConstantMemory, LogDet
@@ -32,12 +41,13 @@ def g_residual_image_flow(
     fast: Fast = "score",
     preprocess: Preprocess | None = None,
     memory: Memory = "plain",
+    channel_mixing: ChannelMixing = "1x1",
 ) -> EquivariantFlow:
     """A multi-scale residual flow of images over the isotropic normal distribution; under C1, a plain residual flow.
 
     The scales are those of :func:`g_coupling_image_flow`. A step is an activation normalization, an invertible 1x1 map
-    of the channels, and a residual layer, whose branch is a steerable CNN with a certified Lipschitz bound. Every layer
-    is exactly equivariant, so the density is exactly invariant.
+    of the channels (or another linear map, see ``channel_mixing``), and a residual layer, whose branch is a steerable
+    CNN with a certified Lipschitz bound. Every layer is exactly equivariant, so the density is exactly invariant.
 
     Args:
         action: How the group acts on images.
@@ -57,6 +67,7 @@ def g_residual_image_flow(
             of the series included; or "constant": training stores a few events for each step, and computes the terms
             once (:class:`~pyro_gflows.numerics.ConstantMemory`). Values and gradients are the same. "constant" saves
             memory in the fast direction only.
+        channel_mixing: How each step mixes the channels, as for :func:`g_coupling_image_flow`.
 
     Raises:
         TypeError: ``action`` is not an ImageAction.
@@ -70,6 +81,7 @@ def g_residual_image_flow(
         >>> [type(layer).__name__ for layer in flow.transforms]
         ['GActNorm', 'GResidual', 'GActNorm']
     """
+    check_mixing(channel_mixing)
     check_memory(memory, get_args(Memory))
     make_branch = from_keywords(branch, LipschitzNetwork, width=width, depth=depth, bound=bound)
 
@@ -79,9 +91,9 @@ def g_residual_image_flow(
             residual = g_residual(action, branch=make_branch, log_det=log_det, fast=fast)
             if memory == "constant":
                 residual = GResidual(action, residual.branch, log_det=ConstantMemory(residual.log_det), fast=fast)
-                layers += [*sparing(mixing(action), "recompute"), residual]
+                layers += [*sparing(mixing(action, channel_mixing), "recompute"), residual]
             else:
-                layers += sparing([*mixing(action), residual], memory)
+                layers += sparing([*mixing(action, channel_mixing), residual], memory)
         return layers
 
     def factor(halves: IrrepSplit, coarse: Compose) -> GSplit:

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pyro_gflows.actions import ImageAction, IrrepSplit
 from pyro_gflows.actions.requirements import require_exact, require_image
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.transforms import Compose, EquivariantTransform, GActNorm, GLinear, GSplit, GSqueeze, Recompute
+from pyro_gflows.transforms import (
+    Compose,
+    EquivariantTransform,
+    GActNorm,
+    GConvExponential,
+    GLinear,
+    GSpectralConv,
+    GSplit,
+    GSqueeze,
+    Recompute,
+)
 
-__all__ = ["Factor", "Memory", "Preprocess", "Steps", "check_memory", "mixing", "multi_scale", "sparing"]
+__all__ = [
+    "ChannelMixing",
+    "Factor",
+    "Memory",
+    "Preprocess",
+    "Steps",
+    "check_memory",
+    "check_mixing",
+    "mixing",
+    "multi_scale",
+    "sparing",
+]
 
 #: How much training stores of each step: "plain", all activations; "recompute", only the input of the step; "constant",
 #: a few events, from which the gradient of an estimated log-det follows.
@@ -26,6 +48,16 @@ Factor = Callable[[IrrepSplit, Compose], GSplit]
 
 #: Makes the last layer, whose values are the data, from the action on the images.
 Preprocess = Callable[[ImageAction], EquivariantTransform]
+
+#: How a step mixes the channels: "1x1", an invertible 1x1 convolution (GLinear); "convolution", the exponential of a
+#: 3x3 convolution (GConvExponential); "spectral", an invertible convolution of support 5 on the periodic grid
+#: (GSpectralConv); or a function from the action on the images to a layer.
+ChannelMixing = Literal["1x1", "convolution", "spectral"] | Callable[[ImageAction], EquivariantTransform]
+
+_MIXINGS: Mapping[str, Callable[[ImageAction], EquivariantTransform]] = {
+    "convolution": GConvExponential,
+    "spectral": functools.partial(GSpectralConv, support=5),
+}
 
 
 def multi_scale(
@@ -73,9 +105,27 @@ def _scale(action: ImageAction, steps: Steps, scales: int, factor: Factor) -> li
     return [squeeze, factor(halves, coarse), *steps(deep), squeeze.inv, *steps(action)]
 
 
-def mixing(action: ImageAction) -> list[EquivariantTransform]:
-    """The layers before each coupling or residual layer: a normalization, and a mixing of several channels."""
-    return [GActNorm(action), *([GLinear(action)] if action.channels > 1 else [])]
+def mixing(action: ImageAction, channel_mixing: ChannelMixing) -> list[EquivariantTransform]:
+    """The layers before each coupling or residual layer: a normalization, and a linear map of channels (and pixels)."""
+    if channel_mixing == "1x1":
+        return [GActNorm(action), *([GLinear(action)] if action.channels > 1 else [])]
+    make = _MIXINGS[channel_mixing] if isinstance(channel_mixing, str) else channel_mixing
+    return [GActNorm(action), make(action)]
+
+
+def check_mixing(channel_mixing: ChannelMixing) -> None:
+    """Raise ValueError or TypeError unless ``channel_mixing`` is one of the names or a factory of layers."""
+    if isinstance(channel_mixing, str):
+        if channel_mixing not in ("1x1", *_MIXINGS):
+            raise ValueError(
+                f"expected channel_mixing among {['1x1', *_MIXINGS]}, or a factory such as "
+                f"functools.partial(GConvExponential, kernel_size=5), got {channel_mixing!r}"
+            )
+    elif isinstance(channel_mixing, EquivariantTransform) or not callable(channel_mixing):
+        raise TypeError(
+            "expected channel_mixing to be a function from the action of a step to a layer, such as "
+            f"functools.partial(GConvExponential, kernel_size=5), got {type(channel_mixing).__name__}"
+        )
 
 
 def sparing(layers: list[EquivariantTransform], memory: Memory) -> list[EquivariantTransform]:

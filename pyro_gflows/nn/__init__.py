@@ -9,7 +9,10 @@ Networks:
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
-    CustomContraction, Contraction, Term, BranchGiven, lipschitz_branch
+    Shear, CustomContraction, Contraction, Term, BranchGiven, Half, lipschitz_branch
+
+Potentials of gradient maps:
+    TorusPotential, Potential, poisson_wave
 
 Angles:
     Harmonics, shortest_frequencies, PeriodicNetwork
@@ -50,13 +53,16 @@ from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantN
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.periodic_network import PeriodicNetwork
+from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.shear import Half, Shear
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.steerable import SteerableConv
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.nn.torus_potential import TorusPotential, poisson_wave
 
 __all__ = [
     "Activation",
@@ -77,6 +83,7 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "Half",
     "Harmonics",
     "HiddenFields",
     "KernelLayer",
@@ -91,9 +98,11 @@ __all__ = [
     "MadeInTurn",
     "PeriodicNetwork",
     "PolarConv",
+    "Potential",
     "RadialTerm",
     "Rescaled",
     "Ridges",
+    "Shear",
     "SlopeSplines",
     "SoftNetwork",
     "SoftThresholdNorm",
@@ -101,10 +110,12 @@ __all__ = [
     "Splines",
     "SteerableConv",
     "Term",
+    "TorusPotential",
     "conditioner",
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "poisson_wave",
     "shortest_frequencies",
     "takes_factories",
 ]

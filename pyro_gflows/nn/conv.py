@@ -11,10 +11,10 @@ from torch.nn import functional
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.nn.kernel import KernelLayer
-from pyro_gflows.nn.tying import coordinate_images, signed_orbits, spread
+from pyro_gflows.nn.tying import channel_images, coordinate_images, kernel_entries, signed_orbits, spread, tied_to
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["EquivariantConv"]
+__all__ = ["EquivariantConv", "convolve"]
 
 
 @registered
@@ -75,19 +75,15 @@ class EquivariantConv(KernelLayer):
         self.action_in, self.action_out = action_in, action_out
         self.kernel_size, self.zero_init = kernel_size, zero_init
         shape = (action_out.channels, action_in.channels, kernel_size, kernel_size)
-        out_targets, out_signs = _channel_targets(action_out)
-        in_targets, in_signs = _channel_targets(action_in)
         offsets = action_in.kernel_permutations(kernel_size)[action_in.point_group.generators()]
-        pairs = out_targets[:, :, None] * shape[1] + in_targets[:, None, :]
-        targets = pairs[..., None] * kernel_size**2 + offsets[:, None, None, :]
-        signs = (out_signs[:, :, None] * in_signs[:, None, :])[..., None].expand_as(targets)
-        index, sign = signed_orbits(targets.flatten(1), signs.flatten(1), _allowed(mask, shape, pairs))
+        targets, signs, pairs = kernel_entries(action_in, action_out, offsets)
+        index, sign = signed_orbits(targets, signs, _allowed(mask, shape, pairs))
         self.register_buffer("_index", index, persistent=False)
         self.register_buffer("_sign", sign.to(torch.get_default_dtype()).view(shape), persistent=False)
         self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
         self.orbit_biases: nn.Parameter | None = None
         if bias:
-            images = coordinate_images(action_out) if bias == "pixels" else (out_targets, out_signs)
+            images = coordinate_images(action_out) if bias == "pixels" else channel_images(action_out)
             index, sign = signed_orbits(*images)
             sign = sign.view(action_out.event_shape if bias == "pixels" else (-1,))
             self.register_buffer("_bias_index", index, persistent=False)
@@ -121,11 +117,7 @@ class EquivariantConv(KernelLayer):
             kernel: Any kernel of shape ``(C_out, C_in, k, k)``.
         """
         with torch.no_grad():
-            entries = (kernel * self._sign).flatten().to(self.orbit_weights)
-            sums, counts = torch.zeros_like(self.orbit_weights), torch.zeros_like(self.orbit_weights)
-            sums.index_add_(0, self._index, entries)
-            counts.index_add_(0, self._index, self._sign.abs().flatten().to(counts))
-            self.orbit_weights.copy_(sums / counts.clamp(min=1.0))
+            self.orbit_weights.copy_(tied_to(self.orbit_weights, kernel, self._index, self._sign))
 
     def _make_kernel(self) -> Tensor:
         return self.weight()
@@ -136,20 +128,36 @@ class EquivariantConv(KernelLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.action_in.check_event(x)
-        batch, reach = x.shape[:-3], self.kernel_size // 2
+        batch, bias = x.shape[:-3], self.bias()
         flat = x.reshape(-1, *self.action_in.event_shape)
-        if self.action_in.padding == "circular":
-            flat, reach = functional.pad(flat, (reach,) * 4, mode="circular"), 0
-        bias = self.bias()
-        if bias is None or bias.ndim == 1:
-            y = functional.conv2d(flat, self.kernel(), bias, padding=reach)
-        else:
-            y = functional.conv2d(flat, self.kernel(), padding=reach) + bias
+        each = bias if bias is None or bias.ndim == 1 else None
+        y = convolve(flat, self.kernel(), padding=self.action_in.padding, bias=each)
+        if bias is not None and each is None:
+            y = y + bias
         return y.reshape(batch + self.action_out.event_shape)
 
     def extra_repr(self) -> str:
         size = f"{self.kernel_size}x{self.kernel_size}"
         return f"{self.action_in} -> {self.action_out}, {size}, {self.orbit_weights.numel()} weights"
+
+
+def convolve(x: Tensor, kernel: Tensor, *, padding: str, bias: Tensor | None = None) -> Tensor:
+    """The convolution of a batch of images that keeps their size.
+
+    Args:
+        x: Images, shape ``(n, C_in, H, W)``.
+        kernel: The kernel, shape ``(C_out, C_in, k, k)`` with an odd k.
+        padding: "zero" or "circular".
+        bias: A bias for each output channel, or None.
+
+    Example:
+        >>> convolve(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 3, 3), padding="circular").flatten().tolist()
+        [9.0, 9.0, 9.0, 9.0]
+    """
+    reach = kernel.shape[-1] // 2
+    if padding == "circular" and reach:
+        x, reach = functional.pad(x, (reach,) * 4, mode="circular"), 0
+    return functional.conv2d(x, kernel, bias, padding=reach)
 
 
 def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:
@@ -163,12 +171,6 @@ def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) ->
         raise ValueError(f"expected an odd kernel_size, which has a center to rotate about, got {kernel_size!r}")
     if action_in.padding == "circular" and kernel_size // 2 > min(action_in.height, action_in.width):
         raise ValueError(f"expected a kernel_size that wraps around {action_in} at most once, got {kernel_size}")
-
-
-def _channel_targets(action: ImageAction) -> tuple[Tensor, Tensor]:
-    """For each generator of the group, the channel to which it sends each channel, and the sign of that map."""
-    matrices = action.channel_matrices(action.point_group.generators())
-    return matrices.abs().argmax(-2), matrices.sum(-2)
 
 
 def _allowed(mask: Tensor | None, shape: tuple[int, int, int, int], pairs: Tensor) -> Tensor:

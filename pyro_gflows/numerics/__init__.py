@@ -1,27 +1,33 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
 
 Log-determinants of residual layers:
-    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ConstantMemory, ResidualMap, ProbeImages, OrbitAverage,
-    CarriedProbes, Orbit
+    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, ConstantMemory, ResidualMap, ProbeImages,
+    OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
-    BanachSolver, NewtonSolver, Solver, SolverReport, InverseDidNotConverge, implicit_root
+    BanachSolver, NewtonSolver, DampedNewtonSolver, Solver, SolverReport, InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
-    Branch, DifferentiableBranch, BranchWithJacobian, Product, as_branch, dense_jacobian, jacobian_by_autograd,
-    pullback
+    Branch, DifferentiableBranch, BranchWithJacobian, ShearBranch, Product, as_branch, dense_jacobian,
+    jacobian_by_autograd, pullback
 
 Matrices:
     matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound
 
+Functions on tori and differential equations:
+    periodic_grid, fourier_coefficients, solve_poisson, trigonometric_derivatives, runge_kutta,
+    runge_kutta_with_jacobian
+
 Splines, tests and memory:
-    rational_quadratic, two_sample_test, TwoSampleResult, pareto_shape, replayed, replayable, event_numel,
-    as_float
+    rational_quadratic, monotone_spline, circular_spline, two_sample_test, TwoSampleResult, pareto_shape, replayed,
+    replayable, event_numel, as_float
 """
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
+from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
+from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
@@ -30,13 +36,21 @@ from pyro_gflows.numerics.matrix_functions import expm_apply, limit_norm, low_ra
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
-from pyro_gflows.numerics.rational_quadratics import rational_quadratic
+from pyro_gflows.numerics.rational_quadratics import monotone_spline, rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float
 from pyro_gflows.numerics.roulette import RouletteLogDet
+from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with_jacobian
 from pyro_gflows.numerics.series import SeriesLogDet
+from pyro_gflows.numerics.shear import ShearBranch, ShearLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
 from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
+from pyro_gflows.numerics.trigonometric import (
+    fourier_coefficients,
+    periodic_grid,
+    solve_poisson,
+    trigonometric_derivatives,
+)
 from pyro_gflows.numerics.two_sample import TwoSampleResult, two_sample_test
 
 __all__ = [
@@ -45,6 +59,7 @@ __all__ = [
     "BranchWithJacobian",
     "CarriedProbes",
     "ConstantMemory",
+    "DampedNewtonSolver",
     "DifferentiableBranch",
     "ExactLogDet",
     "InverseDidNotConverge",
@@ -57,27 +72,37 @@ __all__ = [
     "ResidualMap",
     "RouletteLogDet",
     "SeriesLogDet",
+    "ShearBranch",
+    "ShearLogDet",
     "Solver",
     "SolverReport",
     "TwoSampleResult",
     "as_branch",
     "as_float",
+    "circular_spline",
     "conv_norm_bound",
     "dense_jacobian",
     "event_numel",
     "expm_apply",
+    "fourier_coefficients",
     "implicit_root",
     "jacobian_by_autograd",
     "limit_norm",
     "log_abs_det",
     "low_rank_matrix",
     "matrix_exp",
+    "monotone_spline",
     "pareto_shape",
+    "periodic_grid",
     "pullback",
     "rational_quadratic",
     "replayable",
     "replayed",
+    "runge_kutta",
+    "runge_kutta_with_jacobian",
+    "solve_poisson",
     "spectral_norm",
+    "trigonometric_derivatives",
     "two_sample_test",
 ]
 

@@ -36,19 +36,21 @@ def implicit_root(
 
     Inside ``torch.func`` (jvp, vmap, ...) and forward mode, I + J is inverted densely for events of at most 256
     components. For larger events, x <- y - f(x) is iterated with its derivatives as often as the Lipschitz bound
-    requires.
+    requires. Where f is no contraction, which the bound ``math.inf`` says, I + J is inverted densely everywhere.
 
     Args:
-        f: The branch, a contraction of ``batch_shape + event_shape`` to the same shape, row by row.
+        f: The branch, a contraction of ``batch_shape + event_shape`` to the same shape, row by row; with the bound
+            ``math.inf`` any map with an invertible I + J.
         y: The right-hand side, of shape ``batch_shape + event_shape``.
         root: A solution found by a solver, of the shape of y.
         event_dim: The number of event dimensions.
-        lipschitz: An upper bound of the Lipschitz constant of f, below 1; with None, I + J is inverted densely inside
-            ``torch.func`` for events of any size.
+        lipschitz: An upper bound of the Lipschitz constant of f, below 1 for a contraction; with None, I + J is
+            inverted densely inside ``torch.func`` for events of any size.
 
     Raises:
         ValueError: If y and root differ in shape.
-        RuntimeError: In the backward pass, if the branch is not a contraction at the root.
+        RuntimeError: In the backward pass, if the branch is not a contraction at the root, although its bound is below
+            1.
 
     Example:
         >>> y = torch.ones(2, requires_grad=True)
@@ -65,7 +67,8 @@ def implicit_root(
     if not torch.is_grad_enabled() and not transformed:
         return root
     root = root.detach()
-    if transformed and size > _DENSE_TRANSFORMED_EVENT and lipschitz is not None:
+    expands = lipschitz is not None and not as_float(lipschitz) < 1  # then no iteration with J or f converges
+    if transformed and size > _DENSE_TRANSFORMED_EVENT and lipschitz is not None and not expands:
         return _iterated(f, y, root, as_float(lipschitz))
     # Two steps x <- x + S (y - x - f(x)) from the root, with the constant matrix S = (I + J)^-1 of the root: the first
     # has the right first derivative; the second starts from there, has no first-order error left, and so has the right
@@ -74,7 +77,7 @@ def implicit_root(
     if not first.requires_grad and not transformed:
         return root
     first = first - root
-    if transformed or size <= _DENSE_EVENT:
+    if transformed or size <= _DENSE_EVENT or expands:
         inverse = _inverse_matrix(f, root, event_dim)
         point = _with_derivative_of(root, _times(inverse, first, event_dim))
         return _with_derivative_of(point, _times(inverse, y - point - f(point), event_dim))

@@ -1,4 +1,4 @@
-"""Computing in full precision inside torch.autocast, and refusing tensors of half precision elsewhere."""
+"""Computing in full precision whatever torch's settings allow, and refusing tensors of half precision."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from pyro_gflows.numerics.float32_products import full_products
 
 __all__ = [
     "at_least_single",
@@ -98,7 +100,8 @@ def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a function so that inside ``torch.autocast`` it computes without autocast, in at least float32.
 
     Arguments of half precision are results of autocast there. They are converted back to float32 or, for a method of a
-    module, to the dtype of the weights of the module. Outside autocast nothing changes.
+    module, to the dtype of the weights of the module. Inside and outside autocast, the products of float32 matrices and
+    convolutions have all their digits (:class:`full_products`).
 
     Args:
         function: The function or method.
@@ -113,11 +116,14 @@ def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def inner(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         if not casting():
-            return function(*args, **kwargs)
+            if _GUARD.inside:
+                return function(*args, **kwargs)
+            with full_products():
+                return function(*args, **kwargs)
         dtype = _weights_dtype(args[0]) if args else torch.float32
         raised: Any = [_raised(argument, dtype) for argument in args]
         named: Any = {name: _raised(argument, dtype) for name, argument in kwargs.items()}
-        with autocast_off():
+        with autocast_off(), full_products():
             return function(*raised, **named)
 
     return inner
@@ -198,13 +204,18 @@ class _Guarded:
 class guarded:
     """A context in which guarded methods trust their caller: the precision is full, the arguments are checked."""
 
-    __slots__ = ("_before",)
+    __slots__ = ("_before", "_products")
 
     def __enter__(self) -> None:
-        self._before, _GUARD.inside = _GUARD.inside, True
+        self._before, self._products = _GUARD.inside, None if _GUARD.inside else full_products()
+        if self._products is not None:
+            self._products.__enter__()
+        _GUARD.inside = True
 
     def __exit__(self, *raised: object) -> None:
         _GUARD.inside = self._before
+        if self._products is not None:
+            self._products.__exit__(*raised)
 
 
 def guarded_method(method: Callable[_P, _R]) -> Callable[_P, _R]:

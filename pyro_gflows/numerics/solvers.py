@@ -115,7 +115,7 @@ class Solver(ABC):
 
     @guarded_method
     def __call__(
-        self, f: Branch, y: Tensor, event_dim: int, *, lipschitz: float | Tensor
+        self, f: Branch, y: Tensor, event_dim: int, *, lipschitz: float | Tensor, start: Tensor | None = None
     ) -> tuple[Tensor, SolverReport]:
         """The root, of the shape of y, and the report of the solver.
 
@@ -124,6 +124,7 @@ class Solver(ABC):
             y: The right-hand side, of shape ``batch_shape + event_shape``.
             event_dim: The number of event dimensions.
             lipschitz: An upper bound of the Lipschitz constant of f in the Euclidean norm.
+            start: The point of the first step, of the shape of y; by default y itself.
 
         Raises:
             InverseDidNotConverge: If a row ends above the tolerance and ``strict`` is set.
@@ -137,15 +138,17 @@ class Solver(ABC):
         bound = as_float(lipschitz)
         event_numel(y, event_dim)
         with torch.no_grad():
-            return self._solve(as_branch(f, event_dim), y.detach(), event_dim, bound)
+            y = y.detach()
+            first = y if start is None else start.detach()
+            return self._solve(as_branch(f, event_dim), y, first, event_dim=event_dim, lipschitz=bound)
 
     def _solve(
-        self, f: DifferentiableBranch, y: Tensor, event_dim: int, lipschitz: float
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, SolverReport]:
         if y.numel() == 0:
             return y, SolverReport(residual=0.0, iterations=0, converged=True, error_bound=0.0)
         tolerance = self._tolerances(y, event_dim)
-        x, residual = y, -f(y)
+        residual = y - x - f(x) if x is not y else -f(y)
         norm = row_norm(residual, event_dim, math.inf)
         limit = self.max_iterations or _promised_iterations(row_norm(residual, event_dim), tolerance, lipschitz)
         iterations = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from pyro_gflows.numerics.precision import at_least_single
 
-__all__ = ["conv_norm_bound", "spectral_norm"]
+__all__ = ["conv_norm_bound", "sampled_conv_norm_bound", "spectral_norm"]
+
+_OVERSAMPLING = 12  # sampled frequencies for each degree of the symbol
 
 
 @at_least_single
@@ -95,6 +98,43 @@ def conv_norm_bound(
         largest = spectral_norm(symbols).argmax()
     # not by [largest], which reads the value: every call would then wait for the GPU
     return spectral_norm(symbols.index_select(0, largest.reshape(1))[0])
+
+
+def sampled_conv_norm_bound(
+    weight: Tensor, size: int | Sequence[int], *, padding: Literal["zero", "circular"] = "zero"
+) -> Tensor:
+    r"""An upper bound as :func:`conv_norm_bound` gives it, whose cost does not grow with the grid.
+
+    The entries of the symbol of a kernel of side 2d + 1 are trigonometric polynomials of degree d in the frequency. A
+    polynomial of degree d is at most :math:`1 / \cos(\pi d / N)` times its largest value at N > 2d equidistant points
+    (a lemma of M. Riesz). Along an axis with more than N = 12 d frequencies, N of them are therefore sampled, at a loss
+    of 3.5 percent.
+
+    Args:
+        weight: The kernel, of shape ``(c_out, c_in, k_1, ..., k_s)`` with odd sides.
+        size: The number of pixels along each of the s spatial axes.
+        padding: The kind of padding, "zero" or "circular".
+
+    Raises:
+        ValueError: As for :func:`conv_norm_bound`.
+
+    Example:
+        >>> weight = torch.full((1, 1, 3, 3), 1 / 9)
+        >>> round(float(sampled_conv_norm_bound(weight, 1000)), 3)
+        1.072
+    """
+    sides = weight.shape[2:]
+    sizes = (size,) * len(sides) if isinstance(size, int) else tuple(size)
+    if len(sizes) != len(sides) or min(sizes) < 1 or padding not in ("zero", "circular"):
+        return conv_norm_bound(weight, size, padding=padding)  # raises
+    sampled, factor = [], 1.0
+    for side, pixels in zip(sides, sizes, strict=True):
+        degree, period = side // 2, pixels if padding == "circular" else pixels + side - 1
+        count = _OVERSAMPLING * degree
+        if 0 < count < period:
+            factor /= math.cos(math.pi * degree / count)
+        sampled.append(count if 0 < count < period else period)
+    return factor * conv_norm_bound(weight, sampled, padding="circular")
 
 
 def _wrap(weight: Tensor, sizes: tuple[int, ...]) -> Tensor:

@@ -18,8 +18,10 @@ from pyro_gflows.datasets.checks import check_rows
 from pyro_gflows.datasets.rows import Rows, TensorRows, as_rows
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.evaluation.estimation_error import log_det_error
+from pyro_gflows.flows.augmented import AugmentedFlow
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler, hidden_state
@@ -37,7 +39,7 @@ __all__ = ["FitDiverged", "FitResult", "fit"]
 @renamed_arguments(dequantise="dequantize")
 @full_precision
 def fit(
-    flow: EquivariantFlow,
+    flow: EquivariantFlow | AugmentedFlow,
     data: Tensor | np.ndarray | Dataset[Any] | DataLoader[Any] | Sampler,
     *,
     settings: FitSettings | None = None,
@@ -70,7 +72,8 @@ def fit(
     batch is checked, and not for symmetry.
 
     Args:
-        flow: The flow; its device and dtype are used.
+        flow: The flow; its device and dtype are used. For an :class:`~pyro_gflows.flows.AugmentedFlow` the loss is the
+            augmented bound on -log p(x), and the validation NLL is estimated by its importance weights.
         data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of four kinds: a tensor or an array,
             which may be memory-mapped and is never copied as a whole; a torch ``Dataset`` of events, or of tuples
             whose first entry is the event; a ``DataLoader``, whose own batches are used (a resumed run has the same
@@ -118,7 +121,7 @@ def fit(
         >>> fit(flow, density("rings"), settings=FitSettings(steps=3), progress=False).steps
         3
     """
-    if not isinstance(flow, EquivariantFlow):
+    if not isinstance(flow, EquivariantFlow | AugmentedFlow):
         raise TypeError(f"expected an EquivariantFlow, got {type(flow).__name__}")
     if flow.context_action is not None:
         raise ValueError(
@@ -139,7 +142,7 @@ def fit(
         )
     if settings.validation.patience is not None and validation is None:
         raise ValueError("early stopping needs validation data: pass validation=..., or set Validation(patience=None)")
-    trained = flow if dequantize is None else _with_noise(flow, dequantize)
+    trained: EquivariantFlow | VariationalFlow = flow if dequantize is None else _with_noise(flow, dequantize)
     if not any(weight.requires_grad for weight in trained.parameters()):
         raise ValueError(
             f"expected weights to fit, but all {sum(1 for _ in trained.parameters())} weight tensors of the flow are "
@@ -178,14 +181,14 @@ def fit(
     return replace(result, log_det_error=log_det_error(trained, some))
 
 
-def _source(data: Any, flow: EquivariantFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
+def _source(data: Any, flow: EquivariantFlow | AugmentedFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
     """The rows, the loader or the sampler that the batches come from."""
     if isinstance(data, DataLoader) or (callable(data) and not isinstance(data, Dataset)):
         return data
     return _rows(data, flow, like, source="data")
 
 
-def _rows(data: Any, flow: EquivariantFlow, like: Tensor, *, source: str) -> Rows:
+def _rows(data: Any, flow: EquivariantFlow | AugmentedFlow, like: Tensor, *, source: str) -> Rows:
     rows = check_rows(
         as_rows(data, source=source), event_shape=flow.action.event_shape, source=source, dtype=like.dtype
     )
@@ -207,7 +210,9 @@ def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, re
     return {"sampler": identity()} if callable(identity) else {}
 
 
-def _with_noise(flow: EquivariantFlow, dequantize: VariationalDequantizer) -> DequantizedFlow:
+def _with_noise(flow: EquivariantFlow | AugmentedFlow, dequantize: VariationalDequantizer) -> DequantizedFlow:
+    if not isinstance(flow, EquivariantFlow):
+        raise TypeError(f"expected an EquivariantFlow where noise is learned too, got {type(flow).__name__}")
     if not isinstance(dequantize, VariationalDequantizer):
         raise TypeError(f"expected dequantize=g_dequantizer(action, scaling), got {type(dequantize).__name__}")
     own, other = (next(module.parameters()) for module in (flow, dequantize))

@@ -7,16 +7,26 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, MatrixScale, Transformer,
+    TransformerFactory
+
+Splines of angles:
+    CircularSpline
 
 Linear and normalizing layers:
-    GLinear, GActNorm, GOrbitNorm, GSqueeze
+    GLinear, GLinearPLU, GConvExponential, GSpectralConv, GActNorm, GOrbitNorm, GSqueeze
+
+Layers on tori:
+    GGradient, GMoser, MoserReport, moser
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
 
 Combining layers:
     Compose, Invert, Conditioned, Recompute
+
+Residual flows that realize a given map:
+    ResidualRealization, residual_realization
 
 Base classes:
     EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
@@ -28,18 +38,27 @@ from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
+from pyro_gflows.transforms.circular import CircularSpline
+from pyro_gflows.transforms.circular_transformer import ElementwiseCircularSpline
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.conv_exponential import GConvExponential
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
+from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.linear import GLinear
+from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
+from pyro_gflows.transforms.moser_flow import GMoser, moser
+from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
 from pyro_gflows.transforms.radial import GRadial, g_radial
+from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
+from pyro_gflows.transforms.spectral_conv import GSpectralConv
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
 from pyro_gflows.transforms.squash import GNormalCdf, GSigmoid, Squash
@@ -52,33 +71,42 @@ from pyro_gflows.transforms.transformers import (
 )
 
 __all__ = [
+    "CircularSpline",
     "Compose",
     "ConditionalTransform",
     "Conditioned",
     "DataDependentTransform",
     "ElementwiseAffine",
+    "ElementwiseCircularSpline",
     "ElementwiseSpline",
     "EquivariantTransform",
     "Fast",
     "GActNorm",
     "GAffine",
     "GAutoregressive",
+    "GConvExponential",
     "GCoupling",
+    "GGradient",
     "GInverseAutoregressive",
     "GLinear",
+    "GLinearPLU",
     "GMonotone",
+    "GMoser",
     "GNormalCdf",
     "GOrbitNorm",
     "GRadial",
     "GResidual",
     "GSigmoid",
+    "GSpectralConv",
     "GSplit",
     "GSqueeze",
     "Invert",
     "IrrepScale",
     "MatrixScale",
+    "MoserReport",
     "OneWayTransform",
     "Recompute",
+    "ResidualRealization",
     "Squash",
     "Transformer",
     "TransformerFactory",
@@ -86,6 +114,8 @@ __all__ = [
     "g_coupling",
     "g_radial",
     "g_residual",
+    "moser",
+    "residual_realization",
 ]
 
 __getattr__ = moved_names(

@@ -28,10 +28,11 @@ class GLinear(EquivariantTransform):
 
     A field is a block of components that the group transforms together, such as one vector, or one channel of an image.
     The matrix W commutes with the group. On vectors it acts on all coordinates, and n = 1; on images it acts on the
-    channels, in the same way at each of the n pixels. Events keep their shape. The weights
-    parametrize all equivariant linear maps W (by Schur's lemma), so the layer reaches every equivariant linear map that
-    has an equivariant logarithm. The map is bijective because an exponential is; the inverse is the exponential of -W.
-    It is equivariant because a power series in W commutes with every matrix that W commutes with.
+    channels, in the same way at each of the n pixels. Events keep their shape. The weights parametrize all equivariant
+    linear maps W (by Schur's lemma), so the layer reaches every equivariant linear map that has an equivariant
+    logarithm; :class:`GLinearPLU` reaches every invertible one, and :class:`GConvExponential` mixes neighboring pixels
+    too. The map is bijective because an exponential is; the inverse is the exponential of -W. It is equivariant because
+    a power series in W commutes with every matrix that W commutes with.
 
     Args:
         action: How the group acts on events.

@@ -12,7 +12,7 @@ from benchmarks.harness import Benchmark, Column, Seeds, Store, columns, main
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 STORED = sorted(path.stem for path in RESULTS.glob("*.jsonl"))
-ALL = [*STORED, "overhead", "step_times"]
+ALL = [*STORED, "linear_layers", "overhead", "step_times"]
 
 
 @dataclass(frozen=True)

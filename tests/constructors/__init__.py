@@ -7,6 +7,7 @@ from tests.constructors.flows import (
     make,
     make_conditional,
     make_flow,
+    plain_base_for,
     training_steps,
 )
 from tests.constructors.row import Row
@@ -24,6 +25,7 @@ __all__ = [
     "make_conditional",
     "make_flow",
     "names",
+    "plain_base_for",
     "slow_unless",
     "training_steps",
 ]

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from pyro_gflows.actions import CoordinateSplit, ImageAction, IrrepSplit, VectorAction
-from pyro_gflows.transforms import Compose, GActNorm, GCoupling, GRadial, GSplit, GSqueeze, Recompute
+from pyro_gflows.transforms import (
+    Compose,
+    GActNorm,
+    GCoupling,
+    GRadial,
+    GSplit,
+    GSqueeze,
+    Recompute,
+    residual_realization,
+)
+from tests.constructors.own_branch import Minus
 from tests.constructors.residual import octagonal, of_regular_fields
 from tests.constructors.row import Row
 
@@ -36,6 +46,17 @@ ROWS = (
         splits=True,
     ),
     Row("inverted", "plane D8", lambda: octagonal().inv),
+    # a layer with weights comes first, since a realization has none of its own
+    Row(
+        "realization",
+        "x to -x, plane D4",
+        lambda: Compose(
+            [
+                GActNorm(VectorAction.plane("D4", copies=2)),
+                residual_realization(Minus(), Minus(), action=VectorAction.plane("D4"), lipschitz=(1.0, 1.0)),
+            ]
+        ),
+    ),
     Row(
         "composed",
         "regular C4",

@@ -16,7 +16,16 @@ from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform
 from tests.constructors.table import CONDITIONAL, CONSTRUCTORS
 
-__all__ = ["base_for", "conditional_flow", "events", "make", "make_conditional", "make_flow", "training_steps"]
+__all__ = [
+    "base_for",
+    "conditional_flow",
+    "events",
+    "make",
+    "make_conditional",
+    "make_flow",
+    "plain_base_for",
+    "training_steps",
+]
 
 
 def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> EquivariantTransform:
@@ -38,7 +47,7 @@ def make_conditional(name: str) -> EquivariantTransform:
 def conditional_flow(name: str) -> EquivariantFlow:
     """Return a flow of one conditional transform on an isotropic base, in ``eval()`` mode."""
     transform = make_conditional(name)
-    return EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
+    return EquivariantFlow(plain_base_for(transform.action_in), [transform]).double().eval()
 
 
 def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
@@ -49,6 +58,11 @@ def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = 
     if trained:
         flow.load_state_dict(_trained_state(name))
     return flow.to(dtype).eval()
+
+
+def plain_base_for(action: Action) -> InvariantNormal | InvariantUniform:
+    """Return the simplest base of an action: an isotropic normal distribution, or the uniform one of angles."""
+    return InvariantUniform(action) if isinstance(action, TorusAction) else InvariantNormal(require_linear(action))
 
 
 def base_for(action: Action) -> InvariantNormal | InvariantUniform:

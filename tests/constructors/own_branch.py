@@ -1,4 +1,4 @@
-"""A residual branch as a user writes it: a plain module with a Lipschitz bound."""
+"""Maps as a user writes them: a residual branch with a Lipschitz bound, and a map of events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["OwnBranch"]
+__all__ = ["Minus", "OwnBranch"]
+
+
+@registered
+class Minus(nn.Module):
+    """The map x -> -x, its own inverse, which every linear action commutes with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -x
 
 
 @registered

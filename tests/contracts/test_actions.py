@@ -140,8 +140,10 @@ def test_each_part_of_a_split_is_mapped_to_itself(name):
         torch.testing.assert_close(split.merge(split.split(x)), x, rtol=0.0, atol=1e-12)
         for g in torch.cat([split.action.generators(), elements_of(split.action)]):
             images = split.split(split.action.act(g, x))
-            for part, before, after in zip(split.parts, split.split(x), images, strict=True):
-                torch.testing.assert_close(after, part.act(g, before), rtol=0.0, atol=1e-12)
+            shifts = split.split(split.action.act(g, torch.zeros_like(x)))  # of angles; parts have no translations
+            for part, before, after, shift in zip(split.parts, split.split(x), images, shifts, strict=True):
+                difference = split.action.space.difference(after, part.act(g, before) + shift)
+                torch.testing.assert_close(difference, torch.zeros_like(after), rtol=0.0, atol=1e-12)
 
 
 def test_generators_that_are_not_orthogonal_are_refused_with_the_defect():

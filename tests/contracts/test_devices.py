@@ -9,7 +9,9 @@ import torch
 
 from pyro_gflows import (
     EquivariantFlow,
+    GActNorm,
     GAffine,
+    GConvExponential,
     ImageAction,
     InvariantNormal,
     InvariantStudentT,
@@ -17,6 +19,7 @@ from pyro_gflows import (
     OrbitMixture,
     Symmetrized,
     VectorAction,
+    augment,
     g_coupling_image_flow,
     g_residual_image_flow,
 )
@@ -25,7 +28,7 @@ from pyro_gflows.flows import DequantizedFlow, g_dequantizer
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
 from pyro_gflows.testing import randomize_
-from pyro_gflows.transforms import EquivariantTransform, GMonotone, GResidual
+from pyro_gflows.transforms import EquivariantTransform, GGradient, GMonotone, GResidual
 from tests.constructors import TABLE, conditional_flow, events, make_flow, names
 from tests.constructors.actions import network
 from tests.contracts.second_device import SECOND, DevicesMixed, second_device
@@ -143,12 +146,16 @@ def assert_the_same_elsewhere(compute, flow):
 
 def values_to_read(compute, flow):
     """Return how many values a score or a draw must read, each of which waits for a GPU; None for any number."""
-    if any(isinstance(layer, GResidual | GMonotone) for layer in flow.modules()):
+    if any(isinstance(layer, GResidual | GMonotone | GGradient) for layer in flow.modules()):
         layer = flow.transforms[0]
         direct = {"score": scored, "sample": drawn}.get(getattr(layer, "fast", None))
-        if not isinstance(layer, GResidual) or len(flow.transforms) > 1 or compute is not direct:
+        if not isinstance(layer, GResidual | GGradient) or len(flow.transforms) > 1 or compute is not direct:
             return None  # a solver reads whether it has converged
+        if isinstance(layer, GGradient):
+            return {}
         return {} if getattr(layer.branch, "bound", None) is not None else ONE  # the bound depends on the weights
+    if any(isinstance(layer, GConvExponential) for layer in flow.modules()):
+        return ONE  # the number of terms depends on the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
         return None  # the number of images under the group depends on values
     # whether all events are values of the transform
@@ -208,6 +215,23 @@ def test_the_bound_of_gray_levels_is_the_same_elsewhere(unvalidated):
         return with_gradients(model(scaling.to_real(levels.double().to(device))), list(model.parameters()))
 
     assert_the_same_elsewhere(bound, model)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["bound", "estimate"])
+@pytest.mark.parametrize("group", ["D4", "D40"])
+def test_the_density_of_padded_events_is_the_same_elsewhere(group, training, unvalidated):
+    plane = VectorAction.plane(group)
+    padded = plane.direct_sum(plane)
+    flow = EquivariantFlow(InvariantNormal(padded), [GActNorm(padded)])
+    model = random_weights(augment(flow, padding=plane, draws=8)).train(training)
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def score(model, device):
+        torch.manual_seed(5)
+        model.to(device)
+        return with_gradients(model(x.to(device)), list(model.parameters()))
+
+    assert_the_same_elsewhere(score, model)
 
 
 def test_what_was_computed_on_one_device_does_not_stay_on_the_other():

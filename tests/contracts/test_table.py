@@ -32,7 +32,7 @@ def _classes_in(description):
 
 @pytest.mark.long
 def test_every_registered_layer_and_split_has_a_row():
-    met = {"EquivariantFlow", "DequantizedFlow", "VariationalDequantizer"}  # these contain layers
+    met = {"AugmentedFlow", "DequantizedFlow", "EquivariantFlow", "VariationalDequantizer"}  # these contain layers
     for flow in [*map(make_flow, CONSTRUCTORS), *map(conditional_flow, CONDITIONAL)]:
         met |= _classes_in(flow.config()) | {type(module).__name__ for module in flow.modules()}
     layers = {

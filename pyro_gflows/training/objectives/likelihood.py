@@ -20,6 +20,7 @@ from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
 from pyro_gflows.evaluation.scores import log_probs
 from pyro_gflows.flows.dequantization import DequantizedFlow
+from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
@@ -39,12 +40,12 @@ _COMPARED_ROWS = 8  # of the first batch, which a resumed run compares with the 
 
 
 class Likelihood(Objective):
-    """The mean negative log-density of data under a flow, or the variational bound of a dequantized flow.
+    """The mean negative log-density of data under a flow, or the variational bound of a VariationalFlow.
 
     :func:`fit` minimizes it. It is computed by Pyro's ``Trace_ELBO().differentiable_loss``.
 
     Args:
-        flow: The flow that is trained, in place. A dequantized flow has its own Pyro model and guide.
+        flow: The flow that is trained, in place. A VariationalFlow has its own Pyro model and guide.
         data: Events, a loader of events or a sampler of events.
         settings: The settings of the run.
         augment: A function ``augment(x, generator)`` that is applied to every batch, or None.
@@ -63,7 +64,7 @@ class Likelihood(Objective):
 
     def __init__(
         self,
-        flow: EquivariantFlow | DequantizedFlow,
+        flow: EquivariantFlow | VariationalFlow,
         data: Rows | DataLoader[Any] | Sampler,
         *,
         settings: FitSettings,
@@ -84,7 +85,7 @@ class Likelihood(Objective):
         self._loss = Trace_ELBO().differentiable_loss
         self._model: Callable[[Tensor], None] = self._of_data
         self._guide: Callable[[Tensor], None] = _nothing_to_infer
-        if isinstance(flow, DequantizedFlow):
+        if isinstance(flow, VariationalFlow):
             self._model, self._guide = flow.model, flow.guide
 
     def initialize(self) -> None:
