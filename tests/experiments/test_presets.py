@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from pyro_gflows.actions import OffGridAction
+from pyro_gflows.actions import OffGridAction, TorusAction
 from pyro_gflows.datasets import EventFormat, load_data
 from pyro_gflows.experiments.presets import DEMO, PRESETS, own_preset, preset_for
 from pyro_gflows.flows.families import FAMILIES, build_action, build_flow
+from pyro_gflows.spaces import Torus
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,18 @@ def test_actions_fit_the_events(group, shape):
 def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
     with pytest.raises(ValueError, match=message):
         build_action(group, shape)
+
+
+@pytest.mark.parametrize(("group", "angles"), [("C1", 3), ("D4", 2), ("C2", 2), ("S3", 3)])
+def test_actions_on_angles(group, angles):
+    action = build_action(group, Torus((angles,)))
+    assert isinstance(action, TorusAction) and str(action.group) == group and action.numel == angles
+
+
+@pytest.mark.parametrize(("group", "angles"), [("D4", 3), ("S3", 2), ("SO(2)", 2), ("D8", 2), ("translations", 2)])
+def test_a_group_that_angles_cannot_carry_is_refused(group, angles):
+    with pytest.raises(ValueError, match="D1, D2"):
+        build_action(group, Torus((angles,)))
 
 
 @pytest.mark.parametrize(("group", "shape"), [("D8", (1, 8, 8)), ("C4", (1, 8, 6)), ("SO(2)", (1, 8, 8))])
