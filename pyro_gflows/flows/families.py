@@ -16,9 +16,9 @@ from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.groups import SO2, ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, EnumerableGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
-from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, PeriodicNetwork, Ridges
+from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, PeriodicNetwork, Ridges, TorusPotential
 from pyro_gflows.spaces import Space, Torus
-from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_radial, g_residual
+from pyro_gflows.transforms import EquivariantTransform, Fast, GActNorm, GGradient, g_coupling, g_radial, g_residual
 
 __all__ = ["FAMILIES", "UnsuitableFamily", "build_action", "build_flow"]
 
@@ -130,6 +130,15 @@ def _residual(action: LinearAction | TorusAction, *, blocks: int = 10, width: in
     return _over_normal(action, layers)
 
 
+def _gradient(
+    action: TorusAction, *, blocks: int = 6, frequencies: int = 4, waves: int = 4, fast: Fast = "score"
+) -> EquivariantFlow:
+    """Gradient maps of trigonometric potentials, on angles."""
+    potentials = [TorusPotential(action, frequencies=frequencies, waves=waves) for _ in range(blocks)]
+    layers = [GGradient(action, potential, fast=fast) for potential in potentials]
+    return EquivariantFlow(InvariantUniform(action), layers)
+
+
 def _coupling(action: LinearAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
@@ -161,6 +170,7 @@ def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -
 #: The families of flows that the command line offers, by name; each makes a flow from an action and its size.
 FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "coupling": _coupling,
+    "gradient": _gradient,
     "image-coupling": g_coupling_image_flow,
     "image-soft": g_soft_coupling_image_flow,
     "image-residual": g_residual_image_flow,
@@ -171,12 +181,12 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
 
 
 def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
-    """A flow of one family over the isotropic invariant normal distribution.
+    """A flow of one family over the isotropic invariant normal distribution, or the uniform distribution of angles.
 
     Args:
-        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; or a multi-scale
-            flow of images: "image-residual", "image-coupling", or "image-soft", in which only the networks carry the
-            group, so that rotations by other angles than 90 degrees are possible.
+        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; "gradient" (gradient
+            maps) on angles; or a multi-scale flow of images: "image-residual", "image-coupling", or "image-soft", in
+            which only the networks carry the group, so that rotations by other angles than 90 degrees are possible.
         action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 
