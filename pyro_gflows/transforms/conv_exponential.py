@@ -41,10 +41,10 @@ class GConvExponential(EquivariantTransform):
     ``truncation_error`` in ``numerics/exponential_series.py``). Here :math:`\mu` is the largest eigenvalue of the
     symmetric part of K, which says how fast :math:`e^{tK} x` can grow. Since rounding is amplified by at most
     :math:`e^{\mu(K) + \mu(-K)}`, the kernel is scaled such that this number is bounded; K may have a large norm all the
-    same, as a rotation has. A call takes some 10 to 20 convolutions at norms up to 3, and some 9 for each unit of a large
-    norm; training stores an image for each of them (image flows with ``memory="recompute"`` store one for each step).
-    The norm is read by the program, so that a GPU waits once in a call. On a periodic grid :class:`GSpectralConv` is the
-    same map at less cost.
+    same, as a rotation has. A call takes some 10 to 30 convolutions at norms up to 3, the fewer in float32, and 5 to 9
+    for each unit of a larger norm. Training stores an image for each of them; image flows with ``memory="recompute"``
+    store one for each step. The norm is read by the program, so that a GPU waits once in a call. On a periodic grid
+    :class:`GSpectralConv` is the same map at less cost.
 
     Args:
         action: How the group acts on images: fields whose channels are permuted, up to signs.
