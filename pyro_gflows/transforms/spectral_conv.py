@@ -37,9 +37,11 @@ class GSpectralConv(EquivariantTransform):
     all shifts of the periodic grid as well. So it suits images that are periodic; on other images it joins opposite
     edges, but is equally exact and equally equivariant, since each of these groups maps the periodic grid to itself.
 
-    With the same kernel, it is the same map as a :class:`GConvExponential` on the periodic grid. That layer costs some
-    tens of convolutions, so it is the faster one for few channels or small kernels on small grids; this one costs two
-    Fourier transforms and a product of matrices for each frequency, whatever the support.
+    With the same kernel, it is the same map as a :class:`GConvExponential` on the periodic grid, at less cost: two
+    Fourier transforms and a product of matrices for each frequency, whatever the support, instead of some 15 or more
+    convolutions whose cost grows with the support. The other layer is the one for images whose opposite edges should
+    not be joined, since a convolution that is padded with zeros has no symbol. ``python -m benchmarks.linear_layers``
+    measures both. The norm of the symbol is read by the program, so that a GPU waits once in a call.
 
     Args:
         action: How the group acts on images: fields whose channels are permuted, up to signs.
