@@ -85,7 +85,14 @@ def test_the_densities_presets_stay_within_their_budget():
         assert sum(p.numel() for p in flow.parameters()) <= 2000
 
 
-@pytest.mark.parametrize("data", ["8gaussians", "rings", "checkerboard", "digits"])
+@pytest.mark.parametrize("name", ["torus-unimodal", "torus-multimodal", "torus-correlated", "torus-square"])
+def test_the_presets_of_angles_are_flows_on_the_torus_within_their_budget(name):
+    preset = PRESETS[name]
+    flow = build_flow(preset.flow, build_action(preset.group, Torus((2,))), size=preset.size)
+    assert isinstance(flow.action, TorusAction) and sum(p.numel() for p in flow.parameters()) <= 5000
+
+
+@pytest.mark.parametrize("data", ["8gaussians", "rings", "checkerboard", "digits", "torus-square", "torus-unimodal"])
 def test_known_data_have_a_preset_of_their_own_symmetry(data):
     preset = preset_for(data)
     assert preset.data == data and not preset.shortened
