@@ -54,7 +54,7 @@ class GLinearPLU(EquivariantTransform):
         >>> action = VectorAction.trivial("C1", copies=2)
         >>> layer = GLinearPLU.from_matrix(action, torch.diag(torch.tensor([-1.0, -2.0])))
         >>> y, log_det = layer.call_and_ladj(torch.ones(2))
-        >>> y.round().tolist(), round(float(log_det), 4)
+        >>> y.round().tolist(), round(log_det.item(), 4)
         ([-1.0, -2.0], 0.6931)
     """
 
