@@ -52,6 +52,8 @@ def require_linear(action: Any) -> LinearAction:
     require_exact(action)
     if not isinstance(action, LinearAction):
         instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
+        if isinstance(action, TorusAction):
+            instead = f"; {action.space.advice}"
         raise TypeError(
             f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{instead}"
         )

@@ -103,14 +103,10 @@ _ALL = [
     Preset("rings-radial", "rings", "O(2)", "radial", _RINGS_RADIAL, _plane(1500, batch_size=1024, lr=5e-2)),
     Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
     *(
-        Preset(name, name, group, "residual", {"blocks": 8, "width": 8}, _plane(1500))
-        for name, group in (
-            ("torus-unimodal", "C1"),
-            ("torus-multimodal", "C1"),
-            ("torus-correlated", "C1"),
-            ("torus-square", "D4"),
-        )
+        Preset(name, name, "C1", "coupling", {"blocks": 2, "width": 8}, _plane(600, lr=1e-2))
+        for name in ("torus-unimodal", "torus-multimodal", "torus-correlated")
     ),
+    Preset("torus-square", "torus-square", "D4", "residual", {"blocks": 6, "width": 8}, _plane(600)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
     _digits("image-coupling", _COUPLING, _images(1800, lr=1e-2, every=100), logit=0.001),
     _digits("image-residual", _RESIDUAL, _images(1000, lr=3e-2, every=100), logit=0.01),

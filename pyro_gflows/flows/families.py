@@ -139,7 +139,9 @@ def _gradient(
     return EquivariantFlow(InvariantUniform(action), layers)
 
 
-def _coupling(action: LinearAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+def _coupling(action: LinearAction | TorusAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+    if isinstance(action, TorusAction):
+        return EquivariantFlow(InvariantUniform(action), [g_coupling(action, width=width) for _ in range(blocks)])
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
         layers += [GActNorm(action), g_coupling(action, width=width)]

@@ -54,6 +54,11 @@ class Torus(Space):
         tensor([0.1832, 0.0000])
     """
 
+    advice = (
+        "on angles take the bases InvariantUniform and InvariantVonMises, and layers such as g_residual, which need no "
+        "split of the angles"
+    )
+
     def __init__(self, event_shape: Sequence[int]) -> None:
         self.event_shape = torch.Size(event_shape)
         if any(size < 1 for size in self.event_shape):
