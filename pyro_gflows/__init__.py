@@ -85,6 +85,7 @@ from pyro_gflows.transforms import (
     GAutoregressive,
     GConvExponential,
     GCoupling,
+    GGradient,
     GInverseAutoregressive,
     GLinear,
     GLinearPLU,
@@ -105,6 +106,7 @@ from pyro_gflows.transforms import (
     g_coupling,
     g_radial,
     g_residual,
+    moser,
     residual_realization,
 )
 from pyro_gflows.version import __version__
@@ -137,6 +139,7 @@ __all__ = [
     "GAutoregressive",
     "GConvExponential",
     "GCoupling",
+    "GGradient",
     "GInverseAutoregressive",
     "GLinear",
     "GLinearPLU",
@@ -189,6 +192,7 @@ __all__ = [
     "g_soft_coupling_image_flow",
     "isotypic_split",
     "load",
+    "moser",
     "plain_checkerboard_split",
     "registered",
     "residual_realization",

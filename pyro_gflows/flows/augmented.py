@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.padding_noise import PaddingNoise
 from pyro_gflows.flows.variational import VariationalFlow
+from pyro_gflows.nn import conditioner
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms import EquivariantTransform, GAffine, g_residual
 
@@ -76,7 +78,9 @@ def augment(
     return AugmentedFlow(flow, encoder if like is None else encoder.to(like), draws=draws, seed=seed)
 
 
-def g_padding(action: LinearAction, padding: LinearAction, *, layers: int = 2, width: int = 16) -> EquivariantFlow:
+def g_padding(
+    action: LinearAction, padding: LinearAction, *, layers: int = 2, width: int = 16, start: float = 0.5
+) -> EquivariantFlow:
     """The usual density q(a | x) of a padding: residual layers, then a mean and a scale, all of which read x.
 
     Args:
@@ -84,6 +88,9 @@ def g_padding(action: LinearAction, padding: LinearAction, *, layers: int = 2, w
         padding: How the group acts on a.
         layers: The number of residual layers; with 0 the density is normal.
         width: Hidden fields of the network of the mean and the scale.
+        start: A factor on the last weights of that network before training. With 0 the padding does not depend on x at
+            the start; for a padded flow that starts as the identity this is a saddle point of the bound, which
+            training leaves slowly or not at all.
 
     Raises:
         ValueError: ``layers`` is below 0.
@@ -99,7 +106,9 @@ def g_padding(action: LinearAction, padding: LinearAction, *, layers: int = 2, w
     parts: list[EquivariantTransform] = [
         g_residual(padding, context_action=action, fast="sample") for _ in range(layers)
     ]
-    return EquivariantFlow(InvariantNormal(padding), [*parts, GAffine(padding, context_action=action, width=width)])
+    network = functools.partial(conditioner, width=width, depth=1, start=start)
+    affine = GAffine(padding, context_action=action, network=network)
+    return EquivariantFlow(InvariantNormal(padding), [*parts, affine])
 
 
 @registered

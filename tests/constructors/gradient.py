@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
 from pyro_gflows.actions import TorusAction, VectorAction
 from pyro_gflows.nn import TorusPotential
-from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms import Compose, Fast, GGradient, GMoser
+from tests.constructors.own_branch import CosineDensity
 from tests.constructors.row import Row
 from tests.constructors.torus import square, thirds
 
-__all__ = ["ROWS", "CosineDensity", "glides"]
-
-
-@registered
-class CosineDensity:
-    """The density of d angles that is proportional to 1 + a (mean of cos(n x_i))."""
-
-    def __init__(self, amplitude: float, frequency: int = 1) -> None:
-        self.amplitude, self.frequency = amplitude, frequency
-
-    def __call__(self, x: Tensor) -> Tensor:
-        mean = (self.frequency * x).cos().mean(-1)
-        return (1 + self.amplitude * mean).log() - x.shape[-1] * math.log(2 * math.pi)
+__all__ = ["ROWS", "glides"]
 
 
 def glides() -> TorusAction:

@@ -12,6 +12,7 @@ from pyro_gflows import (
     GActNorm,
     GAffine,
     GConvExponential,
+    GSpectralConv,
     ImageAction,
     InvariantNormal,
     InvariantStudentT,
@@ -154,8 +155,8 @@ def values_to_read(compute, flow):
         if isinstance(layer, GGradient):
             return {}
         return {} if getattr(layer.branch, "bound", None) is not None else ONE  # the bound depends on the weights
-    if any(isinstance(layer, GConvExponential) for layer in flow.modules()):
-        return ONE  # the number of terms depends on the weights
+    if any(isinstance(layer, GConvExponential | GSpectralConv) for layer in flow.modules()):
+        return ONE  # the number of terms, or of squarings, depends on the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
         return None  # the number of images under the group depends on values
     # whether all events are values of the transform

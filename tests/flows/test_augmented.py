@@ -81,11 +81,25 @@ def test_the_bound_is_exact_where_q_is_the_conditional_density():
     """The components of a normal density are independent, so q(a | x) = N(0, I) has no gap at all."""
     padded = PLANE.direct_sum(PLANE)
     flow = EquivariantFlow(InvariantNormal(padded), [GActNorm(padded)])
-    density = augment(flow, padding=g_padding(PLANE, PLANE, layers=0)).double()
+    density = augment(flow, padding=g_padding(PLANE, PLANE, layers=0, start=0.0)).double()
     x = points(5, 2)
     expected = -x.square().sum(-1) / 2 - math.log(2 * math.pi)
     for mode in (True, False):
         torch.testing.assert_close(density.train(mode)(x), expected, rtol=0, atol=1e-12)
+
+
+def test_the_padding_depends_on_x_before_training():
+    """With a padding that is independent of x, an identity is a saddle: no gradient tells the couplings of x."""
+    torch.manual_seed(0)
+    padded = PLANE.direct_sum(PLANE)
+    x = math.sqrt(2) * torch.nn.functional.normalize(points(200, 2), dim=-1)  # a ring of the variance of the base
+    found = []
+    for start in (0.0, 0.5):
+        flow = EquivariantFlow(InvariantNormal(padded), [g_coupling(padded, width=4)]).double()
+        density = augment(flow, padding=g_padding(PLANE, PLANE, layers=0, start=start).double())
+        density.log_weights(x, 200).mean().backward()
+        found.append(max(float(p.grad.abs().max()) for p in flow.parameters() if p.grad is not None))
+    assert found[0] < 0.1 * found[1]
 
 
 CASES = {
@@ -201,8 +215,9 @@ def test_particles_are_vectorized_and_weighted():
     with torch.no_grad():
         torch.manual_seed(0)
         many = Trace_ELBO(num_particles=500, vectorize_particles=True, max_plate_nesting=1)
-        expected = -density.log_weights(x, 4000).mean(0).sum()
-        assert many.loss(density.model, density.guide, x) == pytest.approx(float(expected), abs=0.6)
+        sums = -density.log_weights(x, 4000).sum(-1)
+        error = float(sums.std()) / 500**0.5
+        assert many.loss(density.model, density.guide, x) == pytest.approx(float(sums.mean()), abs=4 * error)
     weighted = RenyiELBO(alpha=0, num_particles=500, vectorize_particles=True, max_plate_nesting=1)
     bound = -density.importance_bound(x, draws=500).sum()
     assert weighted.loss(density.model, density.guide, x) == pytest.approx(float(bound), abs=0.6)
@@ -229,7 +244,7 @@ def test_fit_trains_the_bound_and_validates_the_estimate():
     settings = FitSettings(60, batch_size=64, optimizer=Adam(lr=1e-2), validation=Validation(every=30))
     result = fit(density, x, settings=settings, validation=x[:100], progress=False)
     after = nll(density, x)
-    assert after < before - 0.15
+    assert after < before - 0.05
     assert not density.training
     assert result.log_det_error.is_exact
     with torch.no_grad():
