@@ -73,8 +73,9 @@ class Both:
 
     def sides(self, action: ImageAction, x: Tensor) -> tuple[Callable[[], Tensor], Callable[[], Tensor], int]:
         """Two layers with one kernel."""
-        layer = _spectral(action, self.support)
-        other = GConvExponential(action, kernel_size=self.support, bias=False)
+        # without a bound of the growth, of which the two layers have different estimates
+        layer = _spectral(action, self.support, max_log_scale=1e6)
+        other = GConvExponential(action, kernel_size=self.support, bias=False, max_log_scale=1e6)
         reach = self.support // 2
         kernel = layer.generator.kernel().roll((reach, reach), (2, 3))[..., : self.support, : self.support]
         other.conv.assign_(kernel)
@@ -82,8 +83,8 @@ class Both:
         return lambda: layer(x), lambda: other(x), 1
 
 
-def _spectral(action: ImageAction, support: int | None) -> GSpectralConv:
-    layer = GSpectralConv(action, support=support)
+def _spectral(action: ImageAction, support: int | None, *, max_log_scale: float = 3.0) -> GSpectralConv:
+    layer = GSpectralConv(action, support=support, max_log_scale=max_log_scale)
     randomize_(layer, scale=0.3 / (support or SIZE), generator=torch.Generator().manual_seed(0))
     return layer
 

@@ -8,8 +8,9 @@ from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.sites import SitesAction
+from pyro_gflows.actions.torus import TorusAction
 
-__all__ = ["require_exact", "require_image", "require_linear"]
+__all__ = ["require_exact", "require_image", "require_linear", "require_splittable"]
 
 
 def require_exact(action: Any) -> None:
@@ -51,10 +52,29 @@ def require_linear(action: Any) -> LinearAction:
     require_exact(action)
     if not isinstance(action, LinearAction):
         instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
+        if isinstance(action, TorusAction):
+            instead = f"; {action.space.advice}"
         raise TypeError(
             f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{instead}"
         )
     return action
+
+
+def require_splittable(action: Any) -> Action:
+    """The action itself if its events have splits: if it acts by orthogonal matrices, or on angles.
+
+    Args:
+        action: Any object.
+
+    Raises:
+        TypeError: The object is neither a LinearAction nor a TorusAction.
+        ValueError: The action interpolates.
+
+    Example:
+        >>> require_splittable(TorusAction.trivial(2))
+        TorusAction(C1 on T^2)
+    """
+    return action if isinstance(action, TorusAction) else require_linear(action)
 
 
 def require_image(action: Any) -> ImageAction:

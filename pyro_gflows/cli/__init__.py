@@ -25,8 +25,8 @@ from pyro_gflows.version import __version__
 __all__ = ["main"]
 
 _DATA = (
-    "8gaussians, rings, checkerboard, digits, mnist, rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file "
-    "with one event a row"
+    "8gaussians, rings, checkerboard, torus-unimodal, torus-multimodal, torus-correlated, torus-square, digits, mnist, "
+    "rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row"
 )
 # warnings of the library advise in Python; these are the same words for the command line
 _IN_OPTIONS = {

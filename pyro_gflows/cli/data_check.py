@@ -19,7 +19,7 @@ def check_data(arguments: argparse.Namespace) -> int:
     group = arguments.group or data.symmetry
     if group is None:
         raise ValueError(f"{data.name} has no known symmetry: give --group, for example C4 or D4")
-    action = build_action(group, data.event_shape)
+    action = build_action(group, data.space)
     parts = [part for part in (data.train, data.validation, data.test) if isinstance(part, torch.Tensor)]
     if data.format is not None:
         print(f"{data.name} is read as {data.format.describe()}")

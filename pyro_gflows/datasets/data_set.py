@@ -17,7 +17,8 @@ from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format, repeats
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.splits import Splits, random_splits
-from pyro_gflows.targets.planar import DENSITIES, Density, density
+from pyro_gflows.spaces import Euclidean, Space
+from pyro_gflows.targets import DENSITIES, Density, density
 
 __all__ = ["DataSet", "load_data"]
 
@@ -62,6 +63,11 @@ class DataSet:
         """The shape of one event."""
         return self.test.shape[1:]
 
+    @property
+    def space(self) -> Space:
+        """Where the events lie: a torus for the densities of angles, R^n for all other data."""
+        return Euclidean(self.event_shape) if self.target is None else self.target.space
+
     def __repr__(self) -> str:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         sizes = [
@@ -75,8 +81,10 @@ def load_data(
 ) -> DataSet:
     """Load a data set by its name, or read it from a file.
 
-    The names are ``8gaussians``, ``rings``, ``checkerboard``, ``digits``, ``mnist``, ``rotated-mnist`` (each image
-    rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees). A file is a
+    The names are ``8gaussians``, ``rings`` and ``checkerboard`` on the plane, ``torus-unimodal``, ``torus-multimodal``,
+    ``torus-correlated`` and ``torus-square`` on the torus of two angles, and ``digits``, ``mnist``, ``rotated-mnist``
+    (each image rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees).
+    A file is a
     ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for validation
     and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets of rows,
     or images.

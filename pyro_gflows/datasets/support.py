@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.datasets.rows import Rows
+from pyro_gflows.spaces import Torus
 
 __all__ = ["full_circles", "off_support", "spread_rows", "warn_off_support"]
 
@@ -47,12 +48,12 @@ def warn_off_support(x: Tensor, action: Action) -> None:
             "many coordinates as they have degrees of freedom, or add noise of a known size",
             stacklevel=6,
         )
-    circles = full_circles(x, action)
+    circles = None if isinstance(action.space, Torus) else full_circles(x, action)
     if circles:
         warnings.warn(
             f"the data seem to be angles: {circles}. The flow is a density on a line, whose two ends are not the same "
-            "point: cut the circle where there are few data, or describe each angle by (r cos, r sin) with a radius r "
-            "that varies",
+            "point: take a flow on a torus (TorusAction, InvariantUniform), cut the circle where few data lie, or "
+            "describe each angle by (r cos, r sin) with a radius r that varies",
             stacklevel=6,
         )
 

@@ -15,6 +15,7 @@ from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.rows import random_order
 from pyro_gflows.groups.element_names import element_name
 from pyro_gflows.numerics import TwoSampleResult, two_sample_test
+from pyro_gflows.spaces import Torus
 
 __all__ = ["SymmetryReport", "check_symmetry", "warn_of_contradictions"]
 
@@ -179,6 +180,8 @@ def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
     since it treats all rows of both samples alike.
     """
     both = torch.cat(samples)
+    if isinstance(action.space, Torus):  # points of circles, since angles near 0 and near 2 pi are neighbors
+        return list(torch.cat([both.cos(), both.sin()], -1).split([len(sample) for sample in samples]))
     dim = both.ndim - action.event_dim
     fields = (both - both.mean(0)).split(action.field_sizes, dim=dim)
     scaled = [field / (field.square().mean().sqrt() or 1.0) for field in fields]

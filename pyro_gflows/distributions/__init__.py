@@ -6,11 +6,15 @@ from pyro_gflows.distributions.orbit_mixture import OrbitMixture
 from pyro_gflows.distributions.spherical import SphericalBase
 from pyro_gflows.distributions.student import InvariantStudentT
 from pyro_gflows.distributions.symmetrized import Symmetrized
+from pyro_gflows.distributions.torus_uniform import InvariantUniform
+from pyro_gflows.distributions.von_mises import InvariantVonMises
 
 __all__ = [
     "InvariantNormal",
     "InvariantStudentT",
+    "InvariantUniform",
     "InvariantUniformBall",
+    "InvariantVonMises",
     "OrbitMixture",
     "SphericalBase",
     "Symmetrized",

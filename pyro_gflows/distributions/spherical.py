@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
-from pyro_gflows.distributions.supports import ValidatesEvents
+from pyro_gflows.distributions.invariant_base import InvariantBase
 from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.spaces import Euclidean, require_space
 
@@ -40,7 +37,7 @@ class _BaseModule(nn.Module):
         return like.new_zeros(()) if self.mean is None else self.mean(like)
 
 
-class SphericalBase(ValidatesEvents, TorchDistribution):
+class SphericalBase(InvariantBase):
     r"""The distribution of :math:`x = L z + \mu`, where the density of z in R^n is a function of |z|.
 
     This is the base class of invariant bases. The ready-made ones are :class:`InvariantNormal`, the usual choice,
@@ -72,7 +69,6 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
         (True, 1.0)
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
     has_rsample = True
 
     def __init__(
@@ -119,30 +115,6 @@ class SphericalBase(ValidatesEvents, TorchDistribution):
         raise NotImplementedError
 
     # -- torch's Distribution -----------------------------------------------------------------------------------------
-    @property
-    def support(self) -> constraints.Constraint:
-        return self.action.space.constraint
-
-    def expand(self, batch_shape: Sequence[int], _instance: SphericalBase | None = None) -> SphericalBase:
-        """The same distribution, with the same module, of another batch shape.
-
-        Args:
-            batch_shape: The new batch shape.
-
-        Raises:
-            ValueError: The batch shape does not expand to the new one.
-        """
-        batch_shape = torch.Size(batch_shape)
-        try:
-            torch.empty(self.batch_shape, device="meta").expand(batch_shape)
-        except RuntimeError as error:
-            raise ValueError(
-                f"expected a batch shape that {tuple(self.batch_shape)} expands to, got {tuple(batch_shape)}"
-            ) from error
-        new = copy.copy(self) if _instance is None else _instance
-        new._batch_shape = batch_shape
-        return new
-
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 else:
     _Distribution = object  # the class that follows in the bases brings torch's methods
 
+_Real = type(constraints.real)  # angles have a constraint of their own, which is a subclass
+
 __all__ = ["ValidatesEvents", "interval_of", "is_real"]
 
 
@@ -29,7 +31,7 @@ def is_real(constraint: constraints.Constraint | None) -> bool:
         >>> is_real(constraints.independent(constraints.real, 2)), is_real(constraints.positive)
         (True, False)
     """
-    return _inner(constraint) is constraints.real
+    return isinstance(_inner(constraint), _Real)
 
 
 def interval_of(constraint: constraints.Constraint | None) -> tuple[float, float]:
@@ -46,7 +48,7 @@ def interval_of(constraint: constraints.Constraint | None) -> tuple[float, float
         ((0.0, 1.0), (-inf, inf))
     """
     inner: Any = _inner(constraint)
-    if inner is constraints.real:
+    if isinstance(inner, _Real):
         return -math.inf, math.inf
     if isinstance(inner, constraints.interval):
         return float(inner.lower_bound), float(inner.upper_bound)

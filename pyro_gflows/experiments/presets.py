@@ -92,7 +92,8 @@ _OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), validation=Val
 _LARGE_IMAGES = _images(20_000, lr=1e-3, every=500)
 _MULTI_SCALE = {"scales": 3, "blocks": 4, "width": 8}
 
-_COUPLING = {"scales": 2, "blocks": 2, "width": 8}
+# channels mixed by convolutions: benchmarks/results/channel_mixing.md; residual flows gain nothing by them
+_COUPLING = {"scales": 2, "blocks": 2, "width": 8, "channel_mixing": "convolution"}
 _RESIDUAL = {"scales": 2, "blocks": 3, "width": 8}
 _RINGS_RADIAL = {"blocks": 2, "bins": 32}
 _RINGS_RIDGES = {"blocks": 12, "terms": 2, "knots": 64, "limit": 3.0}
@@ -102,6 +103,11 @@ _ALL = [
     Preset("rings", "rings", "O(2)", "residual", {"blocks": 4}, _plane(1500)),
     Preset("rings-radial", "rings", "O(2)", "radial", _RINGS_RADIAL, _plane(1500, batch_size=1024, lr=5e-2)),
     Preset("rings-ridges", "rings", "D16", "ridges", _RINGS_RIDGES, _plane(1200)),
+    *(
+        Preset(name, name, "C1", "coupling", {"blocks": 2, "width": 8}, _plane(600, lr=1e-2))
+        for name in ("torus-unimodal", "torus-multimodal", "torus-correlated")
+    ),
+    Preset("torus-square", "torus-square", "D4", "residual", {"blocks": 6, "width": 8}, _plane(600)),
     Preset("checkerboard", "checkerboard", "C2", "residual", {"blocks": 10}, FitSettings(steps=4000)),
     _digits("image-coupling", _COUPLING, _images(1800, lr=1e-2, every=100), logit=0.001),
     _digits("image-residual", _RESIDUAL, _images(1000, lr=3e-2, every=100), logit=0.01),

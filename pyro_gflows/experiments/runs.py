@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.serialization import save
 from pyro_gflows.serialization.files import check_writable, read_json, write_json
 from pyro_gflows.serialization.saving import STRUCTURE, WEIGHTS
+from pyro_gflows.spaces import Torus
 from pyro_gflows.training import FitResult, fit, random_elements
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.checkpoint import CHECKPOINT
@@ -80,7 +82,7 @@ def run(
     """
     folder = check_writable(folder)
     seed = preset.settings.seed
-    action = build_action(preset.group, data.event_shape)
+    action = build_action(preset.group, data.space)
     with random_state_kept(seed=seed):
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
         dequantizer = _dequantizer(flow.action, data).to(device) if preset.variational else None
@@ -185,7 +187,7 @@ def _dequantizer(action: Action, data: DataSet) -> VariationalDequantizer:
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
     if not preset.augment:
         return data.augment
-    act, add_noise = random_elements(build_action(preset.augment, data.event_shape)), data.augment
+    act, add_noise = random_elements(build_action(preset.augment, data.space)), data.augment
     return act if add_noise is None else lambda x, generator: act(add_noise(x, generator), generator)
 
 
@@ -234,7 +236,7 @@ def measure(
 def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> Action:
     if group == str(flow.action.group) and (group != "C1" or data.symmetry is None):
         return flow.action
-    return build_action(data.symmetry if group == "C1" and data.symmetry else group, data.event_shape)
+    return build_action(data.symmetry if group == "C1" and data.symmetry else group, data.space)
 
 
 def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
@@ -263,12 +265,13 @@ def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
     folder, flow = Path(folder), outcome.flow
     samples = draw(flow, 2000 if len(data.event_shape) == 1 else 64)
     test = data.test[: len(samples)].to(samples)
+    circle = (0.0, 2 * math.pi) if isinstance(data.space, Torus) else None
     if tuple(data.event_shape) == (2,):
-        reach = 1.2 * float(test.abs().max())
+        reach = circle or 1.2 * float(test.abs().max())
         plots.plot_density(flow, folder / "density.png", reach=reach, target=data.target)
     else:
         plots.plot_log_probs(log_probs(flow, samples), log_probs(flow, test), folder / "density.png")
-    plots.plot_samples(samples, test, folder / "samples.png", scaling=data.scaling)
+    plots.plot_samples(samples, test, folder / "samples.png", scaling=data.scaling, reach=circle)
     if len(data.event_shape) == 3:
         plots.plot_latent_rotations(flow, folder / "latent.png", scaling=data.scaling)
     floor = None if data.target is None else data.target.floor

@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
-from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, VectorAction
-from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, TorusAction, VectorAction
+from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.groups import SO2, ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, EnumerableGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
-from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, Ridges
-from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_radial, g_residual
+from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, PeriodicNetwork, Ridges, TorusPotential
+from pyro_gflows.spaces import Space, Torus
+from pyro_gflows.transforms import EquivariantTransform, Fast, GActNorm, GGradient, g_coupling, g_radial, g_residual
 
 __all__ = ["FAMILIES", "UnsuitableFamily", "build_action", "build_flow"]
 
@@ -36,14 +37,15 @@ class UnsuitableFamily(ValueError):
         self.family, self.action = family, action
 
 
-def build_action(group: str, event_shape: Sequence[int]) -> Action:
+def build_action(group: str, event_shape: Sequence[int] | Space) -> Action:
     """The usual action of a named group on events of a shape.
 
     Args:
         group: "C4", "D8", "SO(2)", ...; "C1" is no symmetry; "translations" are all shifts of a periodic grid.
         event_shape: (d,) for vectors, which are copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3)),
             or the n rows of a set, one after the other, which S_n permutes; (channels, n, n) for images. A group of
-            which the grid carries only a part acts on images by an OffGridAction.
+            which the grid carries only a part acts on images by an OffGridAction. A Torus is that of angles, on two of
+            which C_n and D_n act by exchanges and sign flips; S_n permutes n angles.
 
     Raises:
         ValueError: The group does not act on such events.
@@ -52,7 +54,9 @@ def build_action(group: str, event_shape: Sequence[int]) -> Action:
         >>> build_action("D8", (2,))
         VectorAction(D8 on R^2: defining)
     """
-    shape = tuple(event_shape)
+    if isinstance(event_shape, Torus):
+        return _torus_action(group, event_shape)
+    shape = tuple(event_shape.event_shape if isinstance(event_shape, Space) else event_shape)
     if len(shape) == 3:
         return _image_action(group, shape)
     if len(shape) != 1:
@@ -85,6 +89,21 @@ def build_action(group: str, event_shape: Sequence[int]) -> Action:
     return make(parsed, copies=shape[0] // size)
 
 
+def _torus_action(group: str, space: Torus) -> TorusAction:
+    parsed, dimension = parse_group("C1" if group == "translations" else group), space.dimension
+    if group != "translations" and isinstance(parsed, EnumerableGroup):
+        if parsed.order == 1:
+            return TorusAction.trivial(dimension)
+        if isinstance(parsed, SymmetricGroup) and parsed.n == dimension:
+            return TorusAction.point_group(VectorAction.rows(parsed))
+        if isinstance(parsed, CyclicGroup | DihedralGroup) and dimension == 2:
+            return TorusAction.point_group(parsed)
+    raise ValueError(
+        f"expected C1, or C2, C4, D1, D2 or D4 for 2 angles, or S_n for n angles, got {group} for {dimension} angles; "
+        "choose another --group"
+    )
+
+
 def _image_action(group: str, shape: tuple[int, ...]) -> Action:
     if group == "translations":
         return ImageAction.translations(shape[0], size=shape[1:])
@@ -99,8 +118,11 @@ def _image_action(group: str, shape: tuple[int, ...]) -> Action:
         return OffGridAction(parsed, shape[0], size=shape[1:])
 
 
-def _residual(action: LinearAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
-    """Residual layers; ``width`` is that of LipschitzNetwork branches, None takes the default branch of the action."""
+def _residual(action: LinearAction | TorusAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
+    """Residual layers; ``width`` is that of the networks in branches, None takes the default branch of the action."""
+    if isinstance(action, TorusAction):
+        network = functools.partial(PeriodicNetwork, width=8 if width is None else width)
+        return EquivariantFlow(InvariantUniform(action), [g_residual(action, branch=network) for _ in range(blocks)])
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
         branch = None if width is None else functools.partial(LipschitzNetwork, width=width)
@@ -108,7 +130,18 @@ def _residual(action: LinearAction, *, blocks: int = 10, width: int | None = Non
     return _over_normal(action, layers)
 
 
-def _coupling(action: LinearAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+def _gradient(
+    action: TorusAction, *, blocks: int = 6, frequencies: int = 4, waves: int = 4, fast: Fast = "score"
+) -> EquivariantFlow:
+    """Gradient maps of trigonometric potentials, on angles."""
+    potentials = [TorusPotential(action, frequencies=frequencies, waves=waves) for _ in range(blocks)]
+    layers = [GGradient(action, potential, fast=fast) for potential in potentials]
+    return EquivariantFlow(InvariantUniform(action), layers)
+
+
+def _coupling(action: LinearAction | TorusAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+    if isinstance(action, TorusAction):
+        return EquivariantFlow(InvariantUniform(action), [g_coupling(action, width=width) for _ in range(blocks)])
     layers: list[EquivariantTransform] = []
     for _ in range(blocks):
         layers += [GActNorm(action), g_coupling(action, width=width)]
@@ -139,6 +172,7 @@ def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -
 #: The families of flows that the command line offers, by name; each makes a flow from an action and its size.
 FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "coupling": _coupling,
+    "gradient": _gradient,
     "image-coupling": g_coupling_image_flow,
     "image-soft": g_soft_coupling_image_flow,
     "image-residual": g_residual_image_flow,
@@ -149,12 +183,12 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
 
 
 def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = None) -> EquivariantFlow:
-    """A flow of one family over the isotropic invariant normal distribution.
+    """A flow of one family over the isotropic invariant normal distribution, or the uniform distribution of angles.
 
     Args:
-        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; or a multi-scale
-            flow of images: "image-residual", "image-coupling", or "image-soft", in which only the networks carry the
-            group, so that rotations by other angles than 90 degrees are possible.
+        family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; "gradient" (gradient
+            maps) on angles; or a multi-scale flow of images: "image-residual", "image-coupling", or "image-soft", in
+            which only the networks carry the group, so that rotations by other angles than 90 degrees are possible.
         action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, Group
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.groups.torus_translations import TorusTranslations
 from pyro_gflows.groups.wallpaper import WallpaperGroup
 
 __all__ = ["element_name"]
@@ -20,7 +21,7 @@ def element_name(group: Group, element: Tensor) -> str:
 
     Args:
         group: The group of the element.
-        element: An index of a finite group, or a matrix of a continuous one.
+        element: An index of a finite group, or an element of a continuous one, a matrix or angles.
 
     Example:
         >>> element_name(DihedralGroup(4), torch.tensor(3))
@@ -32,6 +33,8 @@ def element_name(group: Group, element: Tensor) -> str:
         >>> element_name(WallpaperGroup(8, 8, point_group="C4"), torch.tensor(41))
         'element 41, rotation by 90 degrees, then shift by 1 rows and 2 columns'
     """
+    if isinstance(group, TorusTranslations):
+        return f"translation by {', '.join(f'{math.degrees(angle):.1f}' for angle in element.tolist())} degrees"
     if not group.is_finite:
         return _of_matrix(element)
     number = int(element)

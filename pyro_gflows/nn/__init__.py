@@ -15,7 +15,7 @@ Potentials of gradient maps:
     TorusPotential, Potential, poisson_wave
 
 Angles:
-    Harmonics, shortest_frequencies
+    Harmonics, shortest_frequencies, PeriodicNetwork
 
 Lipschitz layers:
     LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
@@ -52,6 +52,7 @@ from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
+from pyro_gflows.nn.periodic_network import PeriodicNetwork
 from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
@@ -95,6 +96,7 @@ __all__ = [
     "LipschitzSum",
     "Made",
     "MadeInTurn",
+    "PeriodicNetwork",
     "PolarConv",
     "Potential",
     "RadialTerm",

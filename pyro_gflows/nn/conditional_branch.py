@@ -43,6 +43,8 @@ class ConditionalBranch(Contraction):
         torch.Size([5, 2])
     """
 
+    action: LinearAction
+
     def __init__(
         self, action: LinearAction, context_action: LinearAction, *, bound: float = 0.99, width: int = 4
     ) -> None:

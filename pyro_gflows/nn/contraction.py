@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import LinearAction, TorusAction
 from pyro_gflows.deprecation import renamed_methods, warn_of
 from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
 from pyro_gflows.numerics.precision import on_methods
@@ -24,8 +24,9 @@ class Contraction(nn.Module):
     .. math:: |f(x) - f(y)| \le c\,|x - y|, \quad c < 1, \qquad f(\rho(g)\,x) = \rho(g)\,f(x)
 
     Here x and y are events and g is any group element, which acts by the matrix :math:`\rho(g)`; f(x) has the shape of
-    x. This is the base class of the branches of residual layers. The ready-made one is :func:`lipschitz_branch`, which
-    chooses among :class:`LipschitzSum`, for small vectors, and :class:`LipschitzNetwork`.
+    x. On a torus, f maps angles to displacements, and :math:`f(M x + a) = M f(x)`. This is the base class of the
+    branches of residual layers. The ready-made one is :func:`lipschitz_branch`, which chooses among
+    :class:`LipschitzSum`, for small vectors, :class:`LipschitzNetwork`, and :class:`PeriodicNetwork`, for angles.
 
     A branch of your own is a subclass that sets ``action`` and writes ``forward`` and ``lipschitz_bound``. The rest is
     optional: a ``bound`` that holds for all weights, derivatives in closed form (``call_and_jacobian`` and
@@ -55,7 +56,7 @@ class Contraction(nn.Module):
         torch.Size([5, 2])
     """
 
-    action: LinearAction
+    action: LinearAction | TorusAction
     context_action: LinearAction | None = None
     bound: float | None = None
 
@@ -151,7 +152,7 @@ class CustomContraction(Contraction):
         0.5
     """
 
-    def __init__(self, module: nn.Module, action: LinearAction, *, bound: float | None = None) -> None:
+    def __init__(self, module: nn.Module, action: LinearAction | TorusAction, *, bound: float | None = None) -> None:
         super().__init__()
         if not hasattr(module, "lipschitz_bound"):
             raise TypeError(

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import ImageAction, LinearAction
+from pyro_gflows.actions import ImageAction, LinearAction, TorusAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.nn.activations import Activation, Pointwise
+from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.jacobian import sandwich_jacobian, transposed_convolution, transposed_map
-from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
+from pyro_gflows.nn.kernel import kernels_once
+from pyro_gflows.nn.lipschitz_chain import LipschitzChain
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
 from pyro_gflows.nn.module_lists import each
-from pyro_gflows.nn.networks import EquivariantNetwork
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
+from pyro_gflows.nn.periodic_network import PeriodicNetwork
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
@@ -40,7 +40,7 @@ _CONVOLUTIONS: dict[str, type[LipschitzConv]] = {
 
 
 @registered
-class LipschitzNetwork(EquivariantNetwork, Contraction):
+class LipschitzNetwork(LipschitzChain, Contraction):
     """An equivariant branch whose Lipschitz constant is below ``bound`` for all weights.
 
     It is the branch f of a residual layer x + f(x): a network whose input and output have the same action. Each linear
@@ -73,8 +73,6 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         True
     """
 
-    default_activations = ("splines", "soft_threshold")
-
     def __init__(
         self,
         action: LinearAction,
@@ -88,26 +86,17 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         bias: Literal["channels", "pixels"] = "channels",
         mirrored: bool = False,
     ) -> None:
-        if not 0 < bound < 1:
-            raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         if layer not in _CONVOLUTIONS or (layer != "spectral" and action.event_dim == 1):
             raise ValueError(f"expected a layer among {sorted(_CONVOLUTIONS)} ('spectral' on vectors), got {layer!r}")
         if mirrored and (depth < 1 or action.event_dim == 1):
             raise ValueError(f"expected images and depth >= 1 for mirrored=True, got {action} and depth {depth}")
         if units not in ("fixed", "layer", "field"):
             raise ValueError(f"expected units 'fixed', 'layer' or 'field', got {units!r}")
-        self._layer_bound, self._layer_kind, self._units = bound ** (1 / (depth + 1)), layer, units
-        super().__init__(action, action, width=width, depth=depth, activation=activation, bias=bias)
+        self._layer_kind, self._units = layer, units
+        super().__init__(action, action, width=width, depth=depth, bound=bound, activation=activation, bias=bias)
         self.action, self.bound = action, bound
-        # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
-        ratio = sum(action.field_sizes) / sum(self.hidden(action, width).field_sizes)
-        self.hidden_scale = min(1.0, ratio**0.5)
         if mirrored:
             self._mirror()
-
-    def hidden(self, action: LinearAction, width: int) -> LinearAction:
-        # norm activations do not mix different irreps: irreps that the event does not contain would have no effect
-        return action.regular_fields(width) if action.is_finite else action.copies(width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         bias, kind = self.bias_of(action_out), _CONVOLUTIONS[self._layer_kind]
@@ -122,28 +111,24 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
         kernel = first.weight().detach().transpose(0, 1).flip(-1, -2)
         last.assign_(kernel.repeat(1, last.action_in.channels // kernel.shape[1], 1, 1))
 
-    def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant for the present weights."""
-        bounds = [layer.lipschitz_bound() for layer in each(self.layers, LipschitzLayer)]
-        constants = [activation.lipschitz for activation in each(self.activations, Activation)]
-        return torch.stack(bounds).prod() * math.prod(constants)
-
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value f(x) and the Jacobian on the flattened event; a closed form for one hidden pointwise activation."""
-        if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
+        activation = self.pointwise()
+        if activation is None:
             return super().call_and_jacobian(x)
         with kernels_once(self):
-            value, inner, slope, outer = self._factors(x, self.activations[0])
+            value, inner, slope, outer = self.factors(x, activation)
         if isinstance(self.action, ImageAction):
             return value, sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
         return value, (outer * slope[..., None, :]) @ inner
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
         """The value f(x) and the map v -> J^T v at x; a closed form for one hidden pointwise activation."""
-        if len(self.activations) != 1 or not isinstance(self.activations[0], Pointwise):
+        activation = self.pointwise()
+        if activation is None:
             return super().call_and_pullback(x)
         with kernels_once(self):
-            value, inner, slope, outer = self._factors(x, self.activations[0])
+            value, inner, slope, outer = self.factors(x, activation)
         across: Callable[[Tensor, Tensor], Tensor] = transposed_map
         if isinstance(self.action, ImageAction):
             across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")
@@ -154,19 +139,13 @@ class LipschitzNetwork(EquivariantNetwork, Contraction):
 
         return value, product
 
-    def _factors(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The value f(x), and three factors of its Jacobian: the inner kernel, the slopes, the outer kernel."""
-        first, last = each(self.layers, LipschitzLayer)
-        value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, first.kernel(), last.kernel())
-        return last(self.hidden_scale * value), inner, slope, outer
 
-
-def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> Contraction:
+def lipschitz_branch(action: LinearAction | TorusAction, *, bound: float = 0.99) -> Contraction:
     """The default residual branch for an action, with Lipschitz constant below ``bound``.
 
     On vectors under a finite group it is a sum of ridge and radial terms with closed-form Jacobians. On vectors under a
     continuous group it is a sum of radial terms if the action is irreducible (one smallest building block, such as the
-    plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork.
+    plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork; on angles it is a PeriodicNetwork.
 
     Args:
         action: How the group acts on events.
@@ -177,6 +156,8 @@ def lipschitz_branch(action: LinearAction, *, bound: float = 0.99) -> Contractio
         >>> type(lipschitz_branch(VectorAction.plane("D8"))).__name__
         'LipschitzSum'
     """
+    if isinstance(action, TorusAction):
+        return PeriodicNetwork(action, bound=bound)
     require_linear(action)
     if action.event_dim == 1 and action.is_finite:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)

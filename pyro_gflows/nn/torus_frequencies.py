@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import TorusAction
+from pyro_gflows.groups import IsometryTable
 from pyro_gflows.nn.harmonics import shortest_frequencies
 from pyro_gflows.numerics.integer_lattices import Row
 
@@ -33,15 +34,15 @@ def frequency_images(action: TorusAction, frequency: Row) -> tuple[Tensor, Tenso
         >>> vectors.long().tolist()
         [[-1, 0], [0, -1], [0, 1], [1, 0]]
     """
-    k = torch.tensor(frequency, dtype=torch.float64, device="cpu")
-    if not action.is_finite:  # then all elements are translations, which fix the phase
-        return k.unsqueeze(0), torch.zeros(1, dtype=torch.float64, device="cpu")
-    vectors = (k @ action.matrices.to(k)).long().tolist()
-    parts = (action.shifts.to(k) @ k / (2 * math.pi)).tolist()
-    # angles differ by rational parts of the circle, so that rounding tells equal ones
-    found = sorted({(*vector, round(part, 9) % 1.0): part for vector, part in zip(vectors, parts, strict=True)}.items())
-    rows = torch.tensor([(*key[:-1], 2 * math.pi * part) for key, part in found], dtype=torch.float64, device="cpu")
-    return rows[:, :-1], rows[:, -1]
+    maps = action.maps
+    if not isinstance(maps, IsometryTable):  # all elements are translations, which fix the phase
+        found, denominator = [(*frequency, 0)], 1
+    else:
+        k, denominator = torch.tensor(frequency, device="cpu"), maps.denominator
+        steps = (maps.steps @ k) % denominator
+        found = sorted({tuple(row) for row in torch.cat([k @ maps.matrices, steps.unsqueeze(1)], 1).tolist()})
+    rows = torch.tensor(found, dtype=torch.float64, device="cpu")
+    return rows[:, :-1], rows[:, -1] * (2 * math.pi / denominator)
 
 
 def one_of_each_orbit(action: TorusAction, count: int) -> tuple[Row, ...]:

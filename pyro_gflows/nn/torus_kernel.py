@@ -34,7 +34,7 @@ def symbol_of(kernel: Tensor) -> Tensor:
         >>> torch.view_as_real(symbol_of(kernel)[0, 1, 0, 0]).round().tolist()
         [0.0, 1.0]
     """
-    return torch.fft.rfft2(kernel).permute(2, 3, 0, 1).conj().resolve_conj()
+    return torch.fft.rfft2(kernel).permute(2, 3, 0, 1).conj().resolve_conj().contiguous()
 
 
 def kernel_of(symbol: Tensor) -> Tensor:

@@ -19,12 +19,13 @@ Functions on tori and differential equations:
     runge_kutta_with_jacobian
 
 Splines, tests and memory:
-    rational_quadratic, two_sample_test, TwoSampleResult, pareto_shape, replayed, replayable, event_numel,
-    as_float
+    rational_quadratic, monotone_spline, circular_spline, two_sample_test, TwoSampleResult, pareto_shape, replayed,
+    replayable, event_numel, as_float
 """
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
+from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
@@ -35,7 +36,7 @@ from pyro_gflows.numerics.matrix_functions import expm_apply, limit_norm, low_ra
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
-from pyro_gflows.numerics.rational_quadratics import rational_quadratic
+from pyro_gflows.numerics.rational_quadratics import monotone_spline, rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float
 from pyro_gflows.numerics.roulette import RouletteLogDet
@@ -78,6 +79,7 @@ __all__ = [
     "TwoSampleResult",
     "as_branch",
     "as_float",
+    "circular_spline",
     "conv_norm_bound",
     "dense_jacobian",
     "event_numel",
@@ -89,6 +91,7 @@ __all__ = [
     "log_abs_det",
     "low_rank_matrix",
     "matrix_exp",
+    "monotone_spline",
     "pareto_shape",
     "periodic_grid",
     "pullback",

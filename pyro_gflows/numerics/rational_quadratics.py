@@ -1,11 +1,12 @@
-"""One piece of a monotone rational-quadratic spline, its inverse, and its linear continuation."""
+"""Monotone rational-quadratic splines: one piece, its inverse and linear continuation, and all pieces in a row."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["rational_quadratic"]
+__all__ = ["monotone_spline", "rational_quadratic"]
 
 
 def rational_quadratic(
@@ -71,6 +72,37 @@ def rational_quadratic(
     image = bottom + height * (before.square() + start_ratio * product) / denominator
     image = torch.where(distance < 0, bottom + distance * start, image)
     return torch.where(rest < 0, bottom + height - rest * end, image), log_slope
+
+
+def monotone_spline(
+    x: Tensor, start: float, sizes: tuple[Tensor, Tensor], slopes: Tensor, *, inverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The value at x of an increasing spline of K pieces, or of its inverse, and the logarithm of the slope there.
+
+    The first knot is the point (start, start). Each piece is a :func:`rational_quadratic`, so the spline has a
+    continuous derivative, and it continues in straight lines beyond the first and the last knot.
+
+    Args:
+        x: Points, or for the inverse values; one for each spline.
+        start: Both coordinates of the first knot.
+        sizes: The widths and the heights of the pieces, each positive, of shape ``x.shape + (K,)``.
+        slopes: The slopes at the knots, each positive, of shape ``x.shape + (K + 1,)``.
+        inverse: Whether to compute the inverse.
+
+    Returns:
+        The value, and the logarithm of the slope of the map that was computed, both of the shape of x.
+
+    Example:
+        >>> widths, heights = torch.tensor([1.0, 1.0]), torch.tensor([0.5, 1.5])
+        >>> monotone_spline(torch.tensor(0.0), -1.0, (widths, heights), torch.ones(3))[0]
+        tensor(-0.5000)
+    """
+    ends = [functional.pad(size.cumsum(-1)[..., :-1], (1, 0)) + start for size in sizes]
+    piece = (x[..., None] >= ends[1 if inverse else 0][..., 1:]).sum(-1)
+    table = torch.stack([*ends, *sizes, slopes[..., :-1], slopes[..., 1:]], -2)
+    chosen = torch.take_along_dim(table, piece[..., None, None], -1).squeeze(-1)
+    left, bottom, width, height, first, last = chosen.unbind(-1)
+    return rational_quadratic(x, (left, bottom), (width, height), (first, last), inverse=inverse)
 
 
 def _within(share: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.evaluation.scores import log_probs
-from pyro_gflows.plots.figures import new_figure, save_figure
+from pyro_gflows.plots.figures import ends_of, new_figure, save_figure
 
 if TYPE_CHECKING:
     from pyro_gflows.targets import Density
@@ -19,13 +19,16 @@ __all__ = ["draw_density", "plot_density", "plot_log_probs"]
 _FLOOR = 12.0  # the color scale of a log-density ends so many nats below the maximum
 
 
-def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", points: int = 200) -> None:
+def draw_density(
+    axes: Any, log_density: Any, *, reach: float | tuple[float, float], title: str = "", points: int = 200
+) -> None:
     """Draw a log-density on the plane as an image, in existing axes.
 
     Args:
         axes: Matplotlib axes.
         log_density: A function from points, shape (n, 2), to log-densities in nats, shape (n,).
-        reach: Half the side of the square that is shown, which has its center at the origin.
+        reach: Half the side of the square that is shown, which has its center at the origin; or the two ends of its
+            sides, such as (0, 2 pi) for two angles.
         title: The title of the picture.
         points: The number of pixels of a side.
 
@@ -36,27 +39,31 @@ def draw_density(axes: Any, log_density: Any, *, reach: float, title: str = "", 
         >>> axes[0, 0].get_title()
         'rings'
     """
-    line = torch.linspace(-reach, reach, points)
+    ends = ends_of(reach)
+    line = torch.linspace(*ends, points)
     y, x = torch.meshgrid(line, line, indexing="ij")
     values = log_density(torch.stack([x, y], dim=-1).reshape(-1, 2)).reshape(points, points)
     top = float(values.max())
     axes.imshow(
         values.double().clamp(min=top - _FLOOR).cpu().numpy(),
         origin="lower",
-        extent=(-reach, reach, -reach, reach),
+        extent=(*ends, *ends),
         vmin=top - _FLOOR,
         vmax=top,
     )
     axes.set_title(title)
 
 
-def plot_density(flow: nn.Module, path: str | Path, *, reach: float, target: Density | None = None) -> None:
+def plot_density(
+    flow: nn.Module, path: str | Path, *, reach: float | tuple[float, float], target: Density | None = None
+) -> None:
     """Write a picture of the log-density of a flow on the plane, beside the exact one where it is known.
 
     Args:
         flow: A flow of vectors of the plane.
         path: The file of the picture; its ending is the format (``.png``, ``.pdf``, ...).
-        reach: Half the side of the square that is shown, which has its center at the origin.
+        reach: Half the side of the square that is shown, which has its center at the origin; or the two ends of its
+            sides, such as (0, 2 pi) for two angles.
         target: The exact density, or None.
 
     Raises:

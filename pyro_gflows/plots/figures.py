@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_figure", "save_figure"]
+__all__ = ["ends_of", "new_figure", "save_figure"]
 
 
 def new_figure(columns: int, *, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
@@ -48,3 +48,12 @@ def save_figure(figure: Any, path: str | Path) -> None:
         ...     save_figure(figure, Path(folder) / "empty.png")
     """
     figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def ends_of(reach: float | tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of an axis that is given by half its length about 0, or by its ends.
+
+    Args:
+        reach: Half the length, or the two ends.
+    """
+    return reach if isinstance(reach, tuple) else (-reach, reach)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.plots.figures import new_figure, save_figure
+from pyro_gflows.plots.figures import ends_of, new_figure, save_figure
 
 if TYPE_CHECKING:
     from pyro_gflows.datasets import GrayLevels
@@ -51,7 +51,14 @@ def draw_images(axes: Any, images: Tensor, *, title: str = "", columns: int = 8)
     axes.set_axis_off()
 
 
-def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: GrayLevels | None = None) -> None:
+def plot_samples(
+    samples: Tensor,
+    data: Tensor,
+    path: str | Path,
+    *,
+    scaling: GrayLevels | None = None,
+    reach: float | tuple[float, float] | None = None,
+) -> None:
     """Write a picture of samples beside test data: grids of images, or the first two coordinates of vectors.
 
     Args:
@@ -60,6 +67,8 @@ def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: Gr
         path: The file of the picture.
         scaling: The scaling of the gray levels of images, which maps them back to [0, 1]; None stretches the range of
             the data to [0, 1].
+        reach: For vectors, half the side of the square that is shown, which has its center at the origin; or the two
+            ends of its sides, such as (0, 2 pi) for angles. By default the square holds all data.
 
     Raises:
         ValueError: If samples or data are whole levels.
@@ -90,6 +99,6 @@ def plot_samples(samples: Tensor, data: Tensor, path: str | Path, *, scaling: Gr
             first = x.flatten(1)
             second = first[:, 1] if first.shape[1] > 1 else torch.zeros(len(first))
             panel.plot(first[:5000, 0].numpy(), second[:5000].numpy(), ".", markersize=1)
-            reach = float(data.flatten(1)[:, :2].abs().max()) * 1.1
-            panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+            ends = ends_of(float(data.flatten(1)[:, :2].abs().max()) * 1.1 if reach is None else reach)
+            panel.set(xlim=ends, ylim=ends, aspect="equal", title=title)
     save_figure(figure, path)

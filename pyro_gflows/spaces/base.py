@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Space(ABC):
 
     Attributes:
         event_shape: The shape of an event.
+        advice: What to take on this space, for errors of maps that are not defined on it.
 
     Example:
         >>> from pyro_gflows.spaces import Euclidean
@@ -33,6 +34,7 @@ class Space(ABC):
     """
 
     event_shape: torch.Size
+    advice: ClassVar[str] = "take a transform or a base that names this kind of space among its spaces"
 
     @property
     def event_dim(self) -> int:
@@ -118,7 +120,4 @@ def require_space(space: Space, kinds: tuple[type[Space], ...], what: str) -> No
     """
     if not isinstance(space, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(
-            f"{what} is defined on {names}, got events on {space}; take a transform or a base that names "
-            f"{type(space).__name__} among its spaces"
-        )
+        raise ValueError(f"{what} is defined on {names}, got events on {space}; {space.advice}")

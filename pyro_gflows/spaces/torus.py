@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints, identity_transform, transform_to
 
 from pyro_gflows.numerics.angles import angle_between, wrap_angle
 from pyro_gflows.serialization.registry import registered
@@ -17,12 +17,16 @@ from pyro_gflows.spaces.base import Space
 __all__ = ["Torus"]
 
 
-class _Angles(constraints.Constraint):
+class _Angles(type(constraints.real)):  # type: ignore[misc]
     """Every real number: an angle, which counts modulo 2 pi."""
 
     def check(self, value: Tensor) -> Tensor:
         return value == value  # every real number, so all but NaN
 
+
+# Pyro's maps to a support leave angles as they are, as they do for VonMises
+for _maps_to in (biject_to, transform_to):
+    _maps_to.register(_Angles, lambda constraint: identity_transform)
 
 _ANGLES: dict[int, constraints.Constraint] = {}
 
@@ -49,6 +53,11 @@ class Torus(Space):
         >>> space.difference(torch.tensor([0.1, 1.0]), torch.tensor([6.2, 1.0]))
         tensor([0.1832, 0.0000])
     """
+
+    advice = (
+        "on angles take the bases InvariantUniform and InvariantVonMises, and layers such as g_residual, which need no "
+        "split of the angles"
+    )
 
     def __init__(self, event_shape: Sequence[int]) -> None:
         self.event_shape = torch.Size(event_shape)

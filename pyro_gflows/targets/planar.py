@@ -1,65 +1,15 @@
-"""Exact densities on the plane, with log-density, sampler and entropy, so that a gap to them is known exactly."""
+"""Exact densities on the plane."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
-__all__ = ["DENSITIES", "Checkerboard", "Density", "EightGaussians", "Rings", "density"]
+from pyro_gflows.targets.exact_density import Density, device_of
 
-
-class Density(ABC):
-    """A density on the plane with an exact log-density and an exact sampler.
-
-    A call of the density draws samples, so that :func:`pyro_gflows.training.fit` takes it as its data and sees new
-    points at every step.
-
-    Attributes:
-        name: The name of the density on the command line.
-        symmetry: The name of the largest planar group, with a reflection in the first axis, under which the density is
-            invariant.
-        floor: The entropy in nats, which is the lowest mean NLL that any model can reach.
-        data_sd: The root mean square of the coordinates, each of which has the mean zero.
-
-    Example:
-        >>> class Normal(Density):
-        ...     name, symmetry, floor, data_sd = "normal", "O(2)", 1 + math.log(2 * math.pi), 1.0
-        ...     def log_prob(self, x):
-        ...         return -x.square().sum(-1) / 2 - math.log(2 * math.pi)
-        ...     def sample(self, n, generator=None):
-        ...         return torch.randn(n, 2, generator=generator)
-        >>> Normal()
-        Normal(symmetry='O(2)', floor=2.8379)
-    """
-
-    name: str
-    symmetry: str
-    floor: float
-    data_sd: float
-    event_shape = torch.Size((2,))
-
-    @abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density in nats, shape (...), of points of shape (..., 2)."""
-
-    @abstractmethod
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw points, shape (n, 2), in the default dtype and on the device of the generator."""
-
-    def __call__(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw points as :meth:`sample` does."""
-        return self.sample(n, generator)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(symmetry={self.symmetry!r}, floor={self.floor:.4f})"
-
-
-def _device(generator: torch.Generator | None) -> torch.device:
-    return torch.device("cpu") if generator is None else generator.device
+__all__ = ["PLANAR", "Checkerboard", "EightGaussians", "Rings"]
 
 
 class EightGaussians(Density):
@@ -92,7 +42,7 @@ class EightGaussians(Density):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw one of the eight means for each point, and add noise."""
-        device = _device(generator)
+        device = device_of(generator)
         noise = torch.randn(n, 2, generator=generator, device=device)
         which = torch.randint(8, (n,), generator=generator, device=device)
         return self._centers(noise)[which] + self.sd * noise
@@ -129,7 +79,7 @@ class Rings(Density):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw a circle and an angle for each point, and add noise."""
-        device = _device(generator)
+        device = device_of(generator)
         noise = torch.randn(n, 2, generator=generator, device=device)
         angle = 2 * math.pi * torch.rand(n, generator=generator, device=device)
         which = torch.randint(len(self.radii), (n,), generator=generator, device=device)
@@ -163,7 +113,7 @@ class Checkerboard(Density):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw a black cell for each point, and a uniform point in it."""
-        device = _device(generator)
+        device = device_of(generator)
         within = torch.rand(n, 2, generator=generator, device=device)
         column = torch.randint(4, (n,), generator=generator, device=device)
         half = torch.randint(2, (n,), generator=generator, device=device)
@@ -171,25 +121,4 @@ class Checkerboard(Density):
         return 2 * (torch.stack([column, row], dim=-1) + within) - 4
 
 
-#: The exact densities on the plane, by name.
-DENSITIES: dict[str, Density] = {d.name: d for d in (EightGaussians(), Rings(), Checkerboard())}
-
-
-def density(name: str) -> Density:
-    """Return the density with a name.
-
-    Args:
-        name: One of the names in :data:`DENSITIES`.
-
-    Raises:
-        ValueError: If the name is not known; the message lists the names and the most similar one.
-
-    Example:
-        >>> density("rings").symmetry
-        'O(2)'
-    """
-    if name in DENSITIES:
-        return DENSITIES[name]
-    near = difflib.get_close_matches(name, DENSITIES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown density {name!r}: expected one of {sorted(DENSITIES)}{hint}")
+PLANAR: tuple[Density, ...] = (EightGaussians(), Rings(), Checkerboard())

@@ -7,7 +7,11 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, IrrepScale, MatrixScale, Transformer, TransformerFactory
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, MatrixScale, Transformer,
+    TransformerFactory
+
+Splines of angles:
+    CircularSpline
 
 Linear and normalizing layers:
     GLinear, GLinearPLU, GConvExponential, GSpectralConv, GActNorm, GOrbitNorm, GSqueeze
@@ -34,6 +38,8 @@ from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
+from pyro_gflows.transforms.circular import CircularSpline
+from pyro_gflows.transforms.circular_transformer import ElementwiseCircularSpline
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.conv_exponential import GConvExponential
@@ -65,11 +71,13 @@ from pyro_gflows.transforms.transformers import (
 )
 
 __all__ = [
+    "CircularSpline",
     "Compose",
     "ConditionalTransform",
     "Conditioned",
     "DataDependentTransform",
     "ElementwiseAffine",
+    "ElementwiseCircularSpline",
     "ElementwiseSpline",
     "EquivariantTransform",
     "Fast",

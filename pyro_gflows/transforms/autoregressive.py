@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions import Action, LinearAction, Split
+from pyro_gflows.actions.requirements import require_splittable
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import split_first
 from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, takes_factories
 from pyro_gflows.serialization.registry import registered
+from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
+from pyro_gflows.transforms.part_reading import frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import TransformerFactory, transformer_from
 
 __all__ = ["GAutoregressive", "GInverseAutoregressive", "g_autoregressive"]
+
+
+_P = TypeVar("_P")
+
+
+def _listed(parts: list[_P]) -> Sequence[_P]:
+    """A list, which torch registers if its entries are modules."""
+    if all(isinstance(part, nn.Module) for part in parts):
+        return nn.ModuleList(parts)  # type: ignore[arg-type, return-value]
+    return parts
 
 
 @split_first(Split)
@@ -42,7 +54,8 @@ class GAutoregressive(OneWayTransform):
         split: How the event falls into blocks, in order; by default the first kind that the action allows
             (:func:`~pyro_gflows.actions.default_split`).
         transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
-            MatrixScale); by default ElementwiseAffine where possible, else IrrepScale.
+            MatrixScale); by default ElementwiseAffine where possible, else IrrepScale, and of angles
+            ElementwiseCircularSpline.
         width: Hidden fields of the conditioner for each block.
         depth: Hidden layers of the conditioner.
         fast: "score": data to base is one pass (density estimation); "sample": base to data (IAF, guides).
@@ -64,9 +77,11 @@ class GAutoregressive(OneWayTransform):
         torch.Size([3, 12])
     """
 
+    spaces = (Euclidean, Torus)
+
     def __init__(
         self,
-        action: LinearAction,
+        action: Action,
         *,
         split: Split | None = None,
         transformer: TransformerFactory | None = None,
@@ -75,18 +90,25 @@ class GAutoregressive(OneWayTransform):
         fast: Fast = "score",
         context_action: LinearAction | None = None,
     ) -> None:
-        super().__init__(require_linear(action), fast=fast, context_action=context_action)
+        super().__init__(require_splittable(action), fast=fast, context_action=context_action)
         split = split_of(action, split)
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         self.split = split
         self.split_basis = SplitBasis.of(split)
-        elements = [transformer_from(transformer, part) for part in split.parts]
+        places = range(len(split.parts))
+        self.readings = _listed([reading_of(split, places[: index + 1], involving=index) for index in places])
+        self.frames = _listed([frame_of(split, index, places[:index]) for index in places])
+        elements = [
+            frame.require(transformer_from(transformer, frame.action, usual=frame.default_transformer))
+            for frame in self.frames
+        ]
         self.transformers = nn.ModuleList(elements)
         # a class is described by its name; a function cannot be, so that the modules that it made are described
         self._is_described = transformer is None or isinstance(transformer, type)
         outputs = [element.params_action for element in elements]
-        self.network = AutoregressiveNetwork(split.parts, outputs, width=width, depth=depth, context=context_action)
+        blocks = [action for reading in self.readings for action in reading.actions]
+        self.network = AutoregressiveNetwork(blocks, outputs, width=width, depth=depth, context=context_action)
         self.network.scale_last_(max(element.start for element in elements))
 
     def computed_arguments(self) -> dict[str, Any]:
@@ -97,22 +119,30 @@ class GAutoregressive(OneWayTransform):
     def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = self.split.split(x)
         params = self._params(parts, context)
-        images = [element(*pair) for element, *pair in zip(self.transformers, parts, params, strict=True)]
-        values, ladjs = zip(*images, strict=True)
-        return self.split.merge(list(values)), sum(ladjs[1:], ladjs[0])
+        images, ladjs = [], []
+        for element, frame, own in zip(self.transformers, self.frames, params, strict=True):
+            before = frame.into(parts)
+            after, ladj = element(before, own, frame.mask)
+            images.append(frame.out(parts, before, after))
+            ladjs.append(ladj)
+        return self.split.merge(images), sum(ladjs[1:], ladjs[0])
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(y))
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)
-        for index, element in enumerate(self.transformers):
+        for index, (element, frame) in enumerate(zip(self.transformers, self.frames, strict=True)):
             params = self._params(known, context)[index]
-            known[index], ladj = element.inverse(parts[index], params)  # type: ignore[operator]
+            known[index] = parts[index]
+            before = frame.into(known)
+            after, ladj = element.inverse(before, params, frame.mask)  # type: ignore[operator]
+            known[index] = frame.out(known, before, after)
             total = total + ladj
         return self.split.merge(known), total
 
     def _params(self, parts: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, ...]:
-        params: tuple[Tensor, ...] = self.network(self.inputs(parts, context))
+        features = [feature for reading in self.readings for feature in reading(parts)]
+        params: tuple[Tensor, ...] = self.network(self.inputs(features, context))
         return params
 
     def extra_repr(self) -> str:
@@ -137,7 +167,7 @@ class GInverseAutoregressive(GAutoregressive):
 
     def __init__(
         self,
-        action: LinearAction,
+        action: Action,
         *,
         split: Split | None = None,
         transformer: TransformerFactory | None = None,
@@ -158,7 +188,7 @@ class GInverseAutoregressive(GAutoregressive):
 
 @takes_factories("transformer")
 def g_autoregressive(
-    action: LinearAction,
+    action: Action,
     *,
     split: Split | None = None,
     transformer: TransformerFactory | None = None,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Action, LinearAction
+from pyro_gflows.actions import Action, LinearAction, TorusAction
 from pyro_gflows.nn import Contraction, CustomContraction
 from pyro_gflows.numerics import (
     BanachSolver,
@@ -19,7 +19,7 @@ from pyro_gflows.numerics import (
     Solver,
 )
 from pyro_gflows.transforms.base import EquivariantTransform
-from pyro_gflows.transforms.probe_images import probe_images
+from pyro_gflows.transforms.probe_images import linear_action, probe_images
 
 __all__ = ["ByContraction", "contraction_of"]
 
@@ -55,7 +55,7 @@ class ByContraction(EquivariantTransform):
         self.branch = branch
         self.log_det = ExactLogDet() if log_det is None else log_det
         self.solver = (NewtonSolver() if self.action_in.numel <= 3 else BanachSolver()) if solver is None else solver
-        self._images = probe_images(self._contraction.action)
+        self._images = probe_images(linear_action(self._contraction.action))
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant of f, for the present weights."""
@@ -78,11 +78,13 @@ def contraction_of(branch: nn.Module, action: Action) -> Contraction:
     """The branch as a Contraction for this action.
 
     Raises:
-        TypeError: The branch has no ``lipschitz_bound``, or the action is not a LinearAction.
+        TypeError: The branch has no ``lipschitz_bound``, or the action is neither a LinearAction nor a TorusAction.
         ValueError: The branch is made for another action.
     """
-    if not isinstance(action, LinearAction):
-        raise TypeError(f"expected a LinearAction, for which x + f(x) is equivariant if f is, got {action}")
+    if not isinstance(action, LinearAction | TorusAction):
+        raise TypeError(
+            f"expected a LinearAction or a TorusAction, for which x + f(x) is equivariant if f is, got {action}"
+        )
     contraction = branch if isinstance(branch, Contraction) else CustomContraction(branch, action)
     if contraction.action != action:
         raise ValueError(f"expected a branch for {action}, got one for {contraction.action}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action, LinearAction
 from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made
 from pyro_gflows.nn.factories import network_from
 from pyro_gflows.serialization.registry import describe
@@ -30,7 +30,7 @@ class ByNetwork(ConditionalTransform):
 
     def _set_up(
         self,
-        part: LinearAction,
+        part: Action,
         inputs: LinearAction,
         *,
         transformer: TransformerFactory | None,
@@ -39,7 +39,7 @@ class ByNetwork(ConditionalTransform):
         depth: int,
     ) -> None:
         """Make the map of ``part`` and the network that reads ``inputs``, the default one in this width and depth."""
-        self.transformer = transformer_from(transformer, part)
+        self.transformer = transformer_from(transformer, part, usual=self._usual_transformer)
         params_action, start = self.transformer.params_action, self.transformer.start
         self.network = network_from(network, inputs, params_action, width=width, depth=depth, start=start)
         self._network_actions = inputs, params_action
@@ -49,12 +49,16 @@ class ByNetwork(ConditionalTransform):
     def computed_arguments(self) -> dict[str, Any]:
         """The modules that factories made; None for those that are equal to the defaults."""
         transformer, network = self.transformer, self.network
-        default = self._defaults["transformer"] or _same(transformer, default_transformer(transformer.action))
+        default = self._defaults["transformer"] or _same(transformer, self._usual_transformer(transformer.action))
         usual = self._defaults["network"] or self._is_usual(network)
         return {
             "transformer": None if default else Made(transformer),
             "network": None if usual else Made(network),
         }
+
+    def _usual_transformer(self, action: Action) -> Transformer:
+        """The default map of a part."""
+        return default_transformer(action)
 
     def _is_usual(self, network: nn.Module) -> bool:
         """Whether the network is the default one of this layer, as ``pyro_gflows.nn.conditioner`` makes it."""

@@ -8,16 +8,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import LinearAction, Split
-from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions import Action, LinearAction, Split
+from pyro_gflows.actions.requirements import require_splittable
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes, split_first
 from pyro_gflows.nn import Conditioner, takes_factories
 from pyro_gflows.serialization.registry import registered
+from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.by_network import ByNetwork
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.part_reading import can_be_transformed, frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
-from pyro_gflows.transforms.transformers import TransformerFactory
+from pyro_gflows.transforms.transformers import Transformer, TransformerFactory
 
 __all__ = ["GCoupling", "g_coupling"]
 
@@ -44,13 +46,20 @@ class GCoupling(ByNetwork):
     :math:`t(g\,x_1) = g\,t(x_1)` for every group element g. Both directions cost one evaluation of the network. Events
     keep their shape.
 
+    On a torus (a :class:`TorusAction`) the map is a spline of the circle for every angle. The network reads cosines and
+    sines of integer combinations of the other angles, on which the group acts linearly. The spline S acts on
+    coordinates :math:`u = m\,x_2 - n\,x_1 - 2 \pi\,o` with small integers m and n (:meth:`TorusSplit.frame`), which the
+    group does not shift, or by few amounts, and :math:`y_2 = x_2 + (S(u \mid x_1) - u) / m` modulo :math:`2 \pi`, with
+    :math:`\log|\det J| = \log|\det S'(u)|`. A group element acts on the pieces of S as it acts on u: it reverses,
+    exchanges or shifts them, so that a translation by a shifts y_2 as it shifts x_2.
+
     Args:
         action: How the group acts on events.
-        split: How the event falls into invariant parts (CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit); by
-            default the first kind that the action allows (:func:`~pyro_gflows.actions.default_split`).
+        split: How the event falls into invariant parts (CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit,
+            TorusSplit); by default the first kind that the action allows (:func:`~pyro_gflows.actions.default_split`).
         transformed: Which part is transformed; its parameters depend on all others.
         transformer: Makes the map of that part from the action on it, such as ``IrrepScale``; by default
-            ElementwiseAffine where possible, else IrrepScale.
+            ElementwiseAffine where possible, else IrrepScale, and of angles ElementwiseCircularSpline.
         network: Makes the conditioner from the action on its input, which is the other parts and the context side by
             side, and from ``transformer.params_action``: for example ``functools.partial(EquivariantMLP, width=8)``. By
             default an equivariant network that starts at zero.
@@ -60,7 +69,8 @@ class GCoupling(ByNetwork):
 
     Raises:
         TypeError: ``split`` is not a split, or a factory is none.
-        ValueError: There is no such part, the split is of another action, or the context does not go with the event.
+        ValueError: There is no such part, the split is of another action, the context does not go with the event, or
+            the transformer or the part is none that angles allow.
 
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; RealNVP, arXiv:1605.08803.
 
@@ -72,11 +82,12 @@ class GCoupling(ByNetwork):
         torch.Size([3, 8])
     """
 
+    spaces = (Euclidean, Torus)
     mask: Tensor | None
 
     def __init__(
         self,
-        action: LinearAction,
+        action: Action,
         *,
         split: Split | None = None,
         transformed: int = 1,
@@ -86,7 +97,7 @@ class GCoupling(ByNetwork):
         depth: int = 2,
         context_action: LinearAction | None = None,
     ) -> None:
-        super().__init__(require_linear(action), context_action=context_action)
+        super().__init__(require_splittable(action), context_action=context_action)
         split = split_of(action, split)
         if not 0 <= transformed < len(split.parts):
             raise ValueError(f"expected transformed in 0..{len(split.parts) - 1} for {split}, got {transformed}")
@@ -95,8 +106,20 @@ class GCoupling(ByNetwork):
         part = split.parts[transformed]
         mask = None if split.is_slicing else split.restrict(transformed, torch.ones(part.event_shape))
         self.register_buffer("mask", mask, persistent=False)
-        inputs = self.inputs_action(*self._others(split.parts))
-        self._set_up(part, inputs, transformer=transformer, network=network, width=width, depth=depth)
+        others = self._others(range(len(split.parts)))
+        self.reading, self.frame = reading_of(split, others), frame_of(split, transformed, others)
+        if self.frame.mask is not None and not bool(self.frame.mask.any()):
+            raise ValueError(
+                f"expected a part that the other parts can transform, got part {transformed} of {split}: the group "
+                "shifts its angles by every amount, and no combination of the other angles by as much, so that an "
+                "invariant density does not depend on them; transform the other parts"
+            )
+        inputs = self.inputs_action(*self.reading.actions)
+        self._set_up(self.frame.action, inputs, transformer=transformer, network=network, width=width, depth=depth)
+        self.frame.require(self.transformer)
+
+    def _usual_transformer(self, action: Action) -> Transformer:
+        return self.frame.default_transformer(action)
 
     def computed_arguments(self) -> dict[str, Any]:
         """The split, for which the weights are trained, and the modules that factories made."""
@@ -107,9 +130,11 @@ class GCoupling(ByNetwork):
 
     def _apply_map(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(x))
-        params = self.network(self.inputs(self._others(parts), context))
+        params = self.network(self.inputs(self.reading(parts), context))
         element_map = self.transformer.inverse if inverse else self.transformer
-        parts[self.transformed], ladj = element_map(parts[self.transformed], params, self.mask)
+        before = self.frame.into(parts)
+        after, ladj = element_map(before, params, self.frame.mask if self.mask is None else self.mask)
+        parts[self.transformed] = self.frame.out(parts, before, after)
         return self.split.merge(parts), ladj
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -124,7 +149,7 @@ class GCoupling(ByNetwork):
 
 @takes_factories("transformer", "network")
 def g_coupling(
-    action: LinearAction,
+    action: Action,
     *,
     split: Split | None = None,
     transformer: TransformerFactory | None = None,
@@ -141,7 +166,7 @@ def g_coupling(
         action: How the group acts on events.
         split: How the event falls into parts; by default the first kind that the action allows (``default_split``).
         transformer: Makes the element map from the action on a part (ElementwiseAffine, IrrepScale, MatrixScale); by
-            default ElementwiseAffine where possible, else IrrepScale.
+            default ElementwiseAffine where possible, else IrrepScale, and of angles ElementwiseCircularSpline.
         network: Makes each conditioner from the action on its input and from the transformer's ``params_action``, such
             as ``functools.partial(conditioner, activation="splines")``; by default an equivariant network that starts
             at zero.
@@ -161,7 +186,10 @@ def g_coupling(
         >>> g_coupling(action, transformer=ElementwiseSpline, network=network)(torch.zeros(8)).shape
         torch.Size([8])
     """
-    chosen = split_of(action, split)
+    chosen = split_of(require_splittable(action), split)
+    every = range(len(chosen.parts))
+    # under infinitely many translations some angles may have no coordinates to transform
+    parts = [index for index in every if can_be_transformed(chosen, index)] or every
     return Compose(
         [
             GCoupling(
@@ -174,6 +202,6 @@ def g_coupling(
                 depth=depth,
                 context_action=context_action,
             )
-            for index in reversed(range(len(chosen.parts)))
+            for index in reversed(parts)
         ]
     )

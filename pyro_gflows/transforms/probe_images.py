@@ -7,13 +7,18 @@ import functools
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action
+from pyro_gflows.actions import Action, TorusAction
 from pyro_gflows.groups import EnumerableGroup
 from pyro_gflows.numerics import CarriedProbes, OrbitAverage, ProbeImages
 
-__all__ = ["carry", "probe_images"]
+__all__ = ["carry", "linear_action", "probe_images"]
 
 _AVERAGED_UP_TO = 64  # elements; the cost of averaging grows with their number, that of carrying does not
+
+
+def linear_action(action: Action) -> Action:
+    """How the group acts on the displacements of events, such as probes: on a torus by the matrices M alone."""
+    return action.linear_part if isinstance(action, TorusAction) else action
 
 
 def probe_images(action: Action) -> ProbeImages | None:

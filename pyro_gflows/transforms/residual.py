@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import LinearAction, TorusAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import ConditionalBranch, Contraction, kernels_once, lipschitz_branch, takes_factories
@@ -21,6 +22,7 @@ from pyro_gflows.numerics import (
     implicit_root,
 )
 from pyro_gflows.serialization.registry import registered
+from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.by_contraction import ByContraction, contraction_of
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
@@ -35,6 +37,8 @@ class GResidual(ByContraction, OneWayTransform):
     It works for every action, a single irreducible vector included, where a coupling has nothing to split.
 
     .. math:: y = x + f(x), \qquad \log|\det J| = \log|\det(I + J_f(x))|
+
+    On a torus, y = x + f(x) modulo 2 pi, and f is periodic and maps angles to displacements (:class:`PeriodicNetwork`).
 
     Here f is a map of events that brings any two of them closer together (a contraction), and J_f(x) is its Jacobian at
     x. Events keep their shape. The map is bijective because f has a Lipschitz constant below 1 (Banach's fixed-point
@@ -63,9 +67,11 @@ class GResidual(ByContraction, OneWayTransform):
         torch.Size([5, 2])
     """
 
+    spaces = (Euclidean, Torus)
+
     def __init__(
         self,
-        action: LinearAction,
+        action: LinearAction | TorusAction,
         contraction: nn.Module,
         *,
         log_det: LogDet | None = None,
@@ -78,14 +84,14 @@ class GResidual(ByContraction, OneWayTransform):
 
     def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         value, ladj = self.log_det.value_and_log_det(self._residual_map(self._under(context)), x)
-        return x + value, ladj
+        return self.action_in.space.project(x + value), ladj
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         residual_map = self._residual_map(self._under(context))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
         with torch.no_grad(), kernels_once(self.branch):
             root, _ = self.solver(f, y, event_dim, lipschitz=bound)
-        x = implicit_root(f, y, root, event_dim, lipschitz=bound)
+        x = self.action_in.space.project(implicit_root(f, y, root, event_dim, lipschitz=bound))
         return x, -self.log_det.value_and_log_det(residual_map, x)[1]
 
     def _under(self, context: Tensor | None) -> DifferentiableBranch:
@@ -103,7 +109,7 @@ _TRUNCATION = 1e-3  # nats for each component
 _PROBES = 4
 
 
-def _default_log_det(action: LinearAction, branch: Contraction) -> LogDet:
+def _default_log_det(action: LinearAction | TorusAction, branch: Contraction) -> LogDet:
     if action.numel <= _EXACT_UP_TO:
         return ExactLogDet()
     if action.numel <= _DENSE_UP_TO:
@@ -113,9 +119,9 @@ def _default_log_det(action: LinearAction, branch: Contraction) -> LogDet:
 
 @takes_factories("branch")
 def g_residual(
-    action: LinearAction,
+    action: LinearAction | TorusAction,
     *,
-    branch: Callable[[LinearAction], nn.Module] | None = None,
+    branch: Callable[[Any], nn.Module] | None = None,
     bound: float = 0.99,
     log_det: LogDet | None = None,
     solver: Solver | None = None,
@@ -151,7 +157,7 @@ def g_residual(
         context_action: How the group acts on a context that the default branch reads; None: there is none.
 
     Raises:
-        TypeError: ``action`` is not a LinearAction, or the branch has no ``lipschitz_bound``.
+        TypeError: ``action`` is neither a LinearAction nor a TorusAction, or the branch has no ``lipschitz_bound``.
         ValueError: The bound is 1 or more, or the factory makes a branch for another action.
 
     Example:
@@ -161,14 +167,19 @@ def g_residual(
         >>> g_residual(ImageAction("D4", copies=3, size=32), bound=0.9).log_det.evaluation
         SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 4 fixed probes)
     """
-    require_linear(action)
+    if not isinstance(action, TorusAction):
+        require_linear(action)
     chosen = _default_branch(action, context_action, bound) if branch is None else branch(action)
     if log_det is None:
         log_det = _default_log_det(action, contraction_of(chosen, action))
     return GResidual(action, chosen, log_det=log_det, solver=solver, fast=fast)
 
 
-def _default_branch(action: LinearAction, context_action: LinearAction | None, bound: float) -> Contraction:
+def _default_branch(
+    action: LinearAction | TorusAction, context_action: LinearAction | None, bound: float
+) -> Contraction:
     if context_action is None:
         return lipschitz_branch(action, bound=bound)
+    if isinstance(action, TorusAction):
+        raise TypeError(f"expected no context_action for {action}: no default branch on angles reads a context")
     return ConditionalBranch(action, context_action, bound=bound)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import ImageAction
 from pyro_gflows.nn.torus_kernel import TorusKernel, symbol_of
-from pyro_gflows.numerics.matrix_functions import matrix_exp
-from pyro_gflows.numerics.spectral import conv_norm_bound, sampled_conv_norm_bound
+from pyro_gflows.numerics.symbol_exponential import growth_bound, many_exponentials
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.bounded_growth import growth_scale
@@ -38,9 +37,11 @@ class GSpectralConv(EquivariantTransform):
     all shifts of the periodic grid as well. So it suits images that are periodic; on other images it joins opposite
     edges, but is equally exact and equally equivariant, since each of these groups maps the periodic grid to itself.
 
-    With the same kernel, it is the same map as a :class:`GConvExponential` on the periodic grid. That layer costs some
-    tens of convolutions, so it is the faster one for few channels or small kernels on small grids; this one costs two
-    Fourier transforms and a product of matrices for each frequency, whatever the support.
+    With the same kernel, it is the same map as a :class:`GConvExponential` on the periodic grid, at less cost: two
+    Fourier transforms and a product of matrices for each frequency, whatever the support, instead of some 15 or more
+    convolutions whose cost grows with the support. The other layer is the one for images whose opposite edges should
+    not be joined, since a convolution that is padded with zeros has no symbol. ``python -m benchmarks.linear_layers``
+    measures both. The norm of the symbol is read by the program, so that a GPU waits once in a call.
 
     Args:
         action: How the group acts on images: fields whose channels are permuted, up to signs.
@@ -100,7 +101,7 @@ class GSpectralConv(EquivariantTransform):
         layer = cls(action, max_log_scale=1.0)
         layer.to(torch.float64 if symbol.dtype in (torch.complex128, torch.float64) else torch.float32)
         kernel = kernel_with_symbol(layer.generator, symbol)
-        growth = float(_growth(kernel, None))
+        growth = float(growth_bound(symbol_of(kernel)))
         bound = max(3.0, 2 * growth) if max_log_scale is None else max_log_scale
         if growth >= bound:
             raise ValueError(f"expected a symbol of a growth below max_log_scale = {bound:g}, got {growth:.3g}")
@@ -117,7 +118,7 @@ class GSpectralConv(EquivariantTransform):
             torch.Size([3, 3, 4, 4])
         """
         free = self.generator.kernel()
-        return free * growth_scale(_growth(free, self.generator.support), self.max_log_scale)
+        return free * growth_scale(growth_bound(symbol_of(free)), self.max_log_scale)
 
     def symbol(self) -> Tensor:
         r"""The symbol :math:`e^{A(k)}` of the map at all frequencies, of shape ``(H, W, C, C)``.
@@ -126,16 +127,17 @@ class GSpectralConv(EquivariantTransform):
             >>> GSpectralConv(ImageAction("C4", 3, size=4)).symbol().shape
             torch.Size([4, 4, 3, 3])
         """
-        symbol = torch.fft.fft2(self.kernel()).conj().permute(2, 3, 0, 1)
-        return matrix_exp(symbol.resolve_conj())
+        symbol = torch.fft.fft2(self.kernel()).permute(2, 3, 0, 1).conj().resolve_conj().contiguous()
+        return many_exponentials(symbol)
 
     def _apply_exponential(self, x: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        kernel = sign * self.kernel().to(x)
-        height, width = kernel.shape[-2:]
-        log_det = (height * width * kernel[..., 0, 0].trace()).expand(x.shape[:-3])
+        free = self.generator.kernel().to(x)
+        symbol = symbol_of(free)
+        scale = sign * growth_scale(growth_bound(symbol), self.max_log_scale)
+        log_det = (scale * free[..., 0, 0].trace() * free[0, 0].numel()).expand(x.shape[:-3])
         if not x.numel():  # the Fourier transform refuses a batch without images
             return x.clone(), log_det
-        exponential = matrix_exp(symbol_of(kernel).contiguous())
+        exponential = many_exponentials(scale * symbol)
         flat = x.reshape(-1, *x.shape[-3:])
         # a CPU is twice as fast on parts that its cache holds; on other devices, many small parts would be slower
         most = max(1, _ENTRIES // exponential[..., 0].numel()) if x.device.type == "cpu" else len(flat)
@@ -156,17 +158,3 @@ def _multiply(symbol: Tensor, x: Tensor) -> Tensor:
     """The images whose Fourier coefficients are the symbol times those of x, shape ``(n, C, H, W)``."""
     columns = torch.fft.rfft2(x).permute(2, 3, 1, 0).contiguous()  # at each frequency, one for each image
     return torch.fft.irfft2((symbol @ columns).permute(3, 2, 0, 1).contiguous(), s=x.shape[-2:])
-
-
-def _growth(kernel: Tensor, support: int | None) -> Tensor:
-    """An upper bound of the moduli of the eigenvalues of the symmetric part of a periodic convolution.
-
-    It is the largest of them if all offsets may be used or the grid is small; the symbol of a small support on a large
-    grid is sampled.
-    """
-    size = height, width = kernel.shape[-2:]
-    symmetric = (kernel + kernel.transpose(0, 1).flip(2, 3).roll((1, 1), (2, 3))) / 2  # flipped: at the offset -q
-    if support is None or support >= min(size):
-        return conv_norm_bound(symmetric, (height, width), padding="circular")
-    window = symmetric.roll((support // 2, support // 2), (2, 3))[..., :support, :support]
-    return sampled_conv_norm_bound(window, (height, width), padding="circular")

@@ -12,13 +12,13 @@ from torch.nn import functional
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, knots_of_file
-from pyro_gflows.numerics import rational_quadratic
+from pyro_gflows.numerics import monotone_spline
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import Transformer
 
-__all__ = ["ElementwiseSpline"]
+__all__ = ["MOST_BINS", "ElementwiseSpline"]
 
-_MOST_BINS = 998
+MOST_BINS = 998
 
 
 @renamed_arguments(cap="max_log_scale")
@@ -74,9 +74,9 @@ class ElementwiseSpline(Transformer):
         super().__init__(action, max_log_scale=max_log_scale)
         if not action.is_signed_permutation:
             raise ValueError(f"an element-wise spline commutes with (signed) permutations only, got {action}")
-        if bins < 2 or bins % 2 or bins > _MOST_BINS or not 0 < limit < math.inf:
+        if bins < 2 or bins % 2 or bins > MOST_BINS or not 0 < limit < math.inf:
             raise ValueError(
-                f"expected an even number of bins from 2 to {_MOST_BINS} and a positive limit, got {bins} and {limit}"
+                f"expected an even number of bins from 2 to {MOST_BINS} and a positive limit, got {bins} and {limit}"
             )
         self.bins, self.limit = bins, limit
         self.knots = BoundedKnots() if knots is None else knots
@@ -104,13 +104,8 @@ class ElementwiseSpline(Transformer):
     def _spline(self, x: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, *, inverse: bool) -> list[Tensor]:
         shares = self.knots.widths(widths)
         sizes = [2 * self.limit * shares, 2 * self.limit * self.knots.heights(heights, shares)]
-        ends = [functional.pad(size.cumsum(-1)[..., :-1], (1, 0)) - self.limit for size in sizes]
         slopes = self.knots.slopes(slopes, sizes[1] / sizes[0])
-        piece = (x[..., None] >= ends[1 if inverse else 0][..., 1:]).sum(-1)
-        table = torch.stack([*ends, *sizes, slopes[..., :-1], slopes[..., 1:]], -2)
-        chosen = torch.take_along_dim(table, piece[..., None, None], -1).squeeze(-1)
-        left, bottom, width, height, start, end = chosen.unbind(-1)
-        return list(rational_quadratic(x, (left, bottom), (width, height), (start, end), inverse=inverse))
+        return list(monotone_spline(x, -self.limit, (sizes[0], sizes[1]), slopes, inverse=inverse))
 
     def _ladj(self, log_slopes: Tensor) -> Tensor:
         return log_slopes.flatten(log_slopes.ndim - self.action.event_dim).sum(-1)

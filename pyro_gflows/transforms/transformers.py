@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import Action, LinearAction
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.numerics.precision import is_low, on_methods
@@ -38,12 +38,12 @@ class Transformer(nn.Module):
     """The base class of maps of one part of an event, whose parameters a network computes from the other parts.
 
     Coupling and autoregressive layers take such maps as ``transformer=``. The ready-made ones are
-    :class:`ElementwiseAffine`, :class:`ElementwiseSpline` and :class:`IrrepScale`, and for vectors
-    :class:`MatrixScale`. A transformer of your own is a subclass that sets ``params_action``, how the group acts on the
-    parameters, and writes ``forward(x, params)`` and ``inverse(y, params)``. Each returns the value, of the shape
-    ``batch_shape + event_shape`` of x, and its log-det, of shape ``batch_shape``; ``params`` has shape ``batch_shape +
-    params_action.event_shape``. The layer is equivariant if T(g x; g params) = g T(x; params) for every group element
-    g, where T is the map ``forward``.
+    :class:`ElementwiseAffine`, :class:`ElementwiseSpline` and :class:`IrrepScale`, for vectors :class:`MatrixScale`,
+    and for angles :class:`ElementwiseCircularSpline`. A transformer of your own is a subclass that sets
+    ``params_action``, how the group acts on the parameters, and writes ``forward(x, params)`` and ``inverse(y,
+    params)``. Each returns the value, of the shape ``batch_shape + event_shape`` of x, and its log-det, of shape
+    ``batch_shape``; ``params`` has shape ``batch_shape + params_action.event_shape``. The layer is equivariant if T(g
+    x; g params) = g T(x; params) for every group element g, where T is the map ``forward``.
 
     Args:
         action: How the group acts on the part.
@@ -69,6 +69,9 @@ class Transformer(nn.Module):
     params_action: LinearAction
     """How the group acts on the parameters that ``forward`` and ``inverse`` take."""
 
+    periodic: ClassVar[bool] = False
+    """Whether T(x + 2 pi) = T(x) + 2 pi for every coordinate, so that T is a map of angles."""
+
     start: float = 0.0
     """The factor on the last layer of a new default network; with 0 the layer starts as the identity."""
 
@@ -76,7 +79,7 @@ class Transformer(nn.Module):
         super().__init_subclass__(**kwargs)
         on_methods(cls, ("forward", "inverse"), _raising_params)
 
-    def __init__(self, action: LinearAction, *, max_log_scale: float = 3.0) -> None:
+    def __init__(self, action: Action, *, max_log_scale: float = 3.0) -> None:
         super().__init__()
         if not 0 < max_log_scale < float("inf"):
             raise ValueError(
@@ -99,7 +102,7 @@ class Transformer(nn.Module):
         """The preimage of y and the log-det of the inverse."""
         raise NotImplementedError
 
-    def require(self, action: LinearAction) -> Transformer:
+    def require(self, action: Action) -> Transformer:
         """This transformer; ValueError unless it is made for the action."""
         if self.action != action:
             raise ValueError(f"expected a transformer of {action}, got one of {self.action}")
@@ -247,14 +250,16 @@ def default_transformer(action: LinearAction) -> Transformer:
     return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)
 
 
-def transformer_from(how: TransformerFactory | None, action: LinearAction) -> Transformer:
-    """The transformer that a factory makes for a part of an event; the default one where there is no factory.
+def transformer_from(
+    how: TransformerFactory | None, action: LinearAction, *, usual: TransformerFactory = default_transformer
+) -> Transformer:
+    """The transformer that a factory makes for a part of an event; that of ``usual`` where there is no factory.
 
     Raises:
         TypeError: The factory makes something else.
         ValueError: It makes a transformer of another action.
     """
-    made = default_transformer(action) if how is None else how(action)
+    made = usual(action) if how is None else how(action)
     if not isinstance(made, Transformer):
         raise TypeError(f"expected transformer= to make a Transformer such as IrrepScale, got {type(made).__name__}")
     return made.require(action)

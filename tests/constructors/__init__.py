@@ -1,6 +1,15 @@
 """The table of named constructors, with the layers, flows and events that tests make from its rows."""
 
-from tests.constructors.flows import conditional_flow, events, make, make_conditional, make_flow, training_steps
+from tests.constructors.flows import (
+    base_for,
+    conditional_flow,
+    events,
+    make,
+    make_conditional,
+    make_flow,
+    plain_base_for,
+    training_steps,
+)
 from tests.constructors.row import Row
 from tests.constructors.table import CONDITIONAL, CONSTRUCTORS, TABLE, names, slow_unless
 
@@ -9,12 +18,14 @@ __all__ = [
     "CONSTRUCTORS",
     "TABLE",
     "Row",
+    "base_for",
     "conditional_flow",
     "events",
     "make",
     "make_conditional",
     "make_flow",
     "names",
+    "plain_base_for",
     "slow_unless",
     "training_steps",
 ]

@@ -8,13 +8,24 @@ import functools
 import torch
 from torch import Tensor
 
-from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.actions import Action, TorusAction
+from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import EquivariantTransform
 from tests.constructors.table import CONDITIONAL, CONSTRUCTORS
 
-__all__ = ["conditional_flow", "events", "make", "make_conditional", "make_flow", "training_steps"]
+__all__ = [
+    "base_for",
+    "conditional_flow",
+    "events",
+    "make",
+    "make_conditional",
+    "make_flow",
+    "plain_base_for",
+    "training_steps",
+]
 
 
 def make(name: str, *, dtype: torch.dtype = torch.float64, scale: float = 0.3) -> EquivariantTransform:
@@ -36,17 +47,29 @@ def make_conditional(name: str) -> EquivariantTransform:
 def conditional_flow(name: str) -> EquivariantFlow:
     """Return a flow of one conditional transform on an isotropic base, in ``eval()`` mode."""
     transform = make_conditional(name)
-    return EquivariantFlow(InvariantNormal(transform.action_in), [transform]).double().eval()
+    return EquivariantFlow(plain_base_for(transform.action_in), [transform]).double().eval()
 
 
 def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = False) -> EquivariantFlow:
     """Return a flow of one transform on a learnable base, in ``eval()`` mode; after 20 training steps on request."""
     transform = make(name, dtype=dtype)
-    flow = EquivariantFlow(InvariantNormal(transform.action_in, covariance="isotypic"), [transform]).to(dtype)
+    flow = EquivariantFlow(base_for(transform.action_in), [transform]).to(dtype)
     randomize_(flow.base.module, generator=torch.Generator().manual_seed(2))
     if trained:
         flow.load_state_dict(_trained_state(name))
     return flow.to(dtype).eval()
+
+
+def plain_base_for(action: Action) -> InvariantNormal | InvariantUniform:
+    """Return the simplest base of an action: an isotropic normal distribution, or the uniform one of angles."""
+    return InvariantUniform(action) if isinstance(action, TorusAction) else InvariantNormal(require_linear(action))
+
+
+def base_for(action: Action) -> InvariantNormal | InvariantUniform:
+    """Return the usual base of an action: a learnable normal distribution, or the uniform distribution of angles."""
+    if isinstance(action, TorusAction):
+        return InvariantUniform(action)
+    return InvariantNormal(require_linear(action), covariance="isotypic")
 
 
 @functools.cache

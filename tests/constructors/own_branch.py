@@ -1,13 +1,27 @@
-"""Maps as a user writes them: a residual branch with a Lipschitz bound, and a map of events."""
+"""Functions as a user writes them: a residual branch with a Lipschitz bound, a map of events, and a density."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["Minus", "OwnBranch"]
+__all__ = ["CosineDensity", "Minus", "OwnBranch"]
+
+
+@registered
+class CosineDensity:
+    """The density of d angles that is proportional to 1 + a (mean of cos(n x_i))."""
+
+    def __init__(self, amplitude: float, frequency: int = 1) -> None:
+        self.amplitude, self.frequency = amplitude, frequency
+
+    def __call__(self, x: Tensor) -> Tensor:
+        mean = (self.frequency * x).cos().mean(-1)
+        return (1 + self.amplitude * mean).log() - x.shape[-1] * math.log(2 * math.pi)
 
 
 @registered

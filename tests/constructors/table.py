@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.constructors import composed, conditional, coupling, fieldwise, residual
+from tests.constructors import circular, composed, conditional, coupling, fieldwise, gradient, residual, torus
 from tests.constructors.row import Row
 
 __all__ = ["CONDITIONAL", "CONSTRUCTORS", "TABLE", "names", "slow_unless"]
 
-_ROWS = (*residual.ROWS, *fieldwise.ROWS, *coupling.ROWS, *composed.ROWS, *conditional.ROWS)
+_ROWS = (
+    *residual.ROWS,
+    *fieldwise.ROWS,
+    *coupling.ROWS,
+    *composed.ROWS,
+    *conditional.ROWS,
+    *torus.ROWS,
+    *gradient.ROWS,
+    *circular.ROWS,
+)
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}
 """All rows by name."""

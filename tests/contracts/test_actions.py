@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.actions import Split, VectorAction
+from pyro_gflows.actions import LinearAction, Split, TorusAction, VectorAction
 from pyro_gflows.serialization.registry import build, describe
 from tests.constructors import TABLE, names
 from tests.contracts.second_device import SECOND, second_device
@@ -41,14 +41,19 @@ def events_of(action, *batch):
     return torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64)
 
 
-def test_an_action_is_an_orthogonal_homomorphism(actions):
+def assert_same(action, x, y, tol=1e-12):
+    """Events are equal, angles modulo 2 pi."""
+    assert action.space.difference(x, y).abs().max() <= tol
+
+
+def test_an_action_is_a_homomorphism_to_isometries(actions):
     for action in actions:
-        x = events_of(action)
+        x, y = events_of(action, 2)
+        distance = action.space.difference(x, y).norm()
         for g, h in zip(elements_of(action), elements_of(action).flip(0), strict=True):
-            torch.testing.assert_close(
-                action.act(g, action.act(h, x)), action.act(action.group.compose(g, h), x), rtol=0.0, atol=1e-12
-            )
-            torch.testing.assert_close(action.act(g, x).norm(), x.norm(), rtol=1e-12, atol=0.0)
+            assert_same(action, action.act(g, action.act(h, x)), action.act(action.group.compose(g, h), x))
+            images = action.space.difference(action.act(g, x), action.act(g, y))
+            torch.testing.assert_close(images.norm(), distance, rtol=1e-12, atol=0.0)
 
 
 def test_an_action_computes_where_its_elements_and_events_are(actions):
@@ -78,8 +83,10 @@ def test_the_matrices_are_those_of_the_map(actions):
         images = (
             (action.matrix(elements)[:, None] @ x.flatten(1)[..., None]).squeeze(-1).unflatten(-1, action.event_shape)
         )
-        torch.testing.assert_close(action.act_each(elements[:, None], x), images, rtol=0.0, atol=1e-12)
-        torch.testing.assert_close(action.act_each(elements[:2], x), torch.stack([images[0, 0], images[1, 1]]))
+        if isinstance(action, TorusAction):
+            images = images + action.shift(elements)[:, None]
+        assert_same(action, action.act_each(elements[:, None], x), images)
+        assert_same(action, action.act_each(elements[:2], x), torch.stack([images[0, 0], images[1, 1]]))
         if action.is_finite:
             everything = torch.stack([action.act(g, x) for g in action.elements()])
             torch.testing.assert_close(action.act_all(x), everything, rtol=0.0, atol=1e-14)
@@ -90,6 +97,8 @@ def test_the_matrices_are_those_of_the_map(actions):
 
 def test_the_decomposition_is_complete_and_block_diagonal(actions):
     for action in actions:
+        if not isinstance(action, LinearAction):
+            continue
         isotypes = action.decomposition
         basis = torch.cat([isotype.basis.flatten(0, 1) for isotype in isotypes])
         torch.testing.assert_close(basis @ basis.T, torch.eye(action.numel, dtype=torch.float64), rtol=0.0, atol=1e-12)
@@ -131,8 +140,10 @@ def test_each_part_of_a_split_is_mapped_to_itself(name):
         torch.testing.assert_close(split.merge(split.split(x)), x, rtol=0.0, atol=1e-12)
         for g in torch.cat([split.action.generators(), elements_of(split.action)]):
             images = split.split(split.action.act(g, x))
-            for part, before, after in zip(split.parts, split.split(x), images, strict=True):
-                torch.testing.assert_close(after, part.act(g, before), rtol=0.0, atol=1e-12)
+            shifts = split.split(split.action.act(g, torch.zeros_like(x)))  # of angles; parts have no translations
+            for part, before, after, shift in zip(split.parts, split.split(x), images, shifts, strict=True):
+                difference = split.action.space.difference(after, part.act(g, before) + shift)
+                torch.testing.assert_close(difference, torch.zeros_like(after), rtol=0.0, atol=1e-12)
 
 
 def test_generators_that_are_not_orthogonal_are_refused_with_the_defect():

@@ -12,6 +12,7 @@ from pyro_gflows import (
     GActNorm,
     GAffine,
     GConvExponential,
+    GSpectralConv,
     ImageAction,
     InvariantNormal,
     InvariantStudentT,
@@ -28,7 +29,7 @@ from pyro_gflows.flows import DequantizedFlow, g_dequantizer
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.numerics import ConstantMemory, RouletteLogDet
 from pyro_gflows.testing import randomize_
-from pyro_gflows.transforms import EquivariantTransform, GMonotone, GResidual
+from pyro_gflows.transforms import EquivariantTransform, GGradient, GMonotone, GResidual
 from tests.constructors import TABLE, conditional_flow, events, make_flow, names
 from tests.constructors.actions import network
 from tests.contracts.second_device import SECOND, DevicesMixed, second_device
@@ -146,14 +147,16 @@ def assert_the_same_elsewhere(compute, flow):
 
 def values_to_read(compute, flow):
     """Return how many values a score or a draw must read, each of which waits for a GPU; None for any number."""
-    if any(isinstance(layer, GResidual | GMonotone) for layer in flow.modules()):
+    if any(isinstance(layer, GResidual | GMonotone | GGradient) for layer in flow.modules()):
         layer = flow.transforms[0]
         direct = {"score": scored, "sample": drawn}.get(getattr(layer, "fast", None))
-        if not isinstance(layer, GResidual) or len(flow.transforms) > 1 or compute is not direct:
+        if not isinstance(layer, GResidual | GGradient) or len(flow.transforms) > 1 or compute is not direct:
             return None  # a solver reads whether it has converged
+        if isinstance(layer, GGradient):
+            return {}
         return {} if getattr(layer.branch, "bound", None) is not None else ONE  # the bound depends on the weights
-    if any(isinstance(layer, GConvExponential) for layer in flow.modules()):
-        return ONE  # the number of terms depends on the weights
+    if any(isinstance(layer, GConvExponential | GSpectralConv) for layer in flow.modules()):
+        return ONE  # the number of terms, or of squarings, depends on the weights
     if isinstance(flow.base, Symmetrized) and compute is scored:
         return None  # the number of images under the group depends on values
     # whether all events are values of the transform

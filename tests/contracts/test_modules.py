@@ -6,7 +6,6 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.groups.decomposition import decompose
 from pyro_gflows.nn.basis import FixedBasis
@@ -14,7 +13,7 @@ from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import Compose, Invert
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
-from tests.constructors import CONSTRUCTORS, events, make, make_flow
+from tests.constructors import CONSTRUCTORS, base_for, events, make, make_flow
 
 
 def count(module):
@@ -29,13 +28,9 @@ def test_every_way_of_composing_keeps_every_parameter(transform):
         assert count(inverse) == number
         assert inverse.state_dict().keys() and len(set(inverse.state_dict())) == len(transform.state_dict())
     assert count(Compose([transform, transform.inv])) == number  # shared, and counted once
-    base = make_flow_base(transform)
+    base = base_for(transform.action_in)
     assert count(EquivariantFlow(base, [transform])) == number + count(base.module)
     assert count(EquivariantFlow(base, [transform, transform.inv.inv.inv])) == number + count(base.module)
-
-
-def make_flow_base(transform):
-    return InvariantNormal(transform.action_in, covariance="isotypic")
 
 
 def test_a_state_dict_holds_weights_and_bases_and_which_layers_are_set(transform):

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyro_gflows import EquivariantFlow, GActNorm, ImageAction, InvariantNormal, VectorAction
+from pyro_gflows import (
+    EquivariantFlow,
+    GActNorm,
+    ImageAction,
+    InvariantNormal,
+    InvariantUniform,
+    TorusAction,
+    VectorAction,
+    g_residual,
+)
 from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.datasets.support import full_circles, off_support
 from pyro_gflows.flows import g_dequantizer
@@ -126,6 +135,15 @@ def test_angles_are_recognized(low, dtype):
             short_fit(low + circle * x, action)
     # angles that stay away from the cut may be described on a line
     short_fit(low + circle * (0.5 + 0.05 * (straddling - 0.5)), action)
+
+
+def test_angles_on_a_torus_raise_no_alarm():
+    x = 2 * math.pi * torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
+    flow = EquivariantFlow(InvariantUniform(TorusAction.trivial(2)), [g_residual(TorusAction.trivial(2))])
+    settings = FitSettings(steps=1, batch_size=256)
+    fit(flow, x, settings=settings, progress=False)
+    with pytest.warns(UserWarning, match="do not fill the space.*entry 1 is the same"):
+        fit(flow, x * torch.tensor([1.0, 0.0]) + 1, settings=settings, progress=False)
 
 
 def short_fit(x, action):

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from pyro_gflows.actions import OffGridAction
+from pyro_gflows.actions import OffGridAction, TorusAction
 from pyro_gflows.datasets import EventFormat, load_data
 from pyro_gflows.experiments.presets import DEMO, PRESETS, own_preset, preset_for
 from pyro_gflows.flows.families import FAMILIES, build_action, build_flow
+from pyro_gflows.spaces import Torus
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,18 @@ def test_a_group_that_the_events_cannot_carry_is_refused(group, shape, message):
         build_action(group, shape)
 
 
+@pytest.mark.parametrize(("group", "angles"), [("C1", 3), ("D4", 2), ("C2", 2), ("S3", 3)])
+def test_actions_on_angles(group, angles):
+    action = build_action(group, Torus((angles,)))
+    assert isinstance(action, TorusAction) and str(action.group) == group and action.numel == angles
+
+
+@pytest.mark.parametrize(("group", "angles"), [("D4", 3), ("S3", 2), ("SO(2)", 2), ("D8", 2), ("translations", 2)])
+def test_a_group_that_angles_cannot_carry_is_refused(group, angles):
+    with pytest.raises(ValueError, match="D1, D2"):
+        build_action(group, Torus((angles,)))
+
+
 @pytest.mark.parametrize(("group", "shape"), [("D8", (1, 8, 8)), ("C4", (1, 8, 6)), ("SO(2)", (1, 8, 8))])
 def test_a_group_that_a_grid_carries_only_partly_needs_a_soft_flow(group, shape):
     action = build_action(group, shape)
@@ -72,7 +85,14 @@ def test_the_densities_presets_stay_within_their_budget():
         assert sum(p.numel() for p in flow.parameters()) <= 2000
 
 
-@pytest.mark.parametrize("data", ["8gaussians", "rings", "checkerboard", "digits"])
+@pytest.mark.parametrize("name", ["torus-unimodal", "torus-multimodal", "torus-correlated", "torus-square"])
+def test_the_presets_of_angles_are_flows_on_the_torus_within_their_budget(name):
+    preset = PRESETS[name]
+    flow = build_flow(preset.flow, build_action(preset.group, Torus((2,))), size=preset.size)
+    assert isinstance(flow.action, TorusAction) and sum(p.numel() for p in flow.parameters()) <= 5000
+
+
+@pytest.mark.parametrize("data", ["8gaussians", "rings", "checkerboard", "digits", "torus-square", "torus-unimodal"])
 def test_known_data_have_a_preset_of_their_own_symmetry(data):
     preset = preset_for(data)
     assert preset.data == data and not preset.shortened

@@ -121,6 +121,10 @@ def test_far_weights_neither_grow_nor_shrink_beyond_the_bound(case, max_log_scal
     assert values.abs().max() <= max_log_scale * (1 + 1e-9)
     growth = torch.linalg.eigvalsh((matrix + matrix.T) / 2).abs().max()
     assert 0.3 * max_log_scale < growth <= max_log_scale
+    if layer.action_in.padding == "circular":  # the bound is exact
+        matrix = dense(layer, layer.conv.kernel())
+        free = torch.linalg.eigvalsh((matrix + matrix.T) / 2).abs().max()
+        torch.testing.assert_close(growth, free / (1 + (free / max_log_scale) ** 2) ** 0.5)
 
 
 def test_errors_name_the_argument():

@@ -145,7 +145,7 @@ def test_far_weights_neither_grow_nor_shrink_beyond_the_bound(action):
     layer.generator.orbit_weights.mul_(1e4)
     matrix = dense(layer.kernel())
     growth = torch.linalg.eigvalsh((matrix + matrix.T) / 2).abs().max()
-    assert growth.item() == pytest.approx(0.5, rel=1e-5)
+    assert 0.5 * action.channels ** (-1 / 8) * (1 - 1e-6) <= growth <= 0.5
 
 
 def test_the_support_sets_the_number_of_weights():
@@ -220,13 +220,13 @@ def test_errors_name_the_argument():
 
 @torch.no_grad()
 def test_large_grids_and_large_batches():
-    """A small support on a large grid, whose symbol is sampled for the bound, and a batch that is taken in parts."""
+    """Many matrices and many images, which are taken in parts."""
     action = ImageAction.translations(2, size=28, point_group="D4")
     layer = make(action, support=3, max_log_scale=0.5)
     layer.generator.orbit_weights.mul_(1e4)
     symbol = torch.fft.fft2(layer.kernel()).permute(2, 3, 0, 1)
     growth = torch.linalg.eigvalsh((symbol + symbol.mH) / 2).abs().max().item()
-    assert 0.5 / 1.073 <= growth <= 0.5
+    assert 0.5 * 2 ** (-1 / 8) <= growth <= 0.5
     x = events(action, 1300)
     assert x.numel() > 3 * 2**19
     y, _ = layer.call_and_ladj(x)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.numerics.precision import on_methods
 
@@ -19,15 +20,15 @@ class Split(ABC):
     r"""A way to take an event apart, :math:`x \mapsto (x_1, \dots, x_k)`, so that the group acts on each part.
 
     This is the base class of all splits. The ready-made ones are :class:`CoordinateSplit` for vectors,
-    :class:`ChannelSplit` and :class:`MaskSplit` for images, and :class:`IrrepSplit` for both;
-    :func:`~pyro_gflows.actions.default_split` chooses one. A coupling layer reads one part of an event and changes the
-    other. For the layer to be equivariant, the group must act on each part separately: the parts of :math:`g\,x` are
-    :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal bijection, so its log-det is 0. Like an action, it is a
-    plain value.
+    :class:`ChannelSplit` and :class:`MaskSplit` for images, :class:`IrrepSplit` for both, and :class:`TorusSplit` for
+    angles; :func:`~pyro_gflows.actions.default_split` chooses one. A coupling layer reads one part of an event and
+    changes the other. For the layer to be equivariant, the group must act on each part separately: the parts of
+    :math:`g\,x` are :math:`(g\,x_1, \dots, g\,x_k)`. A split is an orthogonal bijection, so its log-det is 0. Like an
+    action, it is a plain value.
 
     Attributes:
         action: How the group acts on the whole event.
-        parts: How the group acts on each part.
+        parts: How the group acts on each part; of angles without translations.
 
     Example:
         >>> import torch
@@ -38,7 +39,7 @@ class Split(ABC):
         (True, True)
     """
 
-    action: LinearAction
+    action: Action
     parts: tuple[LinearAction, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

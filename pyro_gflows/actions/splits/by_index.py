@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, balanced_halves
@@ -20,22 +21,27 @@ from pyro_gflows.groups.restriction import restricted_to_subspace
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["ChannelSplit", "CoordinateSplit"]
+__all__ = ["ChannelSplit", "CoordinateSplit", "IndexSplit"]
+
+_COUNTS = {1: "one list that holds", 2: "two lists that hold"}
 
 
-class _IndexSplit(Split):
+class IndexSplit(Split):
     """A split into sets of indices along the dimension of the fields, each of which the group maps to itself."""
 
-    _kind: ClassVar[type[LinearAction]]
+    _kind: ClassVar[type[Action]]
     _article: ClassVar[str]
     _word: ClassVar[str]
     _instead: ClassVar[str]
 
-    def __init__(self, action: LinearAction, parts: Sequence[Sequence[int]] | None = None) -> None:
+    _fewest: ClassVar[int] = 2
+
+    def __init__(self, action: Action, parts: Sequence[Sequence[int]] | None = None) -> None:
         if not isinstance(action, self._kind):
             raise TypeError(f"expected {self._article} {self._kind.__name__} to split by {self._word}s, got {action}")
-        orbits = invariant_sets(action.fields, action.point_group.generators())
-        if len(orbits) == 1:
+        linear = self._linear(action)
+        orbits = invariant_sets(linear.fields, linear.point_group.generators())
+        if len(orbits) == 1 and (parts is None or self._fewest > 1):
             raise ValueError(
                 f"the {self._word}s of {action} are one orbit, {orbits[0]}, so no split by {self._word}s is invariant; "
                 f"{self._instead}"
@@ -45,16 +51,22 @@ class _IndexSplit(Split):
             parts = [[index for i in half for index in orbits[i]] for half in halves]
         self.action = action
         self._check(parts, orbits)
-        chosen = [_restrict_fields(action, set(part)) for part in parts]
+        chosen = [_restrict_fields(linear, set(part)) for part in parts]
         self.indices = tuple(tuple(order) for order, _ in chosen)
-        self.parts = tuple(action.with_fields(fields) for _, fields in chosen)
+        self.parts = tuple(linear.with_fields(fields) for _, fields in chosen)
+
+    @staticmethod
+    def _linear(action: Any) -> LinearAction:
+        """The matrices by which the group acts on the indices."""
+        linear: LinearAction = action
+        return linear
 
     def _check(self, parts: Sequence[Sequence[int]], orbits: list[list[int]]) -> None:
         total = sum(len(orbit) for orbit in orbits)
         listed = sorted(index for part in parts for index in part)
-        if listed != list(range(total)) or len(parts) < 2:
+        if listed != list(range(total)) or len(parts) < self._fewest:
             raise ValueError(
-                f"expected at least two lists that hold every {self._word} 0..{total - 1} once, got {_lists(parts)}"
+                f"expected at least {_COUNTS[self._fewest]} every {self._word} 0..{total - 1} once, got {_lists(parts)}"
             )
         for index, part in enumerate(parts):
             if not part:
@@ -125,7 +137,7 @@ def _typed(piece: Representation, own: list[int]) -> tuple[list[int], list[Repre
 
 
 @registered
-class CoordinateSplit(_IndexSplit):
+class CoordinateSplit(IndexSplit):
     r"""A split of vectors into lists of coordinates.
 
     Every group element maps the coordinates of a part to themselves, so a part is a union of orbits: the smallest such
@@ -156,7 +168,7 @@ class CoordinateSplit(_IndexSplit):
 
 
 @registered
-class ChannelSplit(_IndexSplit):
+class ChannelSplit(IndexSplit):
     r"""A split of images into lists of channels.
 
     Every group element maps the channels of a part to themselves, so a part is a union of orbits: the smallest such

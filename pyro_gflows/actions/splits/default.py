@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
-from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, require_split
+from pyro_gflows.actions.splits.by_angle import TorusSplit
 from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.splits.by_irrep import IrrepSplit
 from pyro_gflows.actions.splits.by_mask import checkerboard_split
+from pyro_gflows.actions.torus import TorusAction
 
 __all__ = ["default_split", "split_of"]
 
 
-def default_split(action: LinearAction) -> Split:
+def default_split(action: Action) -> Split:
     """The first kind of split that the action allows.
 
     Vectors are split by coordinates, or else by irreducible blocks. Images are split by channels, or else by a
-    checkerboard of pixels, or else by irreducible blocks.
+    checkerboard of pixels, or else by irreducible blocks. Vectors of angles are split by angles.
 
     Args:
         action: How the group acts on events.
@@ -31,6 +33,8 @@ def default_split(action: LinearAction) -> Split:
         >>> type(default_split(ImageAction("D4", size=8))).__name__
         'MaskSplit'
     """
+    if isinstance(action, TorusAction):
+        return TorusSplit(action)  # there is one kind, whose error says it all
     kinds: list[Callable[[Any], Split]] = (
         [ChannelSplit, checkerboard_split, IrrepSplit]
         if isinstance(action, ImageAction)
@@ -45,7 +49,7 @@ def default_split(action: LinearAction) -> Split:
     raise ValueError(f"{action} cannot be split: " + "; ".join(reasons))
 
 
-def split_of(action: LinearAction, chosen: Split | None) -> Split:
+def split_of(action: Action, chosen: Split | None) -> Split:
     """The split that the user chose, or the default one.
 
     Args:

@@ -1,0 +1,40 @@
+"""The commands on data that are angles."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pyro_gflows.cli import main
+from pyro_gflows.datasets import data_set
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "group"), [("torus-square", "D4"), ("torus-unimodal", "C1")])
+def test_fit_sample_score_and_check(name, group, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data_set, "_TEST_POINTS", 300)
+    model, draws = tmp_path / "model", tmp_path / "draws.npy"
+    assert main(["fit", name, "--out", str(model), "--steps", "3", "--quiet"]) == 0
+    assert "seem to be angles" not in capsys.readouterr().err
+    metrics = json.loads((model / "metrics.json").read_text())
+    assert metrics["group"] == group and metrics["invariance_error"] < 1e-10 and "gap" in metrics
+    assert (model / "density.png").exists() and (model / "samples.png").exists()
+    assert main(["sample", str(model), "--number", "50", "--out", str(draws)]) == 0
+    x = np.load(draws)
+    assert x.shape == (50, 2) and x.min() >= 0 and x.max() < 2 * np.pi
+    assert main(["score", str(model), name]) == 0 and main(["score", str(model), str(draws)]) == 0
+    assert main(["check", str(model)]) == 0
+    assert "FAILED" not in capsys.readouterr().out
+
+
+def test_a_group_that_two_angles_cannot_carry_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data_set, "_TEST_POINTS", 300)
+    assert main(["fit", "torus-square", "--group", "D8", "--out", str(tmp_path), "--quiet"]) == 2
+    assert "C1, C2, C4, D1, D2 and D4 act" in capsys.readouterr().err
+
+
+def test_the_symmetry_of_angles_is_tested_as_points_of_circles(monkeypatch, capsys):
+    monkeypatch.setattr(data_set, "_TEST_POINTS", 2000)
+    assert main(["check-data", "torus-square"]) == 0
+    assert "do not contradict" in capsys.readouterr().out
+    assert main(["check-data", "torus-unimodal", "--group", "C4"]) == 1
