@@ -46,7 +46,7 @@ class Row:
     data: str
     group: str
     flow: str
-    size: Mapping[str, int]
+    size: Mapping[str, int | str]
     settings: FitSettings
     from_energy: bool
 
@@ -64,15 +64,39 @@ def _settings(steps: int, lr: float) -> FitSettings:
 
 
 _RESIDUAL = {"blocks": 6, "width": 8}
+_GRADIENT = {"blocks": 6, "frequencies": 4, "waves": 4}
+_GRADIENT_PLAIN = {"blocks": 6, "frequencies": 6, "waves": 3}  # a few more parameters than with the symmetry
+_SAMPLED = {"fast": "sample"}
 
 ROWS: Sequence[Row] = [
     *(
         Row(name, f"torus-{name}", "C1", "coupling", {"blocks": 1, "width": 8}, _settings(600, 1e-2), True)
         for name in ("unimodal", "multimodal", "correlated")
     ),
+    *(
+        Row(f"{name}-gradient", f"torus-{name}", "C1", "gradient", _GRADIENT | _SAMPLED, _settings(600, 3e-2), True)
+        for name in ("unimodal", "multimodal", "correlated")
+    ),
     Row("square", "torus-square", "D4", "residual", _RESIDUAL, _settings(600, 2e-2), False),
     Row("square-residual", "torus-square", "C1", "residual", _RESIDUAL, _settings(600, 2e-2), False),
-    Row("square-coupling", "torus-square", "C1", "coupling", {"blocks": 2, "width": 8}, _settings(600, 1e-2), False),
+    *(
+        Row(
+            f"square-gradient-{group}{end}",
+            "torus-square",
+            group,
+            "gradient",
+            size | fast,
+            _settings(600, 3e-2),
+            energy,
+        )
+        for energy, end, fast in ((False, "", {}), (True, "-energy", _SAMPLED))
+        for group, size in (("D4", _GRADIENT), ("C1", _GRADIENT_PLAIN))
+    ),
+    *(
+        # D4 exchanges the angles, so that nothing can be split; its sign flips (D2) leave both as they are
+        Row(name, "torus-square", group, "coupling", {"blocks": 2, "width": width}, _settings(600, 1e-2), False)
+        for name, group, width in (("square-coupling", "C1", 8), ("square-coupling-D2", "D2", 6))
+    ),
 ]
 
 

@@ -4,8 +4,8 @@ Actions:
     Action, LinearAction, VectorAction, ImageAction, OffGridAction, SitesAction, TorusAction
 
 Splits:
-    Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, TorusSplit, checkerboard_split,
-    plain_checkerboard_split, isotypic_split, default_split
+    Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, TorusSplit, AngleFrame,
+    checkerboard_split, plain_checkerboard_split, isotypic_split, default_split
 
 Old files:
     eigenvector_blocks
@@ -16,6 +16,7 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.off_grid import OffGridAction
 from pyro_gflows.actions.sites import SitesAction
+from pyro_gflows.actions.splits.angle_frames import AngleFrame
 from pyro_gflows.actions.splits.base import Split
 from pyro_gflows.actions.splits.by_angle import TorusSplit
 from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
@@ -29,6 +30,7 @@ from pyro_gflows.deprecation import moved_names
 
 __all__ = [
     "Action",
+    "AngleFrame",
     "ChannelSplit",
     "CoordinateSplit",
     "ImageAction",

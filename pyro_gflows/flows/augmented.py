@@ -79,7 +79,7 @@ def augment(
 
 
 def g_padding(
-    action: LinearAction, padding: LinearAction, *, layers: int = 2, width: int = 16, start: float = 0.5
+    action: LinearAction, padding: LinearAction, *, layers: int = 2, width: int = 16, start: float = 1.0
 ) -> EquivariantFlow:
     """The usual density q(a | x) of a padding: residual layers, then a mean and a scale, all of which read x.
 

@@ -1,19 +1,23 @@
-"""Pictures of flows, written to files without pyplot: densities, samples, rotated latent images and losses."""
+"""Pictures of flows, written to files without pyplot: densities, samples, latent images, losses, vector fields."""
 
 from pyro_gflows.plots.densities import draw_density, plot_density, plot_log_probs
 from pyro_gflows.plots.figures import new_figure, save_figure
 from pyro_gflows.plots.latent import plot_latent_rotations
 from pyro_gflows.plots.losses import plot_loss
+from pyro_gflows.plots.moser import draw_velocity, plot_moser, plot_moser_errors
 from pyro_gflows.plots.samples import draw_images, plot_samples
 
 __all__ = [
     "draw_density",
     "draw_images",
+    "draw_velocity",
     "new_figure",
     "plot_density",
     "plot_latent_rotations",
     "plot_log_probs",
     "plot_loss",
+    "plot_moser",
+    "plot_moser_errors",
     "plot_samples",
     "save_figure",
 ]

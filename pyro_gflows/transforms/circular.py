@@ -50,7 +50,7 @@ class CircularSpline(TransformModule):
         >>> base = dist.VonMises(torch.tensor(0.0), torch.tensor(1.0))
         >>> density = dist.TransformedDistribution(base, [CircularSpline(bins=4)])
         >>> angle = torch.tensor(1.0)
-        >>> torch.allclose(density.log_prob(angle), density.log_prob(angle + 2 * math.pi))
+        >>> torch.allclose(density.log_prob(angle), density.log_prob(angle + 2 * torch.pi))
         True
     """
 

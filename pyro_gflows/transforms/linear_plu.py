@@ -53,8 +53,9 @@ class GLinearPLU(EquivariantTransform):
         >>> from pyro_gflows import VectorAction
         >>> action = VectorAction.trivial("C1", copies=2)
         >>> layer = GLinearPLU.from_matrix(action, torch.diag(torch.tensor([-1.0, -2.0])))
-        >>> layer(torch.ones(2)), layer.log_abs_det_jacobian(torch.ones(2), torch.ones(2)).round(decimals=4)
-        (tensor([-1., -2.], grad_fn=<ViewBackward0>), tensor(0.6931, grad_fn=<RoundBackward1>))
+        >>> y, log_det = layer.call_and_ladj(torch.ones(2))
+        >>> y.round().tolist(), round(log_det.item(), 4)
+        ([-1.0, -2.0], 0.6931)
     """
 
     def __init__(self, action: LinearAction) -> None:

@@ -152,6 +152,22 @@ class GMoser(EquivariantTransform):
         """
         return measure(self, points=points)
 
+    def with_accuracy(self, *, grid: int | None = None, steps: int | None = None) -> GMoser:
+        """Moser's flow between the same densities on another grid or with other steps.
+
+        Args:
+            grid: The number of grid points along each axis; by default that of this flow.
+            steps: The number of steps; by default that of this flow.
+        """
+        made = GMoser(
+            self.action_in,
+            self.p,
+            self.q,
+            grid=self.grid if grid is None else grid,
+            steps=self.steps if steps is None else steps,
+        )
+        return made.to(self.potential.value.device)
+
     def extra_repr(self) -> str:
         sides = " x ".join([str(self.grid)] * self.action_in.numel)
         return f"{super().extra_repr()}, grid {sides}, {self.steps} steps of order 4"

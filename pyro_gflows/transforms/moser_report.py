@@ -82,10 +82,10 @@ def measure(transform: GMoser, *, points: int | None = None) -> MoserReport:
     generator = torch.Generator().manual_seed(0)
     sample = (2 * math.pi * torch.rand(_SAMPLES, dimension, dtype=torch.float64, generator=generator)).to(device)
     image = transform(sample)
-    finer = [_variant(transform, steps=factor * transform.steps)(sample) for factor in (2, 4)]
+    finer = [transform.with_accuracy(steps=factor * transform.steps)(sample) for factor in (2, 4)]
     step_error, next_error = _largest(action, image, finer[0]), _largest(action, *finer)
     grid_errors = {
-        size: _largest(action, image, _variant(transform, grid=size)(sample)) for size in _coarser(transform)
+        size: _largest(action, image, transform.with_accuracy(grid=size)(sample)) for size in _coarser(transform)
     }
     return MoserReport(
         density_error=float((pushed.exp() - wanted.exp()).abs().max()),
@@ -96,15 +96,6 @@ def measure(transform: GMoser, *, points: int | None = None) -> MoserReport:
         grid_errors=grid_errors,
         grid_order=_grid_order(grid_errors),
     )
-
-
-def _variant(transform: GMoser, *, grid: int | None = None, steps: int | None = None) -> GMoser:
-    """The flow between the same densities with another grid or other steps."""
-    chosen = transform.grid if grid is None else grid
-    made = type(transform)(
-        transform.action_in, transform.p, transform.q, grid=chosen, steps=transform.steps if steps is None else steps
-    )
-    return made.to(transform.potential.value.device)
 
 
 def _coarser(transform: GMoser) -> list[int]:

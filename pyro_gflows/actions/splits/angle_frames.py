@@ -11,7 +11,7 @@ from fractions import Fraction
 from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.numerics.integer_lattices import Row, hermite_basis
 
-__all__ = ["AngleFrame", "frame_of_isometries", "frame_of_translations"]
+__all__ = ["AngleFrame", "frame_of_isometries", "frame_of_translations", "shifts_in_frame"]
 
 _MOST_TRIALS = 10_000
 
@@ -33,32 +33,40 @@ class AngleFrame:
         combinations: n_i, one integer for each angle of x_B.
         origin: o_i, in parts of the full circle.
         sectors: s.
+
+    Example:
+        >>> from pyro_gflows.actions import TorusAction, TorusSplit
+        >>> frame = TorusSplit(TorusAction.fixing([[2, -1]])).frame(0, [1])
+        >>> isinstance(frame, AngleFrame), frame.repeats, frame.combinations  # the fixed combination 2 x1 - x2
+        (True, (2,), ((1,),))
     """
 
     repeats: tuple[int, ...]
-    combinations: tuple[Row, ...]
+    combinations: tuple[tuple[int, ...], ...]
     origin: tuple[Fraction, ...]
     sectors: int = 1
 
-    def shift_of(self, each: TorusIsometry, own: Sequence[int], read: Sequence[int]) -> list[Fraction]:
-        """By how much a map of all angles shifts each coordinate, in parts of the full circle.
 
-        Args:
-            each: The map.
-            own: The indices of the angles x_A.
-            read: The indices of the angles x_B.
-        """
-        origin = dict(zip(own, self.origin, strict=True))
-        return [
-            (
-                m * each.shift[index]
-                - sum(n * each.shift[k] for n, k in zip(row, read, strict=True))
-                + each.signs[index] * origin[each.sources[index]]
-                - origin[index]
-            )
-            % 1
-            for index, m, row in zip(own, self.repeats, self.combinations, strict=True)
-        ]
+def shifts_in_frame(frame: AngleFrame, each: TorusIsometry, own: Sequence[int], read: Sequence[int]) -> list[Fraction]:
+    """By how much a map of all angles shifts each coordinate, in parts of the full circle.
+
+    Args:
+        frame: The coordinates.
+        each: The map.
+        own: The indices of the angles x_A.
+        read: The indices of the angles x_B.
+    """
+    origin = dict(zip(own, frame.origin, strict=True))
+    return [
+        (
+            m * each.shift[index]
+            - sum(n * each.shift[k] for n, k in zip(row, read, strict=True))
+            + each.signs[index] * origin[each.sources[index]]
+            - origin[index]
+        )
+        % 1
+        for index, m, row in zip(own, frame.repeats, frame.combinations, strict=True)
+    ]
 
 
 def frame_of_translations(fixed: Sequence[Row], own: Sequence[int], read: Sequence[int]) -> AngleFrame:

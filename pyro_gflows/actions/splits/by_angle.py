@@ -9,7 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pyro_gflows.actions.linear import LinearAction
-from pyro_gflows.actions.splits.angle_frames import AngleFrame, frame_of_isometries, frame_of_translations
+from pyro_gflows.actions.splits.angle_frames import (
+    AngleFrame,
+    frame_of_isometries,
+    frame_of_translations,
+    shifts_in_frame,
+)
 from pyro_gflows.actions.splits.by_index import IndexSplit
 from pyro_gflows.actions.torus import TorusAction
 from pyro_gflows.groups.base import require_enumerable
@@ -54,8 +59,8 @@ class TorusSplit(IndexSplit):
 
     _kind, _article, _word = TorusAction, "a", "angle"
     _instead = (
-        "use residual layers or gradient maps of the torus, which split nothing, or transform all angles alike by "
-        "TorusSplit(action, [range(d)])"
+        "use g_residual (with its PeriodicNetwork) or GGradient (the gradient map of a trigonometric potential), which "
+        "split nothing, or transform all angles alike by split=TorusSplit(action, [range(d)]), transformed=0"
     )
     _fewest: ClassVar[int] = 1
 
@@ -106,7 +111,7 @@ class TorusSplit(IndexSplit):
             return self.parts[part]
         own, others = self.angles_of([part]), self.angles_of(read)
         maps = self._isometries(self.action.elements())
-        steps = [[int(frame.sectors * shift) for shift in frame.shift_of(each, own, others)] for each in maps]
+        steps = [[int(frame.sectors * shift) for shift in shifts_in_frame(frame, each, own, others)] for each in maps]
         matrices = self.action.matrices[:, own][:, :, own].long()
         group = require_enumerable(self.action.group)
         return TorusAction(IsometryTable(group, matrices, steps=steps, denominator=frame.sectors))
@@ -116,7 +121,7 @@ class TorusSplit(IndexSplit):
         assert isinstance(maps, IsometryTable)
         return [maps.isometry(element) for element in elements.tolist()]
 
-    def frequencies(self, read: Sequence[int], *, involving: int | None = None) -> list[Row]:
+    def frequencies(self, read: Sequence[int], *, involving: int | None = None) -> list[tuple[int, ...]]:
         """The integer combinations k . x of the angles of some parts that a network reads, one of k and -k.
 
         Under infinitely many translations these are combinations that all translations leave as they are.
