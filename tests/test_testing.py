@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import constraints
 from torch.distributions.transforms import ExpTransform, Transform
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions import TorusAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.testing import (
     assert_bijective,
@@ -21,7 +21,7 @@ from pyro_gflows.testing import (
     equivariance_error,
     randomize_,
 )
-from pyro_gflows.transforms import EquivariantTransform
+from pyro_gflows.transforms import EquivariantTransform, g_residual
 
 ACTION = VectorAction.plane("D4")
 
@@ -288,3 +288,22 @@ def test_the_dense_log_det_is_that_of_the_matrix_for_every_batch_and_event_shape
     found = dense_log_det(lambda x: (x.flatten(-2) @ matrix.T).unflatten(-1, (2, 3)), x, event_dim=2)
     torch.testing.assert_close(found, expected.expand(2, 3))
     torch.testing.assert_close(dense_log_det(lambda x: x @ matrix.T, x[0, 0].flatten()), expected)
+
+
+def test_a_layer_that_reads_angles_as_they_are_is_caught():
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.weight * x
+
+        def lipschitz_bound(self):
+            return self.weight
+
+    action = TorusAction.trivial(2)
+    x = 6 * torch.rand(3, 2, dtype=torch.float64)
+    assert_layer(g_residual(action).double(), x)
+    with pytest.raises(AssertionError, match="no period 2 pi"):
+        assert_layer(g_residual(action, branch=lambda action: Line()).double(), x)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_gflows.spaces import Torus
 from pyro_gflows.testing.bijection import assert_bijective, assert_log_det
 from pyro_gflows.testing.conditional import assert_conditionally_equivariant
 from pyro_gflows.testing.report import SCALARS, compare, require, tolerance
@@ -28,7 +30,8 @@ def assert_layer(
 
     Call it on every layer that you write: it runs :func:`assert_equivariant` (with a context,
     :func:`assert_conditionally_equivariant`), :func:`assert_bijective` and :func:`assert_log_det`, and checks that
-    ``inv_call_and_ladj`` undoes ``call_and_ladj``, in the value and in the log-det.
+    ``inv_call_and_ladj`` undoes ``call_and_ladj``, in the value and in the log-det. On a torus it checks as well that
+    full circles do not change a value or a log-det: a network that reads angles as they are is no function of angles.
 
     Args:
         transform: The layer, in ``eval()`` mode if its log-det is random in training.
@@ -77,5 +80,12 @@ def _assert_bijection(transform: EquivariantTransform, x: Tensor, tol: float | N
         y, log_det = transform.call_and_ladj(x.clone())
         back, log_det_back = transform.inv_call_and_ladj(y.clone())
     space = transform.action_in.space
+    if isinstance(space, Torus):
+        with torch.no_grad():
+            # by other numbers of circles for each angle, which differences of angles show as well
+            circles = torch.arange(1, space.dimension + 1, dtype=x.dtype, device=x.device).reshape(space.event_shape)
+            around, log_det_around = transform.call_and_ladj(x + 2 * math.pi * circles)
+        require(compare(y[None], around[None], None, transform.action_out.space), tol, "the value has no period 2 pi")
+        require(compare(log_det[None], log_det_around[None], None, SCALARS), tol, "the log-det has no period 2 pi")
     require(compare(x[None], back[None], None, space), tol, "inv_call_and_ladj(call_and_ladj(x)) is not x")
     require(compare(-log_det[None], log_det_back[None], None, SCALARS), tol, "the two log-dets do not cancel")
