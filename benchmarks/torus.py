@@ -94,8 +94,8 @@ ROWS: Sequence[Row] = [
     ),
     *(
         # D4 exchanges the angles, so that nothing can be split; its sign flips (D2) leave both as they are
-        Row(name, "torus-square", group, "coupling", {"blocks": 2, "width": 8}, _settings(600, 1e-2), False)
-        for name, group in (("square-coupling", "C1"), ("square-coupling-D2", "D2"))
+        Row(name, "torus-square", group, "coupling", {"blocks": 2, "width": width}, _settings(600, 1e-2), False)
+        for name, group, width in (("square-coupling", "C1", 8), ("square-coupling-D2", "D2", 6))
     ),
 ]
 

@@ -167,6 +167,8 @@ def test_functions_cannot_be_saved():
         describe(layer)
 
 
+TRIVIAL = TorusAction.trivial(1)
+
 BAD = {
     "mass": (
         lambda: moser(uniform, lambda x: uniform(x) + 0.1, REFLECTION),
@@ -175,6 +177,18 @@ BAD = {
     "vanishing": (
         lambda: moser(uniform, lambda x: (1 - x[..., 0].cos()).log() - math.log(2 * math.pi), REFLECTION),
         r"density q that vanishes nowhere.*log q is -inf at x = \[0\]",
+    ),
+    "vanishing between the points of the grid": (
+        lambda: moser(lambda x: (1 - (x[..., 0] - 1).cos()).log() - math.log(2 * math.pi), uniform, TRIVIAL),
+        r"density p that vanishes nowhere.* at x = \[1\]",
+    ),
+    "vanishing at one point of a plane": (
+        lambda: moser(
+            lambda x: (2 - (x[..., 0] - 1).cos() - (x[..., 1] + 0.3).cos()).log() - 2 * math.log(2 * math.pi),
+            lambda x: math.log(2) - 2 * math.log(2 * math.pi) + 0 * x[..., 0],
+            TorusAction.trivial(2),
+        ),
+        r"density p that vanishes nowhere.* at x = \[1, 5.983\]",
     ),
     "nearly vanishing": (
         lambda: moser(normalized(lambda x: 20 * x[..., 0].cos(), 1), uniform, REFLECTION),
