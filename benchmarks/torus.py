@@ -79,7 +79,6 @@ ROWS: Sequence[Row] = [
     ),
     Row("square", "torus-square", "D4", "residual", _RESIDUAL, _settings(600, 2e-2), False),
     Row("square-residual", "torus-square", "C1", "residual", _RESIDUAL, _settings(600, 2e-2), False),
-    Row("square-coupling", "torus-square", "C1", "coupling", {"blocks": 2, "width": 8}, _settings(600, 1e-2), False),
     *(
         Row(
             f"square-gradient-{group}{end}",
@@ -92,6 +91,11 @@ ROWS: Sequence[Row] = [
         )
         for energy, end, fast in ((False, "", {}), (True, "-energy", _SAMPLED))
         for group, size in (("D4", _GRADIENT), ("C1", _GRADIENT_PLAIN))
+    ),
+    *(
+        # D4 exchanges the angles, so that nothing can be split; its sign flips (D2) leave both as they are
+        Row(name, "torus-square", group, "coupling", {"blocks": 2, "width": width}, _settings(600, 1e-2), False)
+        for name, group, width in (("square-coupling", "C1", 8), ("square-coupling-D2", "D2", 6))
     ),
 ]
 

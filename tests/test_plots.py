@@ -1,12 +1,15 @@
+import math
 import sys
 
 import pytest
 import torch
 
 from pyro_gflows import ImageAction, OffGridAction, g_coupling_image_flow, plots
+from pyro_gflows.actions import TorusAction
 from pyro_gflows.datasets import GrayLevels
 from pyro_gflows.targets import density
 from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import moser
 from tests.small_flows import points, small_flow
 
 PNG = b"\x89PNG"
@@ -93,3 +96,31 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'pyro-gflows\[plots\]'"):
         plots.new_figure(1)
+
+
+def test_the_vector_field_of_moser_points_from_p_to_q():
+    pytest.importorskip("matplotlib")
+    action = TorusAction.trivial(2)
+    one = lambda x: -2 * math.log(2 * math.pi) + 0 * x[..., 0]  # noqa: E731
+    left = lambda x: one(x) + (1 + 0.5 * x[..., 0].sin()).log()  # noqa: E731
+    layer = moser(one, left, action, grid=16, steps=2)
+    _, axes = plots.new_figure(1)
+    plots.draw_velocity(axes[0, 0], layer, 0.5, arrows=4)
+    (arrows,) = [child for child in axes[0, 0].collections if hasattr(child, "U")]
+    x, v = arrows.get_offsets(), arrows.U
+    # mass goes to the angle pi / 2: to the right on its left, to the left on its right
+    assert all(((x[:, 0] - math.pi / 2 + math.pi) % (2 * math.pi) < math.pi) == (v > 0))
+    assert abs(arrows.V).max() < 1e-12
+    with pytest.raises(ValueError, match="a flow of two angles, got one of 1"):
+        circle = moser(one_angle := lambda x: 0 * x[..., 0], one_angle, TorusAction.trivial(1), grid=8, steps=1)
+        plots.draw_velocity(axes[0, 0], circle, 0.5)
+
+
+@pytest.mark.long
+def test_pictures_of_moser(path):
+    bumps = lambda x: (1 + 0.5 * x.cos().prod(-1)).log()  # noqa: E731
+    layer = moser(lambda x: 0 * x[..., 0], bumps, TorusAction.point_group("D4"), grid=16, steps=2)
+    plots.plot_moser(layer, path, times=(0.0, 1.0))
+    assert path.read_bytes().startswith(PNG)
+    plots.plot_moser_errors({8: 1e-2, 16: 1e-6}, {2: 1e-1, 4: 1e-2}, path)
+    assert path.read_bytes().startswith(PNG)

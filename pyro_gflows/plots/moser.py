@@ -103,8 +103,8 @@ def plot_moser_errors(grids: dict[int, float], steps: dict[int, float], path: st
     left.set_xlabel("points of the grid along each axis")
     left.set_ylabel("largest error of the density")
     right.loglog(list(steps), list(steps.values()), "o-", label="error")
-    first = next(iter(steps.items()))
-    right.loglog(list(steps), [first[1] * (first[0] / n) ** 4 for n in steps], "--", label="order 4")
+    last, error = list(steps.items())[-1]
+    right.loglog(list(steps), [error * (last / n) ** 4 for n in steps], "--", label="order 4")
     right.set_xlabel("steps")
     right.legend()
     save_figure(figure, path)

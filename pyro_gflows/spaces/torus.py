@@ -55,8 +55,8 @@ class Torus(Space):
     """
 
     advice = (
-        "on angles take the bases InvariantUniform and InvariantVonMises, and layers such as g_residual, which need no "
-        "split of the angles"
+        "on angles take the bases InvariantUniform and InvariantVonMises, and the layers g_coupling and "
+        "g_autoregressive (circular splines), g_residual or GGradient"
     )
 
     def __init__(self, event_shape: Sequence[int]) -> None:

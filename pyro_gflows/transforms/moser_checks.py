@@ -22,6 +22,7 @@ _TOLERANCE = 1e-8  # of periods and symmetry, absolute for log-densities below 1
 _MASS_TOLERANCE = 1e-6
 FINE = {1: 256, 2: 128, 3: 48}
 _POINTS = 512
+_STARTS, _HALVINGS = 64, 25  # of the search for zeros between the points of the grid
 _ALL_ELEMENTS_UP_TO = 64
 
 
@@ -48,9 +49,13 @@ def require_density(log_density: LogDensity, name: str, action: Action, size: in
     if not callable(log_density):
         raise TypeError(f"expected log {name} as a function of events, got {type(log_density).__name__}")
     dimension = action.numel
-    points = periodic_grid(max(size, FINE[dimension]), dimension).reshape(-1, dimension)
+    size = max(size, FINE[dimension])
+    points = periodic_grid(size, dimension).reshape(-1, dimension)
     with torch.no_grad():
-        _require_positive(_values(log_density, name, points), name, points)
+        values = _values(log_density, name, points)
+        _require_positive(values, name, points, values.max())
+        between = _minima(log_density, values.reshape([size] * dimension))
+        _require_positive(_values(log_density, name, between), name, between, values.max())
         generator = torch.Generator().manual_seed(0)
         x = 2 * math.pi * torch.rand(_POINTS, dimension, dtype=torch.float64, generator=generator)
         value = _values(log_density, name, x)
@@ -118,17 +123,38 @@ def _values(log_density: LogDensity, name: str, points: Tensor) -> Tensor:
     return values
 
 
-def _require_positive(values: Tensor, name: str, points: Tensor) -> None:
+def _minima(log_density: LogDensity, values: Tensor) -> Tensor:
+    """The points at which a function has the lowest of its local minima, from its values on the periodic grid.
+
+    A density vanishes at single points, as a rule, and these lie between the points of the grid. Each of the lowest
+    points of the grid walks downwards, by steps along the axes and diagonals that are halved again and again.
+    """
+    dimension, spacing = values.dim(), 2 * math.pi / len(values)
+    neighbors = [values.roll(by, axis) for axis in range(dimension) for by in (1, -1)]
+    lowest = (values <= torch.stack(neighbors).amin(0)).nonzero()
+    lowest = lowest[values[tuple(lowest.T)].argsort()[:_STARTS]]
+    points = lowest.to(torch.float64) * spacing
+    steps = torch.cartesian_prod(*[torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64)] * dimension)
+    steps = steps.reshape(-1, dimension)
+    for halving in range(_HALVINGS):
+        tried = points + spacing / 2**halving * steps[:, None]
+        found = log_density(tried.reshape(-1, dimension)).reshape(tried.shape[:-1])
+        best = found.nan_to_num(nan=-math.inf).argmin(0)
+        points = tried[best, torch.arange(len(points))]
+    return points
+
+
+def _require_positive(values: Tensor, name: str, points: Tensor, largest: Tensor) -> None:
     wrong = ~(values < math.inf)
     if wrong.any():
         first = int(wrong.nonzero()[0])
         raise ValueError(f"expected a finite log {name}, got {values[first]:.4g} at x = {_shown(points[first])}")
-    ratio = (values.min() - values.max()).exp()
+    ratio = (values.min() - largest).exp()
     if not ratio >= _SMALLEST:
         least = int(values.argmin())
         raise ValueError(
             f"expected a density {name} that vanishes nowhere, since the velocity is divided by it: log {name} is "
-            f"{values[least]:.4g} at x = {_shown(points[least])} and {values.max():.4g} at its maximum, a ratio below "
+            f"{values[least]:.4g} at x = {_shown(points[least])} and {largest:.4g} at its maximum, a ratio below "
             f"{_SMALLEST:g}; mix a uniform density into it"
         )
 

@@ -89,6 +89,7 @@ class _AngleFrame(nn.Module):
     """
 
     mask: Tensor | None
+    default_transformer: TransformerFactory = staticmethod(ElementwiseCircularSpline)
 
     def __init__(self, split: TorusSplit, index: int, read: Sequence[int]) -> None:
         super().__init__()
@@ -105,10 +106,6 @@ class _AngleFrame(nn.Module):
         self.repeats = FixedBasis(torch.tensor(frame.repeats, dtype=torch.float64))
         mask = None if all(frame.repeats) else torch.tensor([float(m > 0) for m in frame.repeats])
         self.register_buffer("mask", mask, persistent=False)
-
-    def default_transformer(self, action: Action) -> Transformer:
-        """The transformer of new layers."""
-        return ElementwiseCircularSpline(action)
 
     def require(self, transformer: Transformer) -> Transformer:
         """The transformer itself; ValueError unless it maps angles."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.numerics.precision import is_low, on_methods
@@ -120,8 +121,9 @@ class Transformer(nn.Module):
         return f"log-scales within {self.max_log_scale:g}"
 
 
-#: A factory of transformers: it makes one from the action on a part of an event. A class is such a factory.
-TransformerFactory = Callable[[LinearAction], Transformer]
+#: A factory of transformers: it makes one from the action on a part of an event (a LinearAction; for angles that the
+#: group shifts, a TorusAction). A class is such a factory.
+TransformerFactory = Callable[[Any], Transformer]
 
 
 def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
@@ -245,13 +247,18 @@ class IrrepScale(_Affine):
         return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
-def default_transformer(action: LinearAction) -> Transformer:
-    """The default: ElementwiseAffine where the group permutes coordinates up to signs, else IrrepScale."""
+def default_transformer(action: Action) -> Transformer:
+    """The default: ElementwiseAffine where the group permutes coordinates up to signs, else IrrepScale.
+
+    Raises:
+        TypeError: The action is not a LinearAction.
+    """
+    action = require_linear(action)
     return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)
 
 
 def transformer_from(
-    how: TransformerFactory | None, action: LinearAction, *, usual: TransformerFactory = default_transformer
+    how: TransformerFactory | None, action: Action, *, usual: TransformerFactory = default_transformer
 ) -> Transformer:
     """The transformer that a factory makes for a part of an event; that of ``usual`` where there is no factory.
 

@@ -190,7 +190,7 @@ def test_splits_are_values_and_are_described():
     [
         (
             lambda: TorusSplit(square()),
-            r"the angles of .*D4.* are one orbit, \[0, 1\].*use residual layers or gradient maps",
+            r"the angles of .*D4.* are one orbit, \[0, 1\].*use g_residual .* or GGradient",
         ),
         (lambda: default_split(TorusAction.trivial(1)), r"the angles .* are one orbit, \[0\]"),
         (

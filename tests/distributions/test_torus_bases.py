@@ -14,6 +14,7 @@ from pyro_gflows.serialization import load, save
 from pyro_gflows.spaces import Torus
 from pyro_gflows.testing import assert_invariant, randomize_
 from tests.constructors.torus import square, thirds
+from tests.contracts.second_device import SECOND, second_device
 
 ACTIONS = {
     "no symmetry": TorusAction.trivial(2),
@@ -143,6 +144,20 @@ def test_a_flow_on_a_mixture_is_trained_saved_and_loaded(action, tmp_path):
     drawn = flow.dist.sample((50,))
     assert (drawn >= 0).all() and (drawn < 2 * math.pi).all()
     torch.testing.assert_close(flow.dist.log_prob(drawn), flow(drawn.clone()), rtol=0, atol=1e-8)
+
+
+def test_a_base_computes_on_another_device(action):
+    for base in (base_on(action), InvariantUniform(action)):
+        base.module.double()
+        x = base.sample((6,))
+        expected = base.log_prob(x).detach()
+        with second_device():
+            base.module.to(SECOND)
+            assert base.sample((6,)).device == SECOND
+            found = base.log_prob(x.to(SECOND)).detach()
+            assert found.device == SECOND
+            found = found.cpu()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_bad_input():

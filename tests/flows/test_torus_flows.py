@@ -9,7 +9,7 @@ from pyro_gflows import EquivariantFlow, InvariantUniform, TorusAction, fit, fit
 from pyro_gflows.evaluation import energy_report, invariance_report
 from pyro_gflows.serialization import load, save
 from pyro_gflows.targets import density
-from pyro_gflows.testing import assert_invariant
+from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.training import Adam, FitSettings, OneCycle
 
 
@@ -49,13 +49,21 @@ def test_a_fit_to_an_energy_finds_the_normalization(tmp_path):
     assert torch.equal(load(tmp_path)(x), flow(x))
 
 
-def test_draws_lie_on_the_circle_and_scores_agree():
-    flow = flow_on(TorusAction.point_group("D4").with_translations([[math.pi, 0.0]])).double()
+@pytest.mark.parametrize("fast", ["score", "sample"])
+@pytest.mark.parametrize(
+    "action",
+    [TorusAction.trivial(2), TorusAction.point_group("D4").with_translations([[math.pi, 0.0]])],
+    ids=["no symmetry", "D4 with half periods"],
+)
+def test_draws_lie_on_the_circle_and_scores_agree(action, fast):
+    flow = randomize_(flow_on(action, fast=fast).double(), generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     x = flow.dist.rsample((300,))
     assert x.requires_grad and (x >= 0).all() and (x < 2 * math.pi).all()
+    sources = flow.transform.inv(x.detach())
+    assert (sources >= 0).all() and (sources < 2 * math.pi).all()
     drawn = flow.dist.log_prob(x)
     torch.testing.assert_close(flow(x.detach().clone() - 4 * math.pi), drawn, rtol=0, atol=1e-8)
-    points = 2 * math.pi * torch.arange(90, dtype=torch.float64) / 90
+    points = 2 * math.pi * torch.arange(50, dtype=torch.float64) / 50
     values = flow(torch.cartesian_prod(points, points)).detach().exp()
-    assert float(values.mean()) * (2 * math.pi) ** 2 == pytest.approx(1.0, abs=2e-4)  # its slopes have kinks
+    assert float(values.mean()) * (2 * math.pi) ** 2 == pytest.approx(1.0, abs=5e-3)  # its slopes have kinks

@@ -8,8 +8,9 @@ import re
 import pytest
 import torch
 
-from pyro_gflows import VectorAction
+from pyro_gflows import EquivariantFlow, VectorAction
 from pyro_gflows.actions import TorusAction
+from pyro_gflows.distributions import InvariantUniform
 from pyro_gflows.numerics import periodic_grid
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.testing import assert_equivariant, assert_layer
@@ -90,6 +91,7 @@ def test_gradients_in_both_directions(name):
         assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.long
 def test_expectations_after_the_map():
     """The integral of f(T(x)) p(x) is that of f(y) q(y), by sums over a grid."""
     p, q = BUMPS
@@ -119,6 +121,7 @@ def test_a_square_with_translations_by_half_a_period():
     assert str(report).startswith("density error ") and "16, " in str(report)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("amplitudes", [(0.0, 0.5), (0.6, 0.0), (0.5, -0.6)])
 def test_the_quantile_map_of_the_circle(amplitudes):
     """A reflection fixes 0 and pi, so that the map carries the mass between 0 and x to the mass between 0 and y."""
@@ -133,6 +136,7 @@ def test_the_quantile_map_of_the_circle(amplitudes):
     assert layer(torch.zeros(1, 1, dtype=torch.float64)).abs().item() < 1e-12
 
 
+@pytest.mark.long
 def test_three_angles():
     layer = moser(*CUBES, PERMUTED, grid=16, steps=8)
     report = layer.report(points=6)
@@ -163,6 +167,8 @@ def test_functions_cannot_be_saved():
         describe(layer)
 
 
+TRIVIAL = TorusAction.trivial(1)
+
 BAD = {
     "mass": (
         lambda: moser(uniform, lambda x: uniform(x) + 0.1, REFLECTION),
@@ -171,6 +177,18 @@ BAD = {
     "vanishing": (
         lambda: moser(uniform, lambda x: (1 - x[..., 0].cos()).log() - math.log(2 * math.pi), REFLECTION),
         r"density q that vanishes nowhere.*log q is -inf at x = \[0\]",
+    ),
+    "vanishing between the points of the grid": (
+        lambda: moser(lambda x: (1 - (x[..., 0] - 1).cos()).log() - math.log(2 * math.pi), uniform, TRIVIAL),
+        r"density p that vanishes nowhere.* at x = \[1\]",
+    ),
+    "vanishing at one point of a plane": (
+        lambda: moser(
+            lambda x: (2 - (x[..., 0] - 1).cos() - (x[..., 1] + 0.3).cos()).log() - 2 * math.log(2 * math.pi),
+            lambda x: math.log(2) - 2 * math.log(2 * math.pi) + 0 * x[..., 0],
+            TorusAction.trivial(2),
+        ),
+        r"density p that vanishes nowhere.* at x = \[1, 5.983\]",
     ),
     "nearly vanishing": (
         lambda: moser(normalized(lambda x: 20 * x[..., 0].cos(), 1), uniform, REFLECTION),
@@ -239,3 +257,32 @@ def test_translations_by_any_angle():
 def test_printing():
     shown = repr(FLOWS["a square with translations"]())
     assert re.search(r"GMoser\(\n  TorusAction\(.*\), grid 16 x 16, 3 steps of order 4\n", shown)
+
+
+def test_a_flow_with_it_has_the_density():
+    layer = moser(uniform, SQUARES[1], SHIFTED_SQUARE, grid=64, steps=16)
+    flow = EquivariantFlow(InvariantUniform(SHIFTED_SQUARE), [layer])
+    y = angles(SHIFTED_SQUARE, 5)
+    torch.testing.assert_close(flow.dist.log_prob(y), SQUARES[1](y), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_the_velocity_obeys_the_continuity_equation(t):
+    """The divergence of density times velocity is p - q, the rate at which (1 - t) p + t q decreases."""
+    p, q = BUMPS
+    layer = moser(p, q, TorusAction.point_group("D4"), grid=48)
+    x = angles(layer.action_in, 5)
+
+    def flux(point):
+        density = (1 - t) * p(point).exp() + t * q(point).exp()
+        return density * layer.velocity(t, point[None])[0]
+
+    divergence = torch.func.vmap(torch.func.jacrev(flux))(x).diagonal(dim1=-2, dim2=-1).sum(-1)
+    torch.testing.assert_close(divergence, p(x).exp() - q(x).exp(), rtol=0, atol=1e-10)
+
+
+def test_the_same_densities_with_another_accuracy():
+    layer = FLOWS["a square with translations"]()
+    finer = layer.with_accuracy(grid=64, steps=16)
+    assert (finer.grid, finer.steps, layer.with_accuracy().grid) == (64, 16, 16)
+    assert finer.report(points=12).density_error < 1e-3 * layer.report(points=12).density_error

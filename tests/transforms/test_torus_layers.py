@@ -256,7 +256,7 @@ def test_loaded_weights_bring_the_coordinates_that_they_were_trained_in():
             ValueError,
             "expected a transformer of angles",
         ),
-        (lambda: g_coupling(square()), ValueError, "one orbit, .* use residual layers or gradient maps of the torus"),
+        (lambda: g_coupling(square()), ValueError, "one orbit, .* use g_residual .* or GGradient"),
         (
             lambda: GCoupling(glide(), split=CoordinateSplit(VectorAction.plane("C4", copies=2))),
             ValueError,

@@ -59,8 +59,8 @@ class TorusSplit(IndexSplit):
 
     _kind, _article, _word = TorusAction, "a", "angle"
     _instead = (
-        "use residual layers or gradient maps of the torus, which split nothing, or transform all angles alike by "
-        "TorusSplit(action, [range(d)])"
+        "use g_residual (with its PeriodicNetwork) or GGradient (the gradient map of a trigonometric potential), which "
+        "split nothing, or transform all angles alike by split=TorusSplit(action, [range(d)]), transformed=0"
     )
     _fewest: ClassVar[int] = 1
 

@@ -52,6 +52,8 @@ class IrrepSplit(Split):
         IrrepSplit(ImageAction(D4 on 1 x 8 x 8: trivial) | ImageAction(D4 on 3 x 8 x 8: sign + irrep of 2 dimensions))
     """
 
+    action: LinearAction
+
     def __init__(
         self,
         action: LinearAction,
