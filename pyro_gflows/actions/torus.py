@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,7 +122,7 @@ class TorusAction(Action):
         """
         if len(shifts) == 0:
             raise ValueError("expected at least one translation, got none; for no symmetry use TorusAction.trivial(d)")
-        return cls.trivial(len(shifts[0])).with_translations(shifts)
+        return cls.trivial(len(_as_vectors(shifts)[0])).with_translations(shifts)
 
     @classmethod
     def fixing(cls, combinations: Sequence[Sequence[int]] | Tensor) -> TorusAction:
@@ -203,7 +204,7 @@ class TorusAction(Action):
         if not isinstance(self.maps, IsometryTable):
             raise ValueError(f"expected a finite group, got {self.group}, which has infinitely many translations")
         maps = [self.maps.isometry(element) for element in self.maps.group.generators().tolist()]
-        for index, shift in enumerate(shifts):
+        for index, shift in enumerate(_as_vectors(shifts)):
             unit = torch.eye(self.numel, dtype=torch.float64)
             maps.append(as_isometry(unit, shift, f"translation {index}", max_denominator=max_order))
         table = IsometryTable.generated(maps, max_order=max_order)
@@ -286,3 +287,10 @@ class TorusAction(Action):
     @staticmethod
     def _derived() -> tuple[str, ...]:
         return ("linear_part",)
+
+
+def _as_vectors(shifts: Sequence[Sequence[Any]] | Tensor) -> list[Sequence[Any]]:
+    vectors = list(shifts)
+    if any(not isinstance(vector, Sequence | Tensor | np.ndarray) or np.ndim(vector) != 1 for vector in vectors):
+        raise ValueError(f"expected a list of translations, each a vector of angles, such as [[0.0, pi]], got {shifts}")
+    return vectors

@@ -32,6 +32,7 @@ _DATA = (
 _IN_OPTIONS = {
     "print(check_symmetry(data, flow.action))": "pyro-gflows check-data",
     "; FitSettings(check_symmetry=False) leaves this check out": "",
+    "a flow on a torus (TorusAction, InvariantUniform)": "--events angles for a flow on a torus",
 }
 _GO_ON = "the same command with --resume (and without --overwrite) goes on"
 
@@ -43,7 +44,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_file_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--events", choices=get_args(EventKind), help="the kind of events in a file (default: by its shape and --group)"
+        "--events",
+        choices=get_args(EventKind),
+        help="the kind of events in a file; angles are in radians (default: by its shape and --group)",
     )
     command.add_argument(
         "--levels", type=int, help="the number of gray levels of images in a file (default: by their values)"

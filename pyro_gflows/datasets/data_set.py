@@ -65,8 +65,9 @@ class DataSet:
 
     @property
     def space(self) -> Space:
-        """Where the events lie: a torus for the densities of angles, R^n for all other data."""
-        return Euclidean(self.event_shape) if self.target is None else self.target.space
+        """Where the events lie: a torus for angles, R^n for all other data."""
+        known = self.target or self.format
+        return Euclidean(self.event_shape) if known is None else known.space
 
     def __repr__(self) -> str:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -84,10 +85,9 @@ def load_data(
     The names are ``8gaussians``, ``rings`` and ``checkerboard`` on the plane, ``torus-unimodal``, ``torus-multimodal``,
     ``torus-correlated`` and ``torus-square`` on the torus of two angles, and ``digits``, ``mnist``, ``rotated-mnist``
     (each image rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees).
-    A file is a
-    ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for validation
-    and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets of rows,
-    or images.
+    A file is a ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for
+    validation and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets
+    of rows, or images; that they are angles, ``file`` has to say.
 
     Args:
         name: One of the names above, or the path of a file.

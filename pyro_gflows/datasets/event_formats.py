@@ -1,4 +1,4 @@
-"""The format of the events in a file: vectors, sets of rows, or images, and how they are read and written."""
+"""The format of the events in a file: vectors, angles, sets of rows, or images, and how they are read and written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pyro_gflows.datasets.files import in_dtype
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.serialization.registry import registered
+from pyro_gflows.spaces import Euclidean, Space, Torus
 
 __all__ = ["EventFormat", "EventKind", "GrayScale"]
 
 #: The kinds of events that are read from a file.
-EventKind = Literal["vectors", "sets", "images"]
+EventKind = Literal["vectors", "angles", "sets", "images"]
 
 
 @registered
@@ -50,8 +51,8 @@ class EventFormat:
     """The shape of one event in the array of a file, and of the tensor that a flow takes for it.
 
     Args:
-        kind: The kind of events. A flow takes "vectors" and "sets" as vectors, one row after the other, and "images" as
-            tensors (C, H, W).
+        kind: The kind of events. A flow takes "vectors" and "sets" as vectors, one row after the other, "angles" as
+            vectors of angles in radians, which are points of a torus, and "images" as tensors (C, H, W).
         shape: The shape of one event in the file.
         dtype: The dtype of the file, as NumPy names it.
         channels_last: Whether an image in the file has the shape (H, W, C).
@@ -82,6 +83,11 @@ class EventFormat:
         if len(self.shape) == 2:
             return (1, *self.shape)
         return (self.shape[2], *self.shape[:2]) if self.channels_last else self.shape
+
+    @property
+    def space(self) -> Space:
+        """Where the events lie: a torus for angles, R^n for all other events."""
+        return Torus(self.event_shape) if self.kind == "angles" else Euclidean(self.event_shape)
 
     def to_events(self, array: np.ndarray, *, source: str, generator: torch.Generator | None = None) -> Tensor:
         """Return the events of an array, shape ``(rows,) + event_shape``, in the default dtype.
@@ -154,6 +160,8 @@ class EventFormat:
             count = self.event_shape[0]
             flattened = "" if len(self.shape) == 1 else f" (each {self.shape[0]} x {self.shape[1]})"
             return f"vectors of {count} coordinate{'s' * (count != 1)}{flattened}"
+        if self.kind == "angles":
+            return f"vectors of {self.event_shape[0]} angle{'s' * (self.event_shape[0] != 1)} in radians"
         if self.kind == "sets":
             features = self.shape[1]
             return f"sets of {self.shape[0]} rows with {features} feature{'s' * (features != 1)}"

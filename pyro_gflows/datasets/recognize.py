@@ -23,6 +23,7 @@ _LARGEST_GAP = 8  # the two closest levels in use may be so many levels apart
 # the ranks of one event, and the shapes of its array
 _LAYOUTS: dict[EventKind, tuple[tuple[int, ...], str]] = {
     "vectors": ((1, 2), "(N, d) or (N, n, d)"),
+    "angles": ((1,), "(N, d)"),
     "sets": ((2,), "(N, n, d)"),
     "images": ((2, 3), "(N, H, W), (N, C, H, W) or (N, H, W, C)"),
 }
@@ -38,7 +39,8 @@ class FileOptions:
 
     Args:
         group: The name of the group that is to act on the events.
-        kind: "vectors", "sets" or "images"; by default the array and the group decide.
+        kind: "vectors", "angles" (in radians), "sets" or "images"; by default the array and the group decide, which
+            take angles for vectors.
         levels: The number of gray levels of images; by default the values decide.
         key: The name of the array in an ``.npz`` file; needed when the file holds more than one.
 

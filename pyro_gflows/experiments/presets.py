@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyro_gflows.actions import default_split
 from pyro_gflows.datasets import EventFormat
+from pyro_gflows.flows.families import build_action
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
 
 __all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
@@ -176,7 +178,8 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     Images get a multi-scale flow. The number of scales is at most 3, and such that the coarsest grid has at least 4
     pixels a side. Images of gray levels get logit preprocessing. The learning rate is low and falls with the number of
     pixels, since the log-scales of all couplings add up, so that images of any kind are fitted without a search for the
-    rate. Sets get couplings that split their features, if there are several. All other events get residual layers.
+    rate. Sets get couplings that split their features, if there are several, and angles if the group does not exchange
+    them. All other events get residual layers.
 
     Args:
         form: The format of the events in the file.
@@ -191,11 +194,21 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     own = PRESETS["own"].change(group=group)
     if form.kind == "images":
         own = _own_images(form, group)
+    elif form.kind == "angles":
+        own = _own_angles(form, own)
     elif form.kind == "sets" and form.shape[1] > 1:
         own = own.change(name="own-sets", flow="coupling", settings=_OWN_COUPLINGS)
     if flow is not None and flow.startswith("image-") and own.flow.startswith("image-"):
         return own.change(flow=flow)  # the number of scales suits any multi-scale flow
     return _of_flow([own], flow)
+
+
+def _own_angles(form: EventFormat, own: Preset) -> Preset:
+    try:
+        default_split(build_action(own.group, form.space))
+    except ValueError:  # no split is invariant
+        return own.change(name="own-angles", size={"blocks": 6, "width": 8})
+    return own.change(name="own-angles", flow="coupling", size={"blocks": 2, "width": 8}, settings=_OWN_COUPLINGS)
 
 
 def _own_images(form: EventFormat, group: str) -> Preset:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,9 +146,13 @@ def whole_rows(fixed: Sequence[Sequence[int]] | Tensor) -> list[list[int]]:
     rows = fixed.tolist() if isinstance(fixed, Tensor) else [list(row) for row in fixed]
     if not rows or not all(isinstance(row, list) and row for row in rows) or len({len(row) for row in rows}) > 1:
         raise ValueError(f"expected a list of integer combinations of the angles, such as [[1, 1]], got {rows}")
-    if any(int(entry) != entry for row in rows for entry in row):
+    if not all(_is_whole(entry) for row in rows for entry in row):
         raise ValueError(f"expected combinations with whole coefficients, since angles count modulo 2 pi, got {rows}")
     return [[int(entry) for entry in row] for row in rows]
+
+
+def _is_whole(entry: Any) -> bool:
+    return isinstance(entry, int | float | np.number) and math.isfinite(entry) and int(entry) == entry
 
 
 def _in_words(row: Sequence[int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -105,34 +104,48 @@ def shortest_frequencies(action: TorusAction, count: int) -> tuple[tuple[int, ..
     """
     if count < 1:
         raise ValueError(f"expected a positive number of frequencies, got {count}")
-    found: list[Row] = []
-    steps = iter(range(_MOST_STEPS))
-    for norm in itertools.count(1):
-        for vector in _of_norm(norm, action.numel, steps):
-            if vector == _one_of_pair(vector) and in_lattice(action.fixed_combinations, vector):
-                found.append(vector)
+    basis = action.fixed_combinations
+    reach = min(sum(entry**2 for entry in row) for row in basis)
+    while True:
+        steps = iter(range(_MOST_STEPS))
+        vectors = sorted((sum(entry**2 for entry in v), v) for v in _up_to(reach, basis, steps) if v == _one_of_pair(v))
         if next(steps, None) is None:
             raise ValueError(
-                f"found {len(found)} of {count} frequencies of at most length {math.sqrt(norm):.3g} for {action}; give "
+                f"found too few of {count} frequencies up to the length {math.sqrt(reach):.3g} for {action}; give "
                 "frequencies of your own, integer combinations of action.fixed_combinations"
             )
-        if len(found) >= count:
-            break
-    return tuple(found)
+        if len(vectors) >= count:
+            longest = vectors[count - 1][0]
+            return tuple(vector for length, vector in vectors if length <= longest)
+        reach = max(reach + 1, reach * 5 // 4)
 
 
-def _of_norm(norm: int, size: int, steps: Iterator[int]) -> Iterator[Row]:
-    """All integer vectors with this sum of squares, until there are no more steps."""
-    largest = math.isqrt(norm)
-    if size == 1:
-        if largest * largest == norm:
-            yield from [(largest,)] if largest == 0 else [(-largest,), (largest,)]
-        return
-    for entry in range(-largest, largest + 1):
-        if next(steps, None) is None:
+def _up_to(reach: int, basis: Sequence[Row], steps: Iterator[int]) -> Iterator[Row]:
+    """All integer combinations of a basis with a sum of squares up to ``reach`` except 0, until steps are used up.
+
+    In triangular coordinates the last coefficient alone decides the last coordinate, so that each coefficient lies in
+    an interval about a center which those after it decide.
+    """
+    factor = torch.linalg.qr(torch.tensor(basis, dtype=torch.float64, device="cpu").T).R.tolist()
+    size = len(basis)
+
+    def extend(place: int, chosen: tuple[int, ...], rest: float) -> Iterator[tuple[int, ...]]:
+        if place < 0:
+            yield chosen
             return
-        for rest in _of_norm(norm - entry * entry, size - 1, steps):
-            yield (entry, *rest)
+        row = factor[place]
+        center = -sum(entry * c for entry, c in zip(row[place + 1 :], chosen, strict=True)) / row[place]
+        half = math.sqrt(max(rest, 0.0)) / abs(row[place]) + 1e-9
+        for c in range(math.ceil(center - half), math.floor(center + half) + 1):
+            if next(steps, None) is None:
+                return
+            yield from extend(place - 1, (c, *chosen), rest - (row[place] * (c - center)) ** 2 + 1e-9)
+
+    for coefficients in extend(size - 1, (), float(reach)):
+        columns = zip(*basis, strict=True)
+        vector = tuple(sum(c * entry for c, entry in zip(coefficients, column, strict=True)) for column in columns)
+        if 0 < sum(entry**2 for entry in vector) <= reach:
+            yield vector
 
 
 def _one_of_pair(vector: Row) -> Row:

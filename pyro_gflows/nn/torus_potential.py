@@ -104,8 +104,10 @@ class TorusPotential(Potential):
         super().__init__()
         if not isinstance(action, TorusAction):
             raise TypeError(f"expected a TorusAction, got {type(action).__name__}")
-        if waves < 1 or not 0 < bound < 1 or max_slope <= 1:
-            raise ValueError(f"expected waves >= 1, 0 < bound < 1, max_slope > 1, got {waves}, {bound}, {max_slope}")
+        if waves < 1 or not 0 < bound < 1 or not 1 < max_slope < math.inf:
+            raise ValueError(
+                f"expected waves >= 1, 0 < bound < 1, a finite max_slope > 1, got {waves}, {bound}, {max_slope}"
+            )
         self.action, self.bound, self.max_slope = action, bound, max_slope
         chosen = _chosen(action, frequencies)
         images = [frequency_images(action, k) for k in chosen]

@@ -94,6 +94,8 @@ class GAutoregressive(OneWayTransform):
         split = split_of(action, split)
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
+        if len(split.parts) < 2:
+            raise ValueError(f"expected a split into at least 2 parts, got {split}; GCoupling transforms a single part")
         self.split = split
         self.split_basis = SplitBasis.of(split)
         places = range(len(split.parts))

@@ -169,6 +169,11 @@ def test_bad_input():
         TorusAction.from_generators([([1, 0], [0.0, 0.0]), ([0], [0.0])])
     with pytest.raises(TypeError, match="expected an angle in radians"):
         TorusAction.translations([["half"]])
+    with pytest.raises(ValueError, match=r"a list of translations, each a vector of angles, such as .*, got \[0.5, 1"):
+        TorusAction.translations([0.5, 1.0])
+    for entry in (math.nan, math.inf, "1", 0.5):
+        with pytest.raises(ValueError, match="combinations with whole coefficients"):
+            TorusAction.fixing([[entry, 1]])
     with pytest.raises(ValueError, match="infinitely many"):
         TorusAction.fixing([[1, 1]]).with_translations([[math.pi, 0.0]])
     with pytest.raises(ValueError, match="expected a finite group|needs a finite group"):

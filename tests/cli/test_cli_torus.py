@@ -38,3 +38,30 @@ def test_the_symmetry_of_angles_is_tested_as_points_of_circles(monkeypatch, caps
     assert main(["check-data", "torus-square"]) == 0
     assert "do not contradict" in capsys.readouterr().out
     assert main(["check-data", "torus-unimodal", "--group", "C4"]) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("group", "flow"), [("C1", "coupling"), ("D4", "residual")])
+def test_angles_of_the_users_own(group, flow, tmp_path, capsys):
+    file, model, draws = tmp_path / "own.npy", tmp_path / "model", tmp_path / "draws.npy"
+    np.save(file, np.random.default_rng(0).uniform(0, 2 * np.pi, size=(300, 2)))
+    options = ["--group", group, "--events", "angles"]
+    assert main(["fit", str(file), *options, "--out", str(model), "--steps", "2", "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert "read as vectors of 2 angles in radians" in said.out and f"flow: {flow}" in said.out
+    assert "seem to be angles" not in said.err
+    assert main(["sample", str(model), "--number", "50", "--out", str(draws)]) == 0
+    x = np.load(draws)
+    assert x.shape == (50, 2) and x.min() >= 0 and x.max() < 2 * np.pi
+    for data in (file, draws):
+        assert main(["score", str(model), str(data)]) == 0
+    assert main(["check", str(model)]) == 0
+    assert main(["check-data", str(file), *options[:1], "D4", *options[2:]]) == 0
+
+
+@pytest.mark.filterwarnings("default:the data seem to be angles")
+def test_angles_that_are_read_as_vectors_are_noticed(tmp_path, capsys):
+    file = tmp_path / "own.npy"
+    np.save(file, np.random.default_rng(0).uniform(0, 2 * np.pi, size=(3000, 2)))
+    assert main(["fit", str(file), "--group", "C1", "--out", str(tmp_path / "model"), "--steps", "1", "--quiet"]) == 0
+    assert "take --events angles for a flow on a torus" in capsys.readouterr().err

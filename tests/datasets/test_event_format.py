@@ -6,6 +6,7 @@ import torch
 
 from pyro_gflows.datasets import FileOptions, event_format, load_data
 from pyro_gflows.serialization import build, describe
+from pyro_gflows.spaces import Euclidean, Torus
 
 RANDOM = np.random.default_rng(0)
 
@@ -40,6 +41,18 @@ def read(array, group="C4", **options):
 def test_kinds_and_channels_follow_from_shape_and_group(shape, group, kind, event_shape):
     form = read(RANDOM.normal(size=shape), group)
     assert (form.kind, form.event_shape) == (kind, event_shape)
+
+
+def test_angles_are_points_of_a_torus_where_the_user_says_so(tmp_path):
+    array = RANDOM.uniform(0, 6.28, size=(50, 2))
+    form = build(describe(read(array, kind="angles")))
+    assert (form.kind, form.event_shape, form.space) == ("angles", (2,), Torus((2,)))
+    assert form.describe() == "vectors of 2 angles in radians" and read(array).space == Euclidean((2,))
+    np.save(tmp_path / "own.npy", array)
+    assert load_data(str(tmp_path / "own.npy"), file=FileOptions(kind="angles")).space == Torus((2,))
+    assert load_data(str(tmp_path / "own.npy")).space == Euclidean((2,))
+    with pytest.raises(ValueError, match=r"expected angles as an array \(N, d\), got events of shape \(5, 2\)"):
+        read(RANDOM.normal(size=(9, 5, 2)), kind="angles")
 
 
 @pytest.mark.parametrize("shape", [(9, 5, 2), (9, 8, 8), (9, 8, 6, 3), (9, 3, 8, 8), (9, 4)])

@@ -129,6 +129,19 @@ def test_own_sets_and_vectors_get_theirs():
     assert own_preset(EventFormat("vectors", (2,)), group="C4").flow == "residual"
 
 
+@pytest.mark.parametrize(
+    ("angles", "group", "flow"),
+    [(2, "D2", "coupling"), (2, "D4", "residual"), (3, "S3", "residual"), (1, "C1", "residual")],
+)
+def test_own_angles_get_a_flow_on_the_torus(angles, group, flow):
+    form = EventFormat("angles", (angles,))
+    preset = own_preset(form, group=group)
+    assert preset.flow == flow
+    made = build_flow(preset.flow, build_action(group, form.space), size=preset.size)
+    x = torch.rand(3, angles)
+    assert torch.allclose(made(x), made(x + 2 * torch.pi), atol=1e-4)
+
+
 def test_a_recipe_for_other_data_keeps_to_the_symmetry_of_the_data():
     from argparse import Namespace
 

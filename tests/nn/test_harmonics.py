@@ -92,4 +92,11 @@ def test_wrong_frequencies():
     with pytest.raises(TypeError, match="expected a TorusAction"):
         Harmonics(VectorAction.plane("D4"), [[1, 0]])
     with pytest.raises(ValueError, match="give frequencies of your own"):
-        shortest_frequencies(TorusAction.fixing([[4000, 0]]), 1)
+        shortest_frequencies(TorusAction.trivial(40), 100_000)
+
+
+def test_frequencies_are_found_however_long_they_are():
+    assert shortest_frequencies(TorusAction.fixing([[4000, 0]]), 2) == ((4000, 0), (8000, 0))
+    assert shortest_frequencies(TorusAction.fixing([[1, 2, 3]]), 6)[-1] == (6, 12, 18)
+    # (3, 1, -3) is much shorter than the vectors of the basis
+    assert shortest_frequencies(TorusAction.fixing([[1, 0, 999], [0, 1, -3000]]), 1) == ((3, 1, -3),)

@@ -145,6 +145,7 @@ BAD = {
     "waves": (lambda: TorusPotential(ACTIONS["D4"], waves=0), ValueError, "waves >= 1, .* got 0, 0.99, 50"),
     "bound": (lambda: TorusPotential(ACTIONS["D4"], bound=1.0), ValueError, "0 < bound < 1, .* got 4, 1.0, 50"),
     "slope": (lambda: TorusPotential(ACTIONS["D4"], max_slope=1.0), ValueError, "max_slope > 1, got 4, 0.99, 1.0"),
+    "no slope": (lambda: TorusPotential(ACTIONS["D4"], max_slope=math.nan), ValueError, "finite max_slope > 1, got 4"),
     "count": (
         lambda: TorusPotential(ACTIONS["D4"], frequencies=0),
         ValueError,

@@ -256,6 +256,11 @@ def test_loaded_weights_bring_the_coordinates_that_they_were_trained_in():
             ValueError,
             "expected a transformer of angles",
         ),
+        (
+            lambda: GAutoregressive(square(), split=TorusSplit(square(), [range(2)])),
+            ValueError,
+            "at least 2 parts, got .*; GCoupling transforms a single part",
+        ),
         (lambda: g_coupling(square()), ValueError, "one orbit, .* use g_residual .* or GGradient"),
         (
             lambda: GCoupling(glide(), split=CoordinateSplit(VectorAction.plane("C4", copies=2))),
