@@ -61,10 +61,9 @@ def some_rows(names: Iterable[str], count: int, *, key: str) -> set[str]:
         key: The seed of the choice, so that tests with other keys keep other rows and a run meets most of the table.
     """
     families: dict[str, list[str]] = collections.defaultdict(list)
-    for name in dict.fromkeys(names):
+    distinct = list(dict.fromkeys(names))
+    # families in the order of their first rows, so that a large one is met about as often as its rows are many
+    for name in random.Random(key).sample(distinct, len(distinct)):
         families[TABLE[name].family].append(name)
-    order = random.Random(key)
-    groups = [order.sample(rows, len(rows)) for rows in families.values()]
-    order.shuffle(groups)
-    alternating = [name for names in itertools.zip_longest(*groups) for name in names if name is not None]
+    alternating = [name for row in itertools.zip_longest(*families.values()) for name in row if name is not None]
     return set(alternating[:count])

@@ -284,7 +284,7 @@ plt.show()
 # importance weights. More layers apply on the padded space. Under $D_4$ a coupling cannot split a single vector of
 # the plane, but it can split $x$ from $a$. The density is exactly invariant, and so is its estimate under a finite
 # group. (These couplings scale a vector of the plane as a whole, so six of them find the ring sooner than the eight
-# bumps. Without padding the residual layers of tutorial 6 do better here; affine couplings do gain from
+# bumps. Without padding the residual layers of tutorial 6 do better here; on this target affine couplings gain from
 # a padding where both can be had, see `benchmarks/results/augmented.md`.)
 
 # %%
