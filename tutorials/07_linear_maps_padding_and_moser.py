@@ -283,9 +283,12 @@ plt.show()
 # by a lower bound, with an equivariant density $q(a \mid x)$ that is trained together with the flow; in evaluation by
 # importance weights. More layers apply on the padded space. Under $D_4$ a coupling cannot split a single vector of
 # the plane, but it can split $x$ from $a$. The density is exactly invariant, and so is its estimate under a finite
-# group. (These couplings scale a vector of the plane as a whole, so six of them find the ring sooner than the eight
-# bumps. Without padding the residual layers of tutorial 6 do better here; on this target affine couplings gain from
-# a padding where both can be had, see `benchmarks/results/augmented.md`.)
+# group.
+#
+# Padding is no cure-all. These couplings scale a vector of the plane as a whole, so six of them find the ring sooner
+# than the eight bumps, and residual layers, which need no split, fit this target far better without any padding
+# (`benchmarks/results/densities.md`). Where couplings are possible with and without padding, these ones gain by it on
+# this target, and not on the rings (`benchmarks/results/augmented.md`).
 
 # %%
 target = density("8gaussians")
