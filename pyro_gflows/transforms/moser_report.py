@@ -58,11 +58,15 @@ class MoserReport:
 
     def __str__(self) -> str:
         grids = ", ".join(f"{error:.1e} at {size}" for size, error in self.grid_errors.items())
+        order = (
+            f"order {self.grid_order:.1f} at the last" if self.grid_order == self.grid_order else "rounding at the last"
+        )
+        steps = f"order {self.step_order:.1f}" if self.step_order == self.step_order else "which is rounding"
         return (
             f"density error {self.density_error:.1e} (of the logarithm {self.relative_error:.1e}), equivariance error "
             f"{self.equivariance_error:.1e}\n"
-            f"steps: error {self.step_error:.1e}, order {self.step_order:.1f}\n"
-            f"grid: error {grids or 'not measured'}, order {self.grid_order:.1f} at the last"
+            f"steps: error {self.step_error:.1e}, {steps}\n"
+            f"grid: error {f'{grids}, {order}' if grids else 'not measured'}"
         )
 
 
