@@ -101,6 +101,11 @@ class GAutoregressive(OneWayTransform):
         places = range(len(split.parts))
         self.readings = _listed([reading_of(split, places[: index + 1], involving=index) for index in places])
         self.frames = _listed([frame_of(split, index, places[:index]) for index in places])
+        if all(frame.mask is not None and not bool(frame.mask.any()) for frame in self.frames):
+            raise ValueError(
+                f"expected a block that the blocks before it can transform, got {split}: the group shifts the angles "
+                "of every block by all amounts, and no combination of those before it by as much; take other blocks"
+            )
         elements = [
             frame.require(transformer_from(transformer, frame.action, usual=frame.default_transformer))
             for frame in self.frames

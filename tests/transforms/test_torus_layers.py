@@ -257,6 +257,11 @@ def test_loaded_weights_bring_the_coordinates_that_they_were_trained_in():
             "expected a transformer of angles",
         ),
         (
+            lambda: GAutoregressive(diagonal(), split=TorusSplit(diagonal(), [[1], [0, 2]])),
+            ValueError,
+            "a block that the blocks before it can transform, got TorusSplit",
+        ),
+        (
             lambda: GAutoregressive(square(), split=TorusSplit(square(), [range(2)])),
             ValueError,
             "at least 2 parts, got .*; GCoupling transforms a single part",
@@ -299,3 +304,27 @@ def test_a_flow_alternates_the_angles_and_draws_what_it_scores():
         scores = flow(draws)
     assert ((draws >= 0) & (draws < CIRCLE)).all()
     assert -scores.mean() == pytest.approx(float(-(mass * (mass / (CIRCLE / 250) ** 2).log()).sum()), abs=0.03)
+
+
+def diagonal():
+    """The translations that fix a combination of three angles, in which all of them occur."""
+    return TorusAction.fixing([[1, 1, 2]])
+
+
+@pytest.mark.parametrize("combination", [[2, 0, 2], [1, 3, 1, -1], [1, 1, 2], [0, 2, -3, 3]])
+@pytest.mark.parametrize("make", [g_coupling, GAutoregressive])
+def test_the_default_split_allows_a_map_under_all_translations_that_fix_a_combination(make, combination):
+    action = TorusAction.fixing([combination])
+    layer = randomize_(make(action, width=2).double(), generator=torch.Generator().manual_seed(0))
+    x = 6 * torch.rand(4, action.numel, dtype=torch.float64)
+    assert_layer(layer, x)
+    assert action.space.difference(layer(x), x).abs().max() > 0.01
+
+
+def test_an_orbit_of_four_angles_from_one_generator():
+    action = TorusAction.from_generators([([1, 2, 3, 0], [0.0] * 4)])
+    split = TorusSplit(action, [range(4)])
+    layer = randomize_(
+        GCoupling(action, split=split, transformed=0, width=1).double(), generator=torch.Generator().manual_seed(0)
+    )
+    assert_layer(layer, 6 * torch.rand(3, 4, dtype=torch.float64))

@@ -192,8 +192,8 @@ def _orbits(maps: Sequence[TorusIsometry], own: Sequence[int]) -> Iterator[list[
     while left:
         orbit = [left[0]]
         for index in orbit:  # the list grows while it is read
-            orbit += [each.sources[index] for each in maps if each.sources[index] not in orbit]
-            orbit = list(dict.fromkeys(orbit))
+            images = dict.fromkeys(each.sources[index] for each in maps)
+            orbit += [image for image in images if image not in orbit]
         yield orbit
         left = [index for index in left if index not in orbit]
 

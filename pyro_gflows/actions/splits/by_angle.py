@@ -40,7 +40,8 @@ class TorusSplit(IndexSplit):
 
     Args:
         action: How the group acts on angles.
-        parts: Lists of angles, each a union of orbits. By default there are two parts of about equal size.
+        parts: Lists of angles, each a union of orbits. By default there are two parts of about equal size;
+            each angle is one where infinitely many translations allow no map of the second one alone.
         order: The largest sum of the absolute values of the entries of k.
 
     Raises:
@@ -68,6 +69,10 @@ class TorusSplit(IndexSplit):
 
     def __init__(self, action: TorusAction, parts: Sequence[Sequence[int]] | None = None, *, order: int = 2) -> None:
         super().__init__(action, parts)
+        if parts is None and not self._has_coordinates(
+            len(self.parts) - 1
+        ):  # an autoregressive layer needs the last one
+            super().__init__(action, [[index] for index in range(action.numel)])
         if order < 1:
             raise ValueError(f"expected order, the largest |k_1| + ... + |k_d|, to be at least 1, got {order}")
         self.order = order
@@ -76,6 +81,10 @@ class TorusSplit(IndexSplit):
     def _linear(action: Any) -> LinearAction:
         linear: LinearAction = action.linear_part
         return linear
+
+    def _has_coordinates(self, part: int) -> bool:
+        others = [other for other in range(len(self.parts)) if other != part]
+        return any(self.frame(part, others).repeats)
 
     def angles_of(self, parts: Sequence[int]) -> list[int]:
         """The indices of the angles of some parts.
