@@ -122,7 +122,7 @@ class AugmentedFlow(VariationalFlow):
     :meth:`model` and :meth:`guide` maximize it. In evaluation mode ``forward`` is an estimate of log p(x) from
     importance weights with a stated number of fixed draws (``repr`` shows it), so it is a smooth function of x. All
     events share these draws, so more events do not reduce the error of a mean; more draws do, and other seeds show it.
-    :meth:`importance_bound` is the same with new draws for each event: on average it is below log p(x), and the one to
+    ``importance_bound`` is the same with new draws for each event: on average it is below log p(x), and the one to
     report.
 
     **Invariance.** With :math:`p(g x, g a) = p(x, a)` and :math:`q(g a \mid g x) = q(a \mid x)` for every group

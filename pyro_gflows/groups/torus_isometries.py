@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +17,8 @@ __all__ = ["TorusIsometry", "as_isometry", "as_part_of_circle"]
 _CLOSE = 1e-12  # in radians
 
 
-class TorusIsometry(NamedTuple):
+@dataclass(frozen=True)
+class TorusIsometry:
     r"""The map of angles :math:`y_i = \mathrm{sign}_i\,x_{\mathrm{source}_i} + 2\pi\,\mathrm{shift}_i`.
 
     Such maps are compared and composed exactly.

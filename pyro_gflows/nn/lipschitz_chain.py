@@ -72,17 +72,17 @@ class LipschitzChain(EquivariantNetwork):
         constants = [activation.lipschitz for activation in each(self.activations, Activation)]
         return torch.stack(bounds).prod() * math.prod(constants)
 
-    def pointwise(self) -> Pointwise | None:
+    def _pointwise(self) -> Pointwise | None:
         """The activation of a network with one pointwise activation, whose Jacobian has a closed form; else None."""
         activation = self.activations[0] if len(self.activations) == 1 else None
         return activation if isinstance(activation, Pointwise) else None
 
-    def factors(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _factors(self, x: Tensor, activation: Pointwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The value f(x), and three factors of its Jacobian: the inner kernel, the slopes, the outer kernel.
 
         Args:
             x: The input.
-            activation: The one activation, :meth:`pointwise`.
+            activation: The one activation.
         """
         first, last = each(self.layers, LipschitzLayer)
         value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, first.kernel(), last.kernel())

@@ -113,22 +113,22 @@ class LipschitzNetwork(LipschitzChain, Contraction):
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value f(x) and the Jacobian on the flattened event; a closed form for one hidden pointwise activation."""
-        activation = self.pointwise()
+        activation = self._pointwise()
         if activation is None:
             return super().call_and_jacobian(x)
         with kernels_once(self):
-            value, inner, slope, outer = self.factors(x, activation)
+            value, inner, slope, outer = self._factors(x, activation)
         if isinstance(self.action, ImageAction):
             return value, sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
         return value, (outer * slope[..., None, :]) @ inner
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
         """The value f(x) and the map v -> J^T v at x; a closed form for one hidden pointwise activation."""
-        activation = self.pointwise()
+        activation = self._pointwise()
         if activation is None:
             return super().call_and_pullback(x)
         with kernels_once(self):
-            value, inner, slope, outer = self.factors(x, activation)
+            value, inner, slope, outer = self._factors(x, activation)
         across: Callable[[Tensor, Tensor], Tensor] = transposed_map
         if isinstance(self.action, ImageAction):
             across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")

@@ -94,7 +94,7 @@ class PeriodicNetwork(Contraction):
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value f(x) and its Jacobian; a closed form for at most one hidden layer with a pointwise activation."""
-        activation = self.network.pointwise()
+        activation = self.network._pointwise()
         if activation is None and len(self.network.activations):
             return super().call_and_jacobian(x)
         scale = self.scale(x)
@@ -104,7 +104,7 @@ class PeriodicNetwork(Contraction):
             if activation is None:
                 (layer,) = each(self.network.layers, LipschitzLayer)
                 return layer(features), layer.kernel() @ jacobian
-            value, inner, slope, outer = self.network.factors(features, activation)
+            value, inner, slope, outer = self.network._factors(features, activation)
         return value, outer @ (slope[..., None] * (inner @ jacobian))
 
     def extra_repr(self) -> str:

@@ -36,7 +36,7 @@ class Torus(Space):
     """Tensors of angles, with Lebesgue measure on [0, 2 pi)^d: the space of directions, phases and dihedral angles.
 
     Angles are in radians and count modulo 2 pi. Any real numbers are accepted as angles, as Pyro's VonMises does;
-    :meth:`project` wraps them into [0, 2 pi), and :meth:`difference` compares them modulo 2 pi.
+    ``project`` wraps them into [0, 2 pi), and ``difference`` compares them modulo 2 pi.
 
     Args:
         event_shape: The shape of an event.

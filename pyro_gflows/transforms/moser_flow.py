@@ -32,6 +32,7 @@ from pyro_gflows.transforms.moser_report import MoserReport, measure
 __all__ = ["GMoser", "moser"]
 
 _GRID = {1: 256, 2: 128, 3: 32}
+_STEPS = {1: 256, 2: 32, 3: 32}
 
 
 @registered
@@ -63,7 +64,8 @@ class GMoser(EquivariantTransform):
         q: The logarithm of the density of T(x), a function like p.
         grid: The number N of grid points along each axis for Poisson's equation; by default 256, 128 or 32 for d = 1, 2
             or 3. The error decays faster than any power of N for smooth densities.
-        steps: The number of Runge-Kutta steps. The error decays with the fourth power.
+        steps: The number of Runge-Kutta steps, by default 256 for one angle and 32 for more. The error decays with the
+            fourth power.
 
     Raises:
         TypeError: p or q is no function, or returns another dtype than that of the angles.
@@ -87,7 +89,7 @@ class GMoser(EquivariantTransform):
     spaces = (Torus,)
 
     def __init__(
-        self, action: Action, p: LogDensity, q: LogDensity, *, grid: int | None = None, steps: int = 32
+        self, action: Action, p: LogDensity, q: LogDensity, *, grid: int | None = None, steps: int | None = None
     ) -> None:
         super().__init__(action)
         dimension = action.numel
@@ -95,11 +97,11 @@ class GMoser(EquivariantTransform):
             raise ValueError(f"expected events of 1, 2 or 3 angles, got the shape {tuple(action.event_shape)}")
         if grid is not None and grid < 3:
             raise ValueError(f"expected a grid of at least 3 points along each axis, got {grid}")
-        if steps < 1:
+        if steps is not None and steps < 1:
             raise ValueError(f"expected at least one step, got {steps}")
         least = period_of_shifts(action)
         self.grid = -(-_GRID[dimension] // least) * least if grid is None else grid
-        self.steps = steps
+        self.steps = _STEPS[dimension] if steps is None else steps
         if self.grid % least:
             raise ValueError(
                 f"expected a grid that the translations of {action} map to itself, which takes a multiple of {least} "

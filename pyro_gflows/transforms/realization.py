@@ -74,10 +74,12 @@ class ResidualRealization(Compose):
     With L and M the Lipschitz constants of F and of its inverse, and :math:`\delta < \min(1, 1/L)`, the layers are
 
     .. math::
+        \begin{aligned}
         (x, z) &\mapsto (x,\; z + \delta F(x)) \\
         (x, z) &\mapsto (x - F^{-1}(z/\delta)/T,\; z) \quad T > M/\delta \text{ times} \\
         (x, z) &\mapsto (x + z/(\delta S),\; z) \quad S > 1/\delta \text{ times} \\
         (x, z) &\mapsto (x,\; z - \delta x)
+        \end{aligned}
 
     so that (x, 0) becomes :math:`(x, \delta F(x))`, then :math:`(0, \delta F(x))`, then :math:`(F(x), \delta F(x))`,
     and at last (F(x), 0). Every residual part is a contraction. All layers are shears, so the log-det of the chain is 0
