@@ -9,8 +9,9 @@ from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.torus import TorusAction
+from pyro_gflows.actions.vector import VectorAction
 
-__all__ = ["require_exact", "require_image", "require_linear", "require_splittable"]
+__all__ = ["require_exact", "require_image", "require_linear", "require_splittable", "require_vector"]
 
 
 def require_exact(action: Any) -> None:
@@ -51,13 +52,37 @@ def require_linear(action: Any) -> LinearAction:
     """
     require_exact(action)
     if not isinstance(action, LinearAction):
-        instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
-        if isinstance(action, TorusAction):
-            instead = f"; {action.space.advice}"
         raise TypeError(
-            f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{instead}"
+            f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{_instead(action)}"
         )
     return action
+
+
+def require_vector(action: Any) -> VectorAction:
+    """The action itself if it acts on vectors, else an error.
+
+    Args:
+        action: Any object.
+
+    Raises:
+        TypeError: The object is not a VectorAction.
+
+    Example:
+        >>> require_vector(VectorAction.rows("S3"))
+        VectorAction(S3 on R^3: rows)
+    """
+    if not isinstance(action, VectorAction):
+        raise TypeError(
+            f"expected a VectorAction such as VectorAction.rows('S3'), got {type(action).__name__}{_instead(action)}"
+        )
+    return action
+
+
+def _instead(action: Any) -> str:
+    """What to take in the place of an action of another kind."""
+    if isinstance(action, SitesAction):
+        return "; take its vector_action"
+    return f"; {action.space.advice}" if isinstance(action, TorusAction) else ""
 
 
 def require_splittable(action: Any) -> Action:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions.requirements import require_vector
 from pyro_gflows.distributions.normal import InvariantNormal
 from pyro_gflows.distributions.symmetrized import Symmetrized
 from pyro_gflows.serialization.registry import registered
@@ -52,8 +53,7 @@ class OrbitMixture(Symmetrized):
         spread: float = 1.0,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(action, VectorAction):
-            raise TypeError(f"expected a VectorAction such as VectorAction.rows('S3'), got {type(action).__name__}")
+        require_vector(action)
         normal = InvariantNormal(VectorAction.trivial("C1", copies=action.numel), covariance=covariance, mean=True)
         assert normal.module.mean is not None
         torch.nn.init.normal_(normal.module.mean.coordinates, std=spread)

@@ -7,6 +7,7 @@ from pyro.distributions import TransformedDistribution
 from torch import Tensor, nn
 
 from pyro_gflows.actions import CoordinateSplit, VectorAction
+from pyro_gflows.actions.requirements import require_vector
 from pyro_gflows.distributions import InvariantNormal, Symmetrized
 from pyro_gflows.distributions.factors import FullFactor
 from pyro_gflows.serialization.registry import registered
@@ -57,8 +58,7 @@ class OrbitFlow(Symmetrized):
         spread: float = 1.0,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(action, VectorAction):
-            raise TypeError(f"expected a VectorAction such as VectorAction.rows('S3'), got {type(action).__name__}")
+        require_vector(action)
         if action.numel < 2:
             raise ValueError(
                 f"a vector of one component cannot be split by coupling steps, got {action}; use OrbitMixture"

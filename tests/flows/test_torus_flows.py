@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, InvariantUniform, TorusAction, fit, fit_energy, g_residual
+from pyro_gflows import (
+    EquivariantFlow,
+    GActNorm,
+    InvariantNormal,
+    InvariantUniform,
+    OrbitFlow,
+    OrbitMixture,
+    TorusAction,
+    fit,
+    fit_energy,
+    g_residual,
+)
 from pyro_gflows.evaluation import energy_report, invariance_report
 from pyro_gflows.serialization import load, save
 from pyro_gflows.targets import density
@@ -67,3 +78,11 @@ def test_draws_lie_on_the_circle_and_scores_agree(action, fast):
     points = 2 * math.pi * torch.arange(50, dtype=torch.float64) / 50
     values = flow(torch.cartesian_prod(points, points)).detach().exp()
     assert float(values.mean()) * (2 * math.pi) ** 2 == pytest.approx(1.0, abs=5e-3)  # its slopes have kinks
+
+
+@pytest.mark.parametrize("other", [InvariantNormal, OrbitFlow, OrbitMixture, GActNorm])
+def test_what_is_not_defined_on_angles_names_what_is(other):
+    with pytest.raises(
+        (TypeError, ValueError), match="on angles take the bases InvariantUniform and InvariantVonMises"
+    ):
+        other(TorusAction.point_group("D4"))
