@@ -51,8 +51,8 @@ class GConvExponential(EquivariantTransform):
         kernel_size: The odd side of the kernel.
         bias: False for no bias; True for one bias for each orbit of channels; "pixels" for one bias for each orbit of
             channels and pixels.
-        max_log_scale: Smooth upper bound of :math:`\mu(K)` and :math:`\mu(-K)`: no image grows or shrinks by more than
-            the factor :math:`e^{\pm\text{max\_log\_scale}}`, up to the bias.
+        max_log_scale: Smooth upper bound s of :math:`\mu(K)` and :math:`\mu(-K)`: no image grows by more than the
+            factor :math:`e^s`, or shrinks by more than :math:`e^{-s}`, up to the bias.
 
     Raises:
         TypeError: ``action`` is not an ImageAction.
