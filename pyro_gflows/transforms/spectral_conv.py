@@ -47,8 +47,8 @@ class GSpectralConv(EquivariantTransform):
         action: How the group acts on images: fields whose channels are permuted, up to signs.
         support: The odd side of the square of offsets at which the kernel a may be nonzero, which sets the number of
             weights; None for all offsets of the grid.
-        max_log_scale: Smooth upper bound s of the growth: no image grows by more than the factor :math:`e^s`, or shrinks
-            by more than :math:`e^{-s}`.
+        max_log_scale: Smooth upper bound s of the growth: no image grows by more than the factor :math:`e^s`,
+            or shrinks by more than :math:`e^{-s}`.
 
     Raises:
         TypeError: ``action`` is not an ImageAction.
