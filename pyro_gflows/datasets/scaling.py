@@ -84,7 +84,7 @@ class GrayLevels:
 
         Args:
             image: Levels of any shape.
-            generator: The generator of the noise.
+            generator: The generator of the noise, which may be on another device than the image.
 
         Raises:
             ValueError: A level is below 0 or above n-1.
@@ -100,7 +100,8 @@ class GrayLevels:
                 f"expected gray levels between 0 and {self.levels - 1}, got values between {image.min().item():g} and "
                 f"{image.max().item():g}; give their number as GrayLevels(n)"
             )
-        noise = torch.rand(image.shape, generator=generator, device=image.device)
+        device = image.device if generator is None else generator.device
+        noise = torch.rand(image.shape, generator=generator, device=device).to(image.device)
         # In float32 (n - 1 + u) can round up to n, which would read as a level that does not exist.
         unit = ((image + noise) / self.levels).clamp(max=1 - torch.finfo(noise.dtype).eps)
         return self.gain * (unit - self.center)

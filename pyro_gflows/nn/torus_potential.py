@@ -14,6 +14,7 @@ from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.torus_frequencies import frequency_images, one_of_each_orbit
 from pyro_gflows.numerics.integer_lattices import Row, in_lattice
+from pyro_gflows.numerics.spectral import largest_eigenvalue_bound
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["TorusPotential", "poisson_wave"]
@@ -66,8 +67,9 @@ class TorusPotential(Potential):
     .. math:: -S = -\sum_k \sum_j w_{kj} A_k / \lambda_k,
 
     in the sense of symmetric matrices. The positive weights :math:`w_{kj}` are divided by 1 plus the largest eigenvalue
-    of this matrix and multiplied by ``bound``, so that no eigenvalue of the Hessian is below ``-bound``. There is no
-    such bound above: the map may stretch strongly where the waves are steep.
+    of S (:func:`~pyro_gflows.numerics.largest_eigenvalue_bound`, which has all derivatives) and multiplied by
+    ``bound``, so that no eigenvalue of the Hessian is below ``-bound``. There is no such bound above: the map may
+    stretch strongly where the waves are steep.
 
     Args:
         action: How the group acts on angles.
@@ -117,6 +119,7 @@ class TorusPotential(Potential):
         self.outer = FixedBasis(torch.cat([k / (len(k) * top) for (k, _), top in zip(images, largest, strict=True)]))
         self.moments = FixedBasis(moments / largest[:, None, None])
         orbit = [index for index, (k, _) in enumerate(images) for _ in range(len(k))]
+        self._multiplicity = _least_multiplicity(self.moments.value)
         self.register_buffer("orbit", torch.tensor(orbit), persistent=False)
         count = len(chosen)
         self.weight = nn.Parameter(torch.randn(count, waves) - 3.0)
@@ -139,7 +142,7 @@ class TorusPotential(Potential):
         """The weights of all waves, scaled such that the Hessian is at least ``-bound``."""
         positive = nn.functional.softplus(self.weight)
         lowest = (positive.sum(1)[:, None, None] * self.moments(positive)).sum(0)
-        return positive * (self.bound / (1 + torch.linalg.eigvalsh(lowest)[-1]))
+        return positive * (self.bound / (1 + largest_eigenvalue_bound(lowest, multiplicity=self._multiplicity)))
 
     def _radii(self) -> Tensor:
         largest = (self.max_slope - 1) / (self.max_slope + 1)
@@ -159,6 +162,17 @@ class TorusPotential(Potential):
     def extra_repr(self) -> str:
         count, waves = self.weight.shape
         return f"{count} frequencies x {waves} waves, curvature above {-self.bound:g}, {self.action}"
+
+
+def _least_multiplicity(moments: Tensor) -> int:
+    """How often each eigenvalue of every positive combination of some matrices occurs at least."""
+    generator = torch.Generator().manual_seed(0)
+    weights = 1 + torch.rand(len(moments), dtype=torch.float64, generator=generator)
+    eigenvalues = torch.linalg.eigvalsh((weights[:, None, None] * moments.double().cpu()).sum(0)).tolist()
+    counts = [
+        sum(math.isclose(each, other, rel_tol=1e-9, abs_tol=1e-9) for other in eigenvalues) for each in eigenvalues
+    ]
+    return min(counts)
 
 
 def _chosen(action: TorusAction, frequencies: int | Sequence[Sequence[int]]) -> tuple[Row, ...]:

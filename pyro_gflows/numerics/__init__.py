@@ -12,7 +12,8 @@ Derivatives of branches:
     jacobian_by_autograd, pullback
 
 Matrices:
-    matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound
+    matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound,
+    largest_eigenvalue_bound
 
 Functions on tori and differential equations:
     periodic_grid, fourier_coefficients, solve_poisson, trigonometric_derivatives, runge_kutta,
@@ -44,7 +45,7 @@ from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.shear import ShearBranch, ShearLogDet
 from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
-from pyro_gflows.numerics.spectral import conv_norm_bound, spectral_norm
+from pyro_gflows.numerics.spectral import conv_norm_bound, largest_eigenvalue_bound, spectral_norm
 from pyro_gflows.numerics.trigonometric import (
     fourier_coefficients,
     periodic_grid,
@@ -87,6 +88,7 @@ __all__ = [
     "fourier_coefficients",
     "implicit_root",
     "jacobian_by_autograd",
+    "largest_eigenvalue_bound",
     "limit_norm",
     "log_abs_det",
     "low_rank_matrix",

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from pyro_gflows.numerics.precision import at_least_single
 
-__all__ = ["conv_norm_bound", "sampled_conv_norm_bound", "spectral_norm"]
+__all__ = [
+    "conv_norm_bound",
+    "largest_eigenvalue_bound",
+    "sampled_conv_norm_bound",
+    "spectral_norm",
+]
 
 _OVERSAMPLING = 12  # sampled frequencies for each degree of the symbol
 
@@ -146,3 +151,33 @@ def _wrap(weight: Tensor, sizes: tuple[int, ...]) -> Tensor:
             ]
             weight = torch.stack(pieces).sum(0).movedim(-1, axis)
     return weight
+
+
+@at_least_single
+def largest_eigenvalue_bound(matrix: Tensor, *, multiplicity: int = 1) -> Tensor:
+    r"""A smooth upper bound of the largest eigenvalue of a positive semidefinite matrix that is not 0.
+
+    The largest eigenvalue itself has no second derivative where it is repeated, as it always is for matrices that
+    commute with a group. The bound has all derivatives everywhere:
+
+    .. math:: \lambda \le \Big(\frac{\mathrm{tr}\,M^{256}}{r}\Big)^{1/256}
+
+    It is exact if all other eigenvalues are 0 or equal to it, and each occurs r times, and at most 0.3
+    percent above it for two different eigenvalues, 0.45 percent for three.
+
+    Args:
+        matrix: M, of shape ``(d, d)``, symmetric.
+        multiplicity: r, such that every eigenvalue occurs at least r times.
+
+    Example:
+        >>> round(float(largest_eigenvalue_bound(torch.diag(torch.tensor([3.0, 3.0])), multiplicity=2)), 6)
+        3.0
+        >>> round(float(largest_eigenvalue_bound(torch.diag(torch.tensor([3.0, 1.0])))), 6)
+        3.0
+    """
+    log, power = matrix.new_zeros(()), 1
+    for _ in range(8):  # each square is scaled, so that none overflows or vanishes
+        scale = matrix.detach().diagonal().amax()
+        matrix, log = matrix / scale, log + scale.log() / power
+        matrix, power = matrix @ matrix, 2 * power
+    return (log + (matrix.trace() / multiplicity).log() / power).exp()

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_gflows.numerics.transforms_active import largest
+
 __all__ = ["growth_bound", "many_exponentials"]
 
 _ENTRIES = 2**17  # the number of entries that a CPU takes at once, so that its cache holds the intermediate matrices
@@ -78,7 +80,7 @@ def many_exponentials(matrices: Tensor) -> Tensor:
     with torch.no_grad():
         # |A|^4 is at most the sum of the squares of the entries of A* A
         norms = [(part.mH @ part).abs().square().sum((-2, -1)).amax() for part in _parts(flat)]
-        norm = torch.stack(norms).amax().item() ** 0.25
+        norm = largest(torch.stack(norms)) ** 0.25
     ratio = norm / _RANGE[flat.real.dtype]
     squarings = max(0, math.ceil(math.log2(ratio))) if 0 < ratio < math.inf else 0
     parts = [_exponential(part, squarings) for part in _parts(flat)]

@@ -13,6 +13,7 @@ from pyro_gflows.nn import EquivariantConv
 from pyro_gflows.nn.conv import convolve
 from pyro_gflows.numerics.exponential_series import apply_exponential, series_length
 from pyro_gflows.numerics.spectral import sampled_conv_norm_bound
+from pyro_gflows.numerics.transforms_active import largest
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.bounded_growth import growth_scale
@@ -103,7 +104,7 @@ class GConvExponential(EquivariantTransform):
             0.0
         """
         with torch.no_grad():
-            return self._norm(self.kernel()).item()
+            return largest(self._norm(self.kernel()))
 
     def _norm(self, kernel: Tensor) -> Tensor:
         """An upper bound of the norm of a convolution; of a symmetric one, of the moduli of its eigenvalues."""
@@ -127,7 +128,7 @@ class GConvExponential(EquivariantTransform):
         kernel, bias = sign * self.kernel().to(x), self.conv.bias()
         shift = 0.0 if bias is None else (bias if bias.ndim > 1 else bias[:, None, None]).to(x)
         with torch.no_grad():
-            norm = self._norm(kernel).item()
+            norm = largest(self._norm(kernel))  # of all kernels, where torch.func gives several
         steps, terms = series_length(norm, torch.finfo(x.dtype).eps)
         start = x if sign > 0 else x - shift
         image = apply_exponential(

@@ -26,3 +26,14 @@ def test_levels_outside_the_range_are_refused(image):
 def test_all_levels_of_a_byte_are_accepted():
     levels = torch.arange(256, dtype=torch.uint8)
     assert GrayLevels(256).quantize(GrayLevels(256).dequantize(levels)).tolist() == levels.tolist()
+
+
+def test_noise_from_a_generator_on_another_device(device):
+    """The batches of a fit on a GPU come with a generator on the CPU."""
+    image = torch.randint(16, (5, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    scaling = GrayLevels(16)
+    there = scaling.dequantize(image.to(device), torch.Generator().manual_seed(1))
+    assert there.device == device or there.device.type == device.type
+    torch.testing.assert_close(there.cpu(), scaling.dequantize(image, torch.Generator().manual_seed(1)), rtol=0, atol=0)
+    again = scaling.redequantize(there, torch.Generator().manual_seed(2))
+    assert torch.equal(scaling.quantize(again).cpu(), image)

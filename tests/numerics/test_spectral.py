@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import conv_norm_bound, spectral_norm
+from pyro_gflows.numerics import conv_norm_bound, largest_eigenvalue_bound, spectral_norm
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -117,3 +117,23 @@ def test_bad_arguments_raise(call):
 def test_a_batch_of_no_matrices_has_no_norms():
     for batch in ((0,), (2, 0), (0, 2)):
         assert spectral_norm(torch.zeros(*batch, 2, 3)).shape == batch
+
+
+@pytest.mark.parametrize("multiplicity", [1, 2])
+def test_the_smooth_bound_of_the_largest_eigenvalue(multiplicity):
+    """It is a bound, close to the eigenvalue, at any scale, and has a second derivative where one is repeated."""
+    root = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-30, 1.0, 1e30):
+        for matrix in (root @ root.T, torch.diag(torch.tensor([2.0, 2.0, 0.0], dtype=torch.float64))):
+            whole = torch.kron(scale * matrix, torch.eye(multiplicity, dtype=torch.float64))
+            largest = float(torch.linalg.eigvalsh(whole)[-1])
+            bound = float(largest_eigenvalue_bound(whole, multiplicity=multiplicity))
+            assert largest * (1 - 1e-12) <= bound <= 3 ** (1 / 256) * largest * (1 + 1e-12)
+    eye = torch.eye(2, dtype=torch.float64)
+
+    def line(t):
+        return largest_eigenvalue_bound((1 + t.square()) * eye, multiplicity=2)
+
+    t = torch.tensor(0.3, dtype=torch.float64)
+    assert torch.func.grad(torch.func.grad(line))(t) == pytest.approx(2.0, abs=1e-9)
+    assert torch.func.grad(line)(t) == pytest.approx(0.6, abs=1e-12)
