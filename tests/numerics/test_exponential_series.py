@@ -1,4 +1,4 @@
-"""The exponential series: its error bound holds, and its length is about the least that satisfies it."""
+"""The exponential series: its error bound holds, and its length is about the least that satisfies it. Contract 25."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Flows keep all digits of float32 products where torch's settings allow fewer."""
+"""Contract 46: flows keep all digits of float32 products where torch's settings allow fewer."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""GConvExponential against the exponential of the materialized matrix, at small and at large norms."""
+"""GConvExponential against the exponential of the materialized matrix, at all norms. Contracts 25 and 26."""
 
 import math
 
