@@ -291,7 +291,7 @@ def test_the_dense_log_det_is_that_of_the_matrix_for_every_batch_and_event_shape
 
 
 def test_a_layer_that_reads_angles_as_they_are_is_caught():
-    """Contract 47: a map of a torus has to give the same for angles that differ by full circles."""
+    """A map of a torus has to give the same for angles that differ by full circles."""
 
     class Line(nn.Module):
         def __init__(self):

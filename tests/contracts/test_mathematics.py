@@ -1,8 +1,11 @@
 """The map, its inverse, its log-det and its symmetry, before and after training (contracts 22, 23, 29, 33, 39)."""
 
+import math
+
 import pytest
 import torch
 
+from pyro_gflows import TorusAction
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
 from tests.constructors import CONSTRUCTORS, events, make, make_flow, names
 
@@ -90,3 +93,17 @@ def test_visits_to_low_precision_cost_no_symmetry(name):
     assert_invariant(flow, flow.action, events(flow, 2), tol=1e-10)
     built_in_float32 = make_flow(name, dtype=torch.float32).double()
     assert_invariant(built_in_float32, built_in_float32.action, events(flow, 2), tol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in names(CONSTRUCTORS) if "angle" in name])
+def test_a_full_circle_changes_nothing(name):
+    """Contract 47, for scores and in both directions."""
+    flow = make_flow(name)
+    assert isinstance(flow.action, TorusAction)
+    x = events(flow, 4)
+    counts = torch.randint(-2, 3, x.shape, generator=torch.Generator().manual_seed(0))
+    circles = 2 * math.pi * counts.double()
+    torch.testing.assert_close(flow(x + circles), flow(x), rtol=0, atol=1e-8)
+    for transform in (flow.transform, flow.transform.inv):
+        apart = flow.action.space.difference(transform(x + circles), transform(x))
+        torch.testing.assert_close(apart, torch.zeros_like(apart), rtol=0, atol=1e-8)
