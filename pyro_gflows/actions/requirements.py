@@ -51,11 +51,7 @@ def require_linear(action: Any) -> LinearAction:
         VectorAction(D4 on R^2: defining)
     """
     require_exact(action)
-    if not isinstance(action, LinearAction):
-        raise TypeError(
-            f"expected a LinearAction such as VectorAction.plane('D4'), got {type(action).__name__}{_instead(action)}"
-        )
-    return action
+    return _of_kind(action, LinearAction, "a LinearAction such as VectorAction.plane('D4')")
 
 
 def require_vector(action: Any) -> VectorAction:
@@ -71,18 +67,17 @@ def require_vector(action: Any) -> VectorAction:
         >>> require_vector(VectorAction.rows("S3"))
         VectorAction(S3 on R^3: rows)
     """
-    if not isinstance(action, VectorAction):
-        raise TypeError(
-            f"expected a VectorAction such as VectorAction.rows('S3'), got {type(action).__name__}{_instead(action)}"
-        )
-    return action
+    return _of_kind(action, VectorAction, "a VectorAction such as VectorAction.rows('S3')")
 
 
-def _instead(action: Any) -> str:
-    """What to take in the place of an action of another kind."""
-    if isinstance(action, SitesAction):
-        return "; take its vector_action"
-    return f"; {action.space.advice}" if isinstance(action, TorusAction) else ""
+def _of_kind(action: Any, kind: type, expected: str) -> Any:
+    """The action itself if it is of a kind, else a TypeError that says what to take in its place."""
+    if isinstance(action, kind):
+        return action
+    instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
+    if isinstance(action, TorusAction):
+        instead = f"; {action.space.advice}"
+    raise TypeError(f"expected {expected}, got {type(action).__name__}{instead}")
 
 
 def require_splittable(action: Any) -> Action:
@@ -115,6 +110,4 @@ def require_image(action: Any) -> ImageAction:
         >>> require_image(ImageAction("D4", size=8))
         ImageAction(D4 on 1 x 8 x 8: trivial)
     """
-    if not isinstance(action, ImageAction):
-        raise TypeError(f"expected an ImageAction such as ImageAction('D4', size=32), got {type(action).__name__}")
-    return action
+    return _of_kind(action, ImageAction, "an ImageAction such as ImageAction('D4', size=32)")

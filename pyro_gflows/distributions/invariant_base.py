@@ -8,10 +8,12 @@ from typing import TypeVar
 
 import torch
 from pyro.distributions import TorchDistribution
+from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
 from pyro_gflows.distributions.supports import ValidatesEvents
+from pyro_gflows.numerics.precision import refuse_low
 
 __all__ = ["InvariantBase"]
 
@@ -35,6 +37,13 @@ class InvariantBase(ValidatesEvents, TorchDistribution):
     @property
     def support(self) -> constraints.Constraint:
         return self.action.space.constraint
+
+    def _check_value(self, value: Tensor) -> None:
+        """Raise unless the density is defined at these values, in their dtype and shape."""
+        self.action.check_event(value, "value")
+        refuse_low(value, "values")
+        if self._validate_args:
+            self._validate_sample(value)
 
     def expand(self: _Base, batch_shape: Sequence[int], _instance: _Base | None = None) -> _Base:
         """The same distribution, with the same module, of another batch shape.

@@ -125,10 +125,7 @@ class SphericalBase(InvariantBase):
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
-        self.action.check_event(value, "value")
-        refuse_low(value, "values")
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check_value(value)
         x = value.flatten(-self.action.event_dim)
         z = self.module.factor.solve(x - self.module.location(x))
         log_prob = self.standard_log_prob(z) - self.module.factor.log_det().to(z)

@@ -81,10 +81,7 @@ class InvariantUniform(InvariantBase):
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
-        self.action.check_event(value, "value")
-        refuse_low(value, "values")
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check_value(value)
         batch_shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         return value.new_full(batch_shape, -math.log(self.action.space.volume))
 

@@ -135,10 +135,7 @@ class InvariantVonMises(InvariantBase):
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
-        self.action.check_event(value, "value")
-        refuse_low(value, "values")
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check_value(value)
         if self._representatives is None:
             log_prob = self._of_components(value)
         else:

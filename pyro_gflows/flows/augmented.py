@@ -189,10 +189,8 @@ class AugmentedFlow(VariationalFlow):
 
     def log_weights(self, x: Tensor, draws: int) -> Tensor:
         self._x.check_event(x)
-        density = self.encoder.condition(x)
-        a = density.rsample((draws,))
-        log_q = density.log_prob(a)  # before anything else, while the distribution remembers the draw
-        return self.flow(self._joined(x, a)) - log_q
+        batch = x.shape[: x.ndim - self._x.event_dim]
+        return self._weights_of_noise(x, self.encoder.base.rsample((draws, *batch)))
 
     def _estimate(self, x: Tensor) -> Tensor:
         self._x.check_event(x)

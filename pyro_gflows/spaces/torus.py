@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints, identity_transform, transform_to
 
 from pyro_gflows.numerics.angles import angle_between, wrap_angle
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.spaces.base import Space
+from pyro_gflows.spaces.flat import Flat
 
 __all__ = ["Torus"]
 
@@ -32,7 +29,7 @@ _ANGLES: dict[int, constraints.Constraint] = {}
 
 
 @registered
-class Torus(Space):
+class Torus(Flat):
     """Tensors of angles, with Lebesgue measure on [0, 2 pi)^d: the space of directions, phases and dihedral angles.
 
     Angles are in radians and count modulo 2 pi. Any real numbers are accepted as angles, as Pyro's VonMises does;
@@ -59,19 +56,10 @@ class Torus(Space):
         "g_autoregressive (circular splines), g_residual or GGradient"
     )
 
-    def __init__(self, event_shape: Sequence[int]) -> None:
-        self.event_shape = torch.Size(event_shape)
-        if any(size < 1 for size in self.event_shape):
-            raise ValueError(f"expected an event shape of positive sizes, got {tuple(self.event_shape)}")
-
     @property
     def constraint(self) -> constraints.Constraint:
         # one object for each rank, so that constraints can be compared by identity
         return _ANGLES.setdefault(self.event_dim, constraints.independent(_Angles(), self.event_dim))
-
-    @property
-    def dimension(self) -> int:
-        return self.event_shape.numel()
 
     @property
     def volume(self) -> float:
@@ -82,10 +70,3 @@ class Torus(Space):
 
     def difference(self, x: Tensor, y: Tensor) -> Tensor:
         return angle_between(x, y)
-
-    def tangent_basis(self, x: Tensor) -> Tensor:
-        batch = x.shape[: x.ndim - self.event_dim]
-        return torch.eye(self.dimension, dtype=x.dtype, device=x.device).expand(*batch, -1, -1)
-
-    def _key(self) -> Any:
-        return self.event_shape

@@ -15,14 +15,14 @@ from pyro_gflows.numerics.exponential_series import apply_exponential, series_le
 from pyro_gflows.numerics.spectral import sampled_conv_norm_bound
 from pyro_gflows.numerics.transforms_active import largest
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.bounded_growth import growth_scale
+from pyro_gflows.transforms.exponential import ExponentialTransform
 
 __all__ = ["GConvExponential"]
 
 
 @registered
-class GConvExponential(EquivariantTransform):
+class GConvExponential(ExponentialTransform):
     r"""The exponential of an equivariant convolution: a linear map of images that mixes channels and pixels.
 
     It is an invertible convolution with an exact log-det. Put it where :class:`GLinear` (an invertible 1x1 convolution)
@@ -138,12 +138,3 @@ class GConvExponential(EquivariantTransform):
             terms=terms,
         ).reshape(x.shape)
         return image + shift if sign > 0 else image, self._trace(kernel).expand(x.shape[:-3])
-
-    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_exponential(x, 1)
-
-    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_exponential(y, -1)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, exact log-det"

@@ -11,14 +11,14 @@ from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import EquivariantLinear
 from pyro_gflows.numerics import limit_norm, matrix_exp
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.exponential import ExponentialTransform
 
 __all__ = ["GLinear"]
 
 
 @renamed_arguments(cap="max_log_scale")
 @registered
-class GLinear(EquivariantTransform):
+class GLinear(ExponentialTransform):
     r"""A linear map that mixes the fields of an event: the exponential of an equivariant linear map (intertwiner).
 
     It is the invertible 1x1 convolution of Glow with a symmetry: layers that transform one part of the event at a time
@@ -76,12 +76,3 @@ class GLinear(EquivariantTransform):
         columns = x.reshape(*batch, matrix.shape[-1], self._pixels)
         image = (mixed.to(x) @ columns).reshape(x.shape)
         return image, (self._pixels * matrix.trace()).to(x).expand(batch)
-
-    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_exponential(x, 1)
-
-    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_exponential(y, -1)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, exact log-det"

@@ -9,8 +9,8 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.nn.torus_kernel import TorusKernel, symbol_of
 from pyro_gflows.numerics.symbol_exponential import growth_bound, many_exponentials
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.bounded_growth import growth_scale
+from pyro_gflows.transforms.exponential import ExponentialTransform
 from pyro_gflows.transforms.symbols import kernel_with_symbol
 
 __all__ = ["GSpectralConv"]
@@ -19,7 +19,7 @@ _ENTRIES = 2**19  # the number of Fourier coefficients of the images that a CPU 
 
 
 @registered
-class GSpectralConv(EquivariantTransform):
+class GSpectralConv(ExponentialTransform):
     r"""An invertible convolution on a periodic grid, whose Fourier symbol is the exponential of a free one.
 
     It mixes channels and pixels up to the whole grid in one layer, with an exact log-det and a cost that does not
@@ -143,15 +143,6 @@ class GSpectralConv(EquivariantTransform):
         most = max(1, _ENTRIES // exponential[..., 0].numel()) if x.device.type == "cpu" else len(flat)
         images = [_multiply(exponential, part) for part in flat.split(most)]
         return (torch.cat(images) if len(images) > 1 else images[0]).reshape(x.shape), log_det
-
-    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_exponential(x, 1)
-
-    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._apply_exponential(y, -1)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, exact log-det"
 
 
 def _multiply(symbol: Tensor, x: Tensor) -> Tensor:
