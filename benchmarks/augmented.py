@@ -18,7 +18,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import Benchmark, Column, RowRuns, Seeds, Stopwatch, columns, main
+from benchmarks.harness import (
+    CPU_SECONDS,
+    PARAMETERS,
+    SEEDS,
+    Benchmark,
+    Column,
+    RowRuns,
+    Seeds,
+    Stopwatch,
+    columns,
+    main,
+)
 from pyro_gflows import (
     AugmentedFlow,
     EquivariantFlow,
@@ -119,11 +130,11 @@ BENCHMARK = Benchmark(
     run,
     columns(
         Column("density, flow", lambda found: found.row.name, left=True),
-        Column("parameters", lambda found: f"{found['parameters']}"),
-        Column("seeds", lambda found: f"{len(found.runs)}"),
+        PARAMETERS,
+        SEEDS,
         Column("gap, median (draws of the padding)", _gaps),
         Column("worst, with most draws", _worst),
-        Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}"),
+        CPU_SECONDS,
     ),
     seeds=Seeds(3),
 )

@@ -18,7 +18,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness import Benchmark, Column, RowRuns, Seeds, Stopwatch, columns, main
+from benchmarks.harness import (
+    INVARIANCE,
+    PARAMETERS,
+    SECONDS,
+    SEEDS,
+    STEPS,
+    Benchmark,
+    Column,
+    RowRuns,
+    Seeds,
+    Stopwatch,
+    columns,
+    main,
+)
 from benchmarks.planar_comparators import plain_residual_flow, spline_coupling_flow
 from benchmarks.recipes import training_text
 from pyro_gflows.actions import VectorAction
@@ -173,17 +186,15 @@ BENCHMARK = Benchmark(
     columns(
         Column("density", lambda found: found.row.data, left=True),
         Column("flow", lambda found: f"{found.row.group}: {found.row.flow}", left=True),
-        Column("parameters", lambda found: f"{found['parameters']}"),
-        Column("steps", lambda found: f"{found['steps']}"),
-        Column("seeds", lambda found: f"{len(found.runs)}"),
+        PARAMETERS,
+        STEPS,
+        SEEDS,
         Column("gap, median", lambda found: f"{found.median('gap'):.4f}"),
         Column("gap, worst", lambda found: f"{found.largest('gap'):.4f}"),
         Column("target", lambda found: "-" if found.row.target is None else f"{found.row.target:g}"),
         Column("averaged at test time, median (worst)", _averaged),
-        Column(
-            "seconds, wall (CPU)", lambda found: f"{found.median('seconds'):.0f} ({found.median('cpu_seconds'):.0f})"
-        ),
-        Column("invariance error, mean", lambda found: f"{found.mean('invariance_error'):.1e}"),
+        SECONDS,
+        INVARIANCE,
     ),
     seeds=Seeds(5),
 )

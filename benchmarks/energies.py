@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
+from benchmarks.harness import (
+    CPU_SECONDS,
+    PARAMETERS,
+    SEEDS,
+    STEPS,
+    Benchmark,
+    Column,
+    Seeds,
+    Stopwatch,
+    columns,
+    main,
+)
 from benchmarks.planar_comparators import plain_residual_flow
 from benchmarks.recipes import training_text
 from pyro_gflows import LinearAction
@@ -244,9 +255,9 @@ BENCHMARK = Benchmark(
     columns(
         Column("radius/sd", lambda found: f"{found.row.ratio}"),
         Column("density", lambda found: found.row.kind, left=True),
-        Column("parameters", lambda found: f"{found['parameters']}"),
-        Column("steps", lambda found: f"{found['steps']}"),
-        Column("seeds", lambda found: f"{len(found.runs)}"),
+        PARAMETERS,
+        STEPS,
+        SEEDS,
         Column("ESS, median (worst)", lambda found: f"{found.median('ess'):.4f} ({found.least('ess'):.4f})"),
         Column("KL(q, p), median (worst)", lambda found: f"{found.median('kl'):.5f} ({found.largest('kl'):.5f})"),
         Column(
@@ -259,7 +270,7 @@ BENCHMARK = Benchmark(
         ),
         Column("worst mode weight", lambda found: f"{100 * found.largest('worst_mode_weight'):.1f} %"),
         Column("Pareto k, worst", lambda found: f"{found.largest('pareto_k'):.2f}"),
-        Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}"),
+        CPU_SECONDS,
     ),
     seeds=Seeds(3),
 )

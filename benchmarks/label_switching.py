@@ -24,7 +24,16 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoNormal
 from torch import Tensor
 
 from benchmarks.c2st import c2st
-from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
+from benchmarks.harness import (
+    CPU_SECONDS,
+    SEEDS,
+    Benchmark,
+    Column,
+    Seeds,
+    Stopwatch,
+    columns,
+    main,
+)
 from benchmarks.mixtures import SETTINGS, Mixture, nuts_draws
 from benchmarks.recipes import training_text
 from pyro_gflows.flows import OrbitFlow
@@ -177,12 +186,12 @@ BENCHMARK = Benchmark(
     columns(
         Column("posterior", lambda found: found.row.posterior, left=True),
         Column("guide", lambda found: found.row.guide, left=True),
-        Column("seeds", lambda found: f"{len(found.runs)}"),
+        SEEDS,
         Column("draws", lambda found: f"{found.least('draws')}"),
         Column("C2ST, median (worst)", lambda found: f"{found.median('c2st'):.3f} ({found.largest('c2st'):.3f})"),
         Column("largest change of log q over K! permutations", lambda found: f"{found.largest('asymmetry'):.1e}"),
         Column("ESS, median", lambda found: f"{found.median('ess'):.3f}" if "ess" in found.runs[0] else "-"),
-        Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}"),
+        CPU_SECONDS,
         Column("R-hat of NUTS", lambda found: f"{found['nuts_r_hat']:.3f}"),
     ),
     seeds=Seeds(1),

@@ -20,7 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Benchmark, Column, Seeds, Stopwatch, columns, main
+from benchmarks.harness import (
+    CPU_SECONDS,
+    PARAMETERS,
+    SEEDS,
+    Benchmark,
+    Column,
+    Seeds,
+    Stopwatch,
+    columns,
+    main,
+)
 from pyro_gflows import Compose, GResidual, LinearAction, VectorAction
 from pyro_gflows.nn import LipschitzSum, Ridges
 
@@ -115,14 +125,14 @@ BENCHMARK = Benchmark(
     run,
     columns(
         Column("flow", lambda found: found.row.name, left=True),
-        Column("parameters", lambda found: f"{found['parameters']}"),
-        Column("seeds", lambda found: f"{len(found.runs)}"),
+        PARAMETERS,
+        SEEDS,
         Column("mean error, median of seeds", lambda found: f"{found.median('error'):.3g}"),
         Column("largest of seeds", lambda found: f"{found.largest('error'):.3g}"),
         Column("mean of abs(x)^2", lambda found: f"{found.mean('squared_norm'):.3f}"),
         Column("least excess", lambda found: f"{found.least('least_excess'):.2g}"),
         Column("same chamber", lambda found: f"{100 * found.mean('same_chamber'):.1f}%"),
-        Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}"),
+        CPU_SECONDS,
     ),
     seeds=Seeds(3),
 )

@@ -7,10 +7,29 @@ is in ``benchmarks/README.md``.
 from benchmarks.harness.benchmark import Benchmark, Figures, Row, Run, Seeds
 from benchmarks.harness.command import main
 from benchmarks.harness.store import Store
-from benchmarks.harness.tables import Column, RowRuns, columns, grouped, markdown, mean_and_error
+from benchmarks.harness.tables import (
+    CPU_SECONDS,
+    INVARIANCE,
+    PARAMETERS,
+    SECONDS,
+    SEEDS,
+    STEPS,
+    Column,
+    RowRuns,
+    columns,
+    grouped,
+    markdown,
+    mean_and_error,
+)
 from benchmarks.harness.timing import Stopwatch, cpu_seconds, interleaved_ratios
 
 __all__ = [
+    "CPU_SECONDS",
+    "INVARIANCE",
+    "PARAMETERS",
+    "SECONDS",
+    "SEEDS",
+    "STEPS",
     "Benchmark",
     "Column",
     "Figures",

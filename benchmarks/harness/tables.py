@@ -10,7 +10,20 @@ from typing import Any, Generic, TypeVar
 
 from benchmarks.harness.benchmark import Row, Run, is_run_of
 
-__all__ = ["Column", "RowRuns", "columns", "grouped", "markdown", "mean_and_error"]
+__all__ = [
+    "CPU_SECONDS",
+    "INVARIANCE",
+    "PARAMETERS",
+    "SECONDS",
+    "SEEDS",
+    "STEPS",
+    "Column",
+    "RowRuns",
+    "columns",
+    "grouped",
+    "markdown",
+    "mean_and_error",
+]
 
 _ALIGNED = {"left": "---", "right": "---:"}
 
@@ -93,6 +106,17 @@ class Column(Generic[R]):
     title: str
     cell: Callable[[RowRuns[R]], str]
     left: bool = False
+
+
+#: Columns that several tables have.
+PARAMETERS: Column[Any] = Column("parameters", lambda found: f"{found['parameters']}")
+STEPS: Column[Any] = Column("steps", lambda found: f"{found['steps']}")
+SEEDS: Column[Any] = Column("seeds", lambda found: f"{len(found.runs)}")
+CPU_SECONDS: Column[Any] = Column("CPU seconds", lambda found: f"{found.median('cpu_seconds'):.0f}")
+SECONDS: Column[Any] = Column(
+    "seconds, wall (CPU)", lambda found: f"{found.median('seconds'):.0f} ({found.median('cpu_seconds'):.0f})"
+)
+INVARIANCE: Column[Any] = Column("invariance error, mean", lambda found: f"{found.mean('invariance_error'):.1e}")
 
 
 def columns(*chosen: Column[R]) -> Callable[[Sequence[R], Sequence[Run]], str]:
