@@ -7,8 +7,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows.actions import VectorAction
-from pyro_gflows.distributions import InvariantNormal, InvariantStudentT, OrbitMixture, Symmetrized
+from pyro_gflows.actions import TorusAction, VectorAction
+from pyro_gflows.distributions import (
+    InvariantNormal,
+    InvariantStudentT,
+    InvariantUniform,
+    InvariantVonMises,
+    OrbitMixture,
+    Symmetrized,
+)
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.transforms import g_coupling
@@ -16,11 +23,15 @@ from tests.constructors import events, training_steps
 
 ACTION = VectorAction.regular("C4", copies=2)
 PLAIN = VectorAction.trivial("C1", copies=8)
+ANGLES = TorusAction.point_group("D2").with_translations([[torch.pi, torch.pi]])
 BASES = {
     "isotropic": lambda: InvariantNormal(ACTION),
     "isotypic": lambda: InvariantNormal(ACTION, covariance="isotypic", mean=True),
     "full": lambda: InvariantNormal(ACTION, covariance="full", mean=True),
     "student t": lambda: InvariantStudentT(ACTION, df=3.0, covariance="full", mean=True),
+    "uniform on angles": lambda: InvariantUniform(ANGLES),
+    "von Mises": lambda: InvariantVonMises(ANGLES, components=2),
+    "von Mises, infinitely many translations": lambda: InvariantVonMises(TorusAction.fixing([[1, -1]]), components=2),
     "orbit mixture": lambda: OrbitMixture(ACTION),
     "symmetrized": lambda: Symmetrized(InvariantNormal(PLAIN, covariance="full", mean=True), ACTION),
 }
@@ -29,17 +40,18 @@ BASES = {
 @pytest.fixture(params=BASES)
 def flow(request):
     torch.manual_seed(0)
-    flow = EquivariantFlow(BASES[request.param](), [g_coupling(ACTION, width=2, depth=1)]).double()
+    base = BASES[request.param]()
+    flow = EquivariantFlow(base, [g_coupling(base.action, width=2, depth=1)]).double()
     return randomize_(flow, generator=torch.Generator().manual_seed(0)).eval()
 
 
 @pytest.mark.long
 def test_log_prob_is_invariant_before_and_after_training(flow):
     x = events(flow, 3)
-    assert_invariant(flow, ACTION, x, tol=1e-10)
+    assert_invariant(flow, flow.action, x, tol=1e-10)
     before = {key: value.clone() for key, value in flow.named_parameters()}
     training_steps(flow, 20)
-    assert_invariant(flow, ACTION, x, tol=1e-10)
+    assert_invariant(flow, flow.action, x, tol=1e-10)
     assert not [key for key, value in flow.named_parameters() if torch.equal(value, before[key])]
 
 
