@@ -42,6 +42,7 @@ class Torus(Flat):
         ValueError: If a size is not positive.
 
     Example:
+        >>> import torch
         >>> space = Torus((2,))
         >>> space, space.dimension, round(space.volume, 3)
         (Torus(2), 2, 39.478)
