@@ -105,15 +105,7 @@ class LinearAction(Action):
     @as_constants()
     def _entries(self) -> frozenset[float]:
         """The distinct entries of the matrices of all fields, where any entry other than -1, 0 and 1 is nan."""
-        found = {0.0, 1.0}
-        for field in set(self.fields):
-            if isinstance(field, TrivialRepresentation):
-                continue
-            if not isinstance(self.point_group, EnumerableGroup):
-                return frozenset({math.nan})
-            entries = field.matrices(self.point_group.elements()).unique().tolist()
-            found |= {entry if entry in (-1.0, 0.0, 1.0) else math.nan for entry in entries}
-        return frozenset(found)
+        return frozenset({0.0, 1.0}).union(*[field.entries() for field in set(self.fields)])
 
     @property
     def is_signed_permutation(self) -> bool:
@@ -163,14 +155,7 @@ class LinearAction(Action):
             return self
         if not self.is_signed_permutation:
             raise ValueError(f"expected a signed permutation action, got {self}")
-        group = require_enumerable(self.point_group)
-        matrices = [field.matrices(group.elements()).abs() for field in self.fields]
-        return self.with_fields(
-            [
-                MatrixRepresentation(group, table, name=f"|{field.name}|")
-                for field, table in zip(self.fields, matrices, strict=True)
-            ]
-        )
+        return self.with_fields([field.absolute() for field in self.fields])
 
     def regular_fields(self: _Linear, copies: int) -> _Linear:
         """The action on ``copies`` regular representations (for images, regular fields on the same grid).

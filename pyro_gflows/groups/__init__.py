@@ -12,6 +12,9 @@ Representations:
     Representation, TrivialRepresentation, DefiningRepresentation, RegularRepresentation,
     QuotientRepresentation, RowsRepresentation, MatrixRepresentation, SubRepresentation, escnn_group
 
+Rows that are permuted:
+    RowStructure, StructuredField, RowField, MatrixField, InnerField
+
 Isotypic decomposition:
     Decomposition, Isotype, Summands
 """
@@ -35,6 +38,8 @@ from pyro_gflows.groups.representations import (
     TrivialRepresentation,
 )
 from pyro_gflows.groups.restriction import SubRepresentation
+from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
+from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.groups.torus_translations import TorusTranslations
@@ -54,13 +59,18 @@ __all__ = [
     "FiniteGroup",
     "Group",
     "IsometryTable",
+    "InnerField",
     "Isotype",
+    "MatrixField",
     "MatrixRepresentation",
     "ProductGroup",
     "QuotientRepresentation",
     "RegularRepresentation",
     "Representation",
+    "RowField",
+    "RowStructure",
     "RowsRepresentation",
+    "StructuredField",
     "SubRepresentation",
     "Summands",
     "SymmetricGroup",

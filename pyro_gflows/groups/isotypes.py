@@ -73,6 +73,9 @@ class Isotype:
         is_trivial: Whether V is the trivial representation, so that the group leaves the component as it is.
         event_shape: The shape of one event.
         too_large: The reason why :attr:`basis` is not available, or None where it is.
+        outer: The name of the first factor where V is known to be the tensor product of an irrep of a first group,
+            in a fixed basis, and of an irrep of a second one; else None.
+        inner: The component of the second factor, or None.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -87,6 +90,8 @@ class Isotype:
     is_trivial: bool
     event_shape: torch.Size
     too_large: str | None = None
+    outer: str | None = None
+    inner: Isotype | None = None
 
     @property
     def multiplicity(self) -> int:
@@ -161,6 +166,8 @@ class Isotype:
             elements: Group elements g.
         """
         representation, rows = self.representation
+        if len(rows) != self.dim:
+            raise ValueError(self.too_large)
         return rows @ representation.matrices(elements) @ rows.T
 
     @full_precision

@@ -70,7 +70,7 @@ class HiddenFields:
 def _kinds(action: VectorAction) -> Iterator[Representation]:
     if action.is_permutation:
         for field in dict.fromkeys(action.fields):
-            for orbit in invariant_sets([field], action.group.generators()):
+            for orbit in field.invariant_sets():
                 if len(orbit) > 1:
                     yield _part(field, torch.eye(field.size, dtype=torch.float64)[orbit], f"orbit of {len(orbit)}")
         return
