@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -14,11 +13,10 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.canonical_form import nearest_image, reference_event
-from pyro_gflows.groups.base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
+from pyro_gflows.groups.base import LARGEST_LISTED, EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, side_by_side
 from pyro_gflows.groups.representations import (
-    MatrixRepresentation,
     RegularRepresentation,
     Representation,
     TrivialRepresentation,

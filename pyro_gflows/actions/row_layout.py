@@ -134,7 +134,9 @@ class RowsLayout:
                     table = table[..., self._columns(field, table.device)[2]]
                 parts.append(field.flatten(table))
             else:
-                raise ValueError(f"expected an event of rows, got the field {field}, which networks on rows do not make")
+                raise ValueError(
+                    f"expected an event of rows, got the field {field}, which networks on rows do not make"
+                )
         return torch.cat(parts, -1)
 
     @functools.cached_property

@@ -265,7 +265,11 @@ def _structured(structure: RowStructure, field: Representation) -> Representatio
 
 def _constants_of(field: MatrixField) -> Tensor:
     """The orthonormal matrices, flattened, that are constant on each invariant set of entries."""
-    sets = [] if any(field.odd) and (field.odd != (True, True) or field.blocks[0] != field.blocks[1]) else field.invariant_sets()
+    sets = (
+        []
+        if any(field.odd) and (field.odd != (True, True) or field.blocks[0] != field.blocks[1])
+        else field.invariant_sets()
+    )
     if any(field.odd):
         sets = sets[:1]  # only the diagonal of s M s is kept by every sign change
     rows = torch.zeros(len(sets), field.size, dtype=torch.float64)

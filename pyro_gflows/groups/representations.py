@@ -272,14 +272,15 @@ class QuotientRepresentation(_Tabulated):
 class RowsRepresentation(_Tabulated):
     """The symmetric group S_n permutes the rows of an n x ``features`` matrix.
 
-    The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components.
+    The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components. It holds a
+    matrix for each permutation; for n > 6 there is ``RowsAction``, which holds none.
 
     Args:
         group: The symmetric group, or its name.
         features: The number of columns.
 
     Raises:
-        ValueError: The group is not a symmetric group, or ``features`` is not positive.
+        ValueError: The group is not a symmetric group or n is larger than 6, or ``features`` is not positive.
 
     Example:
         >>> RowsRepresentation("S3", features=2).size
@@ -292,6 +293,11 @@ class RowsRepresentation(_Tabulated):
             raise ValueError(f"rows are permuted by a symmetric group such as 'S3', got {parsed}")
         if features < 1:
             raise ValueError(f"expected a positive number of features, got {features}")
+        if not isinstance(parsed, EnumerableGroup):
+            raise ValueError(
+                f"a matrix for each permutation of rows is held up to S6, got {parsed}, which has "
+                f"{parsed.order_in_words} elements; use RowsAction({parsed.n}, features={features})"
+            )
         self.group = parsed
         permutations = permutation_matrices(parsed.permutations()).contiguous()
         self.table = torch.kron(permutations, torch.eye(features, dtype=torch.float64))
@@ -319,6 +325,7 @@ class MatrixRepresentation(_Tabulated):
     """
 
     def __init__(self, group: EnumerableGroup, matrices: Sequence[Any] | Tensor, *, name: str = "matrices") -> None:
+        require_enumerable(group, "a table of a matrix for each element")
         table = torch.as_tensor(matrices, dtype=torch.float64)
         if table.ndim != 3 or table.shape[0] != group.order or table.shape[1] != table.shape[2]:
             raise ValueError(f"expected matrices of shape ({group.order}, d, d), got {tuple(table.shape)}")

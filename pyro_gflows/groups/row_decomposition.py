@@ -207,7 +207,9 @@ def _commutant(piece: _Piece, *, dense: bool) -> Tensor:
     d = piece.inner.dim
     kinds, rows, columns = piece.inner.commutant.nonzero(as_tuple=True)
     shifts = d * torch.arange(piece.outer_dim)[:, None]
-    index = torch.stack([kinds.expand(len(shifts), -1).flatten(), (rows + shifts).flatten(), (columns + shifts).flatten()])
+    index = torch.stack(
+        [kinds.expand(len(shifts), -1).flatten(), (rows + shifts).flatten(), (columns + shifts).flatten()]
+    )
     values = piece.inner.commutant[kinds, rows, columns].repeat(piece.outer_dim)
     return torch.sparse_coo_tensor(index, values, (len(piece.inner.commutant), piece.dim, piece.dim))
 

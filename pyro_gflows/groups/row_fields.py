@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.groups.representations import Representation, TrivialRepresentation
+from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
 from pyro_gflows.serialization.registry import registered

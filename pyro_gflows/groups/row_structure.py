@@ -14,7 +14,7 @@ from pyro_gflows.groups.base import Group
 from pyro_gflows.groups.finite import CyclicGroup
 from pyro_gflows.groups.monomial import MonomialGroup
 from pyro_gflows.groups.products import ProductGroup
-from pyro_gflows.groups.signs import SignedPermutationGroup
+from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.serialization.registry import registered
 

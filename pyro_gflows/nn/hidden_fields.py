@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pyro_gflows.actions import LinearAction, VectorAction
 from pyro_gflows.groups import Representation
-from pyro_gflows.groups.orbits import invariant_sets
 from pyro_gflows.groups.restriction import restricted_to_subspace
 from pyro_gflows.serialization.registry import registered
 
