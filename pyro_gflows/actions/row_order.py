@@ -61,7 +61,7 @@ def lexicographic_order(rows: Tensor) -> Tensor:
         True
     """
     keys = torch.cat([row_keys(rows, 0)[..., None], rows], -1)
-    order = keys[..., -1].argsort(-1, stable=True)
+    order = keys[..., -1].argsort(dim=-1, stable=True)
     for column in range(keys.shape[-1] - 2, -1, -1):
-        order = order.gather(-1, keys[..., column].gather(-1, order).argsort(-1, stable=True))
+        order = order.gather(-1, keys[..., column].gather(-1, order).argsort(dim=-1, stable=True))
     return order

@@ -1,4 +1,4 @@
-"""RowsAction: a group that permutes the rows of a table, for sets, mixture components and hidden units of any number."""
+"""RowsAction: permutations of the rows of a table, for sets, mixture components and hidden units of any number."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class RowsAction(VectorAction):
         super().__init__([_structured(self.structure, field) for field in fields])
 
     @classmethod
-    def matrix(
+    def of_matrix(
         cls, rows: int | Sequence[int], *, blocks: tuple[int, int] = (0, 0), odd: tuple[bool, bool] | None = None
     ) -> RowsAction:
         """The action on an n_a x n_b matrix whose rows are permuted as one block, and whose columns as another.
@@ -101,7 +101,7 @@ class RowsAction(VectorAction):
                 columns.
 
         Example:
-            >>> RowsAction.matrix((20, 10), blocks=(0, 1), odd=(True, True))
+            >>> RowsAction.of_matrix((20, 10), blocks=(0, 1), odd=(True, True))
             RowsAction(signed S20 x signed S10 on R^200: signed 20 x 10 matrix)
         """
         structure = RowStructure(_sizes(rows), signed=odd is not None)
@@ -160,6 +160,7 @@ class RowsAction(VectorAction):
             >>> RowsAction(3, mean_free=True).unpack(torch.zeros(2)).even[0].shape
             torch.Size([3, 1])
         """
+        self.check_event(x)
         return self.layout.unpack(x)
 
     def pack(self, rows: Rows) -> Tensor:
@@ -265,13 +266,10 @@ def _structured(structure: RowStructure, field: Representation) -> Representatio
 
 def _constants_of(field: MatrixField) -> Tensor:
     """The orthonormal matrices, flattened, that are constant on each invariant set of entries."""
-    sets = (
-        []
-        if any(field.odd) and (field.odd != (True, True) or field.blocks[0] != field.blocks[1])
-        else field.invariant_sets()
-    )
-    if any(field.odd):
-        sets = sets[:1]  # only the diagonal of s M s is kept by every sign change
+    sets = field.invariant_sets()
+    if any(field.odd):  # every sign change keeps only the diagonal of a matrix with the same signs on both sides
+        same = field.odd == (True, True) and field.blocks[0] == field.blocks[1]
+        sets = sets[:1] if same else []
     rows = torch.zeros(len(sets), field.size, dtype=torch.float64)
     for row, one in zip(rows, sets, strict=True):
         row[one] = 1.0 / math.sqrt(len(one))

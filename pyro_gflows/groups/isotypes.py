@@ -198,7 +198,7 @@ class Isotype:
             rows, place = group.rows.flatten(0, 1).to(x), group.places.to(x.device)
             projected.append((flat[..., place] @ rows.T @ rows).flatten(-2))
             places.append(place.flatten())
-        out = torch.zeros_like(flat).index_copy(-1, torch.cat(places), torch.cat(projected, -1))
+        out = torch.zeros_like(flat).index_add(-1, torch.cat(places), torch.cat(projected, -1))
         return out.unflatten(-1, self.event_shape)
 
     def in_basis(self, change: Tensor) -> Isotype:

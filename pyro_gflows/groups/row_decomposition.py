@@ -211,7 +211,9 @@ def _commutant(piece: _Piece, *, dense: bool) -> Tensor:
         [kinds.expand(len(shifts), -1).flatten(), (rows + shifts).flatten(), (columns + shifts).flatten()]
     )
     values = piece.inner.commutant[kinds, rows, columns].repeat(piece.outer_dim)
-    return torch.sparse_coo_tensor(index, values, (len(piece.inner.commutant), piece.dim, piece.dim))
+    return torch.sparse_coo_tensor(
+        index, values, (len(piece.inner.commutant), piece.dim, piece.dim), check_invariants=True
+    )
 
 
 def _pieces_of(structure: RowStructure, field: Representation) -> Iterator[_Piece]:
