@@ -14,6 +14,9 @@ Representations:
     QuotientRepresentation, RowsRepresentation, SignRepresentation, MatrixRepresentation, SubRepresentation,
     escnn_group
 
+Rows that are permuted:
+    RowStructure, StructuredField, RowField, MatrixField, InnerField
+
 Isotypic decomposition:
     Decomposition, Isotype, Summands
 """
@@ -38,6 +41,8 @@ from pyro_gflows.groups.representations import (
     TrivialRepresentation,
 )
 from pyro_gflows.groups.restriction import SubRepresentation
+from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
+from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.sign_representation import SignRepresentation
 from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
 from pyro_gflows.groups.signs import SignGroup
@@ -59,18 +64,23 @@ __all__ = [
     "EnumerableGroup",
     "FiniteGroup",
     "Group",
+    "InnerField",
     "IsometryTable",
     "Isotype",
+    "MatrixField",
     "MatrixRepresentation",
     "MonomialGroup",
     "ProductGroup",
     "QuotientRepresentation",
     "RegularRepresentation",
     "Representation",
+    "RowField",
+    "RowStructure",
     "RowsRepresentation",
     "SignGroup",
     "SignRepresentation",
     "SignedPermutationGroup",
+    "StructuredField",
     "SubRepresentation",
     "Summands",
     "SymmetricGroup",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.sparse import csgraph
 from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
@@ -14,8 +17,11 @@ from pyro_gflows.groups.continuous import ContinuousGroup
 from pyro_gflows.groups.finite import PlanarGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.symmetric import SymmetricGroup
-from pyro_gflows.numerics.constants import rows_at
+from pyro_gflows.numerics.constants import as_constants, rows_at
 from pyro_gflows.serialization.registry import registered
+
+if TYPE_CHECKING:
+    from pyro_gflows.groups.components import Decomposition
 
 __all__ = [
     "DefiningRepresentation",
@@ -27,6 +33,8 @@ __all__ = [
     "TrivialRepresentation",
     "permutation_matrices",
 ]
+
+_ZERO = 1e-10
 
 
 class Representation:
@@ -64,6 +72,49 @@ class Representation:
             Shape ``batch_shape + (size, size)``, where the batch shape is that of the elements.
         """
         raise NotImplementedError
+
+    # -- what a representation of a large group knows from its structure -----------------------------------------------
+    def act(self, elements: Tensor, x: Tensor) -> Tensor:
+        """The images rho(g) x of vectors, in the dtype and on the device of x.
+
+        Args:
+            elements: Group elements g, whose batch shape broadcasts with that of x.
+            x: Vectors, shape ``batch_shape + (size,)``.
+        """
+        return (self.matrices(elements).to(x) @ x[..., None]).squeeze(-1)
+
+    def entries(self) -> frozenset[float]:
+        """The distinct entries of all matrices, where any entry other than -1, 0 and 1 is nan."""
+        if not isinstance(self.group, EnumerableGroup):
+            return frozenset({math.nan})
+        with as_constants():
+            entries = self.matrices(self.group.elements()).unique().tolist()
+        return frozenset(entry if entry in (-1.0, 0.0, 1.0) else math.nan for entry in entries)
+
+    def absolute(self) -> Representation:
+        """The representation by the matrices of absolute values, where these permute coordinates up to signs."""
+        group = require_enumerable(self.group)
+        return MatrixRepresentation(group, self.matrices(group.elements()).abs(), name=f"|{self.name}|")
+
+    def invariant_sets(self) -> list[list[int]]:
+        """The smallest sets of coordinates that the group maps to themselves (where it permutes them, the orbits)."""
+        mixed = (self.matrices(self.group.generators()).abs() > _ZERO).any(0)
+        count, labels = csgraph.connected_components(mixed.numpy(), directed=False)
+        return sorted(((np.flatnonzero(labels == label)).tolist() for label in range(count)), key=min)
+
+    def restricted_to(self, coordinates: Sequence[int]) -> tuple[list[int], list[Representation]] | None:
+        """The representations on a union of invariant sets, and the order in which they hold its coordinates.
+
+        It is known only for representations that are made from a structure; others give None.
+
+        Args:
+            coordinates: A union of invariant sets.
+        """
+        return None
+
+    def isotypes(self) -> Decomposition | None:
+        """The isotypic components where they are known in closed form, else None."""
+        return None
 
     def _key(self) -> Any:
         return (type(self).__name__, self.group, self.name, self.size)
@@ -120,6 +171,13 @@ class TrivialRepresentation(Representation):
 
     def matrices(self, elements: Tensor) -> Tensor:
         return torch.ones(*self.group.batch_shape(elements), 1, 1, dtype=torch.float64, device=elements.device)
+
+    def entries(self) -> frozenset[float]:
+        return frozenset({1.0})
+
+    def absolute(self) -> Representation:
+        # a table of ones where the elements can be listed, since files describe networks with it
+        return super().absolute() if isinstance(self.group, EnumerableGroup) else self
 
 
 @registered
