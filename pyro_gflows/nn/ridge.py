@@ -59,7 +59,7 @@ class Ridges(Term):
         if not action.is_enumerable:
             raise ValueError(
                 f"ridge terms are sums over all elements of a group, got {action.group}, which has "
-                f"{action.group.order_in_words}; use radial terms or a LipschitzNetwork instead"
+                f"{action.group.order_in_words} elements; use radial terms or a LipschitzNetwork instead"
             )
         self.action, self.terms = action, terms
         matrices = action.matrix(action.elements())
