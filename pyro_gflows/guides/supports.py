@@ -10,7 +10,8 @@ import torch
 from torch.distributions import biject_to, constraints
 
 from pyro_gflows.actions import RowsAction, SitesAction, VectorAction
-from pyro_gflows.groups import EnumerableGroup, MatrixRepresentation, Representation
+from pyro_gflows.groups import MatrixRepresentation, Representation
+from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.groups.restriction import restricted_matrices
 from pyro_gflows.guides.free_rows import free_fields, log_ratio_fields
 from pyro_gflows.guides.log_ratio import log_ratio_basis, log_ratio_simplex
@@ -140,8 +141,7 @@ def _advice(site: str, support: Any) -> str:
 
 
 def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAction:
-    group = action.group
-    assert isinstance(group, EnumerableGroup)
+    group = require_enumerable(action.group, f"a table of how permutations act on the log-ratios of site {site!r}")
     basis = log_ratio_basis(categories)
     fields: list[Representation] = []
     for block in blocks_of_rows(action, categories):

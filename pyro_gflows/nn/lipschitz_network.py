@@ -143,9 +143,10 @@ class LipschitzNetwork(LipschitzChain, Contraction):
 def lipschitz_branch(action: LinearAction | TorusAction, *, bound: float = 0.99) -> Contraction:
     """The default residual branch for an action, with Lipschitz constant below ``bound``.
 
-    On vectors under a finite group it is a sum of ridge and radial terms with closed-form Jacobians. On vectors under a
-    continuous group it is a sum of radial terms if the action is irreducible (one smallest building block, such as the
-    plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork; on angles it is a PeriodicNetwork.
+    On vectors under a finite group whose elements can be listed it is a sum of ridge and radial terms with closed-form
+    Jacobians. On vectors under any other group it is a sum of radial terms if the action is irreducible (one smallest
+    building block, such as the plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork; on
+    angles it is a PeriodicNetwork.
 
     Args:
         action: How the group acts on events.
@@ -159,7 +160,7 @@ def lipschitz_branch(action: LinearAction | TorusAction, *, bound: float = 0.99)
     if isinstance(action, TorusAction):
         return PeriodicNetwork(action, bound=bound)
     require_linear(action)
-    if action.event_dim == 1 and action.is_finite:
+    if action.event_dim == 1 and action.is_enumerable:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)
     if action.event_dim == 1 and [isotype.multiplicity for isotype in action.decomposition] == [1]:
         return LipschitzSum([RadialTerm(action)], bound=bound)
