@@ -26,12 +26,16 @@ from pyro_gflows.groups.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
+from pyro_gflows.groups.sign_representation import SignRepresentation
+from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.numerics.blocks import block_diagonal
 from pyro_gflows.numerics.constants import as_constants, rows_at
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean
 
 __all__ = ["VectorAction"]
+
+_SIGNS_IN_TABLES = 10  # 1,024 elements; saved flows describe their fields by a matrix for each element
 
 
 @registered
@@ -193,7 +197,7 @@ class VectorAction(LinearAction):
                 which is flattened row by row.
 
         Raises:
-            ValueError: ``count`` is not positive, or the group is too large.
+            ValueError: ``count`` is not positive.
 
         Example:
             >>> VectorAction.signs(2).act_all(torch.tensor([1.0, 2.0])).tolist()
@@ -201,6 +205,9 @@ class VectorAction(LinearAction):
         """
         if count < 1:
             raise ValueError(f"expected a positive number of signs, got {count}")
+        if count > _SIGNS_IN_TABLES:
+            signs = SignGroup(count)
+            return cls([SignRepresentation(signs, index) for index in range(count)] * copies)
         group = ProductGroup([CyclicGroup(2)] * count)
         flips = [1.0 - 2.0 * group.project(group.elements(), index).double() for index in range(count)]
         fields = [
@@ -243,7 +250,7 @@ class VectorAction(LinearAction):
 
     def _matrices(self, part: Representation, elements: Tensor, x: Tensor) -> Tensor:
         if not isinstance(self.group, EnumerableGroup):
-            return part.matrices(elements.to("cpu", torch.float64)).to(x)
+            return part.matrices(elements.to("cpu", self.group.element_dtype)).to(x)
         key = (part, x.device, x.dtype)
         if key not in self._tables:
             with as_constants():

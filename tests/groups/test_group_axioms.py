@@ -46,7 +46,7 @@ def shifting(group):
 
 def side_by_side(group):
     """A product, as the matrices of its factors side by side."""
-    matrices = [MATRICES[type(factor)](factor) for factor in group.factors]
+    matrices = [matrices_of(factor) for factor in group.factors]
 
     def blocks(elements):
         parts = [part(group.project(elements, index)) for index, part in enumerate(matrices)]
@@ -65,6 +65,12 @@ MATRICES = {
     ProductGroup: side_by_side,
     FiniteGroup: lambda group: QUATERNIONS.matrix,
 }
+
+
+def matrices_of(group):
+    """The function that gives the matrices of elements."""
+    return next(make for kind, make in MATRICES.items() if isinstance(group, kind))(group)
+
 
 ENUMERABLE = {
     "C1": CyclicGroup(1),
@@ -127,7 +133,7 @@ def test_batches_of_elements_broadcast(group):
 
 
 def test_elements_multiply_as_their_matrices_do(group):
-    matrices = MATRICES[type(group)](group) if isinstance(group, EnumerableGroup) else lambda elements: elements
+    matrices = matrices_of(group) if isinstance(group, EnumerableGroup) else lambda elements: elements
     g, h = drawn(group, 2, 40, seed=3)
     same(matrices(group.compose(g, h)), matrices(g) @ matrices(h))
     same(matrices(group.inverse(g)), matrices(g).mT)
@@ -137,7 +143,7 @@ def test_an_enumerable_group_lists_its_elements_once(enumerable):
     elements = enumerable.elements()
     assert isinstance(enumerable.order, int) and enumerable.order == len(elements) == len(set(elements.tolist()))
     assert enumerable.is_finite and int(enumerable.identity()) == 0
-    matrices = MATRICES[type(enumerable)](enumerable)(elements).round(decimals=9)
+    matrices = matrices_of(enumerable)(elements).round(decimals=9)
     assert len({tuple(matrix.flatten().tolist()) for matrix in matrices}) == len(elements)
 
 
