@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import RowsAction
+from pyro_gflows.actions import Rows, RowsAction
 from pyro_gflows.nn.contraction import Contraction
+from pyro_gflows.nn.feature_maps import size_of
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.networks import activation_class
 from pyro_gflows.nn.pooled_map import PooledMap
+from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_chain import RowsChain, require_rows
-from pyro_gflows.nn.rows_hidden import hidden_features, hidden_layout
+from pyro_gflows.nn.rows_hidden import hidden_features
 from pyro_gflows.nn.rows_lipschitz import require_finite_slope
-from pyro_gflows.nn.rows_types import Rows
 from pyro_gflows.numerics import PooledJacobian, Product, jacobian_by_autograd, pullback
 from pyro_gflows.serialization.registry import registered
 
@@ -78,7 +79,7 @@ class PooledBranch(Contraction):
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
         if width < 1 or depth < 1 or pooled < 1:
             raise ValueError(f"expected width, depth and pooled of at least 1, got {width}, {depth} and {pooled}")
-        layout = require_rows(action).layout
+        layout = RowFeatures.of(require_rows(action).layout)
         # norm activations do not mix different irreps: invariants that no row contains would have no effect
         hidden = hidden_features(layout, width=width, invariants=False)
         kind = require_finite_slope(activation_class(activation, hidden, ("splines", "soft_threshold")))
@@ -92,14 +93,16 @@ class PooledBranch(Contraction):
         )
         self.action: RowsAction = action
         self.bound = bound
-        self._projects = any(bool(mask.any()) for mask in (*layout.mean_free_even, *layout.mean_free_odd))
+        self._projects = any(bool(mask.any()) for mask in layout.mean_free)
         self.context_action: RowsAction | None = None
         if context_action is not None:
             self.context_action = require_rows(context_action)
             if context_action.group != action.group:
                 raise ValueError(f"expected a context of the group of {action}, got {context_action}")
-            shifts = hidden_layout(layout, layout, hidden)
-            self.encoder = RowsChain(context_action.layout, shifts, width=width, depth=1, activation=None)
+            shifts = layout.hidden(layout, hidden)
+            self.encoder = RowsChain(
+                RowFeatures.of(context_action.layout), shifts, width=width, depth=1, activation=None
+            )
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant for the present weights, at any number of rows."""
@@ -138,7 +141,10 @@ class PooledBranch(Contraction):
 
     def _mean_free(self) -> list[Tensor]:
         layout = self.action.layout
-        found = [torch.cat(pair) for pair in zip(layout.mean_free_even, layout.mean_free_odd, strict=True)]
+        found = [
+            torch.nn.functional.pad(mask, (0, size_of(odd)))
+            for mask, odd in zip(layout.mean_free, layout.odd, strict=True)
+        ]
         return found if layout.rest is None else [*found, torch.zeros(layout.rest.numel, dtype=torch.bool)]
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
@@ -153,8 +159,7 @@ class PooledBranch(Contraction):
         rest = [] if rows.rest.shape[-1] == 0 else [rows.rest.unsqueeze(-2)]
         found = jacobian.solve([*parts, *rest])
         pairs = [
-            part.split([x.shape[-1], z.shape[-1]], -1)
-            for part, x, z in zip(found, rows.even, rows.odd, strict=False)
+            part.split([x.shape[-1], z.shape[-1]], -1) for part, x, z in zip(found, rows.even, rows.odd, strict=False)
         ]
         solved = Rows(
             tuple(x for x, _ in pairs), tuple(z for _, z in pairs), found[-1].squeeze(-2) if rest else rows.rest

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.feature_maps import side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
+from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
 from pyro_gflows.nn.rows_mean import mean_over_rows
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
 __all__ = ["PooledMap"]
@@ -39,7 +39,7 @@ class PooledMap(nn.Module):
 
     def __init__(
         self,
-        layout: RowsLayout,
+        layout: RowFeatures,
         hidden: VectorAction,
         pooled: VectorAction,
         *,

@@ -135,7 +135,10 @@ class RowFunction(nn.Module):
             tangents = self.even[index + 1].kernel().to(x) @ tangents
             x, z = self._linear(index + 1, x, z)
         batch = x.shape[:-1]
-        return (x, z), (tangents.expand(*batch, *tangents.shape[-2:]), odd_tangents.expand(*batch, *odd_tangents.shape[-2:]))
+        return (x, z), (
+            tangents.expand(*batch, *tangents.shape[-2:]),
+            odd_tangents.expand(*batch, *odd_tangents.shape[-2:]),
+        )
 
     def _linear(self, index: int, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.shifts[index](self.even[index](x)), self.odd[index](z)

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.feature_maps import feature_map
+from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_linear import RowsLinear
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
 
 __all__ = ["AttentiveRows", "Over"]
 
@@ -44,7 +44,7 @@ class AttentiveRows(nn.Module):
         over: "means" or "pairs".
     """
 
-    def __init__(self, layout_in: RowsLayout, layout_out: RowsLayout, *, keys: int, over: Over) -> None:
+    def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, keys: int, over: Over) -> None:
         super().__init__()
         self.plain, self._over = RowsLinear(layout_in, layout_out), over
         features = next(action for action in layout_out.even if action is not None)

@@ -7,12 +7,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pyro_gflows.actions import Action, RowsAction, VectorAction
+from pyro_gflows.actions import Action, Rows, RowsAction, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.networks import activation_class
-from pyro_gflows.nn.rows_hidden import RowsActivation, hidden_features, hidden_layout
+from pyro_gflows.nn.row_features import RowFeatures
+from pyro_gflows.nn.rows_hidden import RowsActivation, hidden_features
 from pyro_gflows.nn.rows_linear import RowsLinear
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
 
 __all__ = ["RowsChain", "require_rows"]
 
@@ -55,25 +55,25 @@ class RowsChain(nn.Module):
     default_activations = ("lipswish", "gated")
 
     def __init__(
-        self, layout_in: RowsLayout, layout_out: RowsLayout, *, width: int, depth: int, activation: str | None
+        self, layout_in: RowFeatures, layout_out: RowFeatures, *, width: int, depth: int, activation: str | None
     ) -> None:
         super().__init__()
         if width < 1 or depth < 0:
             raise ValueError(f"expected width >= 1 and depth >= 0, got {width} and {depth}")
         features = self.hidden(layout_in, layout_out, width)
         kind = self.checked(activation_class(activation, features, self.default_activations))
-        hidden = hidden_layout(layout_in, layout_out, features)
-        activated = hidden_layout(layout_in, layout_out, features.copies(kind.fan_out))
+        hidden = layout_in.hidden(layout_out, features)
+        activated = layout_in.hidden(layout_out, features.copies(kind.fan_out))
         sources, targets = [layout_in, *[activated] * depth], [*[hidden] * depth, layout_out]
         self.layers = nn.ModuleList(self.layer(a, b) for a, b in zip(sources, targets, strict=True))
         scale = self.hidden_scale(layout_in, features)
         self.activations = nn.ModuleList(RowsActivation(hidden, kind, scale=scale) for _ in range(depth))
 
-    def hidden(self, layout_in: RowsLayout, layout_out: RowsLayout, width: int) -> VectorAction:
+    def hidden(self, layout_in: RowFeatures, layout_out: RowFeatures, width: int) -> VectorAction:
         """How H acts on the hidden features of one row."""
         return hidden_features(layout_in, layout_out, width=width)
 
-    def hidden_scale(self, layout_in: RowsLayout, features: VectorAction) -> float:
+    def hidden_scale(self, layout_in: RowFeatures, features: VectorAction) -> float:
         """The typical size of hidden features, at which the activations bend."""
         return 1.0
 
@@ -81,7 +81,7 @@ class RowsChain(nn.Module):
         """The class of the activation, if it suits the network."""
         return activation
 
-    def layer(self, layout_in: RowsLayout, layout_out: RowsLayout) -> nn.Module:
+    def layer(self, layout_in: RowFeatures, layout_out: RowFeatures) -> nn.Module:
         """One linear map between two layouts."""
         return RowsLinear(layout_in, layout_out)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction, VectorAction
+from pyro_gflows.actions import LinearAction, Rows, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.feature_maps import is_plain, side_by_side
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.networks import has_regular_fields
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
+from pyro_gflows.nn.row_features import RowFeatures
 
-__all__ = ["MirroredActivation", "RowsActivation", "hidden_features", "hidden_layout", "to_mirror"]
+__all__ = ["MirroredActivation", "RowsActivation", "hidden_features", "to_mirror"]
 
 
-def hidden_features(*layouts: RowsLayout, width: int, invariants: bool = True) -> VectorAction:
+def hidden_features(*layouts: RowFeatures, width: int, invariants: bool = True) -> VectorAction:
     """How H acts on the hidden features of one row.
 
     These are ``width`` scalars where H does nothing, ``width`` regular fields where H is a small finite group, and else
@@ -40,27 +40,6 @@ def hidden_features(*layouts: RowsLayout, width: int, invariants: bool = True) -
     if invariants or len(every.invariants()):
         return found
     return found.with_fields(found.fields[width:])
-
-
-def hidden_layout(layout_in: RowsLayout, layout_out: RowsLayout, features: VectorAction) -> RowsLayout:
-    """What the rows of a hidden layer consist of: even features everywhere, odd ones and a rest where they are of use.
-
-    Args:
-        layout_in: What the rows of the input of the network consist of.
-        layout_out: What the rows of the output of the network consist of.
-        features: How H acts on the hidden features of one row.
-    """
-    has_rest = layout_in.rest is not None or layout_out.rest is not None
-    none = torch.zeros(features.numel, dtype=torch.bool)
-    odd = tuple(None if action is None else features for action in layout_in.odd)
-    return RowsLayout(
-        sizes=layout_in.sizes,
-        even=(features,) * len(odd),
-        odd=odd,
-        rest=features if has_rest else None,
-        mean_free_even=(none,) * len(odd),
-        mean_free_odd=tuple(none[:0] if action is None else none for action in odd),
-    )
 
 
 class MirroredActivation(nn.Module):
@@ -110,7 +89,7 @@ class RowsActivation(nn.Module):
         scale: The size of features at which the activations bend.
     """
 
-    def __init__(self, layout: RowsLayout, activation: type[Activation], *, scale: float = 1.0) -> None:
+    def __init__(self, layout: RowFeatures, activation: type[Activation], *, scale: float = 1.0) -> None:
         super().__init__()
         actions: list[LinearAction] = [action for action in layout.even if action is not None]
         self.rows = nn.ModuleList(MirroredActivation(activation(action)) for action in actions)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.feature_maps import Shift, feature_map, side_by_side, size_of
 from pyro_gflows.nn.kernel import KernelLayer
+from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_mean import mean_over_rows
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
 
 __all__ = ["PooledFeatures", "RowsLinear", "require_same_sizes"]
 
@@ -32,10 +32,10 @@ class PooledFeatures(nn.Module):
     kept: Tensor
     places: Tensor
 
-    def __init__(self, layout: RowsLayout) -> None:
+    def __init__(self, layout: RowFeatures) -> None:
         super().__init__()
         self.sizes = [*map(size_of, layout.even), size_of(layout.rest)]
-        free = [~mask for mask in layout.mean_free_even]
+        free = [~mask for mask in layout.mean_free]
         kept = torch.cat([*free, torch.ones(self.sizes[-1], dtype=torch.bool)])
         self.action = side_by_side(
             [*(_without(action, mask) for action, mask in zip(layout.even, free, strict=True)), layout.rest]
@@ -67,7 +67,7 @@ def _without(action: VectorAction | None, kept: Tensor) -> VectorAction | None:
     return action.with_fields(fields) if fields else None
 
 
-def require_same_sizes(layout_in: RowsLayout, layout_out: RowsLayout) -> None:
+def require_same_sizes(layout_in: RowFeatures, layout_out: RowFeatures) -> None:
     """Raise unless both layouts have the same blocks of rows."""
     if tuple(layout_in.sizes) != tuple(layout_out.sizes):
         raise ValueError(
@@ -99,7 +99,7 @@ class RowsLinear(nn.Module):
         ValueError: If the two layouts have other blocks of rows.
     """
 
-    def __init__(self, layout_in: RowsLayout, layout_out: RowsLayout, *, bias: bool = True) -> None:
+    def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bias: bool = True) -> None:
         super().__init__()
         require_same_sizes(layout_in, layout_out)
         self.pool, self.spread = PooledFeatures(layout_in), PooledFeatures(layout_out)

@@ -7,17 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import RowsAction, VectorAction
+from pyro_gflows.actions import Rows, RowsAction, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.feature_maps import feature_map, size_of
 from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.nn.module_lists import each
+from pyro_gflows.nn.row_features import RowFeatures
+from pyro_gflows.nn.rows_chain import RowsChain, require_rows
 from pyro_gflows.nn.rows_hidden import RowsActivation, hidden_features
 from pyro_gflows.nn.rows_linear import RowsLinear
 from pyro_gflows.nn.rows_mean import mean_over_rows
-from pyro_gflows.nn.rows_chain import RowsChain, require_rows
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzRowsLinear", "LipschitzRowsNetwork", "require_finite_slope"]
@@ -38,7 +38,7 @@ class LipschitzRowsLinear(RowsLinear):
         bound: The bound.
     """
 
-    def __init__(self, layout_in: RowsLayout, layout_out: RowsLayout, *, bound: float = 1.0) -> None:
+    def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bound: float = 1.0) -> None:
         self.bound = bound
         super().__init__(layout_in, layout_out)
         self._sizes = layout_in.sizes
@@ -129,19 +129,19 @@ class LipschitzRowsNetwork(RowsChain, Contraction):
     ) -> None:
         if not 0 < bound < 1:
             raise ValueError(f"expected a Lipschitz bound in (0, 1), got {bound}")
-        layout = require_rows(action).layout
+        layout = RowFeatures.of(require_rows(action).layout)
         self._layer_bound = bound ** (1 / (depth + 1))
         super().__init__(layout, layout, width=width, depth=depth, activation=activation)
         self.action, self.bound = action, bound
 
-    def layer(self, layout_in: RowsLayout, layout_out: RowsLayout) -> LipschitzRowsLinear:
+    def layer(self, layout_in: RowFeatures, layout_out: RowFeatures) -> LipschitzRowsLinear:
         return LipschitzRowsLinear(layout_in, layout_out, bound=self._layer_bound)
 
-    def hidden(self, layout_in: RowsLayout, layout_out: RowsLayout, width: int) -> VectorAction:
+    def hidden(self, layout_in: RowFeatures, layout_out: RowFeatures, width: int) -> VectorAction:
         # norm activations do not mix different irreps: invariants that no row contains would have no effect
         return hidden_features(layout_in, layout_out, width=width, invariants=False)
 
-    def hidden_scale(self, layout_in: RowsLayout, features: VectorAction) -> float:
+    def hidden_scale(self, layout_in: RowFeatures, features: VectorAction) -> float:
         # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
         counts = [size_of(x) + size_of(z) for x, z in zip(layout_in.even, layout_in.odd, strict=True)]
         return min(1.0, float(max(counts, default=1) / features.numel) ** 0.5)

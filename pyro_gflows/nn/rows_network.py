@@ -7,9 +7,9 @@ from typing import NoReturn
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, RowsAction
+from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_attention import AttentiveRows, Over
 from pyro_gflows.nn.rows_chain import RowsChain, require_rows
-from pyro_gflows.nn.rows_types import RowsLayout
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RowsAttention", "RowsNetwork"]
@@ -67,7 +67,8 @@ class RowsNetwork(RowsChain):
         source, target = require_rows(action_in), require_rows(action_out)
         if source.group != target.group:
             raise ValueError(f"expected two actions of one group on rows, got {source} and {target}")
-        super().__init__(source.layout, target.layout, width=width, depth=depth, activation=activation)
+        self._last = RowFeatures.of(target.layout)
+        super().__init__(RowFeatures.of(source.layout), self._last, width=width, depth=depth, activation=activation)
         self.action_in: RowsAction = source
         self.action_out: RowsAction = target
 
@@ -123,10 +124,10 @@ class RowsAttention(RowsNetwork):
     ) -> None:
         if keys < 1 or over not in ("means", "pairs"):
             raise ValueError(f"expected keys >= 1 and over='means' or over='pairs', got {keys} and {over!r}")
-        self._keys, self._over, self._last = keys, over, require_rows(action_out).layout
+        self._keys, self._over = keys, over
         super().__init__(action_in, action_out, width=width, depth=depth, activation=activation)
 
-    def layer(self, layout_in: RowsLayout, layout_out: RowsLayout) -> nn.Module:
+    def layer(self, layout_in: RowFeatures, layout_out: RowFeatures) -> nn.Module:
         if layout_out is self._last:
             return super().layer(layout_in, layout_out)
         return AttentiveRows(layout_in, layout_out, keys=self._keys, over=self._over)

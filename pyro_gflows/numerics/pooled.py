@@ -110,9 +110,7 @@ class PooledJacobian:
         all_fed = torch.cat(fed, -1)
         for block, mask in zip(self.blocks, masks, strict=True):
             rows, size, own_count = block.own.shape[-3], block.own.shape[-1], int(mask.sum())
-            columns = torch.nn.functional.pad(
-                block.own[..., mask] * rows**-0.5, (start, count - start - own_count)
-            )
+            columns = torch.nn.functional.pad(block.own[..., mask] * rows**-0.5, (start, count - start - own_count))
             reads = torch.cat([block.reads, -(columns + block.reads @ all_fed.unsqueeze(-3))], -1)
             means = torch.eye(size, dtype=block.own.dtype, device=block.own.device)[mask] * rows**-0.5
             means = torch.nn.functional.pad(means, (0, 0, start, count - start - own_count))

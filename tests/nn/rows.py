@@ -48,8 +48,10 @@ def flat(rows):
 
 
 def unflat(x, layout):
-    parts = [p.unflatten(-1, s) if len(s) > 1 else p for p, s in zip(
-        x.split([math.prod(s) for s in shapes(layout)], -1), shapes(layout), strict=True)]
+    parts = [
+        p.unflatten(-1, s) if len(s) > 1 else p
+        for p, s in zip(x.split([math.prod(s) for s in shapes(layout)], -1), shapes(layout), strict=True)
+    ]
     s = len(layout.sizes)
     return Rows(tuple(parts[:s]), tuple(parts[s : 2 * s]), parts[-1])
 
