@@ -199,7 +199,7 @@ class RowsAction(VectorAction):
             rows.append(embedded)
         return torch.cat(rows)
 
-    def with_fields(self, fields: Sequence[Representation]) -> VectorAction:
+    def with_fields(self, fields: Sequence[Representation]) -> VectorAction:  # type: ignore[override]
         structured = all(isinstance(field, StructuredField | TrivialRepresentation) for field in fields)
         if not structured:
             return VectorAction(list(fields))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.linear import LinearAction
-from pyro_gflows.groups.base import EnumerableGroup, Group
+from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.escnn_representation import as_representation
@@ -208,8 +208,9 @@ class VectorAction(LinearAction):
         if count > _SIGNS_IN_TABLES:
             signs = SignGroup(count)
             return cls([SignRepresentation(signs, index) for index in range(count)] * copies)
-        group = ProductGroup([CyclicGroup(2)] * count)
-        flips = [1.0 - 2.0 * group.project(group.elements(), index).double() for index in range(count)]
+        product = ProductGroup([CyclicGroup(2)] * count)
+        group = require_enumerable(product)
+        flips = [1.0 - 2.0 * product.project(group.elements(), index).double() for index in range(count)]
         fields = [
             MatrixRepresentation(group, flip[:, None, None], name=f"sign {index}") for index, flip in enumerate(flips)
         ]
@@ -278,7 +279,7 @@ class VectorAction(LinearAction):
             index: The index of the factor whose action this is. The other factors leave the vectors as they are.
 
         Raises:
-            ValueError: This is not an action of that factor.
+            ValueError: This is not an action of that factor, or the elements of the product cannot be listed.
 
         Example:
             >>> from pyro_gflows.groups import parse_group
@@ -287,10 +288,10 @@ class VectorAction(LinearAction):
         """
         if self.group != product.factors[index]:
             raise ValueError(f"expected an action of factor {index}, {product.factors[index]}, got {self}")
-        elements = product.project(product.elements(), index)
+        group = require_enumerable(product, "a lifted action")
+        elements = product.project(group.elements(), index)
         lifted = {
-            field: MatrixRepresentation(product, field.matrices(elements), name=field.name)
-            for field in set(self.fields)
+            field: MatrixRepresentation(group, field.matrices(elements), name=field.name) for field in set(self.fields)
         }
         return VectorAction([lifted[field] for field in self.fields])
 

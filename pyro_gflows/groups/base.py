@@ -68,6 +68,14 @@ class Group(ABC):
         """The order as a product of factorials and powers; empty where there is none."""
         return ""
 
+    def elements(self) -> Tensor:
+        """All elements, along the first dimension.
+
+        Raises:
+            ValueError: The group is infinite, or too large for its elements to be listed.
+        """
+        return require_enumerable(self, "the list of all elements").elements()
+
     def batch_shape(self, elements: Tensor) -> torch.Size:
         """The batch shape of a tensor of elements, which is the shape without the last dimensions ``element_shape``."""
         return elements.shape[: elements.ndim - len(self.element_shape)]

@@ -45,10 +45,13 @@ def parse_group(name: str | Group) -> Group:
         return name
     if not isinstance(name, str):
         raise TypeError(f"expected a group or its name such as 'D4', got {type(name).__name__}")
-    factors = re.split(r"\s+X\s+", name.strip().upper())
+    closed = name.upper().strip() if name.count("(") == name.count(")") else ""
+    factors = _factors(closed)
     if len(factors) > 1:
         return ProductGroup([parse_group(factor) for factor in factors])
-    compact = re.sub(r"[\s_{}()]", "", name.upper())
+    if re.fullmatch(r"\(.*\sX\s.*\)", closed):
+        return parse_group(closed[1:-1])  # a product that is one factor of another
+    compact = re.sub(r"[\s_{}()]", "", closed)
     match = re.fullmatch(r"(C2\^|SIGNEDS|[CDS])(\d+)", compact)
     if match and int(match[2]) > 0:
         return _FINITE[match[1]](int(match[2]))
@@ -58,3 +61,14 @@ def parse_group(name: str | Group) -> Group:
         "expected a group such as 'C4', 'D8', 'S20', 'C2^20', 'signed S50', 'S3 x C2', 'SO(2)', 'O(2)', 'SO(3)' or "
         f"'O(3)', with a positive number, got {name!r}"
     )
+
+
+def _factors(name: str) -> list[str]:
+    """The parts of a name between the "x" that stand outside of all parentheses."""
+    factors: list[str] = []
+    for part in re.split(r"\s+X\s+", name):
+        if factors and factors[-1].count("(") > factors[-1].count(")"):
+            factors[-1] += f" X {part}"
+        else:
+            factors.append(part)
+    return factors

@@ -63,7 +63,8 @@ class ProductGroup(Group):
         self.factors = tuple(groups)
         self.name = " x ".join(factor.name for factor in self.factors)
         self.order = product_order([factor.order for factor in self.factors])
-        if not isinstance(self, EnumerableGroup):
+        if not isinstance(self, EnumerableGroup):  # of vectors, unlike of indices, the nesting of products matters
+            self.name = " x ".join(_in_parentheses(factor) for factor in self.factors)
             self.element_shape = torch.Size([sum(factor.element_shape.numel() for factor in self.factors)])
 
     def project(self, elements: Tensor, index: int) -> Tensor:
@@ -136,6 +137,10 @@ class ProductGroup(Group):
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return (self.factors,)  # __new__ needs it, also where a group is unpickled or copied
+
+
+def _in_parentheses(factor: Group) -> str:
+    return f"({factor.name})" if isinstance(factor, ProductGroup) else factor.name
 
 
 class _ListedProductGroup(EnumerableGroup, ProductGroup):
