@@ -99,10 +99,8 @@ class PooledBranch(Contraction):
             self.context_action = require_rows(context_action)
             if context_action.group != action.group:
                 raise ValueError(f"expected a context of the group of {action}, got {context_action}")
-            shifts = layout.hidden(layout, hidden)
-            self.encoder = RowsChain(
-                RowFeatures.of(context_action.layout), shifts, width=width, depth=1, activation=None
-            )
+            read, shifts = RowFeatures.of(context_action.layout), layout.hidden(layout, hidden)
+            self.encoder = RowsChain(read, shifts, width=width, depth=1, activation=None)
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant for the present weights, at any number of rows."""

@@ -24,9 +24,9 @@ class PooledMap(nn.Module):
 
     With several blocks of rows and features that belong to no row (the rest, one row of its own), every reader a has a
     function :math:`F_a` and every block b a function :math:`h_b`. The pooled features in orthonormal coordinates are
-    :math:`t = (\sqrt{n_b}\,\bar h_b)_b` and the rest. A row of block a reads :math:`\sin\theta\,t / \sqrt{s\,n_a}` where
-    there are s readers. Since a mean over n rows has norm :math:`1/\sqrt n`, t is a 1-Lipschitz function of all rows,
-    and so are, together, all that is read: the Lipschitz constant of f is at most that of the :math:`F_a`.
+    :math:`t = (\sqrt{n_b}\,\bar h_b)_b` and the rest. A row of block a reads :math:`\sin\theta\,t / \sqrt{s\,n_a}`,
+    where there are s readers. Since a mean over n rows has norm :math:`1/\sqrt n`, t is a 1-Lipschitz function of all
+    rows, and so are, together, all that is read: the Lipschitz constant of f is at most that of the :math:`F_a`.
 
     Args:
         layout: What the rows consist of.

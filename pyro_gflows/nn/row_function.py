@@ -66,7 +66,8 @@ class RowFunction(nn.Module):
         made, bound = hidden.copies(activation.fan_out), bound ** (1 / (depth + 1))
         has_odd = signature.odd is not None
         even = [read, *[made] * depth], [*[hidden] * depth, signature.even_out]
-        odd = [signature.odd, *[made if has_odd else None] * depth], [*[hidden] * depth, signature.odd_out]
+        odd_made, odd_hidden = (made, hidden) if has_odd else (None, None)
+        odd = [signature.odd, *[odd_made] * depth], [*[odd_hidden] * depth, signature.odd_out]
         self.even = nn.ModuleList(feature_map(a, b, bound=bound) for a, b in zip(*even, strict=True))
         self.odd = nn.ModuleList(feature_map(a, b, bound=bound) for a, b in zip(*odd, strict=True))
         self.shifts = nn.ModuleList(Shift(action) for action in even[1])
@@ -134,14 +135,14 @@ class RowFunction(nn.Module):
                 odd_tangents = x.new_zeros(self.odd[index + 1].kernel().shape[0], tangents.shape[-1])
             tangents = self.even[index + 1].kernel().to(x) @ tangents
             x, z = self._linear(index + 1, x, z)
-        batch = x.shape[:-1]
-        return (x, z), (
-            tangents.expand(*batch, *tangents.shape[-2:]),
-            odd_tangents.expand(*batch, *odd_tangents.shape[-2:]),
-        )
+        return (x, z), (_expanded(tangents, x), _expanded(odd_tangents, x))
 
     def _linear(self, index: int, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.shifts[index](self.even[index](x)), self.odd[index](z)
+
+
+def _expanded(jacobian: Tensor, x: Tensor) -> Tensor:
+    return jacobian.expand(*x.shape[:-1], *jacobian.shape[-2:])
 
 
 def _stacked(tangents: tuple[Tensor, ...], points: Tensor) -> Tensor:

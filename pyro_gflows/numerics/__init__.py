@@ -5,12 +5,12 @@ Log-determinants of residual layers:
     ProbeImages, OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
-    BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport, InverseDidNotConverge, implicit_root
+    BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
+    InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
     Branch, DifferentiableBranch, BranchWithJacobian, BranchWithPooledJacobian, PooledJacobian, PooledBlock,
-    ShearBranch, Product, as_branch, dense_jacobian,
-    jacobian_by_autograd, pullback
+    ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback
 
 Matrices:
     matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound,

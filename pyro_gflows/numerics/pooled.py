@@ -94,7 +94,7 @@ class PooledJacobian:
         r"""A matrix for the map between mean-free features: with J the map before the means are taken off, J P.
 
         Here P takes the mean over the rows off the features that a mask names. On events whose features are mean-free,
-        the Jacobian of the projected map is P J P, and :math:`\det(I + P J P) = \det(I + J P)`; and for such an event v,
+        the Jacobian of the projected map is P J P, and :math:`\det(I + P J P) = \det(I + J P)`. For such an event v,
         P s solves :math:`(I + P J P)\,s = v` if :math:`(I + J P)\,s = v`.
 
         Args:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pyro_gflows.actions import Action, LinearAction
-from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made
+from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made, RowsNetwork
 from pyro_gflows.nn.factories import network_from
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -62,7 +62,8 @@ class ByNetwork(ConditionalTransform):
 
     def _is_usual(self, network: nn.Module) -> bool:
         """Whether the network is the default one of this layer, as ``pyro_gflows.nn.conditioner`` makes it."""
-        if not isinstance(network, EquivariantNetwork) or type(network) not in (EquivariantCNN, EquivariantMLP):
+        known = isinstance(network, EquivariantNetwork | RowsNetwork)
+        if not known or type(network) not in (EquivariantCNN, EquivariantMLP, RowsNetwork):
             return False
         arguments, size = describe(network)["arguments"], self._size
         plain = arguments.keys() == {"action_in", "action_out", *size} and size.items() <= arguments.items()

@@ -1,95 +1,78 @@
-"""Layouts of rows, and the dense matrices of the groups that act on them."""
+"""Features of rows as flat vectors, and dense matrices that generate the groups that act on them."""
 
 from __future__ import annotations
 
 import math
-from itertools import accumulate
 
 import torch
 
-from pyro_gflows.actions import VectorAction
-from pyro_gflows.nn.rows_types import Rows, RowsLayout
-
-
-def layout(sizes, even=None, odd=None, rest=None, mean_free=None):
-    """A layout with the same even and odd features in every block."""
-    s, none = len(sizes), torch.zeros(0, dtype=torch.bool)
-    free = none if even is None else torch.zeros(even.numel, dtype=torch.bool)
-    if mean_free is not None:
-        free = torch.tensor(mean_free)
-    return RowsLayout(
-        sizes=tuple(sizes),
-        even=(even,) * s,
-        odd=(odd,) * s,
-        rest=rest,
-        mean_free_even=(free,) * s,
-        mean_free_odd=(none,) * s,
-    )
+from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.nn import RowFeatures
 
 
 def scalars(count, group="C1"):
     return VectorAction.trivial(group, copies=count)
 
 
+def features(sizes, even=None, odd=None, *, rest=None, mean_free=None):
+    """The same even and odd features in every block; mean_free says which coordinates of the even ones have sum 0."""
+    count = len(sizes)
+    free = torch.zeros(size(even), dtype=torch.bool) if mean_free is None else torch.tensor(mean_free)
+    return RowFeatures(tuple(sizes), (even,) * count, (odd,) * count, rest, (free,) * count)
+
+
 def size(action):
     return 0 if action is None else action.numel
 
 
-def shapes(layout):
-    n = layout.sizes
-    even = [(k, size(a)) for k, a in zip(n, layout.even, strict=True)]
-    odd = [(k, size(a)) for k, a in zip(n, layout.odd, strict=True)]
-    return [*even, *odd, (size(layout.rest),)]
+def shapes(layer):
+    tables = [
+        (n, size(action)) for kind in (layer.even, layer.odd) for n, action in zip(layer.sizes, kind, strict=True)
+    ]
+    return [*tables, (size(layer.rest),)]
+
+
+def numel(layer):
+    return sum(math.prod(shape) for shape in shapes(layer))
 
 
 def flat(rows):
-    """All coordinates side by side: even blocks, odd blocks, rest."""
+    """All coordinates side by side: the even features of every block, the odd ones, the rest."""
     return torch.cat([*(x.flatten(-2) for x in (*rows.even, *rows.odd)), rows.rest], -1)
 
 
-def unflat(x, layout):
-    parts = [
-        p.unflatten(-1, s) if len(s) > 1 else p
-        for p, s in zip(x.split([math.prod(s) for s in shapes(layout)], -1), shapes(layout), strict=True)
-    ]
-    s = len(layout.sizes)
-    return Rows(tuple(parts[:s]), tuple(parts[s : 2 * s]), parts[-1])
+def unflat(x, layer):
+    parts = x.split([math.prod(shape) for shape in shapes(layer)], -1)
+    parts = [part.unflatten(-1, shape) for part, shape in zip(parts, shapes(layer), strict=True)]
+    count = len(layer.sizes)
+    return Rows(tuple(parts[:count]), tuple(parts[count : 2 * count]), parts[-1])
 
 
-def numel(layout):
-    return sum(math.prod(shape) for shape in shapes(layout))
-
-
-def generators(layout, signed):
-    """Dense matrices that generate the group: swaps and cycles of rows, a sign, and the generators of H."""
+def generators(layer, *, signed):
+    """Matrices that generate the group: a swap and a cycle of the rows of a block, one sign change, and those of H."""
     found = []
-    for block, n in enumerate(layout.sizes):
+    for block, n in enumerate(layer.sizes):
         eye = torch.eye(n, dtype=torch.float64)
-        made = []
         if n > 1:
-            made += [eye[[1, 0, *range(2, n)]], eye.roll(1, 0)]
-        for matrix in made:
-            found.append(_matrix(layout, {block: (matrix, matrix)}))
+            found += [matrix(layer, {block: (p, p)}) for p in (eye[[1, 0, *range(2, n)]], eye.roll(1, 0))]
         if signed:
-            flip = eye.clone()
-            flip[0, 0] = -1
-            found.append(_matrix(layout, {block: (eye, flip)}))
-    action = next(a for a in (*layout.even, *layout.odd, layout.rest) if a is not None)
-    for element in action.group.generators():
-        found.append(_matrix(layout, {}, element))
-    return found
+            change = eye.clone()
+            change[0, 0] = -1
+            found.append(matrix(layer, {block: (eye, change)}))
+    action = next(action for action in (*layer.even, *layer.odd, layer.rest) if action is not None)
+    return [*found, *(matrix(layer, {}, element) for element in action.group.generators())]
 
 
-def _matrix(layout, acts, element=None):
+def matrix(layer, on_rows, element=None):
+    """A dense matrix, from what acts on the even and on the odd rows of some blocks, and an element of H."""
+
+    def of_features(action):
+        eye = torch.eye(size(action), dtype=torch.float64)
+        return eye if element is None or action is None else action.matrix(element)
+
     blocks = []
-    for kind, features in enumerate((layout.even, layout.odd)):
-        for block, (n, action) in enumerate(zip(layout.sizes, features, strict=True)):
-            outer = acts[block][kind] if block in acts else torch.eye(n, dtype=torch.float64)
-            inner = torch.eye(size(action), dtype=torch.float64)
-            if element is not None and action is not None:
-                inner = action.matrix(element)
-            blocks.append(torch.kron(outer, inner))
-    rest = torch.eye(size(layout.rest), dtype=torch.float64)
-    if element is not None and layout.rest is not None:
-        rest = layout.rest.matrix(element)
-    return torch.block_diag(*[b for b in (*blocks, rest) if b.numel()])
+    for odd, kind in enumerate((layer.even, layer.odd)):
+        for block, (n, action) in enumerate(zip(layer.sizes, kind, strict=True)):
+            outer = on_rows[block][odd] if block in on_rows else torch.eye(n, dtype=torch.float64)
+            blocks.append(torch.kron(outer.contiguous(), of_features(action)))
+    return torch.block_diag(*[block for block in (*blocks, of_features(layer.rest)) if block.numel()])
