@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.feature_maps import Shift, feature_map, side_by_side, size_of
-from pyro_gflows.nn.kernel import LipschitzLayer
+from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.rows_hidden import to_mirror
 
@@ -115,9 +115,9 @@ class RowFunction(nn.Module):
             z: The odd features, of shape ``batch + (n, O)``.
             shift: Features that are added to those of the first hidden layer before the activation.
         """
-        kernel, odd_kernel = self.even[0].kernel().to(x), self.odd[0].kernel().to(x)
-        tangents = nn.functional.pad(kernel, (0, z.shape[-1]))
-        odd_tangents = nn.functional.pad(odd_kernel, (x.shape[-1], 0))
+        layers, odd_layers = each(self.even, KernelLayer), each(self.odd, KernelLayer)
+        tangents = nn.functional.pad(layers[0].kernel().to(x), (0, z.shape[-1]))
+        odd_tangents = nn.functional.pad(odd_layers[0].kernel().to(x), (x.shape[-1], 0))
         x, z = self._linear(0, x, z)
         for index, activation in enumerate(each(self.activations, Activation)):
             if index == 0 and shift is not None:
@@ -128,12 +128,12 @@ class RowFunction(nn.Module):
                 value, pushed = activation.call_and_push(points, _stacked(both, points))
                 x, z = (self._scale * part for part in to_mirror(*value.unbind(0)))
                 tangents, odd_tangents = to_mirror(*pushed.unbind(0))
-                odd_tangents = self.odd[index + 1].kernel().to(x) @ odd_tangents
+                odd_tangents = odd_layers[index + 1].kernel().to(x) @ odd_tangents
             else:
                 x, tangents = activation.call_and_push(x / self._scale, tangents)
                 x = self._scale * x
-                odd_tangents = x.new_zeros(self.odd[index + 1].kernel().shape[0], tangents.shape[-1])
-            tangents = self.even[index + 1].kernel().to(x) @ tangents
+                odd_tangents = x.new_zeros(odd_layers[index + 1].kernel().shape[0], tangents.shape[-1])
+            tangents = layers[index + 1].kernel().to(x) @ tangents
             x, z = self._linear(index + 1, x, z)
         return (x, z), (_expanded(tangents, x), _expanded(odd_tangents, x))
 

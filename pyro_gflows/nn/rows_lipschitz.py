@@ -132,7 +132,8 @@ class LipschitzRowsNetwork(RowsChain, Contraction):
         layout = RowFeatures.of(require_rows(action).layout)
         self._layer_bound = bound ** (1 / (depth + 1))
         super().__init__(layout, layout, width=width, depth=depth, activation=activation)
-        self.action, self.bound = action, bound
+        self.action: RowsAction = action
+        self.bound = bound
 
     def layer(self, layout_in: RowFeatures, layout_out: RowFeatures) -> LipschitzRowsLinear:
         return LipschitzRowsLinear(layout_in, layout_out, bound=self._layer_bound)

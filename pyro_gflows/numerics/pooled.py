@@ -52,7 +52,7 @@ class PooledJacobian:
 
     Example:
         >>> block = PooledBlock(torch.zeros(3, 2, 2), torch.ones(3, 2, 1), torch.ones(3, 1, 2))
-        >>> PooledJacobian([block]).solve([torch.full((3, 2), 7.0)])[0][0]
+        >>> PooledJacobian([block]).solve([torch.full((3, 2), 7.0)])[0][0].round()
         tensor([1., 1.])
     """
 

@@ -138,7 +138,7 @@ def test_a_context_of_the_set_or_of_the_rows_shifts_the_branch(name):
         found, found_log_det = layer.inv_call_and_ladj(*moved)
         torch.testing.assert_close(found, action.act_each(elements, value), rtol=0, atol=1e-11)
         torch.testing.assert_close(found_log_det, log_det, rtol=0, atol=1e-11)
-        jacobians = torch.func.vmap(torch.func.jacrev(lambda x, c: layer.inv_call_and_ladj(x, c)[0]))(x, context)
+        jacobians = torch.func.vmap(torch.func.jacrev(lambda *row, to=layer: to.inv_call_and_ladj(*row)[0]))(x, context)
         expected = torch.linalg.slogdet(jacobians).logabsdet
         torch.testing.assert_close(log_det, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(layer.call_and_ladj(value, context)[0], x, rtol=0, atol=1e-9)

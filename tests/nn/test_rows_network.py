@@ -93,7 +93,7 @@ def test_odd_features_are_read_from_other_rows_by_attention():
     action = ACTIONS["signed S20, odd"]
     for kind, depth in ((RowsNetwork, 1), (RowsAttention, 1)):
         network = randomize_(kind(action, action, width=3, depth=depth).double())
-        # a deep set with one layer has no invariant yet that another row could read; a moment of two odd features is one
+        # with one layer a deep set has no invariant yet that another row could read; a moment of odd features is one
         x = events(action, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(network(x)[0, 0], x)
         others = gradient.unflatten(-1, (20, 2))[0, 1:].norm(dim=-1)
