@@ -165,10 +165,9 @@ def lipschitz_branch(action: LinearAction | TorusAction, *, bound: float = 0.99)
     if isinstance(action, TorusAction):
         return PeriodicNetwork(action, bound=bound)
     require_linear(action)
-    if action.event_dim == 1 and action.is_enumerable:
     if isinstance(action, RowsAction):
         return PooledBranch(action, bound=bound)
-    if action.event_dim == 1 and action.is_finite:
+    if action.event_dim == 1 and action.is_enumerable:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)
     if action.event_dim == 1 and [isotype.multiplicity for isotype in action.decomposition] == [1]:
         return LipschitzSum([RadialTerm(action)], bound=bound)
