@@ -58,7 +58,7 @@ def log_ratio_fields(action: RowsAction, categories: int) -> VectorAction | None
             made: Representation = RowField(field.structure, field.features, mean_free=True, blocks=field.blocks)
         elif isinstance(field, MatrixField) and not any(field.odd):
             whole = field.shape[1] == categories and not field.mean_free
-            made = MatrixField(field.structure, field.blocks, mean_free=True)
+            made = MatrixField(field.structure, (field.blocks[0], field.blocks[1]), mean_free=True)
         else:
             return None
         if not whole:
