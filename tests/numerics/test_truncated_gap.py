@@ -17,7 +17,7 @@ def ratio_of(value, dtype=torch.float64):
     return torch.tensor(value, dtype=dtype)
 
 
-# -- the inverse of log Phi ---------------------------------------------------------------------------------------------
+# -- the inverse of log Phi ----------
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_log_ndtr_is_that_of_scipy(dtype):
     x = torch.linspace(-60, 13, 500, dtype=torch.float64).to(DTYPES[dtype])
@@ -51,7 +51,7 @@ def test_derivatives_of_log_ndtri():
     assert torch.equal(slope, mills_ratio(log_ndtri(y)))
 
 
-# -- gaps ---------------------------------------------------------------------------------------------------------------
+# -- gaps ----------
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_map_and_inverse_undo_each_other(ratio):
     u = torch.linspace(-18, 30, 2001, dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_the_density_of_any_coordinate_integrates_to_one(ratio):
     density = 0.5 * torch.exp(-0.5 * u.square()) + 0.5 * torch.exp(-0.5 * (u - 1.0).square())
     slope = gap_log_slope(u, gap, ratio_of(ratio)).exp()
     total = (density / np.sqrt(2 * np.pi) / slope * torch.from_numpy(half[:, None] * weights)).sum()
-    assert float(total) == pytest.approx(1.0, abs=1e-8)
+    assert float(total) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
