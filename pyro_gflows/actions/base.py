@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.groups.base import Group, as_element, require_enumerable
+from pyro_gflows.groups.base import Group, require_enumerable
+from pyro_gflows.groups.elements import as_element
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 

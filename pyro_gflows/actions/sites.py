@@ -13,8 +13,8 @@ from torch import Tensor
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.deprecation import renamed_attributes
-from pyro_gflows.groups.base import as_element
 from pyro_gflows.groups.closure import as_matrix, generate_group
+from pyro_gflows.groups.elements import as_element
 from pyro_gflows.groups.finite import Group
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
