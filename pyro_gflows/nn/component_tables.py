@@ -1,4 +1,4 @@
-"""The coordinates in an isotypic component as a table, and all equivariant linear maps of an event as small matrices."""
+"""The coordinates in an isotypic component as a table, and equivariant linear maps as small matrices on tables."""
 
 from __future__ import annotations
 

@@ -28,8 +28,9 @@ class GActNorm(DataDependentTransform):
     Field i has n_i components, one log-scale a_i, and a shift b_i, a vector that no group element changes (0 if there
     is no other). On images both are the same at all pixels. On rows that are permuted
     (:class:`~pyro_gflows.RowsAction`) each feature has a scale of its own, and the shifts are the same for all rows;
-    features that change their sign with their row, and features of sum 0, are not shifted. The map is bijective because no scale is 0. It is
-    equivariant because scaling a whole field commutes with the matrices of the group, which leave b_i unchanged.
+    features that change their sign with their row, and features of sum 0, are not shifted. The map is bijective because
+    no scale is 0. It is equivariant because scaling a whole field, or one feature of all rows, commutes with the
+    matrices of the group, which leave b_i unchanged.
 
     ``initialize(x)``, with x of shape ``(n,) + event_shape``, sets both so that the data come out with root mean square
     1 and, along the directions that the group leaves alone, with mean 0; it returns the transformed data. See
