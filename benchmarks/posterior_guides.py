@@ -10,7 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from pyro.infer.autoguide.guides import AutoContinuous
+from pyro.infer.autoguide.guides import AutoContinuous, AutoGuide
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor
 
@@ -27,6 +27,7 @@ LogDensity = Callable[[Tensor], Tensor]
 
 FIT = FitSettings(steps=1000, batch_size=64, optimizer=Adam(lr=3e-3), schedule=OneCycle(warmup=0.1))
 BOUND_DRAWS = 20_000
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,19 @@ class Fitted:
     figures: Mapping[str, Any]
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """Draws of shape ``(n, d)``."""
-        return torch.cat([self.distribution.sample((len(part),)) for part in torch.arange(n).split(1000)]).clone()
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        """Draws of shape ``(n, d)`` and their log-density, scored on the way: an IAF is slow and rough at other points."""
+        drawn, scores = [], []
+        for part in torch.arange(n).split(_AT_ONCE):
+            z = self.distribution.sample((len(part),))
+            scores.append(self.distribution.log_prob(z).clone())
+            drawn.append(z.clone())
+        return torch.cat(drawn), torch.cat(scores)
 
     @torch.no_grad()
     def log_prob(self, z: Tensor) -> Tensor:
         """The log-density at vectors of shape ``(n, d)``."""
-        return torch.cat([self.distribution.log_prob(part) for part in z.split(1000)])
+        return torch.cat([self.distribution.log_prob(part) for part in z.split(_AT_ONCE)])
 
 
 def plain_flow(location: Tensor, factor: Tensor, *, steps: int = 8, width: int = 32) -> EquivariantFlow:
@@ -74,7 +80,7 @@ def fit_flow(flow: EquivariantFlow, log_density: LogDensity, *, fit: FitSettings
 
 
 def fit_pyro_guide(
-    make: Callable[..., AutoContinuous],
+    make: Callable[..., AutoGuide],
     model: Callable[..., Any],
     args: tuple[Any, ...],
     *,
@@ -97,18 +103,24 @@ def fit_pyro_guide(
     return Fitted(pyro_density(guide, *args), {**watch.figures(), "parameters": weights})
 
 
-def pyro_density(guide: AutoContinuous, *args: Any) -> Any:
-    """The density of the unconstrained vector, sites side by side in the model's order."""
-    return guide.get_posterior(*args)
+def pyro_density(guide: AutoGuide, *args: Any) -> Any:
+    """The density of the unconstrained vector that a guide of Pyro is, sites side by side in the model's order."""
+    if isinstance(guide, AutoContinuous):
+        return guide.get_posterior(*args)
+    names = [name for name, _ in guide.prototype_trace.iter_stochastic_nodes()]
+    loc, scale = (
+        torch.cat([getattr(owner, name).detach().reshape(-1) for name in names]) for owner in (guide.locs, guide.scales)
+    )
+    return torch.distributions.Independent(torch.distributions.Normal(loc, scale), 1)
 
 
 def bound(fitted: Fitted, log_density: LogDensity, *, seed: int = 0, draws: int = BOUND_DRAWS) -> dict[str, Any]:
     """The evidence lower bound with its standard error, and what importance weights say, from fresh draws."""
     torch.manual_seed(seed + 1000)
-    z = fitted.sample(draws)
+    z, log_q = fitted.draw(draws)
     with torch.no_grad():
-        log_joint = torch.cat([log_density(part) for part in z.split(250)])
-    log_weights = (log_joint - fitted.log_prob(z)).double()
+        log_joint = torch.cat([log_density(part) for part in z.split(_AT_ONCE)])
+    log_weights = (log_joint - log_q).double()
     report = importance_report(log_weights)
     return {
         "elbo": float(log_weights.mean()),
