@@ -108,7 +108,7 @@ def test_an_element_may_be_given_by_its_index_and_a_draw_by_its_count():
     assert PLANE.sample(3).shape == (3,)
     with pytest.raises(ValueError, match="between 0 and 7, got 8"):
         PLANE.act(8, x)
-    with pytest.raises(TypeError, match="as a matrix, got the index 1"):
+    with pytest.raises(TypeError, match="as a tensor, got the index 1"):
         VectorAction.plane("SO(2)").act(1, x)
 
 

@@ -1,7 +1,10 @@
 """Actions, which say how a group acts on one event, and splits of an event for coupling layers.
 
 Actions:
-    Action, LinearAction, VectorAction, ImageAction, OffGridAction, SitesAction, TorusAction
+    Action, LinearAction, VectorAction, RowsAction, ImageAction, OffGridAction, SitesAction, TorusAction
+
+Events as tables of features:
+    Rows, RowsLayout
 
 Splits:
     Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, TorusSplit, AngleFrame,
@@ -15,6 +18,8 @@ from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.off_grid import OffGridAction
+from pyro_gflows.actions.row_layout import Rows, RowsLayout
+from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits.angle_frames import AngleFrame
 from pyro_gflows.actions.splits.base import Split
@@ -38,6 +43,9 @@ __all__ = [
     "LinearAction",
     "MaskSplit",
     "OffGridAction",
+    "Rows",
+    "RowsAction",
+    "RowsLayout",
     "SitesAction",
     "Split",
     "TorusAction",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -14,11 +13,10 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.canonical_form import nearest_image, reference_event
-from pyro_gflows.groups.base import LARGEST_LISTED, EnumerableGroup, Group, require_enumerable
+from pyro_gflows.groups.base import LARGEST_LISTED, EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, side_by_side
 from pyro_gflows.groups.representations import (
-    MatrixRepresentation,
     RegularRepresentation,
     Representation,
     TrivialRepresentation,
@@ -26,6 +24,8 @@ from pyro_gflows.groups.representations import (
 from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["LinearAction"]
+
+_NAMED_FIELDS = 12  # of more fields, a few are named
 
 _Linear = TypeVar("_Linear", bound="LinearAction")
 
@@ -105,15 +105,7 @@ class LinearAction(Action):
     @as_constants()
     def _entries(self) -> frozenset[float]:
         """The distinct entries of the matrices of all fields, where any entry other than -1, 0 and 1 is nan."""
-        found = {0.0, 1.0}
-        for field in set(self.fields):
-            if isinstance(field, TrivialRepresentation):
-                continue
-            if not isinstance(self.point_group, EnumerableGroup):
-                return frozenset({math.nan})
-            entries = field.matrices(self.point_group.elements()).unique().tolist()
-            found |= {entry if entry in (-1.0, 0.0, 1.0) else math.nan for entry in entries}
-        return frozenset(found)
+        return frozenset({0.0, 1.0}).union(*[field.entries() for field in set(self.fields)])
 
     @property
     def is_signed_permutation(self) -> bool:
@@ -163,14 +155,7 @@ class LinearAction(Action):
             return self
         if not self.is_signed_permutation:
             raise ValueError(f"expected a signed permutation action, got {self}")
-        group = require_enumerable(self.point_group)
-        matrices = [field.matrices(group.elements()).abs() for field in self.fields]
-        return self.with_fields(
-            [
-                MatrixRepresentation(group, table, name=f"|{field.name}|")
-                for field, table in zip(self.fields, matrices, strict=True)
-            ]
-        )
+        return self.with_fields([field.absolute() for field in self.fields])
 
     def regular_fields(self: _Linear, copies: int) -> _Linear:
         """The action on ``copies`` regular representations (for images, regular fields on the same grid).
@@ -216,7 +201,8 @@ class LinearAction(Action):
 
     def _fields_in_words(self) -> str:
         runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
-        return " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
+        words = [name if count == 1 else f"{count} x {name}" for name, count in runs]
+        return " + ".join(words if len(words) <= _NAMED_FIELDS else [*words[:3], "...", words[-1]])
 
     def _require(self: _Linear, others: Sequence[LinearAction]) -> list[_Linear]:
         """The others if they are of this kind and group, else a ValueError that names both actions."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.linear import LinearAction
-from pyro_gflows.groups.base import EnumerableGroup, Group
+from pyro_gflows.actions.sign_order import canonical_signs
+from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.escnn_representation import as_representation
-from pyro_gflows.groups.finite import CyclicGroup
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
@@ -26,6 +26,8 @@ from pyro_gflows.groups.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
+from pyro_gflows.groups.sign_representation import sign_fields
+from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.numerics.blocks import block_diagonal
 from pyro_gflows.numerics.constants import as_constants, rows_at
 from pyro_gflows.serialization.registry import registered
@@ -193,20 +195,13 @@ class VectorAction(LinearAction):
                 which is flattened row by row.
 
         Raises:
-            ValueError: ``count`` is not positive, or the group is too large.
+            ValueError: ``count`` is not positive.
 
         Example:
             >>> VectorAction.signs(2).act_all(torch.tensor([1.0, 2.0])).tolist()
             [[1.0, 2.0], [1.0, -2.0], [-1.0, 2.0], [-1.0, -2.0]]
         """
-        if count < 1:
-            raise ValueError(f"expected a positive number of signs, got {count}")
-        group = ProductGroup([CyclicGroup(2)] * count)
-        flips = [1.0 - 2.0 * group.project(group.elements(), index).double() for index in range(count)]
-        fields = [
-            MatrixRepresentation(group, flip[:, None, None], name=f"sign {index}") for index, flip in enumerate(flips)
-        ]
-        return cls(fields * copies)
+        return cls(sign_fields(count) * copies)
 
     @classmethod
     def from_generators(
@@ -243,12 +238,19 @@ class VectorAction(LinearAction):
 
     def _matrices(self, part: Representation, elements: Tensor, x: Tensor) -> Tensor:
         if not isinstance(self.group, EnumerableGroup):
-            return part.matrices(elements.to("cpu", torch.float64)).to(x)
+            return part.matrices(elements.to("cpu", self.group.element_dtype)).to(x)
         key = (part, x.device, x.dtype)
         if key not in self._tables:
             with as_constants():
                 self._tables[key] = part.matrices(self.group.elements()).to(x.device, x.dtype)
         return rows_at(self._tables[key], elements.to(x.device))
+
+    def canonical(self, x: Tensor) -> Tensor | None:
+        if isinstance(self.group, SignGroup) and not self.is_enumerable:
+            self.check_event(x)
+            with torch.no_grad():
+                return canonical_signs(self.group, self.fields, x.detach().double())
+        return super().canonical(x)
 
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])
@@ -271,7 +273,7 @@ class VectorAction(LinearAction):
             index: The index of the factor whose action this is. The other factors leave the vectors as they are.
 
         Raises:
-            ValueError: This is not an action of that factor.
+            ValueError: This is not an action of that factor, or the elements of the product cannot be listed.
 
         Example:
             >>> from pyro_gflows.groups import parse_group
@@ -280,10 +282,10 @@ class VectorAction(LinearAction):
         """
         if self.group != product.factors[index]:
             raise ValueError(f"expected an action of factor {index}, {product.factors[index]}, got {self}")
-        elements = product.project(product.elements(), index)
+        group = require_enumerable(product, "a lifted action")
+        elements = product.project(group.elements(), index)
         lifted = {
-            field: MatrixRepresentation(product, field.matrices(elements), name=field.name)
-            for field in set(self.fields)
+            field: MatrixRepresentation(group, field.matrices(elements), name=field.name) for field in set(self.fields)
         }
         return VectorAction([lifted[field] for field in self.fields])
 

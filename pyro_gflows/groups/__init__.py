@@ -1,16 +1,21 @@
 """Groups and their representations, apart from the events that they act on.
 
 Groups:
-    CyclicGroup, DihedralGroup, SymmetricGroup, TranslationGroup, WallpaperGroup, ProductGroup, FiniteGroup,
+    CyclicGroup, DihedralGroup, SymmetricGroup, SignGroup, SignedPermutationGroup, TranslationGroup, WallpaperGroup,
+    ProductGroup, FiniteGroup,
     SO2, O2, SO3, O3, TorusTranslations, IsometryTable,
     TorusIsometry, parse_group
 
 Kinds of groups:
-    Group, EnumerableGroup, ContinuousGroup
+    Group, EnumerableGroup, ContinuousGroup, MonomialGroup
 
 Representations:
     Representation, TrivialRepresentation, DefiningRepresentation, RegularRepresentation,
-    QuotientRepresentation, RowsRepresentation, MatrixRepresentation, SubRepresentation, escnn_group
+    QuotientRepresentation, RowsRepresentation, SignRepresentation, MatrixRepresentation, SubRepresentation,
+    escnn_group
+
+Rows that are permuted:
+    RowStructure, StructuredField, RowField, MatrixField, InnerField
 
 Isotypic decomposition:
     Decomposition, Isotype, Summands
@@ -23,6 +28,7 @@ from pyro_gflows.groups.escnn_adapter import escnn_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.isotypes import Isotype, Summands
+from pyro_gflows.groups.monomial import MonomialGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
@@ -35,6 +41,11 @@ from pyro_gflows.groups.representations import (
     TrivialRepresentation,
 )
 from pyro_gflows.groups.restriction import SubRepresentation
+from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
+from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.sign_representation import SignRepresentation
+from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
+from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.groups.torus_translations import TorusTranslations
@@ -53,14 +64,23 @@ __all__ = [
     "EnumerableGroup",
     "FiniteGroup",
     "Group",
+    "InnerField",
     "IsometryTable",
     "Isotype",
+    "MatrixField",
     "MatrixRepresentation",
+    "MonomialGroup",
     "ProductGroup",
     "QuotientRepresentation",
     "RegularRepresentation",
     "Representation",
+    "RowField",
+    "RowStructure",
     "RowsRepresentation",
+    "SignGroup",
+    "SignRepresentation",
+    "SignedPermutationGroup",
+    "StructuredField",
     "SubRepresentation",
     "Summands",
     "SymmetricGroup",

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.groups.order import order_in_words
 from pyro_gflows.numerics.constants import as_constants
 
-__all__ = ["LARGEST_LISTED", "EnumerableGroup", "Group", "as_element", "require_enumerable"]
+__all__ = ["LARGEST_LISTED", "EnumerableGroup", "Group", "require_enumerable"]
 
 LARGEST_LISTED = 2**20
 """The order of the largest group whose elements are listed."""
@@ -28,14 +29,15 @@ class Group(ABC):
     (:class:`~pyro_gflows.actions.Action`). Continuous groups are compact, so that averages over all elements exist.
 
     Group elements are tensors: an element is an int64 index where all elements can be listed
-    (:class:`EnumerableGroup`, where ``element_shape`` is ``()``), and a matrix in float64 otherwise. A batch of
-    elements has shape ``batch_shape + element_shape``. A group is a plain value: groups are compared by value, and a
-    group can be pickled.
+    (:class:`EnumerableGroup`, where ``element_shape`` is ``()``), a matrix in float64 for rotation groups, and a
+    permutation or a vector of signs, int64, for large finite groups. A batch of elements has shape ``batch_shape +
+    element_shape``. A group is a plain value: groups are compared by value, and a group can be pickled.
 
     Attributes:
         name: The name that ``repr`` shows.
         order: The number of elements: an exact int of any size, or ``math.inf``.
         element_shape: The shape of one element.
+        element_dtype: The dtype of elements.
 
     Example:
         >>> from pyro_gflows.groups import parse_group
@@ -50,11 +52,29 @@ class Group(ABC):
     name: str
     order: int | float
     element_shape: torch.Size
+    element_dtype: torch.dtype = torch.float64
 
     @property
     def is_finite(self) -> bool:
-        """Whether the number of elements is finite."""
+        """Whether the number of elements is finite; they may be too many to list (see :class:`EnumerableGroup`)."""
         return self.order < math.inf
+
+    @property
+    def order_in_words(self) -> str:
+        """The order as a short text, such as "720", "20! = 2.4e18" or "infinite"."""
+        return order_in_words(self.order, self._order_formula())
+
+    def _order_formula(self) -> str:
+        """The order as a product of factorials and powers; empty where there is none."""
+        return ""
+
+    def elements(self) -> Tensor:
+        """All elements, along the first dimension.
+
+        Raises:
+            ValueError: The group is infinite, or too large for its elements to be listed.
+        """
+        return require_enumerable(self, "the list of all elements").elements()
 
     def batch_shape(self, elements: Tensor) -> torch.Size:
         """The batch shape of a tensor of elements, which is the shape without the last dimensions ``element_shape``."""
@@ -141,6 +161,7 @@ class EnumerableGroup(Group):
 
     order: int
     element_shape = torch.Size()
+    element_dtype = torch.int64
 
     def identity(self) -> Tensor:
         return torch.tensor(0)
@@ -268,30 +289,11 @@ def require_enumerable(group: Group, what: str = "a sum over all elements") -> E
         return group
     if group.is_finite:
         raise ValueError(
-            f"{what} needs a group whose elements can be listed, got {group} of order {group.order}; use sample() for "
-            "an average over random elements, generators() for a check, or a subgroup"
+            f"{what} needs a group whose elements can be listed, got {group}, which has {group.order_in_words} "
+            "elements; for an invariant density use Canonicalized in place of Symmetrized, OrbitMixture and "
+            "OrbitFlow, sample() for an average over random elements, and generators() for a check"
         )
     raise ValueError(
         f"{what} needs a finite group, got {group}, which has infinitely many elements; use sample(), or a finite "
         "subgroup such as D16"
     )
-
-
-def as_element(group: Group, element: Tensor | int) -> Tensor:
-    """An element of a group as a tensor, also if it is given by its index.
-
-    Args:
-        group: The group.
-        element: An element, or the index of an element of a finite group.
-
-    Raises:
-        TypeError: There is an index for a group whose elements are matrices.
-        ValueError: The index is not below the order of the group.
-    """
-    if not isinstance(element, int):
-        return element
-    if len(group.element_shape):
-        raise TypeError(f"expected an element of {group} as a matrix, got the index {element}; use group.sample()")
-    if not 0 <= element < group.order:
-        raise ValueError(f"expected the index of an element of {group} between 0 and {group.order - 1}, got {element}")
-    return torch.tensor(element)

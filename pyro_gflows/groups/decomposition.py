@@ -59,6 +59,10 @@ def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
         >>> intertwiner(mean, mean).tolist(), [intertwiner(mean, other) for other in others]
         ([[1.0]], [None])
     """
+    if first.is_trivial != second.is_trivial:
+        return None
+    if first.outer is not None and second.outer is not None:
+        return _from_factors(first, second)
     (rep1, rows1), (rep2, rows2) = first.representation, second.representation
     if rep1 == rep2 and Nearly(rows1) == Nearly(rows2):
         return torch.eye(first.dim, dtype=torch.float64)
@@ -71,6 +75,18 @@ def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
     if averaged.norm() < _TOLERANCE * seed.norm():
         return None
     return _orthogonal(averaged)
+
+
+def _from_factors(first: Isotype, second: Isotype) -> Tensor | None:
+    """The equivariant linear map between irreps that are tensor products, from a map between the second factors."""
+    if first.outer != second.outer:
+        return None
+    if first.inner is None or second.inner is None:
+        return torch.eye(first.dim, dtype=torch.float64)
+    inner = intertwiner(first.inner, second.inner)
+    if inner is None:
+        return None
+    return torch.kron(torch.eye(first.dim // first.inner.dim, dtype=torch.float64), inner)
 
 
 def _commutant(representation: Representation, rows: Tensor) -> Tensor:
@@ -155,6 +171,9 @@ def decompose(representation: Representation) -> Decomposition:
         >>> [(component.dim, component.type) for component in decompose(RegularRepresentation("C4"))]
         [(1, 'real'), (1, 'real'), (2, 'complex')]
     """
+    known = representation.isotypes()
+    if known is not None:
+        return known
     return isotypes_of(
         representation, [canonical_rows(rows.T @ rows) for rows in irreducible_subspaces(representation)]
     )

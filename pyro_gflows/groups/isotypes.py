@@ -73,6 +73,9 @@ class Isotype:
         is_trivial: Whether V is the trivial representation, so that the group leaves the component as it is.
         event_shape: The shape of one event.
         too_large: The reason why :attr:`basis` is not available, or None where it is.
+        outer: The name of the first factor where V is known to be the tensor product of an irrep of a first group,
+            in a fixed basis, and of an irrep of a second one; else None.
+        inner: The component of the second factor, or None.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -87,6 +90,8 @@ class Isotype:
     is_trivial: bool
     event_shape: torch.Size
     too_large: str | None = None
+    outer: str | None = None
+    inner: Isotype | None = None
 
     @property
     def multiplicity(self) -> int:
@@ -161,6 +166,8 @@ class Isotype:
             elements: Group elements g.
         """
         representation, rows = self.representation
+        if len(rows) != self.dim:
+            raise ValueError(self.too_large)
         return rows @ representation.matrices(elements) @ rows.T
 
     @full_precision
@@ -191,7 +198,7 @@ class Isotype:
             rows, place = group.rows.flatten(0, 1).to(x), group.places.to(x.device)
             projected.append((flat[..., place] @ rows.T @ rows).flatten(-2))
             places.append(place.flatten())
-        out = torch.zeros_like(flat).index_copy(-1, torch.cat(places), torch.cat(projected, -1))
+        out = torch.zeros_like(flat).index_add(-1, torch.cat(places), torch.cat(projected, -1))
         return out.unflatten(-1, self.event_shape)
 
     def in_basis(self, change: Tensor) -> Isotype:

@@ -19,8 +19,6 @@ from pyro_gflows.groups.representations import (
 
 __all__ = ["component_labels", "connected_components", "invariant_sets", "orbit_fields"]
 
-_ZERO = 1e-10
-
 
 def component_labels(targets: Tensor) -> Tensor:
     """For each index, the number of its orbit.
@@ -55,28 +53,24 @@ def connected_components(targets: Tensor) -> list[Tensor]:
     return sorted(orbits, key=lambda orbit: int(orbit[0]))
 
 
-def invariant_sets(fields: Sequence[Representation], generators: Tensor) -> list[list[int]]:
+def invariant_sets(fields: Sequence[Representation]) -> list[list[int]]:
     """The smallest sets of coordinates that the group maps to themselves, for fields side by side.
 
     Where the group permutes coordinates, these sets are its orbits.
 
     Args:
         fields: The representations by which the group acts on the coordinates, one after the other.
-        generators: Generators of the group.
 
     Example:
         >>> from pyro_gflows.groups.finite import FiniteGroup
         >>> group = FiniteGroup("Z2", [[0, 1], [1, 0]], [1])
-        >>> invariant_sets([RegularRepresentation(group), TrivialRepresentation(group)], group.generators())
+        >>> invariant_sets([RegularRepresentation(group), TrivialRepresentation(group)])
         [[0, 1], [2]]
     """
     found: list[list[int]] = []
     start = 0
     for field in fields:
-        mixed = (field.matrices(generators).abs() > _ZERO).any(0)
-        count, labels = csgraph.connected_components(mixed.numpy(), directed=False)
-        sets = [(np.flatnonzero(labels == label) + start).tolist() for label in range(count)]
-        found += sorted(sets, key=min)
+        found += [[index + start for index in one] for one in field.invariant_sets()]
         start += field.size
     return found
 

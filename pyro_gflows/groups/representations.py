@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.sparse import csgraph
 from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
@@ -14,8 +17,11 @@ from pyro_gflows.groups.continuous import ContinuousGroup
 from pyro_gflows.groups.finite import PlanarGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.symmetric import SymmetricGroup
-from pyro_gflows.numerics.constants import rows_at
+from pyro_gflows.numerics.constants import as_constants, rows_at
 from pyro_gflows.serialization.registry import registered
+
+if TYPE_CHECKING:
+    from pyro_gflows.groups.components import Decomposition
 
 __all__ = [
     "DefiningRepresentation",
@@ -27,6 +33,8 @@ __all__ = [
     "TrivialRepresentation",
     "permutation_matrices",
 ]
+
+_ZERO = 1e-10
 
 
 class Representation:
@@ -64,6 +72,49 @@ class Representation:
             Shape ``batch_shape + (size, size)``, where the batch shape is that of the elements.
         """
         raise NotImplementedError
+
+    # -- what a representation of a large group knows from its structure -----------------------------------------------
+    def act(self, elements: Tensor, x: Tensor) -> Tensor:
+        """The images rho(g) x of vectors, in the dtype and on the device of x.
+
+        Args:
+            elements: Group elements g, whose batch shape broadcasts with that of x.
+            x: Vectors, shape ``batch_shape + (size,)``.
+        """
+        return (self.matrices(elements).to(x) @ x[..., None]).squeeze(-1)
+
+    def entries(self) -> frozenset[float]:
+        """The distinct entries of all matrices, where any entry other than -1, 0 and 1 is nan."""
+        if not isinstance(self.group, EnumerableGroup):
+            return frozenset({math.nan})
+        with as_constants():
+            entries = self.matrices(self.group.elements()).unique().tolist()
+        return frozenset(entry if entry in (-1.0, 0.0, 1.0) else math.nan for entry in entries)
+
+    def absolute(self) -> Representation:
+        """The representation by the matrices of absolute values, where these permute coordinates up to signs."""
+        group = require_enumerable(self.group)
+        return MatrixRepresentation(group, self.matrices(group.elements()).abs(), name=f"|{self.name}|")
+
+    def invariant_sets(self) -> list[list[int]]:
+        """The smallest sets of coordinates that the group maps to themselves (where it permutes them, the orbits)."""
+        mixed = (self.matrices(self.group.generators()).abs() > _ZERO).any(0)
+        count, labels = csgraph.connected_components(mixed.numpy(), directed=False)
+        return sorted(((np.flatnonzero(labels == label)).tolist() for label in range(count)), key=min)
+
+    def restricted_to(self, coordinates: Sequence[int]) -> tuple[list[int], list[Representation]] | None:
+        """The representations on a union of invariant sets, and the order in which they hold its coordinates.
+
+        It is known only for representations that are made from a structure; others give None.
+
+        Args:
+            coordinates: A union of invariant sets.
+        """
+        return None
+
+    def isotypes(self) -> Decomposition | None:
+        """The isotypic components where they are known in closed form, else None."""
+        return None
 
     def _key(self) -> Any:
         return (type(self).__name__, self.group, self.name, self.size)
@@ -120,6 +171,18 @@ class TrivialRepresentation(Representation):
 
     def matrices(self, elements: Tensor) -> Tensor:
         return torch.ones(*self.group.batch_shape(elements), 1, 1, dtype=torch.float64, device=elements.device)
+
+    def entries(self) -> frozenset[float]:
+        return frozenset({1.0})
+
+    def absolute(self) -> Representation:
+        # a table of ones where the elements can be listed, since files describe networks with it
+        return super().absolute() if isinstance(self.group, EnumerableGroup) else self
+
+    def isotypes(self) -> Decomposition:
+        from pyro_gflows.groups.one_dimensional import single_coordinate  # it is about representations
+
+        return single_coordinate(self, is_trivial=True)
 
 
 @registered
@@ -214,14 +277,15 @@ class QuotientRepresentation(_Tabulated):
 class RowsRepresentation(_Tabulated):
     """The symmetric group S_n permutes the rows of an n x ``features`` matrix.
 
-    The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components.
+    The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components. It holds a
+    matrix for each permutation; for n > 6 there is ``RowsAction``, which holds none.
 
     Args:
         group: The symmetric group, or its name.
         features: The number of columns.
 
     Raises:
-        ValueError: The group is not a symmetric group, or ``features`` is not positive.
+        ValueError: The group is not a symmetric group or n is larger than 6, or ``features`` is not positive.
 
     Example:
         >>> RowsRepresentation("S3", features=2).size
@@ -234,6 +298,11 @@ class RowsRepresentation(_Tabulated):
             raise ValueError(f"rows are permuted by a symmetric group such as 'S3', got {parsed}")
         if features < 1:
             raise ValueError(f"expected a positive number of features, got {features}")
+        if not isinstance(parsed, EnumerableGroup):
+            raise ValueError(
+                f"a matrix for each permutation of rows is held up to S6, got {parsed}, which has "
+                f"{parsed.order_in_words} elements; use RowsAction({parsed.n}, features={features})"
+            )
         self.group = parsed
         permutations = permutation_matrices(parsed.permutations()).contiguous()
         self.table = torch.kron(permutations, torch.eye(features, dtype=torch.float64))
@@ -261,6 +330,7 @@ class MatrixRepresentation(_Tabulated):
     """
 
     def __init__(self, group: EnumerableGroup, matrices: Sequence[Any] | Tensor, *, name: str = "matrices") -> None:
+        require_enumerable(group, "a table of a matrix for each element")
         table = torch.as_tensor(matrices, dtype=torch.float64)
         if table.ndim != 3 or table.shape[0] != group.order or table.shape[1] != table.shape[2]:
             raise ValueError(f"expected matrices of shape ({group.order}, d, d), got {tuple(table.shape)}")

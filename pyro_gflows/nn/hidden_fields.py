@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pyro_gflows.actions import LinearAction, VectorAction
 from pyro_gflows.groups import Representation
-from pyro_gflows.groups.orbits import invariant_sets
 from pyro_gflows.groups.restriction import restricted_to_subspace
 from pyro_gflows.serialization.registry import registered
 
@@ -70,7 +69,7 @@ class HiddenFields:
 def _kinds(action: VectorAction) -> Iterator[Representation]:
     if action.is_permutation:
         for field in dict.fromkeys(action.fields):
-            for orbit in invariant_sets([field], action.group.generators()):
+            for orbit in field.invariant_sets():
                 if len(orbit) > 1:
                     yield _part(field, torch.eye(field.size, dtype=torch.float64)[orbit], f"orbit of {len(orbit)}")
         return

@@ -8,6 +8,9 @@ Some arguments have values that only the instance knows: a default may be comput
 loaded. A class with such arguments is a :class:`ComputesArguments`. If a class gains an argument whose default would
 change the meaning of older descriptions, it names the argument in the class attribute ``described_before``, with a
 function that makes the value for descriptions without the argument. An object with that value is described without it.
+
+The ``__new__`` of a registered class may make objects of a private subclass, chosen by the arguments (a variant). The
+class attribute ``described_as`` of the variant is the registered class, under whose name the objects are described.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ def registered(cls: _T) -> _T:
     @functools.wraps(initialize)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize(self, *args, **kwargs)
-        if type(self) is cls:
+        if _public_class(type(self)) is cls:
             bound = signature.bind(self, *args, **kwargs)
             # arguments that the instance computes are left out, since a function among them could not be pickled
             computed = _computed(self, signature)
@@ -89,6 +92,12 @@ def registered(cls: _T) -> _T:
     owner.__init__ = wrapper
     _CLASSES[cls.__name__] = cls
     return cls
+
+
+def _public_class(cls: type) -> type:
+    """The class under whose name objects of a class are described."""
+    public: type = cls.__dict__.get("described_as", cls)
+    return public
 
 
 def _computed(value: Any, signature: inspect.Signature) -> dict[str, Any]:
@@ -148,14 +157,16 @@ def describe(value: Any) -> Any:
         return {"dict": {key: describe(item) for key, item in value.items()}}
     if isinstance(value, type) and _CLASSES.get(value.__name__) is value:
         return {"type": value.__name__}
-    if _CLASSES.get(type(value).__name__) is type(value) and _ARGUMENTS in value.__dict__:
+    cls = _public_class(type(value))
+    if _CLASSES.get(cls.__name__) is cls and _ARGUMENTS in value.__dict__:
         given = value.__dict__[_ARGUMENTS]
-        computed = _computed(value, inspect.signature(type(value).__init__))
+        owner: Any = cls
+        computed = _computed(value, inspect.signature(owner.__init__))
         arguments = {name: describe(item) for name, item in {**given, **computed}.items()}
-        for name, make in _described_before(type(value)).items():
+        for name, make in _described_before(cls).items():
             if arguments.get(name) == describe(make()):
                 del arguments[name]
-        return {"class": type(value).__name__, "arguments": arguments}
+        return {"class": cls.__name__, "arguments": arguments}
     raise TypeError(
         f"{type(value).__module__}.{type(value).__qualname__} is not registered, so it cannot be described as JSON; "
         "decorate the class with pyro_gflows.registered, or build the flow in code and save its weights with "

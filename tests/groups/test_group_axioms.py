@@ -9,11 +9,14 @@ import torch
 
 from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.groups import (
+    ContinuousGroup,
     CyclicGroup,
     DihedralGroup,
-    EnumerableGroup,
     FiniteGroup,
+    MonomialGroup,
     ProductGroup,
+    SignedPermutationGroup,
+    SignGroup,
     SymmetricGroup,
     TranslationGroup,
     WallpaperGroup,
@@ -35,7 +38,13 @@ def planar(group):
 
 
 def permuting(group):
-    return lambda elements: torch.nn.functional.one_hot(group.permutations()[elements]).double().mT
+    """Thing j goes to place p[j] and is multiplied by s[j]."""
+
+    def matrices(elements):
+        places = torch.nn.functional.one_hot(group.permutations_of(elements), group.n).double().mT
+        return places * group.signs_of(elements)[..., None, :]
+
+    return matrices
 
 
 def shifting(group):
@@ -46,12 +55,12 @@ def shifting(group):
 
 def side_by_side(group):
     """A product, as the matrices of its factors side by side."""
-    matrices = [MATRICES[type(factor)](factor) for factor in group.factors]
+    matrices = [matrices_of(factor) for factor in group.factors]
 
     def blocks(elements):
         parts = [part(group.project(elements, index)) for index, part in enumerate(matrices)]
         flat = [torch.block_diag(*each) for each in zip(*[part.flatten(0, -3) for part in parts], strict=True)]
-        return torch.stack(flat).unflatten(0, elements.shape)
+        return torch.stack(flat).unflatten(0, group.batch_shape(elements))
 
     return blocks
 
@@ -59,12 +68,19 @@ def side_by_side(group):
 MATRICES = {
     CyclicGroup: planar,
     DihedralGroup: planar,
-    SymmetricGroup: permuting,
+    MonomialGroup: permuting,
+    ContinuousGroup: lambda group: lambda elements: elements,
     TranslationGroup: shifting,
     WallpaperGroup: shifting,
     ProductGroup: side_by_side,
     FiniteGroup: lambda group: QUATERNIONS.matrix,
 }
+
+
+def matrices_of(group):
+    """The function that gives the matrices of elements."""
+    return next(make for kind, make in MATRICES.items() if isinstance(group, kind))(group)
+
 
 ENUMERABLE = {
     "C1": CyclicGroup(1),
@@ -75,7 +91,12 @@ ENUMERABLE = {
     "S1": SymmetricGroup(1),
     "S2": SymmetricGroup(2),
     "S4": SymmetricGroup(4),
+    "C2^1": SignGroup(1),
+    "C2^4": SignGroup(4),
+    "signed S1": SignedPermutationGroup(1),
+    "signed S3": SignedPermutationGroup(3),
     "S3 x C2 x D2": parse_group("S3 x C2 x D2"),
+    "C2^2 x S3": parse_group("C2^2 x S3"),
     "quaternions": QUATERNIONS.group,
     "shifts": TranslationGroup(4, 6, 2),
     "one row": TranslationGroup(1, 5),
@@ -85,7 +106,8 @@ ENUMERABLE = {
     "pm": WallpaperGroup(4, 3, 1, "D1"),
     "p2": WallpaperGroup(4, 3, 1, "C2"),
 }
-GROUPS = {**ENUMERABLE, **{name: parse_group(name) for name in ("SO(2)", "O(2)", "SO(3)", "O(3)")}}
+LARGE = ["S8", "S50", "C2^20", "signed S5", "signed S50", "S8 x C2", "S13 x O(3)", "C2^3 x SO(2)", "C2 x (S3 x O(2))"]
+GROUPS = {**ENUMERABLE, **{name: parse_group(name) for name in ("SO(2)", "O(2)", "SO(3)", "O(3)", *LARGE)}}
 
 
 @pytest.fixture(params=GROUPS)
@@ -127,7 +149,7 @@ def test_batches_of_elements_broadcast(group):
 
 
 def test_elements_multiply_as_their_matrices_do(group):
-    matrices = MATRICES[type(group)](group) if isinstance(group, EnumerableGroup) else lambda elements: elements
+    matrices = matrices_of(group)
     g, h = drawn(group, 2, 40, seed=3)
     same(matrices(group.compose(g, h)), matrices(g) @ matrices(h))
     same(matrices(group.inverse(g)), matrices(g).mT)
@@ -137,7 +159,7 @@ def test_an_enumerable_group_lists_its_elements_once(enumerable):
     elements = enumerable.elements()
     assert isinstance(enumerable.order, int) and enumerable.order == len(elements) == len(set(elements.tolist()))
     assert enumerable.is_finite and int(enumerable.identity()) == 0
-    matrices = MATRICES[type(enumerable)](enumerable)(elements).round(decimals=9)
+    matrices = matrices_of(enumerable)(elements).round(decimals=9)
     assert len({tuple(matrix.flatten().tolist()) for matrix in matrices}) == len(elements)
 
 
@@ -180,8 +202,9 @@ def test_a_group_is_a_value(group):
         same(twin.generators(), group.generators())
         g, h = drawn(group, 2, 5)
         same(twin.compose(g, h), group.compose(g, h))
+        assert type(twin) is type(group) and twin.order == group.order
     equal = {name for name, other in GROUPS.items() if other == group}
-    assert equal in ({"C1", "S1"}, {"D1", "S2"}) or len(equal) == 1
+    assert equal in ({"C1", "S1"}, {"D1", "S2", "C2^1", "signed S1"}) or len(equal) == 1
 
 
 def test_groups_with_one_table_are_equal_and_translations_are_not_other_groups():

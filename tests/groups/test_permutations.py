@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.groups import CyclicGroup, ProductGroup, SymmetricGroup, parse_group
+from pyro_gflows.groups import CyclicGroup, ProductGroup, RegularRepresentation, SymmetricGroup, parse_group
 from pyro_gflows.nn import EquivariantMLP
 from pyro_gflows.serialization.registry import build, describe
 
@@ -98,14 +98,17 @@ def test_hidden_layers_of_a_large_group_are_as_small_as_the_event():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SymmetricGroup(7), r"expected n in 1..6 for a symmetric group, got 7"),
+        (lambda: SymmetricGroup(0), "positive number n of things to permute .*, got 0"),
+        (
+            lambda: VectorAction.rows("S7"),
+            r"got S7, which has 5040 elements; use RowsAction\(7, features=1\)",
+        ),
         (lambda: parse_group("S0"), "expected a group such as"),
         (lambda: VectorAction.rows("D3"), "rows are permuted by a symmetric group such as 'S3', got D3"),
         (lambda: VectorAction.rows("S3", features=0), "positive number of features, got 0"),
         (lambda: VectorAction.signs(0), "positive number of signs, got 0"),
-        (lambda: VectorAction.signs(11), "a product of at most 1024 elements"),
         (lambda: ProductGroup([]), "at least one factor, got none"),
-        (lambda: parse_group("S3 x O(2)"), r"made of finite groups, got O\(2\)"),
+        (lambda: RegularRepresentation("S3 x O(2)"), r"needs a finite group, got S3 x O\(2\)"),
         (lambda: VectorAction.plane("C4").lift(parse_group("S3 x C2"), 1), "expected an action of factor 1, C2"),
     ],
 )

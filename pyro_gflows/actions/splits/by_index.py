@@ -40,7 +40,7 @@ class IndexSplit(Split):
         if not isinstance(action, self._kind):
             raise TypeError(f"expected {self._article} {self._kind.__name__} to split by {self._word}s, got {action}")
         linear = self._linear(action)
-        orbits = invariant_sets(linear.fields, linear.point_group.generators())
+        orbits = invariant_sets(linear.fields)
         if len(orbits) == 1 and (parts is None or self._fewest > 1):
             raise ValueError(
                 f"the {self._word}s of {action} are one orbit, {orbits[0]}, so no split by {self._word}s is invariant; "
