@@ -1,12 +1,14 @@
 r"""Layers of a flow on coordinates of gaps and other coordinates, which are the identity near the walls.
 
-The first coordinates of an event are those of gaps to walls (u in :mod:`pyro_gflows.numerics.truncated_gap`), the others
-are free. A density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate of a gap
-tends to minus infinity. So no layer here applies an affine map to a coordinate of a gap; and other coordinates depend
-on it through a function that is constant there.
+The first coordinates of an event are those of gaps to walls (u in :mod:`pyro_gflows.numerics.truncated_gap`), and the
+others are free. A density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate
+of a gap tends to minus infinity. So no layer here applies an affine map to a coordinate of a gap, and other coordinates
+depend on it through a function that is constant there.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +48,8 @@ class GapCoupling(EquivariantTransform):
     r"""A coupling layer: splines of the coordinates of gaps and affine maps of the others, with computed parameters.
 
     One part of the coordinates is changed by functions of the others, which a network computes. The splines are the
-    identity below -3.5, have a slope of their own above their last knot, and a free total height. So they shift and scale
-    a coordinate far from the wall, and leave it near the wall.
+    identity below -3.5, have a slope of their own above their last knot, and a free total height. So they shift and
+    scale a coordinate far from the wall, and leave it near the wall.
 
     Args:
         action: The action of the trivial group on all coordinates.
@@ -66,13 +68,9 @@ class GapCoupling(EquivariantTransform):
         self._index("scaled", gaps + is_changed[gaps:].nonzero().flatten())
         self.knots = BoundedKnots()
         outputs = (3 * _BINS + 1) * len(self.bent) + 2 * len(self.scaled)
-        self.network = nn.Sequential(
-            nn.Linear(max(1, len(self.read)), width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, outputs),
-        )
+        sizes = [max(1, len(self.read)), width, width]
+        hidden = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+        self.network = nn.Sequential(*hidden, nn.Linear(width, outputs))
         for parameter in self.network[-1].parameters():
             nn.init.zeros_(parameter)
 

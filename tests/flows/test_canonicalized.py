@@ -53,7 +53,7 @@ def base_on(action, dtype=torch.float64, *, spread=0.5, distance=2.0, **options)
     return base
 
 
-# -- invariance ----------------------------------------------------------------------------------------------------------
+# -- invariance ----------
 @pytest.mark.parametrize("name", ACTIONS)
 def test_is_exactly_invariant(name):
     action = ACTIONS[name]()
@@ -93,7 +93,7 @@ def test_canonical_forms_are_equal_for_all_images_and_are_drawn_uniformly(name):
     assert bool((gaps > -1e-12).all())
 
 
-# -- normalization -------------------------------------------------------------------------------------------------------
+# -- normalization ----------
 @pytest.mark.parametrize(
     "action",
     [
@@ -161,7 +161,7 @@ def test_the_scale_of_a_key_does_not_matter():
     assert bool((sorted_by.diff(dim=-1) > 0).all())
 
 
-# -- walls ---------------------------------------------------------------------------------------------------------------
+# -- walls ----------
 def trained(base, steps=60):
     """The base after some steps of maximum likelihood on draws from a wider and skewed density."""
     generator = torch.Generator().manual_seed(0)
@@ -221,7 +221,7 @@ def test_far_from_the_walls_q_starts_as_the_normal_that_it_is_placed_at():
     torch.testing.assert_close(base.log_prob(x), expected, rtol=0, atol=2e-3)
 
 
-# -- gradients and the contract with Pyro --------------------------------------------------------------------------------
+# -- gradients and the contract with Pyro ----------
 def test_draws_are_reparametrized_and_scores_have_gradients():
     base = base_on(VectorAction.rows("S3", features=2))
     x = base.rsample((20,))
@@ -267,7 +267,7 @@ def test_a_flow_on_it_is_saved_copied_and_rebuilt():
     assert torch.equal(rebuilt.log_prob(x), base.log_prob(x))
 
 
-# -- what must not follow it ---------------------------------------------------------------------------------------------
+# -- what must not follow it ----------
 def test_a_trainable_layer_after_a_density_with_jumps_warns_and_is_not_fitted():
     action = VectorAction.rows("S3", features=2)
     base = Canonicalized(action, steps=2, width=4)
@@ -288,7 +288,7 @@ def test_a_density_of_keys_alone_is_continuous_across_its_mirrors():
     assert Canonicalized(VectorAction.plane("C4"), steps=2, width=4).may_jump
 
 
-# -- errors --------------------------------------------------------------------------------------------------------------
+# -- errors ----------
 def test_bad_input_says_what_was_expected():
     with pytest.raises(TypeError, match="expected a VectorAction .* got ImageAction"):
         Canonicalized(ImageAction("C4", size=2))

@@ -92,7 +92,7 @@ def test_factors_without_a_key_beside_the_others_are_averaged_over():
     assert canonical.domain.order == math.factorial(8) and len(canonical.averaged) == 2
 
 
-# -- the choice of the key -----------------------------------------------------------------------------------------------
+# -- the choice of the key ----------
 def test_the_chosen_key_is_the_feature_that_tells_the_rows_apart():
     action = RowsAction(5, 3)
     mode = torch.zeros(5, 3, dtype=torch.float64)
