@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.groups.base import Group, require_enumerable
+from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.elements import as_element
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
@@ -27,10 +27,10 @@ class Action(ABC):
     images (C, H, W), or :class:`SitesAction` for the latent sites of a model. In the formula x is one event, and g and
     h are elements of the group.
 
-    Group elements are tensors of batch shape + ``group.element_shape``: int64 indices for finite groups, orthogonal
-    matrices in float64 for continuous ones. An action is a plain value: actions are compared by value, an action can be
-    pickled, and it follows the device and dtype of the events. Inside ``torch.autocast`` it still computes in full
-    precision.
+    Group elements are tensors of batch shape + ``group.element_shape``: int64 indices where all elements can be listed,
+    permutations and signs for large finite groups, orthogonal matrices in float64 for continuous ones. An action is a
+    plain value: actions are compared by value, an action can be pickled, and it follows the device and dtype of the
+    events. Inside ``torch.autocast`` it still computes in full precision.
 
     Attributes:
         group: The group that acts.
@@ -75,8 +75,13 @@ class Action(ABC):
 
     @property
     def is_finite(self) -> bool:
-        """Whether the group has finitely many elements."""
+        """Whether the group has finitely many elements, which may still be too many to list."""
         return self.group.is_finite
+
+    @property
+    def is_enumerable(self) -> bool:
+        """Whether all elements of the group can be listed, as :meth:`elements` and :meth:`act_all` need."""
+        return isinstance(self.group, EnumerableGroup)
 
     def elements(self) -> Tensor:
         """All elements of a finite group.

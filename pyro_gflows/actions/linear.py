@@ -25,6 +25,8 @@ from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["LinearAction"]
 
+_NAMED_FIELDS = 12  # of more fields, a few are named
+
 _Linear = TypeVar("_Linear", bound="LinearAction")
 
 
@@ -199,7 +201,8 @@ class LinearAction(Action):
 
     def _fields_in_words(self) -> str:
         runs = [(field.name, len(list(run))) for field, run in itertools.groupby(self.fields)]
-        return " + ".join(name if count == 1 else f"{count} x {name}" for name, count in runs)
+        words = [name if count == 1 else f"{count} x {name}" for name, count in runs]
+        return " + ".join(words if len(words) <= _NAMED_FIELDS else [*words[:3], "...", words[-1]])
 
     def _require(self: _Linear, others: Sequence[LinearAction]) -> list[_Linear]:
         """The others if they are of this kind and group, else a ValueError that names both actions."""

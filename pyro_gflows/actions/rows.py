@@ -21,6 +21,7 @@ from pyro_gflows.groups.row_decomposition import decompose_rows
 from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.contrasts import contrasts
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RowsAction"]
@@ -266,6 +267,8 @@ def _structured(structure: RowStructure, field: Representation) -> Representatio
 
 def _constants_of(field: MatrixField) -> Tensor:
     """The orthonormal matrices, flattened, that are constant on each invariant set of entries."""
+    if field.mean_free:
+        return _mean_free_constants(field)
     sets = field.invariant_sets()
     if any(field.odd):  # every sign change keeps only the diagonal of a matrix with the same signs on both sides
         same = field.odd == (True, True) and field.blocks[0] == field.blocks[1]
@@ -274,3 +277,11 @@ def _constants_of(field: MatrixField) -> Tensor:
     for row, one in zip(rows, sets, strict=True):
         row[one] = 1.0 / math.sqrt(len(one))
     return rows
+
+
+def _mean_free_constants(field: MatrixField) -> Tensor:
+    """The invariant matrix whose rows sum to 0: the deviation of the unit matrix from its mean, if there is one."""
+    if field.blocks[0] != field.blocks[1] or any(field.odd):
+        return torch.zeros(0, field.size, dtype=torch.float64)
+    found = contrasts(torch.eye(field.shape[0], dtype=torch.float64)).flatten()
+    return (found / found.norm())[None]

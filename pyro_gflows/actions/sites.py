@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
+from pyro_gflows.actions.canonical_form import reference_event
+from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.groups.closure import as_matrix, generate_group
@@ -244,9 +246,8 @@ class SitesAction(Action):
         """
         if site not in self.sites:
             return False
-        action = self.sites[site]
-        change = action.matrix(self.generators()) - torch.eye(action.numel, dtype=torch.float64)
-        return bool((change.abs() > 1e-9).any())
+        action, x = self.sites[site], reference_event(self.sites[site].event_shape)
+        return bool(((action.act_each(self.generators(), x) - x).abs() > 1e-9).any())
 
     def packed(self, sizes: Mapping[str, int]) -> VectorAction:
         """The action on the vector that holds all latent sites of a model side by side.
@@ -274,7 +275,9 @@ class SitesAction(Action):
             if self.sites[name].numel != size:
                 raise ValueError(f"site {name!r} has {size} coordinates, but its action is {self.sites[name]}")
             fields += self.sites[name].fields
-        return VectorAction(fields)
+        # an action on rows makes another one, where it can
+        rows = next((action for action in self.sites.values() if isinstance(action, RowsAction)), None)
+        return VectorAction(fields) if rows is None else rows.with_fields(fields)
 
     # -- values -------------------------------------------------------------------------------------------------------
     def _key(self) -> Any:

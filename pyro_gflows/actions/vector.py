@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.linear import LinearAction
+from pyro_gflows.actions.sign_order import canonical_signs
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.escnn_representation import as_representation
-from pyro_gflows.groups.finite import CyclicGroup
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
@@ -26,7 +26,7 @@ from pyro_gflows.groups.representations import (
     RowsRepresentation,
     TrivialRepresentation,
 )
-from pyro_gflows.groups.sign_representation import SignRepresentation
+from pyro_gflows.groups.sign_representation import sign_fields
 from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.numerics.blocks import block_diagonal
 from pyro_gflows.numerics.constants import as_constants, rows_at
@@ -34,8 +34,6 @@ from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean
 
 __all__ = ["VectorAction"]
-
-_SIGNS_IN_TABLES = 10  # 1,024 elements; saved flows describe their fields by a matrix for each element
 
 
 @registered
@@ -203,18 +201,7 @@ class VectorAction(LinearAction):
             >>> VectorAction.signs(2).act_all(torch.tensor([1.0, 2.0])).tolist()
             [[1.0, 2.0], [1.0, -2.0], [-1.0, 2.0], [-1.0, -2.0]]
         """
-        if count < 1:
-            raise ValueError(f"expected a positive number of signs, got {count}")
-        if count > _SIGNS_IN_TABLES:
-            signs = SignGroup(count)
-            return cls([SignRepresentation(signs, index) for index in range(count)] * copies)
-        product = ProductGroup([CyclicGroup(2)] * count)
-        group = require_enumerable(product)
-        flips = [1.0 - 2.0 * product.project(group.elements(), index).double() for index in range(count)]
-        fields = [
-            MatrixRepresentation(group, flip[:, None, None], name=f"sign {index}") for index, flip in enumerate(flips)
-        ]
-        return cls(fields * copies)
+        return cls(sign_fields(count) * copies)
 
     @classmethod
     def from_generators(
@@ -257,6 +244,13 @@ class VectorAction(LinearAction):
             with as_constants():
                 self._tables[key] = part.matrices(self.group.elements()).to(x.device, x.dtype)
         return rows_at(self._tables[key], elements.to(x.device))
+
+    def canonical(self, x: Tensor) -> Tensor | None:
+        if isinstance(self.group, SignGroup) and not self.is_enumerable:
+            self.check_event(x)
+            with torch.no_grad():
+                return canonical_signs(self.group, self.fields, x.detach().double())
+        return super().canonical(x)
 
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, TorusAction, VectorAction
+from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, RowsAction, TorusAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
@@ -74,7 +74,10 @@ def build_action(group: str, event_shape: Sequence[int] | Space) -> Action:
                 f"{parsed} permutes {parsed.n} rows of one length, got events of {shape[0]} components, no multiple of "
                 f"{parsed.n}; choose another --group"
             )
-        return VectorAction.rows(parsed, features=shape[0] // parsed.n)
+        features = shape[0] // parsed.n
+        if isinstance(parsed, EnumerableGroup):
+            return VectorAction.rows(parsed, features=features)
+        return RowsAction(parsed.n, features)
     if not isinstance(parsed, ContinuousGroup | CyclicGroup | DihedralGroup):
         raise ValueError(
             f"expected C_n, D_n, SO(2), O(2), SO(3), O(3) or S_n (which permutes rows) for events of {shape[0]} "

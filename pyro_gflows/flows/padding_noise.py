@@ -50,10 +50,10 @@ class PaddingNoise:
             raise ValueError(f"expected draws >= 1, got {draws}")
         self._action, self._padding, self._seed = action, padding, seed
         group = action.group
-        order = group.order if isinstance(group, EnumerableGroup) else 1
-        self._images = order if 1 < order <= _AVERAGED_UP_TO else 1
+        listed = isinstance(group, EnumerableGroup) and group.order <= _AVERAGED_UP_TO
+        self._images = int(group.order) if listed else 1
         origin = torch.zeros(action.event_shape, device="cpu")
-        self._follows = order > _AVERAGED_UP_TO and action.canonical(origin) is not None
+        self._follows = not listed and action.canonical(origin) is not None
         self._count = max(1, round(draws / self._images))
         self.total = self._count * self._images
 

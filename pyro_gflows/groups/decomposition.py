@@ -59,6 +59,8 @@ def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
         >>> intertwiner(mean, mean).tolist(), [intertwiner(mean, other) for other in others]
         ([[1.0]], [None])
     """
+    if first.is_trivial != second.is_trivial:
+        return None
     if first.outer is not None and second.outer is not None:
         return _from_factors(first, second)
     (rep1, rows1), (rep2, rows2) = first.representation, second.representation
@@ -77,8 +79,10 @@ def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
 
 def _from_factors(first: Isotype, second: Isotype) -> Tensor | None:
     """The equivariant linear map between irreps that are tensor products, from a map between the second factors."""
-    if first.outer != second.outer or first.inner is None or second.inner is None:
+    if first.outer != second.outer:
         return None
+    if first.inner is None or second.inner is None:
+        return torch.eye(first.dim, dtype=torch.float64)
     inner = intertwiner(first.inner, second.inner)
     if inner is None:
         return None

@@ -179,6 +179,11 @@ class TrivialRepresentation(Representation):
         # a table of ones where the elements can be listed, since files describe networks with it
         return super().absolute() if isinstance(self.group, EnumerableGroup) else self
 
+    def isotypes(self) -> Decomposition:
+        from pyro_gflows.groups.one_dimensional import single_coordinate  # it is about representations
+
+        return single_coordinate(self, is_trivial=True)
+
 
 @registered
 class DefiningRepresentation(Representation):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_gflows.groups.base import Group
+from pyro_gflows.groups.base import Group, require_enumerable
+from pyro_gflows.groups.components import Decomposition
+from pyro_gflows.groups.finite import CyclicGroup
 from pyro_gflows.groups.names import parse_group
-from pyro_gflows.groups.representations import Representation
+from pyro_gflows.groups.one_dimensional import single_coordinate
+from pyro_gflows.groups.products import ProductGroup
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["SignRepresentation"]
+__all__ = ["SignRepresentation", "sign_fields"]
+
+_IN_TABLES = 10  # signs, of 1,024 elements; saved flows describe these fields by a matrix for each element
 
 
 @registered
@@ -49,3 +55,38 @@ class SignRepresentation(Representation):
 
     def matrices(self, elements: Tensor) -> Tensor:
         return self.group.signs_of(elements)[..., self.index, None, None].to(torch.float64)
+
+    def act(self, elements: Tensor, x: Tensor) -> Tensor:
+        return x * self.group.signs_of(elements)[..., self.index, None].to(x)
+
+    def entries(self) -> frozenset[float]:
+        return frozenset({-1.0, 1.0})
+
+    def absolute(self) -> Representation:
+        return TrivialRepresentation(self.group)
+
+    def isotypes(self) -> Decomposition:
+        return single_coordinate(self, is_trivial=False, outer=self.name)
+
+
+def sign_fields(count: int) -> list[Representation]:
+    """The representations of n independent sign flips on n coordinates, one for each.
+
+    Args:
+        count: The number n of signs.
+
+    Raises:
+        ValueError: ``count`` is not positive.
+
+    Example:
+        >>> sign_fields(12)[:2], sign_fields(2)
+        ([sign 0 of C2^12, sign 1 of C2^12], [sign 0 of C2 x C2, sign 1 of C2 x C2])
+    """
+    if count < 1:
+        raise ValueError(f"expected a positive number of signs, got {count}")
+    if count > _IN_TABLES:
+        return [SignRepresentation(SignGroup(count), index) for index in range(count)]
+    product = ProductGroup([CyclicGroup(2)] * count)
+    group = require_enumerable(product)
+    flips = [1.0 - 2.0 * product.project(group.elements(), index).double() for index in range(count)]
+    return [MatrixRepresentation(group, flip[:, None, None], name=f"sign {index}") for index, flip in enumerate(flips)]

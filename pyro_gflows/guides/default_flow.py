@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
+
 from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, Split, VectorAction
 from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.nn import (
@@ -18,7 +20,7 @@ from pyro_gflows.nn import (
     lipschitz_branch,
 )
 from pyro_gflows.nn.hidden_fields import maps_between
-from pyro_gflows.nn.networks import EquivariantNetwork, has_regular_fields, hidden_action
+from pyro_gflows.nn.networks import has_regular_fields, hidden_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_residual
 from pyro_gflows.transforms.data_dependent import mark_as_set
 
@@ -57,7 +59,7 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
         ['Compose', 'GActNorm']
     """
 
-    def network(action_in: LinearAction, action_out: LinearAction) -> EquivariantNetwork:
+    def network(action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return conditioner(action_in, action_out, **_size(action_in, action_out, width))
 
     splits = _splits(action)

@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Independent, biject_to, constraint
 from torch.distributions.transforms import Transform
 
 from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
 from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["IsometricLogRatio", "LogRatioReparam", "log_ratio_basis", "log_ratio_simplex"]
@@ -81,16 +82,16 @@ class IsometricLogRatio(Transform):
 
     @full_precision
     def _call(self, x: Tensor) -> Tensor:
-        return torch.softmax(x @ log_ratio_basis(x.shape[-1] + 1).to(x), -1)
+        return torch.softmax(from_contrasts(x), -1)
 
     @full_precision
     def _inverse(self, y: Tensor) -> Tensor:
-        return y.clamp_min(torch.finfo(y.dtype).tiny).log() @ log_ratio_basis(y.shape[-1]).to(y).T
+        return contrasts(y.clamp_min(torch.finfo(y.dtype).tiny).log())
 
     @full_precision
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Returns the log-det at the unconstrained vector x (y in the formula of the class), for its image y."""
-        log_y = torch.log_softmax(x @ log_ratio_basis(y.shape[-1]).to(x), -1)
+        log_y = torch.log_softmax(from_contrasts(x), -1)
         return log_y.sum(-1) + 0.5 * math.log(y.shape[-1])
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:

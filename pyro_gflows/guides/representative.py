@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["orbit_representative"]
@@ -45,8 +46,8 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
 
     Raises:
         TypeError: ``samples`` is not a mapping.
-        ValueError: The group is infinite, ``samples`` has none of the action's sites, or the sites have different
-            numbers of draws.
+        ValueError: The group is infinite or too large to list its elements, ``samples`` has none of the action's sites,
+            or the sites have different numbers of draws.
 
     Source: Stephens, Dealing with label switching in mixture models (2000).
 
@@ -67,6 +68,7 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
             f"expected a finite group, but {action.group} has infinitely many elements; relabel with a finite subgroup "
             "such as D16"
         )
+    require_enumerable(action.group, "a relabeling by the nearest of all images")
     names = [name for name in action.sites if name in samples]
     if not names:
         raise ValueError(f"expected draws of the sites {list(action.sites)}, got {list(samples)}")

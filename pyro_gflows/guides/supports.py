@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch.distributions import biject_to, constraints
 
-from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.groups import EnumerableGroup, MatrixRepresentation, Representation
+from pyro_gflows.actions import RowsAction, SitesAction, VectorAction
+from pyro_gflows.groups import MatrixRepresentation, Representation
+from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.groups.restriction import restricted_matrices
+from pyro_gflows.guides.free_rows import free_fields, log_ratio_fields
 from pyro_gflows.guides.log_ratio import log_ratio_basis, log_ratio_simplex
 from pyro_gflows.guides.whole_rows import blocks_of_rows, whole_rows
 
@@ -105,7 +107,13 @@ def _on_free_coordinates(own: VectorAction, site: str, support: Any, shape: Sequ
     """The only possible action on the free coordinates; None if the site's action does not restrict to them."""
     values, free = biject_to(support).forward_shape(tuple(shape)), math.prod(shape)
     row = math.prod(values[len(values) - _innermost(support).event_dim :])
-    if _innermost(support) is log_ratio_simplex and own.is_finite:
+    in_log_ratios = _innermost(support) is log_ratio_simplex
+    if isinstance(own, RowsAction) and in_log_ratios:
+        found = log_ratio_fields(own, row)
+        return free_fields(own, row=row, free=row - 1) if found is None else found
+    if isinstance(own, RowsAction) and own.numel != free:
+        return free_fields(own, row=row, free=free * row // own.numel)
+    if in_log_ratios and own.is_finite:
         return _in_log_ratios(site, own, row)
     if own.numel == free:
         return own
@@ -133,8 +141,7 @@ def _advice(site: str, support: Any) -> str:
 
 
 def _in_log_ratios(site: str, action: VectorAction, categories: int) -> VectorAction:
-    group = action.group
-    assert isinstance(group, EnumerableGroup)
+    group = require_enumerable(action.group, f"a table of how permutations act on the log-ratios of site {site!r}")
     basis = log_ratio_basis(categories)
     fields: list[Representation] = []
     for block in blocks_of_rows(action, categories):

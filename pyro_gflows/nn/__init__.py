@@ -1,15 +1,16 @@
 """Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds.
 
 Linear maps and convolutions:
-    EquivariantLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
+    EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
 
 Networks:
-    EquivariantMLP, EquivariantCNN, SoftNetwork, AutoregressiveNetwork, EquivariantNetwork, HiddenFields,
-    Conditioner, conditioner
+    EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, RowsChain, RowFeatures, SoftNetwork,
+    AutoregressiveNetwork, EquivariantNetwork, HiddenFields, Over, Conditioner, conditioner, mean_over_rows
 
 Residual branches (contractions):
-    LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch,
-    Shear, CustomContraction, Contraction, Term, BranchGiven, Half, lipschitz_branch
+    LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch, PooledBranch,
+    LipschitzRowsNetwork, Shear, CustomContraction, Contraction, Term, BranchGiven, PooledBranchGiven, Half,
+    lipschitz_branch
 
 Potentials of gradient maps:
     TorusPotential, Potential, poisson_wave
@@ -18,7 +19,7 @@ Angles:
     Harmonics, shortest_frequencies, PeriodicNetwork
 
 Lipschitz layers:
-    LipschitzLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
+    LipschitzLinear, LipschitzRowsLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
 
 Activations:
     LipSwish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
@@ -53,10 +54,18 @@ from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantN
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.periodic_network import PeriodicNetwork
+from pyro_gflows.nn.pooled_branch import PooledBranch, PooledBranchGiven
 from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
+from pyro_gflows.nn.row_features import RowFeatures
+from pyro_gflows.nn.rows_attention import Over
+from pyro_gflows.nn.rows_chain import RowsChain
+from pyro_gflows.nn.rows_linear import RowsLinear
+from pyro_gflows.nn.rows_lipschitz import LipschitzRowsLinear, LipschitzRowsNetwork
+from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_network import RowsAttention, RowsNetwork
 from pyro_gflows.nn.shear import Half, Shear
 from pyro_gflows.nn.soft import SoftNetwork
 from pyro_gflows.nn.splines import SlopeSplines
@@ -93,15 +102,25 @@ __all__ = [
     "LipschitzDenseNetwork",
     "LipschitzLinear",
     "LipschitzNetwork",
+    "LipschitzRowsLinear",
+    "LipschitzRowsNetwork",
     "LipschitzSum",
     "Made",
     "MadeInTurn",
+    "Over",
     "PeriodicNetwork",
     "PolarConv",
+    "PooledBranch",
+    "PooledBranchGiven",
     "Potential",
     "RadialTerm",
     "Rescaled",
     "Ridges",
+    "RowFeatures",
+    "RowsAttention",
+    "RowsChain",
+    "RowsLinear",
+    "RowsNetwork",
     "Shear",
     "SlopeSplines",
     "SoftNetwork",
@@ -115,6 +134,7 @@ __all__ = [
     "kernels_once",
     "knots_of_file",
     "lipschitz_branch",
+    "mean_over_rows",
     "poisson_wave",
     "shortest_frequencies",
     "takes_factories",

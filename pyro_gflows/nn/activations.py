@@ -52,6 +52,21 @@ class Activation(nn.Module):
         super().__init__()
         self.action = action
 
+    def call_and_push(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """The value at vectors x, and the product of the Jacobian at x with some vectors.
+
+        Args:
+            x: Vectors of shape ``batch + (d,)``.
+            tangents: k vectors as the columns of matrices, of shape ``batch + (d, k)``, or one that broadcasts with it.
+
+        Raises:
+            TypeError: If the activation has no closed form of this product.
+        """
+        raise TypeError(
+            f"expected an activation whose derivative has a closed form, such as Splines or SoftThresholdNorm, got "
+            f"{type(self).__name__}"
+        )
+
 
 class Pointwise(Activation):
     """A function of one variable, applied to every coordinate of fields that the group permutes.
@@ -89,6 +104,10 @@ class Pointwise(Activation):
         """
         value, slope = self.value_and_slope(x)
         return value, torch.cat([inner] * self.fan_out), slope, outer
+
+    def call_and_push(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = self.value_and_slope(x)
+        return value, slope.unsqueeze(-1) * torch.cat([tangents] * self.fan_out, -2)
 
     def field_of_entries(self) -> Tensor:
         """The index of the field of each coordinate along dimension ``-event_dim``, shaped to broadcast with events."""
@@ -161,6 +180,12 @@ class SortedPairs(Pointwise):
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, -self.action.event_dim)
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], -self.action.event_dim)
+
+    def call_and_push(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = tangents.chunk(2, -2)
+        in_order = torch.le(*x.chunk(2, -1)).unsqueeze(-1)
+        pushed = torch.where(in_order, first, second), torch.where(in_order, second, first)
+        return self(x), torch.cat(pushed, -2)
 
     def sandwich(self, x: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # in the sums and differences of the pairs the map is pointwise: sum -> sum, difference -> -|difference|

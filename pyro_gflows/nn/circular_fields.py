@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction, TorusAction, VectorAction
-from pyro_gflows.groups.base import EnumerableGroup
+from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.orbits import orbit_fields
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
@@ -68,8 +68,9 @@ class CircularFields(nn.Module):
         """An order of all pieces (shift 1) or knots (shift 0), and the fields that they are in this order."""
         count, bins = self._shape
         group = linear.group
-        if not isinstance(group, EnumerableGroup) or group.order == 1:
+        if not group.is_finite or group.order == 1:
             return torch.arange(count * bins), [TrivialRepresentation(group)] * (count * bins)
+        group = require_enumerable(group, "a circular spline")
         matrices = linear.matrix(group.elements())  # M[g, i, j] is the sign with which g takes angle j to place i
         places, signs = matrices.abs().argmax(-2), matrices.sum(-2)
         index = torch.arange(bins)

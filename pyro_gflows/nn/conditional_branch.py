@@ -50,8 +50,8 @@ class ConditionalBranch(Contraction):
     ) -> None:
         super().__init__()
         require_linear(context_action)
-        # under a continuous group F does not mix different irreps, so invariant features would have no effect on x
-        features = action.trivial_fields(width).direct_sum(action) if action.is_finite else action.copies(2)
+        # elsewhere F does not mix different irreps, so invariant features would have no effect on x
+        features = action.trivial_fields(width).direct_sum(action) if action.is_enumerable else action.copies(2)
         self.action, self.context_action, self.bound = action, context_action, bound
         self.encoder = conditioner(context_action, features, width=2 * width, depth=1, start=1.0)
         self.network = lipschitz_branch(action.direct_sum(features), bound=bound)

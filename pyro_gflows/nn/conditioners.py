@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import LinearAction, RowsAction
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
+from pyro_gflows.nn.rows_network import RowsNetwork
 
 __all__ = ["Conditioner", "conditioner"]
 
@@ -18,9 +19,10 @@ Conditioner = Callable[[LinearAction, LinearAction], nn.Module]
 
 def conditioner(
     action_in: LinearAction, action_out: LinearAction, *, start: float = 0.0, **keywords: Any
-) -> EquivariantNetwork:
+) -> EquivariantNetwork | RowsNetwork:
     """The default network for a pair of actions: an EquivariantMLP on vectors, an EquivariantCNN on images.
 
+    On rows that are permuted (:class:`~pyro_gflows.RowsAction`) it is a RowsNetwork, whose cost is linear in the rows.
     The network maps ``batch_shape + action_in.event_shape`` to ``batch_shape + action_out.event_shape``.
 
     Args:
@@ -36,5 +38,7 @@ def conditioner(
         >>> conditioner(action, action, width=2)(torch.ones(2)).tolist()
         [0.0, 0.0]
     """
+    if isinstance(action_in, RowsAction):
+        return RowsNetwork(action_in, action_out, **keywords).scale_last_(start)
     network = EquivariantMLP if action_in.event_dim == 1 else EquivariantCNN
     return network(action_in, action_out, **keywords).scale_last_(start)

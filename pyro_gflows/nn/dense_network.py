@@ -68,7 +68,7 @@ class LipschitzDenseNetwork(Contraction):
         if width < 1 or depth < 1:
             raise ValueError(f"expected width >= 1 and depth >= 1, got {width} and {depth}")
         self.action, self.bound = action, bound
-        hidden = action.regular_fields(width) if action.is_finite else action.copies(width)
+        hidden = action.regular_fields(width) if action.is_enumerable else action.copies(width)
         self.layers, self.activations, now = nn.ModuleList(), nn.ModuleList(), action
         self.hidden_scales: list[float] = []
         for _ in range(depth):

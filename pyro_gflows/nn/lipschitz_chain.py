@@ -61,7 +61,7 @@ class LipschitzChain(EquivariantNetwork):
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
         # norm activations do not mix different irreps: irreps that the event does not contain would have no effect
-        return action.regular_fields(width) if action.is_finite else action.copies(width)
+        return action.regular_fields(width) if action.is_enumerable else action.copies(width)
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return lipschitz_layer(action_in, action_out, bound=self._layer_bound, bias=self.bias_of(action_out))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import ImageAction, LinearAction, TorusAction
+from pyro_gflows.actions import ImageAction, LinearAction, RowsAction, TorusAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.branch import LipschitzSum
@@ -23,6 +23,7 @@ from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.periodic_network import PeriodicNetwork
+from pyro_gflows.nn.pooled_branch import PooledBranch
 from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
@@ -143,9 +144,14 @@ class LipschitzNetwork(LipschitzChain, Contraction):
 def lipschitz_branch(action: LinearAction | TorusAction, *, bound: float = 0.99) -> Contraction:
     """The default residual branch for an action, with Lipschitz constant below ``bound``.
 
+    On vectors under a finite group whose elements can be listed it is a sum of ridge and radial terms with closed-form
+    Jacobians. On vectors under any other group it is a sum of radial terms if the action is irreducible (one smallest
+    building block, such as the plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork; on
+    angles it is a PeriodicNetwork.
     On vectors under a finite group it is a sum of ridge and radial terms with closed-form Jacobians. On vectors under a
     continuous group it is a sum of radial terms if the action is irreducible (one smallest building block, such as the
-    plane under O(2)). In all other cases, and on images, it is a LipschitzNetwork; on angles it is a PeriodicNetwork.
+    plane under O(2)). On rows it is a PooledBranch, on angles a PeriodicNetwork. In all other cases, and on images, it
+    is a LipschitzNetwork.
 
     Args:
         action: How the group acts on events.
@@ -159,7 +165,9 @@ def lipschitz_branch(action: LinearAction | TorusAction, *, bound: float = 0.99)
     if isinstance(action, TorusAction):
         return PeriodicNetwork(action, bound=bound)
     require_linear(action)
-    if action.event_dim == 1 and action.is_finite:
+    if isinstance(action, RowsAction):
+        return PooledBranch(action, bound=bound)
+    if action.event_dim == 1 and action.is_enumerable:
         return LipschitzSum([Ridges(action), RadialTerm(action)], bound=bound)
     if action.event_dim == 1 and [isotype.multiplicity for isotype in action.decomposition] == [1]:
         return LipschitzSum([RadialTerm(action)], bound=bound)

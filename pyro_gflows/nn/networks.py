@@ -22,6 +22,7 @@ __all__ = [
     "EquivariantMLP",
     "EquivariantNetwork",
     "LayerChain",
+    "activation_class",
     "activation_for",
     "has_regular_fields",
     "hidden_action",
@@ -40,6 +41,20 @@ _ACTIVATIONS: dict[str, type[Activation]] = {
 }
 
 
+def activation_class(name: str | None, action: LinearAction, defaults: tuple[str, str]) -> type[Activation]:
+    """The class of the activation of a given name, or of a default one, for an action.
+
+    Args:
+        name: The name of the activation, or None for a default.
+        action: How the group acts on the fields.
+        defaults: The default where the group permutes the fields, and the default elsewhere.
+
+    Raises:
+        ValueError: If there is no activation of that name.
+    """
+    return _ACTIVATIONS[_kind(name, action, defaults)]
+
+
 def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, str]) -> Activation:
     """The activation of a given name for an action, or a default one.
 
@@ -51,7 +66,7 @@ def activation_for(action: LinearAction, name: str | None, defaults: tuple[str, 
     Raises:
         ValueError: If there is no activation of that name.
     """
-    return _ACTIVATIONS[_kind(name, action, defaults)](action)
+    return activation_class(name, action, defaults)(action)
 
 
 def _kind(name: str | None, action: LinearAction, defaults: tuple[str, str]) -> str:

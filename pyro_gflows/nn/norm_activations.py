@@ -90,6 +90,20 @@ class SoftThresholdNorm(_IrrepWise):
         # (sqrt(r^2 + b^2) - b) / r, in a form that does not cancel
         return self._scaled(x, radius / ((radius.square() + threshold.square()).sqrt() + threshold))
 
+    def call_and_push(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        threshold, radius = nn.functional.softplus(self.raw_threshold), self._norms(x)
+        root = (radius.square() + threshold.square()).sqrt()
+        scale = radius / (root + threshold)
+        point, across = self.basis.coordinates(x), self.basis(tangents) @ tangents
+        unit = (point / radius.index_select(-1, self._copy)).unsqueeze(-1)
+        # how fast the norm of each copy grows along each tangent, times the derivative of the scale and the norm
+        along = unit * across
+        growth = along.new_zeros(*along.shape[:-2], self.copies, along.shape[-1]).index_add(-2, self._copy, along)
+        growth = growth * (radius * threshold / (root * (root + threshold))).unsqueeze(-1)
+        pushed = scale.index_select(-1, self._copy).unsqueeze(-1) * across
+        pushed = pushed + unit * growth.index_select(-2, self._copy)
+        return self._scaled(x, scale), self.basis(tangents).T @ pushed
+
 
 @registered
 class GatedNorm(_IrrepWise):

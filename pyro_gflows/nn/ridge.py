@@ -56,6 +56,11 @@ class Ridges(Term):
         require_linear(action)
         if not action.is_finite or action.event_dim != 1:
             raise ValueError(f"ridge terms need a finite group on vectors, got {action}; use radial terms instead")
+        if not action.is_enumerable:
+            raise ValueError(
+                f"ridge terms are sums over all elements of a group, got {action.group}, which has "
+                f"{action.group.order_in_words} elements; use radial terms or a LipschitzNetwork instead"
+            )
         self.action, self.terms = action, terms
         matrices = action.matrix(action.elements())
         half = _modulo_sign(matrices)

@@ -1,15 +1,16 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
 
 Log-determinants of residual layers:
-    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, ConstantMemory, ResidualMap, ProbeImages,
-    OrbitAverage, CarriedProbes, Orbit
+    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet, ConstantMemory, ResidualMap,
+    ProbeImages, OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
-    BanachSolver, NewtonSolver, DampedNewtonSolver, Solver, SolverReport, InverseDidNotConverge, implicit_root
+    BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
+    InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
-    Branch, DifferentiableBranch, BranchWithJacobian, ShearBranch, Product, as_branch, dense_jacobian,
-    jacobian_by_autograd, pullback
+    Branch, DifferentiableBranch, BranchWithJacobian, BranchWithPooledJacobian, PooledJacobian, PooledBlock,
+    ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback
 
 Matrices:
     matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound,
@@ -36,6 +37,8 @@ from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.matrix_functions import expm_apply, limit_norm, low_rank_matrix, matrix_exp
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
+from pyro_gflows.numerics.pooled import BranchWithPooledJacobian, PooledBlock, PooledJacobian
+from pyro_gflows.numerics.pooled_log_det import PooledLogDet, PooledNewtonSolver
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
 from pyro_gflows.numerics.rational_quadratics import monotone_spline, rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
@@ -58,6 +61,7 @@ __all__ = [
     "BanachSolver",
     "Branch",
     "BranchWithJacobian",
+    "BranchWithPooledJacobian",
     "CarriedProbes",
     "ConstantMemory",
     "DampedNewtonSolver",
@@ -68,6 +72,10 @@ __all__ = [
     "NewtonSolver",
     "Orbit",
     "OrbitAverage",
+    "PooledBlock",
+    "PooledJacobian",
+    "PooledLogDet",
+    "PooledNewtonSolver",
     "ProbeImages",
     "Product",
     "ResidualMap",

@@ -10,10 +10,13 @@ from pyro_gflows.actions import Action, LinearAction, TorusAction
 from pyro_gflows.nn import Contraction, CustomContraction
 from pyro_gflows.numerics import (
     BanachSolver,
+    BranchWithPooledJacobian,
     DifferentiableBranch,
     ExactLogDet,
     LogDet,
     NewtonSolver,
+    PooledLogDet,
+    PooledNewtonSolver,
     ProbeImages,
     ResidualMap,
     Solver,
@@ -21,7 +24,7 @@ from pyro_gflows.numerics import (
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.probe_images import linear_action, probe_images
 
-__all__ = ["ByContraction", "contraction_of"]
+__all__ = ["ByContraction", "contraction_of", "default_log_det", "default_solver"]
 
 
 class ByContraction(EquivariantTransform):
@@ -53,8 +56,8 @@ class ByContraction(EquivariantTransform):
                     f"expected {name} to be a {kind.__name__} of pyro_gflows.numerics, got {type(value).__name__}"
                 )
         self.branch = branch
-        self.log_det = ExactLogDet() if log_det is None else log_det
-        self.solver = (NewtonSolver() if self.action_in.numel <= 3 else BanachSolver()) if solver is None else solver
+        self.log_det = default_log_det(self._contraction) if log_det is None else log_det
+        self.solver = default_solver(self._contraction) if solver is None else solver
         self._images = probe_images(linear_action(self._contraction.action))
 
     def lipschitz_bound(self) -> Tensor:
@@ -72,6 +75,18 @@ class ByContraction(EquivariantTransform):
         log_det = self.log_det.describe(lipschitz=bound, dim=self.action_in.numel, images=images)
         certified = f"Lipschitz bound {bound:.4g}{' as built' if promised is None else ''}, log-det {log_det}"
         return f"{super().extra_repr()}, {certified}"
+
+
+def default_log_det(branch: Contraction) -> LogDet:
+    """The exact log-det of a branch: in a time linear in the rows where the branch reads them by pooled features."""
+    return PooledLogDet() if isinstance(branch, BranchWithPooledJacobian) else ExactLogDet()
+
+
+def default_solver(branch: Contraction) -> Solver:
+    """Newton's method where a step is quick, else the Banach iteration."""
+    if isinstance(branch, BranchWithPooledJacobian):
+        return PooledNewtonSolver()
+    return NewtonSolver() if branch.action.numel <= 3 else BanachSolver()
 
 
 def contraction_of(branch: nn.Module, action: Action) -> Contraction:

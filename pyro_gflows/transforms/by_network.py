@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pyro_gflows.actions import Action, LinearAction
-from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made
+from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made, RowsNetwork
 from pyro_gflows.nn.factories import network_from
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.transforms.conditional import ConditionalTransform
@@ -62,11 +62,14 @@ class ByNetwork(ConditionalTransform):
 
     def _is_usual(self, network: nn.Module) -> bool:
         """Whether the network is the default one of this layer, as ``pyro_gflows.nn.conditioner`` makes it."""
-        if not isinstance(network, EquivariantNetwork) or type(network) not in (EquivariantCNN, EquivariantMLP):
+        if not isinstance(network, EquivariantNetwork | RowsNetwork):
+            return False
+        if type(network) not in (EquivariantCNN, EquivariantMLP, RowsNetwork):
             return False
         arguments, size = describe(network)["arguments"], self._size
         plain = arguments.keys() == {"action_in", "action_out", *size} and size.items() <= arguments.items()
-        return plain and (network.action_in, network.action_out) == self._network_actions
+        actions: tuple[LinearAction, LinearAction] = (network.action_in, network.action_out)
+        return plain and actions == self._network_actions
 
 
 def _same(first: nn.Module, second: nn.Module) -> bool:

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction, TorusAction
+from pyro_gflows.actions import LinearAction, RowsAction, TorusAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.deprecation import renamed_arguments
-from pyro_gflows.nn import ConditionalBranch, Contraction, kernels_once, lipschitz_branch, takes_factories
+from pyro_gflows.nn import ConditionalBranch, Contraction, PooledBranch, kernels_once, lipschitz_branch, takes_factories
+from pyro_gflows.nn.rows_chain import require_rows
 from pyro_gflows.numerics import (
+    BranchWithPooledJacobian,
     DifferentiableBranch,
-    ExactLogDet,
     LogDet,
     RouletteLogDet,
     SeriesLogDet,
@@ -23,7 +24,7 @@ from pyro_gflows.numerics import (
 )
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
-from pyro_gflows.transforms.by_contraction import ByContraction, contraction_of
+from pyro_gflows.transforms.by_contraction import ByContraction, contraction_of, default_log_det
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
 __all__ = ["GResidual", "g_residual"]
@@ -50,8 +51,10 @@ class GResidual(ByContraction, OneWayTransform):
         contraction: f, a :class:`~pyro_gflows.nn.Contraction`; one with a ``context_action``, such as
             :class:`~pyro_gflows.nn.ConditionalBranch`, makes the layer conditional. Any other equivariant module with a
             ``lipschitz_bound()`` is wrapped in a :class:`~pyro_gflows.nn.CustomContraction`.
-        log_det: The estimator of the log-det; exact by default.
-        solver: How to invert; by default Newton's method for events of at most 3 components, else the Banach iteration.
+        log_det: The estimator of the log-det; exact by default, and in a time linear in the number of rows where f is
+            a :class:`~pyro_gflows.nn.PooledBranch`.
+        solver: How to invert; by default Newton's method for events of at most 3 components and for a PooledBranch,
+            else the Banach iteration.
         fast: Which direction evaluates f once: "score" (density estimation) or "sample" (guides).
 
     Raises:
@@ -110,8 +113,8 @@ _PROBES = 4
 
 
 def _default_log_det(action: LinearAction | TorusAction, branch: Contraction) -> LogDet:
-    if action.numel <= _EXACT_UP_TO:
-        return ExactLogDet()
+    if action.numel <= _EXACT_UP_TO or isinstance(branch, BranchWithPooledJacobian):
+        return default_log_det(branch)
     if action.numel <= _DENSE_UP_TO:
         return RouletteLogDet()
     return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=branch.known_bound(), probes=_PROBES))
@@ -132,7 +135,7 @@ def g_residual(
 
     The default log-det depends on the size of the event:
 
-    - Up to 64 components it is exact.
+    - Up to 64 components, and on rows of any number, it is exact.
     - Up to 1,000 components it is the unbiased roulette estimate in training, and exact in evaluation.
     - Above, a dense Jacobian would be too large. Evaluation then uses a power series, cut where the Lipschitz bound
       leaves an error of at most 0.001 nats for each component, with 4 fixed probes and all their images under the
@@ -152,7 +155,7 @@ def g_residual(
             :class:`GResidual`.
         bound: Lipschitz bound of the default branch.
         log_det: The estimator of the log-det; by default as above.
-        solver: How to invert; by default Newton's method for events of at most 3 components, else the Banach iteration.
+        solver: How to invert; by default as for :class:`GResidual`.
         fast: "score" (density estimation) or "sample" (guides).
         context_action: How the group acts on a context that the default branch reads; None: there is none.
 
@@ -180,6 +183,8 @@ def _default_branch(
 ) -> Contraction:
     if context_action is None:
         return lipschitz_branch(action, bound=bound)
+    if isinstance(action, RowsAction):
+        return PooledBranch(action, bound=bound, context_action=require_rows(context_action))
     if isinstance(action, TorusAction):
         raise TypeError(f"expected no context_action for {action}: no default branch on angles reads a context")
     return ConditionalBranch(action, context_action, bound=bound)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_gflows import RowsAction, VectorAction
-from pyro_gflows.groups import MatrixRepresentation, parse_group
+from pyro_gflows.groups import MatrixField, MatrixRepresentation, RowStructure, parse_group
 from pyro_gflows.groups.decomposition import decompose, intertwiner
 from pyro_gflows.nn import EquivariantLinear
 from pyro_gflows.serialization.registry import build, describe
@@ -43,6 +43,9 @@ LARGE = {
 }
 MATRICES = {
     "transition rates": RowsAction(4).direct_sum(RowsAction.of_matrix(4)),
+    "transition log-ratios": RowsAction(4).direct_sum(
+        RowsAction([MatrixField(RowStructure((4,)), (0, 0), mean_free=True)])
+    ),
     "two layers": RowsAction.of_matrix((12, 9), blocks=(0, 1), odd=(True, True)).direct_sum(
         RowsAction((12, 9), signed=True)
     ),

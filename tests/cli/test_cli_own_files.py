@@ -145,7 +145,7 @@ PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(NAMES
         (RANDOM.normal(size=(60, 3, 4)), ["--group", "S5"], "S5 permutes 5 rows, got events of 3 rows of 4"),
         (RANDOM.normal(size=(60, 7)), ["--group", "S5"], "no multiple of 5"),
         (RANDOM.normal(size=(60, 6)), ["--group", "S3 x C2"], "got S3 x C2"),
-        (RANDOM.normal(size=(60, 6)), ["--group", "S9"], "--group S9: expected n in 1..6"),
+        (RANDOM.normal(size=(60, 6)), ["--group", "S9"], "S9 permutes 9 rows of one length"),
         (RANDOM.normal(size=(60, 6)), ["--group", "translations"], "shift the pixels of images"),
         (RANDOM.normal(size=(60, 2)), ["--events", "images"], "expected images as an array (N, H, W)"),
         (RANDOM.normal(size=(60, 2)), ["--levels", "4"], "expected images where gray levels are given"),

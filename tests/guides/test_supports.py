@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch.distributions import biject_to, constraints
 
-from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.actions import RowsAction, SitesAction, VectorAction
 from pyro_gflows.groups import parse_group
 from pyro_gflows.guides import AutoGFlow, LogRatioReparam
 from pyro_gflows.guides.log_ratio import log_ratio_simplex
@@ -135,3 +135,24 @@ def test_a_guide_over_components_with_factors_and_simplexes(reparam):
         name: value.shape for name, value in drawn.items()
     }
     assert relabeled["factor"].shape == (6, 3, 2, 2)
+
+
+def test_rows_of_any_number_have_rows_of_free_coordinates():
+    def action(own):
+        return SitesAction(own.group, {"site": own})
+
+    simplex = constraints.independent(log_ratio_simplex, 1)
+    cases = [
+        (RowsAction(20), log_ratio_simplex, (19,), "mean-free rows"),
+        (RowsAction(20, 3), simplex, (20, 2), "rows of 2"),
+        (RowsAction.of_matrix(7), simplex, (7, 6), "mean-free 7 x 7 matrix in blocks 0 and 0"),
+        (RowsAction(9, 9), constraints.independent(constraints.corr_cholesky, 1), (9, 3), "rows of 3"),
+        (RowsAction(9), constraints.positive, (9,), "rows"),
+        (RowsAction(9, 2, signed=[1]), constraints.real, (9, 2), "signed rows of 2"),
+    ]
+    for own, support, shape, words in cases:
+        assert repr(unconstrained_action(action(own), "site", support, shape)).endswith(f": {words})")
+    with pytest.raises(ValueError, match="does not commute with the map"):
+        unconstrained_action(action(RowsAction(9, signed=True)), "site", constraints.positive, (9,))
+    with pytest.raises(ValueError, match="only 19 of them are free"):
+        unconstrained_action(action(RowsAction(10, 2)), "site", log_ratio_simplex, (19,))

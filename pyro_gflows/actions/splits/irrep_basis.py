@@ -197,7 +197,7 @@ def monomial_basis(
         2.0
     """
     identity = torch.eye(isotype.dim, dtype=torch.float64)
-    if isotype.dim == 1 or not action.is_finite:
+    if isotype.dim == 1 or not action.is_enumerable:
         return identity
     matrices = isotype.irrep(require_enumerable(action.point_group).elements())
     involutions = matrices[(matrices - matrices.mT).abs().amax((-2, -1)) < _ROUNDING]
