@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.constructors import circular, composed, conditional, coupling, fieldwise, gradient, residual, torus
+from tests.constructors import circular, composed, conditional, coupling, fieldwise, gradient, residual, rows, torus
 from tests.constructors.row import Row
 
 __all__ = ["CONDITIONAL", "CONSTRUCTORS", "TABLE", "names", "slow_unless"]
@@ -21,6 +21,7 @@ _ROWS = (
     *torus.ROWS,
     *gradient.ROWS,
     *circular.ROWS,
+    *rows.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}
