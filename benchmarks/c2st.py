@@ -13,7 +13,7 @@ FOLDS = 5
 MAX_EPOCHS = 10_000  # scikit-learn stops long before, when the loss has not fallen for ten epochs
 
 
-def c2st(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
+def c2st(x: Tensor, y: Tensor, *, seed: int = 0, hidden: int | None = None, early_stopping: bool = False) -> float:
     """Accuracy of a classifier of draws on test draws: 0.5 for two equal distributions, 1 for disjoint ones.
 
     As sbibm measures posteriors: both sets are shifted and scaled by the mean and standard deviation of ``x``; a
@@ -25,6 +25,9 @@ def c2st(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
         x: Reference draws, shape (n, d).
         y: Draws to test, shape (n, d).
         seed: Of the folds and of the network.
+        hidden: Units of each hidden layer in place of 10 d, for vectors of many components.
+        early_stopping: Whether training stops when the accuracy on a tenth of the training draws no longer rises. A
+            network that fits its training draws exactly is a poor classifier where d is large.
 
     Raises:
         ValueError: If the sets differ in shape, or one of them holds numbers that are not finite.
@@ -45,7 +48,9 @@ def c2st(x: Tensor, y: Tensor, *, seed: int = 0) -> float:
     reference = both[: len(x)]
     points = ((both - reference.mean(0)) / reference.std(0)).float().numpy()
     labels = torch.arange(2).repeat_interleave(len(x)).numpy()
-    hidden = 10 * x.shape[1]
-    classifier = MLPClassifier(hidden_layer_sizes=(hidden, hidden), max_iter=MAX_EPOCHS, random_state=seed)
+    hidden = hidden or 10 * x.shape[1]
+    classifier = MLPClassifier(
+        hidden_layer_sizes=(hidden, hidden), max_iter=MAX_EPOCHS, random_state=seed, early_stopping=early_stopping
+    )
     folds = KFold(FOLDS, shuffle=True, random_state=seed)
     return float(cross_val_score(classifier, points, labels, cv=folds, scoring="accuracy").mean())
