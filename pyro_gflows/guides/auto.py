@@ -19,6 +19,7 @@ from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.guides.default_flow import guide_transforms, identity_transforms
 from pyro_gflows.guides.invariance import log_joint_invariance
 from pyro_gflows.guides.joint_model import JointModel
+from pyro_gflows.guides.jumps import warn_of_jumps
 from pyro_gflows.guides.log_joint import LogJoint
 from pyro_gflows.guides.makers import check_makers, made_layers
 from pyro_gflows.guides.param_store import take_names
@@ -206,7 +207,8 @@ class AutoGFlow(AutoContinuous):
         return self.flow.base
 
     def get_transform(self, *args: Any, **kwargs: Any) -> EquivariantTransform:
-        """Returns the equivariant transform from the base to the posterior; the arguments are ignored."""
+        """Returns the transform from the base to the posterior, with a warning if its log-det jumps, for NUTS."""
+        warn_of_jumps(self.flow.transform)
         return self.flow.transform
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
