@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pyro_gflows.actions import Rows, RowsAction
 from pyro_gflows.nn.contraction import Contraction
-from pyro_gflows.nn.feature_maps import size_of
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.networks import activation_class
 from pyro_gflows.nn.pooled_map import PooledMap
@@ -94,6 +93,8 @@ class PooledBranch(Contraction):
         self.action: RowsAction = action
         self.bound = bound
         self._projects = any(bool(mask.any()) for mask in layout.mean_free)
+        for block, mask in enumerate(layout.mean_free):
+            self.register_buffer(f"mean_free_{block}", mask.nonzero().flatten(), persistent=False)
         self.context_action: RowsAction | None = None
         if context_action is not None:
             self.context_action = require_rows(context_action)
@@ -138,12 +139,8 @@ class PooledBranch(Contraction):
         return self.action.pack(rows), jacobian
 
     def _mean_free(self) -> list[Tensor]:
-        layout = self.action.layout
-        found = [
-            torch.nn.functional.pad(mask, (0, size_of(odd)))
-            for mask, odd in zip(layout.mean_free, layout.odd, strict=True)
-        ]
-        return found if layout.rest is None else [*found, torch.zeros(layout.rest.numel, dtype=torch.bool)]
+        found = [self.get_buffer(f"mean_free_{block}") for block in range(len(self.action.layout.sizes))]
+        return found if self.action.layout.rest is None else [*found, found[0][:0]]
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
         """The solution s of (I + J) s = v, for an event v.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.activations import Activation
-from pyro_gflows.nn.feature_maps import side_by_side, size_of
+from pyro_gflows.nn.feature_maps import Shift, side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
+from pyro_gflows.nn.rows_linear import PooledFeatures
 from pyro_gflows.nn.rows_mean import mean_over_rows
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
@@ -66,6 +68,9 @@ class PooledMap(nn.Module):
             )
             for even, odd in pairs
         )
+        # one shift of all values, which no Jacobian depends on
+        self.outputs = PooledFeatures(layout)
+        self.shift = Shift(self.outputs.action)
         self.angle = nn.Parameter(torch.tensor(math.pi / 4))
         self._pooled, self._rest = pooled.numel, size_of(layout.rest)
         self._readers = len(self.functions)
@@ -109,7 +114,7 @@ class PooledMap(nn.Module):
         if self._rest:
             own = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
             rest = self.functions[-1](own, own[..., :0], _rest_shift(shift))[0].squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest)
+        return self._shifted(even, odd, rest)
 
     def call_and_jacobian(self, rows: Rows, shift: Rows | None = None) -> tuple[Rows, PooledJacobian]:
         """The value f(x), and its Jacobian; the features of a row are its even ones, then its odd ones.
@@ -147,7 +152,11 @@ class PooledMap(nn.Module):
             feed = feed.expand(*rest.shape[:-1], 1, *feed.shape)
             blocks.append(PooledBlock(own * in_x, self._reading(1) * in_shared, feed))
             rest = value.squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest), PooledJacobian(blocks)
+        return self._shifted(even, odd, rest), PooledJacobian(blocks)
+
+    def _shifted(self, even: Sequence[Tensor], odd: Sequence[Tensor], rest: Tensor) -> Rows:
+        *shifts, rest_shift = self.outputs.spread(self.shift(rest.new_zeros(self.outputs.count)))
+        return Rows(tuple(x + shift for x, shift in zip(even, shifts, strict=True)), tuple(odd), rest + rest_shift)
 
 
 def _shift(shift: Rows | None, index: int) -> tuple[Tensor, Tensor] | None:

@@ -41,8 +41,8 @@ class RowFunction(nn.Module):
     r"""A function F(x, t) of a row x and shared features t, whose Lipschitz constant is at most ``bound``.
 
     It is a chain of linear maps with certified norms and 1-Lipschitz activations, applied to every row alike. The even
-    features of the output are even in the odd features of the row, and the odd ones are odd, by
-    :class:`~pyro_gflows.nn.rows_hidden.MirroredActivation`.
+    features of the output are even in the odd features of the row, and the odd ones are odd, since the activations are
+    applied to sums and differences of even and odd features. The last map has no shift.
 
     Args:
         signature: What the function reads and gives.
@@ -70,7 +70,7 @@ class RowFunction(nn.Module):
         odd = [signature.odd, *[odd_made] * depth], [*[odd_hidden] * depth, signature.odd_out]
         self.even = nn.ModuleList(feature_map(a, b, bound=bound) for a, b in zip(*even, strict=True))
         self.odd = nn.ModuleList(feature_map(a, b, bound=bound) for a, b in zip(*odd, strict=True))
-        self.shifts = nn.ModuleList(Shift(action) for action in even[1])
+        self.shifts = nn.ModuleList(Shift(hidden) for _ in range(depth))
         self.activations = nn.ModuleList(activation(hidden) for _ in range(depth))
         self._has_odd, self._sizes = has_odd, (size_of(signature.even), size_of(signature.odd))
         # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
@@ -100,7 +100,7 @@ class RowFunction(nn.Module):
                 x, z = (self._scale * part for part in to_mirror(*pair))
             else:
                 x = self._scale * activation(x / self._scale)
-        return self._linear(-1, x, z)
+        return self._linear(len(self.shifts), x, z)
 
     def call_and_jacobians(
         self, x: Tensor, z: Tensor, shift: tuple[Tensor, Tensor] | None = None
@@ -138,7 +138,8 @@ class RowFunction(nn.Module):
         return (x, z), (_expanded(tangents, x), _expanded(odd_tangents, x))
 
     def _linear(self, index: int, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.shifts[index](self.even[index](x)), self.odd[index](z)
+        even, odd = self.even[index](x), self.odd[index](z)
+        return (self.shifts[index](even) if index < len(self.shifts) else even), odd
 
 
 def _expanded(jacobian: Tensor, x: Tensor) -> Tensor:
