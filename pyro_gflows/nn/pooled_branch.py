@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -37,8 +39,8 @@ class PooledBranch(Contraction):
     features that belong to no row. Odd features, whose sign follows that of their row, stay odd. Mean-free fields are
     read as n rows, and the mean is taken off the value.
 
-    With a context, shifts of the hidden features of F are computed from it by an unconstrained network on rows, so that
-    f is a contraction for every context.
+    With a context, an unconstrained network on rows computes shifts of the hidden features of F, and factors of at most
+    1 that multiply them, so that f is a contraction for every context.
 
     Args:
         action: How the group acts on the rows.
@@ -100,7 +102,9 @@ class PooledBranch(Contraction):
             self.context_action = require_rows(context_action)
             if context_action.group != action.group:
                 raise ValueError(f"expected a context of the group of {action}, got {context_action}")
-            read, shifts = RowFeatures.of(context_action.layout), layout.hidden(layout, hidden)
+            gated = hidden.direct_sum(hidden.trivial_fields(len(hidden.fields)))
+            shifts = replace(layout.hidden(layout, gated), odd=layout.hidden(layout, hidden).odd)
+            read = RowFeatures.of(context_action.layout)
             self.encoder = RowsChain(read, shifts, width=width, depth=1, activation=None)
 
     def lipschitz_bound(self) -> Tensor:
@@ -121,7 +125,7 @@ class PooledBranch(Contraction):
 
         Args:
             x: Events.
-            shift: Features that are added to those of the first hidden layer of F before the activation.
+            shift: What a context does to the first hidden layer of F.
         """
         return self.action.pack(self.map(self.action.unpack(x), shift))
 
@@ -170,7 +174,7 @@ class PooledBranchGiven:
 
     Args:
         branch: The branch f.
-        shift: The features that the contexts give.
+        shift: What the contexts do to the first hidden layer of F.
 
     Example:
         >>> from pyro_gflows import RowsAction

@@ -97,7 +97,7 @@ class PooledMap(nn.Module):
 
         Args:
             rows: x.
-            shift: Features that are added to those of the first hidden layers of the functions F.
+            shift: What a context does to the first hidden layers of the functions F.
         """
         pooled = []
         for pool, x, z, n in zip(self.pools, rows.even, rows.odd, self.sizes, strict=True):
@@ -148,7 +148,8 @@ class PooledMap(nn.Module):
             )
             in_x, in_shared = slope.split([self._rest, count - self._rest], -1)
             in_shared = nn.functional.pad(in_shared, (0, self._rest))
-            feed = nn.functional.pad(torch.eye(self._rest).to(rest), (0, 0, count - self._rest, 0))
+            itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
+            feed = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
             feed = feed.expand(*rest.shape[:-1], 1, *feed.shape)
             blocks.append(PooledBlock(own * in_x, self._reading(1) * in_shared, feed))
             rest = value.squeeze(-2)

@@ -116,6 +116,14 @@ class PooledJacobian:
             start += len(index)
         return PooledJacobian(found)
 
+    def negative(self) -> PooledJacobian:
+        """The matrix -J."""
+        return PooledJacobian([PooledBlock(-block.own, -block.reads, block.feeds) for block in self.blocks])
+
+    def transposed(self) -> PooledJacobian:
+        """The transpose of J."""
+        return PooledJacobian([PooledBlock(block.own.mT, block.feeds.mT, block.reads.mT) for block in self.blocks])
+
     def dense(self) -> Tensor:
         """The matrix J itself, of shape ``batch + (d, d)``, where d is the number of coordinates of all rows."""
         reads = torch.cat([block.reads.flatten(-3, -2) for block in self.blocks], -2)
@@ -148,7 +156,7 @@ class BranchWithPooledJacobian(Protocol):
         ...
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
-        """The solution s of (I + J) s = v, for an event v."""
+        """The solution s of (I + J) s = v for an event v, where J is that matrix, its transpose or its negative."""
         ...
 
 
