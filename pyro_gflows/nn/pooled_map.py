@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.activations import Activation
-from pyro_gflows.nn.feature_maps import side_by_side, size_of
+from pyro_gflows.nn.feature_maps import Shift, side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
+from pyro_gflows.nn.rows_linear import PooledFeatures
 from pyro_gflows.nn.rows_mean import mean_over_rows
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
@@ -66,6 +68,9 @@ class PooledMap(nn.Module):
             )
             for even, odd in pairs
         )
+        # one shift of all values, which no Jacobian depends on
+        self.outputs = PooledFeatures(layout)
+        self.shift = Shift(self.outputs.action)
         self.angle = nn.Parameter(torch.tensor(math.pi / 4))
         self._pooled, self._rest = pooled.numel, size_of(layout.rest)
         self._readers = len(self.functions)
@@ -92,7 +97,7 @@ class PooledMap(nn.Module):
 
         Args:
             rows: x.
-            shift: Features that are added to those of the first hidden layers of the functions F.
+            shift: What a context does to the first hidden layers of the functions F.
         """
         pooled = []
         for pool, x, z, n in zip(self.pools, rows.even, rows.odd, self.sizes, strict=True):
@@ -109,7 +114,7 @@ class PooledMap(nn.Module):
         if self._rest:
             own = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
             rest = self.functions[-1](own, own[..., :0], _rest_shift(shift))[0].squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest)
+        return self._shifted(even, odd, rest)
 
     def call_and_jacobian(self, rows: Rows, shift: Rows | None = None) -> tuple[Rows, PooledJacobian]:
         """The value f(x), and its Jacobian; the features of a row are its even ones, then its odd ones.
@@ -143,11 +148,16 @@ class PooledMap(nn.Module):
             )
             in_x, in_shared = slope.split([self._rest, count - self._rest], -1)
             in_shared = nn.functional.pad(in_shared, (0, self._rest))
-            feed = nn.functional.pad(torch.eye(self._rest).to(rest), (0, 0, count - self._rest, 0))
+            itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
+            feed = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
             feed = feed.expand(*rest.shape[:-1], 1, *feed.shape)
             blocks.append(PooledBlock(own * in_x, self._reading(1) * in_shared, feed))
             rest = value.squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest), PooledJacobian(blocks)
+        return self._shifted(even, odd, rest), PooledJacobian(blocks)
+
+    def _shifted(self, even: Sequence[Tensor], odd: Sequence[Tensor], rest: Tensor) -> Rows:
+        *shifts, rest_shift = self.outputs.spread(self.shift(rest.new_zeros(self.outputs.count)))
+        return Rows(tuple(x + shift for x, shift in zip(even, shifts, strict=True)), tuple(odd), rest + rest_shift)
 
 
 def _shift(shift: Rows | None, index: int) -> tuple[Tensor, Tensor] | None:
