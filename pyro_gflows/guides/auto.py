@@ -14,8 +14,10 @@ from torch.distributions import biject_to
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flows.canonicalized import Canonicalized
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.orbit_flow import OrbitFlow
+from pyro_gflows.guides.choice import ChosenBase, choose_base
 from pyro_gflows.guides.default_flow import guide_transforms, identity_transforms
 from pyro_gflows.guides.invariance import log_joint_invariance
 from pyro_gflows.guides.joint_model import JointModel
@@ -108,7 +110,7 @@ class AutoGFlow(AutoContinuous):
         action: SitesAction,
         *,
         transforms: Callable[[VectorAction], Sequence[EquivariantTransform]] | None = None,
-        base: Callable[[VectorAction], Any] = InvariantNormal,
+        base: Callable[[VectorAction], Any] | None = None,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         check: Literal["warn", "raise", "skip"] = "warn",
@@ -132,12 +134,14 @@ class AutoGFlow(AutoContinuous):
             ) from error
         self.vector_action = packed_action(action, self._supports(), self._unconstrained_shapes)
         self._joint = (joint or model,)  # in a tuple: a model that is a Module must not become a part of the guide
-        chosen_base = base(self.vector_action)
-        if transforms is None:
-            transforms = identity_transforms if isinstance(chosen_base, OrbitFlow) else guide_transforms
-        self.flow = EquivariantFlow(chosen_base, made_layers(transforms, self.vector_action)).to(self._init_loc())
         with poutine.block():
             self._create_plates(*args, **keywords)
+        find = functools.partial(self._mode, model, args, keywords, about_start=init_loc_fn is not None)
+        chosen = self._chosen_base(base, transforms, find)
+        if transforms is None:
+            flexible = isinstance(chosen.base, OrbitFlow | Canonicalized)
+            transforms = identity_transforms if flexible else guide_transforms
+        self.flow = EquivariantFlow(chosen.base, made_layers(transforms, self.vector_action)).to(self._init_loc())
         if check != "skip":
             points = self._points(JointModel(joint or model, self._start(), args, keywords))
             report = log_joint_invariance(joint or model, action, points, args=args, kwargs=keywords)
@@ -145,14 +149,30 @@ class AutoGFlow(AutoContinuous):
                 if check == "raise":
                     raise ValueError(str(report))
                 warnings.warn(str(report), stacklevel=2)
-        if hasattr(chosen_base, "start_at"):
-            target = self.log_density(*args, **keywords)
-            options: dict[str, Any] = {"args": args, "kwargs": keywords, "about_start": init_loc_fn is not None}
-            count = _FEW_STARTS if target.is_one_by_one else _STARTS
-            starts = mode_starts(self, model, log_density=target.on_full_plates, count=count, **options)
-            chosen_base.start_at(*find_mode(target, starts))
+        if hasattr(chosen.base, "start_at"):
+            chosen.base.start_at(*(chosen.mode or find(self.log_density(*args, **keywords))))
 
     # -- set-up -------------------------------------------------------------------------------------------------------
+    def _chosen_base(self, base: Any, transforms: Any, find: Callable[[LogJoint], Any]) -> ChosenBase:
+        """The user's base, or the one that the mode of the posterior asks for."""
+        if base is not None:
+            return ChosenBase(base(self.vector_action), "")
+        if transforms is not None:
+            return ChosenBase(InvariantNormal(self.vector_action), "layers were given, and no base")
+        with random_state_kept(self._init_loc().device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the cost of the log-joint, which is stated where it is asked for
+            chosen = choose_base(self.vector_action, lambda: find(LogJoint(self, *self._joint, args, kwargs)))
+        self._choice = f"base {type(chosen.base).__name__}: {chosen.reason}"
+        return chosen
+
+    def _mode(
+        self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], target: LogJoint, *, about_start: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The best mode of the log-joint from several starts, and a factor of the covariance there."""
+        options: dict[str, Any] = {"args": args, "kwargs": kwargs, "about_start": about_start}
+        count = _FEW_STARTS if target.is_one_by_one else _STARTS
+        return find_mode(target, mode_starts(self, model, log_density=target.on_full_plates, count=count, **options))
+
     def _supports(self) -> dict[str, Any]:
         """The constraint of each latent site."""
         return {name: site["fn"].support for name, site in self.prototype_trace.iter_stochastic_nodes()}
