@@ -67,8 +67,8 @@ def best_key(
     gaps = _gaps_in_deviations(action, found, keys_of, location, factor)
     if not gaps.max() > _TIED:
         raise ValueError(
-            f"expected a mode whose rows differ in a key, but in every key of {action} all rows tie (or all keys are 0) "
-            "at the given point, which is its own image under the group; use an equivariant flow on InvariantNormal"
+            f"expected a mode whose rows differ in a key, but in every key of {action} all rows tie at the given point "
+            "(or all keys are 0), which is its own image under the group; use an equivariant flow on InvariantNormal"
         )
     return keys_of, float(gaps.min())
 
