@@ -49,6 +49,7 @@ from pyro_gflows.distributions import (
 )
 from pyro_gflows.flows import (
     AugmentedFlow,
+    Canonicalized,
     EquivariantFlow,
     FlowDistribution,
     OrbitFlow,
@@ -122,6 +123,7 @@ __all__ = [
     "Action",
     "AugmentedFlow",
     "AutoGFlow",
+    "Canonicalized",
     "ChannelSplit",
     "CircularSpline",
     "Compose",

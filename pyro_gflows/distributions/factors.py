@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.component_tables import ComponentTable, small_commutant
 from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis, isotypic_basis
 
 __all__ = ["FACTORS", "FullFactor", "InvariantMean", "IsotropicFactor", "IsotypicFactor"]
@@ -119,7 +120,8 @@ class FullFactor(nn.Module):
     Here :math:`T_i = \sum_e W_e \otimes J_e` for the i-th irreducible representation (irrep) with multiplicity m. The
     matrices :math:`J_e` span the linear maps that commute with the irrep (1, 2 or 4 matrices, the identity first). The
     learnable m x m matrices :math:`W_e` are strictly lower triangular, except that :math:`W_0` has a positive diagonal.
-    So every :math:`T_i` is a lower triangular real matrix that commutes with the group.
+    So every :math:`T_i` is a lower triangular real matrix that commutes with the group. Where an irrep is a tensor
+    product, as for rows that are permuted, T_i is a small matrix that acts on the second factor.
 
     Args:
         action: How the group acts on an event.
@@ -133,26 +135,36 @@ class FullFactor(nn.Module):
 
     def __init__(self, action: LinearAction) -> None:
         super().__init__()
-        self.basis = IsotypicBasis.of(action.decomposition, action.numel)
-        self.dims = [isotype.dim for isotype in action.decomposition]
-        self.multiplicities = [isotype.multiplicity for isotype in action.decomposition]
+        components = action.decomposition
+        in_closed_form = components.in_closed_form
+        self.basis = isotypic_basis(action) if in_closed_form else IsotypicBasis.of(components, action.numel)
+        self.tables = [ComponentTable.of(isotype) for isotype in components]
+        self.dims = [isotype.dim for isotype in components]
+        self.multiplicities = [isotype.multiplicity for isotype in components]
         self.log_diagonal = nn.Parameter(torch.zeros(sum(self.multiplicities)))
         self.below = nn.ParameterDict()
         self.commutants = nn.ModuleDict()
-        for i, isotype in enumerate(action.decomposition):
+        for i, isotype in enumerate(components):
             if (m := isotype.multiplicity) > 1:
-                self.commutants[str(i)] = FixedBasis(isotype.commutant)
-                self.below[str(i)] = nn.Parameter(torch.zeros(len(isotype.commutant), m * (m - 1) // 2))
+                commutant = small_commutant(isotype)
+                self.commutants[str(i)] = FixedBasis(commutant)
+                self.below[str(i)] = nn.Parameter(torch.zeros(len(commutant), m * (m - 1) // 2))
 
     def forward(self, z: Tensor) -> Tensor:
-        parts = zip(z.split(self.basis.sizes, -1), self._triangles(z), strict=True)
-        return self.basis.event(torch.cat([part @ triangle.T for part, triangle in parts], -1))
+        parts = zip(z.split(self.basis.sizes, -1), self.tables, self._triangles(z), strict=True)
+        return self.basis.event(torch.cat([table.flat(table.rows(part) @ t.T) for part, table, t in parts], -1))
 
     def solve(self, x: Tensor) -> Tensor:
-        # one row for each event, because a batched triangular solve would copy the triangle for every batch row
-        parts = zip(self.basis.split(x.reshape(-1, x.shape[-1])), self._triangles(x), strict=True)
-        solved = [torch.linalg.solve_triangular(triangle.T, part, upper=True, left=False) for part, triangle in parts]
-        return torch.cat(solved, -1).reshape(x.shape)
+        parts = self.basis.coordinates(x).split(self.basis.sizes, -1)
+        solved = []
+        for part, table, triangle in zip(parts, self.tables, self._triangles(x), strict=True):
+            rows = table.rows(part)
+            # all rows in one dimension, because a batched triangular solve would copy the triangle for every batch row
+            flat = torch.linalg.solve_triangular(
+                triangle.T, rows.reshape(-1, table.width), upper=True, left=False
+            ).reshape(rows.shape)
+            solved.append(table.flat(flat))
+        return torch.cat(solved, -1)
 
     def log_det(self) -> Tensor:
         parts = zip(self.dims, self.log_diagonal.split(self.multiplicities), strict=True)
@@ -178,10 +190,10 @@ class FullFactor(nn.Module):
                 self.below[str(i)].zero_()[0] = triangle[row, column]
 
     def _triangles(self, like: Tensor) -> list[Tensor]:
-        """The matrices T_i, each of shape ``(m d, m d)``."""
+        """The matrices T_i, each of the width of the table of its component."""
         triangles = []
         for i, log_diagonal in enumerate(self.log_diagonal.to(like).split(self.multiplicities)):
-            m, d = self.multiplicities[i], self.dims[i]
+            m, d = self.multiplicities[i], self.tables[i].inner
             triangle = torch.diag(log_diagonal.exp().repeat_interleave(d))
             if m > 1:
                 below, commutant = self.below[str(i)].to(like), self.commutants[str(i)](like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.torch_interface import forget_param_store
 
 __all__ = ["EquivariantFlow"]
+
+_OF_THE_CALLER = 3  # the constructor is wrapped by the registry
 
 
 @registered
@@ -65,6 +68,20 @@ class EquivariantFlow(nn.Module):
         _require_domains(base, self.transform)
         self.base_module = base.module
         self._base = base
+        if self.trains_jumps:
+            warnings.warn(
+                f"the density of {type(base).__name__} may jump, and a trainable layer after it changes where it "
+                "jumps; gradients of a likelihood, and gradients along paths of draws, miss what this contributes, and "
+                "fit refuses such a flow. Put all that is trained inside the base (steps=, width=), or use an "
+                "equivariant flow on InvariantNormal or OrbitFlow",
+                stacklevel=_OF_THE_CALLER,
+            )
+
+    @property
+    def trains_jumps(self) -> bool:
+        """Whether trainable layers follow a base whose density may jump (Canonicalized), and change where it jumps."""
+        trainable = any(parameter.requires_grad for parameter in self.transform.parameters())
+        return trainable and getattr(self._base, "may_jump", False)
 
     @property
     def base(self) -> Any:

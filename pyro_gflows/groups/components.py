@@ -57,6 +57,9 @@ class Decomposition(Sequence[Isotype]):
     def __iter__(self) -> Iterator[Isotype]:
         return iter(self._isotypes)
 
+    in_closed_form: bool = False
+    """Whether the change of basis is a formula, so that layers hold no matrix of it."""
+
     @property
     def is_large(self) -> bool:
         """Whether the event is so large that the components offer no dense bases."""

@@ -95,6 +95,8 @@ class RowDecomposition(Decomposition):
         fields: The fields of an event.
     """
 
+    in_closed_form = True
+
     def __init__(
         self, isotypes: Sequence[Isotype], pieces: Sequence[Sequence[_Piece]], fields: Sequence[Representation]
     ) -> None:

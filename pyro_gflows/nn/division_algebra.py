@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_gflows.groups import Isotype
 
 __all__ = [
+    "algebra_change",
     "algebra_exp",
     "algebra_inverse",
     "algebra_log",
@@ -153,18 +154,35 @@ def algebra_rows(isotype: Isotype) -> Tensor:
         >>> algebra_rows(VectorAction.plane("C4").decomposition[0]).shape
         torch.Size([2, 2])
     """
-    units = list(isotype.commutant[: 2 if len(isotype.commutant) == 2 else 3])
-    if len(isotype.commutant) == 4:
+    change = algebra_change(isotype.commutant)
+    return torch.einsum("krd,mdn->mkrn", change, isotype.basis).flatten(0, 2)
+
+
+def algebra_change(commutant: Tensor) -> Tensor:
+    """The orthogonal change of basis of an irrep after which the maps that commute with it are those of `as_real`.
+
+    Args:
+        commutant: An orthogonal basis of these maps, the identity first, shape ``(k, d, d)``.
+
+    Returns:
+        Shape ``(k, d / k, d)``: for each coefficient the rest of the coordinates.
+
+    Example:
+        >>> algebra_change(torch.eye(3).double()[None]).shape
+        torch.Size([1, 3, 3])
+    """
+    units = list(commutant[: 2 if len(commutant) == 2 else 3])
+    if len(commutant) == 4:
         units.append(units[1] @ units[2])  # so that the product of the first two units is the third on every machine
     vectors: list[Tensor] = []
-    for place in range(isotype.dim):
-        vector = torch.zeros(isotype.dim, dtype=torch.float64)
+    dim = commutant.shape[-1]
+    for place in range(dim):
+        vector = torch.zeros(dim, dtype=torch.float64)
         vector[place] = 1.0
         for _ in range(2):  # twice, against rounding
             for known in vectors:
                 vector = vector - known * (known @ vector)
-        if vector.norm() > 0.5 / isotype.dim**0.5:
+        if vector.norm() > 0.5 / dim**0.5:
             vectors += [unit @ (vector / vector.norm()) for unit in units]
-    assert len(vectors) == isotype.dim
-    change = torch.stack(vectors).unflatten(0, (-1, len(units))).transpose(0, 1)  # (coefficient, rest, d)
-    return torch.einsum("krd,mdn->mkrn", change, isotype.basis).flatten(0, 2)
+    assert len(vectors) == dim
+    return torch.stack(vectors).unflatten(0, (-1, len(units))).transpose(0, 1)

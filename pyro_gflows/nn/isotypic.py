@@ -86,8 +86,8 @@ class IsotypicBasis(FixedBasis):
         return self.coordinates(x).split(self.sizes, -self._event_dim)
 
 
-class _LargeBasis(nn.Module):
-    """The first components of an event that is too large for a dense matrix; there is nothing to save."""
+class _FormulaBasis(nn.Module):
+    """The first components of an event, in a basis that no matrix holds; there is nothing to save."""
 
     def __init__(self, action: LinearAction, count: int) -> None:
         super().__init__()
@@ -102,7 +102,9 @@ class _LargeBasis(nn.Module):
 
 
 def isotypic_basis(action: LinearAction, count: int | None = None) -> ChangeOfBasis:
-    """The change of basis to the isotypic components of an action, as a module, which holds a matrix for small events.
+    """The change of basis to the isotypic components of an action, as a module.
+
+    It holds a matrix, except for large events and for rows, whose components are known in closed form.
 
     Args:
         action: An action with a decomposition.
@@ -116,8 +118,8 @@ def isotypic_basis(action: LinearAction, count: int | None = None) -> ChangeOfBa
     """
     components = action.decomposition
     count = len(components) if count is None else count
-    if components.is_large:
-        return _LargeBasis(action, count)
+    if components.is_large or components.in_closed_form:
+        return _FormulaBasis(action, count)
     return IsotypicBasis.of(components[:count], action.numel)
 
 
@@ -141,7 +143,10 @@ class IsotypicParts(nn.Module):
         super().__init__()
         components = action.decomposition
         self.sizes = components.sizes
-        if len(components) == 1:
+        self.basis: ChangeOfBasis
+        if components.in_closed_form:
+            self.basis = isotypic_basis(action)
+        elif len(components) == 1:
             self.basis = IsotypicBasis(torch.eye(action.numel, dtype=torch.float64), self.sizes)
         else:
             self.basis = IsotypicBasis.of(components, action.numel)
@@ -151,7 +156,7 @@ class IsotypicParts(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """The coordinates of x in each component, for x of shape ``batch + (d,)``."""
-        return (x,) if len(self) == 1 else self.basis.split(x)
+        return (x,) if len(self) == 1 else self.basis.coordinates(x).split(self.sizes, -1)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         """The vector with these coordinates."""

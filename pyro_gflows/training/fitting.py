@@ -103,7 +103,8 @@ def fit(
         in evaluation mode.
 
     Raises:
-        ValueError: Before any training: the flow has no weights or all are frozen, or takes a context; the data have
+        ValueError: Before any training: the flow has no weights or all are frozen, has trainable layers after a base
+            whose density may jump (Canonicalized), or takes a context; the data have
             the wrong shape, are not finite, outside the interval of the flow's last layer or too large for the flow's
             dtype; the folder is not writable; the checkpoint is missing, unreadable or from another run; or a sampler
             in a resumed run has a state but no method ``state()``.
@@ -127,6 +128,13 @@ def fit(
         raise ValueError(
             f"fit takes data without a context, but this flow takes one, an event of {flow.context_action}; write a "
             "loop with flow.condition(context).log_prob(x)"
+        )
+    inner = flow if isinstance(flow, EquivariantFlow) else flow.flow
+    if inner.trains_jumps:
+        raise ValueError(
+            f"expected all trainable weights inside {type(inner.base).__name__}, whose density may jump: layers after "
+            "it move the jumps, and gradients of the likelihood miss what this contributes; call requires_grad_(False) "
+            "on flow.transform, or use another base"
         )
     like = next(flow.parameters(), None)
     if like is None:

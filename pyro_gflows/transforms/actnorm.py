@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import LinearAction, RowsAction
 from pyro_gflows.actions.requirements import require_linear
-from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.nn.coefficients import register_coefficients
+from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis, isotypic_basis
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 
@@ -25,8 +26,11 @@ class GActNorm(DataDependentTransform):
 
     A field is a block of components that the group transforms together, such as one vector, or one channel of an image.
     Field i has n_i components, one log-scale a_i, and a shift b_i, a vector that no group element changes (0 if there
-    is no other). On images both are the same at all pixels. The map is bijective because no scale is 0. It is
-    equivariant because scaling a whole field commutes with the matrices of the group, which leave b_i unchanged.
+    is no other). On images both are the same at all pixels. On rows that are permuted
+    (:class:`~pyro_gflows.RowsAction`) each feature has a scale of its own, and the shifts are the same for all rows;
+    features that change their sign with their row, and features of sum 0, are not shifted. The map is bijective because
+    no scale is 0. It is equivariant because scaling a whole field, or one feature of all rows, commutes with the
+    matrices of the group, which leave b_i unchanged.
 
     ``initialize(x)``, with x of shape ``(n,) + event_shape``, sets both so that the data come out with root mean square
     1 and, along the directions that the group leaves alone, with mean 0; it returns the transformed data. See
@@ -53,12 +57,12 @@ class GActNorm(DataDependentTransform):
     def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         require_linear(action)
-        sizes = torch.tensor(action.field_sizes)
-        self.invariants = FixedBasis(action.invariants())
-        self.log_scale = nn.Parameter(torch.zeros(len(sizes)))
-        register_coefficients(self, "shift", len(self.invariants.value))
-        self.register_buffer("field", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
-        self._pixels = action.numel // int(sizes.sum())
+        field = _scaled_together(action)
+        self.invariants = _invariant_directions(action)
+        self.log_scale = nn.Parameter(torch.zeros(int(field.max()) + 1))
+        register_coefficients(self, "shift", sum(self.invariants.sizes))
+        self.register_buffer("field", field, persistent=False)
+        self._pixels = action.numel // len(field)
 
     def _columns(self, vector: Tensor) -> Tensor:
         """A vector of one field, shaped so that it broadcasts over the pixels of the event."""
@@ -66,12 +70,12 @@ class GActNorm(DataDependentTransform):
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale = self.log_scale[self.field]
-        y = (x + self._columns(self.shift @ self.invariants(x))) * self._columns(scale.exp())
+        y = (x + self._columns(self.invariants.event(self.shift))) * self._columns(scale.exp())
         return y, self._ladj(scale, x)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale = self.log_scale[self.field]
-        x = y * self._columns((-scale).exp()) - self._columns(self.shift @ self.invariants(y))
+        x = y * self._columns((-scale).exp()) - self._columns(self.invariants.event(self.shift))
         return x, -self._ladj(scale, y)
 
     def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
@@ -85,17 +89,35 @@ class GActNorm(DataDependentTransform):
     def standardize_inverse(self, y: Tensor) -> None:
         # the inverse is x = y / s - b: x is standardized when s is the scale of the data, and b their mean divided by s
         shift, scale = self._moments(y)
-        directions = self.invariants(y)
-        self.shift.copy_(directions @ ((shift @ directions) / scale[self.field]))
+        self.shift.copy_(self.invariants.coordinates(self.invariants.event(shift) / scale[self.field]))
         self.log_scale.copy_(scale.log())
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of the mean along the invariants, and the scale of each field about it."""
         flat = x.detach().reshape(-1, len(self.field), self._pixels)
-        shift = self.invariants(x) @ flat.mean((0, 2))
-        centered = flat - (shift @ self.invariants(x))[:, None]
+        shift = self.invariants.coordinates(flat.mean((0, 2)))
+        centered = flat - self.invariants.event(shift)[:, None]
         power = centered.square().mean((0, 2))
         count = len(self.log_scale)
         total = torch.zeros(count, dtype=x.dtype, device=x.device).index_add_(0, self.field, power)
         size = torch.bincount(self.field, minlength=count)
         return shift, (total / size).sqrt().clamp_min(1e-6)
+
+
+def _scaled_together(action: LinearAction) -> Tensor:
+    """For each coordinate of a field, the index of its scale: one for each field, and for each feature of rows."""
+    scales, count = torch.zeros(sum(action.field_sizes), dtype=torch.int64), 0
+    for field, place in zip(action.fields, scales.split(action.field_sizes), strict=True):
+        sets = field.invariant_sets() if isinstance(field, RowField) else [range(field.size)]
+        for index, one in enumerate(sets):
+            place[list(one)] = count + index
+        count += len(sets)
+    return scales
+
+
+def _invariant_directions(action: LinearAction) -> ChangeOfBasis:
+    """The directions that the group leaves alone: as a matrix, and of rows by their means."""
+    if isinstance(action, RowsAction) and not action.has_matrix_fields:
+        return isotypic_basis(action, int(action.decomposition[0].is_trivial))
+    rows = action.invariants()
+    return IsotypicBasis(rows, [len(rows)])

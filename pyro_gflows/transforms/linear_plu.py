@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, VectorAction
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.nn.component_tables import AlgebraBasis
 from pyro_gflows.nn.division_algebra import algebra_rows, as_real, coefficients
-from pyro_gflows.nn.isotypic import IsotypicBasis
+from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis
 from pyro_gflows.nn.triangular import TriangularFactors
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform
@@ -61,10 +62,14 @@ class GLinearPLU(EquivariantTransform):
     def __init__(self, action: LinearAction) -> None:
         super().__init__(action)
         require_linear(action)
-        channels = VectorAction(action.fields)
+        channels = action if isinstance(action, VectorAction) else VectorAction(action.fields)
         components = channels.decomposition
-        rows = [algebra_rows(component) for component in components]
-        self.basis = IsotypicBasis(torch.cat(rows), [len(part) for part in rows])
+        self.basis: ChangeOfBasis
+        if components.in_closed_form:
+            self.basis = AlgebraBasis(channels)
+        else:
+            rows = [algebra_rows(component) for component in components]
+            self.basis = IsotypicBasis(torch.cat(rows), [len(part) for part in rows], event_dim=action.event_dim)
         self.factors = nn.ModuleList(
             TriangularFactors(component.multiplicity, len(component.commutant)) for component in components
         )
@@ -90,7 +95,7 @@ class GLinearPLU(EquivariantTransform):
         """
         layer = cls(action).to(matrix.dtype if matrix.is_floating_point() else torch.get_default_dtype())
         exact = matrix.detach().to("cpu", torch.float64)
-        size = layer.basis.value.shape[-1]
+        size = sum(layer.basis.sizes)
         if exact.shape != (size, size):
             raise ValueError(f"expected a matrix of shape {(size, size)} for {action}, got {tuple(exact.shape)}")
         if not bool(exact.isfinite().all()):
@@ -101,7 +106,8 @@ class GLinearPLU(EquivariantTransform):
                 f"expected an invertible matrix, got one whose singular values range from {float(values[-1]):.2g} to "
                 f"{float(values[0]):.2g}"
             )
-        rows = layer.basis.value
+        units = torch.eye(size, dtype=torch.float64).reshape(size, size, *[1] * (action.event_dim - 1))
+        rows = layer.basis.coordinates(units).reshape(size, size).T
         blocks = rows @ exact @ rows.T
         nearest, starts = torch.zeros_like(blocks), layer._starts()
         for factors, start, dim in zip(layer.factors, starts, layer._dims, strict=True):
@@ -148,15 +154,16 @@ class GLinearPLU(EquivariantTransform):
 
     def _mix(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         batch = x.shape[: x.ndim - self.action_in.event_dim]
-        rows = self.basis(x)
-        columns = rows @ x.reshape(*batch, rows.shape[-1], self._pixels)
+        coordinates, along = self.basis.coordinates(x), -self.action_in.event_dim
         mixed, log_det = [], x.new_zeros(())
-        for factors, part, dim in zip(self.factors, columns.split(self.basis.sizes, -2), self._dims, strict=True):
+        for factors, part, dim in zip(
+            self.factors, coordinates.split(self.basis.sizes, along), self._dims, strict=True
+        ):
             assert isinstance(factors, TriangularFactors)
             table = part.reshape(*batch, factors.size * factors.kind, dim // factors.kind * self._pixels)
             mixed.append((factors.inverse(table) if inverse else factors(table)).reshape(part.shape))
             log_det = log_det + dim * factors.log_scale().to(x)
-        y = (rows.T @ torch.cat(mixed, -2)).reshape(x.shape)
+        y = self.basis.event(torch.cat(mixed, along))
         return y, (self._pixels * (-log_det if inverse else log_det)).expand(batch)
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

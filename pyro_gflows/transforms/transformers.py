@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import Action, LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
-from pyro_gflows.nn.isotypic import IsotypicBasis
+from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis, isotypic_basis
 from pyro_gflows.numerics.precision import is_low, on_methods
 from pyro_gflows.serialization.registry import registered
 
@@ -230,7 +230,11 @@ class IrrepScale(_Affine):
         super().__init__(action, max_log_scale=max_log_scale)
         isotypes = action.field_decomposition()
         dims = torch.tensor([isotype.dim for isotype in isotypes for _ in range(isotype.multiplicity)])
-        self.basis = IsotypicBasis.of(isotypes, sum(action.field_sizes), event_dim=action.event_dim)
+        self.basis: ChangeOfBasis
+        if isotypes.in_closed_form:
+            self.basis = isotypic_basis(action)
+        else:
+            self.basis = IsotypicBasis.of(isotypes, sum(action.field_sizes), event_dim=action.event_dim)
         self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
         self.copies = len(dims)
         self.params_action = action.trivial_fields(len(dims)).direct_sum(action)

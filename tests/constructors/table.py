@@ -7,13 +7,26 @@ from typing import Any
 
 import pytest
 
-from tests.constructors import circular, composed, conditional, coupling, fieldwise, gradient, residual, torus
+from tests.constructors import (
+    circular,
+    composed,
+    conditional,
+    coupling,
+    fieldwise,
+    gradient,
+    many_signs,
+    residual,
+    rows_of_sets,
+    torus,
+)
 from tests.constructors.row import Row
 
 __all__ = ["CONDITIONAL", "CONSTRUCTORS", "TABLE", "names", "slow_unless"]
 
 _ROWS = (
     *residual.ROWS,
+    *rows_of_sets.ROWS,
+    *many_signs.ROWS,
     *fieldwise.ROWS,
     *coupling.ROWS,
     *composed.ROWS,

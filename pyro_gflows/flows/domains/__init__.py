@@ -1,0 +1,1 @@
+"""Fundamental domains of finite groups, each a cone with as many walls as dimensions."""
