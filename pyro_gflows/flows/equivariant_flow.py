@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import Action
 from pyro_gflows.distributions import InvariantUniformBall
+from pyro_gflows.distributions.masked import MaskedNormal
 from pyro_gflows.distributions.supports import interval_of
 from pyro_gflows.flows.distribution import FlowDistribution, drawn_out
 from pyro_gflows.serialization.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.masked import Masked
 from pyro_gflows.transforms.torch_interface import forget_param_store
 
 __all__ = ["EquivariantFlow"]
@@ -114,21 +116,37 @@ class EquivariantFlow(nn.Module):
             raise ValueError(f"this flow needs a context, an event of {self.context_action}: flow.condition(context)")
         return FlowDistribution(self._base, self.transform)
 
-    def condition(self, context: Tensor) -> FlowDistribution:
-        """The densities for a batch of contexts, as a Pyro distribution of the batch shape of the contexts.
+    def condition(self, context: Tensor | None = None, *, mask: Tensor | None = None) -> FlowDistribution:
+        """The densities for a batch of contexts, of masks, or of both, as a Pyro distribution of their batch shape.
+
+        A mask says which rows of an event are there, so that sets of different sizes lie in one batch: the density of n
+        rows is that of the same layers for n rows. Rows that are not there are 0 in draws and are not scored.
 
         Args:
-            context: Contexts of shape ``batch_shape + context_action.event_shape``.
+            context: Contexts of shape ``batch_shape + context_action.event_shape``; None if the flow takes none.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)`` for a :class:`RowsAction` of n rows.
 
         Raises:
-            ValueError: The flow takes no context, or the contexts have another event shape.
+            TypeError: There is a mask, but events do not consist of rows, or the mask is not boolean.
+            ValueError: The flow takes no context (or one is missing), contexts or masks have another shape, or the base
+                or a layer takes no mask.
         """
+        if mask is not None:
+            return FlowDistribution(MaskedNormal(self._base, mask), Masked(self.transform, mask, context))
+        if context is None:
+            raise ValueError("expected a context, a mask or both, got none; without them the density is flow.dist")
         return FlowDistribution(self._base, self.transform.condition(context))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The log-density of x, given the context; DistributedDataParallel wraps this call."""
+    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """The log-density of x, given the context and the rows that are there; DistributedDataParallel wraps this call.
+
+        Args:
+            x: Events of shape ``batch_shape + action.event_shape``.
+            context: Contexts of the same batch shape, if the flow takes one.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
+        """
         self.action.check_event(x)
-        density = self.dist if context is None else self.condition(context)
+        density = self.dist if context is None and mask is None else self.condition(context, mask=mask)
         log_prob: Tensor = density.log_prob(x)
         return log_prob
 
