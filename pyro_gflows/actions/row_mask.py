@@ -11,7 +11,7 @@ from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.row_layout import Rows
 from pyro_gflows.actions.rows import RowsAction
 
-__all__ = ["check_mask", "coordinates_there", "pad_rows", "require_maskable"]
+__all__ = ["check_mask", "coordinates_there", "pad_rows", "require_maskable", "without_gaps"]
 
 
 def require_maskable(action: Action) -> RowsAction:
@@ -77,6 +77,34 @@ def coordinates_there(action: RowsAction, mask: Tensor) -> Tensor:
     layout = action.layout
     rest = mask.new_ones(*mask.shape[:-1], 0 if layout.rest is None else layout.rest.numel)
     return layout.pack(Rows(columns(layout.even), columns(layout.odd), rest))
+
+
+def without_gaps(action: RowsAction, x: Tensor, mask: Tensor) -> Tensor:
+    """As many events without missing rows: the rows of all events that are there, again and again, in their order.
+
+    They have the same mean and the same scale of every feature as the rows that are there, as far as their number goes
+    into the number of all rows.
+
+    Args:
+        action: How the group acts on events.
+        x: Events, shape ``(count, numel)``.
+        mask: Which rows are there, shape ``(count, n)``.
+
+    Example:
+        >>> without_gaps(RowsAction(2), torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([[True, False], [True, True]]))
+        tensor([[1., 2.],
+                [3., 1.]])
+    """
+    rows = action.unpack(x)
+    places = mask.flatten().nonzero().squeeze(-1)
+    if not len(places):
+        return x
+    chosen = places[torch.arange(mask.numel(), device=x.device) % len(places)]
+
+    def dealt(tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(table.flatten(0, 1)[chosen].reshape(table.shape) for table in tables)
+
+    return action.pack(Rows(dealt(rows.even), dealt(rows.odd), rows.rest))
 
 
 def pad_rows(tables: Sequence[Tensor], rows: int) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,8 @@ class MaskedNormal(InvariantBase):
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_value(value)
-        scores = -0.5 * (value.square() + math.log(2 * math.pi))
+        # masked before the square, so that no missing row has a gradient
+        scores = -0.5 * (torch.where(self._there, value, 0.0).square() + math.log(2 * math.pi))
         total = torch.where(self._there, scores, 0.0).sum(-1)
         return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action
+from pyro_gflows.actions.row_mask import check_mask
 from pyro_gflows.distributions import InvariantUniformBall
 from pyro_gflows.distributions.masked import MaskedNormal
 from pyro_gflows.distributions.supports import interval_of
@@ -16,7 +17,7 @@ from pyro_gflows.flows.distribution import FlowDistribution, drawn_out
 from pyro_gflows.serialization.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
-from pyro_gflows.transforms.masked import Masked
+from pyro_gflows.transforms.masked import Masked, require_mask_taken
 from pyro_gflows.transforms.torch_interface import forget_param_store
 
 __all__ = ["EquivariantFlow"]
@@ -150,7 +151,7 @@ class EquivariantFlow(nn.Module):
         log_prob: Tensor = density.log_prob(x)
         return log_prob
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Set the parameters of all data-dependent layers (GActNorm, GOrbitNorm) from a batch of data.
 
         In a training loop of your own, call it once before the first step, with some hundred events; SVI does not call
@@ -160,6 +161,7 @@ class EquivariantFlow(nn.Module):
         Args:
             x: Events of shape ``(rows,) + action.event_shape``.
             context: Contexts of the same batch shape, if the flow takes one.
+            mask: Which rows are there, boolean, shape ``(rows, n)``; None where all are.
 
         Raises:
             ValueError: There are fewer than 2 events, they have another shape, they are not finite, or no draw can
@@ -170,6 +172,10 @@ class EquivariantFlow(nn.Module):
             raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
+        if mask is not None:
+            check_mask(self.action, mask)
+            require_mask_taken(self.transform).initialize_masked(x, mask, context, inverse=True)
+            return
         self._require_reached(x, context)
         self.transform.initialize_inverse(x, context)
 

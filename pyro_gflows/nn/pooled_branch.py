@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions import Rows, RowsAction
 from pyro_gflows.nn.contraction import Contraction
-from pyro_gflows.nn.feature_maps import size_of
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.networks import activation_class
 from pyro_gflows.nn.pooled_map import PooledMap
@@ -38,8 +39,8 @@ class PooledBranch(Contraction):
     features that belong to no row. Odd features, whose sign follows that of their row, stay odd. Mean-free fields are
     read as n rows, and the mean is taken off the value.
 
-    With a context, shifts of the hidden features of F are computed from it by an unconstrained network on rows, so that
-    f is a contraction for every context.
+    With a context, an unconstrained network on rows computes shifts of the hidden features of F, and factors of at most
+    1 that multiply them, so that f is a contraction for every context.
 
     Args:
         action: How the group acts on the rows.
@@ -94,12 +95,16 @@ class PooledBranch(Contraction):
         self.action: RowsAction = action
         self.bound = bound
         self._projects = any(bool(mask.any()) for mask in layout.mean_free)
+        for block, mask in enumerate(layout.mean_free):
+            self.register_buffer(f"mean_free_{block}", mask.nonzero().flatten(), persistent=False)
         self.context_action: RowsAction | None = None
         if context_action is not None:
             self.context_action = require_rows(context_action)
             if context_action.group != action.group:
                 raise ValueError(f"expected a context of the group of {action}, got {context_action}")
-            read, shifts = RowFeatures.of(context_action.layout), layout.hidden(layout, hidden)
+            gated = hidden.direct_sum(hidden.trivial_fields(len(hidden.fields)))
+            shifts = replace(layout.hidden(layout, gated), odd=layout.hidden(layout, hidden).odd)
+            read = RowFeatures.of(context_action.layout)
             self.encoder = RowsChain(read, shifts, width=width, depth=1, activation=None)
 
     def lipschitz_bound(self) -> Tensor:
@@ -132,8 +137,12 @@ class PooledBranch(Contraction):
 
         Args:
             x: Events.
+<<<<<<< HEAD
             shift: Features that are added to those of the first hidden layer of F before the activation.
             mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
+=======
+            shift: What a context does to the first hidden layer of F.
+>>>>>>> main
         """
         return self.action.pack(self.map(self.action.unpack(x), shift, mask))
 
@@ -154,12 +163,8 @@ class PooledBranch(Contraction):
         return self.action.pack(rows), jacobian
 
     def _mean_free(self) -> list[Tensor]:
-        layout = self.action.layout
-        found = [
-            torch.nn.functional.pad(mask, (0, size_of(odd)))
-            for mask, odd in zip(layout.mean_free, layout.odd, strict=True)
-        ]
-        return found if layout.rest is None else [*found, torch.zeros(layout.rest.numel, dtype=torch.bool)]
+        found = [self.get_buffer(f"mean_free_{block}") for block in range(len(self.action.layout.sizes))]
+        return found if self.action.layout.rest is None else [*found, found[0][:0]]
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
         """The solution s of (I + J) s = v, for an event v.
@@ -189,8 +194,12 @@ class PooledBranchGiven:
 
     Args:
         branch: The branch f.
+<<<<<<< HEAD
         shift: The features that the contexts give; None without contexts.
         mask: Which rows are there; None where all are.
+=======
+        shift: What the contexts do to the first hidden layer of F.
+>>>>>>> main
 
     Example:
         >>> from pyro_gflows import RowsAction

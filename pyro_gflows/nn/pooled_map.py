@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.activations import Activation
-from pyro_gflows.nn.feature_maps import side_by_side, size_of
+from pyro_gflows.nn.feature_maps import Shift, side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
+from pyro_gflows.nn.rows_linear import PooledFeatures
 from pyro_gflows.nn.rows_mean import mean_over_rows
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
@@ -66,6 +68,9 @@ class PooledMap(nn.Module):
             )
             for even, odd in pairs
         )
+        # one shift of all values, which no Jacobian depends on
+        self.outputs = PooledFeatures(layout)
+        self.shift = Shift(self.outputs.action)
         self.angle = nn.Parameter(torch.tensor(math.pi / 4))
         self._pooled, self._rest = pooled.numel, size_of(layout.rest)
         self._readers = len(self.functions)
@@ -98,7 +103,7 @@ class PooledMap(nn.Module):
 
         Args:
             rows: x.
-            shift: Features that are added to those of the first hidden layers of the functions F.
+            shift: What a context does to the first hidden layers of the functions F.
             mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, if there is one block; None where all
                 are.
         """
@@ -111,13 +116,13 @@ class PooledMap(nn.Module):
             value, odd_value = self.functions[index](
                 self._own_and_shared(x, shared, n), self.angle.cos() * z, _shift(shift, index)
             )
-            even.append(_kept(value, mask))
-            odd.append(_kept(odd_value, mask))
+            even.append(value)
+            odd.append(odd_value)
         rest = rows.rest
         if self._rest:
             own = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
             rest = self.functions[-1](own, own[..., :0], _rest_shift(shift))[0].squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest)
+        return self._shifted(even, odd, rest, mask)
 
     def call_and_jacobian(
         self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None
@@ -143,8 +148,8 @@ class PooledMap(nn.Module):
             (value, odd_value), slopes = each(self.functions, RowFunction)[index].call_and_jacobians(
                 self._own_and_shared(x, shared, n), own * z, _shift(shift, index)
             )
-            even.append(_kept(value, mask))
-            odd.append(_kept(odd_value, mask))
+            even.append(value)
+            odd.append(odd_value)
             slope = _kept(torch.cat(slopes, -2), mask)
             in_x, in_shared, in_z = slope.split([x.shape[-1], count, z.shape[-1]], -1)
             reading = self._reading(n) if isinstance(n, int) else self._reading(n)[..., None, None]
@@ -157,11 +162,18 @@ class PooledMap(nn.Module):
             )
             in_x, in_shared = slope.split([self._rest, count - self._rest], -1)
             in_shared = nn.functional.pad(in_shared, (0, self._rest))
-            feed = nn.functional.pad(torch.eye(self._rest).to(rest), (0, 0, count - self._rest, 0))
+            itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
+            feed = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
             feed = feed.expand(*rest.shape[:-1], 1, *feed.shape)
             blocks.append(PooledBlock(own * in_x, self._reading(1) * in_shared, feed))
             rest = value.squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest), PooledJacobian(blocks)
+        return self._shifted(even, odd, rest, mask), PooledJacobian(blocks)
+
+    def _shifted(self, even: Sequence[Tensor], odd: Sequence[Tensor], rest: Tensor, mask: Tensor | None) -> Rows:
+        """The value with the shift of its even features, and with 0 in rows that are not there."""
+        *shifts, rest_shift = self.outputs.spread(self.shift(rest.new_zeros(self.outputs.count)))
+        shifted = tuple(_kept(x + shift, mask) for x, shift in zip(even, shifts, strict=True))
+        return Rows(shifted, tuple(_kept(z, mask) for z in odd), rest + rest_shift)
 
 
 def _kept(rows: Tensor, mask: Tensor | None) -> Tensor:

@@ -126,6 +126,11 @@ class Compose(TakesMask, ConditionalTransform):
             total = total + ladj
         return x, total
 
+    def initialize_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> Tensor:
+        for part in reversed(self.steps) if inverse else self.steps:
+            x = require_mask_taken(part).initialize_masked(x, mask, context, inverse=inverse)
+        return x
+
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         for part in self.transforms:
             shape = part.forward_shape(shape)

@@ -43,6 +43,15 @@ class TakesMask(ABC):
             inverse: Whether to compute the inverse.
         """
 
+    @torch.no_grad()
+    def initialize_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> Tensor:
+        """Set the parameters that depend on data, if any, from the rows that are there; return the value.
+
+        Args:
+            x, mask, context, inverse: As for :meth:`apply_masked`.
+        """
+        return self.apply_masked(x, mask, context, inverse=inverse)[0]
+
 
 def require_mask_taken(transform: EquivariantTransform) -> TakesMask:
     """The transform, if it takes a mask.
@@ -70,8 +79,8 @@ def map_refusal(element_maps: Iterable[nn.Module]) -> str:
 class Masked(Wrapper):
     r"""T for events of which some rows are missing, by a mask: a light view that shares T's weights.
 
-    Sets of different sizes then lie in one batch of events of n rows. Rows that are missing are 0 in the value and add
-    0 to the log-det, whatever they are in the input; means run over the rows that are there. So the value in these
+    Sets of different sizes then lie in one batch of events of n rows. Rows that are missing stay as they are (0, in
+    draws), add 0 to the log-det and change nothing else; means run over the rows that are there. So the value in these
     rows, and the log-det, are those of the same layer for as many rows as are there.
 
     Its batch shape is the broadcast of the batch shapes of events, masks and contexts. For one fixed mask the map has
@@ -90,8 +99,8 @@ class Masked(Wrapper):
     Example:
         >>> from pyro_gflows import RowsAction, g_coupling
         >>> layer = g_coupling(RowsAction(3, 2))
-        >>> Masked(layer, torch.tensor([True, True, False]))(torch.ones(5, 6))[0]
-        tensor([1., 1., 1., 1., 0., 0.], grad_fn=<SelectBackward0>)
+        >>> Masked(layer, torch.tensor([True, True, False]))(torch.zeros(5, 6)).shape
+        torch.Size([5, 6])
     """
 
     mask: Tensor
@@ -144,7 +153,7 @@ class Masked(Wrapper):
         mask, context = self.mask.expand(*x.shape[:-1], -1), self.context
         context = None if context is None else context.expand(*x.shape[:-1], -1)
         y, ladj = layer.apply_masked(torch.where(first, x, 0.0), mask, context, inverse=inverse)
-        return torch.where(last, y, 0.0), ladj
+        return torch.where(last, y, x), ladj
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._map(x, inverse=False)

@@ -250,9 +250,7 @@ class IrrepScale(AffineTransformer):
         return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
-def transformer_from(
-    how: TransformerFactory | None, action: Action, *, usual: TransformerFactory
-) -> Transformer:
+def transformer_from(how: TransformerFactory | None, action: Action, *, usual: TransformerFactory) -> Transformer:
     """The transformer that a factory makes for a part of an event; that of ``usual`` where there is no factory.
 
     Raises:
