@@ -137,12 +137,8 @@ class PooledBranch(Contraction):
 
         Args:
             x: Events.
-<<<<<<< HEAD
-            shift: Features that are added to those of the first hidden layer of F before the activation.
-            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
-=======
             shift: What a context does to the first hidden layer of F.
->>>>>>> main
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
         """
         return self.action.pack(self.map(self.action.unpack(x), shift, mask))
 
@@ -194,12 +190,8 @@ class PooledBranchGiven:
 
     Args:
         branch: The branch f.
-<<<<<<< HEAD
-        shift: The features that the contexts give; None without contexts.
-        mask: Which rows are there; None where all are.
-=======
         shift: What the contexts do to the first hidden layer of F.
->>>>>>> main
+        mask: Which rows are there; None where all are.
 
     Example:
         >>> from pyro_gflows import RowsAction
