@@ -189,7 +189,9 @@ class _Module(nn.Module):
 
     reference: Tensor
 
-    def __init__(self, action: VectorAction, canonical: Canonical, keys_of: Tensor, *, steps: int, width: int) -> None:
+    def __init__(
+        self, action: VectorAction, canonical: Canonical, keys_of: Tensor, *, steps: int, width: int
+    ) -> None:
         super().__init__()
         self.register_buffer("reference", torch.zeros(()), persistent=False)
         plain, gaps = VectorAction.trivial("C1", copies=action.numel), canonical.domain.dimension
@@ -227,7 +229,9 @@ def _normalized(key: Tensor, canonical: Canonical, action: VectorAction) -> Tens
     """The user's map to the keys, with orthonormal rows, where it commutes with the group."""
     sizes = [space.shape[1] for space in canonical.spaces]
     if key.shape != (sum(sizes), action.numel):
-        raise ValueError(f"expected a key of shape ({sum(sizes)}, {action.numel}) for {action}, got {tuple(key.shape)}")
+        raise ValueError(
+            f"expected a key of shape ({sum(sizes)}, {action.numel}) for {action}, got {tuple(key.shape)}"
+        )
     key = key.detach().to("cpu", torch.float64)
     weights = [
         torch.einsum("cki,ki->c", space, part) / space[0].square().sum()

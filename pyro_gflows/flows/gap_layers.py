@@ -66,11 +66,7 @@ class GapCoupling(EquivariantTransform):
         self.knots = BoundedKnots()
         outputs = (3 * _BINS + 1) * len(self.bent) + 2 * len(self.scaled)
         self.network = nn.Sequential(
-            nn.Linear(max(1, len(self.read)), width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, outputs),
+            nn.Linear(max(1, len(self.read)), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
         )
         for parameter in self.network[-1].parameters():
             nn.init.zeros_(parameter)
