@@ -64,7 +64,9 @@ class Network:
     @property
     def action(self) -> VectorAction:
         """The same, on the unconstrained vector."""
-        return self.sites.packed({"in": self.units * len(self.columns), "bias": self.units, "out": self.units, "offset": 1, "noise": 1})
+        return self.sites.packed(
+            {"in": self.units * len(self.columns), "bias": self.units, "out": self.units, "offset": 1, "noise": 1}
+        )
 
     def data(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Features and targets for training, and for the test."""

@@ -21,7 +21,17 @@ from torch import Tensor
 from benchmarks.c2st import c2st
 from benchmarks.harness import CPU_SECONDS, PARAMETERS, SEEDS, Benchmark, Column, RowRuns, Seeds, columns, main
 from benchmarks.planar_mixtures import SETTINGS, PlanarMixture, Reference, reference_draws
-from benchmarks.posterior_guides import FIT, Fitted, SviSettings, bound, canonicalized_flow, fit_flow, fit_pyro_guide, orbit_flow, plain_flow
+from benchmarks.posterior_guides import (
+    FIT,
+    Fitted,
+    SviSettings,
+    bound,
+    canonicalized_flow,
+    fit_flow,
+    fit_pyro_guide,
+    orbit_flow,
+    plain_flow,
+)
 from benchmarks.recipes import training_text
 from pyro_gflows.guides import find_mode
 

@@ -56,9 +56,7 @@ class PlanarMixture:
     def sites(self) -> SitesAction:
         """One permutation acts on weights, means and scales."""
         k = self.components
-        return SitesAction(
-            f"S{k}", {"weights": RowsAction(k), "means": RowsAction(k, 2), "scales": RowsAction(k)}
-        )
+        return SitesAction(f"S{k}", {"weights": RowsAction(k), "means": RowsAction(k, 2), "scales": RowsAction(k)})
 
     @property
     def action(self) -> RowsAction:

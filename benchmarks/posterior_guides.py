@@ -21,7 +21,18 @@ from pyro_gflows.flows import Canonicalized, OrbitFlow
 from pyro_gflows.guides.default_flow import identity_transforms
 from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
-__all__ = ["FIT", "Fitted", "SviSettings", "bound", "canonicalized_flow", "fit_flow", "fit_pyro_guide", "orbit_flow", "plain_flow", "pyro_density"]
+__all__ = [
+    "FIT",
+    "Fitted",
+    "SviSettings",
+    "bound",
+    "canonicalized_flow",
+    "fit_flow",
+    "fit_pyro_guide",
+    "orbit_flow",
+    "plain_flow",
+    "pyro_density",
+]
 
 LogDensity = Callable[[Tensor], Tensor]
 

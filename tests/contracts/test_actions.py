@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pyro_gflows.actions import LinearAction, Split, TorusAction, VectorAction
-from pyro_gflows.groups import EnumerableGroup
 from pyro_gflows.serialization.registry import build, describe
 from tests.constructors import TABLE, names
 from tests.contracts.second_device import SECOND, second_device
