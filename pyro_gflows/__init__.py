@@ -50,6 +50,7 @@ from pyro_gflows.distributions import (
 )
 from pyro_gflows.flows import (
     AugmentedFlow,
+    Canonicalized,
     EquivariantFlow,
     FlowDistribution,
     OrbitFlow,
@@ -124,6 +125,7 @@ __all__ = [
     "Action",
     "AugmentedFlow",
     "AutoGFlow",
+    "Canonicalized",
     "ChannelSplit",
     "CircularSpline",
     "Compose",

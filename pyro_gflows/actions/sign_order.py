@@ -1,4 +1,4 @@
-"""The signs that take every image of a vector under sign flips to one canonical form."""
+"""How sign flips act on a vector, and the signs that take every image of it to one canonical form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,26 @@ from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.sign_representation import SignRepresentation
 from pyro_gflows.groups.signs import SignGroup
 
-__all__ = ["canonical_signs"]
+__all__ = ["act_by_signs", "canonical_signs"]
+
+
+def act_by_signs(group: SignGroup, fields: Sequence[Representation], elements: Tensor, x: Tensor) -> Tensor:
+    """The images of vectors, by one product.
+
+    Args:
+        group: The group of sign flips.
+        fields: How it acts on each coordinate: signs, or trivial representations.
+        elements: Elements, whose batch shape broadcasts with that of x.
+        x: Vectors, shape ``batch_shape + (len(fields),)``.
+
+    Example:
+        >>> group = SignGroup(2)
+        >>> act_by_signs(group, [SignRepresentation(group, 1)] * 2, torch.tensor(1), torch.ones(2))
+        tensor([-1., -1.])
+    """
+    columns = [field.index if isinstance(field, SignRepresentation) else group.n for field in fields]
+    signs = torch.nn.functional.pad(group.signs_of(elements.to(x.device)), (0, 1), value=1)
+    return x * signs[..., torch.tensor(columns, device=x.device)].to(x)
 
 
 def canonical_signs(group: SignGroup, fields: Sequence[Representation], x: Tensor) -> Tensor:

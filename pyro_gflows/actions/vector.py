@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.factor_order import canonical_by_factors
 from pyro_gflows.actions.linear import LinearAction
-from pyro_gflows.actions.sign_order import canonical_signs
-from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
+from pyro_gflows.actions.sign_order import act_by_signs, canonical_signs
+from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.escnn_representation import as_representation
+from pyro_gflows.groups.lifted import LiftedRepresentation
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
@@ -227,6 +229,8 @@ class VectorAction(LinearAction):
 
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
         self.check_event(x)
+        if isinstance(self.group, SignGroup) and not self.is_enumerable:
+            return act_by_signs(self.group, self.fields, elements, x)
         images = []
         start = 0
         for part, run in itertools.groupby(self.fields):
@@ -246,11 +250,14 @@ class VectorAction(LinearAction):
         return rows_at(self._tables[key], elements.to(x.device))
 
     def canonical(self, x: Tensor) -> Tensor | None:
-        if isinstance(self.group, SignGroup) and not self.is_enumerable:
-            self.check_event(x)
-            with torch.no_grad():
-                return canonical_signs(self.group, self.fields, x.detach().double())
-        return super().canonical(x)
+        if self.is_enumerable or not isinstance(self.group, SignGroup | ProductGroup):
+            return super().canonical(x)
+        self.check_event(x)
+        with torch.no_grad():
+            x = x.detach().double()
+            if isinstance(self.group, SignGroup):
+                return canonical_signs(self.group, self.fields, x)
+            return canonical_by_factors(self, self.group, x)
 
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])
@@ -273,7 +280,7 @@ class VectorAction(LinearAction):
             index: The index of the factor whose action this is. The other factors leave the vectors as they are.
 
         Raises:
-            ValueError: This is not an action of that factor, or the elements of the product cannot be listed.
+            ValueError: This is not an action of that factor.
 
         Example:
             >>> from pyro_gflows.groups import parse_group
@@ -282,10 +289,12 @@ class VectorAction(LinearAction):
         """
         if self.group != product.factors[index]:
             raise ValueError(f"expected an action of factor {index}, {product.factors[index]}, got {self}")
-        group = require_enumerable(product, "a lifted action")
-        elements = product.project(group.elements(), index)
-        lifted = {
-            field: MatrixRepresentation(group, field.matrices(elements), name=field.name) for field in set(self.fields)
+        if not isinstance(product, EnumerableGroup):
+            return VectorAction([LiftedRepresentation(field, product, index) for field in self.fields])
+        elements = product.project(product.elements(), index)
+        lifted: dict[Representation, Representation] = {
+            field: MatrixRepresentation(product, field.matrices(elements), name=field.name)
+            for field in set(self.fields)
         }
         return VectorAction([lifted[field] for field in self.fields])
 

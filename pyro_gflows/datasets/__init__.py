@@ -8,7 +8,7 @@ The user's own data:
     event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows
 
 Images:
-    GrayLevels, GrayScale, rotate_images
+    GrayLevels, GrayScale, rotate_images, point_clouds
 
 Checks and splits:
     check_data, check_symmetry, SymmetryReport, random_splits, stratified_rows
@@ -21,6 +21,7 @@ from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
+from pyro_gflows.datasets.point_clouds import point_clouds
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
@@ -51,6 +52,7 @@ __all__ = [
     "is_file_name",
     "load_array",
     "load_data",
+    "point_clouds",
     "random_splits",
     "read_array",
     "rotate_images",

@@ -1,7 +1,7 @@
 """Flows: a base with transforms, flows on a padded space, flows of images, dequantization, and families of flows.
 
 Flows:
-    EquivariantFlow, FlowDistribution, OrbitFlow, Learnable
+    EquivariantFlow, FlowDistribution, OrbitFlow, Canonicalized, Learnable
 
 Flows on a padded space:
     augment, AugmentedFlow, g_padding, VariationalFlow
@@ -15,6 +15,7 @@ Families and types:
 """
 
 from pyro_gflows.flows.augmented import AugmentedFlow, augment, g_padding
+from pyro_gflows.flows.canonicalized import Canonicalized
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
@@ -29,6 +30,7 @@ from pyro_gflows.flows.variational import VariationalFlow
 __all__ = [
     "FAMILIES",
     "AugmentedFlow",
+    "Canonicalized",
     "ChannelMixing",
     "DequantizedFlow",
     "EquivariantFlow",

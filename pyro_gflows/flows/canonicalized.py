@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +44,13 @@ class Canonicalized(InvariantBase):
     neighboring rows agree, or a key is 0. A gap to a wall is the quantile of a truncated normal distribution, far from
     the wall :math:`m + s u`, and the layers of q are the identity where u tends to minus infinity, so that q is finite
     and positive at each wall. The density p is continuous across mirrors only, where a reflection of the group takes
-    one side to the other and acts on nothing else: it may jump where the keys of two rows agree, if the rows have other
-    features, and at the edges of the sectors of a group of rotations. Therefore all that is trained belongs inside q:
-    a trainable layer *after* this base moves the jumps, and gradients of likelihoods and of paths miss a term there.
+    one side to the other and acts on nothing but the keys. It may jump where the keys of two rows agree, if the rows
+    have other features, and at the edges of the sectors of a group of rotations. Therefore all that is trained belongs
+    inside q: a trainable layer *after* this base moves the jumps, and gradients of likelihoods and of paths miss a term
+    there.
+
+    Attributes:
+        may_jump: Whether p may jump on these events.
 
     Args:
         action: How the finite group acts on vectors.
@@ -93,6 +96,7 @@ class Canonicalized(InvariantBase):
         self.module = _Module(action, self._canonical, keys_of, steps=steps, width=width)
         self._log_order = math.log(self._canonical.domain.order) + math.log(len(self._canonical.averaged))
         self._last_draw = LastDraw()
+        self.may_jump = _may_jump(action, self._canonical, self.module.into)
         super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
 
     @property
@@ -181,7 +185,8 @@ class Canonicalized(InvariantBase):
         self._last_draw.drop()
 
     def __repr__(self) -> str:
-        return f"Canonicalized({self.action}; one density for all images, continuous across mirrors only)"
+        continuous = "continuous across mirrors only" if self.may_jump else "continuous"
+        return f"Canonicalized({self.action}; |G| = {self.action.group.order_in_words}, {continuous})"
 
 
 class _Module(nn.Module):
@@ -189,9 +194,7 @@ class _Module(nn.Module):
 
     reference: Tensor
 
-    def __init__(
-        self, action: VectorAction, canonical: Canonical, keys_of: Tensor, *, steps: int, width: int
-    ) -> None:
+    def __init__(self, action: VectorAction, canonical: Canonical, keys_of: Tensor, *, steps: int, width: int) -> None:
         super().__init__()
         self.register_buffer("reference", torch.zeros(()), persistent=False)
         plain, gaps = VectorAction.trivial("C1", copies=action.numel), canonical.domain.dimension
@@ -229,9 +232,7 @@ def _normalized(key: Tensor, canonical: Canonical, action: VectorAction) -> Tens
     """The user's map to the keys, with orthonormal rows, where it commutes with the group."""
     sizes = [space.shape[1] for space in canonical.spaces]
     if key.shape != (sum(sizes), action.numel):
-        raise ValueError(
-            f"expected a key of shape ({sum(sizes)}, {action.numel}) for {action}, got {tuple(key.shape)}"
-        )
+        raise ValueError(f"expected a key of shape ({sum(sizes)}, {action.numel}) for {action}, got {tuple(key.shape)}")
     key = key.detach().to("cpu", torch.float64)
     weights = [
         torch.einsum("cki,ki->c", space, part) / space[0].square().sum()
@@ -246,3 +247,10 @@ def _normalized(key: Tensor, canonical: Canonical, action: VectorAction) -> Tens
             f"{float(missed.abs().max()):.1e}"
         )
     return canonical.keys_of(weights)
+
+
+def _may_jump(action: VectorAction, canonical: Canonical, into: IntoDomain) -> bool:
+    """Whether a wall is no mirror, or the group acts on anything but the keys."""
+    free = into.free.value
+    acts_on_free = any(not torch.allclose(action.act(h, free), free, atol=1e-9) for h in action.generators())
+    return acts_on_free or not canonical.domain.has_only_mirrors

@@ -1,12 +1,14 @@
 r"""Layers of a flow on coordinates of gaps and other coordinates, which are the identity near the walls.
 
-The first coordinates of an event are those of gaps to walls (u in :mod:`pyro_gflows.numerics.truncated_gap`), the others
-are free. A density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate of a gap
-tends to minus infinity. So no layer here applies an affine map to a coordinate of a gap; and other coordinates depend
-on it through a function that is constant there.
+The first coordinates of an event are those of gaps to walls (u in :mod:`pyro_gflows.numerics.truncated_gap`), and the
+others are free. A density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate
+of a gap tends to minus infinity. So no layer here applies an affine map to a coordinate of a gap, and other coordinates
+depend on it through a function that is constant there.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -20,33 +22,34 @@ from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["GapCoupling", "GapPlacement", "bounded"]
 
+_LOWEST = -3.5  # below this coordinate, maps of gaps are the identity where a wall is near
 _LIMIT = 4.0
 _BINS = 8
 _MAX_LOG_SCALE = 3.0
-_BEND = 2.5  # the width of the region between the identity and an affine map
-_SHARPNESS = 4.0
+_BEND = 1.5  # the width of the region between the identity and an affine map
+_SHARPNESS = 16.0
 
 
 def bounded(u: Tensor) -> Tensor:
-    """A function of coordinates that is u for |u| < 3, and constant (4 or -4) for |u| > 5.
+    """A function of coordinates of gaps that is u in the bulk, and constant below -3.5 and above 5.
 
     Args:
         u: Coordinates of gaps.
 
     Example:
-        >>> bounded(torch.tensor([-100.0, -2.0, 4.0]))
-        tensor([-4.0000, -2.0000,  3.7500])
+        >>> bounded(torch.tensor([-100.0, -3.5, -2.0, 4.0, 100.0]))
+        tensor([-2.7500, -2.7500, -2.0000,  3.7500,  4.0000])
     """
-    beyond = (u.abs() - 3.0).clamp(0.0, 2.0)
-    return u.clamp(-3.0, 3.0) + u.sign() * beyond * (1 - 0.25 * beyond)
+    below, above = (-2.0 - u).clamp(0.0, 1.5), (u - 3.0).clamp(0.0, 2.0)
+    return u.clamp(-2.0, 3.0) + above * (1 - above / 4) - below * (1 - below / 3)
 
 
 class GapCoupling(EquivariantTransform):
     r"""A coupling layer: splines of the coordinates of gaps and affine maps of the others, with computed parameters.
 
     One part of the coordinates is changed by functions of the others, which a network computes. The splines are the
-    identity below -4, have a slope of their own above their last knot, and a free total height. So they shift and scale
-    a coordinate far from the wall, and leave it near the wall.
+    identity below -3.5, have a slope of their own above their last knot, and a free total height. So they shift and
+    scale a coordinate far from the wall, and leave it near the wall.
 
     Args:
         action: The action of the trivial group on all coordinates.
@@ -65,9 +68,9 @@ class GapCoupling(EquivariantTransform):
         self._index("scaled", gaps + is_changed[gaps:].nonzero().flatten())
         self.knots = BoundedKnots()
         outputs = (3 * _BINS + 1) * len(self.bent) + 2 * len(self.scaled)
-        self.network = nn.Sequential(
-            nn.Linear(max(1, len(self.read)), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
-        )
+        sizes = [max(1, len(self.read)), width, width]
+        hidden = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+        self.network = nn.Sequential(*hidden, nn.Linear(width, outputs))
         for parameter in self.network[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -92,8 +95,8 @@ class GapCoupling(EquivariantTransform):
         heights = self.knots.heights(heights, widths) * self.knots.log_height(height).exp()
         slopes = self.knots.slopes(functional.pad(slopes, (1, 0)), heights / widths)
         slopes = torch.cat([torch.ones_like(slopes[..., :1]), slopes[..., 1:]], -1)
-        sizes = (2 * _LIMIT * widths, 2 * _LIMIT * heights)
-        return monotone_spline(u, -_LIMIT, sizes, slopes, inverse=inverse)
+        sizes = ((_LIMIT - _LOWEST) * widths, (_LIMIT - _LOWEST) * heights)
+        return monotone_spline(u, _LOWEST, sizes, slopes, inverse=inverse)
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raw, log_scale, shift = self._parameters_of(x)
@@ -195,7 +198,8 @@ def _bent(u: Tensor, shift: Tensor, scale: Tensor, bend: Tensor, *, inverse: boo
     """The increasing map that is the identity far below the bend and ``shift + scale * u`` above it."""
     bottom = bend - _BEND
     # a shift far down is limited, so that the map is the identity below the same point for all shifts
-    top = bottom + 1 + functional.softplus(shift + scale * bend - bottom - 1, beta=_SHARPNESS)
+    least = bottom + 0.5
+    top = least + functional.softplus(shift + scale * bend - least, beta=_SHARPNESS)
     width = torch.full_like(bottom, _BEND)
     return rational_quadratic(
         u, (bottom, bottom), (width, top - bottom), (torch.ones_like(scale), scale), inverse=inverse

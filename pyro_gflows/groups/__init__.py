@@ -11,8 +11,8 @@ Kinds of groups:
 
 Representations:
     Representation, TrivialRepresentation, DefiningRepresentation, RegularRepresentation,
-    QuotientRepresentation, RowsRepresentation, SignRepresentation, MatrixRepresentation, SubRepresentation,
-    escnn_group
+    QuotientRepresentation, RowsRepresentation, SignRepresentation, LiftedRepresentation, MatrixRepresentation,
+    SubRepresentation, escnn_group
 
 Rows that are permuted:
     RowStructure, StructuredField, RowField, MatrixField, InnerField
@@ -28,6 +28,7 @@ from pyro_gflows.groups.escnn_adapter import escnn_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.isotypes import Isotype, Summands
+from pyro_gflows.groups.lifted import LiftedRepresentation
 from pyro_gflows.groups.monomial import MonomialGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.products import ProductGroup
@@ -67,6 +68,7 @@ __all__ = [
     "InnerField",
     "IsometryTable",
     "Isotype",
+    "LiftedRepresentation",
     "MatrixField",
     "MatrixRepresentation",
     "MonomialGroup",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pyro_gflows.groups.canonical_basis import Nearly, canonical_rows
 from pyro_gflows.groups.components import Decomposition
-from pyro_gflows.groups.finite import Group
+from pyro_gflows.groups.finite import EnumerableGroup, Group
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.numerics.constants import as_constants
@@ -152,8 +152,10 @@ def is_trivial(representation: Representation, rows: Tensor) -> bool:
         >>> is_trivial(RegularRepresentation("C4"), torch.full((1, 4), 0.5, dtype=torch.float64))
         True
     """
-    elements, _ = representation.group.quadrature(2 * representation.band)
-    return len(rows) == 1 and bool((rows @ representation.matrices(elements) @ rows.T - 1).abs().max() < _TOLERANCE)
+    group = representation.group  # what generators leave as it is, all their products leave as it is
+    elements = group.elements() if isinstance(group, EnumerableGroup) else group.generators()
+    images = rows @ representation.matrices(elements) @ rows.T
+    return len(rows) == 1 and bool(((images - 1).abs() < _TOLERANCE).all())
 
 
 @functools.lru_cache(maxsize=256)

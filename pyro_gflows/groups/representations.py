@@ -182,7 +182,7 @@ class TrivialRepresentation(Representation):
     def isotypes(self) -> Decomposition:
         from pyro_gflows.groups.one_dimensional import single_coordinate  # it is about representations
 
-        return single_coordinate(self, is_trivial=True)
+        return single_coordinate(self, is_trivial=True, outer="invariant")
 
 
 @registered

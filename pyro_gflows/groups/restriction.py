@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_gflows.groups.canonical_basis import Nearly
 from pyro_gflows.groups.finite import EnumerableGroup, Group, PlanarGroup
+from pyro_gflows.groups.lifted import LiftedRepresentation
 from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.serialization.registry import registered
 
@@ -88,7 +89,8 @@ def restricted_to_subspace(representation: Representation, rows: Tensor, name: s
 
     Returns:
         A table of matrices for a finite group (the trivial representation where it is one), else a
-        :class:`SubRepresentation`.
+        :class:`SubRepresentation`. Of a representation on one coordinate it is this one, and of a representation that
+        is lifted to a product one that is lifted too.
 
     Raises:
         ValueError: The rows are not orthonormal, or the subspace is not invariant.
@@ -100,8 +102,10 @@ def restricted_to_subspace(representation: Representation, rows: Tensor, name: s
         trivial of C4
     """
     group = representation.group
+    if isinstance(representation, LiftedRepresentation):
+        return representation.lifted(restricted_to_subspace(representation.representation, rows, name))
     if not isinstance(group, EnumerableGroup):
-        return SubRepresentation(representation, rows)
+        return representation if representation.size == 1 else SubRepresentation(representation, rows)
     table = restricted_matrices(representation.matrices(group.elements()), rows)
     if table.shape[-1] == 1 and bool((table == 1.0).all()):
         return TrivialRepresentation(group)

@@ -14,6 +14,7 @@ from tests.constructors import (
     coupling,
     fieldwise,
     gradient,
+    many_signs,
     residual,
     rows,
     rows_of_sets,
@@ -26,6 +27,7 @@ __all__ = ["CONDITIONAL", "CONSTRUCTORS", "TABLE", "names", "slow_unless"]
 _ROWS = (
     *residual.ROWS,
     *rows_of_sets.ROWS,
+    *many_signs.ROWS,
     *fieldwise.ROWS,
     *coupling.ROWS,
     *composed.ROWS,

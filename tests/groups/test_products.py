@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from pyro_gflows.actions import VectorAction
 from pyro_gflows.groups import (
     O2,
     SO2,
@@ -156,11 +155,6 @@ def test_a_product_computes_under_vmap_and_where_its_elements_are(name):
         (lambda: parse_group("S20 x C2").elements(), ValueError, r"got S20 x C2, which has 20! \* 2 = 4.9e18 elements"),
         (lambda: parse_group("C2 x O(2)").elements(), ValueError, r"finite group, got C2 x O\(2\).* infinitely many"),
         (lambda: parse_group("S8 x O(2)").quadrature(1), ValueError, "exact average .* got S8, which has 40320"),
-        (
-            lambda: VectorAction.rows("S3").lift(parse_group("S3 x O(2)"), 0),
-            ValueError,
-            r"a lifted action needs a finite group, got S3 x O\(2\)",
-        ),
     ],
 )
 def test_bad_input_says_what_was_expected(make, error, message):

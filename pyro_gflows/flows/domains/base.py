@@ -21,9 +21,9 @@ _ZERO = 1e-9
 class FundamentalDomain(ABC):
     r"""A cone D that holds exactly one image of every vector of keys under a finite group, up to its walls.
 
-    A few *keys* of an event, such as the first coordinates of its rows, tell which element of a group takes the event to
+    A few *keys* of an event, such as one feature of each of its rows, tell which element of a group takes the event to
     a canonical form: the one that takes the vector k of the keys into D, as sorting does. The group acts on the keys
-    linearly and faithfully. D has as many walls as the keys have dimensions, and its points are the keys with positive
+    linearly and faithfully. D has as many walls as the keys have dimensions, and it consists of the keys with positive
     *gaps*, which are linear functions of the keys: the distances to the walls, such as the differences of neighboring
     sorted keys.
 

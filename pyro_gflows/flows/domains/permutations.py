@@ -11,7 +11,6 @@ from torch import Tensor
 from pyro_gflows.flows.domains.base import FundamentalDomain, Represent, axis_aligned, common_fixed_space
 from pyro_gflows.groups.monomial import MonomialGroup
 from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
-from pyro_gflows.groups.symmetric import SymmetricGroup
 
 __all__ = ["SignedRows", "SortedRows"]
 
@@ -28,6 +27,7 @@ class SortedRows(FundamentalDomain):
         group: The group that permutes n >= 2 rows.
 
     Example:
+        >>> from pyro_gflows.groups import SymmetricGroup
         >>> domain = SortedRows(SymmetricGroup(3))
         >>> domain.group.permutations_of(domain.element(torch.tensor([2.0, -3.0, 1.0]))).tolist()  # the place of each
         [2, 0, 1]

@@ -17,8 +17,8 @@ __all__ = ["PositiveKeys"]
 class PositiveKeys(FundamentalDomain):
     r"""Keys that are all positive, :math:`k_i \ge 0`, for n flips that commute and change the sign of one key each.
 
-    The gaps are the keys. The flips may be the signs of a group C2^n, factors C2 of a product, or the two reflections of
-    D2.
+    The gaps are the keys. The flips may be the signs of a group C2^n, factors C2 of a product, or the two reflections
+    of D2.
 
     Args:
         group: The group.
