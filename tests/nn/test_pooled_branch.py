@@ -69,9 +69,9 @@ def test_the_bound_holds(action, scale):
 @pytest.mark.parametrize("n", [2, 20])
 def test_the_bound_survives_an_optimizer_that_wants_it_larger(n):
     action = RowsAction((n, 3), 2).direct_sum(RowsAction((n, 3), 1, block=0), RowsAction((n, 3)).trivial_fields(1))
-    branch, x = branch_of(action, 0.5, bound=0.9), events(action, 8)
+    branch, x = branch_of(action, 0.5, bound=0.9), events(action, 3)
     optimizer = torch.optim.Adam(branch.parameters(), lr=0.1)
-    for _ in range(40):
+    for _ in range(25):
         optimizer.zero_grad()
         (-dense(branch, x).square().sum()).backward()
         optimizer.step()
