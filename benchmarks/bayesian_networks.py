@@ -93,7 +93,9 @@ class Network:
     def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
         """Unconstrained vectors from the sites' values, of shape ``(n, ...)``."""
         units = torch.cat([values["in"], values["bias"][..., None], values["out"][..., None]], -1)
-        return self.join(units, values["offset"].reshape(units.shape[:-2]), values["noise"].log().reshape(units.shape[:-2]))
+        return self.join(
+            units, values["offset"].reshape(units.shape[:-2]), values["noise"].log().reshape(units.shape[:-2])
+        )
 
     def image(self, z: Tensor, order: Tensor, signs: Tensor) -> Tensor:
         """Unconstrained vectors whose units are put in an order and get signs of their own, shape (..., H) each."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_gflows.numerics.constants import as_constants
+
 __all__ = ["lexicographic_order", "row_keys", "row_signs"]
 
 
@@ -19,7 +21,8 @@ def row_keys(rows: Tensor, seed: int) -> Tensor:
         >>> row_keys(torch.ones(5, 3, 2), 0).shape
         torch.Size([5, 3])
     """
-    weights = torch.randn(rows.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with as_constants():
+        weights = torch.randn(rows.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return rows @ weights.to(rows)
 
 

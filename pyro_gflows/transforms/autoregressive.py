@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Action, LinearAction, Split
+from pyro_gflows.actions import Action, LinearAction, RowsAction, Split, feature_split
 from pyro_gflows.actions.requirements import require_splittable
+from pyro_gflows.actions.splits.by_feature import feature_sets
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import split_first
-from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, takes_factories
+from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, RowsAutoregressiveNetwork, takes_factories
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
@@ -31,6 +32,12 @@ def _listed(parts: list[_P]) -> Sequence[_P]:
     if all(isinstance(part, nn.Module) for part in parts):
         return nn.ModuleList(parts)  # type: ignore[arg-type, return-value]
     return parts
+
+
+def _feature_by_feature(action: Action) -> Split | None:
+    """The split of rows into single features; None for other events, and where the rows have a single one."""
+    count = len(feature_sets(action)) if isinstance(action, RowsAction) else 1
+    return feature_split(action, [[feature] for feature in range(count)]) if count > 1 else None  # type: ignore[arg-type]
 
 
 @split_first(Split)
@@ -52,7 +59,7 @@ class GAutoregressive(OneWayTransform):
     Args:
         action: How the group acts on events.
         split: How the event falls into blocks, in order; by default the first kind that the action allows
-            (:func:`~pyro_gflows.actions.default_split`).
+            (:func:`~pyro_gflows.actions.default_split`), and of rows that are permuted feature by feature.
         transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
             MatrixScale); by default ElementwiseAffine where possible, else IrrepScale, and of angles
             ElementwiseCircularSpline.
@@ -91,7 +98,7 @@ class GAutoregressive(OneWayTransform):
         context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(require_splittable(action), fast=fast, context_action=context_action)
-        split = split_of(action, split)
+        split = split_of(action, _feature_by_feature(action) if split is None else split)
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         if len(split.parts) < 2:
@@ -115,7 +122,9 @@ class GAutoregressive(OneWayTransform):
         self._is_described = transformer is None or isinstance(transformer, type)
         outputs = [element.params_action for element in elements]
         blocks = [action for reading in self.readings for action in reading.actions]
-        self.network = AutoregressiveNetwork(blocks, outputs, width=width, depth=depth, context=context_action)
+        kind = RowsAutoregressiveNetwork if isinstance(action, RowsAction) else AutoregressiveNetwork
+        context = None if context_action is None else self.inputs_action()
+        self.network = kind(blocks, outputs, width=width, depth=depth, context=context)
         self.network.scale_last_(max(element.start for element in elements))
 
     def computed_arguments(self) -> dict[str, Any]:
@@ -139,7 +148,7 @@ class GAutoregressive(OneWayTransform):
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)
         for index, (element, frame) in enumerate(zip(self.transformers, self.frames, strict=True)):
-            params = self._params(known, context)[index]
+            params = self._params_of(index, known, context)
             known[index] = parts[index]
             before = frame.into(known)
             after, ladj = element.inverse(before, params, frame.mask)  # type: ignore[operator]
@@ -147,10 +156,18 @@ class GAutoregressive(OneWayTransform):
             total = total + ladj
         return self.split.merge(known), total
 
-    def _params(self, parts: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, ...]:
+    def _inputs(self, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:
         features = [feature for reading in self.readings for feature in reading(parts)]
-        params: tuple[Tensor, ...] = self.network(self.inputs(features, context))
+        return self.inputs(features, context)
+
+    def _params(self, parts: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, ...]:
+        params: tuple[Tensor, ...] = self.network(self._inputs(parts, context))
         return params
+
+    def _params_of(self, index: int, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:
+        if isinstance(self.network, RowsAutoregressiveNetwork):  # one network for each block
+            return self.network.output(index, self._inputs(parts, context))
+        return self._params(parts, context)[index]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {len(self.transformers)} blocks"

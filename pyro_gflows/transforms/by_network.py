@@ -11,7 +11,8 @@ from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, Equivari
 from pyro_gflows.nn.factories import network_from
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.transforms.conditional import ConditionalTransform
-from pyro_gflows.transforms.transformers import Transformer, TransformerFactory, default_transformer, transformer_from
+from pyro_gflows.transforms.default_transformer import default_transformer
+from pyro_gflows.transforms.transformers import Transformer, TransformerFactory, transformer_from
 
 __all__ = ["ByNetwork"]
 
