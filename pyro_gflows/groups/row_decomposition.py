@@ -52,9 +52,21 @@ class _Piece:
     def dim(self) -> int:
         return self.outer_dim * self.inner.dim
 
+    @functools.cached_property
+    def _kept(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
+
+    def _rows_of(self, like: Tensor) -> Tensor:
+        """The bases as the rows of one matrix, sent to a device once."""
+        key = (like.device, like.dtype)
+        if key not in self._kept:
+            with as_constants():
+                self._kept[key] = self.columns.to(like.device, like.dtype).flatten(0, 1)
+        return self._kept[key]
+
     def analyze(self, table: Tensor) -> Tensor:
         """The coordinates, copy by copy, from rows of shape ``batch + (rows, width)``."""
-        values = table[..., slice(*self.rows), :] @ self.columns.to(table).flatten(0, 1).T
+        values = table[..., slice(*self.rows), :] @ self._rows_of(table).T
         if self.along == "mean":
             values = values.sum(-2, keepdim=True) / math.sqrt(values.shape[-2])
         elif self.along == "contrasts":
@@ -70,7 +82,7 @@ class _Piece:
             values = values.expand(*values.shape[:-2], count, -1) / math.sqrt(count)
         elif self.along == "contrasts":
             values = from_contrasts(values, -2)
-        return values @ self.columns.to(coordinates).flatten(0, 1)
+        return values @ self._rows_of(coordinates)
 
     def dense(self, total: int, field: Representation) -> Tensor:
         """The orthonormal rows of each copy in the field of ``total`` coordinates, shape ``(m, dim, total)``."""
