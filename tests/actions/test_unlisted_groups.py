@@ -153,7 +153,7 @@ def test_large_groups_are_finite_but_not_enumerable(action):
 
 def test_the_default_branch_of_a_large_group_sums_over_no_elements(action):
     branch = with_random_weights(lipschitz_branch(action))
-    assert isinstance(branch, LipschitzNetwork)
+    assert not any(isinstance(module, Ridges) for module in branch.modules())
     assert_equivariant(branch, action, action, events(action, 3), elements=elements(action, 4))
 
 
