@@ -140,7 +140,7 @@ class PooledMap(nn.Module):
             (value, _), (slope, _) = each(self.pools, RowFunction)[index].call_and_jacobians(x, z)
             pooled.append(n**0.5 * mean_over_rows(value, mask))
             start = index * self._pooled
-            slope = (n if isinstance(n, int) else n[..., None, None]) ** -0.5 * _kept(slope, mask)
+            slope = (n if isinstance(n, int) else n[..., None, None]) ** -0.5 * _kept_matrices(slope, mask)
             feeds.append(nn.functional.pad(slope, (0, 0, start, count - start - self._pooled)))
         shared = torch.cat([*pooled, rows.rest], -1)
         even, odd, blocks = [], [], []
@@ -150,7 +150,7 @@ class PooledMap(nn.Module):
             )
             even.append(value)
             odd.append(odd_value)
-            slope = _kept(torch.cat(slopes, -2), mask)
+            slope = _kept_matrices(torch.cat(slopes, -2), mask)
             in_x, in_shared, in_z = slope.split([x.shape[-1], count, z.shape[-1]], -1)
             reading = self._reading(n) if isinstance(n, int) else self._reading(n)[..., None, None]
             blocks.append(PooledBlock(own * torch.cat([in_x, in_z], -1), reading * in_shared, feeds[index]))
@@ -177,8 +177,13 @@ class PooledMap(nn.Module):
 
 
 def _kept(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Values or matrices of rows, of shape ``batch + (n, ...)``, with 0 in rows that are not there."""
-    return rows if mask is None else rows * mask.reshape(*mask.shape, *[1] * (rows.ndim - mask.ndim)).to(rows.dtype)
+    """Features of rows, of shape ``batch + (n, F)``, with 0 in rows that are not there."""
+    return rows if mask is None else rows * mask[..., None]
+
+
+def _kept_matrices(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """Matrices of rows, of shape ``batch + (n, d, e)``, with 0 in rows that are not there."""
+    return rows if mask is None else rows * mask[..., None, None]
 
 
 def _shift(shift: Rows | None, index: int) -> tuple[Tensor, Tensor] | None:
