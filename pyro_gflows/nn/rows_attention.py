@@ -76,9 +76,7 @@ class AttentiveRows(nn.Module):
         means = _shares(keys.mT, mask) @ values
         return [query.softmax(-1) @ means for query in queries]
 
-    def _attend_odd(
-        self, rows: Sequence[Tensor], plain: Sequence[Tensor], mask: Tensor | None
-    ) -> tuple[Tensor, ...]:
+    def _attend_odd(self, rows: Sequence[Tensor], plain: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
         read = [z for z, wanted in zip(rows, self._odd, strict=True) if wanted]
         if not read:
             return tuple(plain)

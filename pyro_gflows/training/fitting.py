@@ -164,7 +164,9 @@ def fit(
     seen: EquivariantFlow | VariationalFlow = flow
     if mask is not None or isinstance(data, list | tuple):
         if augment is not None or dequantize is not None:
-            raise ValueError("expected neither augment nor dequantize for sets of different sizes: neither reads a mask")
+            raise ValueError(
+                "expected neither augment nor dequantize for sets of different sizes: neither reads a mask"
+            )
         seen = trained = FlowWithMasks(_plain_flow(flow))
         data, validation = _masked(seen, data, mask), None if validation is None else _masked(seen, validation, None)
     source = _source(data, seen, like)

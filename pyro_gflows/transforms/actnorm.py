@@ -83,9 +83,7 @@ class GActNorm(TakesMask, DataDependentTransform):
     def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
         return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
 
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         image, _ = self.inv_call_and_ladj(x) if inverse else self.call_and_ladj(x)
         scale = self.log_scale[self.field].where(coordinates_there(require_maskable(self.action_in), mask), 0.0).sum(-1)
         return image, -scale if inverse else scale

@@ -78,9 +78,7 @@ class GAffine(TakesMask, ByNetwork):
     def mask_refusal(self) -> str:
         return self._network_refusal()
 
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         there = coordinates_there(require_maskable(self.action_in), mask).to(x.dtype)
         element_map = self.transformer.inverse if inverse else self.transformer
         return element_map(x, self._params_of(self.inputs([], context), mask), there)

@@ -187,9 +187,7 @@ class GAutoregressive(TakesMask, OneWayTransform):
             return f"its {type(self.split).__name__} does not split the features of single rows"
         return map_refusal(self.transformers)
 
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         passes = self.one_pass if inverse == (self.fast == "score") else self.many_passes
         return passes(x, context, mask)
 

@@ -117,9 +117,7 @@ class Compose(TakesMask, ConditionalTransform):
             require_mask_taken(part)
         return ""
 
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[:-1])
         for part in reversed(self.steps) if inverse else self.steps:
             x, ladj = require_mask_taken(part).apply_masked(x, mask, context, inverse=inverse)

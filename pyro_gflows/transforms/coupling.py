@@ -156,9 +156,7 @@ class GCoupling(TakesMask, ByNetwork):
             return f"its {type(self.split).__name__} does not split the features of single rows"
         return self._network_refusal()
 
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         return self._apply_map(x, context, inverse=inverse, mask=mask)
 
     def extra_repr(self) -> str:

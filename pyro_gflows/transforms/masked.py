@@ -31,9 +31,7 @@ class TakesMask(ABC):
         return ""
 
     @abstractmethod
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """The value of the map or of its inverse, and its log|det|, from the rows that are there alone.
 
         Args:

@@ -102,9 +102,7 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
         branch = self._contraction
         return "" if isinstance(branch, PooledBranch) else f"its branch {type(branch).__name__} is no PooledBranch"
 
-    def apply_masked(
-        self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         passes = self.one_pass if inverse == (self.fast == "score") else self.many_passes
         return passes(x, context, mask)
 
