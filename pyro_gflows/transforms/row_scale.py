@@ -31,8 +31,8 @@ class _FieldScale(nn.Module):
         parts = side_by_side([decompose(feature) for feature in features], [feature.size for feature in features])
         dims = torch.tensor([isotype.dim for isotype in parts for _ in range(isotype.multiplicity)])
         rows = torch.cat([isotype.basis.flatten(0, 1) for isotype in parts])
-        same = torch.equal(rows, torch.eye(len(rows), dtype=torch.float64))
-        self.basis = None if same else FixedBasis(rows)  # where H does nothing there is no basis to change to
+        single = all(feature.size == 1 for feature in features)
+        self.basis = None if single else FixedBasis(rows)
         self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
         trivial = TrivialRepresentation(features[0].group)
         self.scales: list[Representation]
