@@ -56,9 +56,7 @@ class PlanarMixture:
     def sites(self) -> SitesAction:
         """One permutation acts on weights, means and scales."""
         k = self.components
-        return SitesAction(
-            f"S{k}", {"weights": RowsAction(k), "means": RowsAction(k, 2), "scales": RowsAction(k)}
-        )
+        return SitesAction(f"S{k}", {"weights": RowsAction(k), "means": RowsAction(k, 2), "scales": RowsAction(k)})
 
     @property
     def action(self) -> RowsAction:
@@ -186,7 +184,9 @@ class PlanarMixture:
         flat = z.flatten(0, -2)
         log_weights, means, log_scales = self.split(flat)
         x = self.data().to(z)
-        powers = [part.pow(n).sum(-1, keepdim=True) for part in (means[..., 0], means[..., 1], log_scales) for n in (1, 2, 3)]
+        powers = [
+            part.pow(n).sum(-1, keepdim=True) for part in (means[..., 0], means[..., 1], log_scales) for n in (1, 2, 3)
+        ]
         joint = self.log_density(x)(flat)[:, None]
         some = x[:: max(1, len(x) // 8)][:8]
         each = torch.stack([self.log_likelihood(point[None])(flat) for point in some], -1)
@@ -247,7 +247,17 @@ class Reference:
     log_evidence: float
 
 
-def reference_draws(mixture: PlanarMixture, *, seed: int = 0, particles: int = 256, count: int = 64, draws: int = 160, warmup: int = 300, thin: int = 3, share: float = 0.5) -> Reference:
+def reference_draws(
+    mixture: PlanarMixture,
+    *,
+    seed: int = 0,
+    particles: int = 256,
+    count: int = 64,
+    draws: int = 160,
+    warmup: int = 300,
+    thin: int = 3,
+    share: float = 0.5,
+) -> Reference:
     """Long Hamiltonian chains from starts that sequential Monte Carlo makes out of draws of the prior.
 
     At low powers of the likelihood the particles find the clusters; those that end with two components in one cluster
