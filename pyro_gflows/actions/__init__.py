@@ -8,7 +8,7 @@ Events as tables of features:
 
 Splits:
     Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, TorusSplit, AngleFrame,
-    checkerboard_split, plain_checkerboard_split, isotypic_split, default_split
+    checkerboard_split, plain_checkerboard_split, isotypic_split, feature_split, default_split
 
 Old files:
     eigenvector_blocks
@@ -24,6 +24,7 @@ from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits.angle_frames import AngleFrame
 from pyro_gflows.actions.splits.base import Split
 from pyro_gflows.actions.splits.by_angle import TorusSplit
+from pyro_gflows.actions.splits.by_feature import feature_split
 from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.splits.by_irrep import IrrepSplit, isotypic_split
 from pyro_gflows.actions.splits.by_mask import MaskSplit, checkerboard_split, plain_checkerboard_split
@@ -54,6 +55,7 @@ __all__ = [
     "checkerboard_split",
     "default_split",
     "eigenvector_blocks",
+    "feature_split",
     "isotypic_split",
     "plain_checkerboard_split",
 ]

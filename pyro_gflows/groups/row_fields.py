@@ -168,7 +168,7 @@ class RowField(StructuredField):
     # -- structure -----------------------------------------------------------------------------------------------------
     def entries(self) -> frozenset[float]:
         if self.mean_free:
-            return frozenset({math.nan}) if self.rows > 2 or self.structure.has_inner else frozenset({-1.0, 1.0})
+            return frozenset({math.nan})  # of two rows as well: the signs of an odd coordinate are no RowField
         found = frozenset({0.0}).union(*[feature.entries() for feature in set(self.features)])
         return found | {-entry for entry in found} if any(self.odd) else found
 

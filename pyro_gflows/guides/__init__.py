@@ -7,7 +7,7 @@ The log-joint of a model:
     log_joint_invariance, LogJointReport, LogJoint
 
 Reading the posterior:
-    orbit_representative
+    orbit_representative, random_images
 
 Sites on the simplex:
     LogRatioReparam, IsometricLogRatio
@@ -15,6 +15,7 @@ Sites on the simplex:
 
 from pyro_gflows.guides.auto import AutoGFlow
 from pyro_gflows.guides.default_flow import guide_transforms
+from pyro_gflows.guides.images_of_draws import random_images
 from pyro_gflows.guides.invariance import LogJointReport, log_joint_invariance
 from pyro_gflows.guides.log_joint import LogJoint
 from pyro_gflows.guides.log_ratio import IsometricLogRatio, LogRatioReparam
@@ -31,4 +32,5 @@ __all__ = [
     "guide_transforms",
     "log_joint_invariance",
     "orbit_representative",
+    "random_images",
 ]

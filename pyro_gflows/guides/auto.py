@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pyro import poutine
 from pyro.infer.autoguide.guides import AutoContinuous
 from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.distributions import InvariantNormal
+from pyro_gflows.flows.canonicalized import Canonicalized
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.orbit_flow import OrbitFlow
+from pyro_gflows.guides.choice import chosen_base
 from pyro_gflows.guides.default_flow import guide_transforms, identity_transforms
 from pyro_gflows.guides.invariance import log_joint_invariance
 from pyro_gflows.guides.joint_model import JointModel
+from pyro_gflows.guides.jumps import warn_of_jumps
 from pyro_gflows.guides.log_joint import LogJoint
 from pyro_gflows.guides.makers import check_makers, made_layers
+from pyro_gflows.guides.mode_search import ModeSearch
 from pyro_gflows.guides.param_store import take_names
 from pyro_gflows.guides.pushforward import pushforward_sites
-from pyro_gflows.guides.reading import sites_of_draws, unchanged_sites
-from pyro_gflows.guides.representative import orbit_representative
+from pyro_gflows.guides.readable import ReadablePosterior
 from pyro_gflows.guides.row_check import finite_rows
 from pyro_gflows.guides.row_runs import OneByOne
-from pyro_gflows.guides.start import find_mode
-from pyro_gflows.guides.start_points import init_or_zero, mode_starts
+from pyro_gflows.guides.start_points import init_or_zero
 from pyro_gflows.guides.supports import packed_action
 from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["AutoGFlow"]
 
 _POINTS = 3
-_DRAWS = 10_000
-_STARTS = 32
-_FEW_STARTS = 8  # for a model that runs once for each start
 
 
-class AutoGFlow(AutoContinuous):
+class AutoGFlow(ReadablePosterior, AutoContinuous):
     r"""An automatic guide, set up eagerly at construction, with an exactly invariant posterior under a symmetry group.
 
     Unlike Pyro's own automatic guides, AutoGFlow runs the model at construction, not at the first call. This has four
@@ -59,10 +57,14 @@ class AutoGFlow(AutoContinuous):
         model: A Pyro model with continuous latent sites; hide discrete sites with ``poutine.block``.
         action: How the group acts on the latent sites.
         transforms: A function that makes the flow's transforms from the action on the unconstrained vector; build them
-            with ``fast="sample"``. The default is :func:`guide_transforms`; with an OrbitFlow as the base, which is
-            flexible itself, there are no transforms.
-        base: A function that makes the invariant base from the same action; by default the isotropic InvariantNormal.
-            A base with separate modes (OrbitFlow, OrbitMixture) is placed before training at the best mode that
+            with ``fast="sample"``. The default is :func:`guide_transforms`; with an OrbitFlow or Canonicalized as the
+            base, which are flexible themselves, there are no transforms.
+        base: A function that makes the invariant base from the same action. By default the guide chooses it by the
+            distance of the posterior's mode to its nearest other image under the group, in Laplace standard deviations:
+            InvariantNormal where they coincide (below 0.5), for continuous groups, for groups without a known canonical
+            form, and where ``transforms`` are given; OrbitFlow where they are apart (at least 4) and the group has at
+            most 720 elements; else Canonicalized. ``base_choice`` and ``repr(guide)`` tell the choice. A base with
+            separate modes (OrbitFlow, OrbitMixture, Canonicalized) is placed before training at the best mode that
             :func:`find_mode` finds from 32 starts (8 if the model has to run once for each start). The starts are draws
             from the prior; if ``init_loc_fn`` is passed, half of them lie around its point.
         args: Arguments to run the model with, such as a batch of data.
@@ -88,7 +90,7 @@ class AutoGFlow(AutoContinuous):
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; automatic guides, arXiv:1603.00788.
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist, torch
         >>> def model():
         ...     with pyro.plate("components", 3):
         ...         means = pyro.sample("means", dist.Normal(0.0, 5.0))
@@ -100,6 +102,8 @@ class AutoGFlow(AutoContinuous):
     """
 
     flow: EquivariantFlow
+    base_choice: str = ""
+    """Why the guide has its base, with the figure that decided; empty if the user passed ``base=``."""
     _has_noted_cost = False
 
     def __init__(
@@ -108,7 +112,7 @@ class AutoGFlow(AutoContinuous):
         action: SitesAction,
         *,
         transforms: Callable[[VectorAction], Sequence[EquivariantTransform]] | None = None,
-        base: Callable[[VectorAction], Any] = InvariantNormal,
+        base: Callable[[VectorAction], Any] | None = None,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         check: Literal["warn", "raise", "skip"] = "warn",
@@ -132,12 +136,16 @@ class AutoGFlow(AutoContinuous):
             ) from error
         self.vector_action = packed_action(action, self._supports(), self._unconstrained_shapes)
         self._joint = (joint or model,)  # in a tuple: a model that is a Module must not become a part of the guide
-        chosen_base = base(self.vector_action)
-        if transforms is None:
-            transforms = identity_transforms if isinstance(chosen_base, OrbitFlow) else guide_transforms
-        self.flow = EquivariantFlow(chosen_base, made_layers(transforms, self.vector_action)).to(self._init_loc())
         with poutine.block():
             self._create_plates(*args, **keywords)
+        search = ModeSearch(self, model, args=args, kwargs=keywords, about_start=init_loc_fn is not None)
+        target = functools.partial(LogJoint, self, self._joint[0], args, keywords)
+        chosen = chosen_base(self.vector_action, base, transforms, find=lambda: search(target()))
+        self.base_choice = chosen.reason
+        if transforms is None:
+            flexible = isinstance(chosen.base, OrbitFlow | Canonicalized)
+            transforms = identity_transforms if flexible else guide_transforms
+        self.flow = EquivariantFlow(chosen.base, made_layers(transforms, self.vector_action)).to(self._init_loc())
         if check != "skip":
             points = self._points(JointModel(joint or model, self._start(), args, keywords))
             report = log_joint_invariance(joint or model, action, points, args=args, kwargs=keywords)
@@ -145,18 +153,14 @@ class AutoGFlow(AutoContinuous):
                 if check == "raise":
                     raise ValueError(str(report))
                 warnings.warn(str(report), stacklevel=2)
-        if hasattr(chosen_base, "start_at"):
-            target = self.log_density(*args, **keywords)
-            options: dict[str, Any] = {"args": args, "kwargs": keywords, "about_start": init_loc_fn is not None}
-            count = _FEW_STARTS if target.is_one_by_one else _STARTS
-            starts = mode_starts(self, model, log_density=target.on_full_plates, count=count, **options)
-            chosen_base.start_at(*find_mode(target, starts))
+        if hasattr(chosen.base, "start_at"):
+            chosen.base.start_at(*(chosen.mode or search(self.log_density(*args, **keywords))))
+
+    def extra_repr(self) -> str:
+        because = f" ({self.base_choice})" if self.base_choice else ""
+        return f"base: {type(self.flow.base).__name__}{because}"
 
     # -- set-up -------------------------------------------------------------------------------------------------------
-    def _supports(self) -> dict[str, Any]:
-        """The constraint of each latent site."""
-        return {name: site["fn"].support for name, site in self.prototype_trace.iter_stochastic_nodes()}
-
     def _start(self) -> dict[str, Tensor]:
         """The initial values of all latent sites."""
         return {name: site["value"] for name, site in self.prototype_trace.iter_stochastic_nodes()}
@@ -202,12 +206,21 @@ class AutoGFlow(AutoContinuous):
             )
 
     def get_base_dist(self) -> Any:
-        """Returns the invariant base distribution on the unconstrained vector."""
-        return self.flow.base
+        """Returns the invariant base distribution on the unconstrained vector; of Canonicalized, the base of its q."""
+        base = self.flow.base
+        return base.density.base_dist if isinstance(base, Canonicalized) else base
 
     def get_transform(self, *args: Any, **kwargs: Any) -> EquivariantTransform:
-        """Returns the equivariant transform from the base to the posterior; the arguments are ignored."""
-        return self.flow.transform
+        """Returns the transform from the base to the posterior; the arguments are ignored.
+
+        It is equivariant. With Canonicalized it is the map of q, from a standard normal to events in canonical form,
+        as NeuTraReparam needs it: then draws are in canonical form, and :func:`random_images` makes draws of the
+        posterior of them. A log-det that jumps brings a warning, since NUTS follows its gradient.
+        """
+        base = self.flow.base
+        transform = base.density.transform if isinstance(base, Canonicalized) else self.flow.transform
+        warn_of_jumps(transform)
+        return transform
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the posterior as a distribution of the unconstrained vector; the arguments are ignored."""
@@ -234,7 +247,7 @@ class AutoGFlow(AutoContinuous):
                 ``poutine.block`` or draws sites that the guide does not have, such as discrete ones.
 
         Example:
-            >>> import pyro, pyro.distributions as dist
+            >>> import pyro, pyro.distributions as dist, torch
             >>> def model():
             ...     pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             >>> guide = AutoGFlow(model, SitesAction("S2", {"z": VectorAction.rows("S2")}))
@@ -246,51 +259,3 @@ class AutoGFlow(AutoContinuous):
             self._has_noted_cost = True
             warnings.warn(target.note, stacklevel=2)
         return target
-
-    # -- reading ------------------------------------------------------------------------------------------------------
-    def orbit_representative(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Replaces each draw by the image under the group that best matches the others.
-
-        This undoes label switching, so that means and quantiles of single components can be read off. See the function
-        :func:`orbit_representative`.
-
-        Args:
-            samples: For each site its draws, batch dimensions first.
-        """
-        return orbit_representative(samples, self.action)
-
-    def median(self, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any) -> dict[str, Tensor]:
-        """Returns the median of each component of the sites that the group leaves unchanged; see :meth:`quantiles`.
-
-        Args:
-            args: Ignored.
-            sites: The sites to summarize; by default all latent sites.
-            kwargs: Ignored.
-        """
-        return {name: value[0] for name, value in self.quantiles([0.5], sites=sites).items()}
-
-    @torch.no_grad()
-    def quantiles(
-        self, quantiles: Sequence[float] | Tensor, *args: Any, sites: Sequence[str] | None = None, **kwargs: Any
-    ) -> dict[str, Tensor]:
-        """Returns posterior quantiles, from 10,000 draws, of the sites that the group leaves unchanged.
-
-        Args:
-            quantiles: Probabilities between 0 and 1.
-            args: Ignored, since the posterior does not depend on arguments.
-            sites: The sites to summarize; by default all latent sites.
-            kwargs: Ignored.
-
-        Returns:
-            For each site a tensor of shape ``(len(quantiles), *site_shape)``.
-
-        Raises:
-            ValueError: The group acts on one of the sites. Such a site has the same distribution as all its images, so
-                its quantiles mix them; take quantiles of the draws that :meth:`orbit_representative` returns.
-        """
-        supports = self._supports()
-        chosen = unchanged_sites(self.action, list(supports), sites)
-        levels = torch.as_tensor(quantiles, dtype=torch.float64)
-        # the map to a support may mix coordinates, and then quantiles do not pass through it: so use constrained draws
-        draws = sites_of_draws(self.flow.dist.sample((_DRAWS,)), self._unconstrained_shapes, supports, chosen)
-        return {name: torch.quantile(draws[name].double(), levels, dim=0).to(draws[name]) for name in chosen}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +16,16 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.canonicalized import Canonicalized
 from pyro_gflows.flows.domains.choice import domain_for
 from pyro_gflows.flows.orbit_flow import OrbitFlow
-from pyro_gflows.groups.base import EnumerableGroup, Group
-from pyro_gflows.groups.monomial import MonomialGroup
-from pyro_gflows.groups.products import ProductGroup
-from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.groups.base import EnumerableGroup
+from pyro_gflows.guides.near_elements import near_elements
 from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.numerics.random_state import random_state_kept
 
-__all__ = ["ChosenBase", "choose_base", "nearest_other_image"]
+__all__ = ["ChosenBase", "chosen_base", "nearest_other_image"]
 
 _SAME = 0.5  # of the mode and its image, in standard deviations: one mode, which is its own image
 _APART = 4.0
 _SUMMED_UP_TO = 720  # elements, over which OrbitFlow sums
-_LISTED_UP_TO = 4096
 _AT_ONCE = 2**22
 
 _LOG = logging.getLogger(__name__)
@@ -47,8 +46,10 @@ class ChosenBase:
     mode: tuple[Tensor, Tensor] | None = None
 
 
-def choose_base(action: VectorAction, find: Callable[[], tuple[Tensor, Tensor]]) -> ChosenBase:
-    """The base for a posterior with a symmetry, where the user names none.
+def chosen_base(
+    action: VectorAction, base: Any, transforms: Any, *, find: Callable[[], tuple[Tensor, Tensor]]
+) -> ChosenBase:
+    """The base of a guide: the one that the user's function makes, or the one that the mode of the posterior asks for.
 
     What decides is how far the mode of the posterior is from its nearest other image under the group, in standard
     deviations of Laplace's approximation there. If the images coincide (below 0.5), the posterior has one mode and an
@@ -58,16 +59,25 @@ def choose_base(action: VectorAction, find: Callable[[], tuple[Tensor, Tensor]])
 
     Args:
         action: How the group acts on the unconstrained vector.
+        base: The user's function from the action to a base, or None.
+        transforms: The user's function from the action to layers, or None. Layers without a base follow an
+            InvariantNormal.
         find: A function that finds the mode and a factor of the covariance there. It is called only where the mode
-            matters, and raises a ValueError where the posterior has none that can be found.
+            matters, and leaves the random state as it was. It raises a ValueError where no mode can be found.
 
     Example:
         >>> action = VectorAction.rows("S2")
-        >>> choice = choose_base(action, lambda: (torch.tensor([0.0, 6.0]), torch.eye(2)))
+        >>> choice = chosen_base(action, None, None, find=lambda: (torch.tensor([0.0, 6.0]), torch.eye(2)))
         >>> type(choice.base).__name__, choice.reason
         ('OrbitFlow', 'the nearest other image of the mode is 8.5 Laplace standard deviations away')
     """
-    chosen = _chosen(action, find)
+    if base is not None:
+        return ChosenBase(base(action), "")
+    if transforms is not None:
+        return ChosenBase(InvariantNormal(action), "transforms were given without a base")
+    with random_state_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the cost of the log-joint, which is stated where a user asks for it
+        chosen = _chosen(action, find)
     _LOG.info("%s for %s: %s", type(chosen.base).__name__, action, chosen.reason)
     return chosen
 
@@ -86,7 +96,7 @@ def _chosen(action: VectorAction, find: Callable[[], tuple[Tensor, Tensor]]) -> 
         return symmetric("no canonical form is known for this group")
     try:
         mode = find()
-    except (ValueError, torch.linalg.LinAlgError) as error:
+    except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return symmetric(f"no mode was found ({error})")
     distance = nearest_other_image(action, *mode)
     figure = f"the nearest other image of the mode is {distance:.1f} Laplace standard deviations away"
@@ -122,44 +132,10 @@ def nearest_other_image(action: VectorAction, location: Tensor, factor: Tensor) 
     """
     probe = torch.randn(action.numel, generator=torch.Generator().manual_seed(0)).to(location)
     nearest = torch.inf
-    for elements in _near(action.group).split(max(1, _AT_ONCE // action.numel**2)):
+    for elements in near_elements(action.group).split(max(1, _AT_ONCE // action.numel**2)):
         moved = (action.act_each(elements, probe) - probe).abs().amax(-1) > 1e-4
         steps = (action.act_each(elements, location) - location)[moved]
         if len(steps):
             scaled = torch.linalg.solve_triangular(factor.T, steps, upper=True, left=False)
             nearest = min(nearest, float(scaled.norm(dim=-1).min()))
     return nearest
-
-
-def _near(group: Group) -> Tensor:
-    """Elements that take a point to the nearest of its images: all of a small group, and those that act on two rows."""
-    if isinstance(group, EnumerableGroup) and group.order <= _LISTED_UP_TO:
-        return group.elements()
-    if isinstance(group, ProductGroup):
-        return torch.cat([_embedded(group, index) for index in range(len(group.factors))])
-    assert isinstance(group, MonomialGroup)
-    same = torch.arange(group.n)
-    first, second = torch.triu_indices(group.n, group.n, 1)
-    pairs = torch.arange(len(first))
-    exchanges = same.repeat(len(first), 1)
-    exchanges[pairs, first], exchanges[pairs, second] = second, first
-    flips = 1 - 2 * torch.eye(group.n, dtype=torch.int64)
-    if isinstance(group, SymmetricGroup):
-        return group.elements_of(permutations=exchanges)
-    if torch.equal(group.permutations_of(group.generators()), same.expand(len(group.generators()), -1)):
-        return group.elements_of(signs=flips)
-    both = flips[first] * flips[second]
-    return torch.cat(
-        [
-            group.elements_of(permutations=exchanges),
-            group.elements_of(permutations=exchanges, signs=both),
-            group.elements_of(signs=flips),
-        ]
-    )
-
-
-def _embedded(group: ProductGroup, index: int) -> Tensor:
-    own = _near(group.factors[index])
-    batch = group.factors[index].batch_shape(own)
-    identities = [factor.identity().expand(batch + factor.element_shape) for factor in group.factors]
-    return group.join([own if other == index else identity for other, identity in enumerate(identities)])

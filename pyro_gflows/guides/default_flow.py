@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
-from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, Split, VectorAction
+from pyro_gflows.actions import CoordinateSplit, IrrepSplit, LinearAction, RowsAction, Split, VectorAction
 from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.nn import (
     Contraction,
@@ -58,6 +59,8 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
         >>> [type(layer).__name__ for layer in guide_transforms(rows.copies(2), steps=1)]
         ['Compose', 'GActNorm']
     """
+    if isinstance(action, RowsAction):
+        return _on_rows(action, steps=steps, width=width)
 
     def network(action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return conditioner(action_in, action_out, **_size(action_in, action_out, width))
@@ -70,6 +73,16 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
             layers.append(g_coupling(action, split=splits[step % len(splits)], network=network))
         if alone or not splits:
             layers.append(g_residual(action, branch=functools.partial(_branch, width=width), fast="sample"))
+    return [*layers, GActNorm(action)]
+
+
+def _on_rows(action: RowsAction, *, steps: int, width: int) -> list[EquivariantTransform]:
+    """Couplings by features and pooled residual layers, whose cost grows linearly with the number of rows."""
+    layers: list[EquivariantTransform] = []
+    for _ in range(0 if action.has_matrix_fields else steps):  # networks on rows read no matrices
+        with contextlib.suppress(ValueError):  # a single feature a row leaves nothing to split
+            layers.append(g_coupling(action, width=width))
+        layers.append(g_residual(action, bound=_BOUND, fast="sample"))
     return [*layers, GActNorm(action)]
 
 

@@ -17,17 +17,17 @@ def check_makers(base: Any, transforms: Any, init_loc_fn: Any) -> None:
     """Checks that the base, the transforms and the initial values are functions, since only the guide knows the action.
 
     Args:
-        base: The ``base=`` of a guide.
+        base: The ``base=`` of a guide, or None.
         transforms: The ``transforms=`` of a guide, or None.
         init_loc_fn: The ``init_loc_fn=`` of a guide, or None.
 
     Raises:
         TypeError: One of them is not a function.
     """
-    if not callable(base) or isinstance(base, Distribution):
+    if base is not None and (not callable(base) or isinstance(base, Distribution)):
         raise TypeError(
             "expected base= to be a function that makes the base from the action on the unconstrained vector, such as "
-            f"OrbitFlow, OrbitMixture or lambda action: InvariantNormal(action, mean=True), got {_said(base)}"
+            f"OrbitFlow, Canonicalized or lambda action: InvariantNormal(action, mean=True), got {_said(base)}"
         )
     if transforms is not None and (not callable(transforms) or isinstance(transforms, Transform)):
         raise TypeError(

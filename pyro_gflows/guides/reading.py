@@ -11,7 +11,7 @@ from torch.distributions import biject_to
 
 from pyro_gflows.actions import SitesAction
 
-__all__ = ["sites_of_draws", "unchanged_sites"]
+__all__ = ["event_shapes", "sites_of_draws", "unchanged_sites"]
 
 
 def unchanged_sites(action: SitesAction, latent: Sequence[str], sites: Sequence[str] | None) -> list[str]:
@@ -62,3 +62,18 @@ def sites_of_draws(
         if name in sites:
             values[name] = biject_to(supports[name])(part)
     return values
+
+
+def event_shapes(sites: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The shapes of the values of sites, without dimensions of size 1 that no plate of the site occupies.
+
+    Args:
+        sites: The latent sites of a trace, by name.
+    """
+    shapes: dict[str, list[int]] = {}
+    for name, site in sites.items():
+        batch, event = list(site["fn"].batch_shape), list(site["fn"].event_shape)
+        plates = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        kept = [size for dim, size in enumerate(batch, -len(batch)) if size != 1 or dim in plates]
+        shapes[name] = kept + event
+    return shapes

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import SitesAction, VectorAction
-from pyro_gflows.groups.base import require_enumerable
+from pyro_gflows.actions import SitesAction
+from pyro_gflows.guides.relabeling import Relabeling, relabeling_for
 from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["orbit_representative"]
 
-_AT_ONCE = 2**22  # coordinates of images that are computed at a time
 _FITTED_ON = 2000  # draws
 _SMALLEST = 1e-3  # standard deviation, in units of the standard deviation of the site
 
@@ -33,6 +32,9 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
     draws such that their mean comes first, among its images, in lexicographic order: permuted rows are in ascending
     order of the first site in ``action``. A single draw is replaced by the first of its images in this order.
 
+    The images of a small group are all tried. For permutations of rows of a larger group, with or without signs, the
+    best element is found as an assignment of rows, and for independent signs each sign by itself.
+
     The choice of the elements is not differentiated; gradients pass through the action of the chosen elements.
 
     Args:
@@ -46,8 +48,8 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
 
     Raises:
         TypeError: ``samples`` is not a mapping.
-        ValueError: The group is infinite or too large to list its elements, ``samples`` has none of the action's sites,
-            or the sites have different numbers of draws.
+        ValueError: The group is infinite, or too large to list its elements and not one of rows or signs; ``samples``
+            has none of the action's sites, or the sites have different numbers of draws.
 
     Source: Stephens, Dealing with label switching in mixture models (2000).
 
@@ -68,7 +70,6 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
             f"expected a finite group, but {action.group} has infinitely many elements; relabel with a finite subgroup "
             "such as D16"
         )
-    require_enumerable(action.group, "a relabeling by the nearest of all images")
     names = [name for name in action.sites if name in samples]
     if not names:
         raise ValueError(f"expected draws of the sites {list(action.sites)}, got {list(samples)}")
@@ -79,8 +80,11 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
         raise ValueError(f"expected the same number of draws of each site, got {counts}")
     if not next(iter(counts.values())):
         return dict(samples)
-    joint = SitesAction(action.group, {name: action.sites[name] for name in names}).vector_action
-    chosen, last = _chosen(joint, {name: values.detach() for name, values in flat.items()}, rounds)
+    sites = [action.sites[name] for name in names]
+    joint = SitesAction(action.group, dict(zip(names, sites, strict=True))).vector_action
+    chosen, last = _chosen(
+        relabeling_for(sites, joint), {name: values.detach() for name, values in flat.items()}, rounds
+    )
     relabeled = {
         name: action.sites[name].act(last, action.sites[name].act_each(chosen, values)).reshape(samples[name].shape)
         for name, values in flat.items()
@@ -88,16 +92,14 @@ def orbit_representative(samples: Mapping[str, Tensor], action: SitesAction, *, 
     return {**samples, **relabeled}
 
 
-def _chosen(joint: VectorAction, flat: Mapping[str, Tensor], rounds: int) -> tuple[Tensor, Tensor]:
+def _chosen(relabeling: Relabeling, flat: Mapping[str, Tensor], rounds: int) -> tuple[Tensor, Tensor]:
     """The element for each draw that makes it match the others, and one more element that then orders all of them."""
     x = torch.cat([values / values.std(correction=0).clamp_min(1e-12) for values in flat.values()], -1)
     few = x[torch.linspace(0, len(x) - 1, min(len(x), _FITTED_ON)).long()]
-    sizes = [values.shape[-1] for values in flat.values()]
-    best = min((_fit(joint, few, weights, rounds) for weights in _starts(sizes, x)), key=lambda fit: fit[0])
-    _, mean, weights = best
-    chosen = _most_likely(joint, x, mean, weights)
-    images = joint.act_all(joint.act_each(chosen, x).mean(0))
-    return chosen, joint.elements()[min(range(len(images)), key=lambda index: images[index].tolist())]
+    starts = _starts(relabeling.view_sizes, x)
+    _, mean, weights = min((_fit(relabeling, few, start, rounds) for start in starts), key=lambda fit: fit[0])
+    chosen = relabeling.nearest(x, mean, weights)
+    return chosen, relabeling.first(relabeling.joint.act_each(chosen, x).mean(0))
 
 
 def _starts(sizes: list[int], x: Tensor) -> list[Tensor]:
@@ -107,35 +109,14 @@ def _starts(sizes: list[int], x: Tensor) -> list[Tensor]:
     return [share.repeat_interleave(torch.tensor(sizes, device=x.device)) for share in shares]
 
 
-def _fit(joint: VectorAction, x: Tensor, weights: Tensor, rounds: int) -> tuple[float, Tensor, Tensor]:
+def _fit(relabeling: Relabeling, x: Tensor, weights: Tensor, rounds: int) -> tuple[float, Tensor, Tensor]:
     """The spread in nats, the mean and the precisions of the normal that is fitted to the relabeled draws."""
-    chosen = _most_likely(joint, x, x[_most_spread(joint, x, weights)], weights)
+    start = x[relabeling.most_spread(x, weights)]
+    chosen = relabeling.nearest(x, relabeling.view(start[None])[0], weights)
     for _ in range(rounds):
-        images = joint.act_each(chosen, x)
+        images = relabeling.view(relabeling.joint.act_each(chosen, x))
         mean, deviation = images.mean(0), images.std(0, correction=0).clamp_min(_SMALLEST)
-        previous, chosen = chosen, _most_likely(joint, x, mean, deviation**-2)
+        previous, chosen = chosen, relabeling.nearest(x, mean, deviation**-2)
         if torch.equal(previous, chosen):
             break
     return float(deviation.log().sum()), mean, deviation**-2
-
-
-def _most_likely(joint: VectorAction, x: Tensor, mean: Tensor, weights: Tensor) -> Tensor:
-    """The element for each draw whose image is nearest to the mean, with a weight for each coordinate."""
-    # sum w (g x - m)^2, without the term that is the same for all g
-    nearness = [images.square() @ weights - 2 * (images @ (weights * mean)) for images in _images(joint, x)]
-    nearest = torch.cat([part.argmin(0) for part in nearness])
-    return joint.elements().to(nearest.device)[nearest]
-
-
-def _most_spread(joint: VectorAction, x: Tensor, weights: Tensor) -> int:
-    """The draw whose nearest other image is farthest away."""
-    gaps = []
-    for images in _images(joint, x * weights.sqrt()):
-        gaps.append((images[1:] - images[0]).norm(dim=-1).amin(0) if len(images) > 1 else images[0].norm(dim=-1))
-    return int(torch.cat(gaps).argmax())
-
-
-def _images(joint: VectorAction, x: Tensor) -> Iterator[Tensor]:
-    """All images of the draws under the group, for a few draws at a time."""
-    chunk = max(1, _AT_ONCE // (len(joint.elements()) * x.shape[-1]))
-    return (joint.act_all(part) for part in x.split(chunk))

@@ -5,7 +5,8 @@ Linear maps and convolutions:
 
 Networks:
     EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, RowsChain, RowFeatures, SoftNetwork,
-    AutoregressiveNetwork, EquivariantNetwork, HiddenFields, Over, Conditioner, conditioner, mean_over_rows
+    AutoregressiveNetwork, RowsAutoregressiveNetwork, EquivariantNetwork, HiddenFields, Over, Conditioner, conditioner,
+    mean_over_rows
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch, PooledBranch,
@@ -61,6 +62,7 @@ from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_attention import Over
+from pyro_gflows.nn.rows_autoregressive import RowsAutoregressiveNetwork
 from pyro_gflows.nn.rows_chain import RowsChain
 from pyro_gflows.nn.rows_linear import RowsLinear
 from pyro_gflows.nn.rows_lipschitz import LipschitzRowsLinear, LipschitzRowsNetwork
@@ -118,6 +120,7 @@ __all__ = [
     "Ridges",
     "RowFeatures",
     "RowsAttention",
+    "RowsAutoregressiveNetwork",
     "RowsChain",
     "RowsLinear",
     "RowsNetwork",

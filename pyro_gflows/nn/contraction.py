@@ -10,11 +10,20 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, TorusAction
 from pyro_gflows.deprecation import renamed_methods, warn_of
-from pyro_gflows.numerics import DifferentiableBranch, Product, as_branch, as_float, jacobian_by_autograd, pullback
+from pyro_gflows.numerics import (
+    BranchWithPooledJacobian,
+    DifferentiableBranch,
+    PooledJacobian,
+    Product,
+    as_branch,
+    as_float,
+    jacobian_by_autograd,
+    pullback,
+)
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["Contraction", "CustomContraction", "Negative"]
+__all__ = ["Contraction", "CustomContraction", "Negative", "negative"]
 
 
 @renamed_methods(given="condition")
@@ -121,6 +130,36 @@ class Negative:
             return -product(vector, create_graph=create_graph)
 
         return -value, negative
+
+
+class _NegativePooled(Negative):
+    """The branch x -> -f(x) of a branch f that reads rows through pooled features."""
+
+    def __init__(self, f: DifferentiableBranch, pooled: BranchWithPooledJacobian) -> None:
+        super().__init__(f)
+        self._pooled = pooled
+
+    def call_and_pooled_jacobian(self, x: Tensor) -> tuple[Tensor, PooledJacobian]:
+        """The value -f(x), and the matrix -J."""
+        value, jacobian = self._pooled.call_and_pooled_jacobian(x)
+        return -value, jacobian.negative()
+
+    def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
+        """The solution s of (I - J) s = v."""
+        return self._pooled.solve_pooled(jacobian, vector)
+
+
+def negative(f: DifferentiableBranch) -> Negative:
+    """The branch x -> -f(x), with the derivatives that f has.
+
+    Args:
+        f: A branch with its derivatives.
+
+    Example:
+        >>> negative(as_branch(torch.sin, 1))(torch.zeros(2)).tolist()
+        [-0.0, -0.0]
+    """
+    return _NegativePooled(f, f) if isinstance(f, BranchWithPooledJacobian) else Negative(f)
 
 
 @registered

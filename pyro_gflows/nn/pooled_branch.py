@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions import Rows, RowsAction
 from pyro_gflows.nn.contraction import Contraction
-from pyro_gflows.nn.feature_maps import size_of
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.networks import activation_class
 from pyro_gflows.nn.pooled_map import PooledMap
@@ -38,8 +39,8 @@ class PooledBranch(Contraction):
     features that belong to no row. Odd features, whose sign follows that of their row, stay odd. Mean-free fields are
     read as n rows, and the mean is taken off the value.
 
-    With a context, shifts of the hidden features of F are computed from it by an unconstrained network on rows, so that
-    f is a contraction for every context.
+    With a context, an unconstrained network on rows computes shifts of the hidden features of F, and factors of at most
+    1 that multiply them, so that f is a contraction for every context.
 
     Args:
         action: How the group acts on the rows.
@@ -94,12 +95,16 @@ class PooledBranch(Contraction):
         self.action: RowsAction = action
         self.bound = bound
         self._projects = any(bool(mask.any()) for mask in layout.mean_free)
+        for block, mask in enumerate(layout.mean_free):
+            self.register_buffer(f"mean_free_{block}", mask.nonzero().flatten(), persistent=False)
         self.context_action: RowsAction | None = None
         if context_action is not None:
             self.context_action = require_rows(context_action)
             if context_action.group != action.group:
                 raise ValueError(f"expected a context of the group of {action}, got {context_action}")
-            read, shifts = RowFeatures.of(context_action.layout), layout.hidden(layout, hidden)
+            gated = hidden.direct_sum(hidden.trivial_fields(len(hidden.fields)))
+            shifts = replace(layout.hidden(layout, gated), odd=layout.hidden(layout, hidden).odd)
+            read = RowFeatures.of(context_action.layout)
             self.encoder = RowsChain(read, shifts, width=width, depth=1, activation=None)
 
     def lipschitz_bound(self) -> Tensor:
@@ -112,38 +117,50 @@ class PooledBranch(Contraction):
             raise ValueError("expected a branch with a context_action, got one that takes no context")
         return PooledBranchGiven(self, self.encoder.run(self.context_action.unpack(context)))
 
+    def masked(self, mask: Tensor, context: Tensor | None = None) -> PooledBranchGiven:
+        """The map x -> f(x) of the rows that are there, which is 0 in the others.
+
+        Args:
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, with the batch shape of x.
+            context: Contexts of the same batch shape; None where the branch takes none.
+        """
+        shift = None
+        if self.context_action is not None and context is not None:
+            shift = self.encoder.run(self.context_action.unpack(context), mask)
+        return PooledBranchGiven(self, shift, mask)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.value(x)
 
-    def value(self, x: Tensor, shift: Rows | None = None) -> Tensor:
+    def value(self, x: Tensor, shift: Rows | None = None, mask: Tensor | None = None) -> Tensor:
         """The value f(x).
 
         Args:
             x: Events.
-            shift: Features that are added to those of the first hidden layer of F before the activation.
+            shift: What a context does to the first hidden layer of F.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
         """
-        return self.action.pack(self.map(self.action.unpack(x), shift))
+        return self.action.pack(self.map(self.action.unpack(x), shift, mask))
 
-    def call_and_pooled_jacobian(self, x: Tensor, shift: Rows | None = None) -> tuple[Tensor, PooledJacobian]:
+    def call_and_pooled_jacobian(
+        self, x: Tensor, shift: Rows | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, PooledJacobian]:
         """The value f(x), and a matrix of the rows with the determinant of I + J.
 
         Args:
             x: Events.
             shift: As for :meth:`value`.
+            mask: As for :meth:`value`.
         """
         with kernels_once(self):
-            rows, jacobian = self.map.call_and_jacobian(self.action.unpack(x), shift)
+            rows, jacobian = self.map.call_and_jacobian(self.action.unpack(x), shift, mask)
         if self._projects:
             jacobian = jacobian.without_means(self._mean_free())
         return self.action.pack(rows), jacobian
 
     def _mean_free(self) -> list[Tensor]:
-        layout = self.action.layout
-        found = [
-            torch.nn.functional.pad(mask, (0, size_of(odd)))
-            for mask, odd in zip(layout.mean_free, layout.odd, strict=True)
-        ]
-        return found if layout.rest is None else [*found, torch.zeros(layout.rest.numel, dtype=torch.bool)]
+        found = [self.get_buffer(f"mean_free_{block}") for block in range(len(self.action.layout.sizes))]
+        return found if self.action.layout.rest is None else [*found, found[0][:0]]
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
         """The solution s of (I + J) s = v, for an event v.
@@ -169,11 +186,12 @@ class PooledBranch(Contraction):
 
 
 class PooledBranchGiven:
-    """The map x -> f(x | context) of a :class:`PooledBranch` for one batch of contexts.
+    """The map x -> f(x | context) of a :class:`PooledBranch` for one batch of contexts, of masks, or of both.
 
     Args:
         branch: The branch f.
-        shift: The features that the contexts give.
+        shift: What the contexts do to the first hidden layer of F.
+        mask: Which rows are there; None where all are.
 
     Example:
         >>> from pyro_gflows import RowsAction
@@ -183,11 +201,11 @@ class PooledBranchGiven:
         torch.Size([5, 100])
     """
 
-    def __init__(self, branch: PooledBranch, shift: Rows) -> None:
-        self.branch, self.shift = branch, shift
+    def __init__(self, branch: PooledBranch, shift: Rows | None, mask: Tensor | None = None) -> None:
+        self.branch, self.shift, self.mask = branch, shift, mask
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.branch.value(x, self.shift)
+        return self.branch.value(x, self.shift, self.mask)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its dense Jacobian in x."""
@@ -199,7 +217,7 @@ class PooledBranchGiven:
 
     def call_and_pooled_jacobian(self, x: Tensor) -> tuple[Tensor, PooledJacobian]:
         """The value, and a matrix of the rows with the determinant of I + J."""
-        return self.branch.call_and_pooled_jacobian(x, self.shift)
+        return self.branch.call_and_pooled_jacobian(x, self.shift, self.mask)
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
         """The solution s of (I + J) s = v, for an event v."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Rows, VectorAction
 from pyro_gflows.nn.activations import Activation
-from pyro_gflows.nn.feature_maps import side_by_side, size_of
+from pyro_gflows.nn.feature_maps import Shift, side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
+from pyro_gflows.nn.rows_linear import PooledFeatures
 from pyro_gflows.nn.rows_mean import mean_over_rows
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
@@ -66,6 +68,9 @@ class PooledMap(nn.Module):
             )
             for even, odd in pairs
         )
+        # one shift of all values, which no Jacobian depends on
+        self.outputs = PooledFeatures(layout)
+        self.shift = Shift(self.outputs.action)
         self.angle = nn.Parameter(torch.tensor(math.pi / 4))
         self._pooled, self._rest = pooled.numel, size_of(layout.rest)
         self._readers = len(self.functions)
@@ -79,27 +84,35 @@ class PooledMap(nn.Module):
         own, read = self.angle.detach().cos().square(), self.angle.detach().sin().square()
         return (own * outer.max() + read * outer.mean() * inner).sqrt()
 
-    def _reading(self, rows: int) -> Tensor:
+    def _counts(self, mask: Tensor | None) -> tuple[int | Tensor, ...]:
+        """The numbers of rows of the blocks; with a mask, of those that are there, shape ``batch_shape + (1,)``."""
+        if mask is None:
+            return self.sizes
+        return (mask.sum(-1, keepdim=True).clamp_min(1).to(self.angle.dtype),) * len(self.sizes)
+
+    def _reading(self, rows: int | Tensor) -> Tensor:
         """The factor of the pooled features in what the rows of a block of so many rows read."""
         return self.angle.sin() * (self._readers * rows) ** -0.5
 
-    def _own_and_shared(self, x: Tensor, shared: Tensor, rows: int) -> Tensor:
+    def _own_and_shared(self, x: Tensor, shared: Tensor, rows: int | Tensor) -> Tensor:
         read = (self._reading(rows) * shared).unsqueeze(-2)
         return torch.cat([self.angle.cos() * x, read.expand(*x.shape[:-1], read.shape[-1])], -1)
 
-    def forward(self, rows: Rows, shift: Rows | None = None) -> Rows:
-        """The value f(x).
+    def forward(self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None) -> Rows:
+        """The value f(x), which is 0 in rows that are not there.
 
         Args:
             rows: x.
-            shift: Features that are added to those of the first hidden layers of the functions F.
+            shift: What a context does to the first hidden layers of the functions F.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, if there is one block; None where all
+                are.
         """
-        pooled = []
-        for pool, x, z, n in zip(self.pools, rows.even, rows.odd, self.sizes, strict=True):
-            pooled.append(n**0.5 * mean_over_rows(pool(x, z)[0]))
+        pooled, counts = [], self._counts(mask)
+        for pool, x, z, n in zip(self.pools, rows.even, rows.odd, counts, strict=True):
+            pooled.append(n**0.5 * mean_over_rows(pool(x, z)[0], mask))
         shared = torch.cat([*pooled, rows.rest], -1)
         even, odd = [], []
-        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, self.sizes, strict=True)):
+        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
             value, odd_value = self.functions[index](
                 self._own_and_shared(x, shared, n), self.angle.cos() * z, _shift(shift, index)
             )
@@ -109,32 +122,38 @@ class PooledMap(nn.Module):
         if self._rest:
             own = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
             rest = self.functions[-1](own, own[..., :0], _rest_shift(shift))[0].squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest)
+        return self._shifted(even, odd, rest, mask)
 
-    def call_and_jacobian(self, rows: Rows, shift: Rows | None = None) -> tuple[Rows, PooledJacobian]:
+    def call_and_jacobian(
+        self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None
+    ) -> tuple[Rows, PooledJacobian]:
         """The value f(x), and its Jacobian; the features of a row are its even ones, then its odd ones.
 
         Args:
             rows: x.
             shift: As for the value.
+            mask: As for the value.
         """
         own, count = self.angle.cos(), self._pooled * len(self.sizes) + self._rest
-        pooled, feeds = [], []
-        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, self.sizes, strict=True)):
+        pooled, feeds, counts = [], [], self._counts(mask)
+        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
             (value, _), (slope, _) = each(self.pools, RowFunction)[index].call_and_jacobians(x, z)
-            pooled.append(n**0.5 * mean_over_rows(value))
+            pooled.append(n**0.5 * mean_over_rows(value, mask))
             start = index * self._pooled
-            feeds.append(nn.functional.pad(n**-0.5 * slope, (0, 0, start, count - start - self._pooled)))
+            slope = (n if isinstance(n, int) else n[..., None, None]) ** -0.5 * _kept(slope, mask)
+            feeds.append(nn.functional.pad(slope, (0, 0, start, count - start - self._pooled)))
         shared = torch.cat([*pooled, rows.rest], -1)
         even, odd, blocks = [], [], []
-        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, self.sizes, strict=True)):
+        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
             (value, odd_value), slopes = each(self.functions, RowFunction)[index].call_and_jacobians(
                 self._own_and_shared(x, shared, n), own * z, _shift(shift, index)
             )
             even.append(value)
             odd.append(odd_value)
-            in_x, in_shared, in_z = torch.cat(slopes, -2).split([x.shape[-1], count, z.shape[-1]], -1)
-            blocks.append(PooledBlock(own * torch.cat([in_x, in_z], -1), self._reading(n) * in_shared, feeds[index]))
+            slope = _kept(torch.cat(slopes, -2), mask)
+            in_x, in_shared, in_z = slope.split([x.shape[-1], count, z.shape[-1]], -1)
+            reading = self._reading(n) if isinstance(n, int) else self._reading(n)[..., None, None]
+            blocks.append(PooledBlock(own * torch.cat([in_x, in_z], -1), reading * in_shared, feeds[index]))
         rest = rows.rest
         if self._rest:
             read = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
@@ -143,11 +162,23 @@ class PooledMap(nn.Module):
             )
             in_x, in_shared = slope.split([self._rest, count - self._rest], -1)
             in_shared = nn.functional.pad(in_shared, (0, self._rest))
-            feed = nn.functional.pad(torch.eye(self._rest).to(rest), (0, 0, count - self._rest, 0))
+            itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
+            feed = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
             feed = feed.expand(*rest.shape[:-1], 1, *feed.shape)
             blocks.append(PooledBlock(own * in_x, self._reading(1) * in_shared, feed))
             rest = value.squeeze(-2)
-        return Rows(tuple(even), tuple(odd), rest), PooledJacobian(blocks)
+        return self._shifted(even, odd, rest, mask), PooledJacobian(blocks)
+
+    def _shifted(self, even: Sequence[Tensor], odd: Sequence[Tensor], rest: Tensor, mask: Tensor | None) -> Rows:
+        """The value with the shift of its even features, and with 0 in rows that are not there."""
+        *shifts, rest_shift = self.outputs.spread(self.shift(rest.new_zeros(self.outputs.count)))
+        shifted = tuple(_kept(x + shift, mask) for x, shift in zip(even, shifts, strict=True))
+        return Rows(shifted, tuple(_kept(z, mask) for z in odd), rest + rest_shift)
+
+
+def _kept(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """Values or matrices of rows, of shape ``batch + (n, ...)``, with 0 in rows that are not there."""
+    return rows if mask is None else rows * mask.reshape(*mask.shape, *[1] * (rows.ndim - mask.ndim)).to(rows.dtype)
 
 
 def _shift(shift: Rows | None, index: int) -> tuple[Tensor, Tensor] | None:

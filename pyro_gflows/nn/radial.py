@@ -73,6 +73,7 @@ class RadialTerm(Term):
     def _assemble(self, blocks: list[Tensor]) -> Tensor:
         if len(blocks) == 1:
             return blocks[0]
-        rows = self.parts.basis(blocks[0]).split(self.parts.sizes)
+        unit = torch.eye(sum(self.parts.sizes)).to(blocks[0])
+        rows = self.parts.basis.coordinates(unit).T.split(self.parts.sizes)
         total = [row.T @ block @ row for row, block in zip(rows, blocks, strict=True)]
         return torch.stack(total).sum(0)

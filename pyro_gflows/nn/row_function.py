@@ -41,8 +41,8 @@ class RowFunction(nn.Module):
     r"""A function F(x, t) of a row x and shared features t, whose Lipschitz constant is at most ``bound``.
 
     It is a chain of linear maps with certified norms and 1-Lipschitz activations, applied to every row alike. The even
-    features of the output are even in the odd features of the row, and the odd ones are odd, by
-    :class:`~pyro_gflows.nn.rows_hidden.MirroredActivation`.
+    features of the output are even in the odd features of the row, and the odd ones are odd, since the activations are
+    applied to sums and differences of even and odd features. The last map has no shift.
 
     Args:
         signature: What the function reads and gives.
@@ -51,6 +51,8 @@ class RowFunction(nn.Module):
         depth: The number of hidden layers.
         bound: The Lipschitz bound.
     """
+
+    gated: Tensor
 
     def __init__(
         self,
@@ -70,9 +72,11 @@ class RowFunction(nn.Module):
         odd = [signature.odd, *[odd_made] * depth], [*[odd_hidden] * depth, signature.odd_out]
         self.even = nn.ModuleList(feature_map(a, b, bound=bound) for a, b in zip(*even, strict=True))
         self.odd = nn.ModuleList(feature_map(a, b, bound=bound) for a, b in zip(*odd, strict=True))
-        self.shifts = nn.ModuleList(Shift(action) for action in even[1])
+        self.shifts = nn.ModuleList(Shift(hidden) for _ in range(depth))
         self.activations = nn.ModuleList(activation(hidden) for _ in range(depth))
-        self._has_odd, self._sizes = has_odd, (size_of(signature.even), size_of(signature.odd))
+        fields = torch.tensor(hidden.field_sizes)
+        self.register_buffer("gated", torch.arange(len(fields)).repeat_interleave(fields), persistent=False)
+        self._has_odd = has_odd
         # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
         count = size_of(read) + size_of(signature.odd)
         self._scale = min(1.0, (count / hidden.numel) ** 0.5)
@@ -89,18 +93,20 @@ class RowFunction(nn.Module):
         Args:
             x: The even and the shared features, of shape ``batch + (n, E + T)``.
             z: The odd features, of shape ``batch + (n, O)``.
-            shift: Features that are added to those of the first hidden layer before the activation.
+            shift: What a context does to the first hidden layer: even features that are added before the activation,
+                then one scalar for each field, by whose logistic function the field is multiplied; and odd features
+                that are added.
         """
         for index, activation in enumerate(self.activations):
             x, z = self._linear(index, x, z)
             if index == 0 and shift is not None:
-                x, z = x + self._scale * shift[0], z + self._scale * shift[1]
+                x, z, _ = self._shifted(x, z, shift)
             if self._has_odd:
                 pair = activation(torch.stack(to_mirror(x, z)) / self._scale).unbind(0)
                 x, z = (self._scale * part for part in to_mirror(*pair))
             else:
                 x = self._scale * activation(x / self._scale)
-        return self._linear(-1, x, z)
+        return self._linear(len(self.shifts), x, z)
 
     def call_and_jacobians(
         self, x: Tensor, z: Tensor, shift: tuple[Tensor, Tensor] | None = None
@@ -113,7 +119,9 @@ class RowFunction(nn.Module):
         Args:
             x: The even and the shared features, of shape ``batch + (n, E + T)``.
             z: The odd features, of shape ``batch + (n, O)``.
-            shift: Features that are added to those of the first hidden layer before the activation.
+            shift: What a context does to the first hidden layer: even features that are added before the activation,
+                then one scalar for each field, by whose logistic function the field is multiplied; and odd features
+                that are added.
         """
         layers, odd_layers = each(self.even, KernelLayer), each(self.odd, KernelLayer)
         tangents = nn.functional.pad(layers[0].kernel().to(x), (0, z.shape[-1]))
@@ -121,7 +129,9 @@ class RowFunction(nn.Module):
         x, z = self._linear(0, x, z)
         for index, activation in enumerate(each(self.activations, Activation)):
             if index == 0 and shift is not None:
-                x, z = x + self._scale * shift[0], z + self._scale * shift[1]
+                x, z, gate = self._shifted(x, z, shift)
+                tangents = gate * tangents
+                odd_tangents = gate * odd_tangents if self._has_odd else odd_tangents
             if self._has_odd:
                 points = torch.stack(to_mirror(x, z)) / self._scale
                 both = torch.broadcast_tensors(tangents, odd_tangents)
@@ -137,8 +147,17 @@ class RowFunction(nn.Module):
             x, z = self._linear(index + 1, x, z)
         return (x, z), (_expanded(tangents, x), _expanded(odd_tangents, x))
 
+    def _shifted(self, x: Tensor, z: Tensor, shift: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The features of the first hidden layer with a context, and the factor of their derivatives."""
+        even, odd = shift[0][..., : x.shape[-1]], shift[1]
+        # a factor of at most 1 for each field, by which also invariants of the context act on vectors
+        gate = torch.sigmoid(2 + shift[0][..., x.shape[-1] :]).index_select(-1, self.gated)
+        x, z = gate * (x + self._scale * even), gate * (z + self._scale * odd) if self._has_odd else z
+        return x, z, gate.unsqueeze(-1)
+
     def _linear(self, index: int, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.shifts[index](self.even[index](x)), self.odd[index](z)
+        even, odd = self.even[index](x), self.odd[index](z)
+        return (self.shifts[index](even) if index < len(self.shifts) else even), odd
 
 
 def _expanded(jacobian: Tensor, x: Tensor) -> Tensor:

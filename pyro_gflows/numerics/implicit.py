@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.numerics.branch import as_branch, constant_jacobian
 from pyro_gflows.numerics.jacobian import Branch, event_numel, vector_jacobian_product
+from pyro_gflows.numerics.pooled import BranchWithPooledJacobian, PooledJacobian
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.solvers import row_norm
@@ -125,17 +126,27 @@ class _Operator:
     def __init__(self, f: Branch, point: Tensor, event_dim: int) -> None:
         self._leaf = point.clone().requires_grad_()
         self._value = f(self._leaf)
+        self._pooled: tuple[BranchWithPooledJacobian, PooledJacobian] | None = None
+        if isinstance(f, BranchWithPooledJacobian):  # then products with S take one pass
+            with torch.no_grad():
+                self._pooled = f, f.call_and_pooled_jacobian(point.detach())[1]
         self._event_dim = event_dim
         self._remainder: Tensor | None = None
 
     @full_precision  # a backward pass inside autocast would compute in half precision
     def transposed(self, gradient: Tensor) -> Tensor:
         """The product of S^T with a gradient."""
+        if self._pooled is not None:
+            branch, jacobian = self._pooled
+            return branch.solve_pooled(jacobian.transposed(), gradient)
         return self._solve(gradient, self._pull)
 
     @full_precision
     def times(self, vector: Tensor) -> Tensor:
         """The product of S with a vector; J v is the derivative of u -> J^T u, which does not depend on u."""
+        if self._pooled is not None:
+            branch, jacobian = self._pooled
+            return branch.solve_pooled(jacobian, vector)
         with torch.enable_grad():
             cotangent = torch.zeros_like(self._leaf, requires_grad=True)
             pulled = vector_jacobian_product(self._value, self._leaf, cotangent, create_graph=True)

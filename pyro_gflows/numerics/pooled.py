@@ -90,34 +90,39 @@ class PooledJacobian:
             torch.stack([_summed(block.feeds, part) for block, part in zip(self.blocks, solved, strict=True)]).sum(0)
         )
 
-    def without_means(self, masks: Sequence[Tensor]) -> PooledJacobian:
+    def without_means(self, columns: Sequence[Tensor]) -> PooledJacobian:
         r"""A matrix for the map between mean-free features: with J the map before the means are taken off, J P.
 
-        Here P takes the mean over the rows off the features that a mask names. On events whose features are mean-free,
+        Here P takes the mean over the rows off the features that are named. On events whose features are mean-free,
         the Jacobian of the projected map is P J P, and :math:`\det(I + P J P) = \det(I + J P)`. For such an event v,
         P s solves :math:`(I + P J P)\,s = v` if :math:`(I + J P)\,s = v`.
 
         Args:
-            masks: For each block, which features are mean-free: a boolean tensor of shape ``(d,)``.
+            columns: For each block, the indices of its mean-free features.
         """
-        found, count = [], sum(int(mask.sum()) for mask in masks)
-        start = 0
         # P = I - E E^T with orthonormal columns E, one for each mean-free feature; J P = D + L R - (D E + L R E) E^T
-        fed = []  # R E, block by block
-        for block, mask in zip(self.blocks, masks, strict=True):
-            rows = block.own.shape[-3]
-            fed.append(block.feeds[..., mask].sum(-3) * rows**-0.5)
-        all_fed = torch.cat(fed, -1)
-        for block, mask in zip(self.blocks, masks, strict=True):
-            rows, size, own_count = block.own.shape[-3], block.own.shape[-1], int(mask.sum())
-            columns = torch.nn.functional.pad(block.own[..., mask] * rows**-0.5, (start, count - start - own_count))
-            reads = torch.cat([block.reads, -(columns + block.reads @ all_fed.unsqueeze(-3))], -1)
-            means = torch.eye(size, dtype=block.own.dtype, device=block.own.device)[mask] * rows**-0.5
-            means = torch.nn.functional.pad(means, (0, 0, start, count - start - own_count))
-            feeds = torch.cat([block.feeds, means.expand(*block.feeds.shape[:-2], *means.shape)], -2)
-            found.append(PooledBlock(block.own, reads, feeds))
-            start += own_count
+        parts = list(zip(self.blocks, columns, strict=True))
+        read = torch.cat([block.feeds.sum(-3).index_select(-1, index) * _root(block) for block, index in parts], -1)
+        found, start = [], 0
+        for block, index in parts:
+            around = (start, read.shape[-1] - start - len(index))
+            own = block.own.index_select(-1, index) * _root(block)
+            reads = -(torch.nn.functional.pad(own, around) + block.reads @ read.unsqueeze(-3))
+            means = torch.eye(block.own.shape[-1], dtype=own.dtype, device=own.device) * _root(block)
+            means = torch.nn.functional.pad(means.index_select(0, index), (0, 0, *around))
+            feeds = means.expand(*block.feeds.shape[:-2], *means.shape)
+            both = torch.cat([block.reads, reads], -1), torch.cat([block.feeds, feeds], -2)
+            found.append(PooledBlock(block.own, *both))
+            start += len(index)
         return PooledJacobian(found)
+
+    def negative(self) -> PooledJacobian:
+        """The matrix -J."""
+        return PooledJacobian([PooledBlock(-block.own, -block.reads, block.feeds) for block in self.blocks])
+
+    def transposed(self) -> PooledJacobian:
+        """The transpose of J."""
+        return PooledJacobian([PooledBlock(block.own.mT, block.feeds.mT, block.reads.mT) for block in self.blocks])
 
     def dense(self) -> Tensor:
         """The matrix J itself, of shape ``batch + (d, d)``, where d is the number of coordinates of all rows."""
@@ -151,8 +156,13 @@ class BranchWithPooledJacobian(Protocol):
         ...
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
-        """The solution s of (I + J) s = v, for an event v."""
+        """The solution s of (I + J) s = v for an event v, where J is that matrix, its transpose or its negative."""
         ...
+
+
+def _root(block: PooledBlock) -> float:
+    """One over the root of the number of rows."""
+    return float(block.own.shape[-3] ** -0.5)
 
 
 def _plus_one(matrix: Tensor) -> Tensor:

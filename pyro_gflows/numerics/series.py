@@ -30,7 +30,8 @@ _AS_THEY_ARE = OrbitAverage(lambda probes: probes.unsqueeze(0))
 class SeriesLogDet(LogDet):
     """The power series of log|det(I + J)| cut after n terms, sum over k <= n of (-1)^(k+1) tr(J^k) / k.
 
-    It is deterministic, so it suits evaluation, HMC and NUTS on events that are too large for the exact log-det. The
+    It is deterministic, so it suits evaluation, HMC and NUTS on events that are too large for the exact log-det; not
+    HMC and NUTS where probes follow x (see below), since the estimate then jumps. The
     truncation error is at most d sum_{k>n} L^k / k (:meth:`truncation_error`). With ``probes=None`` the traces are
     exact. Otherwise they are means of eps^T J^k eps over fixed probes eps, which are the same for every row, call,
     device and dtype. The error of such a mean comes on top of the truncation error. It is much the same for every row,

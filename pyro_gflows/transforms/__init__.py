@@ -7,7 +7,7 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, MatrixScale, Transformer,
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, MatrixScale, Transformer,
     TransformerFactory
 
 Splines of angles:
@@ -58,6 +58,7 @@ from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
+from pyro_gflows.transforms.row_scale import RowScale
 from pyro_gflows.transforms.spectral_conv import GSpectralConv
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
@@ -107,6 +108,7 @@ __all__ = [
     "OneWayTransform",
     "Recompute",
     "ResidualRealization",
+    "RowScale",
     "Squash",
     "Transformer",
     "TransformerFactory",

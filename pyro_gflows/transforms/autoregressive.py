@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Action, LinearAction, Split
+from pyro_gflows.actions import Action, CoordinateSplit, LinearAction, RowsAction, Split, feature_split
 from pyro_gflows.actions.requirements import require_splittable
+from pyro_gflows.actions.row_mask import coordinates_there, require_maskable
+from pyro_gflows.actions.splits.by_feature import feature_sets
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import split_first
-from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, takes_factories
+from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, RowsAutoregressiveNetwork, takes_factories
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
+from pyro_gflows.transforms.masked import TakesMask, map_refusal
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.part_reading import frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
@@ -33,10 +36,16 @@ def _listed(parts: list[_P]) -> Sequence[_P]:
     return parts
 
 
+def _feature_by_feature(action: Action) -> Split | None:
+    """The split of rows into single features; None for other events, and where the rows have a single one."""
+    count = len(feature_sets(action)) if isinstance(action, RowsAction) else 1
+    return feature_split(action, [[feature] for feature in range(count)]) if count > 1 else None  # type: ignore[arg-type]
+
+
 @split_first(Split)
 @takes_factories("transformer")
 @registered
-class GAutoregressive(OneWayTransform):
+class GAutoregressive(TakesMask, OneWayTransform):
     r"""A map of k invariant blocks one after the other, each with parameters that depend on the blocks before it.
 
     One direction is a single pass through the network, the other one takes k passes; ``fast`` chooses which is which.
@@ -52,7 +61,7 @@ class GAutoregressive(OneWayTransform):
     Args:
         action: How the group acts on events.
         split: How the event falls into blocks, in order; by default the first kind that the action allows
-            (:func:`~pyro_gflows.actions.default_split`).
+            (:func:`~pyro_gflows.actions.default_split`), and of rows that are permuted feature by feature.
         transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
             MatrixScale); by default ElementwiseAffine where possible, else IrrepScale, and of angles
             ElementwiseCircularSpline.
@@ -91,7 +100,7 @@ class GAutoregressive(OneWayTransform):
         context_action: LinearAction | None = None,
     ) -> None:
         super().__init__(require_splittable(action), fast=fast, context_action=context_action)
-        split = split_of(action, split)
+        split = split_of(action, _feature_by_feature(action) if split is None else split)
         if not split.is_slicing:
             raise ValueError(f"expected a split into slices of the event, got {split}; use GCoupling with masks")
         if len(split.parts) < 2:
@@ -115,7 +124,9 @@ class GAutoregressive(OneWayTransform):
         self._is_described = transformer is None or isinstance(transformer, type)
         outputs = [element.params_action for element in elements]
         blocks = [action for reading in self.readings for action in reading.actions]
-        self.network = AutoregressiveNetwork(blocks, outputs, width=width, depth=depth, context=context_action)
+        kind = RowsAutoregressiveNetwork if isinstance(action, RowsAction) else AutoregressiveNetwork
+        context = None if context_action is None else self.inputs_action()
+        self.network = kind(blocks, outputs, width=width, depth=depth, context=context)
         self.network.scale_last_(max(element.start for element in elements))
 
     def computed_arguments(self) -> dict[str, Any]:
@@ -123,34 +134,62 @@ class GAutoregressive(OneWayTransform):
         made = {} if self._is_described else {"transformer": MadeInTurn(list(self.transformers))}
         return {"split": self.split, **made}
 
-    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        parts = self.split.split(x)
-        params = self._params(parts, context)
+    def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        parts, entries = self.split.split(x), self._entries(mask, x)
+        params = self._params(parts, context, mask)
         images, ladjs = [], []
-        for element, frame, own in zip(self.transformers, self.frames, params, strict=True):
+        for element, frame, own, there in zip(self.transformers, self.frames, params, entries, strict=True):
             before = frame.into(parts)
-            after, ladj = element(before, own, frame.mask)
+            after, ladj = element(before, own, there)
             images.append(frame.out(parts, before, after))
             ladjs.append(ladj)
         return self.split.merge(images), sum(ladjs[1:], ladjs[0])
 
-    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        parts = list(self.split.split(y))
+    def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        parts, entries = list(self.split.split(y)), self._entries(mask, y)
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)
         for index, (element, frame) in enumerate(zip(self.transformers, self.frames, strict=True)):
-            params = self._params(known, context)[index]
+            params = self._params_of(index, known, context, mask)
             known[index] = parts[index]
             before = frame.into(known)
-            after, ladj = element.inverse(before, params, frame.mask)  # type: ignore[operator]
+            after, ladj = element.inverse(before, params, entries[index])  # type: ignore[operator]
             known[index] = frame.out(known, before, after)
             total = total + ladj
         return self.split.merge(known), total
 
-    def _params(self, parts: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, ...]:
+    def _inputs(self, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:
         features = [feature for reading in self.readings for feature in reading(parts)]
-        params: tuple[Tensor, ...] = self.network(self.inputs(features, context))
+        return self.inputs(features, context)
+
+    def _entries(self, mask: Tensor | None, x: Tensor) -> Sequence[Tensor | None]:
+        """For each block the mask of its entries, or None."""
+        if mask is None:
+            return [frame.mask for frame in self.frames]
+        return self.split.split(coordinates_there(require_maskable(self.action_in), mask).to(x.dtype))
+
+    def _params(
+        self, parts: Sequence[Tensor], context: Tensor | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        masks = [] if mask is None else [mask]
+        params: tuple[Tensor, ...] = self.network(self._inputs(parts, context), *masks)
         return params
+
+    def _params_of(
+        self, index: int, parts: Sequence[Tensor], context: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
+        if isinstance(self.network, RowsAutoregressiveNetwork):  # one network for each block
+            return self.network.output(index, self._inputs(parts, context), mask)
+        return self._params(parts, context)[index]
+
+    def mask_refusal(self) -> str:
+        if not isinstance(self.split, CoordinateSplit) or not isinstance(self.network, RowsAutoregressiveNetwork):
+            return f"its {type(self.split).__name__} does not split the features of single rows"
+        return map_refusal(self.transformers)
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        passes = self.one_pass if inverse == (self.fast == "score") else self.many_passes
+        return passes(x, context, mask)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {len(self.transformers)} blocks"

@@ -64,6 +64,13 @@ class ByContraction(EquivariantTransform):
         """An upper bound of the Lipschitz constant of f, for the present weights."""
         return self._contraction.lipschitz_bound().detach()
 
+    @property
+    def may_jump(self) -> bool:
+        """Whether the log-det in evaluation is an estimate that jumps where the canonical form of an event changes."""
+        note = "" if self._images is None else self._images.note
+        bound, dim = self._contraction.known_bound(), self.action_in.numel
+        return bool(note) and note in self.log_det.describe(lipschitz=bound, dim=dim, images=self._images)
+
     def _residual_map(self, f: DifferentiableBranch) -> ResidualMap:
         """The map x -> x + f(x), where f is the branch for one context, or its negative."""
         bound = self._contraction.known_bound()

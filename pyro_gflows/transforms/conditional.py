@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, LinearAction
+from pyro_gflows.actions import Action, LinearAction, RowsAction, VectorAction
 from pyro_gflows.transforms.base import EquivariantTransform
 
 __all__ = ["ConditionalTransform"]
@@ -86,6 +86,8 @@ class ConditionalTransform(EquivariantTransform):
             return parts[0].direct_sum(*parts[1:])
         if not isinstance(context, LinearAction):
             raise TypeError(f"expected a LinearAction for the context that a network reads, got {context}")
+        if isinstance(self.action_in, RowsAction) and isinstance(context, VectorAction):
+            context = self.action_in.with_fields(context.fields)  # a plain vector is the context of all rows
         first, *rest = [*parts, context]
         return first.direct_sum(*rest)
 

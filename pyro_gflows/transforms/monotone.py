@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.nn import kernels_once
-from pyro_gflows.nn.contraction import Negative
+from pyro_gflows.nn.contraction import negative
 from pyro_gflows.numerics import DifferentiableBranch, LogDet, Solver, implicit_root
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.by_contraction import ByContraction
@@ -71,10 +71,10 @@ class GMonotone(ByContraction):
             raise ValueError(f"expected a branch without a context, got one that reads {reads}")
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._across(self._contraction, Negative(self._contraction), x)
+        return self._across(self._contraction, negative(self._contraction), x)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._across(Negative(self._contraction), self._contraction, y)
+        return self._across(negative(self._contraction), self._contraction, y)
 
     def _across(self, there: DifferentiableBranch, back: DifferentiableBranch, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map from (u + there(u)) / 2 to (u + back(u)) / 2."""

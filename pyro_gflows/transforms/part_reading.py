@@ -13,7 +13,8 @@ from pyro_gflows.nn import Harmonics
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.numerics.angles import wrap_angle
 from pyro_gflows.transforms.circular_transformer import ElementwiseCircularSpline
-from pyro_gflows.transforms.transformers import Transformer, TransformerFactory, default_transformer
+from pyro_gflows.transforms.default_transformer import default_transformer
+from pyro_gflows.transforms.transformers import Transformer, TransformerFactory
 
 __all__ = ["PartFrame", "PartReading", "can_be_transformed", "frame_of", "reading_of"]
 

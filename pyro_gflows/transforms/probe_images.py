@@ -7,9 +7,10 @@ import functools
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, TorusAction
+from pyro_gflows.actions import Action, RowsAction, TorusAction
 from pyro_gflows.groups import EnumerableGroup
 from pyro_gflows.numerics import CarriedProbes, OrbitAverage, ProbeImages
+from pyro_gflows.transforms.row_probes import CarriedRowProbes, RowProbes
 
 __all__ = ["carry", "linear_action", "probe_images"]
 
@@ -25,13 +26,17 @@ def probe_images(action: Action) -> ProbeImages | None:
     """The images of the probes that make an estimated log-det invariant under the group.
 
     Where the group has at most 64 elements, the estimate averages over all images of each probe. Where it has more, one
-    image of each probe follows the event. None where the action has no canonical form either.
+    image of each probe follows the event; on rows whose features another group acts on, the order of the rows follows
+    it (:class:`~pyro_gflows.transforms.row_probes.RowProbes`). None where the action has no canonical form either.
     """
     if isinstance(action.group, EnumerableGroup) and action.group.order <= _AVERAGED_UP_TO:
         return OrbitAverage(action.act_all)
+    if isinstance(action, RowsAction) and action.structure.has_inner:
+        return None if action.has_matrix_fields else RowProbes(action)
     if action.canonical(torch.zeros(action.event_shape)) is None:
         return None
-    return CarriedProbes(functools.partial(carry, action))
+    kind = CarriedRowProbes if isinstance(action, RowsAction) else CarriedProbes
+    return kind(functools.partial(carry, action))
 
 
 def carry(action: Action, probes: Tensor, x: Tensor) -> Tensor:

@@ -14,18 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction
-from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis, isotypic_basis
 from pyro_gflows.numerics.precision import is_low, on_methods
 from pyro_gflows.serialization.registry import registered
 
 __all__ = [
+    "AffineTransformer",
     "ElementwiseAffine",
     "IrrepScale",
     "Transformer",
     "TransformerFactory",
-    "default_transformer",
     "transformer_from",
 ]
 
@@ -136,8 +135,8 @@ def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
     return renamed_arguments(belongs="mask")(inner)
 
 
-class _Affine(Transformer):
-    """Transformers of the form A x + t, with a log-scale for every coordinate in some basis."""
+class AffineTransformer(Transformer):
+    """The base class of transformers A x + t with a log-scale for every coordinate in some orthonormal basis."""
 
     def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -162,7 +161,7 @@ class _Affine(Transformer):
 
 @renamed_arguments(cap="max_log_scale")
 @registered
-class ElementwiseAffine(_Affine):
+class ElementwiseAffine(AffineTransformer):
     r"""A transformer with a scale and a shift for every coordinate, for groups that permute coordinates up to signs.
 
     .. math:: y_i = e^{s_i} x_i + t_i, \qquad \log|\det J| = \sum_i s_i
@@ -202,7 +201,7 @@ class ElementwiseAffine(_Affine):
 
 @renamed_arguments(cap="max_log_scale")
 @registered
-class IrrepScale(_Affine):
+class IrrepScale(AffineTransformer):
     r"""A transformer with one scale for each irreducible part, for any group, continuous ones included.
 
     .. math:: y = \sum_a e^{s_a} P_a x + t, \qquad \log|\det J| = \sum_a d_a s_a
@@ -251,19 +250,7 @@ class IrrepScale(_Affine):
         return (log_scale, shift) if mask is None else (log_scale * mask, shift * mask)
 
 
-def default_transformer(action: Action) -> Transformer:
-    """The default: ElementwiseAffine where the group permutes coordinates up to signs, else IrrepScale.
-
-    Raises:
-        TypeError: The action is not a LinearAction.
-    """
-    action = require_linear(action)
-    return ElementwiseAffine(action) if action.is_signed_permutation else IrrepScale(action)
-
-
-def transformer_from(
-    how: TransformerFactory | None, action: Action, *, usual: TransformerFactory = default_transformer
-) -> Transformer:
+def transformer_from(how: TransformerFactory | None, action: Action, *, usual: TransformerFactory) -> Transformer:
     """The transformer that a factory makes for a part of an event; that of ``usual`` where there is no factory.
 
     Raises:

@@ -9,14 +9,9 @@ from pyro_gflows.nn import LipschitzRowsNetwork, PooledBranch
 from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
 from pyro_gflows.transforms import GMonotone, GResidual, g_residual
 from tests.constructors.row import Row
+from tests.constructors.row_actions import mixture
 
 __all__ = ["ROWS"]
-
-
-def mixture() -> RowsAction:
-    """Weights in log-ratios, means in the plane, and a scale of the whole, for the components of a mixture."""
-    weights = RowsAction(4, mean_free=True)
-    return weights.direct_sum(RowsAction(4, 2), weights.trivial_fields(1))
 
 
 def units() -> RowsAction:
@@ -43,7 +38,7 @@ def deep_set() -> GResidual:
 ROWS = (
     Row("residual", "pooled, S8", lambda: pooled(RowsAction(8, 1))),
     Row("residual", "pooled, S3 with two blocks", lambda: pooled(RowsAction((3, 2), 2))),
-    Row("residual", "pooled, a mixture of 4", lambda: pooled(mixture())),
+    Row("residual", "pooled, a mixture of 4", lambda: pooled(mixture(4))),
     Row("residual", "pooled, signed S3", lambda: pooled(units())),
     Row("residual", "pooled, S3 x O(2)", lambda: pooled(RowsAction(3, VectorAction.plane("O(2)")))),
     Row("residual", "deep set, signed S3", lambda: GResidual(units(), LipschitzRowsNetwork(units(), bound=0.6))),

@@ -16,6 +16,7 @@ from tests.constructors import (
     gradient,
     many_signs,
     residual,
+    rows,
     rows_of_sets,
     torus,
 )
@@ -34,6 +35,7 @@ _ROWS = (
     *torus.ROWS,
     *gradient.ROWS,
     *circular.ROWS,
+    *rows.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}

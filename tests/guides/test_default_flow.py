@@ -6,7 +6,7 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 
-from pyro_gflows.actions import SitesAction, VectorAction
+from pyro_gflows.actions import RowsAction, SitesAction, VectorAction
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.groups.escnn_representation import EscnnRepresentation
@@ -128,3 +128,26 @@ def test_a_guide_says_how_many_parameters_it_has():
 
     guide = AutoGFlow(model, SitesAction("O(2)", {"positions": VectorAction.plane("O(2)", copies=4)}), check="raise")
     assert f"{sum(parameter.numel() for parameter in guide.parameters()):,} parameters" in repr(guide)
+
+
+@pytest.mark.parametrize(
+    ("action", "kinds"),
+    [
+        (RowsAction(12, mean_free=True).direct_sum(RowsAction(12, 2)), ["Compose", "GResidual", "GActNorm"]),
+        (RowsAction(20), ["GResidual", "GActNorm"]),
+        (RowsAction(9, 4, signed=[0, 1]), ["Compose", "GResidual", "GActNorm"]),
+        (RowsAction(9, VectorAction.plane("O(2)")), ["GResidual", "GActNorm"]),
+        (RowsAction(5, 2).direct_sum(RowsAction.of_matrix(5)), ["GActNorm"]),
+    ],
+    ids=str,
+)
+def test_on_rows_of_any_number(action, kinds):
+    layers = guide_transforms(action, steps=1)
+    assert [type(layer).__name__ for layer in layers] == kinds
+    flow = EquivariantFlow(InvariantNormal(action), layers).double()
+    torch.manual_seed(0)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(5, action.numel, dtype=torch.float64)
+    torch.testing.assert_close(flow(action.act_each(action.sample((5,)), x)), flow(x), rtol=0.0, atol=1e-10)
+    assert flow.dist.rsample((5,)).isfinite().all()

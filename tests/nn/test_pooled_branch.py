@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pyro_gflows.actions import RowsAction, VectorAction
-from pyro_gflows.nn import PooledBranch, lipschitz_branch
+from pyro_gflows.nn import CustomContraction, PooledBranch, lipschitz_branch
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, PooledLogDet, PooledNewtonSolver
 from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import randomize_
-from pyro_gflows.transforms import GResidual, g_residual
+from pyro_gflows.transforms import GMonotone, GResidual, g_residual
 from tests.nn.test_rows_network import ACTIONS, events
 
 SETS = {f"S{n}": RowsAction(n, 3) for n in (2, 3, 5, 17)}
@@ -125,7 +125,7 @@ def test_newtons_method_takes_few_steps(action):
     torch.testing.assert_close(root + branch(root), y, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["S5", "signed S5", "mean-free S5", "blocks with a context", "S4 x D3"])
+@pytest.mark.parametrize("name", ["S5", "signed S5", "mean-free S5", "blocks with a context", "S4 x D3", "S5 x O(2)"])
 def test_a_context_of_the_set_or_of_the_rows_shifts_the_branch(name):
     action = SMALL[name]
     for context_action in (action.trivial_fields(2), action.direct_sum(action.trivial_fields(1))):
@@ -142,6 +142,22 @@ def test_a_context_of_the_set_or_of_the_rows_shifts_the_branch(name):
         expected = torch.linalg.slogdet(jacobians).logabsdet
         torch.testing.assert_close(log_det, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(layer.call_and_ladj(value, context)[0], x, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["S5", "mean-free S5", "signed S3 x O(3)"])
+@pytest.mark.parametrize("kind", [GResidual, GMonotone])
+def test_gradients_through_the_inverse_are_those_of_the_dense_layer(name, kind):
+    action = SMALL[name]
+    branch, y = branch_of(action), events(action).requires_grad_()
+    hidden = CustomContraction(branch, action)  # hides that the branch has a pooled Jacobian
+    leaves, found = [y, *branch.parameters()], []
+    for layer in (kind(action, branch), kind(action, hidden, log_det=ExactLogDet(), solver=BanachSolver())):
+        x, log_det = layer.call_and_ladj(y)
+        total = x.sin().sum() + log_det.sum()
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        found.append((x, log_det, *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("fast", ["score", "sample"])

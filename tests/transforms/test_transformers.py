@@ -6,7 +6,7 @@ import torch
 from pyro_gflows import ImageAction, VectorAction
 from pyro_gflows.testing import dense_log_det
 from pyro_gflows.transforms import ElementwiseAffine, GCoupling, IrrepScale, MatrixScale
-from pyro_gflows.transforms.transformers import default_transformer
+from pyro_gflows.transforms.default_transformer import default_transformer
 
 SIGNED = VectorAction.plane("D4", copies=2)
 CASES = {

@@ -43,7 +43,8 @@ class IndexSplit(Split):
         orbits = invariant_sets(linear.fields)
         if len(orbits) == 1 and (parts is None or self._fewest > 1):
             raise ValueError(
-                f"the {self._word}s of {action} are one orbit, {orbits[0]}, so no split by {self._word}s is invariant; "
+                f"the {self._word}s of {action} are one orbit, {_listed(orbits[0])}, so no split by {self._word}s is "
+                "invariant; "
                 f"{self._instead}"
             )
         if parts is None:
@@ -77,7 +78,7 @@ class IndexSplit(Split):
             if broken:
                 raise ValueError(
                     f"part {index}, {list(part)}, is not mapped to itself by {self.action.group}: it cuts the orbit "
-                    f"{broken[0]}; the orbits of {self._word}s are {_lists(orbits)}"
+                    f"{_listed(broken[0])}; the orbits of {self._word}s are {_lists(orbits)}"
                 )
 
     def _index(self, name: str, device: torch.device) -> Tensor:
@@ -103,7 +104,11 @@ class IndexSplit(Split):
 
 
 def _lists(parts: Sequence[Sequence[int]]) -> str:
-    text = str([list(part) for part in parts])
+    return _listed([list(part) for part in parts])
+
+
+def _listed(values: Sequence[object]) -> str:
+    text = str(list(values))
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
@@ -116,6 +121,9 @@ def _restrict_fields(action: LinearAction, part: set[int]) -> tuple[list[int], l
         own = [index for index in range(field.size) if start + index in part]
         if len(own) == field.size:
             fields.append(field)
+        elif own and (known := field.restricted_to(own)) is not None:
+            own, pieces = known
+            fields += pieces
         elif own:
             rows = torch.eye(field.size, dtype=torch.float64)[own]
             piece = restricted_to_subspace(field, rows, f"{len(own)} entries of {field.name}")

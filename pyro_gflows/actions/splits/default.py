@@ -7,8 +7,10 @@ from typing import Any
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
+from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.splits.base import Split, require_split
 from pyro_gflows.actions.splits.by_angle import TorusSplit
+from pyro_gflows.actions.splits.by_feature import feature_sets, feature_split
 from pyro_gflows.actions.splits.by_index import ChannelSplit, CoordinateSplit
 from pyro_gflows.actions.splits.by_irrep import IrrepSplit
 from pyro_gflows.actions.splits.by_mask import checkerboard_split
@@ -20,7 +22,7 @@ __all__ = ["default_split", "split_of"]
 def default_split(action: Action) -> Split:
     """The first kind of split that the action allows.
 
-    Vectors are split by coordinates, or else by irreducible blocks. Images are split by channels, or else by a
+    Vectors are split by coordinates, or else by irreducible blocks; rows that are permuted by their features. Images are split by channels, or else by a
     checkerboard of pixels, or else by irreducible blocks. Vectors of angles are split by angles.
 
     Args:
@@ -35,6 +37,10 @@ def default_split(action: Action) -> Split:
     """
     if isinstance(action, TorusAction):
         return TorusSplit(action)  # there is one kind, whose error says it all
+    if isinstance(action, RowsAction):
+        # a single feature can still be split by blocks of rows
+        by_blocks = len(feature_sets(action)) == 1 and len(action.fields[0].invariant_sets()) > 1
+        return CoordinateSplit(action) if by_blocks else feature_split(action)
     kinds: list[Callable[[Any], Split]] = (
         [ChannelSplit, checkerboard_split, IrrepSplit]
         if isinstance(action, ImageAction)
