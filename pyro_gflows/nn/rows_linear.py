@@ -96,7 +96,7 @@ class RowsLinear(nn.Module):
         bias: Whether to learn the shift b along the features that H leaves as they are.
 
     Raises:
-        ValueError: If the two layouts have other blocks of rows.
+        ValueError: If the two layouts do not have the same blocks of rows.
 
     Example:
         >>> from pyro_gflows import RowsAction
