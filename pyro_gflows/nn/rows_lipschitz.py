@@ -36,6 +36,12 @@ class LipschitzRowsLinear(RowsLinear):
         layout_in: What the rows of the input consist of.
         layout_out: What the rows of the output consist of.
         bound: The bound.
+
+    Example:
+        >>> from pyro_gflows import RowsAction
+        >>> features = RowFeatures.of(RowsAction(50, 2).layout)
+        >>> bool(LipschitzRowsLinear(features, features, bound=0.9).lipschitz_bound() <= 0.9 + 1e-6)
+        True
     """
 
     def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bound: float = 1.0) -> None:
