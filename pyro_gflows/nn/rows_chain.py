@@ -50,6 +50,13 @@ class RowsChain(nn.Module):
 
     Raises:
         ValueError: If the width is below 1, the depth is negative, or the activation is unknown.
+
+    Example:
+        >>> action = RowsAction(50, 2)
+        >>> features = RowFeatures.of(action.layout)
+        >>> chain = RowsChain(features, features, width=4, depth=1, activation=None)
+        >>> chain.run(action.unpack(torch.zeros(5, 100))).even[0].shape
+        torch.Size([5, 50, 2])
     """
 
     default_activations = ("lipswish", "gated")

@@ -36,6 +36,12 @@ class LipschitzRowsLinear(RowsLinear):
         layout_in: What the rows of the input consist of.
         layout_out: What the rows of the output consist of.
         bound: The bound.
+
+    Example:
+        >>> from pyro_gflows import RowsAction
+        >>> features = RowFeatures.of(RowsAction(50, 2).layout)
+        >>> bool(LipschitzRowsLinear(features, features, bound=0.9).lipschitz_bound() <= 0.9 + 1e-6)
+        True
     """
 
     def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bound: float = 1.0) -> None:
@@ -51,17 +57,17 @@ class LipschitzRowsLinear(RowsLinear):
         layers = [layer for layer in self.modules() if isinstance(layer, LipschitzLayer)]
         return torch.stack([layer.lipschitz_bound() for layer in layers]).max()
 
-    def forward(self, rows: Rows) -> Rows:
-        means = [mean_over_rows(x) for x in rows.even]
-        scaled = [n**0.5 * mean for n, mean in zip(self._sizes, means, strict=True)]
+    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+        means = [mean_over_rows(x, mask) for x in rows.even]
+        counts = [n if mask is None else mask.sum(-1, keepdim=True).clamp_min(1) for n in self._sizes]
+        scaled = [n**0.5 * mean for n, mean in zip(counts, means, strict=True)]
         *shared, rest = self.spread.spread(self.pooled(self.pool.gather(scaled, rows.rest)))
         *shifts, rest_shift = self.spread.spread(self.shift(rest.new_zeros(self.spread.count)))
         even = []
-        for layer, x, mean, same, shift, n in zip(
-            self.even, rows.even, means, shared, shifts, self._sizes, strict=True
-        ):
-            same = (n**-0.5 * same + shift).unsqueeze(-2)
-            even.append(layer(x - mean.unsqueeze(-2)) + same if n > 1 else same)
+        for layer, x, mean, same, shift, n in zip(self.even, rows.even, means, shared, shifts, counts, strict=True):
+            alike = (n**-0.5 * same + shift).unsqueeze(-2)
+            # the map of differences is none where a block has a single row
+            even.append(layer(x - mean.unsqueeze(-2)) + alike if x.shape[-2] > 1 else alike)
         odd = [layer(z) for layer, z in zip(self.odd, rows.odd, strict=True)]
         return Rows(tuple(even), tuple(odd), rest + rest_shift)
 
