@@ -144,7 +144,9 @@ def test_a_block_depends_on_the_blocks_before_it():
     assert by_feature[:, 2, :, 0].count_nonzero() == 16  # every row reads all rows
 
 
-@pytest.mark.parametrize("make", [g_coupling, g_autoregressive])
+@pytest.mark.parametrize(
+    "make", [g_coupling, g_autoregressive, functools.partial(g_coupling, transformer=MatrixScale)], ids=["c", "a", "m"]
+)
 def test_the_weights_do_not_grow_with_the_rows(make):
     counts = []
     for n in (10, 10_000):
