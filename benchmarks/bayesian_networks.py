@@ -13,6 +13,8 @@ import torch
 from sklearn.datasets import load_diabetes
 from torch import Tensor
 
+from pyro_gflows.actions import RowsAction, SitesAction, VectorAction
+
 __all__ = ["SETTINGS", "Network"]
 
 _IN, _NOISE = 1.0, (-0.5, 0.5)  # of the prior: in-weights' standard deviation; the log noise's mean and deviation
@@ -51,6 +53,20 @@ class Network:
     def log_order(self) -> float:
         """The log of the number of signed permutations."""
         return math.lgamma(self.units + 1) + self.units * math.log(2.0)
+
+    @property
+    def sites(self) -> SitesAction:
+        """One signed permutation acts on in-weights, biases and out-weights, which all change sign with their unit."""
+        h, f = self.units, len(self.columns)
+        odd = RowsAction(h, signed=True)
+        return SitesAction(odd.group, {"in": RowsAction(h, f, signed=True), "bias": odd, "out": odd})
+
+    @property
+    def action(self) -> VectorAction:
+        """The same, on the unconstrained vector."""
+        return self.sites.packed(
+            {"in": self.units * len(self.columns), "bias": self.units, "out": self.units, "offset": 1, "noise": 1}
+        )
 
     def data(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Features and targets for training, and for the test."""

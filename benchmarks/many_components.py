@@ -21,7 +21,17 @@ from torch import Tensor
 from benchmarks.c2st import c2st
 from benchmarks.harness import CPU_SECONDS, PARAMETERS, SEEDS, Benchmark, Column, RowRuns, Seeds, columns, main
 from benchmarks.planar_mixtures import SETTINGS, PlanarMixture, Reference, reference_draws
-from benchmarks.posterior_guides import FIT, Fitted, SviSettings, bound, fit_flow, fit_pyro_guide, plain_flow
+from benchmarks.posterior_guides import (
+    FIT,
+    Fitted,
+    SviSettings,
+    bound,
+    canonicalized_flow,
+    fit_flow,
+    fit_pyro_guide,
+    orbit_flow,
+    plain_flow,
+)
 from benchmarks.recipes import training_text
 from pyro_gflows.guides import find_mode
 
@@ -120,6 +130,8 @@ def pyro_guide(make: Callable[..., Any], settings: SviSettings) -> Callable[...,
 
 
 GUIDES: dict[str, Callable[..., Fitted]] = {
+    "Canonicalized": flow_guide(lambda mixture, *mode: canonicalized_flow(mixture.action, *mode)),
+    "OrbitFlow": flow_guide(lambda mixture, *mode: orbit_flow(mixture.action, *mode)),
     "plain flow": flow_guide(lambda mixture, *mode: plain_flow(*mode)),
     "AutoNormal": pyro_guide(AutoNormal, SVI["AutoNormal"]),
     "AutoIAFNormal": pyro_guide(

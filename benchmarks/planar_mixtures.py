@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from benchmarks.sampling import chains, tempered, worst_r_hat
+from pyro_gflows.actions import RowsAction, SitesAction
 from pyro_gflows.guides import LogRatioReparam
 from pyro_gflows.guides.log_ratio import log_ratio_basis
 
@@ -50,6 +51,18 @@ class PlanarMixture:
     def numel(self) -> int:
         """Coordinates of the unconstrained vector: K - 1 log-ratios of weights, 2 K of means, K log-scales."""
         return 4 * self.components - 1
+
+    @property
+    def sites(self) -> SitesAction:
+        """One permutation acts on weights, means and scales."""
+        k = self.components
+        return SitesAction(f"S{k}", {"weights": RowsAction(k), "means": RowsAction(k, 2), "scales": RowsAction(k)})
+
+    @property
+    def action(self) -> RowsAction:
+        """The same, on the unconstrained vector: the log-ratios of the weights sum to 0."""
+        k = self.components
+        return RowsAction([*RowsAction(k, mean_free=True).fields, *RowsAction(k, 2).fields, *RowsAction(k).fields])
 
     def truth(self) -> tuple[Tensor, Tensor]:
         """Means, shape (K, 2), and scales, shape (K,)."""

@@ -17,15 +17,26 @@ from torch import Tensor
 from benchmarks.harness import Stopwatch
 from pyro_gflows import EquivariantFlow, VectorAction
 from pyro_gflows.evaluation import importance_report
-from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.flows import Canonicalized, OrbitFlow
 from pyro_gflows.guides.default_flow import identity_transforms
 from pyro_gflows.training import Adam, FitSettings, OneCycle, fit_energy
 
-__all__ = ["FIT", "Fitted", "SviSettings", "bound", "fit_flow", "fit_pyro_guide", "plain_flow", "pyro_density"]
+__all__ = [
+    "FIT",
+    "Fitted",
+    "SviSettings",
+    "bound",
+    "canonicalized_flow",
+    "fit_flow",
+    "fit_pyro_guide",
+    "orbit_flow",
+    "plain_flow",
+    "pyro_density",
+]
 
 LogDensity = Callable[[Tensor], Tensor]
 
-FIT = FitSettings(steps=1000, batch_size=64, optimizer=Adam(lr=3e-3), schedule=OneCycle(warmup=0.1))
+FIT = FitSettings(steps=800, batch_size=64, optimizer=Adam(lr=3e-3), schedule=OneCycle(warmup=0.1))
 BOUND_DRAWS = 20_000
 _AT_ONCE = 500
 
@@ -64,9 +75,25 @@ class Fitted:
 
 def plain_flow(location: Tensor, factor: Tensor, *, steps: int = 8, width: int = 32) -> EquivariantFlow:
     """The flow that OrbitFlow takes the images of, alone: coupling steps on a normal, placed at a mode."""
-    action = VectorAction.trivial("C1", copies=len(location))
-    base = OrbitFlow(action, steps=steps, width=width)
-    flow = EquivariantFlow(base, identity_transforms(action)).to(location)
+    return orbit_flow(VectorAction.trivial("C1", copies=len(location)), location, factor, steps=steps, width=width)
+
+
+def canonicalized_flow(
+    action: VectorAction, location: Tensor, factor: Tensor, *, steps: int = 8, width: int = 32
+) -> EquivariantFlow:
+    """One such flow about a mode, for all images of the mode under a group of any size."""
+    return _placed(Canonicalized(action, steps=steps, width=width), location, factor)
+
+
+def orbit_flow(
+    action: VectorAction, location: Tensor, factor: Tensor, *, steps: int = 8, width: int = 32
+) -> EquivariantFlow:
+    """The mixture of all images of one such flow."""
+    return _placed(OrbitFlow(action, steps=steps, width=width), location, factor)
+
+
+def _placed(base: Canonicalized | OrbitFlow, location: Tensor, factor: Tensor) -> EquivariantFlow:
+    flow = EquivariantFlow(base, identity_transforms(base.action)).to(location)
     base.start_at(location, factor)
     return flow
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,13 @@ def row_keys(rows: Tensor, seed: int) -> Tensor:
         >>> row_keys(torch.ones(5, 3, 2), 0).shape
         torch.Size([5, 3])
     """
-    with as_constants():
-        weights = torch.randn(rows.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return rows @ weights.to(rows)
+    return rows @ _weights(rows.shape[-1], seed).to(rows)
+
+
+@functools.cache
+@as_constants()
+def _weights(count: int, seed: int) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def row_signs(odd: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action
+from pyro_gflows.actions.row_mask import check_mask
 from pyro_gflows.distributions import InvariantUniformBall
+from pyro_gflows.distributions.masked import MaskedNormal
 from pyro_gflows.distributions.supports import interval_of
 from pyro_gflows.flows.distribution import FlowDistribution, drawn_out
 from pyro_gflows.serialization.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.masked import Masked, require_mask_taken
 from pyro_gflows.transforms.torch_interface import forget_param_store
 
 __all__ = ["EquivariantFlow"]
@@ -114,25 +117,41 @@ class EquivariantFlow(nn.Module):
             raise ValueError(f"this flow needs a context, an event of {self.context_action}: flow.condition(context)")
         return FlowDistribution(self._base, self.transform)
 
-    def condition(self, context: Tensor) -> FlowDistribution:
-        """The densities for a batch of contexts, as a Pyro distribution of the batch shape of the contexts.
+    def condition(self, context: Tensor | None = None, *, mask: Tensor | None = None) -> FlowDistribution:
+        """The densities for a batch of contexts, of masks, or of both, as a Pyro distribution of their batch shape.
+
+        A mask says which rows of an event are there, so that sets of different sizes lie in one batch: the density of n
+        rows is that of the same layers for n rows. Rows that are not there are 0 in draws and are not scored.
 
         Args:
-            context: Contexts of shape ``batch_shape + context_action.event_shape``.
+            context: Contexts of shape ``batch_shape + context_action.event_shape``; None if the flow takes none.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)`` for a :class:`RowsAction` of n rows.
 
         Raises:
-            ValueError: The flow takes no context, or the contexts have another event shape.
+            TypeError: There is a mask, but events do not consist of rows, or the mask is not boolean.
+            ValueError: The flow takes no context (or one is missing), contexts or masks have another shape, or the base
+                or a layer takes no mask.
         """
+        if mask is not None:
+            return FlowDistribution(MaskedNormal(self._base, mask), Masked(self.transform, mask, context))
+        if context is None:
+            raise ValueError("expected a context, a mask or both, got none; without them the density is flow.dist")
         return FlowDistribution(self._base, self.transform.condition(context))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The log-density of x, given the context; DistributedDataParallel wraps this call."""
+    def forward(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """The log-density of x, given the context and the rows that are there; DistributedDataParallel wraps this call.
+
+        Args:
+            x: Events of shape ``batch_shape + action.event_shape``.
+            context: Contexts of the same batch shape, if the flow takes one.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
+        """
         self.action.check_event(x)
-        density = self.dist if context is None else self.condition(context)
+        density = self.dist if context is None and mask is None else self.condition(context, mask=mask)
         log_prob: Tensor = density.log_prob(x)
         return log_prob
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Set the parameters of all data-dependent layers (GActNorm, GOrbitNorm) from a batch of data.
 
         In a training loop of your own, call it once before the first step, with some hundred events; SVI does not call
@@ -142,6 +161,7 @@ class EquivariantFlow(nn.Module):
         Args:
             x: Events of shape ``(rows,) + action.event_shape``.
             context: Contexts of the same batch shape, if the flow takes one.
+            mask: Which rows are there, boolean, shape ``(rows, n)``; None where all are.
 
         Raises:
             ValueError: There are fewer than 2 events, they have another shape, they are not finite, or no draw can
@@ -152,6 +172,10 @@ class EquivariantFlow(nn.Module):
             raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
+        if mask is not None:
+            check_mask(self.action, mask)
+            require_mask_taken(self.transform).initialize_masked(x, mask, context, inverse=True)
+            return
         self._require_reached(x, context)
         self.transform.initialize_inverse(x, context)
 

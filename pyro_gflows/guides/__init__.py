@@ -15,10 +15,10 @@ Sites on the simplex:
 
 from pyro_gflows.guides.auto import AutoGFlow
 from pyro_gflows.guides.default_flow import guide_transforms
+from pyro_gflows.guides.images_of_draws import random_images
 from pyro_gflows.guides.invariance import LogJointReport, log_joint_invariance
 from pyro_gflows.guides.log_joint import LogJoint
 from pyro_gflows.guides.log_ratio import IsometricLogRatio, LogRatioReparam
-from pyro_gflows.guides.random_images import random_images
 from pyro_gflows.guides.representative import orbit_representative
 from pyro_gflows.guides.start import find_mode
 

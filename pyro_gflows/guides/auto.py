@@ -90,7 +90,7 @@ class AutoGFlow(ReadablePosterior, AutoContinuous):
     Source: Equivariant Finite Normalizing Flows, arXiv:2110.08649; automatic guides, arXiv:1603.00788.
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist, torch
         >>> def model():
         ...     with pyro.plate("components", 3):
         ...         means = pyro.sample("means", dist.Normal(0.0, 5.0))
@@ -247,7 +247,7 @@ class AutoGFlow(ReadablePosterior, AutoContinuous):
                 ``poutine.block`` or draws sites that the guide does not have, such as discrete ones.
 
         Example:
-            >>> import pyro, pyro.distributions as dist
+            >>> import pyro, pyro.distributions as dist, torch
             >>> def model():
             ...     pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             >>> guide = AutoGFlow(model, SitesAction("S2", {"z": VectorAction.rows("S2")}))

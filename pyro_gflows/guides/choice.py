@@ -96,7 +96,7 @@ def _chosen(action: VectorAction, find: Callable[[], tuple[Tensor, Tensor]]) -> 
         return symmetric("no canonical form is known for this group")
     try:
         mode = find()
-    except (ValueError, torch.linalg.LinAlgError) as error:
+    except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return symmetric(f"no mode was found ({error})")
     distance = nearest_other_image(action, *mode)
     figure = f"the nearest other image of the mode is {distance:.1f} Laplace standard deviations away"

@@ -59,7 +59,6 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
         >>> [type(layer).__name__ for layer in guide_transforms(rows.copies(2), steps=1)]
         ['Compose', 'GActNorm']
     """
-
     if isinstance(action, RowsAction):
         return _on_rows(action, steps=steps, width=width)
 

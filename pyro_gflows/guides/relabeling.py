@@ -182,12 +182,13 @@ class _ByAssignment(Relabeling):
             even = [site[2 * block] for site in sites]
             odd = [site[2 * block + 1] for site in sites]
             # sum w (x - m)^2 for each row of the draw and of the mean, without what is the same for all of its rows
-            squares = sum(own.square() @ weight.T for own, _, weight in (*even, *odd))
-            cross = sum(own @ (weight * center).T for own, center, weight in even)
-            signed = sum(own @ (weight * center).T for own, center, weight in odd)
-            places = _assigned(squares - 2 * cross - 2 * abs(signed))
+            squares = torch.stack([own.square() @ weight.T for own, _, weight in (*even, *odd)]).sum(0)
+            cross, signed = (
+                torch.stack([own @ (weight * center).T for own, center, weight in part]).sum(0) for part in (even, odd)
+            )
+            places = _assigned(squares - 2 * cross - 2 * signed.abs())
             permutations.append(places)
-            chosen = (signed + 0 * squares).gather(-1, places[..., None]).squeeze(-1)
+            chosen = signed.gather(-1, places[..., None]).squeeze(-1)
             signs.append(torch.where(chosen < 0, -1, 1))
         return self.joint.structure.elements_of(permutations, signs)
 

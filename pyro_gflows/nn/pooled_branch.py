@@ -117,27 +117,43 @@ class PooledBranch(Contraction):
             raise ValueError("expected a branch with a context_action, got one that takes no context")
         return PooledBranchGiven(self, self.encoder.run(self.context_action.unpack(context)))
 
+    def masked(self, mask: Tensor, context: Tensor | None = None) -> PooledBranchGiven:
+        """The map x -> f(x) of the rows that are there, which is 0 in the others.
+
+        Args:
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, with the batch shape of x.
+            context: Contexts of the same batch shape; None where the branch takes none.
+        """
+        shift = None
+        if self.context_action is not None and context is not None:
+            shift = self.encoder.run(self.context_action.unpack(context), mask)
+        return PooledBranchGiven(self, shift, mask)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.value(x)
 
-    def value(self, x: Tensor, shift: Rows | None = None) -> Tensor:
+    def value(self, x: Tensor, shift: Rows | None = None, mask: Tensor | None = None) -> Tensor:
         """The value f(x).
 
         Args:
             x: Events.
             shift: What a context does to the first hidden layer of F.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
         """
-        return self.action.pack(self.map(self.action.unpack(x), shift))
+        return self.action.pack(self.map(self.action.unpack(x), shift, mask))
 
-    def call_and_pooled_jacobian(self, x: Tensor, shift: Rows | None = None) -> tuple[Tensor, PooledJacobian]:
+    def call_and_pooled_jacobian(
+        self, x: Tensor, shift: Rows | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, PooledJacobian]:
         """The value f(x), and a matrix of the rows with the determinant of I + J.
 
         Args:
             x: Events.
             shift: As for :meth:`value`.
+            mask: As for :meth:`value`.
         """
         with kernels_once(self):
-            rows, jacobian = self.map.call_and_jacobian(self.action.unpack(x), shift)
+            rows, jacobian = self.map.call_and_jacobian(self.action.unpack(x), shift, mask)
         if self._projects:
             jacobian = jacobian.without_means(self._mean_free())
         return self.action.pack(rows), jacobian
@@ -170,11 +186,12 @@ class PooledBranch(Contraction):
 
 
 class PooledBranchGiven:
-    """The map x -> f(x | context) of a :class:`PooledBranch` for one batch of contexts.
+    """The map x -> f(x | context) of a :class:`PooledBranch` for one batch of contexts, of masks, or of both.
 
     Args:
         branch: The branch f.
         shift: What the contexts do to the first hidden layer of F.
+        mask: Which rows are there; None where all are.
 
     Example:
         >>> from pyro_gflows import RowsAction
@@ -184,11 +201,11 @@ class PooledBranchGiven:
         torch.Size([5, 100])
     """
 
-    def __init__(self, branch: PooledBranch, shift: Rows) -> None:
-        self.branch, self.shift = branch, shift
+    def __init__(self, branch: PooledBranch, shift: Rows | None, mask: Tensor | None = None) -> None:
+        self.branch, self.shift, self.mask = branch, shift, mask
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.branch.value(x, self.shift)
+        return self.branch.value(x, self.shift, self.mask)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its dense Jacobian in x."""
@@ -200,7 +217,7 @@ class PooledBranchGiven:
 
     def call_and_pooled_jacobian(self, x: Tensor) -> tuple[Tensor, PooledJacobian]:
         """The value, and a matrix of the rows with the determinant of I + J."""
-        return self.branch.call_and_pooled_jacobian(x, self.shift)
+        return self.branch.call_and_pooled_jacobian(x, self.shift, self.mask)
 
     def solve_pooled(self, jacobian: PooledJacobian, vector: Tensor) -> Tensor:
         """The solution s of (I + J) s = v, for an event v."""

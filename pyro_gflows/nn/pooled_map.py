@@ -16,7 +16,7 @@ from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
 from pyro_gflows.nn.rows_linear import PooledFeatures
-from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_mean import mean_over_rows, row_count
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
 __all__ = ["PooledMap"]
@@ -82,44 +82,52 @@ class PooledMap(nn.Module):
         own, read = self.angle.detach().cos().square(), self.angle.detach().sin().square()
         return (own * outer.max() + read * outer.mean() * inner).sqrt()
 
-    def forward(self, rows: Rows, shift: Rows | None = None) -> Rows:
-        """The value f(x).
+    def forward(self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None) -> Rows:
+        """The value f(x), which is 0 in rows that are not there.
 
         Args:
             rows: x.
             shift: What a context does to the first hidden layers of the functions F.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, if there is one block; None where all
+                are.
         """
         pools = [pool(x, z)[0] for pool, x, z in zip(self.pools, rows.even, rows.odd, strict=True)]
-        readers = self._read(rows, pools, shift)
-        return self._joined([reader.function(reader.x, reader.z, reader.shift) for reader in readers])
+        readers = self._read(rows, pools, shift, mask)
+        return self._joined([reader.function(reader.x, reader.z, reader.shift) for reader in readers], mask)
 
-    def call_and_jacobian(self, rows: Rows, shift: Rows | None = None) -> tuple[Rows, PooledJacobian]:
+    def call_and_jacobian(
+        self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None
+    ) -> tuple[Rows, PooledJacobian]:
         """The value f(x), and its Jacobian; the features of a row are its even ones, then its odd ones.
 
         Args:
             rows: x.
             shift: As for the value.
+            mask: As for the value.
         """
         found = [
             pool.call_and_jacobians(x, z)
             for pool, x, z in zip(each(self.pools, RowFunction), rows.even, rows.odd, strict=True)
         ]
-        readers = self._read(rows, [value for (value, _), _ in found], shift)
-        feeds = self._feeds([slope for _, (slope, _) in found], rows.rest)
+        readers = self._read(rows, [value for (value, _), _ in found], shift, mask)
+        feeds = self._feeds([slope for _, (slope, _) in found], rows.rest, mask)
         values, blocks = [], []
         for reader, feed in zip(readers, feeds, strict=True):
             value, slopes = reader.function.call_and_jacobians(reader.x, reader.z, reader.shift)
             values.append(value)
             own = reader.x.shape[-1] - reader.count
-            in_x, in_shared, in_z = torch.cat(slopes, -2).split([own, reader.count, reader.z.shape[-1]], -1)
+            slope = _kept(torch.cat(slopes, -2), reader.mask)
+            in_x, in_shared, in_z = slope.split([own, reader.count, reader.z.shape[-1]], -1)
             in_shared = nn.functional.pad(in_shared, (0, feed.shape[-2] - reader.count))
             in_own = self.angle.cos() * torch.cat([in_x, in_z], -1)
-            blocks.append(PooledBlock(in_own, self._reading(reader.x.shape[-2]) * in_shared, feed))
-        return self._joined(values), PooledJacobian(blocks)
+            reading = self._reading(row_count(reader.x, reader.mask))
+            blocks.append(PooledBlock(in_own, _for_matrices(reading) * in_shared, feed))
+        return self._joined(values, mask), PooledJacobian(blocks)
 
-    def _read(self, rows: Rows, pools: Sequence[Tensor], shift: Rows | None) -> list[_Reader]:
+    def _read(self, rows: Rows, pools: Sequence[Tensor], shift: Rows | None, mask: Tensor | None) -> list[_Reader]:
         """What the functions F read, block by block; the rest is one row that does not read itself once more."""
-        shared = torch.cat([*(x.shape[-2] ** 0.5 * mean_over_rows(x) for x in pools), rows.rest], -1)
+        scaled = [row_count(x, mask) ** 0.5 * mean_over_rows(x, mask) for x in pools]
+        shared = torch.cat([*scaled, rows.rest], -1)
         parts = [*zip(rows.even, rows.odd, [shared] * len(pools), strict=True)]
         shifts: list[tuple[Tensor, Tensor] | None] = [None] * len(parts)
         if shift is not None:
@@ -128,46 +136,59 @@ class PooledMap(nn.Module):
             row = rows.rest.unsqueeze(-2)
             parts.append((row, row[..., :0], shared[..., : -self._rest]))
             shifts.append(None if shift is None else (shift.rest.unsqueeze(-2), row[..., :0]))
-        readers = []
+        readers: list[_Reader] = []
         for function, (x, z, read), added in zip(each(self.functions, RowFunction), parts, shifts, strict=True):
-            scaled = (self._reading(x.shape[-2]) * read).unsqueeze(-2).expand(*x.shape[:-1], -1)
-            joined = torch.cat([self.angle.cos() * x, scaled], -1)
-            readers.append(_Reader(function, joined, self.angle.cos() * z, added, read.shape[-1]))
+            kept = mask if len(readers) < len(pools) else None
+            read_by_each = (self._reading(row_count(x, kept)) * read).unsqueeze(-2).expand(*x.shape[:-1], -1)
+            joined = torch.cat([self.angle.cos() * x, read_by_each], -1)
+            readers.append(_Reader(function, joined, self.angle.cos() * z, added, read.shape[-1], kept))
         return readers
 
-    def _reading(self, rows: int) -> Tensor:
+    def _reading(self, rows: int | Tensor) -> Tensor:
         """The factor of the pooled features in what the rows of a block of so many rows read."""
         return self.angle.sin() * (len(self.functions) * rows) ** -0.5
 
-    def _feeds(self, slopes: Sequence[Tensor], rest: Tensor) -> list[Tensor]:
+    def _feeds(self, slopes: Sequence[Tensor], rest: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The derivatives of all pooled features in each row; those of the rest are the rest itself."""
         count, found = self._pooled * len(slopes) + self._rest, []
         for index, slope in enumerate(slopes):
             start = index * self._pooled
             around = (0, 0, start, count - start - self._pooled)
-            found.append(nn.functional.pad(slope.shape[-3] ** -0.5 * slope, around))
+            root = row_count(slope.flatten(-2), mask) ** -0.5
+            found.append(nn.functional.pad(_for_matrices(root) * _kept(slope, mask), around))
         if self._rest:
             itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
             itself = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
             found.append(itself.expand(*rest.shape[:-1], 1, *itself.shape))
         return found
 
-    def _joined(self, values: Sequence[tuple[Tensor, Tensor]]) -> Rows:
-        """The values of all functions, with their shifts."""
+    def _joined(self, values: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None) -> Rows:
+        """The values of all functions with their shifts, and 0 in rows that are not there."""
         like = values[0][0]
         *shifts, rest_shift = self.outputs.spread(self.shift(like.new_zeros(self.outputs.count)))
-        even = tuple(value + shift for (value, _), shift in zip(values, shifts, strict=False))
-        odd = tuple(value for _, value in values[: len(shifts)])
+        even = tuple(_kept(value + shift, mask) for (value, _), shift in zip(values, shifts, strict=False))
+        odd = tuple(_kept(value, mask) for _, value in values[: len(shifts)])
         rest = values[-1][0].squeeze(-2) + rest_shift if self._rest else like.new_zeros(*like.shape[:-2], 0)
         return Rows(even, odd, rest)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """A function F with its arguments: even and shared features, odd ones, a shift, the number of shared features."""
+    """A function F with its arguments: even and shared features (and their count), odd ones, a shift, and a mask."""
 
     function: RowFunction
     x: Tensor
     z: Tensor
     shift: tuple[Tensor, Tensor] | None
     count: int
+    mask: Tensor | None
+
+
+def _for_matrices(factor: float | Tensor) -> float | Tensor:
+    """A factor of all features, as a factor of a matrix for each row; one without dimensions stays as it is."""
+    return factor[..., None, None] if isinstance(factor, Tensor) and factor.ndim else factor
+
+
+def _kept(rows: Tensor, mask: Tensor | None) -> Tensor:
+    """Values or matrices of rows, of shape ``batch + (n, ...)``, with 0 in rows that are not there."""
+    return rows if mask is None else rows * mask.reshape(*mask.shape, *[1] * (rows.ndim - mask.ndim)).to(rows.dtype)

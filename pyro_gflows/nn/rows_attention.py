@@ -57,31 +57,43 @@ class AttentiveRows(nn.Module):
         read = [action for action in odd if action is not None]
         self.odd_values, self.odd_keys, self.odd_queries = (_maps(read, features) for _ in range(3))
 
-    def forward(self, rows: Rows) -> Rows:
-        plain: Rows = self.plain(rows)
-        found = self._attend([*rows.even, rows.rest.unsqueeze(-2)], rows.even)
+    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+        plain: Rows = self.plain(rows, mask)
+        found = self._attend([*rows.even, rows.rest.unsqueeze(-2)], rows.even, mask)
         even = [x + y for x, y in zip(plain.even, found, strict=False)]
         rest = plain.rest + found[-1].squeeze(-2) if len(found) > len(even) else plain.rest
-        return Rows(tuple(even), self._attend_odd(rows.odd, plain.odd), rest)
+        return Rows(tuple(even), self._attend_odd(rows.odd, plain.odd, mask), rest)
 
-    def _attend(self, readers: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
+    def _attend(self, readers: Sequence[Tensor], rows: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         values = torch.cat(_each(self.values, rows), -2)
         keys = torch.cat(_each(self.keys, rows), -2)
         queries = [layer(x) for layer, x in zip(self.queries, readers, strict=False)]
+        if mask is not None:  # a row that is not there has no weight, also where there is no other row
+            values = values * mask[..., None]
         if self._over == "pairs":
             scale = keys.shape[-1] ** -0.5
-            return [(scale * query @ keys.mT).softmax(-1) @ values for query in queries]
-        means = keys.softmax(-2).mT @ values
+            return [_shares(scale * query @ keys.mT, mask) @ values for query in queries]
+        means = _shares(keys.mT, mask) @ values
         return [query.softmax(-1) @ means for query in queries]
 
-    def _attend_odd(self, rows: Sequence[Tensor], plain: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _attend_odd(self, rows: Sequence[Tensor], plain: Sequence[Tensor], mask: Tensor | None) -> tuple[Tensor, ...]:
         read = [z for z, wanted in zip(rows, self._odd, strict=True) if wanted]
         if not read:
             return tuple(plain)
         keys = _bounded(torch.cat(_each(self.odd_keys, read), -2))
-        moments = torch.cat(_each(self.odd_values, read), -2).mT @ keys / keys.shape[-2]
+        count: Tensor | int = keys.shape[-2]
+        if mask is not None:
+            keys, count = keys * mask[..., None], mask.sum(-1).clamp_min(1)[..., None, None]
+        moments = torch.cat(_each(self.odd_values, read), -2).mT @ keys / count
         gained = iter([_bounded(query) @ moments.mT for query in _each(self.odd_queries, read)])
         return tuple(z + next(gained) if wanted else z for z, wanted in zip(plain, self._odd, strict=True))
+
+
+def _shares(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """The softmax over the rows that are there, along the last dimension."""
+    if mask is not None:
+        scores = scores.masked_fill(~mask[..., None, :], torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)
 
 
 def _maps(actions: Sequence[VectorAction | None], target: VectorAction) -> nn.ModuleList:

@@ -64,21 +64,22 @@ class RowsAutoregressiveNetwork(nn.Module):
         self._sizes = [action.numel for action in (*blocks, *contexts)]
         self._count = len(blocks)
 
-    def output(self, index: int, x: Tensor) -> Tensor:
+    def output(self, index: int, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The output for one block.
 
         Args:
             index: The index of the block.
             x: The blocks and the context side by side; only the blocks before this one are read.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
         """
         parts = x.split(self._sizes, -1)
         read = [*parts[:index], *parts[self._count :]] or [torch.ones_like(x[..., :1])]
-        found: Tensor = self.networks[index](torch.cat(read, -1))
+        found: Tensor = self.networks[index](torch.cat(read, -1), mask)
         return found
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The outputs for the blocks, one tensor for each block."""
-        return tuple(self.output(index, x) for index in range(self._count))
+        return tuple(self.output(index, x, mask) for index in range(self._count))
 
     def scale_last_(self, factor: float) -> RowsAutoregressiveNetwork:
         """Multiply the weights of the last layers by a factor; with 0 the outputs start at zero.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, Rows, RowsAction, VectorAction
 from pyro_gflows.nn.activations import Activation
@@ -92,11 +92,16 @@ class RowsChain(nn.Module):
         """One linear map between two layouts."""
         return RowsLinear(layout_in, layout_out)
 
-    def run(self, rows: Rows) -> Rows:
-        """The output of the last layer."""
+    def run(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+        """The output of the last layer.
+
+        Args:
+            rows: The input.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
+        """
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
-            rows = activation(layer(rows))
-        found: Rows = self.layers[-1](rows)
+            rows = activation(layer(rows, mask))
+        found: Rows = self.layers[-1](rows, mask)
         return found
 
     def scale_last_(self: _Chain, factor: float) -> _Chain:

@@ -125,8 +125,8 @@ class RowsLinear(nn.Module):
     def _map(self, action_in: VectorAction | None, action_out: VectorAction | None) -> KernelLayer:
         return feature_map(action_in, action_out)
 
-    def forward(self, rows: Rows) -> Rows:
-        pooled = self.pool.gather([mean_over_rows(x) for x in rows.even], rows.rest)
+    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+        pooled = self.pool.gather([mean_over_rows(x, mask) for x in rows.even], rows.rest)
         *shared, rest = self.spread.spread(self.shift(self.pooled(pooled)))
         even = []
         for layer, x, same, several in zip(self.even, rows.even, shared, self._several, strict=True):

@@ -72,8 +72,14 @@ class RowsNetwork(RowsChain):
         self.action_in: RowsAction = source
         self.action_out: RowsAction = target
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.action_out.pack(self.run(self.action_in.unpack(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The output; with a mask, means run over the rows that it keeps, and only these rows of the output count.
+
+        Args:
+            x: Events, shape ``batch_shape + action_in.event_shape``.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``; None where all are.
+        """
+        return self.action_out.pack(self.run(self.action_in.unpack(x), mask))
 
 
 @registered

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.evaluation.energies import EnergyReport, energy_report
 from pyro_gflows.flows.learnable import Learnable, learnable
+from pyro_gflows.flows.with_masks import FlowOfMask
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.targets import LogDensity
@@ -38,6 +39,7 @@ def fit_energy(
     annealing: Schedule | None = None,
     mixing: Mixing | None = None,
     samples: Tensor | np.ndarray | None = None,
+    mask: Tensor | None = None,
     callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
@@ -64,6 +66,8 @@ def fit_energy(
             By default it is always 1.
         mixing: A second loss, ``ForwardKL(samples)`` or ``AlphaMixing(proposal)``, or None.
         samples: Samples of the target for the forward NLL in the report, shape ``(n, *event_shape)``, or None.
+        mask: Which rows of the events are there, boolean, shape ``(n,)``, where the target is a density of fewer rows
+            than the flow's n: draws are 0 in the other rows. None where all are.
         callbacks: Functions that are called after every step, as for :func:`fit`. Their losses are ``{"train": loss}``.
         folder: The folder for checkpoints; None writes no checkpoints.
         resume: Whether to continue from the folder's checkpoint, also to more steps, as in :func:`fit`. The log-density
@@ -92,7 +96,8 @@ def fit_energy(
         >>> report.run.steps, 0 < report.ess < 1
         (3, True)
     """
-    target = learnable(flow)
+    fitted = flow if mask is None else FlowOfMask(flow, mask)
+    target = learnable(fitted)
     settings = settings or FitSettings()
     if not isinstance(settings, FitSettings):
         raise TypeError(f"expected settings=FitSettings(...), got {type(settings).__name__}")
@@ -133,7 +138,7 @@ def fit_energy(
         resume=resume,
         watch=Watch(flow, callback_list(callbacks), "loss" if progress else ""),
     )
-    report = energy_report(flow, log_density, samples=samples, seed=settings.seed)
+    report = energy_report(fitted, log_density, samples=samples, seed=settings.seed)
     return dataclasses.replace(report, run=result)
 
 

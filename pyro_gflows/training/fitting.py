@@ -22,6 +22,7 @@ from pyro_gflows.flows.augmented import AugmentedFlow
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.variational import VariationalFlow
+from pyro_gflows.flows.with_masks import FlowWithMasks, events_and_mask
 from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler, hidden_state
@@ -40,10 +41,11 @@ __all__ = ["FitDiverged", "FitResult", "fit"]
 @full_precision
 def fit(
     flow: EquivariantFlow | AugmentedFlow,
-    data: Tensor | np.ndarray | Dataset[Any] | DataLoader[Any] | Sampler,
+    data: Tensor | np.ndarray | Sequence[Tensor] | Dataset[Any] | DataLoader[Any] | Sampler,
     *,
     settings: FitSettings | None = None,
-    validation: Tensor | np.ndarray | Dataset[Any] | DataLoader[Any] | None = None,
+    validation: Tensor | np.ndarray | Sequence[Tensor] | Dataset[Any] | DataLoader[Any] | None = None,
+    mask: Tensor | None = None,
     augment: Augmentation | None = None,
     dequantize: VariationalDequantizer | None = None,
     initialize: bool = False,
@@ -79,9 +81,12 @@ def fit(
             whose first entry is the event; a ``DataLoader``, whose own batches are used (a resumed run has the same
             order if torch's generators determine it); or a sampler ``(n, generator) -> events`` that is called at every
             step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler with a state has methods ``state()``
-            and ``restore(state)``, as a :class:`StatefulSampler`.
+            and ``restore(state)``, as a :class:`StatefulSampler`. For a flow of rows also a list of sets of different
+            sizes, tensors of shape ``(n_i, F)`` with at most n rows.
         settings: Steps, batch size, seed, optimizer, schedule and more; by default ``FitSettings()``.
-        validation: Validation events, for early stopping and the reported NLL, or None.
+        validation: Validation events, for early stopping and the reported NLL, or None; a list of sets where the data
+            are one, or have a mask.
+        mask: Which rows of stored events are there, boolean, shape ``(rows, n)``; None where all are.
         augment: A function ``augment(x, generator)`` that is applied to every batch, or None.
         dequantize: A dequantizer for images, which is trained together with the flow, in place. It replaces the noise
             of the data, which then only sets the scales of the flow at the start. The loss is then the bound on
@@ -156,8 +161,16 @@ def fit(
             f"expected weights to fit, but all {sum(1 for _ in trained.parameters())} weight tensors of the flow are "
             "frozen; call requires_grad_(True) on the layers that are to be trained"
         )
-    source = _source(data, flow, like)
-    unseen = None if validation is None else _rows(validation, flow, like, source="validation")
+    seen: EquivariantFlow | VariationalFlow = flow
+    if mask is not None or isinstance(data, list | tuple):
+        if augment is not None or dequantize is not None:
+            raise ValueError(
+                "expected neither augment nor dequantize for sets of different sizes: neither reads a mask"
+            )
+        seen = trained = FlowWithMasks(_plain_flow(flow))
+        data, validation = _masked(seen, data, mask), None if validation is None else _masked(seen, validation, None)
+    source = _source(data, seen, like)
+    unseen = None if validation is None else _rows(validation, seen, like, source="validation")
 
     def identity() -> dict[str, Any]:
         return run_identity(
@@ -189,14 +202,28 @@ def fit(
     return replace(result, log_det_error=log_det_error(trained, some))
 
 
-def _source(data: Any, flow: EquivariantFlow | AugmentedFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
+def _masked(flow: FlowWithMasks, data: Any, mask: Tensor | None) -> Tensor:
+    """The events (x, mask) of a list of sets, or of padded events and their mask."""
+    if isinstance(data, list | tuple):
+        if mask is not None:
+            raise ValueError("expected a list of sets, or padded events with mask=, got a list and a mask")
+        return flow.join(*events_and_mask(flow.flow.action, data))
+    if mask is None or not isinstance(data, Tensor):
+        raise TypeError(
+            f"expected {'a list of sets' if mask is None else 'padded events as a tensor'} where events have a mask, "
+            f"got {type(data).__name__}"
+        )
+    return flow.join(data, mask)
+
+
+def _source(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
     """The rows, the loader or the sampler that the batches come from."""
     if isinstance(data, DataLoader) or (callable(data) and not isinstance(data, Dataset)):
         return data
     return _rows(data, flow, like, source="data")
 
 
-def _rows(data: Any, flow: EquivariantFlow | AugmentedFlow, like: Tensor, *, source: str) -> Rows:
+def _rows(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor, *, source: str) -> Rows:
     rows = check_rows(
         as_rows(data, source=source), event_shape=flow.action.event_shape, source=source, dtype=like.dtype
     )
@@ -218,9 +245,16 @@ def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, re
     return {"sampler": identity()} if callable(identity) else {}
 
 
-def _with_noise(flow: EquivariantFlow | AugmentedFlow, dequantize: VariationalDequantizer) -> DequantizedFlow:
+def _plain_flow(flow: EquivariantFlow | AugmentedFlow) -> EquivariantFlow:
     if not isinstance(flow, EquivariantFlow):
-        raise TypeError(f"expected an EquivariantFlow where noise is learned too, got {type(flow).__name__}")
+        raise TypeError(
+            f"expected an EquivariantFlow where noise is learned too or rows are missing, got {type(flow).__name__}"
+        )
+    return flow
+
+
+def _with_noise(flow: EquivariantFlow | AugmentedFlow, dequantize: VariationalDequantizer) -> DequantizedFlow:
+    flow = _plain_flow(flow)
     if not isinstance(dequantize, VariationalDequantizer):
         raise TypeError(f"expected dequantize=g_dequantizer(action, scaling), got {type(dequantize).__name__}")
     own, other = (next(module.parameters()) for module in (flow, dequantize))

@@ -7,17 +7,19 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, RowsAction
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions.row_mask import coordinates_there, require_maskable, without_gaps
 from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.isotypic import ChangeOfBasis, IsotypicBasis, isotypic_basis
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
+from pyro_gflows.transforms.masked import TakesMask
 
 __all__ = ["GActNorm"]
 
 
 @registered
-class GActNorm(DataDependentTransform):
+class GActNorm(TakesMask, DataDependentTransform):
     r"""An activation normalization: it scales each field, and shifts along the directions that the group leaves alone.
 
     It keeps the events between layers at unit scale, which makes flows train faster; put one between any two layers.
@@ -80,6 +82,19 @@ class GActNorm(DataDependentTransform):
 
     def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
         return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        image, _ = self.inv_call_and_ladj(x) if inverse else self.call_and_ladj(x)
+        scale = self.log_scale[self.field].where(coordinates_there(require_maskable(self.action_in), mask), 0.0).sum(-1)
+        return image, -scale if inverse else scale
+
+    def initialize_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> Tensor:
+        filled = without_gaps(require_maskable(self.action_in), x, mask)
+        if inverse:
+            self.initialize_inverse(filled)
+        else:
+            self.initialize(filled)
+        return super().initialize_masked(x, mask, context, inverse=inverse)
 
     def standardize(self, x: Tensor) -> None:
         shift, scale = self._moments(x)

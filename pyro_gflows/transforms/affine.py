@@ -6,9 +6,11 @@ from torch import Tensor
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions.row_mask import coordinates_there, require_maskable
 from pyro_gflows.nn import Conditioner, takes_factories
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.by_network import ByNetwork
+from pyro_gflows.transforms.masked import TakesMask
 from pyro_gflows.transforms.transformers import TransformerFactory
 
 __all__ = ["GAffine"]
@@ -16,7 +18,7 @@ __all__ = ["GAffine"]
 
 @takes_factories("transformer", "network")
 @registered
-class GAffine(ByNetwork):
+class GAffine(TakesMask, ByNetwork):
     r"""An affine map of the whole event, with parameters that depend on the context.
 
     .. math:: y = A(c)\,x + t(c), \qquad \log|\det J| = \log|\det A(c)|
@@ -72,3 +74,11 @@ class GAffine(ByNetwork):
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transformer.inverse(y, self.network(self.inputs([], context)))
+
+    def mask_refusal(self) -> str:
+        return self._network_refusal()
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        there = coordinates_there(require_maskable(self.action_in), mask).to(x.dtype)
+        element_map = self.transformer.inverse if inverse else self.transformer
+        return element_map(x, self._params_of(self.inputs([], context), mask), there)

@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Action, LinearAction, RowsAction, Split, feature_split
+from pyro_gflows.actions import Action, CoordinateSplit, LinearAction, RowsAction, Split, feature_split
 from pyro_gflows.actions.requirements import require_splittable
+from pyro_gflows.actions.row_mask import coordinates_there, require_maskable
 from pyro_gflows.actions.splits.by_feature import feature_sets
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import split_first
 from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, RowsAutoregressiveNetwork, takes_factories
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
+from pyro_gflows.transforms.masked import TakesMask, map_refusal
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.part_reading import frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
@@ -43,7 +45,7 @@ def _feature_by_feature(action: Action) -> Split | None:
 @split_first(Split)
 @takes_factories("transformer")
 @registered
-class GAutoregressive(OneWayTransform):
+class GAutoregressive(TakesMask, OneWayTransform):
     r"""A map of k invariant blocks one after the other, each with parameters that depend on the blocks before it.
 
     One direction is a single pass through the network, the other one takes k passes; ``fast`` chooses which is which.
@@ -132,26 +134,26 @@ class GAutoregressive(OneWayTransform):
         made = {} if self._is_described else {"transformer": MadeInTurn(list(self.transformers))}
         return {"split": self.split, **made}
 
-    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        parts = self.split.split(x)
-        params = self._params(parts, context)
+    def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        parts, entries = self.split.split(x), self._entries(mask, x)
+        params = self._params(parts, context, mask)
         images, ladjs = [], []
-        for element, frame, own in zip(self.transformers, self.frames, params, strict=True):
+        for element, frame, own, there in zip(self.transformers, self.frames, params, entries, strict=True):
             before = frame.into(parts)
-            after, ladj = element(before, own, frame.mask)
+            after, ladj = element(before, own, there)
             images.append(frame.out(parts, before, after))
             ladjs.append(ladj)
         return self.split.merge(images), sum(ladjs[1:], ladjs[0])
 
-    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        parts = list(self.split.split(y))
+    def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        parts, entries = list(self.split.split(y)), self._entries(mask, y)
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)
         for index, (element, frame) in enumerate(zip(self.transformers, self.frames, strict=True)):
-            params = self._params_of(index, known, context)
+            params = self._params_of(index, known, context, mask)
             known[index] = parts[index]
             before = frame.into(known)
-            after, ladj = element.inverse(before, params, frame.mask)  # type: ignore[operator]
+            after, ladj = element.inverse(before, params, entries[index])  # type: ignore[operator]
             known[index] = frame.out(known, before, after)
             total = total + ladj
         return self.split.merge(known), total
@@ -160,14 +162,34 @@ class GAutoregressive(OneWayTransform):
         features = [feature for reading in self.readings for feature in reading(parts)]
         return self.inputs(features, context)
 
-    def _params(self, parts: Sequence[Tensor], context: Tensor | None) -> tuple[Tensor, ...]:
-        params: tuple[Tensor, ...] = self.network(self._inputs(parts, context))
+    def _entries(self, mask: Tensor | None, x: Tensor) -> Sequence[Tensor | None]:
+        """For each block the mask of its entries, or None."""
+        if mask is None:
+            return [frame.mask for frame in self.frames]
+        return self.split.split(coordinates_there(require_maskable(self.action_in), mask).to(x.dtype))
+
+    def _params(
+        self, parts: Sequence[Tensor], context: Tensor | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        masks = [] if mask is None else [mask]
+        params: tuple[Tensor, ...] = self.network(self._inputs(parts, context), *masks)
         return params
 
-    def _params_of(self, index: int, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:
+    def _params_of(
+        self, index: int, parts: Sequence[Tensor], context: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
         if isinstance(self.network, RowsAutoregressiveNetwork):  # one network for each block
-            return self.network.output(index, self._inputs(parts, context))
+            return self.network.output(index, self._inputs(parts, context), mask)
         return self._params(parts, context)[index]
+
+    def mask_refusal(self) -> str:
+        if not isinstance(self.split, CoordinateSplit) or not isinstance(self.network, RowsAutoregressiveNetwork):
+            return f"its {type(self.split).__name__} does not split the features of single rows"
+        return map_refusal(self.transformers)
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        passes = self.one_pass if inverse == (self.fast == "score") else self.many_passes
+        return passes(x, context, mask)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {len(self.transformers)} blocks"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction
 from pyro_gflows.nn import Conditioner, EquivariantCNN, EquivariantMLP, EquivariantNetwork, Made, RowsNetwork
@@ -12,6 +12,7 @@ from pyro_gflows.nn.factories import network_from
 from pyro_gflows.serialization.registry import describe
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.default_transformer import default_transformer
+from pyro_gflows.transforms.masked import map_refusal
 from pyro_gflows.transforms.transformers import Transformer, TransformerFactory, transformer_from
 
 __all__ = ["ByNetwork"]
@@ -46,6 +47,17 @@ class ByNetwork(ConditionalTransform):
         self._network_actions = inputs, params_action
         self._size = {"width": width, "depth": depth}
         self._defaults = {"transformer": transformer is None, "network": network is None}
+
+    def _network_refusal(self) -> str:
+        """Why the network and the element map take no mask of rows; an empty string if they do."""
+        if not isinstance(self.network, RowsNetwork):
+            return f"its network {type(self.network).__name__} is no RowsNetwork"
+        return map_refusal([self.transformer])
+
+    def _params_of(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+        """The parameters of the element map, from the rows that are there."""
+        found: Tensor = self.network(inputs) if mask is None else self.network(inputs, mask)
+        return found
 
     def computed_arguments(self) -> dict[str, Any]:
         """The modules that factories made; None for those that are equal to the defaults."""

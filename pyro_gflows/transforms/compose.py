@@ -14,12 +14,13 @@ from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Space
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.conditional import ConditionalTransform
+from pyro_gflows.transforms.masked import TakesMask, require_mask_taken
 
 __all__ = ["Compose"]
 
 
 @registered
-class Compose(ConditionalTransform):
+class Compose(TakesMask, ConditionalTransform):
     r"""Several transforms as one, :math:`T_n \circ \dots \circ T_1`: the first in the list is applied first.
 
     Each :math:`T_i` is one of the transforms in the list (a part), and n is their number. Events keep their shape,
@@ -110,6 +111,23 @@ class Compose(ConditionalTransform):
             y, ladj = part.inv_call_and_ladj(y, context)
             total = total + ladj
         return y, total
+
+    def mask_refusal(self) -> str:
+        for part in self.steps:
+            require_mask_taken(part)
+        return ""
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(x.shape[:-1])
+        for part in reversed(self.steps) if inverse else self.steps:
+            x, ladj = require_mask_taken(part).apply_masked(x, mask, context, inverse=inverse)
+            total = total + ladj
+        return x, total
+
+    def initialize_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> Tensor:
+        for part in reversed(self.steps) if inverse else self.steps:
+            x = require_mask_taken(part).initialize_masked(x, mask, context, inverse=inverse)
+        return x
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         for part in self.transforms:

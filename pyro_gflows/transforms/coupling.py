@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, LinearAction, Split
+from pyro_gflows.actions import Action, CoordinateSplit, LinearAction, Split
 from pyro_gflows.actions.requirements import require_splittable
+from pyro_gflows.actions.row_mask import coordinates_there, require_maskable
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes, split_first
 from pyro_gflows.nn import Conditioner, takes_factories
@@ -17,6 +18,7 @@ from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.by_network import ByNetwork
 from pyro_gflows.transforms.compose import Compose
+from pyro_gflows.transforms.masked import TakesMask
 from pyro_gflows.transforms.part_reading import can_be_transformed, frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
 from pyro_gflows.transforms.transformers import Transformer, TransformerFactory
@@ -31,7 +33,7 @@ _T = TypeVar("_T")
 @split_first(Split)
 @takes_factories("transformer", "network")
 @registered
-class GCoupling(ByNetwork):
+class GCoupling(TakesMask, ByNetwork):
     r"""A bijection that transforms one invariant part of the event, with parameters from the other parts.
 
     It is the RealNVP layer with a symmetry: one pass in both directions, for sampling and for density estimation. The
@@ -128,12 +130,18 @@ class GCoupling(ByNetwork):
     def _others(self, parts: Sequence[_T]) -> list[_T]:
         return [part for index, part in enumerate(parts) if index != self.transformed]
 
-    def _apply_map(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _apply_map(
+        self, x: Tensor, context: Tensor | None, *, inverse: bool, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(x))
-        params = self.network(self.inputs(self.reading(parts), context))
+        params = self._params_of(self.inputs(self.reading(parts), context), mask)
         element_map = self.transformer.inverse if inverse else self.transformer
         before = self.frame.into(parts)
-        after, ladj = element_map(before, params, self.frame.mask if self.mask is None else self.mask)
+        entries = self.frame.mask if self.mask is None else self.mask
+        if mask is not None:
+            there = coordinates_there(require_maskable(self.action_in), mask).to(x.dtype)
+            entries = self.split.split(there)[self.transformed]
+        after, ladj = element_map(before, params, entries)
         parts[self.transformed] = self.frame.out(parts, before, after)
         return self.split.merge(parts), ladj
 
@@ -142,6 +150,14 @@ class GCoupling(ByNetwork):
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._apply_map(y, context, inverse=True)
+
+    def mask_refusal(self) -> str:
+        if not isinstance(self.split, CoordinateSplit):
+            return f"its {type(self.split).__name__} does not split the features of single rows"
+        return self._network_refusal()
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        return self._apply_map(x, context, inverse=inverse, mask=mask)
 
     def extra_repr(self) -> str:
         return f"{self.split}, part {self.transformed} is transformed"

@@ -25,6 +25,7 @@ from pyro_gflows.numerics import (
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.by_contraction import ByContraction, contraction_of, default_log_det
+from pyro_gflows.transforms.masked import TakesMask
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
 __all__ = ["GResidual", "g_residual"]
@@ -32,7 +33,7 @@ __all__ = ["GResidual", "g_residual"]
 
 @renamed_arguments(branch="contraction")
 @registered
-class GResidual(ByContraction, OneWayTransform):
+class GResidual(TakesMask, ByContraction, OneWayTransform):
     r"""A residual layer, x + f(x) with an equivariant contraction f: it needs no split of the event.
 
     It works for every action, a single irreducible vector included, where a coupling has nothing to split.
@@ -85,19 +86,29 @@ class GResidual(ByContraction, OneWayTransform):
         self._set_up(contraction, log_det, solver)
         self._context_action = self.require_context_action(self._contraction.context_action)
 
-    def one_pass(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        value, ladj = self.log_det.value_and_log_det(self._residual_map(self._under(context)), x)
+    def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        value, ladj = self.log_det.value_and_log_det(self._residual_map(self._under(context, mask)), x)
         return self.action_in.space.project(x + value), ladj
 
-    def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        residual_map = self._residual_map(self._under(context))
+    def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        residual_map = self._residual_map(self._under(context, mask))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
         with torch.no_grad(), kernels_once(self.branch):
             root, _ = self.solver(f, y, event_dim, lipschitz=bound)
         x = self.action_in.space.project(implicit_root(f, y, root, event_dim, lipschitz=bound))
         return x, -self.log_det.value_and_log_det(residual_map, x)[1]
 
-    def _under(self, context: Tensor | None) -> DifferentiableBranch:
+    def mask_refusal(self) -> str:
+        branch = self._contraction
+        return "" if isinstance(branch, PooledBranch) else f"its branch {type(branch).__name__} is no PooledBranch"
+
+    def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        passes = self.one_pass if inverse == (self.fast == "score") else self.many_passes
+        return passes(x, context, mask)
+
+    def _under(self, context: Tensor | None, mask: Tensor | None) -> DifferentiableBranch:
+        if mask is not None and isinstance(self._contraction, PooledBranch):
+            return self._contraction.masked(mask, context)
         if self.context_action is None:
             return self._contraction
         return self._contraction.condition(self.require_context(context))

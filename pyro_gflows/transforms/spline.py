@@ -89,7 +89,7 @@ class ElementwiseSpline(Transformer):
         event_dim, fields = self.action.event_dim, sum(self.action.field_sizes)
         params = params.unflatten(-event_dim, (-1, fields))
         if mask is not None:
-            params = params * mask
+            params = params * mask.unsqueeze(-event_dim - 1)
         params = params.movedim(-event_dim - 1, -1)
         scale, *even = params[..., : sum(self.even)].split(self.even, -1)
         shift, *odd = params[..., sum(self.even) :].split(self.odd, -1)

@@ -49,7 +49,12 @@ ROWS = (
         splits=True,
     ),
     Row("coupling", "C2^11 x SO(2)", lambda: g_coupling(signs_and_vector(), width=2, depth=1), splits=True),
-    Row("autoregressive", "C2^12", lambda: g_autoregressive(signs(), width=2, depth=1), splits=True),
+    Row(
+        "autoregressive",
+        "C2^11, twice",
+        lambda: g_autoregressive(VectorAction.signs(11, copies=2), width=2, depth=1),
+        splits=True,
+    ),
     Row("residual", "C2^12", lambda: g_residual(signs(), branch=_BRANCH)),
     Row("residual", "estimated, C2^12", estimated, estimated=True),
 )

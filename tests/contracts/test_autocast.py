@@ -29,7 +29,7 @@ from pyro_gflows import (
 )
 from pyro_gflows.actions import IrrepSplit
 from pyro_gflows.distributions import InvariantStudentT, InvariantUniformBall, OrbitMixture, Symmetrized
-from pyro_gflows.flows import OrbitFlow, g_soft_coupling_image_flow
+from pyro_gflows.flows import Canonicalized, OrbitFlow, g_soft_coupling_image_flow
 from pyro_gflows.guides import AutoGFlow, LogRatioReparam
 from pyro_gflows.nn import LipschitzNetwork, conditioner
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, expm_apply, log_abs_det, matrix_exp, spectral_norm
@@ -161,6 +161,7 @@ BASES = {
     "ball": lambda: InvariantUniformBall(ACTION, covariance="full"),
     "orbit mixture": lambda: OrbitMixture(ROWS),
     "orbit flow": lambda: OrbitFlow(ROWS, steps=2, width=4),
+    "canonicalized": lambda: Canonicalized(ROWS, steps=2, width=4),
     "symmetrized": lambda: Symmetrized(dist.Normal(torch.arange(6.0), 1.0).to_event(1), ROWS),
 }
 
@@ -175,7 +176,9 @@ def test_bases(name):
     for inside in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=inside):
-            found.append([base.log_prob(x), base.sample((4,)), *([base.mean] if name != "orbit flow" else [])])
+            found.append(
+                [base.log_prob(x), base.sample((4,)), *([] if name in ("orbit flow", "canonicalized") else [base.mean])]
+            )
             if hasattr(base, "covariance_matrix"):
                 found[-1] += [base.covariance_matrix, base.variance, base.entropy()]
     for outside, inside in zip(*found, strict=True):

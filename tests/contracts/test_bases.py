@@ -16,6 +16,7 @@ from pyro_gflows.distributions import (
     OrbitMixture,
     Symmetrized,
 )
+from pyro_gflows.flows import Canonicalized
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.transforms import g_coupling
@@ -23,6 +24,7 @@ from tests.constructors import events, training_steps
 
 ACTION = VectorAction.regular("C4", copies=2)
 PLAIN = VectorAction.trivial("C1", copies=8)
+KEYS_AND_SCALARS = VectorAction.rows("S3").direct_sum(VectorAction.trivial("S3", copies=2))  # a density without jumps
 ANGLES = TorusAction.point_group("D2").with_translations([[torch.pi, torch.pi]])
 BASES = {
     "isotropic": lambda: InvariantNormal(ACTION),
@@ -33,6 +35,7 @@ BASES = {
     "von Mises": lambda: InvariantVonMises(ANGLES, components=2),
     "von Mises, infinitely many translations": lambda: InvariantVonMises(TorusAction.fixing([[1, -1]]), components=2),
     "orbit mixture": lambda: OrbitMixture(ACTION),
+    "canonicalized": lambda: Canonicalized(KEYS_AND_SCALARS, steps=2, width=2),
     "symmetrized": lambda: Symmetrized(InvariantNormal(PLAIN, covariance="full", mean=True), ACTION),
 }
 

@@ -158,7 +158,7 @@ def test_a_model_that_fails_at_its_own_draws_is_searched_about_its_start():
     [
         ({"base": "orbit"}, r"expected base= to be a function .*OrbitFlow.* got 'orbit'"),
         ({"base": InvariantNormal(ROWS)}, r"expected base= to be a function .* got InvariantNormal"),
-        ({"base": None}, r"expected base= to be a function .* got NoneType"),
+        ({"base": 3}, r"expected base= to be a function .* got int"),
         ({"transforms": []}, r"expected transforms= to be a function .* got list"),
         ({"transforms": [GActNorm(ROWS)]}, r"expected transforms= to be a function .* got list"),
         ({"transforms": GActNorm(ROWS)}, r"expected transforms= to be a function .* got GActNorm"),

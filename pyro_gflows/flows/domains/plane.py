@@ -62,7 +62,7 @@ class Wedge(_Cone):
 
     Example:
         >>> domain = Wedge(DihedralGroup(4))
-        >>> domain.element(torch.tensor([0.0, 1.0])).item()  # the reflection with y -> -y, followed by a rotation
+        >>> domain.element(torch.tensor([1.0, 2.0])).item()  # the reflection with y -> -y, followed by a rotation
         5
     """
 

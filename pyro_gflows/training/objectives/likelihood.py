@@ -21,6 +21,7 @@ from pyro_gflows.datasets.symmetry import warn_of_contradictions
 from pyro_gflows.evaluation.scores import log_probs
 from pyro_gflows.flows.dequantization import DequantizedFlow
 from pyro_gflows.flows.variational import VariationalFlow
+from pyro_gflows.flows.with_masks import FlowWithMasks
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
@@ -197,18 +198,24 @@ class Likelihood(Objective):
         if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
             like = next(self.flow.parameters())
             warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
-        if isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and self._settings.check_symmetry:
+        if self._settings.check_symmetry and self._may_contradict and isinstance(self._data, (TensorRows, ArrayRows)):
             warn_of_contradictions(self.flow.action, self._data.data, seed=self._settings.seed)
+
+    @property
+    def _may_contradict(self) -> bool:
+        """Whether the data are compared with the symmetry: padding that comes last in every event is not symmetric."""
+        return self._augment is None and not isinstance(self.flow, FlowWithMasks)
 
     @property
     def _is_seen_as_stored(self) -> bool:
         """Whether the flow is trained on the stored events themselves, without augmentation or new noise."""
-        return isinstance(self._data, (TensorRows, ArrayRows)) and self._augment is None and not self._has_own_noise
+        stored = isinstance(self._data, (TensorRows, ArrayRows))
+        return stored and self._augment is None and not self._has_other_coordinates
 
     @property
-    def _has_own_noise(self) -> bool:
-        """Whether a dequantizer replaces the noise of the data."""
-        return isinstance(self.flow, DequantizedFlow)
+    def _has_other_coordinates(self) -> bool:
+        """Whether the flow's own coordinates differ from those of the data: by noise, or by a mask beside the rows."""
+        return isinstance(self.flow, DequantizedFlow | FlowWithMasks)
 
     def validate(self) -> float | None:
         """Returns the mean NLL of the validation data, or its bound, with the same random draws every time."""
@@ -239,7 +246,7 @@ class Likelihood(Objective):
         if first:
             check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
             self._first = x[:_COMPARED_ROWS].detach().clone()
-            if not self._is_seen_as_stored and not self._has_own_noise:
+            if not self._is_seen_as_stored and not self._has_other_coordinates:
                 warn_off_support(x.detach(), self.flow.action)
         return x.to(like)
 

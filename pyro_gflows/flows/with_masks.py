@@ -1,0 +1,158 @@
+"""Flows of sets of different sizes as training sees them: with masks beside the events, or for one mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_gflows.actions import Action, RowsAction
+from pyro_gflows.actions.row_mask import check_mask, pad_rows, require_maskable
+from pyro_gflows.flows.distribution import FlowDistribution
+from pyro_gflows.flows.equivariant_flow import EquivariantFlow
+from pyro_gflows.flows.variational import VariationalFlow
+from pyro_gflows.groups.representations import TrivialRepresentation
+from pyro_gflows.groups.row_fields import RowField
+
+__all__ = ["FlowOfMask", "FlowWithMasks", "events_and_mask"]
+
+
+class FlowWithMasks(VariationalFlow):
+    """The density of events (x, mask), with the mask as zeros and ones after x, as a flow gives it for every mask.
+
+    The group permutes the entries of the mask as it permutes the rows, so that (x, mask) is an event like others, which
+    batches, loaders and checkpoints carry without knowing of masks. The masks themselves are given, and not modeled.
+
+    Args:
+        flow: The flow of x, which takes masks.
+
+    Raises:
+        TypeError: Events do not consist of rows.
+        ValueError: The rows are in several blocks, or some of their features are not free.
+
+    Example:
+        >>> from pyro_gflows import InvariantNormal, g_coupling
+        >>> action = RowsAction(3, 2)
+        >>> flow = FlowWithMasks(EquivariantFlow(InvariantNormal(action), [g_coupling(action)]))
+        >>> flow.action
+        RowsAction(S3 on R^9: rows of 2 + rows)
+        >>> flow(flow.join(torch.zeros(5, 6), torch.ones(5, 3, dtype=torch.bool))).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, flow: EquivariantFlow) -> None:
+        super().__init__()
+        self.flow = flow
+        action = require_maskable(flow.action)
+        (self._rows,) = action.layout.sizes
+        presence = RowField(action.structure, [TrivialRepresentation(action.structure.inner)])
+        self._action = action.direct_sum(RowsAction([presence]))
+
+    @property
+    def action(self) -> Action:
+        return self._action
+
+    def join(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The events (x, mask).
+
+        Args:
+            x: Events of the flow.
+            mask: Which rows are there, boolean, shape ``batch_shape + (n,)``.
+        """
+        self.flow.action.check_event(x)
+        check_mask(self.flow.action, mask)
+        return torch.cat([x, mask.to(x)], -1)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The events of the flow, and the masks.
+
+        Args:
+            x: Events (x, mask).
+        """
+        return x[..., : -self._rows], x[..., -self._rows :] > 0.5
+
+    def initialize(self, x: Tensor) -> None:
+        events, mask = self.parts(x)
+        self.flow.initialize(events, mask=mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The log-density of the rows that are there."""
+        events, mask = self.parts(x)
+        scores: Tensor = self.flow(events, mask=mask)
+        return scores
+
+    def model(self, x: Tensor) -> None:
+        events, mask = self.parts(x)
+        pyro.module("flow", self.flow)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", self.flow.condition(mask=mask), obs=events)
+
+    def guide(self, x: Tensor) -> None:
+        pass
+
+
+class FlowOfMask(nn.Module):
+    """The density of a flow for one mask, as a module with a ``dist``, for fits to energies.
+
+    Args:
+        flow: The flow, which takes masks.
+        mask: Which rows are there, boolean, shape ``(n,)``.
+
+    Raises:
+        TypeError: As for ``flow.condition``.
+        ValueError: The mask is a batch of masks, or as for ``flow.condition``.
+
+    Example:
+        >>> from pyro_gflows import InvariantNormal, g_coupling
+        >>> action = RowsAction(3, 2)
+        >>> flow = EquivariantFlow(InvariantNormal(action), [g_coupling(action)])
+        >>> FlowOfMask(flow, torch.tensor([True, True, False])).dist.sample()[4:]
+        tensor([0., 0.])
+    """
+
+    mask: Tensor
+
+    def __init__(self, flow: EquivariantFlow, mask: Tensor) -> None:
+        super().__init__()
+        check_mask(flow.action, mask)
+        if mask.ndim != 1:
+            raise ValueError(f"expected one mask, of shape ({mask.shape[-1]},), got a batch of shape {mask.shape[:-1]}")
+        self.flow = flow
+        self.register_buffer("mask", mask, persistent=False)
+
+    @property
+    def dist(self) -> FlowDistribution:
+        """The density of the rows that are there."""
+        return self.flow.condition(mask=self.mask)
+
+
+def events_and_mask(action: Action, tables: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sets of different sizes as events of an action on rows, and the masks of the rows that are there.
+
+    Args:
+        action: How the group acts on events, all of whose fields are rows.
+        tables: Sets, each of shape ``(n_i, F)`` with the features in the order of the fields.
+
+    Raises:
+        TypeError: Events do not consist of rows, or a set is not a tensor.
+        ValueError: The action is not on free rows of one block alone; or the sets are not tables of F features, or have
+            too many rows.
+
+    Example:
+        >>> events, mask = events_and_mask(RowsAction(3, 2), [torch.ones(1, 2), torch.ones(3, 2)])
+        >>> events.shape, mask.sum(-1).tolist()
+        (torch.Size([2, 6]), [1, 3])
+    """
+    action = require_maskable(action)
+    fields = [field for field in action.fields if isinstance(field, RowField)]
+    if len(fields) < len(action.fields):
+        raise ValueError(f"expected events of rows alone for a list of sets, got {action}; pad them, and give mask=")
+    (rows,), widths = action.layout.sizes, [field.width for field in fields]
+    flat, mask = pad_rows(tables, rows)
+    table = flat.unflatten(-1, (rows, -1))
+    if table.shape[-1] != sum(widths):
+        raise ValueError(f"expected sets with {sum(widths)} features for {action}, got {table.shape[-1]}")
+    parts = zip(fields, table.split(widths, -1), strict=True)
+    return torch.cat([field.flatten(part) for field, part in parts], -1), mask
