@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction, RowsAction
 from pyro_gflows.groups import Representation, TrivialRepresentation
 from pyro_gflows.groups.decomposition import decompose, side_by_side
-from pyro_gflows.groups.row_fields import InnerField, RowField
+from pyro_gflows.groups.row_fields import RowField
+from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import AffineTransformer
