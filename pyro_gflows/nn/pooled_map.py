@@ -16,7 +16,7 @@ from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
 from pyro_gflows.nn.rows_linear import PooledFeatures
-from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_mean import mean_over_rows, row_count
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
 __all__ = ["PooledMap"]
@@ -116,18 +116,18 @@ class PooledMap(nn.Module):
             value, slopes = reader.function.call_and_jacobians(reader.x, reader.z, reader.shift)
             values.append(value)
             own = reader.x.shape[-1] - reader.count
-            slope = _kept_matrices(torch.cat(slopes, -2), reader.mask)
+            slope = _kept(torch.cat(slopes, -2), reader.mask)
             in_x, in_shared, in_z = slope.split([own, reader.count, reader.z.shape[-1]], -1)
             in_shared = nn.functional.pad(in_shared, (0, feed.shape[-2] - reader.count))
             in_own = self.angle.cos() * torch.cat([in_x, in_z], -1)
-            reading = self._reading(_count(reader.x, reader.mask))[..., None, None]
-            blocks.append(PooledBlock(in_own, reading * in_shared, feed))
+            reading = self._reading(row_count(reader.x, reader.mask))
+            blocks.append(PooledBlock(in_own, _for_matrices(reading) * in_shared, feed))
         return self._joined(values, mask), PooledJacobian(blocks)
 
     def _read(self, rows: Rows, pools: Sequence[Tensor], shift: Rows | None, mask: Tensor | None) -> list[_Reader]:
         """What the functions F read, block by block; the rest is one row that does not read itself once more."""
-        means = [_count(x, mask) ** 0.5 * mean_over_rows(x, mask) for x in pools]
-        shared = torch.cat([*means, rows.rest], -1)
+        scaled = [row_count(x, mask) ** 0.5 * mean_over_rows(x, mask) for x in pools]
+        shared = torch.cat([*scaled, rows.rest], -1)
         parts = [*zip(rows.even, rows.odd, [shared] * len(pools), strict=True)]
         shifts: list[tuple[Tensor, Tensor] | None] = [None] * len(parts)
         if shift is not None:
@@ -136,17 +136,15 @@ class PooledMap(nn.Module):
             row = rows.rest.unsqueeze(-2)
             parts.append((row, row[..., :0], shared[..., : -self._rest]))
             shifts.append(None if shift is None else (shift.rest.unsqueeze(-2), row[..., :0]))
-        masks = [mask] * len(pools) + [None] * (len(parts) - len(pools))
-        readers = []
-        for function, (x, z, read), added, there in zip(
-            each(self.functions, RowFunction), parts, shifts, masks, strict=True
-        ):
-            scaled = (self._reading(_count(x, there)) * read).unsqueeze(-2).expand(*x.shape[:-1], -1)
-            joined = torch.cat([self.angle.cos() * x, scaled], -1)
-            readers.append(_Reader(function, joined, self.angle.cos() * z, added, read.shape[-1], there))
+        readers: list[_Reader] = []
+        for function, (x, z, read), added in zip(each(self.functions, RowFunction), parts, shifts, strict=True):
+            kept = mask if len(readers) < len(pools) else None
+            read_by_each = (self._reading(row_count(x, kept)) * read).unsqueeze(-2).expand(*x.shape[:-1], -1)
+            joined = torch.cat([self.angle.cos() * x, read_by_each], -1)
+            readers.append(_Reader(function, joined, self.angle.cos() * z, added, read.shape[-1], kept))
         return readers
 
-    def _reading(self, rows: Tensor) -> Tensor:
+    def _reading(self, rows: int | Tensor) -> Tensor:
         """The factor of the pooled features in what the rows of a block of so many rows read."""
         return self.angle.sin() * (len(self.functions) * rows) ** -0.5
 
@@ -156,8 +154,8 @@ class PooledMap(nn.Module):
         for index, slope in enumerate(slopes):
             start = index * self._pooled
             around = (0, 0, start, count - start - self._pooled)
-            scale = _count(slope.flatten(-2), mask)[..., None, None] ** -0.5
-            found.append(nn.functional.pad(scale * _kept_matrices(slope, mask), around))
+            root = row_count(slope.flatten(-2), mask) ** -0.5
+            found.append(nn.functional.pad(_for_matrices(root) * _kept(slope, mask), around))
         if self._rest:
             itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
             itself = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
@@ -165,7 +163,7 @@ class PooledMap(nn.Module):
         return found
 
     def _joined(self, values: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None) -> Rows:
-        """The values of all functions, with their shifts, and with 0 in rows that are not there."""
+        """The values of all functions with their shifts, and 0 in rows that are not there."""
         like = values[0][0]
         *shifts, rest_shift = self.outputs.spread(self.shift(like.new_zeros(self.outputs.count)))
         even = tuple(_kept(value + shift, mask) for (value, _), shift in zip(values, shifts, strict=False))
@@ -176,10 +174,7 @@ class PooledMap(nn.Module):
 
 @dataclass(frozen=True)
 class _Reader:
-    """A function F with its arguments: even and shared features, odd ones, a shift, the number of shared features.
-
-    ``mask`` says which of its rows are there; None where all are.
-    """
+    """A function F with its arguments: even and shared features (and their count), odd ones, a shift, and a mask."""
 
     function: RowFunction
     x: Tensor
@@ -189,18 +184,11 @@ class _Reader:
     mask: Tensor | None
 
 
-def _count(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """The number of rows, of which a mask says which are there; shape ``(1,)`` or ``batch_shape + (1,)``."""
-    if mask is None:
-        return rows.new_full((1,), rows.shape[-2])
-    return mask.sum(-1, keepdim=True).clamp_min(1).to(rows.dtype)
+def _for_matrices(factor: float | Tensor) -> float | Tensor:
+    """A factor of all features, as a factor of a matrix for each row; one without dimensions stays as it is."""
+    return factor[..., None, None] if isinstance(factor, Tensor) and factor.ndim else factor
 
 
 def _kept(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Features of rows, of shape ``batch + (n, F)``, with 0 in rows that are not there."""
-    return rows if mask is None else rows * mask[..., None]
-
-
-def _kept_matrices(matrices: Tensor, mask: Tensor | None) -> Tensor:
-    """Matrices of rows, of shape ``batch + (n, F, G)``, with 0 for rows that are not there."""
-    return matrices if mask is None else matrices * mask[..., None, None]
+    """Values or matrices of rows, of shape ``batch + (n, ...)``, with 0 in rows that are not there."""
+    return rows if mask is None else rows * mask.reshape(*mask.shape, *[1] * (rows.ndim - mask.ndim)).to(rows.dtype)

@@ -218,6 +218,21 @@ def test_the_cost_of_a_training_step_is_linear_in_the_number_of_rows():
     assert seconds(10_000) < 100 * max(seconds(100), 1e-3)  # a dense determinant would take a million times as long
 
 
+@pytest.mark.parametrize("signed", [None, [1]])
+def test_rows_that_a_mask_leaves_out_change_nothing(signed):
+    few, many = (RowsAction(n, 2, signed=signed) for n in (4, 6))
+    few, many = few.direct_sum(few.trivial_fields(2)), many.direct_sum(many.trivial_fields(2))
+    branch, larger = branch_of(few), PooledBranch(many, width=4, pooled=3).double()
+    larger.load_state_dict(branch.state_dict())
+    x, mask = events(few), torch.arange(6).expand(4, 6) < 4
+    padded = larger.masked(mask)
+    value, jacobian = padded.call_and_pooled_jacobian(torch.cat([x[:, :8], torch.randn(4, 4), x[:, 8:]], -1))
+    expected, small = branch.call_and_pooled_jacobian(x)
+    torch.testing.assert_close(torch.cat([value[:, :8], value[:, 12:]], -1), expected, rtol=0, atol=1e-13)
+    assert not value[:, 8:12].any()
+    torch.testing.assert_close(jacobian.log_abs_det(), small.log_abs_det(), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
