@@ -70,6 +70,7 @@ def test_the_first_image_is_the_same_for_all_images(name):
         torch.testing.assert_close(joint.act(relabeling.first(image), image), first)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LARGE)
 def test_draws_of_one_mode_come_back_from_their_random_images(name):
     sites = LARGE[name]
