@@ -15,8 +15,9 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, intertwiner, side_by_side
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
-from pyro_gflows.groups.row_fields import InnerField, RowField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
 

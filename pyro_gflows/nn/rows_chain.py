@@ -78,7 +78,8 @@ class RowsChain(nn.Module):
 
     def hidden(self, layout_in: RowFeatures, layout_out: RowFeatures, width: int) -> VectorAction:
         """How H acts on the hidden features of one row."""
-        return hidden_features(layout_in, layout_out, width=width)
+        # of other kinds than those of the input every feature would be 0
+        return hidden_features(layout_in, width=width)
 
     def hidden_scale(self, layout_in: RowFeatures, features: VectorAction) -> float:
         """The typical size of hidden features, at which the activations bend."""
