@@ -15,7 +15,7 @@ from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
 from pyro_gflows.nn.rows_linear import PooledFeatures
-from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_mean import mean_over_rows, rows_there
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
 __all__ = ["PooledMap"]
@@ -84,12 +84,6 @@ class PooledMap(nn.Module):
         own, read = self.angle.detach().cos().square(), self.angle.detach().sin().square()
         return (own * outer.max() + read * outer.mean() * inner).sqrt()
 
-    def _counts(self, mask: Tensor | None) -> tuple[int | Tensor, ...]:
-        """The numbers of rows of the blocks; with a mask, of those that are there, shape ``batch_shape + (1,)``."""
-        if mask is None:
-            return self.sizes
-        return (mask.sum(-1, keepdim=True).clamp_min(1).to(self.angle.dtype),) * len(self.sizes)
-
     def _reading(self, rows: int | Tensor) -> Tensor:
         """The factor of the pooled features in what the rows of a block of so many rows read."""
         return self.angle.sin() * (self._readers * rows) ** -0.5
@@ -107,7 +101,7 @@ class PooledMap(nn.Module):
             mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, if there is one block; None where all
                 are.
         """
-        pooled, counts = [], self._counts(mask)
+        pooled, counts = [], rows_there(self.sizes, mask, rows.rest)
         for pool, x, z, n in zip(self.pools, rows.even, rows.odd, counts, strict=True):
             pooled.append(n**0.5 * mean_over_rows(pool(x, z)[0], mask))
         shared = torch.cat([*pooled, rows.rest], -1)
@@ -135,7 +129,7 @@ class PooledMap(nn.Module):
             mask: As for the value.
         """
         own, count = self.angle.cos(), self._pooled * len(self.sizes) + self._rest
-        pooled, feeds, counts = [], [], self._counts(mask)
+        pooled, feeds, counts = [], [], rows_there(self.sizes, mask, rows.rest)
         for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
             (value, _), (slope, _) = each(self.pools, RowFunction)[index].call_and_jacobians(x, z)
             pooled.append(n**0.5 * mean_over_rows(value, mask))

@@ -17,7 +17,7 @@ from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_chain import RowsChain, require_rows
 from pyro_gflows.nn.rows_hidden import RowsActivation, hidden_features
 from pyro_gflows.nn.rows_linear import RowsLinear
-from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_mean import mean_over_rows, rows_there
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzRowsLinear", "LipschitzRowsNetwork", "require_finite_slope"]
@@ -51,17 +51,16 @@ class LipschitzRowsLinear(RowsLinear):
         layers = [layer for layer in self.modules() if isinstance(layer, LipschitzLayer)]
         return torch.stack([layer.lipschitz_bound() for layer in layers]).max()
 
-    def forward(self, rows: Rows) -> Rows:
-        means = [mean_over_rows(x) for x in rows.even]
-        scaled = [n**0.5 * mean for n, mean in zip(self._sizes, means, strict=True)]
+    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+        means = [mean_over_rows(x, mask) for x in rows.even]
+        counts = rows_there(self._sizes, mask, rows.rest)
+        scaled = [n**0.5 * mean for n, mean in zip(counts, means, strict=True)]
         *shared, rest = self.spread.spread(self.pooled(self.pool.gather(scaled, rows.rest)))
         *shifts, rest_shift = self.spread.spread(self.shift(rest.new_zeros(self.spread.count)))
         even = []
-        for layer, x, mean, same, shift, n in zip(
-            self.even, rows.even, means, shared, shifts, self._sizes, strict=True
-        ):
+        for layer, x, mean, same, shift, n in zip(self.even, rows.even, means, shared, shifts, counts, strict=True):
             same = (n**-0.5 * same + shift).unsqueeze(-2)
-            even.append(layer(x - mean.unsqueeze(-2)) + same if n > 1 else same)
+            even.append(layer(x - mean.unsqueeze(-2)) + same if x.shape[-2] > 1 else same)
         odd = [layer(z) for layer, z in zip(self.odd, rows.odd, strict=True)]
         return Rows(tuple(even), tuple(odd), rest + rest_shift)
 
