@@ -1,4 +1,4 @@
-"""Pictures of flows, written to files without pyplot: densities, samples, latent images, losses, point clouds, fields."""
+"""Pictures of flows, written to files without pyplot: densities, samples, latent images, losses, sets, fields."""
 
 from pyro_gflows.plots.clouds import draw_clouds, plot_clouds
 from pyro_gflows.plots.densities import draw_density, plot_density, plot_log_probs
