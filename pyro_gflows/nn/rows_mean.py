@@ -1,12 +1,10 @@
-"""The mean over rows, and their number, in one place."""
+"""Means over rows, and how many rows there are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-__all__ = ["mean_over_rows", "rows_there"]
+__all__ = ["mean_over_rows", "row_count"]
 
 
 def mean_over_rows(x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -31,23 +29,21 @@ def mean_over_rows(x: Tensor, mask: Tensor | None = None) -> Tensor:
     return (x * there).sum(-2) / there.sum(-2).clamp_min(1)
 
 
-def rows_there(sizes: Sequence[int], mask: Tensor | None, like: Tensor) -> tuple[int | Tensor, ...]:
-    """The number of rows of each block, or with a mask the number of those that it keeps, and 1 where it keeps none.
+def row_count(rows: Tensor, mask: Tensor | None = None) -> int | Tensor:
+    """The number of rows, or of the rows that a mask keeps, but at least 1.
 
     Args:
-        sizes: The number of rows of each block.
-        mask: Which rows are there, a boolean tensor of shape ``batch + (n,)``, for one block; None where all are.
-        like: A tensor of the dtype of the result.
+        rows: Features of rows, of shape ``batch + (n, F)``.
+        mask: Which rows are there, a boolean tensor of shape ``batch + (n,)``; None where all are.
 
     Returns:
-        Whole numbers without a mask, else tensors of shape ``batch + (1,)``.
+        n; with a mask, the numbers in the dtype of the features, of shape ``batch + (1,)``.
 
     Example:
         >>> import torch
-        >>> like, mask = torch.zeros(()), torch.tensor([True, False, True])
-        >>> rows_there((3,), None, like), rows_there((3,), mask, like)
-        ((3,), (tensor([2.]),))
+        >>> row_count(torch.zeros(3, 2)), row_count(torch.zeros(3, 2), torch.tensor([True, True, False]))
+        (3, tensor([2.]))
     """
     if mask is None:
-        return tuple(sizes)
-    return (mask.sum(-1, keepdim=True).clamp_min(1).to(like.dtype),) * len(sizes)
+        return rows.shape[-2]
+    return mask.sum(-1, keepdim=True).clamp_min(1).to(rows.dtype)
