@@ -106,6 +106,17 @@ class Network:
         flat = [units[..., :-2].flatten(-2), units[..., -2], units[..., -1]]
         return torch.cat([*flat, offset[..., None], log_noise[..., None]], -1)
 
+    def values(self, z: Tensor) -> dict[str, Tensor]:
+        """The sites' values from an unconstrained vector."""
+        units, offset, log_noise = self.split(z)
+        return {
+            "in": units[..., :-2],
+            "bias": units[..., -2],
+            "out": units[..., -1],
+            "offset": offset,
+            "noise": log_noise.exp(),
+        }
+
     def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
         """Unconstrained vectors from the sites' values, of shape ``(n, ...)``."""
         units = torch.cat([values["in"], values["bias"][..., None], values["out"][..., None]], -1)
@@ -129,7 +140,7 @@ class Network:
         return self.image(z.expand(len(pairs), *z.shape), order, sign)
 
     def near_images(self, z: Tensor) -> Tensor:
-        """The images under all transpositions of two units and all single changes of sign, shape ``(elements, n, d)``."""
+        """The images under all transpositions of units and single changes of sign, shape ``(elements, n, d)``."""
         h = self.units
         pairs = list(itertools.combinations(range(h), 2))
         order = torch.arange(h).repeat(len(pairs) + h, 1)

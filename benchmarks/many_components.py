@@ -22,6 +22,7 @@ from benchmarks.c2st import c2st
 from benchmarks.harness import CPU_SECONDS, PARAMETERS, SEEDS, Benchmark, Column, RowRuns, Seeds, columns, main
 from benchmarks.planar_mixtures import SETTINGS, PlanarMixture, Reference, reference_draws
 from benchmarks.posterior_guides import (
+    BOUND_DRAWS,
     FIT,
     Fitted,
     SviSettings,
@@ -34,11 +35,14 @@ from benchmarks.posterior_guides import (
 )
 from benchmarks.recipes import training_text
 from pyro_gflows.guides import find_mode
+from pyro_gflows.training import FitSettings
 
 CACHE = Path(__file__).parent.parent / "runs" / "many_components"
 DRAWS = 5000  # of each side, for the classifier
 AGREE = 1.01  # chains whose R-hat is above it do not count as a reference
-SVI = {"AutoNormal": SviSettings(steps=1000, lr=2e-2), "AutoIAFNormal": SviSettings(steps=1000, lr=5e-3)}
+# separated modes are close to normal, and Laplace's approximation, from which flows start, is good there
+FITS = {"separated": dataclasses.replace(FIT, steps=300), "overlapping": FIT}
+SVI = {"AutoNormal": SviSettings(steps=500, lr=2e-2), "AutoIAFNormal": SviSettings(steps=800, lr=5e-3)}
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,14 @@ class Row:
         """For ``--only``."""
         return f"{self.posterior}, {self.guide}"
 
+    @property
+    def fit(self) -> FitSettings:
+        """How flows are fitted to it."""
+        return FITS[self.posterior.split("-")[1]]
+
     def labels(self) -> Mapping[str, Any]:
         """Posterior, guide and training."""
-        recipe = repr(SVI[self.guide]) if self.guide in SVI else training_text(FIT)
+        recipe = repr(SVI[self.guide]) if self.guide in SVI else training_text(self.fit)
         return {"name": self.posterior, "guide": self.guide, "recipe": recipe}
 
 
@@ -109,10 +118,10 @@ def asymmetry(fitted: Fitted, mixture: PlanarMixture, z: Tensor, *, elements: in
 def flow_guide(make: Callable[..., Any]) -> Callable[..., Fitted]:
     """A guide that is a flow made from the mode, fitted by energy."""
 
-    def fit(mixture: PlanarMixture, x: Tensor, *, seed: int, quick: bool) -> Fitted:
+    def fit(row: Row, mixture: PlanarMixture, x: Tensor, *, seed: int, quick: bool) -> Fitted:
         torch.manual_seed(seed)
         flow = make(mixture, *start_at_mode(mixture, x))
-        settings = dataclasses.replace(FIT, steps=5) if quick else FIT
+        settings = dataclasses.replace(row.fit, steps=5) if quick else row.fit
         return fit_flow(flow, mixture.log_density(x), fit=settings, seed=seed)
 
     return fit
@@ -121,7 +130,7 @@ def flow_guide(make: Callable[..., Any]) -> Callable[..., Fitted]:
 def pyro_guide(make: Callable[..., Any], settings: SviSettings) -> Callable[..., Fitted]:
     """One of Pyro's guides, fitted by SVI."""
 
-    def fit(mixture: PlanarMixture, x: Tensor, *, seed: int, quick: bool) -> Fitted:
+    def fit(row: Row, mixture: PlanarMixture, x: Tensor, *, seed: int, quick: bool) -> Fitted:
         chosen = dataclasses.replace(settings, steps=5) if quick else settings
         values = start_values(mixture, x)
         return fit_pyro_guide(make, mixture.model, (x,), values=values, settings=chosen, seed=seed)
@@ -144,19 +153,24 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     """Train one guide and measure it."""
     mixture = SETTINGS[row.posterior]
     x = mixture.data()[: 10 * mixture.components if quick else None]
-    fitted = GUIDES[row.guide](mixture, x, seed=seed, quick=quick)
+    fitted = GUIDES[row.guide](row, mixture, x, seed=seed, quick=quick)
     exact = reference(mixture, quick=quick)
     half = len(exact.draws) // 2
     torch.manual_seed(seed)
     draws = min(half, DRAWS)
     reference_half, other_half = (part[torch.randperm(half)[:draws]] for part in exact.draws.split(half))
     z = fitted.draw(draws)[0]
+    controls = {}
+    if row.guide == "Canonicalized":
+        controls = {
+            "c2st_doubled": told_apart(reference_half, widened(mixture, z), seed=seed),
+            "c2st_reference": told_apart(reference_half, other_half, seed=seed),
+        }
     return {
         **fitted.figures,
-        **bound(fitted, mixture.log_density(x), seed=seed, draws=200 if quick else 20_000),
+        **bound(fitted, mixture.log_density(x), seed=seed, draws=200 if quick else BOUND_DRAWS),
         "c2st": told_apart(reference_half, mixture.canonical(z), seed=seed),
-        "c2st_doubled": told_apart(reference_half, widened(mixture, z), seed=seed),
-        "c2st_reference": told_apart(reference_half, other_half, seed=seed),
+        **controls,
         "asymmetry": asymmetry(fitted, mixture, z[:10]),
         "draws": draws,
         "r_hat": round(exact.r_hat, 4),
@@ -166,6 +180,10 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
 
 def _judged(found: RowRuns[Row]) -> str:
     return "" if found["r_hat"] <= AGREE else " (reported only)"
+
+
+def _known(found: RowRuns[Row], figure: str) -> str:
+    return f"{found.median(figure):.3f}" if figure in found.runs[0] else ""
 
 
 BENCHMARK = Benchmark(
@@ -186,8 +204,8 @@ BENCHMARK = Benchmark(
         Column("ELBO", lambda found: f"{found.median('elbo'):.2f}"),
         Column("ESS", lambda found: f"{found.median('ess'):.3f}"),
         Column("C2ST on canonical forms", lambda found: f"{found.median('c2st'):.3f}{_judged(found)}"),
-        Column("its variances doubled", lambda found: f"{found.median('c2st_doubled'):.3f}"),
-        Column("reference against itself", lambda found: f"{found.median('c2st_reference'):.3f}"),
+        Column("its variances doubled", lambda found: _known(found, "c2st_doubled")),
+        Column("reference against itself", lambda found: _known(found, "c2st_reference")),
         Column("change of log q, 1,000 permutations", lambda found: f"{found.largest('asymmetry'):.1e}"),
         Column("R-hat of the reference", lambda found: f"{found['r_hat']:.3f}"),
         CPU_SECONDS,

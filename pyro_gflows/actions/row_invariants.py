@@ -99,7 +99,7 @@ class InvariantOrder:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """The elements :math:`\\pi(x)`, whose part in H is the identity.
+        """The elements pi(x), whose part in H is the identity.
 
         Args:
             x: Events, shape ``batch_shape + (numel,)``.

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.representations import Representation
-from pyro_gflows.groups.row_fields import InnerField, RowField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["Rows", "RowsLayout"]

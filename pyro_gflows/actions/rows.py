@@ -16,10 +16,12 @@ from pyro_gflows.actions.row_order import lexicographic_order, row_signs
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.finite import CyclicGroup
+from pyro_gflows.groups.matrix_field import MatrixField
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
 from pyro_gflows.groups.row_decomposition import decompose_rows
-from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import InnerField, StructuredField
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.contrasts import contrasts
 from pyro_gflows.serialization.registry import registered

@@ -96,7 +96,17 @@ class RowsLinear(nn.Module):
         bias: Whether to learn the shift b along the features that H leaves as they are.
 
     Raises:
-        ValueError: If the two layouts have other blocks of rows.
+        ValueError: If the two layouts do not have the same blocks of rows.
+
+    Example:
+        >>> from pyro_gflows import RowsAction
+        >>> action = RowsAction(50, 2)
+        >>> features = RowFeatures.of(action.layout)
+        >>> layer = RowsLinear(features, features)
+        >>> sum(weight.numel() for weight in layer.parameters())  # W_1, W_2 and b
+        10
+        >>> layer(action.unpack(torch.zeros(5, 100))).even[0].shape
+        torch.Size([5, 50, 2])
     """
 
     def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bias: bool = True) -> None:

@@ -23,13 +23,13 @@ Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
 
 Combining layers:
-    Compose, Invert, Conditioned, Recompute
+    Compose, Invert, Conditioned, Masked, Recompute
 
 Residual flows that realize a given map:
     ResidualRealization, residual_realization
 
 Base classes:
-    EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
+    EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast, TakesMask
 """
 
 from pyro_gflows.deprecation import moved_names
@@ -48,6 +48,7 @@ from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
+from pyro_gflows.transforms.masked import Masked, TakesMask
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.moser_flow import GMoser, moser
@@ -103,6 +104,7 @@ __all__ = [
     "GSqueeze",
     "Invert",
     "IrrepScale",
+    "Masked",
     "MatrixScale",
     "MoserReport",
     "OneWayTransform",
@@ -110,6 +112,7 @@ __all__ = [
     "ResidualRealization",
     "RowScale",
     "Squash",
+    "TakesMask",
     "Transformer",
     "TransformerFactory",
     "g_autoregressive",

@@ -46,7 +46,10 @@ class TakesMask(ABC):
         """Set the parameters that depend on data, if any, from the rows that are there; return the value.
 
         Args:
-            x, mask, context, inverse: As for :meth:`apply_masked`.
+            x: Events, as for :meth:`apply_masked`.
+            mask: Which rows are there.
+            context: Contexts, or None.
+            inverse: Whether x is on the side of the data.
         """
         return self.apply_masked(x, mask, context, inverse=inverse)[0]
 

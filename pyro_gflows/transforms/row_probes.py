@@ -77,7 +77,7 @@ class RowProbes(ProbeImages):
 
 
 def _kinds_of_irreps(action: RowsAction) -> list[list[tuple[int, Tensor]]]:
-    """The components with one irrep of H each, and the change from the basis of the irrep in the first to the others."""
+    """The components of each irrep of H, and the change from its basis in the first of them to that in each."""
     found: list[list[tuple[int, Tensor]]] = []
     components = action.decomposition
     for index, component in enumerate(components):

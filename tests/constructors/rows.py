@@ -97,7 +97,13 @@ ROWS = (
         lambda: GAffine(mixture(3), context_action=RowsAction(3), transformer=RowScale, width=2),
         takes_context=True,
     ),
-    Row("coupling", "rows, set-level context, S8", lambda: with_set_context(RowsAction(8, 2)), takes_context=True),
+    Row(
+        "coupling",
+        "rows, set-level context, S8",
+        lambda: with_set_context(RowsAction(8, 2)),
+        splits=True,
+        takes_context=True,
+    ),
     Row("coupling", "signs, C2^12", lambda: _coupling(VectorAction.signs(12)), splits=True),
     Row("linear, triangular", "signs, C2^12", lambda: GLinearPLU(VectorAction.signs(12, copies=2))),
 )

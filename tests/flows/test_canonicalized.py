@@ -54,6 +54,7 @@ def base_on(action, dtype=torch.float64, *, spread=0.5, distance=2.0, **options)
 
 
 # -- invariance ----------
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACTIONS)
 def test_is_exactly_invariant(name):
     action = ACTIONS[name]()
@@ -94,6 +95,7 @@ def test_canonical_forms_are_equal_for_all_images_and_are_drawn_uniformly(name):
 
 
 # -- normalization ----------
+@pytest.mark.long
 @pytest.mark.parametrize(
     "action",
     [
@@ -117,6 +119,7 @@ def test_integrates_to_one_in_the_plane(action):
     assert float(total) == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["S3", "S3, two features", "S4, mean-free", "C2^3", "two blocks", "S3 x D4", "4 x 4 matrix and rows"]
 )
@@ -139,6 +142,7 @@ def test_integrates_to_one_by_importance_weights(name):
     assert error < 0.1 and abs(float(weights.mean()) - 1.0) < 5 * error
 
 
+@pytest.mark.long
 def test_the_kernel_does_not_count():
     """-1 in both factors of C2 x C2 acts as the identity: two transformations are left of four elements."""
     group = parse_group("C2 x C2")
@@ -176,6 +180,7 @@ def trained(base, steps=60):
     return base
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spread", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("name", ["S3", "signed S2", "D3", "S3, two features"])
 def test_the_density_is_finite_and_flat_at_a_wall_after_training(name, spread):
