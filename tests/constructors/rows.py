@@ -18,6 +18,7 @@ from pyro_gflows.transforms import (
     GResidual,
     MatrixScale,
     RowScale,
+    by_field,
     g_autoregressive,
     g_coupling,
 )
@@ -67,6 +68,12 @@ ROWS = (
         "coupling",
         "rows, splines, signed S4, odd and even",
         lambda: _coupling(RowsAction(4, 3, signed=[0, 2]), transformer=_SPLINE),
+        splits=True,
+    ),
+    Row(
+        "coupling",
+        "rows, splines field by field, mixture of 8",
+        lambda: _coupling(mixture(8), transformer=functools.partial(by_field, transformer=_SPLINE)),
         splits=True,
     ),
     Row(
