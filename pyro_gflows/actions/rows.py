@@ -41,6 +41,9 @@ class RowsAction(VectorAction):
     Several actions of one group lie side by side in one event by :meth:`direct_sum`, as the weights, means and scales
     of a mixture do.
 
+    Sets of different sizes lie in one batch of events of the most rows, by a mask that says which rows are there:
+    ``flow(x, mask=mask)``, ``flow.condition(mask=mask)``; :func:`pad_rows` makes both from a list of sets.
+
     Args:
         rows: The number n of rows; or the numbers of rows of several blocks (species, kinds) that are permuted
             separately; or the fields of an event (:class:`~pyro_gflows.groups.RowField`), all of one structure.
