@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions.requirements import require_vector
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.default_transformer import default_transformer
 from pyro_gflows.transforms.transformers import Transformer, TransformerFactory
@@ -40,8 +41,7 @@ class FieldwiseTransformer(Transformer):
     def __init__(self, transformers: Sequence[Transformer]) -> None:
         if not transformers:
             raise ValueError("expected at least one transformer, got none")
-        first, *rest = [transformer.action for transformer in transformers]
-        assert isinstance(first, VectorAction)
+        first, *rest = [require_vector(transformer.action) for transformer in transformers]
         super().__init__(first.direct_sum(*rest))
         self.transformers = nn.ModuleList(transformers)
         self.start = max(transformer.start for transformer in transformers)
