@@ -1,9 +1,9 @@
-r"""Layers of a flow on coordinates of gaps and other coordinates, which are the identity near the walls.
+"""Layers of a flow on coordinates of gaps to walls and other coordinates, and the map from them to the gaps.
 
-The first coordinates of an event are those of gaps to walls (u in :mod:`pyro_gflows.numerics.truncated_gap`), and the
-others are free. A density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate
-of a gap tends to minus infinity. So no layer here applies an affine map to a coordinate of a gap, and other coordinates
-depend on it through a function that is constant there.
+The first coordinates are those of gaps (u in :mod:`pyro_gflows.numerics.truncated_gap`), and the others are free. A
+density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate of a gap tends to
+minus infinity. So no layer here applies an affine map to a coordinate of a gap, and other coordinates depend on it
+through a function that is constant there.
 """
 
 from __future__ import annotations
