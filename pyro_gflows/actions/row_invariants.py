@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.row_layout import Rows
+from pyro_gflows.actions.row_layout import RowTables
 from pyro_gflows.actions.row_order import lexicographic_order
 from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.vector import VectorAction
@@ -119,7 +119,7 @@ class InvariantOrder:
             even.append(_taken(own_even, place))
             odd.append(_taken(own_odd, place) * sign[..., None].to(own_odd))
         batch = torch.broadcast_shapes(rows.rest.shape[:-1], x.shape[:-1])
-        return self.action.pack(Rows(tuple(even), tuple(odd), rows.rest.expand(*batch, -1)))
+        return self.action.pack(RowTables(tuple(even), tuple(odd), rows.rest.expand(*batch, -1)))
 
     @torch.no_grad()
     def _places_and_signs(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
