@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
-from pyro_gflows.actions.row_layout import Rows
+from pyro_gflows.actions.row_layout import RowTables
 from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.groups.row_fields import RowField
 
@@ -77,7 +77,7 @@ def coordinates_there(action: RowsAction, mask: Tensor) -> Tensor:
 
     layout = action.layout
     rest = mask.new_ones(*mask.shape[:-1], 0 if layout.rest is None else layout.rest.numel)
-    return layout.pack(Rows(columns(layout.even), columns(layout.odd), rest))
+    return layout.pack(RowTables(columns(layout.even), columns(layout.odd), rest))
 
 
 def without_gaps(action: RowsAction, x: Tensor, mask: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def without_gaps(action: RowsAction, x: Tensor, mask: Tensor) -> Tensor:
     def dealt(tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(table.flatten(0, 1)[chosen].reshape(table.shape) for table in tables)
 
-    return action.pack(Rows(dealt(rows.even), dealt(rows.odd), rows.rest))
+    return action.pack(RowTables(dealt(rows.even), dealt(rows.odd), rows.rest))
 
 
 def pad_rows(action: Action, tables: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

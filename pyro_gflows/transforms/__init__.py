@@ -7,8 +7,8 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, MatrixScale, Transformer,
-    TransformerFactory
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, MatrixScale,
+    FieldwiseTransformer, by_field, Transformer, TransformerFactory
 
 Splines of angles:
     CircularSpline
@@ -45,6 +45,7 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.conv_exponential import GConvExponential
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
+from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
@@ -83,6 +84,7 @@ __all__ = [
     "ElementwiseSpline",
     "EquivariantTransform",
     "Fast",
+    "FieldwiseTransformer",
     "GActNorm",
     "GAffine",
     "GAutoregressive",
@@ -115,6 +117,7 @@ __all__ = [
     "TakesMask",
     "Transformer",
     "TransformerFactory",
+    "by_field",
     "g_autoregressive",
     "g_coupling",
     "g_radial",
