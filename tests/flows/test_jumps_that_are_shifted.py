@@ -34,7 +34,7 @@ def scaled(x, amount):
 
 
 def slopes(base, layer):
-    """The slope of the expected log-likelihood of normal data in the weight of a layer: by differences, and autograd."""
+    """The slope of the expected log-likelihood of normal data in the weight of a layer: by differences, by autograd."""
     ticks = torch.linspace(-HALF, HALF, 2 * COUNT + 1, dtype=torch.float64)[1::2]  # midpoints
     grid = torch.cartesian_prod(ticks, ticks)
     density = dist.Normal(0.0, 1.0).log_prob(grid).sum(-1).exp() * (2 * HALF / COUNT) ** 2
