@@ -52,7 +52,7 @@ def test_the_gradient_of_a_layer_that_shifts_a_jump_is_wrong():
     base = base_near_its_wall(TWO_ROWS, key=FIRST_FEATURE)
     assert base.may_jump
     difference, gradient = slopes(base, sheared)
-    assert difference < -1.0 and gradient > 0.0  # not even the sign is right
+    assert difference < -1.0 and gradient > 0.5 * difference  # most of the slope is missed
 
 
 def test_the_gradient_of_a_layer_that_shifts_no_jump_is_right():
