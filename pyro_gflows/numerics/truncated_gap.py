@@ -26,7 +26,8 @@ __all__ = ["coordinate_of_gap", "gap_log_slope", "gap_of_coordinate"]
 
 _LOG_HALF = -math.log(2.0)
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-_NODES, _WEIGHTS = (values.tolist() for values in np.polynomial.legendre.leggauss(10))
+_LEGENDRE = np.polynomial.legendre.leggauss(10)
+_NODES, _WEIGHTS = (0.5 * (1 + _LEGENDRE[0])).tolist(), (0.5 * _LEGENDRE[1]).tolist()  # on [0, 1]
 _NEWTON_STEPS = 4
 _TINY_RATIO = 1e-6
 _LARGEST = 1e15
@@ -179,10 +180,8 @@ def _log_probability(gap: Tensor, ratio: Tensor) -> Tensor:
     r"""The logarithm of :math:`\Phi(d - a) - \Phi(-a)`."""
     is_near = gap * ratio.clamp_min(1) < 1
     small = gap.where(is_near, 0.0)
-    total = torch.zeros_like(gap)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        place = 0.5 * (1 + node) * small
-        total = total + 0.5 * weight * (place * (ratio - 0.5 * place)).exp()
+    place = small[..., None] * gap.new_tensor(_NODES)
+    total = (place * (ratio[..., None] - 0.5 * place)).exp() @ gap.new_tensor(_WEIGHTS)
     near = gap.log() + total.log() - 0.5 * ratio.square() - _HALF_LOG_TWO_PI
     large = gap.where(~is_near, 1.0)
     end, start = log_ndtr(large - ratio), log_ndtr(-ratio)
