@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.feature_maps import Shift, side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
@@ -82,7 +82,7 @@ class PooledMap(nn.Module):
         own, read = self.angle.detach().cos().square(), self.angle.detach().sin().square()
         return (own * outer.max() + read * outer.mean() * inner).sqrt()
 
-    def forward(self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None) -> Rows:
+    def forward(self, rows: RowTables, shift: RowTables | None = None, mask: Tensor | None = None) -> RowTables:
         """The value f(x), which is 0 in rows that are not there.
 
         Args:
@@ -96,8 +96,8 @@ class PooledMap(nn.Module):
         return self._joined([reader.function(reader.x, reader.z, reader.shift) for reader in readers], mask)
 
     def call_and_jacobian(
-        self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None
-    ) -> tuple[Rows, PooledJacobian]:
+        self, rows: RowTables, shift: RowTables | None = None, mask: Tensor | None = None
+    ) -> tuple[RowTables, PooledJacobian]:
         """The value f(x), and its Jacobian; the features of a row are its even ones, then its odd ones.
 
         Args:
@@ -124,7 +124,9 @@ class PooledMap(nn.Module):
             blocks.append(PooledBlock(in_own, _for_matrices(reading) * in_shared, feed))
         return self._joined(values, mask), PooledJacobian(blocks)
 
-    def _read(self, rows: Rows, pools: Sequence[Tensor], shift: Rows | None, mask: Tensor | None) -> list[_Reader]:
+    def _read(
+        self, rows: RowTables, pools: Sequence[Tensor], shift: RowTables | None, mask: Tensor | None
+    ) -> list[_Reader]:
         """What the functions F read, block by block; the rest is one row that does not read itself once more."""
         scaled = [row_count(x, mask) ** 0.5 * mean_over_rows(x, mask) for x in pools]
         shared = torch.cat([*scaled, rows.rest], -1)
@@ -162,14 +164,14 @@ class PooledMap(nn.Module):
             found.append(itself.expand(*rest.shape[:-1], 1, *itself.shape))
         return found
 
-    def _joined(self, values: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None) -> Rows:
+    def _joined(self, values: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None) -> RowTables:
         """The values of all functions with their shifts, and 0 in rows that are not there."""
         like = values[0][0]
         *shifts, rest_shift = self.outputs.spread(self.shift(like.new_zeros(self.outputs.count)))
         even = tuple(_kept(value + shift, mask) for (value, _), shift in zip(values, shifts, strict=False))
         odd = tuple(_kept(value, mask) for _, value in values[: len(shifts)])
         rest = values[-1][0].squeeze(-2) + rest_shift if self._rest else like.new_zeros(*like.shape[:-2], 0)
-        return Rows(even, odd, rest)
+        return RowTables(even, odd, rest)
 
 
 @dataclass(frozen=True)

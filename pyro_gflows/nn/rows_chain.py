@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Action, Rows, RowsAction, VectorAction
+from pyro_gflows.actions import Action, RowsAction, RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.networks import activation_class
 from pyro_gflows.nn.row_features import RowFeatures
@@ -93,7 +93,7 @@ class RowsChain(nn.Module):
         """One linear map between two layouts."""
         return RowsLinear(layout_in, layout_out)
 
-    def run(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+    def run(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
         """The output of the last layer.
 
         Args:
@@ -102,7 +102,7 @@ class RowsChain(nn.Module):
         """
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             rows = activation(layer(rows, mask))
-        found: Rows = self.layers[-1](rows, mask)
+        found: RowTables = self.layers[-1](rows, mask)
         return found
 
     def scale_last_(self: _Chain, factor: float) -> _Chain:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn.feature_maps import Shift, feature_map, side_by_side, size_of
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.row_features import RowFeatures
@@ -125,7 +125,7 @@ class RowsLinear(nn.Module):
     def _map(self, action_in: VectorAction | None, action_out: VectorAction | None) -> KernelLayer:
         return feature_map(action_in, action_out)
 
-    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+    def forward(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
         pooled = self.pool.gather([mean_over_rows(x, mask) for x in rows.even], rows.rest)
         *shared, rest = self.spread.spread(self.shift(self.pooled(pooled)))
         even = []
@@ -133,4 +133,4 @@ class RowsLinear(nn.Module):
             same = same.unsqueeze(-2)
             even.append(layer(x) + same if several else same)
         odd = [layer(z) for layer, z in zip(self.odd, rows.odd, strict=True)]
-        return Rows(tuple(even), tuple(odd), rest)
+        return RowTables(tuple(even), tuple(odd), rest)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Rows, RowsAction, VectorAction
+from pyro_gflows.actions import RowsAction, RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.feature_maps import feature_map, size_of
@@ -56,7 +56,7 @@ class LipschitzRowsLinear(RowsLinear):
         layers = [layer for layer in self.modules() if isinstance(layer, LipschitzLayer)]
         return torch.stack([layer.lipschitz_bound() for layer in layers]).max()
 
-    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+    def forward(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
         means = [mean_over_rows(x, mask) for x in rows.even]
         roots = [row_count(x, mask) ** 0.5 for x in rows.even]
         scaled = [root * mean for root, mean in zip(roots, means, strict=True)]
@@ -67,7 +67,7 @@ class LipschitzRowsLinear(RowsLinear):
             same = (same / root + shift).unsqueeze(-2)
             even.append(layer(x - mean.unsqueeze(-2)) + same if x.shape[-2] > 1 else same)
         odd = [layer(z) for layer, z in zip(self.odd, rows.odd, strict=True)]
-        return Rows(tuple(even), tuple(odd), rest + rest_shift)
+        return RowTables(tuple(even), tuple(odd), rest + rest_shift)
 
 
 def require_finite_slope(activation: type[Activation]) -> type[Activation]:

@@ -144,7 +144,7 @@ def test_integrates_to_one_by_importance_weights(name):
 
 @pytest.mark.long
 def test_the_kernel_does_not_count():
-    """-1 in both factors of C2 x C2 acts as the identity: two transformations are left of four elements."""
+    """-1 in both factors of C2 x C2 acts as the identity: two transformations are left of four elements (contract 50)."""
     group = parse_group("C2 x C2")
     flips = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)[:, None, None]
     action = VectorAction(MatrixRepresentation(group, flips * torch.eye(2, dtype=torch.float64)))
@@ -200,6 +200,7 @@ def test_the_density_is_finite_and_flat_at_a_wall_after_training(name, spread):
 
 @pytest.mark.parametrize("name", ["S3", "signed S20", "two blocks"])
 def test_keys_that_tie_give_no_nan_in_single_precision(name):
+    """Neither the score nor a gradient is NaN (contract 51)."""
     base = base_on(ACTIONS[name](), torch.float32)
     x = base.sample((5,))
     into = base.module.into
@@ -274,6 +275,7 @@ def test_a_flow_on_it_is_saved_copied_and_rebuilt():
 
 # -- what must not follow it ----------
 def test_a_trainable_layer_after_a_density_with_jumps_warns_and_is_not_fitted():
+    """What would go wrong is in test_jumps_that_are_shifted.py (contract 49)."""
     action = VectorAction.rows("S3", features=2)
     base = Canonicalized(action, steps=2, width=4)
     assert base.may_jump and "continuous across mirrors only" in repr(base)

@@ -1,4 +1,7 @@
-"""Sets of different sizes in one batch: a mask gives the density of the rows that are there, whatever the padding."""
+"""Sets of different sizes in one batch: a mask gives the density of the rows that are there, whatever the padding.
+
+Means, log-dets, the base and the scales that are set from data count no missing row (contract 52).
+"""
 
 import functools
 import math

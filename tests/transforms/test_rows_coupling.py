@@ -17,7 +17,16 @@ from pyro_gflows import (
 from pyro_gflows.actions.splits.by_feature import feature_sets
 from pyro_gflows.nn import RowsAutoregressiveNetwork
 from pyro_gflows.testing import assert_layer, randomize_
-from pyro_gflows.transforms import ElementwiseAffine, ElementwiseSpline, GCoupling, IrrepScale, MatrixScale, RowScale
+from pyro_gflows.transforms import (
+    ElementwiseAffine,
+    ElementwiseSpline,
+    FieldwiseTransformer,
+    GCoupling,
+    IrrepScale,
+    MatrixScale,
+    RowScale,
+    by_field,
+)
 from pyro_gflows.transforms.default_transformer import default_transformer
 from tests.constructors.row_actions import LARGE, SMALL, mixture
 
@@ -126,6 +135,26 @@ def test_features_of_sum_zero_have_one_scale_and_keep_their_sum():
     torch.testing.assert_close(ladj, 5 * raw[0] + raw[1:].sum(), rtol=0.0, atol=1e-9)
 
 
+def test_fields_of_several_kinds_are_mapped_side_by_side():
+    action = mixture(5)  # means, scales and the scalar are permuted or left alone; log-ratios are neither
+    transformer = by_field(action, transformer=SPLINE)
+    assert [type(part) for part in transformer.transformers] == [RowScale, ElementwiseSpline]
+    x, params = events(action, 2), torch.randn(2, transformer.params_action.numel, dtype=torch.float64)
+    y, ladj = transformer(x, params)
+    first, second = transformer.transformers
+    sizes = [first.params_action.numel, second.params_action.numel]
+    images = [
+        part(piece, own)
+        for part, piece, own in zip((first, second), x.split([4, 16], -1), params.split(sizes, -1), strict=True)
+    ]
+    assert torch.equal(y, torch.cat([image for image, _ in images], -1))
+    torch.testing.assert_close(ladj, images[0][1] + images[1][1], rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(transformer.inverse(y, params)[0], x, rtol=0.0, atol=1e-8)
+    assert isinstance(by_field(RowsAction(5, 2), transformer=SPLINE), ElementwiseSpline)
+    with pytest.raises(ValueError, match="at least one transformer"):
+        FieldwiseTransformer([])
+
+
 def test_a_sign_of_a_row_changes_no_scale():
     action = RowsAction(4, 2, signed=[0])
     scales, shifts = ElementwiseAffine(action).params_action.fields
@@ -144,7 +173,9 @@ def test_a_block_depends_on_the_blocks_before_it():
     assert by_feature[:, 2, :, 0].count_nonzero() == 16  # every row reads all rows
 
 
-@pytest.mark.parametrize("make", [g_coupling, g_autoregressive])
+@pytest.mark.parametrize(
+    "make", [g_coupling, g_autoregressive, functools.partial(g_coupling, transformer=MatrixScale)], ids=["c", "a", "m"]
+)
 def test_the_weights_do_not_grow_with_the_rows(make):
     counts = []
     for n in (10, 10_000):
