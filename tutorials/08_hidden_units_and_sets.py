@@ -123,7 +123,7 @@ pyro.set_rng_seed(0)
 guide = AutoGFlow(model, action, args=data, check="raise")
 print(guide.flow.base)
 print(guide.base_choice)
-settings = FitSettings(steps=5 if SMOKE else 600, batch_size=64, optimizer=Adam(lr=3e-3), schedule=OneCycle(warmup=0.1))
+settings = FitSettings(steps=5 if SMOKE else 700, batch_size=64, optimizer=Adam(lr=1e-2), schedule=OneCycle(warmup=0.1))
 report = fit_energy(guide.flow, guide.log_density(*data), settings=settings, progress=False)
 print(report)
 
@@ -282,14 +282,14 @@ torch.manual_seed(0)
 points = RowsAction(most, 2)
 classes = points.trivial_fields(10)  # ten features of the set, which no permutation changes
 spline = functools.partial(ElementwiseSpline, bins=16, limit=2.5)
-layers = [g_coupling(points, transformer=spline, width=64, context_action=classes) for _ in range(2)]
+layers = [g_coupling(points, transformer=spline, width=48, context_action=classes) for _ in range(2)]
 flow = EquivariantFlow(InvariantNormal(points), layers)
-steps, peak = 5 if SMOKE else 900, 1e-2
+steps, peak = 5 if SMOKE else 700, 5e-3
 optimizer = torch.optim.Adam(flow.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)
 generator = torch.Generator().manual_seed(0)
 for _ in range(steps):
-    events, mask, context = batch(train[torch.randint(len(train), (32,), generator=generator)], generator)
+    events, mask, context = batch(train[torch.randint(len(train), (64,), generator=generator)], generator)
     loss = -(flow(events, context, mask=mask) / mask.sum(-1)).mean()  # new points at each step
     optimizer.zero_grad()
     loss.backward()

@@ -217,14 +217,9 @@ class _Module(nn.Module):
 
     def place(self, location: Tensor, factor: Tensor) -> None:
         """Place q at an event in canonical form, with a factor of the covariance."""
-        gaps = self.into.gap_domain.dimension
-        mean, columns = self.into.coordinates(location), self.into.coordinates(factor.T)
-        upper = torch.linalg.qr(columns)[1]
-        lower = (upper * upper.diagonal().sign()[:, None]).T
-        spread = lower[:gaps].norm(dim=1)
-        ratios = self.into.place(mean[:gaps], spread)
-        center = torch.cat([torch.zeros_like(mean[:gaps]), mean[gaps:]])
-        self.placement.place(center, torch.cat([lower[:gaps] / spread[:, None], lower[gaps:]]), ratios)
+        location, factor = location.double(), factor.double()
+        upper = torch.linalg.qr(self.into.coordinates(factor.T))[1]
+        self.placement.place(self.into.coordinates(location), (upper * upper.diagonal().sign()[:, None]).T)
 
 
 def _random_half(count: int, step: int) -> Tensor:

@@ -32,14 +32,16 @@ from pyro_gflows.groups.lifted import LiftedRepresentation
 from pyro_gflows.groups.matrix_field import MatrixField
 from pyro_gflows.groups.monomial import MonomialGroup
 from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.permutation_representations import (
+    QuotientRepresentation,
+    RegularRepresentation,
+    RowsRepresentation,
+)
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
     MatrixRepresentation,
-    QuotientRepresentation,
-    RegularRepresentation,
     Representation,
-    RowsRepresentation,
     TrivialRepresentation,
 )
 from pyro_gflows.groups.restriction import SubRepresentation

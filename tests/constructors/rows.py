@@ -44,8 +44,8 @@ def estimated(action: RowsAction) -> GResidual:
     return GResidual(action, branch, log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
 
 
-def with_set_context(action: RowsAction) -> Compose:
-    return _coupling(action, context_action=action.trivial_fields(2))
+def with_context(action: RowsAction) -> Compose:
+    return _coupling(action, context_action=action.trivial_fields(2).direct_sum(RowsAction(*action.structure.sizes)))
 
 
 ROWS = (
@@ -96,8 +96,8 @@ ROWS = (
     ),
     Row(
         "coupling",
-        "rows, set-level context, S8",
-        lambda: with_set_context(RowsAction(8, 2)),
+        "rows, a context of rows and of the set, S8",
+        lambda: with_context(RowsAction(8, 2)),
         splits=True,
         takes_context=True,
     ),
