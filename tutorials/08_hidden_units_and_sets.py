@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 8. Hidden units and sets: symmetries with more elements than anybody can list
 #
-# **The question.** *My network's hidden units can be permuted, and my data are sets of points. The first group has
-# millions of elements, the second one has 60!. How do I get a posterior, or a density, that has such a symmetry exactly?*
+# **The question.** *My network's hidden units can be permuted, and my data are sets of points. The groups are too large
+# to list. How do I get a posterior, or a density, that has such a symmetry exactly?*
 #
 # Two answers. For a posterior with one mode for each order of the units, `AutoGFlow` sorts the units first and scores
 # afterwards: one evaluation, whatever the size of the group. For data that are sets, equivariant layers whose cost is
@@ -112,8 +112,8 @@ mean_field, full_normal = train_by_svi(AutoNormal), train_by_svi(AutoMultivariat
 # %% [markdown]
 # ### The guide with the symmetry
 #
-# `AutoGFlow` looks for a mode of the posterior and measures how far its nearest other image is. If the images were
-# one mode, a flow on an invariant normal would do; if they were few and far apart, a sum over all images. Here there are
+# `AutoGFlow` looks for a mode of the posterior and measures how far its nearest other image is. If the images were one
+# mode, a flow on an invariant normal would do; if they were few and far apart, a sum over all images. Here there are
 # too many for a sum, so it takes `Canonicalized`: the units of every event are brought into an order, by a *key* (a
 # combination of the weights of a unit, made positive by the sign) and a plain flow scores the result.
 
@@ -128,8 +128,8 @@ report = fit_energy(guide.flow, guide.log_density(*data), settings=settings, pro
 print(report)
 
 # %% [markdown]
-# The importance weights vary more than they may for the evidence to be reliable, and the report says so. The bounds
-# below do not depend on them.
+# The importance weights vary too much for an estimate of the evidence, and the report says so. The bounds below do not
+# depend on them.
 #
 # Is the density the same at all images? Take one draw, a thousand random signed permutations of it, and compare.
 
@@ -147,9 +147,9 @@ with torch.no_grad():
 # %% [markdown]
 # ### What each of them reports
 #
-# Two weights of the first unit: the in-weight of the body mass index, and the out-weight. The unit has no meaning of its
-# own, so its posterior is that of any unit, with either sign. The guides without the symmetry give the first unit a role
-# that nothing in the data gives it.
+# Two weights of the first unit: the in-weight of the body mass index, and the out-weight. The unit has no meaning of
+# its own, so its posterior is that of any unit, with either sign. The guides without the symmetry give the first unit a
+# role that nothing in the data gives it.
 
 # %%
 count = 200 if SMOKE else 4000
@@ -164,7 +164,7 @@ found = {"mean-field": draws_of(mean_field), "full normal": draws_of(full_normal
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", sharex=True, sharey=True)
 for panel, (name, draws) in zip(axes, found.items(), strict=True):
     panel.plot(draws["w"][:, 0, 1], draws["v"][:, 0], ".", markersize=2)
-    panel.set(title=name, xlabel="in-weight of bmi, unit 1", xlim=(-3, 3), ylim=(-1.5, 1.5))
+    panel.set(title=name, xlabel="in-weight of bmi, unit 1", xlim=(-3, 3), ylim=(-1, 1))
 axes[0].set_ylabel("out-weight, unit 1")
 plt.show()
 
@@ -187,10 +187,14 @@ for name, bound in bounds.items():
 print(f"{'':12s} log |G| {math.log(action.group.order):.2f}")
 
 # %% [markdown]
+# The canonicalized guide is 17.7 nats above mean-field and 8.4 above the full normal. The first figure is more than
+# $\log |G|$, so a part of it comes from the more flexible shape of $q$, and how the rest is divided these bounds do not
+# say. The benchmark `python -m benchmarks.hidden_units` compares with the same flow without the symmetry.
+#
 # ### What it buys: predictions
 #
 # The predictive density of the test patients does not depend on the order of the units, and one mode is enough for it.
-# So nothing is to be gained from the symmetry itself here, but from a better shape of the posterior.
+# So nothing is to be gained from the symmetry itself here, only from a better shape of the posterior.
 
 # %%
 predictive = {}
@@ -222,12 +226,15 @@ axes[0].set_ylabel("progression")
 plt.show()
 
 # %% [markdown]
+# Indeed: the three guides predict alike. The canonicalized guide is ahead of mean-field by less than the standard error
+# of the difference. Symmetry matters for the evidence and for statements about units, not for these predictions.
+#
 # ### Reading the draws
 #
-# `guide.draw(n)` is a dict of draws, as ArviZ takes them. Quantities that do not depend on the order of the units, such as
-# the noise, can be read at once. For the others, `orbit_representative` puts every draw into the order and signs that
-# best match the other draws (by an assignment of rows, not by a search through all elements). What remains in common is
-# a summary of single units.
+# `guide.draw(n)` is a dict of draws, as ArviZ takes them. Quantities that do not depend on the order of the units, such
+# as the noise, can be read at once. For the others, `orbit_representative` puts every draw into the order and signs
+# that best match the other draws (by an assignment of rows, not by a search through all elements). What remains in
+# common is a summary of single units.
 
 # %%
 draws = guide.draw(count)
@@ -248,9 +255,9 @@ print(" ".join(f"{float(each['v'][:, 0].std()):.3f}" for each in (ordered, image
 # %% [markdown]
 # ## 2. Sets of points
 #
-# The digits of scikit-learn, 8 x 8 pixels, as sets of points: each point is a pixel drawn by its intensity, and a uniform
-# place within it. The order of the points means nothing. The more ink a digit has, the more points it gets, from 18 to 40:
-# sets of different sizes lie in one batch, filled up to 40 rows, with a mask of the rows that are there.
+# The digits of scikit-learn, 8 x 8 pixels, as sets of points: each point is a pixel drawn by its intensity, and a
+# uniform place within it. The order of the points means nothing. The more ink a digit has, the more points it gets,
+# from 18 to 40: sets of different sizes lie in one batch, filled up to 40 rows, with a mask of the rows that are there.
 
 # %%
 torch.set_default_dtype(torch.float32)
@@ -343,9 +350,9 @@ for panel, name in zip(axes[:, 0], ("image", "its points", "a draw", "a draw", "
 plt.show()
 
 # %% [markdown]
-# How good is the density? In nats a point, with pixels as units of length: the uniform density on the square; points that
-# are independent of each other, from the mean image of the class; the flow; and what a model would score that knows the
-# image itself, from which the points were drawn.
+# How good is the density? In nats a point, with pixels as units of length: the uniform density on the square; points
+# that are independent of each other, from the mean image of the class; the flow; and what a model would score that
+# knows the image itself, from which the points were drawn.
 
 # %%
 ink = pictures.flatten(1) / pictures.sum((1, 2))[:, None]
@@ -362,13 +369,17 @@ for name, score in {
     print(f"{name:44s} {float(score):.3f}")
 
 # %% [markdown]
+# After this short training the flow is about as good as independent points from the mean image of the class, which is
+# what its draws show as well: it knows the class, and hardly the handwriting of a single digit. That needs more
+# training, or a latent vector of the set that all points read.
+#
 # ## What to take home
 #
 # - Say how the rows are permuted, `RowsAction(n, features)`, with `signed=` where they also change sign. Nothing of the
 #   size of the group is ever built.
 # - For a posterior, `AutoGFlow` chooses the base by the distance of the mode to its nearest other image. With
 #   `Canonicalized` the density is exactly the same at all images, at one evaluation.
-# - The symmetry can raise the bound on the evidence by up to $\log |G|$, and it makes statements about single units right. Predictive
-#   densities do not depend on the order of the units.
-# - For sets, layers on rows cost a time that is linear in the number of rows, with exact log-determinants; a mask makes one
-#   flow serve all sizes. `python -m benchmarks.point_clouds` fits MNIST, with a latent vector of each set.
+# - The symmetry can raise the bound on the evidence by up to $\log |G|$, and it makes statements about single units
+#   right. Predictive densities do not depend on the order of the units.
+# - For sets, layers on rows cost a time that is linear in the number of rows, with exact log-determinants; a mask makes
+#   one flow serve all sizes. `python -m benchmarks.point_clouds` fits MNIST, with a latent vector of each set.
