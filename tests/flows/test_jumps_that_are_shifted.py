@@ -35,11 +35,7 @@ def scaled(x, amount):
 
 
 def slopes(base, layer):
-<<<<<<< HEAD
     """The slope of the expected log-likelihood of normal data in a layer's weight: by differences, and autograd."""
-=======
-    """The slope of the expected log-likelihood of normal data in the weight of a layer: by differences, by autograd."""
->>>>>>> tutorial
     ticks = torch.linspace(-HALF, HALF, 2 * COUNT + 1, dtype=torch.float64)[1::2]  # midpoints
     grid = torch.cartesian_prod(ticks, ticks)
     density = dist.Normal(0.0, 1.0).log_prob(grid).sum(-1).exp() * (2 * HALF / COUNT) ** 2
