@@ -23,9 +23,9 @@ INSTALL = [
 
 PLOTS = ["matplotlib>=3.7"]
 DATA = ["scikit-learn>=1.3"]
-NOTEBOOKS = [*PLOTS, *DATA, "ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.10"]  # to run them with no browser
+NOTEBOOKS = [*PLOTS, *DATA, "ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.10", "arviz>=0.17,<1"]  # no browser
 TUTORIALS = [*NOTEBOOKS, "jupyterlab>=4"]
-TEST = [*NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "arviz>=0.17,<1", "pyyaml>=6"]
+TEST = [*NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "pyyaml>=6"]
 DEV = [*TEST, "ruff>=0.9", "mypy>=1.13", "build>=1.2"]
 DOCS = [*PLOTS, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29", "sphinx-design>=0.6", "ziamath>=0.12"]
 

@@ -47,6 +47,18 @@ def test_samples_of_any_event_shape(path, shape):
     assert path.read_bytes().startswith(PNG)
 
 
+def test_points_are_drawn_in_the_frame_of_their_set(path):
+    clouds = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 11.0]], [[7.0, 6.0]]])  # the third is outside
+    _, axes = plots.new_figure(1)
+    plots.draw_clouds(axes[0, 0], clouds, size=(8.0, 10.0), columns=3)
+    assert axes[0, 0].get_lines()[0].get_xydata().tolist() == [[1.0, 2.0], [11.0, 4.0], [7.0, 16.0]]
+    assert axes[0, 0].get_ylim() == (20.0, 0.0)  # rows of an image go downwards
+    plots.plot_clouds(clouds, clouds, path, size=(8.0, 10.0))
+    assert path.read_bytes().startswith(PNG)
+    with pytest.raises(ValueError, match="shape"):
+        plots.draw_clouds(axes[0, 0], torch.zeros(3, 2))
+
+
 def image_flow(group="C4"):
     torch.manual_seed(0)
     return randomize_(g_coupling_image_flow(ImageAction(group, size=4), scales=1, blocks=1, width=1), scale=0.05)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
-NEEDED = ("ipykernel", "jupytext", "matplotlib", "nbclient", "sklearn")
+NEEDED = ("arviz", "ipykernel", "jupytext", "matplotlib", "nbclient", "sklearn")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 each_tutorial = pytest.mark.parametrize("source", TUTORIALS, ids=lambda source: source.stem)

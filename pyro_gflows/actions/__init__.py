@@ -4,7 +4,7 @@ Actions:
     Action, LinearAction, VectorAction, RowsAction, ImageAction, OffGridAction, SitesAction, TorusAction
 
 Events as tables of features:
-    Rows, RowsLayout
+    RowTables, RowsLayout, pad_rows
 
 Splits:
     Split, CoordinateSplit, IrrepSplit, ChannelSplit, MaskSplit, TorusSplit, AngleFrame,
@@ -18,7 +18,8 @@ from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.off_grid import OffGridAction
-from pyro_gflows.actions.row_layout import Rows, RowsLayout
+from pyro_gflows.actions.row_layout import RowsLayout, RowTables
+from pyro_gflows.actions.row_mask import pad_rows
 from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.splits.angle_frames import AngleFrame
@@ -44,7 +45,7 @@ __all__ = [
     "LinearAction",
     "MaskSplit",
     "OffGridAction",
-    "Rows",
+    "RowTables",
     "RowsAction",
     "RowsLayout",
     "SitesAction",
@@ -57,6 +58,7 @@ __all__ = [
     "eigenvector_blocks",
     "feature_split",
     "isotypic_split",
+    "pad_rows",
     "plain_checkerboard_split",
 ]
 

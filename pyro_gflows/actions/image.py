@@ -19,7 +19,8 @@ from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.names import parse_group
-from pyro_gflows.groups.representations import MatrixRepresentation, Representation, permutation_matrices
+from pyro_gflows.groups.permutation_representations import permutation_matrices
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation
 from pyro_gflows.groups.wallpaper import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.numerics.blocks import block_diagonal
 from pyro_gflows.numerics.constants import as_constants, rows_at

@@ -14,12 +14,8 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, merge
 from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.groups.orbits import connected_components
-from pyro_gflows.groups.representations import (
-    MatrixRepresentation,
-    Representation,
-    TrivialRepresentation,
-    permutation_matrices,
-)
+from pyro_gflows.groups.permutation_representations import permutation_matrices
+from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
 from pyro_gflows.groups.wallpaper import WallpaperGroup
 
 __all__ = ["decompose_image", "image_isotypes"]

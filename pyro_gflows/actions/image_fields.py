@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pyro_gflows.groups.base import Group
-from pyro_gflows.groups.representations import RegularRepresentation, Representation, TrivialRepresentation
+from pyro_gflows.groups.permutation_representations import RegularRepresentation
+from pyro_gflows.groups.representations import Representation, TrivialRepresentation
 from pyro_gflows.groups.wallpaper import WallpaperGroup, point_group_of
 
 __all__ = ["grid_size", "image_fields"]

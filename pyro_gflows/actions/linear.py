@@ -16,11 +16,8 @@ from pyro_gflows.actions.canonical_form import nearest_image, reference_event
 from pyro_gflows.groups.base import LARGEST_LISTED, EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, side_by_side
-from pyro_gflows.groups.representations import (
-    RegularRepresentation,
-    Representation,
-    TrivialRepresentation,
-)
+from pyro_gflows.groups.permutation_representations import RegularRepresentation
+from pyro_gflows.groups.representations import Representation, TrivialRepresentation
 from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["LinearAction"]

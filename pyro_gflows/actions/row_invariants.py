@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions.row_layout import RowTables
 from pyro_gflows.actions.row_order import lexicographic_order
 from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.vector import VectorAction
@@ -97,22 +98,48 @@ class InvariantOrder:
         with as_constants():
             self._kinds = [_kinds(even, odd, layout.rest) for even, odd in zip(layout.even, layout.odd, strict=True)]
 
-    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """The elements :math:`\\pi(x)`, whose part in H is the identity.
+        """The elements pi(x), whose part in H is the identity.
 
         Args:
             x: Events, shape ``batch_shape + (numel,)``.
         """
+        return self.action.structure.elements_of(*self._places_and_signs(x))
+
+    def undo(self, x: Tensor, images: Tensor) -> Tensor:
+        """The vectors that the elements pi(x) take to ``images``, without a matrix of H.
+
+        Args:
+            x: Events, shape ``batch_shape + (numel,)``.
+            images: Vectors, whose batch shape broadcasts with that of x.
+        """
+        rows = self.action.unpack(images)
+        even, odd = [], []
+        for own_even, own_odd, place, sign in zip(rows.even, rows.odd, *self._places_and_signs(x), strict=True):
+            even.append(_taken(own_even, place))
+            odd.append(_taken(own_odd, place) * sign[..., None].to(own_odd))
+        batch = torch.broadcast_shapes(rows.rest.shape[:-1], x.shape[:-1])
+        return self.action.pack(RowTables(tuple(even), tuple(odd), rows.rest.expand(*batch, -1)))
+
+    @torch.no_grad()
+    def _places_and_signs(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """For each block the place to which each row goes, and its sign."""
         rows = self.action.unpack(x.detach().double())
-        permutations, signs = [], []
+        places, signs = [], []
         for even, odd, kinds in zip(rows.even, rows.odd, self._kinds, strict=True):
             means = even.mean(-2, keepdim=True).expand_as(even)
             rest = rows.rest[..., None, :].expand(*even.shape[:-1], -1)
             sign, order = _signs_and_order(torch.cat([even, means, odd, rest], -1), kinds)
-            permutations.append(order.argsort(-1))
+            places.append(order.argsort(-1))
             signs.append(sign.long())
-        return self.action.structure.elements_of(permutations, signs)
+        return places, signs
+
+
+def _taken(rows: Tensor, index: Tensor) -> Tensor:
+    """The rows with these indices, shape ``batch + (n, width)``."""
+    batch = torch.broadcast_shapes(rows.shape[:-2], index.shape[:-1])
+    shape = (*batch, *rows.shape[-2:])
+    return rows.expand(shape).gather(-2, index[..., None].expand(shape))
 
 
 def _signs_and_order(table: Tensor, kinds: list[_Kind]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Rows and RowsLayout: the events of a row action as tables of features, for networks and layers on rows."""
+"""RowTables and RowsLayout: the events of a row action as tables of features, for networks and layers on rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.representations import Representation
-from pyro_gflows.groups.row_fields import InnerField, RowField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.numerics.constants import as_constants
 
-__all__ = ["Rows", "RowsLayout"]
+__all__ = ["RowTables", "RowsLayout"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowTables:
     """The features of events, block by block.
 
     Attributes:
@@ -81,7 +82,7 @@ class RowsLayout:
         self.rest = _action(rest)
         self.mean_free = tuple(torch.tensor(found, dtype=torch.bool) for found in mean_free)
 
-    def unpack(self, x: Tensor) -> Rows:
+    def unpack(self, x: Tensor) -> RowTables:
         """The features of events.
 
         Args:
@@ -104,13 +105,13 @@ class RowsLayout:
                         even[block].append(rows[..., columns[0]])
                         odd[block].append(rows[..., columns[1]])
         empty = [x.new_zeros(*batch, size, 0) for size in self.sizes]
-        return Rows(
+        return RowTables(
             tuple(_side_by_side(found, none) for found, none in zip(even, empty, strict=True)),
             tuple(_side_by_side(found, none) for found, none in zip(odd, empty, strict=True)),
             _side_by_side(rest, x.new_zeros(*batch, 0)),
         )
 
-    def pack(self, rows: Rows) -> Tensor:
+    def pack(self, rows: RowTables) -> Tensor:
         """The events with these features, which inverts :meth:`unpack`; means of mean-free features are dropped.
 
         Args:

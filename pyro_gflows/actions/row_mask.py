@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
-from pyro_gflows.actions.row_layout import Rows
+from pyro_gflows.actions.row_layout import RowTables
 from pyro_gflows.actions.rows import RowsAction
+from pyro_gflows.groups.row_fields import RowField
 
 __all__ = ["check_mask", "coordinates_there", "pad_rows", "require_maskable", "without_gaps"]
 
@@ -31,8 +32,8 @@ def require_maskable(action: Action) -> RowsAction:
         raise ValueError(f"expected a mask for rows of one block, got {action} with {len(layout.sizes)} blocks")
     if action.has_matrix_fields or any(bool(mask.any()) for mask in layout.mean_free):
         raise ValueError(
-            f"expected a mask for rows whose features are free, got {action}: matrices, and features that sum to 0 over "
-            "the rows, have no coordinates of single rows to leave out"
+            f"expected a mask for rows whose features are free, got {action}: matrices, and features that sum to 0 "
+            "over the rows, have no coordinates of single rows to leave out"
         )
     return action
 
@@ -76,7 +77,7 @@ def coordinates_there(action: RowsAction, mask: Tensor) -> Tensor:
 
     layout = action.layout
     rest = mask.new_ones(*mask.shape[:-1], 0 if layout.rest is None else layout.rest.numel)
-    return layout.pack(Rows(columns(layout.even), columns(layout.odd), rest))
+    return layout.pack(RowTables(columns(layout.even), columns(layout.odd), rest))
 
 
 def without_gaps(action: RowsAction, x: Tensor, mask: Tensor) -> Tensor:
@@ -91,9 +92,9 @@ def without_gaps(action: RowsAction, x: Tensor, mask: Tensor) -> Tensor:
         mask: Which rows are there, shape ``(count, n)``.
 
     Example:
-        >>> without_gaps(RowsAction(2), torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([[True, False], [True, True]]))
-        tensor([[1., 2.],
-                [3., 1.]])
+        >>> x, mask = torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([[True, False], [True, True]])
+        >>> without_gaps(RowsAction(2), x, mask).tolist()
+        [[1.0, 2.0], [3.0, 1.0]]
     """
     rows = action.unpack(x)
     places = mask.flatten().nonzero().squeeze(-1)
@@ -104,41 +105,50 @@ def without_gaps(action: RowsAction, x: Tensor, mask: Tensor) -> Tensor:
     def dealt(tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(table.flatten(0, 1)[chosen].reshape(table.shape) for table in tables)
 
-    return action.pack(Rows(dealt(rows.even), dealt(rows.odd), rows.rest))
+    return action.pack(RowTables(dealt(rows.even), dealt(rows.odd), rows.rest))
 
 
-def pad_rows(tables: Sequence[Tensor], rows: int) -> tuple[Tensor, Tensor]:
-    """Sets of different sizes as events of one size, and the mask that says which rows are there.
+def pad_rows(action: Action, tables: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sets of different sizes as events of one action, and the mask that says which of their rows are there.
 
     Args:
-        tables: Sets of rows, each of shape ``(n_i, F)`` with the same F.
-        rows: The number n of rows of an event, at least every n_i.
+        action: How the group acts on events of n rows, all of whose fields are rows.
+        tables: Sets, each of shape ``(n_i, F)`` with at most n rows, and with the features in the order of the fields.
 
     Returns:
-        The events, flattened row by row, with rows of zeros after the last one, shape ``(len(tables), n F)``; and the
-        mask, shape ``(len(tables), n)``.
+        The events, with rows of zeros after the last one of each set, shape ``(len(tables), numel)``; and the mask,
+        shape ``(len(tables), n)``, as ``flow(x, mask=mask)`` and ``flow.condition(mask=mask)`` take it.
 
     Raises:
-        TypeError: A set is not a tensor.
-        ValueError: There is no set, a set is not a table with as many features as the first one, or it has more rows.
+        TypeError: The events do not consist of rows, or a set is not a tensor.
+        ValueError: The events have other fields than free rows of one block; there is no set; or a set is not a table
+            of F features, or has too many rows.
 
     Example:
-        >>> events, mask = pad_rows([torch.ones(1, 2), torch.ones(3, 2)], 3)
+        >>> events, mask = pad_rows(RowsAction(3, 2), [torch.ones(1, 2), torch.ones(3, 2)])
         >>> events.tolist(), mask.sum(-1).tolist()
         ([[1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]], [1, 3])
     """
+    action = require_maskable(action)
+    fields = [field for field in action.fields if isinstance(field, RowField)]
+    if len(fields) < len(action.fields):
+        raise ValueError(
+            f"expected events of rows alone for a list of sets, got {action}; pad the rows, and take mask="
+        )
+    (rows,), widths = action.layout.sizes, [field.width for field in fields]
     if not len(tables):
         raise ValueError("expected at least one set of rows, got none")
     for index, table in enumerate(tables):
         if not isinstance(table, Tensor):
             raise TypeError(f"expected sets of rows as tensors, got {type(table).__name__} at index {index}")
-        if table.ndim != 2 or table.shape[1] != tables[0].shape[-1] or len(table) > rows:
+        if table.ndim != 2 or table.shape[1] != sum(widths) or len(table) > rows:
             raise ValueError(
-                f"expected sets of at most {rows} rows with {tables[0].shape[-1]} features each, as tensors of shape "
-                f"(n_i, {tables[0].shape[-1]}), got {tuple(table.shape)} at index {index}"
+                f"expected sets of at most {rows} rows with {sum(widths)} features each, as tensors of shape (n_i, "
+                f"{sum(widths)}), got {tuple(table.shape)} at index {index}"
             )
     sizes = torch.tensor([len(table) for table in tables], device=tables[0].device)
     mask = torch.arange(rows, device=tables[0].device) < sizes[:, None]
-    events = tables[0].new_zeros(*mask.shape, tables[0].shape[1])
-    events[mask] = torch.cat(list(tables))
-    return events.flatten(1), mask
+    padded = tables[0].new_zeros(*mask.shape, sum(widths))
+    padded[mask] = torch.cat(list(tables))
+    parts = zip(fields, padded.split(widths, -1), strict=True)
+    return torch.cat([field.flatten(part) for field, part in parts], -1), mask

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions.row_layout import Rows, RowsLayout
+from pyro_gflows.actions.row_layout import RowsLayout, RowTables
 from pyro_gflows.actions.row_order import lexicographic_order, row_signs
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.finite import CyclicGroup
+from pyro_gflows.groups.matrix_field import MatrixField
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
 from pyro_gflows.groups.row_decomposition import decompose_rows
-from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import InnerField, StructuredField
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.contrasts import contrasts
 from pyro_gflows.serialization.registry import registered
@@ -38,6 +40,9 @@ class RowsAction(VectorAction):
 
     Several actions of one group lie side by side in one event by :meth:`direct_sum`, as the weights, means and scales
     of a mixture do.
+
+    Sets of different sizes lie in one batch of events of the most rows, by a mask that says which rows are there:
+    ``flow(x, mask=mask)``, ``flow.condition(mask=mask)``; :func:`pad_rows` makes both from a list of sets.
 
     Args:
         rows: The number n of rows; or the numbers of rows of several blocks (species, kinds) that are permuted
@@ -151,7 +156,7 @@ class RowsAction(VectorAction):
         """Whether the event holds matrices whose rows and columns are permuted, which networks on rows do not read."""
         return any(isinstance(field, MatrixField) for field in self.fields)
 
-    def unpack(self, x: Tensor) -> Rows:
+    def unpack(self, x: Tensor) -> RowTables:
         """The features of events, block by block, at a cost linear in the number of rows; matrices are left out.
 
         Args:
@@ -164,7 +169,7 @@ class RowsAction(VectorAction):
         self.check_event(x)
         return self.layout.unpack(x)
 
-    def pack(self, rows: Rows) -> Tensor:
+    def pack(self, rows: RowTables) -> Tensor:
         """The events with these features, which inverts :meth:`unpack`; means of mean-free features are dropped.
 
         Args:

@@ -18,14 +18,16 @@ from pyro_gflows.groups.closure import generate_group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.escnn_representation import as_representation
 from pyro_gflows.groups.lifted import LiftedRepresentation
+from pyro_gflows.groups.permutation_representations import (
+    QuotientRepresentation,
+    RegularRepresentation,
+    RowsRepresentation,
+)
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
     MatrixRepresentation,
-    QuotientRepresentation,
-    RegularRepresentation,
     Representation,
-    RowsRepresentation,
     TrivialRepresentation,
 )
 from pyro_gflows.groups.sign_representation import sign_fields

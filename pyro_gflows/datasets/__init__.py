@@ -15,13 +15,13 @@ Checks and splits:
 """
 
 from pyro_gflows.datasets.checks import check_data
+from pyro_gflows.datasets.clouds import point_clouds
 from pyro_gflows.datasets.data_set import DataSet, load_data
 from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.point_clouds import point_clouds
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels

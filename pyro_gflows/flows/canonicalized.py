@@ -18,6 +18,7 @@ from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.domains.choice import Canonical, domain_for
 from pyro_gflows.flows.gap_layers import GapCoupling, GapPlacement
 from pyro_gflows.flows.into_domain import IntoDomain
+from pyro_gflows.groups.order import order_in_words
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms import Compose, EquivariantTransform
@@ -48,6 +49,9 @@ class Canonicalized(InvariantBase):
     have other features, and at the edges of the sectors of a group of rotations. Therefore all that is trained belongs
     inside q: a trainable layer *after* this base moves the jumps, and gradients of likelihoods and of paths miss a term
     there.
+
+    Features on which a further factor H of the group acts (as rotations act on points) cannot be keys. If H is finite
+    and small, p is the mean over the elements h of H of :math:`q(c(h\,x)) / |G|`, where G is the rest of the group.
 
     Attributes:
         may_jump: Whether p may jump on these events.
@@ -124,6 +128,7 @@ class Canonicalized(InvariantBase):
         """
         if not self._has_own_key:
             self.module.into.read_by(best_key(self.action, location, factor, canonical=self._canonical)[0])
+        self.clear_cache()
         element = self.element(location)
         self.module.place(self.action.act_each(element, location), self.action.act_each(element, factor.T).T)
 
@@ -186,7 +191,7 @@ class Canonicalized(InvariantBase):
 
     def __repr__(self) -> str:
         continuous = "continuous across mirrors only" if self.may_jump else "continuous"
-        return f"Canonicalized({self.action}; |G| = {self.action.group.order_in_words}, {continuous})"
+        return f"Canonicalized({self.action}; {order_in_words(self.order)} images of an event, {continuous})"
 
 
 class _Module(nn.Module):
@@ -212,14 +217,9 @@ class _Module(nn.Module):
 
     def place(self, location: Tensor, factor: Tensor) -> None:
         """Place q at an event in canonical form, with a factor of the covariance."""
-        gaps = self.into.gap_domain.dimension
-        mean, columns = self.into.coordinates(location), self.into.coordinates(factor.T)
-        upper = torch.linalg.qr(columns)[1]
-        lower = (upper * upper.diagonal().sign()[:, None]).T
-        spread = lower[:gaps].norm(dim=1)
-        ratios = self.into.place(mean[:gaps], spread)
-        center = torch.cat([torch.zeros_like(mean[:gaps]), mean[gaps:]])
-        self.placement.place(center, torch.cat([lower[:gaps] / spread[:, None], lower[gaps:]]), ratios)
+        location, factor = location.double(), factor.double()
+        upper = torch.linalg.qr(self.into.coordinates(factor.T))[1]
+        self.placement.place(self.into.coordinates(location), (upper * upper.diagonal().sign()[:, None]).T)
 
 
 def _random_half(count: int, step: int) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action
-from pyro_gflows.actions.row_mask import check_mask
 from pyro_gflows.distributions import InvariantUniformBall
 from pyro_gflows.distributions.masked import MaskedNormal
 from pyro_gflows.distributions.supports import interval_of
@@ -17,7 +16,7 @@ from pyro_gflows.flows.distribution import FlowDistribution, drawn_out
 from pyro_gflows.serialization.registry import build, describe, registered
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
-from pyro_gflows.transforms.masked import Masked, require_mask_taken
+from pyro_gflows.transforms.masked import Masked
 from pyro_gflows.transforms.torch_interface import forget_param_store
 
 __all__ = ["EquivariantFlow"]
@@ -173,8 +172,7 @@ class EquivariantFlow(nn.Module):
         if not x.isfinite().all():
             raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
         if mask is not None:
-            check_mask(self.action, mask)
-            require_mask_taken(self.transform).initialize_masked(x, mask, context, inverse=True)
+            Masked(self.transform, mask, context).initialize_inverse(x)
             return
         self._require_reached(x, context)
         self.transform.initialize_inverse(x, context)

@@ -1,9 +1,9 @@
-r"""Layers of a flow on coordinates of gaps and other coordinates, which are the identity near the walls.
+"""Layers of a flow on coordinates of gaps to walls and other coordinates, and the map from them to the gaps.
 
-The first coordinates of an event are those of gaps to walls (u in :mod:`pyro_gflows.numerics.truncated_gap`), and the
-others are free. A density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate
-of a gap tends to minus infinity. So no layer here applies an affine map to a coordinate of a gap, and other coordinates
-depend on it through a function that is constant there.
+The first coordinates are those of gaps (u in :mod:`pyro_gflows.numerics.truncated_gap`), and the others are free. A
+density of gaps is finite and positive at a wall only if its flow is the identity where a coordinate of a gap tends to
+minus infinity. So no layer here applies an affine map to a coordinate of a gap, and other coordinates depend on it
+through a function that is constant there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.nn import functional
 from pyro_gflows.actions import VectorAction
 from pyro_gflows.nn import BoundedKnots
 from pyro_gflows.nn.basis import FixedBasis
-from pyro_gflows.numerics import monotone_spline, rational_quadratic
+from pyro_gflows.numerics import monotone_spline
+from pyro_gflows.numerics.truncated_gap import coordinate_of_gap, gap_log_slope, gap_of_coordinate
 from pyro_gflows.transforms import EquivariantTransform
 
 __all__ = ["GapCoupling", "GapPlacement", "bounded"]
@@ -26,8 +27,7 @@ _LOWEST = -3.5  # below this coordinate, maps of gaps are the identity where a w
 _LIMIT = 4.0
 _BINS = 8
 _MAX_LOG_SCALE = 3.0
-_BEND = 1.5  # the width of the region between the identity and an affine map
-_SHARPNESS = 16.0
+_LEAST_RATIO = -8.0  # of mean and standard deviation, below which truncated normals all look exponential
 
 
 def bounded(u: Tensor) -> Tensor:
@@ -118,89 +118,87 @@ class GapCoupling(EquivariantTransform):
 
 
 class GapPlacement(EquivariantTransform):
-    r"""A triangular map whose values have any covariance far from the walls, and that is the identity near them.
+    r"""The map from coordinates to gaps and free coordinates with any covariance: normal far from the walls.
 
-    With e the coordinates of which those of gaps are bounded, the map is affine for the free coordinates,
-    :math:`y = c + F (L e + m)`, where L and m are learned and the triangular matrix F and c are units that are fixed
-    once. A coordinate u of a gap is scaled by the diagonal entry l of F L and shifted by t, the rest of the same
-    product, above a bend; below the bend it is the identity.
+    With y the gaps and free coordinates, less their centers and in units that are fixed once, and with a lower
+    triangular matrix P, the map is :math:`y = P^{-1} z` far from the walls. There, given the gaps before it, gap i is a
+    normal variable with a mean m that depends linearly on them and with standard deviation :math:`s = 1/P_{ii}`. Here
+    it is the quantile of this normal distribution truncated at 0, so that no gap is negative, and the density is finite
+    and positive at each wall. The free coordinates depend linearly on the gaps.
+
+    Centers and P are learned. Samples take one step for each gap, and scores one step for all.
 
     Args:
         action: The action of the trivial group on all coordinates.
-        gaps: The number of coordinates of gaps, which come first.
+        gaps: The number of gaps, which come first.
     """
-
-    bend: Tensor
 
     def __init__(self, action: VectorAction, gaps: int) -> None:
         super().__init__(action)
         size = action.numel
         self.gaps = gaps
         self.frame = FixedBasis(torch.eye(size))
-        self.center = FixedBasis(torch.zeros(size))
-        self.register_buffer("bend", torch.full((gaps,), -2.0))
+        self.center = FixedBasis((torch.arange(size) < gaps).to(torch.float64))
+        self.unit = FixedBasis(torch.ones(size))
         self.below = nn.Parameter(torch.zeros(size, size))
         self.log_diagonal = nn.Parameter(torch.zeros(size))
         self.shift = nn.Parameter(torch.zeros(size))
 
-    def place(self, center: Tensor, frame: Tensor, ratios: Tensor) -> None:
-        """Fix the units.
+    @torch.no_grad()
+    def place(self, center: Tensor, factor: Tensor) -> None:
+        """Fix the centers and the units.
 
         Args:
-            center: The center c of the free coordinates, after a 0 for each gap; shape ``(numel,)``.
-            frame: The lower triangular matrix F, in standard deviations of each gap; shape ``(numel, numel)``.
-            ratios: The ratio of mean and standard deviation of each gap. The bend is kept off the bulk of the gaps as
-                far as the wall allows.
+            center: The means of gaps and free coordinates, shape ``(numel,)``.
+            factor: A lower triangular factor F of their covariance :math:`F F^T`, shape ``(numel, numel)``.
         """
+        unit = factor.norm(dim=1)
+        identity = torch.eye(len(unit), dtype=factor.dtype, device=factor.device)
         self.center.value.copy_(center)
-        self.frame.value.copy_(frame)
-        self.bend.copy_(-(ratios - 1).clamp(2.0, 6.0))
+        self.unit.value.copy_(unit)
+        self.frame.value.copy_(torch.linalg.solve_triangular(factor / unit[:, None], identity, upper=False))
 
-    def _factor(self) -> Tensor:
-        return self.below.tril(-1) + torch.diag(self.log_diagonal.exp())
+    def _matrix(self, like: Tensor) -> Tensor:
+        """The lower triangular matrix P, in the fixed units."""
+        return (self.below.tril(-1) + torch.diag(self.log_diagonal.exp())) @ self.frame(like)
 
-    def _log_diagonal(self, like: Tensor) -> Tensor:
-        return self.log_diagonal + self.frame(like).diagonal().log()
+    def _center(self, like: Tensor) -> Tensor:
+        return self.center(like) + self.unit(like) * self.shift
+
+    def _ratio(self, known: Tensor, index: int | slice, matrix: Tensor, like: Tensor) -> Tensor:
+        """The ratio m / s of gaps, from the contributions of the gaps before them."""
+        own = matrix.diagonal()[index]
+        raw = own * (self._center(like) / self.unit(like))[index] - known
+        return _LEAST_RATIO + functional.softplus(raw - _LEAST_RATIO, beta=2.0)
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        u, free = x[..., : self.gaps], x[..., self.gaps :]
-        known = bounded(u)
-        log_diagonal = self._log_diagonal(x)
-        scale = log_diagonal[: self.gaps].exp()
-        image = (torch.cat([known, free], -1) @ self._factor().T + self.shift) @ self.frame(x).T + self.center(x)
-        bent, log_slope = _bent(u, image[..., : self.gaps] - scale * known, scale, self.bend)
-        ladj = log_slope.sum(-1) + log_diagonal[self.gaps :].sum()
-        return torch.cat([bent, image[..., self.gaps :]], -1), ladj
-
-    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        frame, log_diagonal = self.frame(y), self._log_diagonal(y)
-        matrix, offset = frame @ self._factor(), self.shift @ frame.T + self.center(y)
-        scale = log_diagonal[: self.gaps].exp()
-        found: list[Tensor] = []
-        known = y[..., :0]
-        total = y.new_zeros(y.shape[:-1])
+        matrix, center, unit = self._matrix(x), self._center(x), self.unit(x)
+        scale = unit / matrix.diagonal()
+        gaps: list[Tensor] = []
+        y = x[..., :0]
+        total = x.new_zeros(x.shape[:-1])
         for index in range(self.gaps):
-            shift = known @ matrix[index, :index] + offset[index]
-            u, log_slope = _bent(y[..., index], shift, scale[index], self.bend[index], inverse=True)
-            found.append(u)
-            known = torch.cat([known, bounded(u)[..., None]], -1)
-            total = total + log_slope
-        known_part = matrix[self.gaps :, : self.gaps]
-        free = y[..., self.gaps :] - offset[self.gaps :] - known @ known_part.T
+            ratio = self._ratio(y @ matrix[index, :index], index, matrix, x)
+            gap = gap_of_coordinate(x[..., index], ratio)
+            total = total + gap_log_slope(x[..., index], gap, ratio)
+            gaps.append(gap * scale[index])
+            y = torch.cat([y, ((gaps[-1] - center[index]) / unit[index])[..., None]], -1)
+        free = x[..., self.gaps :] - y @ matrix[self.gaps :, : self.gaps].T
         if free.shape[-1]:
             upper, rows = matrix[self.gaps :, self.gaps :].T, free.reshape(-1, free.shape[-1])
             free = torch.linalg.solve_triangular(upper, rows, upper=True, left=False).reshape(free.shape)
-        u = torch.stack(found, -1) if found else y[..., :0]
-        return torch.cat([u, free], -1), total - log_diagonal[self.gaps :].sum()
+            free = free * unit[self.gaps :] + center[self.gaps :]
+        image = torch.cat([torch.stack(gaps, -1), free], -1) if gaps else free
+        return image, total + scale.log().sum()
 
-
-def _bent(u: Tensor, shift: Tensor, scale: Tensor, bend: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """The increasing map that is the identity far below the bend and ``shift + scale * u`` above it."""
-    bottom = bend - _BEND
-    # a shift far down is limited, so that the map is the identity below the same point for all shifts
-    least = bottom + 0.5
-    top = least + functional.softplus(shift + scale * bend - least, beta=_SHARPNESS)
-    width = torch.full_like(bottom, _BEND)
-    return rational_quadratic(
-        u, (bottom, bottom), (width, top - bottom), (torch.ones_like(scale), scale), inverse=inverse
-    )
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        matrix, center, unit = self._matrix(y), self._center(y), self.unit(y)
+        scale = unit / matrix.diagonal()
+        gap = y[..., : self.gaps].clamp_min(0)
+        inner = (torch.cat([gap, y[..., self.gaps :]], -1) - center) / unit
+        known = inner[..., : self.gaps] @ matrix[: self.gaps, : self.gaps].tril(-1).T
+        ratio = self._ratio(known, slice(self.gaps), matrix, y)
+        gap = gap / scale[: self.gaps]
+        u = coordinate_of_gap(gap, ratio)
+        total = gap_log_slope(u, gap, ratio).sum(-1) + scale.log().sum()
+        return torch.cat([u, inner @ matrix[self.gaps :].T], -1), -total

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyro
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, RowsAction
-from pyro_gflows.actions.row_mask import check_mask, pad_rows, require_maskable
+from pyro_gflows.actions.row_mask import check_mask, require_maskable
 from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.groups.representations import TrivialRepresentation
 from pyro_gflows.groups.row_fields import RowField
 
-__all__ = ["FlowOfMask", "FlowWithMasks", "events_and_mask"]
+__all__ = ["FlowOfMask", "FlowWithMasks"]
 
 
 class FlowWithMasks(VariationalFlow):
@@ -126,33 +124,3 @@ class FlowOfMask(nn.Module):
     def dist(self) -> FlowDistribution:
         """The density of the rows that are there."""
         return self.flow.condition(mask=self.mask)
-
-
-def events_and_mask(action: Action, tables: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Sets of different sizes as events of an action on rows, and the masks of the rows that are there.
-
-    Args:
-        action: How the group acts on events, all of whose fields are rows.
-        tables: Sets, each of shape ``(n_i, F)`` with the features in the order of the fields.
-
-    Raises:
-        TypeError: Events do not consist of rows, or a set is not a tensor.
-        ValueError: The action is not on free rows of one block alone; or the sets are not tables of F features, or have
-            too many rows.
-
-    Example:
-        >>> events, mask = events_and_mask(RowsAction(3, 2), [torch.ones(1, 2), torch.ones(3, 2)])
-        >>> events.shape, mask.sum(-1).tolist()
-        (torch.Size([2, 6]), [1, 3])
-    """
-    action = require_maskable(action)
-    fields = [field for field in action.fields if isinstance(field, RowField)]
-    if len(fields) < len(action.fields):
-        raise ValueError(f"expected events of rows alone for a list of sets, got {action}; pad them, and give mask=")
-    (rows,), widths = action.layout.sizes, [field.width for field in fields]
-    flat, mask = pad_rows(tables, rows)
-    table = flat.unflatten(-1, (rows, -1))
-    if table.shape[-1] != sum(widths):
-        raise ValueError(f"expected sets with {sum(widths)} features for {action}, got {table.shape[-1]}")
-    parts = zip(fields, table.split(widths, -1), strict=True)
-    return torch.cat([field.flatten(part) for field, part in parts], -1), mask

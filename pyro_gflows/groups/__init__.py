@@ -29,24 +29,28 @@ from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, FiniteGroup
 from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.lifted import LiftedRepresentation
+from pyro_gflows.groups.matrix_field import MatrixField
 from pyro_gflows.groups.monomial import MonomialGroup
 from pyro_gflows.groups.names import parse_group
+from pyro_gflows.groups.permutation_representations import (
+    QuotientRepresentation,
+    RegularRepresentation,
+    RowsRepresentation,
+)
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.representations import (
     DefiningRepresentation,
     MatrixRepresentation,
-    QuotientRepresentation,
-    RegularRepresentation,
     Representation,
-    RowsRepresentation,
     TrivialRepresentation,
 )
 from pyro_gflows.groups.restriction import SubRepresentation
-from pyro_gflows.groups.row_fields import InnerField, MatrixField, RowField, StructuredField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.sign_representation import SignRepresentation
 from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
 from pyro_gflows.groups.signs import SignGroup
+from pyro_gflows.groups.structured_field import InnerField, StructuredField
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.groups.torus_translations import TorusTranslations

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.finite import FiniteGroup
-from pyro_gflows.groups.representations import permutation_matrices
+from pyro_gflows.groups.permutation_representations import permutation_matrices
 
 __all__ = ["as_matrix", "generate_exactly", "generate_group"]
 

@@ -10,12 +10,8 @@ from scipy.sparse import coo_array, csgraph
 from torch import Tensor
 
 from pyro_gflows.groups.finite import EnumerableGroup
-from pyro_gflows.groups.representations import (
-    QuotientRepresentation,
-    RegularRepresentation,
-    Representation,
-    TrivialRepresentation,
-)
+from pyro_gflows.groups.permutation_representations import QuotientRepresentation, RegularRepresentation
+from pyro_gflows.groups.representations import Representation, TrivialRepresentation
 
 __all__ = ["component_labels", "connected_components", "invariant_sets", "orbit_fields"]
 

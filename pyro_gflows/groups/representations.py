@@ -16,7 +16,6 @@ from pyro_gflows.groups.canonical_basis import Nearly
 from pyro_gflows.groups.continuous import ContinuousGroup
 from pyro_gflows.groups.finite import PlanarGroup
 from pyro_gflows.groups.names import parse_group
-from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.numerics.constants import as_constants, rows_at
 from pyro_gflows.serialization.registry import registered
 
@@ -26,12 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DefiningRepresentation",
     "MatrixRepresentation",
-    "QuotientRepresentation",
-    "RegularRepresentation",
     "Representation",
-    "RowsRepresentation",
+    "TabulatedRepresentation",
     "TrivialRepresentation",
-    "permutation_matrices",
 ]
 
 _ZERO = 1e-10
@@ -129,20 +125,7 @@ class Representation:
         return f"{self.name} of {self.group}"
 
 
-def permutation_matrices(targets: Tensor) -> Tensor:
-    """The matrices P of permutations, with ``P[targets[j], j] = 1``, float64.
-
-    Args:
-        targets: The place to which each permutation sends each entry, shape ``batch + (n,)``.
-
-    Example:
-        >>> permutation_matrices(torch.tensor([1, 2, 0])).tolist()
-        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    """
-    return torch.nn.functional.one_hot(targets, targets.shape[-1]).double().mT
-
-
-class _Tabulated(Representation):
+class TabulatedRepresentation(Representation):
     """A representation of a finite group that holds a table of matrices, one for each element."""
 
     table: Tensor
@@ -223,95 +206,7 @@ class DefiningRepresentation(Representation):
 
 
 @registered
-class RegularRepresentation(_Tabulated):
-    """The regular representation: the group permutes its own elements, one coordinate of R^|G| for each.
-
-    It holds every irreducible representation of the group, so networks take it for their hidden features.
-
-    Args:
-        group: The group, or its name.
-
-    Raises:
-        ValueError: The group is infinite.
-
-    Example:
-        >>> RegularRepresentation("D4").size
-        8
-    """
-
-    name = "regular"
-
-    def __init__(self, group: Group | str) -> None:
-        self.group = require_enumerable(parse_group(group), "a regular representation")
-        self.size = self.group.order
-        self.table = permutation_matrices(self.group.regular())
-
-
-@registered
-class QuotientRepresentation(_Tabulated):
-    """The quotient representation: the group permutes the cosets g H of a subgroup H.
-
-    A coset g H is the set of all products of g with an element of H. The representation has one coordinate for each of
-    the |G|/|H| cosets, so it is smaller than the regular representation.
-
-    Args:
-        group: The group, or its name.
-        subgroup: The indices of the elements of H.
-
-    Raises:
-        ValueError: The group is infinite, or the indices are not those of a subgroup.
-
-    Example:
-        >>> QuotientRepresentation("D4", [0, 4]).size  # element 4 of D4 is a reflection
-        4
-    """
-
-    def __init__(self, group: Group | str, subgroup: Sequence[int]) -> None:
-        self.group = require_enumerable(parse_group(group), "a quotient representation")
-        self.table = permutation_matrices(self.group.coset_action(subgroup))
-        self.size = self.table.shape[-1]
-        self.name = f"quotient by {sorted(int(index) for index in subgroup)}"
-
-
-@registered
-class RowsRepresentation(_Tabulated):
-    """The symmetric group S_n permutes the rows of an n x ``features`` matrix.
-
-    The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components. It holds a
-    matrix for each permutation; for n > 6 there is ``RowsAction``, which holds none.
-
-    Args:
-        group: The symmetric group, or its name.
-        features: The number of columns.
-
-    Raises:
-        ValueError: The group is not a symmetric group or n is larger than 6, or ``features`` is not positive.
-
-    Example:
-        >>> RowsRepresentation("S3", features=2).size
-        6
-    """
-
-    def __init__(self, group: Group | str, features: int = 1) -> None:
-        parsed = parse_group(group)
-        if not isinstance(parsed, SymmetricGroup):
-            raise ValueError(f"rows are permuted by a symmetric group such as 'S3', got {parsed}")
-        if features < 1:
-            raise ValueError(f"expected a positive number of features, got {features}")
-        if not isinstance(parsed, EnumerableGroup):
-            raise ValueError(
-                f"a matrix for each permutation of rows is held up to S6, got {parsed}, which has "
-                f"{parsed.order_in_words} elements; use RowsAction({parsed.n}, features={features})"
-            )
-        self.group = parsed
-        permutations = permutation_matrices(parsed.permutations()).contiguous()
-        self.table = torch.kron(permutations, torch.eye(features, dtype=torch.float64))
-        self.size = self.table.shape[-1]
-        self.name = "rows" if features == 1 else f"rows of {features}"
-
-
-@registered
-class MatrixRepresentation(_Tabulated):
+class MatrixRepresentation(TabulatedRepresentation):
     """A representation of a finite group by the user's own matrices, one for each element.
 
     Args:

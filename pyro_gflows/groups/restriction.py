@@ -96,7 +96,7 @@ def restricted_to_subspace(representation: Representation, rows: Tensor, name: s
         ValueError: The rows are not orthonormal, or the subspace is not invariant.
 
     Example:
-        >>> from pyro_gflows.groups.representations import RegularRepresentation
+        >>> from pyro_gflows.groups.permutation_representations import RegularRepresentation
         >>> mean = torch.full((1, 4), 0.5, dtype=torch.float64)
         >>> restricted_to_subspace(RegularRepresentation("C4"), mean, "mean")
         trivial of C4
@@ -149,7 +149,7 @@ def restricted_to_subgroup(representation: Representation, subgroup: EnumerableG
         ValueError: A group is not C_n or D_n, or the one is no subgroup of the other.
 
     Example:
-        >>> from pyro_gflows.groups.representations import RegularRepresentation
+        >>> from pyro_gflows.groups.permutation_representations import RegularRepresentation
         >>> from pyro_gflows.groups.names import parse_group
         >>> restricted_to_subgroup(RegularRepresentation("C8"), parse_group("C4"))
         regular of C8 of C4

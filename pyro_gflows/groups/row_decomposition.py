@@ -15,8 +15,9 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, intertwiner, side_by_side
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
-from pyro_gflows.groups.row_fields import InnerField, RowField
+from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
 
@@ -52,9 +53,21 @@ class _Piece:
     def dim(self) -> int:
         return self.outer_dim * self.inner.dim
 
+    @functools.cached_property
+    def _kept(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
+
+    def _rows_of(self, like: Tensor) -> Tensor:
+        """The bases as the rows of one matrix, sent to a device once."""
+        key = (like.device, like.dtype)
+        if key not in self._kept:
+            with as_constants():
+                self._kept[key] = self.columns.to(like.device, like.dtype).flatten(0, 1)
+        return self._kept[key]
+
     def analyze(self, table: Tensor) -> Tensor:
         """The coordinates, copy by copy, from rows of shape ``batch + (rows, width)``."""
-        values = table[..., slice(*self.rows), :] @ self.columns.to(table).flatten(0, 1).T
+        values = table[..., slice(*self.rows), :] @ self._rows_of(table).T
         if self.along == "mean":
             values = values.sum(-2, keepdim=True) / math.sqrt(values.shape[-2])
         elif self.along == "contrasts":
@@ -70,7 +83,7 @@ class _Piece:
             values = values.expand(*values.shape[:-2], count, -1) / math.sqrt(count)
         elif self.along == "contrasts":
             values = from_contrasts(values, -2)
-        return values @ self.columns.to(coordinates).flatten(0, 1)
+        return values @ self._rows_of(coordinates)
 
     def dense(self, total: int, field: Representation) -> Tensor:
         """The orthonormal rows of each copy in the field of ``total`` coordinates, shape ``(m, dim, total)``."""

@@ -1,48 +1,22 @@
-"""RowField and the other representations of which the events of row actions consist."""
+"""RowField: rows of features that are permuted, the field of which most events of row actions consist."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.row_structure import RowStructure
+from pyro_gflows.groups.structured_field import StructuredField
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
 from pyro_gflows.serialization.registry import registered
 
-if TYPE_CHECKING:
-    from pyro_gflows.groups.components import Decomposition
-
-__all__ = ["InnerField", "MatrixField", "RowField", "StructuredField"]
-
-
-class StructuredField(Representation):
-    """A representation of the group of a :class:`RowStructure` that acts without a matrix.
-
-    Attributes:
-        structure: The group that permutes the rows and acts on their features.
-
-    Example:
-        >>> from pyro_gflows.groups.finite import CyclicGroup
-        >>> isinstance(MatrixField(RowStructure((3,)), (0, 0)), StructuredField)
-        True
-    """
-
-    structure: RowStructure
-
-    def isotypes(self) -> Decomposition | None:
-        from pyro_gflows.groups.row_decomposition import decompose_rows  # it is made of fields
-
-        return decompose_rows(self.structure, [self])
-
-    def matrices(self, elements: Tensor) -> Tensor:
-        unit = torch.eye(self.size, dtype=torch.float64, device=elements.device)
-        return self.act(elements[(..., None, *[slice(None)] * len(self.group.element_shape))], unit).mT
+__all__ = ["RowField"]
 
 
 @registered
@@ -65,7 +39,7 @@ class RowField(StructuredField):
             features or several blocks.
 
     Example:
-        >>> from pyro_gflows.groups.finite import CyclicGroup
+        >>> from pyro_gflows.groups import CyclicGroup, TrivialRepresentation
         >>> field = RowField(RowStructure((3,)), [TrivialRepresentation(CyclicGroup(1))] * 2)
         >>> field, field.act(torch.tensor(3), torch.arange(6.0)).tolist()
         (rows of 2 of S3, [4.0, 5.0, 0.0, 1.0, 2.0, 3.0])
@@ -227,127 +201,3 @@ def _sets_of(features: Sequence[Representation]) -> list[list[int]]:
     """The columns of each feature; a feature is not cut, even where H maps parts of it to themselves."""
     starts = itertools.accumulate((feature.size for feature in features), initial=0)
     return [list(range(start, start + feature.size)) for feature, start in zip(features, starts, strict=False)]
-
-
-@registered
-class MatrixField(StructuredField):
-    r"""A matrix whose rows and columns are permuted, as the weights between two hidden layers, or transition rates.
-
-    A vector holds the matrix row by row: :math:`(g\,x)_{p(i)\,q(j)} = s_i\,t_j\,x_{ij}`, where p and s are those of
-    the block of the rows, and q and t those of the block of the columns, which may be the same.
-
-    Args:
-        structure: The group.
-        blocks: The block that permutes the rows and the block that permutes the columns.
-        odd: Whether the matrix changes its sign with its rows, and with its columns.
-        mean_free: Whether each row sums to 0. A vector then holds n_b - 1 coordinates of each row in the orthonormal
-            basis of :func:`~pyro_gflows.guides.log_ratio_basis`, as for the rows of a transition matrix in log-ratios.
-
-    Raises:
-        ValueError: There are no such blocks, or a side is odd but rows have no signs.
-
-    Example:
-        >>> field = MatrixField(RowStructure((3, 2)), (0, 1))
-        >>> field, field.size
-        (3 x 2 matrix of S3 x S2, 6)
-    """
-
-    def __init__(
-        self,
-        structure: RowStructure,
-        blocks: tuple[int, int],
-        *,
-        odd: tuple[bool, bool] = (False, False),
-        mean_free: bool = False,
-    ) -> None:
-        self.structure, self.group = structure, structure.group
-        self.blocks, self.odd, self.mean_free = tuple(blocks), tuple(odd), mean_free
-        if len(self.blocks) != 2 or any(not 0 <= block < len(structure.sizes) for block in self.blocks):
-            raise ValueError(f"expected two blocks in 0..{len(structure.sizes) - 1}, got {blocks}")
-        if any(self.odd) and not structure.signed:
-            raise ValueError(f"an odd side changes its sign with its rows, but {self.group} only permutes rows")
-        self.shape = torch.Size([structure.sizes[block] for block in self.blocks])
-        if mean_free and (odd[1] or self.shape[1] < 2):
-            raise ValueError("expected mean-free rows with at least 2 even columns")
-        self.size = self.shape[0] * (self.shape[1] - int(mean_free))
-        kinds = ("mean-free " if mean_free else "") + ("signed " if any(self.odd) else "")
-        self.name = f"{kinds}{self.shape[0]} x {self.shape[1]} matrix"
-        if self.blocks != (0, 1):
-            self.name += f" in blocks {self.blocks[0]} and {self.blocks[1]}"
-
-    def act(self, elements: Tensor, x: Tensor) -> Tensor:
-        elements = elements.to(x.device)
-        table = x.unflatten(-1, (self.shape[0], -1))
-        if self.mean_free:
-            table = from_contrasts(table)
-        for dim, block, odd in ((-2, self.blocks[0], self.odd[0]), (-1, self.blocks[1], self.odd[1])):
-            back = self.structure.permutations(elements, [block]).argsort(-1)
-            signs = self.structure.signs(elements, [block]).to(x)
-            if dim == -2:
-                back, signs = back[..., :, None], signs[..., :, None]
-            else:
-                back, signs = back[..., None, :], signs[..., None, :]
-            batch = torch.broadcast_shapes(table.shape[:-2], back.shape[:-2])
-            table = (table * signs if odd else table).expand(*batch, *self.shape)
-            table = table.gather(dim, back.expand(*batch, *self.shape))
-        return (contrasts(table) if self.mean_free else table).flatten(-2)
-
-    def entries(self) -> frozenset[float]:
-        if self.mean_free:
-            return frozenset({math.nan})
-        return frozenset({0.0, 1.0, -1.0} if any(self.odd) else {0.0, 1.0})
-
-    def absolute(self) -> MatrixField:
-        return MatrixField(self.structure, (self.blocks[0], self.blocks[1]))
-
-    def invariant_sets(self) -> list[list[int]]:
-        diagonal = [index * (self.shape[1] + 1) for index in range(self.shape[0])]
-        if self.mean_free or self.blocks[0] != self.blocks[1] or self.odd[0] != self.odd[1] or self.size == 1:
-            return [list(range(self.size))]
-        return [diagonal, [index for index in range(self.size) if index % (self.shape[1] + 1)]]
-
-    def isotypes(self) -> Decomposition | None:
-        return None
-
-    def _key(self) -> Any:
-        return (type(self).__name__, self.structure, self.blocks, self.odd, self.mean_free)
-
-
-@registered
-class InnerField(StructuredField):
-    """A feature that no permutation changes, on which the group H of the features acts, such as the center of a set.
-
-    Args:
-        structure: The group.
-        feature: How H acts on it.
-
-    Raises:
-        ValueError: The feature is not of H.
-
-    Example:
-        >>> from pyro_gflows.groups import DefiningRepresentation, parse_group
-        >>> InnerField(RowStructure((3,), inner=parse_group("D4")), DefiningRepresentation("D4"))
-        defining of S3 x D4
-    """
-
-    def __init__(self, structure: RowStructure, feature: Representation) -> None:
-        if feature.group != structure.inner:
-            raise ValueError(f"expected a feature of {structure.inner}, got {feature}")
-        self.structure, self.feature, self.group = structure, feature, structure.group
-        self.size, self.name, self.band = feature.size, feature.name, feature.band
-
-    def act(self, elements: Tensor, x: Tensor) -> Tensor:
-        matrices = self.feature.matrices(self.structure.inner_elements(elements).cpu()).to(x)
-        return (matrices @ x[..., None]).squeeze(-1)
-
-    def entries(self) -> frozenset[float]:
-        return self.feature.entries()
-
-    def absolute(self) -> InnerField:
-        return InnerField(self.structure, self.feature.absolute())
-
-    def invariant_sets(self) -> list[list[int]]:
-        return self.feature.invariant_sets()
-
-    def _key(self) -> Any:
-        return (type(self).__name__, self.structure, self.feature)

@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 
 from pyro_gflows.actions import SitesAction, VectorAction
 from pyro_gflows.flows.canonicalized import Canonicalized
+from pyro_gflows.flows.distribution import FlowDistribution
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.guides.choice import chosen_base
@@ -207,8 +208,8 @@ class AutoGFlow(ReadablePosterior, AutoContinuous):
 
     def get_base_dist(self) -> Any:
         """Returns the invariant base distribution on the unconstrained vector; of Canonicalized, the base of its q."""
-        base = self.flow.base
-        return base.density.base_dist if isinstance(base, Canonicalized) else base
+        inner = self._density_of_forms()
+        return self.flow.base if inner is None else inner.base_dist
 
     def get_transform(self, *args: Any, **kwargs: Any) -> EquivariantTransform:
         """Returns the transform from the base to the posterior; the arguments are ignored.
@@ -217,10 +218,16 @@ class AutoGFlow(ReadablePosterior, AutoContinuous):
         as NeuTraReparam needs it: then draws are in canonical form, and :func:`random_images` makes draws of the
         posterior of them. A log-det that jumps brings a warning, since NUTS follows its gradient.
         """
-        base = self.flow.base
-        transform = base.density.transform if isinstance(base, Canonicalized) else self.flow.transform
+        inner = self._density_of_forms()
+        transform = self.flow.transform if inner is None else inner.transform
         warn_of_jumps(transform)
         return transform
+
+    def _density_of_forms(self) -> FlowDistribution | None:
+        """The density of canonical forms, if the posterior is that of a Canonicalized base without further layers."""
+        base = self.flow.base
+        is_alone = isinstance(base, Canonicalized) and not any(True for _ in self.flow.transform.parameters())
+        return base.density if is_alone else None
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the posterior as a distribution of the unconstrained vector; the arguments are ignored."""

@@ -61,13 +61,17 @@ def guide_transforms(action: VectorAction, *, steps: int = 4, width: int = 16) -
     """
     if isinstance(action, RowsAction):
         return _on_rows(action, steps=steps, width=width)
+    if action.is_finite and not isinstance(action.group, EnumerableGroup):
+        # networks between any fields average over all elements; radial terms need none
+        layers: list[EquivariantTransform] = [g_residual(action, branch=_radial, fast="sample") for _ in range(steps)]
+        return [*layers, GActNorm(action)]
 
     def network(action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return conditioner(action_in, action_out, **_size(action_in, action_out, width))
 
     splits = _splits(action)
     alone = any(isotype.multiplicity == 1 and not isotype.is_trivial for isotype in action.decomposition)
-    layers: list[EquivariantTransform] = []
+    layers = []
     for step in range(steps):
         if splits:
             layers.append(g_coupling(action, split=splits[step % len(splits)], network=network))

@@ -14,6 +14,8 @@ from pyro_gflows.targets import on_full_plates
 __all__ = ["find_mode"]
 
 _DENSE_UP_TO = 128  # coordinates: a Hessian takes as many backward passes
+_DIFFERENCES_UP_TO = 700  # beyond them a Hessian takes two gradients for each coordinate, of many points at once
+_AT_ONCE = 64
 _WIDEST = 10.0  # the standard deviation in directions in which the density is flat
 _NARROWED = (1.0, 0.5, 0.25, 0.1)
 
@@ -34,7 +36,9 @@ def find_mode(
     climbs from all starts at once. From each of the highest end points a few damped Newton steps follow, and the
     curvature there determines the width of a normal distribution (Laplace's approximation). Among these normals and
     narrower versions of them, the one with the greatest evidence lower bound is returned. Comparing the bound, rather
-    than the height, prevents a high but thin peak from being chosen. Beyond 128 coordinates the normals are isotropic.
+    than the height, prevents a high but thin peak from being chosen. Beyond 128 coordinates the curvature is found by
+    differences of gradients. Beyond 700, or where a model with more than 128 runs once for each point, the normals are
+    isotropic.
 
     Args:
         log_density: A function from points, shape ``(rows, n)``, to log-densities up to a constant, shape ``(rows,)``;
@@ -75,9 +79,10 @@ def find_mode(
             "init_loc_fn= with values at which the posterior has mass"
         )
     noise = torch.randn(draws, ends.shape[-1], dtype=ends.dtype, device=ends.device)
+    limit = _DENSE_UP_TO if getattr(log_density, "is_one_by_one", False) else _DIFFERENCES_UP_TO
     best: tuple[float, Tensor, Tensor] | None = None
     for end in ends[_distinct(heights, candidates)]:
-        location, factor = _laplace(full, end)
+        location, factor = _laplace(full, end) if len(end) <= limit else (end, torch.eye(len(end)).to(end))
         for narrowed in _NARROWED:
             with torch.no_grad():
                 values = full(location + narrowed * noise @ factor.T)
@@ -133,14 +138,12 @@ def _ascend(
 
 def _laplace(log_density: Callable[[Tensor], Tensor], z: Tensor, *, rounds: int = 5) -> tuple[Tensor, Tensor]:
     """The mode near z, and the triangular factor of the covariance that the curvature there gives."""
-    if len(z) > _DENSE_UP_TO:
-        return z, torch.eye(len(z), dtype=z.dtype, device=z.device)
 
     def height(point: Tensor) -> Tensor:
         return log_density(point[None])[0]
 
     for _ in range(rounds):
-        covariance = _covariance(height, z)
+        covariance = _covariance(log_density, z)
         slope = torch.autograd.functional.jacobian(height, z).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         gain, trial = 0.0, z
         for damping in (1.0, 0.3, 0.1):
@@ -152,13 +155,30 @@ def _laplace(log_density: Callable[[Tensor], Tensor], z: Tensor, *, rounds: int 
         z = trial
         if gain < 1e-4:
             break
-    return z, torch.linalg.cholesky(_covariance(height, z))
+    return z, torch.linalg.cholesky(_covariance(log_density, z))
 
 
-def _covariance(height: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    hessian = torch.autograd.functional.hessian(height, z)
+def _covariance(log_density: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    if len(z) > _DENSE_UP_TO:
+        hessian = _by_differences(log_density, z)
+    else:
+        hessian = torch.autograd.functional.hessian(lambda point: log_density(point[None])[0], z)
     # next to a hard edge derivatives may be NaN; there the density is treated as flat
     curvature, directions = torch.linalg.eigh(hessian.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
     # where the log-density curves upward, the size of the curvature still gives the scale
     variances = 1.0 / curvature.abs().clamp_min(_WIDEST**-2)
     return (directions * variances) @ directions.T
+
+
+def _by_differences(log_density: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """The Hessian, from central differences of the gradients at many points at once."""
+    step = torch.finfo(z.dtype).eps ** (1 / 3)
+    steps = step * torch.eye(len(z), dtype=z.dtype, device=z.device)
+    slopes = []
+    for some in torch.cat([steps, -steps]).split(_AT_ONCE):
+        with torch.enable_grad():
+            points = (z.detach() + some).requires_grad_()
+            slopes.append(torch.autograd.grad(log_density(points).sum(), points)[0])
+    above, below = torch.cat(slopes).chunk(2)
+    hessian = (above - below) / (2 * step)
+    return 0.5 * (hessian + hessian.T)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Rows, RowsAction
+from pyro_gflows.actions import RowsAction, RowTables
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.networks import activation_class
@@ -132,7 +132,7 @@ class PooledBranch(Contraction):
     def forward(self, x: Tensor) -> Tensor:
         return self.value(x)
 
-    def value(self, x: Tensor, shift: Rows | None = None, mask: Tensor | None = None) -> Tensor:
+    def value(self, x: Tensor, shift: RowTables | None = None, mask: Tensor | None = None) -> Tensor:
         """The value f(x).
 
         Args:
@@ -143,7 +143,7 @@ class PooledBranch(Contraction):
         return self.action.pack(self.map(self.action.unpack(x), shift, mask))
 
     def call_and_pooled_jacobian(
-        self, x: Tensor, shift: Rows | None = None, mask: Tensor | None = None
+        self, x: Tensor, shift: RowTables | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, PooledJacobian]:
         """The value f(x), and a matrix of the rows with the determinant of I + J.
 
@@ -176,7 +176,7 @@ class PooledBranch(Contraction):
         pairs = [
             part.split([x.shape[-1], z.shape[-1]], -1) for part, x, z in zip(found, rows.even, rows.odd, strict=False)
         ]
-        solved = Rows(
+        solved = RowTables(
             tuple(x for x, _ in pairs), tuple(z for _, z in pairs), found[-1].squeeze(-2) if rest else rows.rest
         )
         return self.action.pack(solved)
@@ -201,7 +201,7 @@ class PooledBranchGiven:
         torch.Size([5, 100])
     """
 
-    def __init__(self, branch: PooledBranch, shift: Rows | None, mask: Tensor | None = None) -> None:
+    def __init__(self, branch: PooledBranch, shift: RowTables | None, mask: Tensor | None = None) -> None:
         self.branch, self.shift, self.mask = branch, shift, mask
 
     def __call__(self, x: Tensor) -> Tensor:

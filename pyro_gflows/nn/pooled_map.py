@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.feature_maps import Shift, side_by_side, size_of
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.row_function import RowFunction, RowSignature
 from pyro_gflows.nn.rows_linear import PooledFeatures
-from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_mean import mean_over_rows, row_count
 from pyro_gflows.numerics import PooledBlock, PooledJacobian
 
 __all__ = ["PooledMap"]
@@ -50,18 +51,16 @@ class PooledMap(nn.Module):
         bound: float,
     ) -> None:
         super().__init__()
-        self.sizes = tuple(layout.sizes)
-        shared = side_by_side([*[pooled] * len(self.sizes), layout.rest])
-        own_shared = side_by_side([pooled] * len(self.sizes))
+        means = side_by_side([pooled] * len(layout.sizes))
 
         def function(even: VectorAction | None, odd: VectorAction | None, read: VectorAction | None) -> nn.Module:
             signature = RowSignature(even, odd, read, even, odd)
             return RowFunction(signature, hidden, activation=activation, depth=depth, bound=bound)
 
         pairs = list(zip(layout.even, layout.odd, strict=True))
-        self.functions = nn.ModuleList(function(even, odd, shared) for even, odd in pairs)
+        self.functions = nn.ModuleList(function(even, odd, side_by_side([means, layout.rest])) for even, odd in pairs)
         if layout.rest is not None:
-            self.functions.append(function(layout.rest, None, own_shared))
+            self.functions.append(function(layout.rest, None, means))
         self.pools = nn.ModuleList(
             RowFunction(
                 RowSignature(even, odd, None, pooled, None), hidden, activation=activation, depth=depth, bound=1.0
@@ -73,7 +72,6 @@ class PooledMap(nn.Module):
         self.shift = Shift(self.outputs.action)
         self.angle = nn.Parameter(torch.tensor(math.pi / 4))
         self._pooled, self._rest = pooled.numel, size_of(layout.rest)
-        self._readers = len(self.functions)
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant for the present weights."""
@@ -84,21 +82,7 @@ class PooledMap(nn.Module):
         own, read = self.angle.detach().cos().square(), self.angle.detach().sin().square()
         return (own * outer.max() + read * outer.mean() * inner).sqrt()
 
-    def _counts(self, mask: Tensor | None) -> tuple[int | Tensor, ...]:
-        """The numbers of rows of the blocks; with a mask, of those that are there, shape ``batch_shape + (1,)``."""
-        if mask is None:
-            return self.sizes
-        return (mask.sum(-1, keepdim=True).clamp_min(1).to(self.angle.dtype),) * len(self.sizes)
-
-    def _reading(self, rows: int | Tensor) -> Tensor:
-        """The factor of the pooled features in what the rows of a block of so many rows read."""
-        return self.angle.sin() * (self._readers * rows) ** -0.5
-
-    def _own_and_shared(self, x: Tensor, shared: Tensor, rows: int | Tensor) -> Tensor:
-        read = (self._reading(rows) * shared).unsqueeze(-2)
-        return torch.cat([self.angle.cos() * x, read.expand(*x.shape[:-1], read.shape[-1])], -1)
-
-    def forward(self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None) -> Rows:
+    def forward(self, rows: RowTables, shift: RowTables | None = None, mask: Tensor | None = None) -> RowTables:
         """The value f(x), which is 0 in rows that are not there.
 
         Args:
@@ -107,26 +91,13 @@ class PooledMap(nn.Module):
             mask: Which rows are there, boolean, shape ``batch_shape + (n,)``, if there is one block; None where all
                 are.
         """
-        pooled, counts = [], self._counts(mask)
-        for pool, x, z, n in zip(self.pools, rows.even, rows.odd, counts, strict=True):
-            pooled.append(n**0.5 * mean_over_rows(pool(x, z)[0], mask))
-        shared = torch.cat([*pooled, rows.rest], -1)
-        even, odd = [], []
-        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
-            value, odd_value = self.functions[index](
-                self._own_and_shared(x, shared, n), self.angle.cos() * z, _shift(shift, index)
-            )
-            even.append(value)
-            odd.append(odd_value)
-        rest = rows.rest
-        if self._rest:
-            own = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
-            rest = self.functions[-1](own, own[..., :0], _rest_shift(shift))[0].squeeze(-2)
-        return self._shifted(even, odd, rest, mask)
+        pools = [pool(x, z)[0] for pool, x, z in zip(self.pools, rows.even, rows.odd, strict=True)]
+        readers = self._read(rows, pools, shift, mask)
+        return self._joined([reader.function(reader.x, reader.z, reader.shift) for reader in readers], mask)
 
     def call_and_jacobian(
-        self, rows: Rows, shift: Rows | None = None, mask: Tensor | None = None
-    ) -> tuple[Rows, PooledJacobian]:
+        self, rows: RowTables, shift: RowTables | None = None, mask: Tensor | None = None
+    ) -> tuple[RowTables, PooledJacobian]:
         """The value f(x), and its Jacobian; the features of a row are its even ones, then its odd ones.
 
         Args:
@@ -134,56 +105,92 @@ class PooledMap(nn.Module):
             shift: As for the value.
             mask: As for the value.
         """
-        own, count = self.angle.cos(), self._pooled * len(self.sizes) + self._rest
-        pooled, feeds, counts = [], [], self._counts(mask)
-        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
-            (value, _), (slope, _) = each(self.pools, RowFunction)[index].call_and_jacobians(x, z)
-            pooled.append(n**0.5 * mean_over_rows(value, mask))
-            start = index * self._pooled
-            slope = (n if isinstance(n, int) else n[..., None, None]) ** -0.5 * _kept(slope, mask)
-            feeds.append(nn.functional.pad(slope, (0, 0, start, count - start - self._pooled)))
-        shared = torch.cat([*pooled, rows.rest], -1)
-        even, odd, blocks = [], [], []
-        for index, (x, z, n) in enumerate(zip(rows.even, rows.odd, counts, strict=True)):
-            (value, odd_value), slopes = each(self.functions, RowFunction)[index].call_and_jacobians(
-                self._own_and_shared(x, shared, n), own * z, _shift(shift, index)
-            )
-            even.append(value)
-            odd.append(odd_value)
-            slope = _kept(torch.cat(slopes, -2), mask)
-            in_x, in_shared, in_z = slope.split([x.shape[-1], count, z.shape[-1]], -1)
-            reading = self._reading(n) if isinstance(n, int) else self._reading(n)[..., None, None]
-            blocks.append(PooledBlock(own * torch.cat([in_x, in_z], -1), reading * in_shared, feeds[index]))
-        rest = rows.rest
-        if self._rest:
-            read = self._own_and_shared(rest.unsqueeze(-2), shared[..., : -self._rest], 1)
-            (value, _), (slope, _) = each(self.functions, RowFunction)[-1].call_and_jacobians(
-                read, read[..., :0], _rest_shift(shift)
-            )
-            in_x, in_shared = slope.split([self._rest, count - self._rest], -1)
-            in_shared = nn.functional.pad(in_shared, (0, self._rest))
-            itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
-            feed = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
-            feed = feed.expand(*rest.shape[:-1], 1, *feed.shape)
-            blocks.append(PooledBlock(own * in_x, self._reading(1) * in_shared, feed))
-            rest = value.squeeze(-2)
-        return self._shifted(even, odd, rest, mask), PooledJacobian(blocks)
+        found = [
+            pool.call_and_jacobians(x, z)
+            for pool, x, z in zip(each(self.pools, RowFunction), rows.even, rows.odd, strict=True)
+        ]
+        readers = self._read(rows, [value for (value, _), _ in found], shift, mask)
+        feeds = self._feeds([slope for _, (slope, _) in found], rows.rest, mask)
+        values, blocks = [], []
+        for reader, feed in zip(readers, feeds, strict=True):
+            value, slopes = reader.function.call_and_jacobians(reader.x, reader.z, reader.shift)
+            values.append(value)
+            own = reader.x.shape[-1] - reader.count
+            slope = _kept(torch.cat(slopes, -2), reader.mask)
+            in_x, in_shared, in_z = slope.split([own, reader.count, reader.z.shape[-1]], -1)
+            in_shared = nn.functional.pad(in_shared, (0, feed.shape[-2] - reader.count))
+            in_own = self.angle.cos() * torch.cat([in_x, in_z], -1)
+            reading = self._reading(row_count(reader.x, reader.mask))
+            blocks.append(PooledBlock(in_own, _for_matrices(reading) * in_shared, feed))
+        return self._joined(values, mask), PooledJacobian(blocks)
 
-    def _shifted(self, even: Sequence[Tensor], odd: Sequence[Tensor], rest: Tensor, mask: Tensor | None) -> Rows:
-        """The value with the shift of its even features, and with 0 in rows that are not there."""
-        *shifts, rest_shift = self.outputs.spread(self.shift(rest.new_zeros(self.outputs.count)))
-        shifted = tuple(_kept(x + shift, mask) for x, shift in zip(even, shifts, strict=True))
-        return Rows(shifted, tuple(_kept(z, mask) for z in odd), rest + rest_shift)
+    def _read(
+        self, rows: RowTables, pools: Sequence[Tensor], shift: RowTables | None, mask: Tensor | None
+    ) -> list[_Reader]:
+        """What the functions F read, block by block; the rest is one row that does not read itself once more."""
+        scaled = [row_count(x, mask) ** 0.5 * mean_over_rows(x, mask) for x in pools]
+        shared = torch.cat([*scaled, rows.rest], -1)
+        parts = [*zip(rows.even, rows.odd, [shared] * len(pools), strict=True)]
+        shifts: list[tuple[Tensor, Tensor] | None] = [None] * len(parts)
+        if shift is not None:
+            shifts = [*zip(shift.even, shift.odd, strict=True)]
+        if self._rest:
+            row = rows.rest.unsqueeze(-2)
+            parts.append((row, row[..., :0], shared[..., : -self._rest]))
+            shifts.append(None if shift is None else (shift.rest.unsqueeze(-2), row[..., :0]))
+        readers: list[_Reader] = []
+        for function, (x, z, read), added in zip(each(self.functions, RowFunction), parts, shifts, strict=True):
+            kept = mask if len(readers) < len(pools) else None
+            read_by_each = (self._reading(row_count(x, kept)) * read).unsqueeze(-2).expand(*x.shape[:-1], -1)
+            joined = torch.cat([self.angle.cos() * x, read_by_each], -1)
+            readers.append(_Reader(function, joined, self.angle.cos() * z, added, read.shape[-1], kept))
+        return readers
+
+    def _reading(self, rows: int | Tensor) -> Tensor:
+        """The factor of the pooled features in what the rows of a block of so many rows read."""
+        return self.angle.sin() * (len(self.functions) * rows) ** -0.5
+
+    def _feeds(self, slopes: Sequence[Tensor], rest: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """The derivatives of all pooled features in each row; those of the rest are the rest itself."""
+        count, found = self._pooled * len(slopes) + self._rest, []
+        for index, slope in enumerate(slopes):
+            start = index * self._pooled
+            around = (0, 0, start, count - start - self._pooled)
+            root = row_count(slope.flatten(-2), mask) ** -0.5
+            found.append(nn.functional.pad(_for_matrices(root) * _kept(slope, mask), around))
+        if self._rest:
+            itself = torch.eye(self._rest, dtype=rest.dtype, device=rest.device)
+            itself = nn.functional.pad(itself, (0, 0, count - self._rest, 0))
+            found.append(itself.expand(*rest.shape[:-1], 1, *itself.shape))
+        return found
+
+    def _joined(self, values: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None) -> RowTables:
+        """The values of all functions with their shifts, and 0 in rows that are not there."""
+        like = values[0][0]
+        *shifts, rest_shift = self.outputs.spread(self.shift(like.new_zeros(self.outputs.count)))
+        even = tuple(_kept(value + shift, mask) for (value, _), shift in zip(values, shifts, strict=False))
+        odd = tuple(_kept(value, mask) for _, value in values[: len(shifts)])
+        rest = values[-1][0].squeeze(-2) + rest_shift if self._rest else like.new_zeros(*like.shape[:-2], 0)
+        return RowTables(even, odd, rest)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A function F with its arguments: even and shared features (and their count), odd ones, a shift, and a mask."""
+
+    function: RowFunction
+    x: Tensor
+    z: Tensor
+    shift: tuple[Tensor, Tensor] | None
+    count: int
+    mask: Tensor | None
+
+
+def _for_matrices(factor: float | Tensor) -> float | Tensor:
+    """A factor of all features, as a factor of a matrix for each row; one without dimensions stays as it is."""
+    return factor[..., None, None] if isinstance(factor, Tensor) and factor.ndim else factor
 
 
 def _kept(rows: Tensor, mask: Tensor | None) -> Tensor:
     """Values or matrices of rows, of shape ``batch + (n, ...)``, with 0 in rows that are not there."""
     return rows if mask is None else rows * mask.reshape(*mask.shape, *[1] * (rows.ndim - mask.ndim)).to(rows.dtype)
-
-
-def _shift(shift: Rows | None, index: int) -> tuple[Tensor, Tensor] | None:
-    return None if shift is None else (shift.even[index], shift.odd[index])
-
-
-def _rest_shift(shift: Rows | None) -> tuple[Tensor, Tensor] | None:
-    return None if shift is None else (shift.rest.unsqueeze(-2), shift.rest[..., :0].unsqueeze(-2))

@@ -24,6 +24,12 @@ class RowFeatures:
         odd: For each block, how H acts on the features that change their sign with the row.
         rest: How H acts on the features that belong to no row.
         mean_free: For each block, which coordinates of the even features sum to 0 over the rows.
+
+    Example:
+        >>> from pyro_gflows import RowsAction
+        >>> features = RowFeatures.of(RowsAction(50, 3, signed=[0]).layout)
+        >>> features.sizes, features.even[0].numel, features.odd[0].numel
+        ((50,), 2, 1)
     """
 
     sizes: tuple[int, ...]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn.feature_maps import feature_map
 from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_linear import RowsLinear
@@ -57,12 +57,12 @@ class AttentiveRows(nn.Module):
         read = [action for action in odd if action is not None]
         self.odd_values, self.odd_keys, self.odd_queries = (_maps(read, features) for _ in range(3))
 
-    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
-        plain: Rows = self.plain(rows, mask)
+    def forward(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
+        plain: RowTables = self.plain(rows, mask)
         found = self._attend([*rows.even, rows.rest.unsqueeze(-2)], rows.even, mask)
         even = [x + y for x, y in zip(plain.even, found, strict=False)]
         rest = plain.rest + found[-1].squeeze(-2) if len(found) > len(even) else plain.rest
-        return Rows(tuple(even), self._attend_odd(rows.odd, plain.odd, mask), rest)
+        return RowTables(tuple(even), self._attend_odd(rows.odd, plain.odd, mask), rest)
 
     def _attend(self, readers: Sequence[Tensor], rows: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         values = torch.cat(_each(self.values, rows), -2)

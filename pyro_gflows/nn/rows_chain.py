@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Action, Rows, RowsAction, VectorAction
+from pyro_gflows.actions import Action, RowsAction, RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.networks import activation_class
 from pyro_gflows.nn.row_features import RowFeatures
@@ -50,6 +50,13 @@ class RowsChain(nn.Module):
 
     Raises:
         ValueError: If the width is below 1, the depth is negative, or the activation is unknown.
+
+    Example:
+        >>> action = RowsAction(50, 2)
+        >>> features = RowFeatures.of(action.layout)
+        >>> chain = RowsChain(features, features, width=4, depth=1, activation=None)
+        >>> chain.run(action.unpack(torch.zeros(5, 100))).even[0].shape
+        torch.Size([5, 50, 2])
     """
 
     default_activations = ("lipswish", "gated")
@@ -71,7 +78,8 @@ class RowsChain(nn.Module):
 
     def hidden(self, layout_in: RowFeatures, layout_out: RowFeatures, width: int) -> VectorAction:
         """How H acts on the hidden features of one row."""
-        return hidden_features(layout_in, layout_out, width=width)
+        # of other kinds than those of the input every feature would be 0
+        return hidden_features(layout_in, width=width)
 
     def hidden_scale(self, layout_in: RowFeatures, features: VectorAction) -> float:
         """The typical size of hidden features, at which the activations bend."""
@@ -85,7 +93,7 @@ class RowsChain(nn.Module):
         """One linear map between two layouts."""
         return RowsLinear(layout_in, layout_out)
 
-    def run(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+    def run(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
         """The output of the last layer.
 
         Args:
@@ -94,7 +102,7 @@ class RowsChain(nn.Module):
         """
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             rows = activation(layer(rows, mask))
-        found: Rows = self.layers[-1](rows, mask)
+        found: RowTables = self.layers[-1](rows, mask)
         return found
 
     def scale_last_(self: _Chain, factor: float) -> _Chain:

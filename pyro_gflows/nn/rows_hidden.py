@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction, Rows, VectorAction
+from pyro_gflows.actions import LinearAction, RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.feature_maps import is_plain, side_by_side
 from pyro_gflows.nn.hidden_fields import HiddenFields
@@ -96,16 +96,16 @@ class RowsActivation(nn.Module):
         self.rest = nn.Identity() if layout.rest is None else activation(layout.rest)
         self.lipschitz, self._scale = activation.lipschitz, scale
 
-    def forward(self, rows: Rows) -> Rows:
+    def forward(self, rows: RowTables) -> RowTables:
         if self._scale == 1:
             return self._activated(rows)
         return _times(self._activated(_times(rows, 1 / self._scale)), self._scale)
 
-    def _activated(self, rows: Rows) -> Rows:
+    def _activated(self, rows: RowTables) -> RowTables:
         found = [layer(x, z) for layer, x, z in zip(self.rows, rows.even, rows.odd, strict=True)]
         even, odd = zip(*found, strict=True)
-        return Rows(even, odd, self.rest(rows.rest))
+        return RowTables(even, odd, self.rest(rows.rest))
 
 
-def _times(rows: Rows, factor: float) -> Rows:
-    return Rows(tuple(factor * x for x in rows.even), tuple(factor * z for z in rows.odd), factor * rows.rest)
+def _times(rows: RowTables, factor: float) -> RowTables:
+    return RowTables(tuple(factor * x for x in rows.even), tuple(factor * z for z in rows.odd), factor * rows.rest)

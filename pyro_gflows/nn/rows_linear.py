@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn.feature_maps import Shift, feature_map, side_by_side, size_of
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.row_features import RowFeatures
@@ -96,7 +96,17 @@ class RowsLinear(nn.Module):
         bias: Whether to learn the shift b along the features that H leaves as they are.
 
     Raises:
-        ValueError: If the two layouts have other blocks of rows.
+        ValueError: If the two layouts do not have the same blocks of rows.
+
+    Example:
+        >>> from pyro_gflows import RowsAction
+        >>> action = RowsAction(50, 2)
+        >>> features = RowFeatures.of(action.layout)
+        >>> layer = RowsLinear(features, features)
+        >>> sum(weight.numel() for weight in layer.parameters())  # W_1, W_2 and b
+        10
+        >>> layer(action.unpack(torch.zeros(5, 100))).even[0].shape
+        torch.Size([5, 50, 2])
     """
 
     def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bias: bool = True) -> None:
@@ -115,7 +125,7 @@ class RowsLinear(nn.Module):
     def _map(self, action_in: VectorAction | None, action_out: VectorAction | None) -> KernelLayer:
         return feature_map(action_in, action_out)
 
-    def forward(self, rows: Rows, mask: Tensor | None = None) -> Rows:
+    def forward(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
         pooled = self.pool.gather([mean_over_rows(x, mask) for x in rows.even], rows.rest)
         *shared, rest = self.spread.spread(self.shift(self.pooled(pooled)))
         even = []
@@ -123,4 +133,4 @@ class RowsLinear(nn.Module):
             same = same.unsqueeze(-2)
             even.append(layer(x) + same if several else same)
         odd = [layer(z) for layer, z in zip(self.odd, rows.odd, strict=True)]
-        return Rows(tuple(even), tuple(odd), rest)
+        return RowTables(tuple(even), tuple(odd), rest)

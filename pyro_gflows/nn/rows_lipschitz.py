@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Rows, RowsAction, VectorAction
+from pyro_gflows.actions import RowsAction, RowTables, VectorAction
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.feature_maps import feature_map, size_of
@@ -17,7 +17,7 @@ from pyro_gflows.nn.row_features import RowFeatures
 from pyro_gflows.nn.rows_chain import RowsChain, require_rows
 from pyro_gflows.nn.rows_hidden import RowsActivation, hidden_features
 from pyro_gflows.nn.rows_linear import RowsLinear
-from pyro_gflows.nn.rows_mean import mean_over_rows
+from pyro_gflows.nn.rows_mean import mean_over_rows, row_count
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzRowsLinear", "LipschitzRowsNetwork", "require_finite_slope"]
@@ -36,12 +36,17 @@ class LipschitzRowsLinear(RowsLinear):
         layout_in: What the rows of the input consist of.
         layout_out: What the rows of the output consist of.
         bound: The bound.
+
+    Example:
+        >>> from pyro_gflows import RowsAction
+        >>> features = RowFeatures.of(RowsAction(50, 2).layout)
+        >>> bool(LipschitzRowsLinear(features, features, bound=0.9).lipschitz_bound() <= 0.9 + 1e-6)
+        True
     """
 
     def __init__(self, layout_in: RowFeatures, layout_out: RowFeatures, *, bound: float = 1.0) -> None:
         self.bound = bound
         super().__init__(layout_in, layout_out)
-        self._sizes = layout_in.sizes
 
     def _map(self, action_in: VectorAction | None, action_out: VectorAction | None) -> KernelLayer:
         return feature_map(action_in, action_out, bound=self.bound)
@@ -51,19 +56,18 @@ class LipschitzRowsLinear(RowsLinear):
         layers = [layer for layer in self.modules() if isinstance(layer, LipschitzLayer)]
         return torch.stack([layer.lipschitz_bound() for layer in layers]).max()
 
-    def forward(self, rows: Rows) -> Rows:
-        means = [mean_over_rows(x) for x in rows.even]
-        scaled = [n**0.5 * mean for n, mean in zip(self._sizes, means, strict=True)]
+    def forward(self, rows: RowTables, mask: Tensor | None = None) -> RowTables:
+        means = [mean_over_rows(x, mask) for x in rows.even]
+        roots = [row_count(x, mask) ** 0.5 for x in rows.even]
+        scaled = [root * mean for root, mean in zip(roots, means, strict=True)]
         *shared, rest = self.spread.spread(self.pooled(self.pool.gather(scaled, rows.rest)))
         *shifts, rest_shift = self.spread.spread(self.shift(rest.new_zeros(self.spread.count)))
         even = []
-        for layer, x, mean, same, shift, n in zip(
-            self.even, rows.even, means, shared, shifts, self._sizes, strict=True
-        ):
-            same = (n**-0.5 * same + shift).unsqueeze(-2)
-            even.append(layer(x - mean.unsqueeze(-2)) + same if n > 1 else same)
+        for layer, x, mean, same, shift, root in zip(self.even, rows.even, means, shared, shifts, roots, strict=True):
+            same = (same / root + shift).unsqueeze(-2)
+            even.append(layer(x - mean.unsqueeze(-2)) + same if x.shape[-2] > 1 else same)
         odd = [layer(z) for layer, z in zip(self.odd, rows.odd, strict=True)]
-        return Rows(tuple(even), tuple(odd), rest + rest_shift)
+        return RowTables(tuple(even), tuple(odd), rest + rest_shift)
 
 
 def require_finite_slope(activation: type[Activation]) -> type[Activation]:

@@ -13,8 +13,8 @@ Derivatives of branches:
     ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback
 
 Matrices:
-    matrix_exp, expm_apply, limit_norm, low_rank_matrix, log_abs_det, spectral_norm, conv_norm_bound,
-    largest_eigenvalue_bound
+    matrix_exp, expm_apply, limit_norm, low_rank_matrix, low_rank_expm_apply, log_abs_det, spectral_norm,
+    conv_norm_bound, largest_eigenvalue_bound
 
 Functions on tori and differential equations:
     periodic_grid, fourier_coefficients, solve_poisson, trigonometric_derivatives, runge_kutta,
@@ -34,7 +34,13 @@ from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
 from pyro_gflows.numerics.log_det import LogDet
-from pyro_gflows.numerics.matrix_functions import expm_apply, limit_norm, low_rank_matrix, matrix_exp
+from pyro_gflows.numerics.matrix_functions import (
+    expm_apply,
+    limit_norm,
+    low_rank_expm_apply,
+    low_rank_matrix,
+    matrix_exp,
+)
 from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.pooled import BranchWithPooledJacobian, PooledBlock, PooledJacobian
@@ -99,6 +105,7 @@ __all__ = [
     "largest_eigenvalue_bound",
     "limit_norm",
     "log_abs_det",
+    "low_rank_expm_apply",
     "low_rank_matrix",
     "matrix_exp",
     "monotone_spline",

@@ -127,9 +127,10 @@ class _Operator:
         self._leaf = point.clone().requires_grad_()
         self._value = f(self._leaf)
         self._pooled: tuple[BranchWithPooledJacobian, PooledJacobian] | None = None
-        if isinstance(f, BranchWithPooledJacobian):  # then products with S take one pass
+        branch: object = f
+        if isinstance(branch, BranchWithPooledJacobian):  # then products with S take one pass
             with torch.no_grad():
-                self._pooled = f, f.call_and_pooled_jacobian(point.detach())[1]
+                self._pooled = branch, branch.call_and_pooled_jacobian(point.detach())[1]
         self._event_dim = event_dim
         self._remainder: Tensor | None = None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.exact import log_abs_det
+from pyro_gflows.numerics.transforms_active import transforming
 
 __all__ = ["BranchWithPooledJacobian", "PooledBlock", "PooledJacobian"]
 
@@ -170,8 +171,26 @@ def _plus_one(matrix: Tensor) -> Tensor:
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    if transforming():
+        return _solve_expanded(matrix, right)
     # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch
     found: Tensor = torch.linalg.solve_ex(matrix, right)[0]
+    return found
+
+
+def _solve_expanded(matrix: Tensor, right: Tensor) -> Tensor:
+    """The solution with its derivatives up to the third, by the power series about the matrix itself.
+
+    It serves forward mode, in which the second derivative of torch's solve_ex is wrong.
+    """
+    constant = matrix.detach()
+    inverse, _ = torch.linalg.inv_ex(constant)
+    change = inverse @ (matrix - constant)  # its value is zero, its derivatives are not
+    found = inverse @ right
+    term = found
+    for _ in range(3):
+        term = -change @ term
+        found = found + term
     return found
 
 

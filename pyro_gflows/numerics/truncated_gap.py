@@ -1,6 +1,6 @@
 r"""A positive coordinate as the quantile of a normal distribution truncated at 0, accurate up to the wall at 0.
 
-Let :math:`a > 0` be the mean of a normal distribution in units of its standard deviation. The map from a real
+Let a be the mean of a normal distribution in units of its standard deviation, of either sign. The map from a real
 coordinate u to a gap d > 0 is given by
 
 .. math:: \Phi(d - a) - \Phi(-a) = \Phi(a)\,\Phi(u)
@@ -13,6 +13,7 @@ gaps that are much smaller than the rounding error of a.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -20,14 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.log_normal_cdf import log_ndtr, log_ndtri, mills_ratio
 
 __all__ = ["coordinate_of_gap", "gap_log_slope", "gap_of_coordinate"]
 
 _LOG_HALF = -math.log(2.0)
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-_NODES, _WEIGHTS = (values.tolist() for values in np.polynomial.legendre.leggauss(10))
 _NEWTON_STEPS = 4
+_TINY_RATIO = 1e-6
 _LARGEST = 1e15
 _SMALLEST = {torch.float32: 1e-18, torch.float64: 1e-100}  # squares of the reciprocals are finite
 
@@ -37,8 +39,8 @@ def gap_of_coordinate(u: Tensor, ratio: Tensor) -> Tensor:
 
     Args:
         u: The coordinates.
-        ratio: The ratio a > 0 of mean and standard deviation of the normal distribution that is truncated at 0;
-            broadcasts with u.
+        ratio: The ratio a of mean and standard deviation of the normal distribution that is truncated at 0; broadcasts
+            with u. Below about -30 (-10 in float32) digits are lost.
 
     Returns:
         The gaps, which are not negative: they underflow to 0 where u is below about -38 (-14 in float32). First and
@@ -57,7 +59,7 @@ def coordinate_of_gap(gap: Tensor, ratio: Tensor) -> Tensor:
 
     Args:
         gap: The gaps d >= 0. A gap of exactly 0, as keys have that tie by rounding, counts as a tiny positive gap.
-        ratio: The ratio a > 0; broadcasts with the gaps.
+        ratio: The ratio a; broadcasts with the gaps.
 
     Example:
         >>> ratio = torch.tensor(5.0)
@@ -78,7 +80,7 @@ def gap_log_slope(u: Tensor, gap: Tensor, ratio: Tensor) -> Tensor:
     Args:
         u: The coordinates.
         gap: Their gaps d.
-        ratio: The ratio a > 0.
+        ratio: The ratio a.
 
     Example:
         >>> u, ratio = torch.tensor(2.0), torch.tensor(10.0)
@@ -161,8 +163,11 @@ def _below_median(u: Tensor, ratio: Tensor, whole: Tensor) -> Tensor:
     far = ratio + log_ndtri(torch.logaddexp(log_ndtr(-ratio), target).clamp_max(0))
     # near the wall the density is exponential, up to a factor exp(-d^2 / 2)
     log_mass = target + 0.5 * ratio.square() + _HALF_LOG_TWO_PI
-    is_near = log_mass + ratio.log() < 0
-    gap = torch.log1p(ratio * log_mass.where(is_near, -ratio.log()).exp()) / ratio
+    is_near = log_mass + ratio.clamp_min(_TINY_RATIO).log() < 0
+    mass = log_mass.where(is_near, 0.0).exp()
+    product = (ratio * mass).masked_fill(~is_near, 0.5)
+    is_small = product.abs() < 1e-3
+    gap = mass * torch.where(is_small, 1 - 0.5 * product, torch.log1p(product) / product.masked_fill(is_small, 1.0))
     for _ in range(_NEWTON_STEPS):  # in the logarithms of gap and probability, where the function is almost linear
         found = _log_probability(gap, ratio)
         density = gap.log() - 0.5 * (gap - ratio).square() - _HALF_LOG_TWO_PI
@@ -175,11 +180,18 @@ def _log_probability(gap: Tensor, ratio: Tensor) -> Tensor:
     r"""The logarithm of :math:`\Phi(d - a) - \Phi(-a)`."""
     is_near = gap * ratio.clamp_min(1) < 1
     small = gap.where(is_near, 0.0)
-    total = torch.zeros_like(gap)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        place = 0.5 * (1 + node) * small
-        total = total + 0.5 * weight * (place * (ratio - 0.5 * place)).exp()
+    nodes, weights = _quadrature(gap.device, gap.dtype)
+    place = small[..., None] * nodes
+    total = (place * (ratio[..., None] - 0.5 * place)).exp() @ weights
     near = gap.log() + total.log() - 0.5 * ratio.square() - _HALF_LOG_TWO_PI
     large = gap.where(~is_near, 1.0)
     end, start = log_ndtr(large - ratio), log_ndtr(-ratio)
     return torch.where(is_near, near, end + torch.log(-torch.expm1(start - end)))
+
+
+@functools.cache
+@as_constants()
+def _quadrature(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The nodes and the weights of Gauss and Legendre for integrals from 0 to 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+    return torch.from_numpy(np.stack([0.5 * (1 + nodes), 0.5 * weights])).to(device, dtype)

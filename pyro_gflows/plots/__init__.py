@@ -1,5 +1,6 @@
-"""Pictures of flows, written to files without pyplot: densities, samples, latent images, losses, vector fields."""
+"""Pictures of flows, written to files without pyplot: densities, samples, latent images, losses, sets, fields."""
 
+from pyro_gflows.plots.clouds import draw_clouds, plot_clouds
 from pyro_gflows.plots.densities import draw_density, plot_density, plot_log_probs
 from pyro_gflows.plots.figures import new_figure, save_figure
 from pyro_gflows.plots.latent import plot_latent_rotations
@@ -8,10 +9,12 @@ from pyro_gflows.plots.moser import draw_velocity, plot_moser, plot_moser_errors
 from pyro_gflows.plots.samples import draw_images, plot_samples
 
 __all__ = [
+    "draw_clouds",
     "draw_density",
     "draw_images",
     "draw_velocity",
     "new_figure",
+    "plot_clouds",
     "plot_density",
     "plot_latent_rotations",
     "plot_log_probs",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_gflows.actions.row_mask import pad_rows
 from pyro_gflows.datasets.checks import check_rows
 from pyro_gflows.datasets.rows import Rows, TensorRows, as_rows
 from pyro_gflows.deprecation import renamed_arguments
@@ -22,7 +23,7 @@ from pyro_gflows.flows.augmented import AugmentedFlow
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.variational import VariationalFlow
-from pyro_gflows.flows.with_masks import FlowWithMasks, events_and_mask
+from pyro_gflows.flows.with_masks import FlowWithMasks
 from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler, hidden_state
@@ -207,7 +208,7 @@ def _masked(flow: FlowWithMasks, data: Any, mask: Tensor | None) -> Tensor:
     if isinstance(data, list | tuple):
         if mask is not None:
             raise ValueError("expected a list of sets, or padded events with mask=, got a list and a mask")
-        return flow.join(*events_and_mask(flow.flow.action, data))
+        return flow.join(*pad_rows(flow.flow.action, data))
     if mask is None or not isinstance(data, Tensor):
         raise TypeError(
             f"expected {'a list of sets' if mask is None else 'padded events as a tensor'} where events have a mask, "

@@ -7,8 +7,8 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, MatrixScale, Transformer,
-    TransformerFactory
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, MatrixScale,
+    FieldwiseTransformer, by_field, Transformer, TransformerFactory
 
 Splines of angles:
     CircularSpline
@@ -23,13 +23,13 @@ Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
 
 Combining layers:
-    Compose, Invert, Conditioned, Recompute
+    Compose, Invert, Conditioned, Masked, Recompute
 
 Residual flows that realize a given map:
     ResidualRealization, residual_realization
 
 Base classes:
-    EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast
+    EquivariantTransform, ConditionalTransform, DataDependentTransform, OneWayTransform, Fast, TakesMask
 """
 
 from pyro_gflows.deprecation import moved_names
@@ -45,9 +45,11 @@ from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.conv_exponential import GConvExponential
 from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
+from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
+from pyro_gflows.transforms.masked import Masked, TakesMask
 from pyro_gflows.transforms.matrix_scale import MatrixScale
 from pyro_gflows.transforms.monotone import GMonotone
 from pyro_gflows.transforms.moser_flow import GMoser, moser
@@ -82,6 +84,7 @@ __all__ = [
     "ElementwiseSpline",
     "EquivariantTransform",
     "Fast",
+    "FieldwiseTransformer",
     "GActNorm",
     "GAffine",
     "GAutoregressive",
@@ -103,6 +106,7 @@ __all__ = [
     "GSqueeze",
     "Invert",
     "IrrepScale",
+    "Masked",
     "MatrixScale",
     "MoserReport",
     "OneWayTransform",
@@ -110,8 +114,10 @@ __all__ = [
     "ResidualRealization",
     "RowScale",
     "Squash",
+    "TakesMask",
     "Transformer",
     "TransformerFactory",
+    "by_field",
     "g_autoregressive",
     "g_coupling",
     "g_radial",

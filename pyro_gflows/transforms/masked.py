@@ -46,7 +46,10 @@ class TakesMask(ABC):
         """Set the parameters that depend on data, if any, from the rows that are there; return the value.
 
         Args:
-            x, mask, context, inverse: As for :meth:`apply_masked`.
+            x: Events, as for :meth:`apply_masked`.
+            mask: Which rows are there.
+            context: Contexts, or None.
+            inverse: Whether x is on the side of the data.
         """
         return self.apply_masked(x, mask, context, inverse=inverse)[0]
 
@@ -144,13 +147,16 @@ class Masked(Wrapper):
                 f"and {tuple(self._batch_shape)}"
             ) from None
 
+    def _arguments(self, x: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Events with 0 in missing rows, masks and contexts, of one batch shape."""
+        shape = self._joined(x.shape)
+        context = None if self.context is None else self.context.expand(*shape[:-1], -1)
+        return torch.where(there, x.expand(shape), 0.0), self.mask.expand(*shape[:-1], -1), context
+
     def _map(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        layer = require_mask_taken(self.transform)
         first, last = (self.there_out, self.there_in) if inverse else (self.there_in, self.there_out)
-        x = x.expand(self._joined(x.shape))
-        mask, context = self.mask.expand(*x.shape[:-1], -1), self.context
-        context = None if context is None else context.expand(*x.shape[:-1], -1)
-        y, ladj = layer.apply_masked(torch.where(first, x, 0.0), mask, context, inverse=inverse)
+        arguments = self._arguments(x, first)
+        y, ladj = require_mask_taken(self.transform).apply_masked(*arguments, inverse=inverse)
         return torch.where(last, y, x), ladj
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -158,6 +164,14 @@ class Masked(Wrapper):
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._map(y, inverse=True)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        arguments = self._arguments(x, self.there_in)
+        return require_mask_taken(self.transform).initialize_masked(*arguments, inverse=False)
+
+    def initialize_inverse(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        arguments = self._arguments(y, self.there_out)
+        return require_mask_taken(self.transform).initialize_masked(*arguments, inverse=True)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, for masks of batch shape {tuple(self.mask.shape[:-1])}"

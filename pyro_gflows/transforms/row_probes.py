@@ -56,9 +56,8 @@ class RowProbes(ProbeImages):
     def __call__(self, probes: Tensor, x: Tensor, event_dim: int) -> Tensor:
         with torch.no_grad():
             images = self._spread(probes).to(x)
-            back = self.action.group.inverse(self._order(x))
             shape = (*images.shape[:2], *[1] * (x.ndim - 1), self.action.numel)
-            return self.action.act_each(back, images.reshape(shape))
+            return self._order.undo(x, images.reshape(shape))
 
     def _spread(self, probes: Tensor) -> Tensor:
         """For each irrep V and each basis vector e_i the probes p_V (x) e_i, shape ``(images, count, numel)``."""
@@ -77,7 +76,7 @@ class RowProbes(ProbeImages):
 
 
 def _kinds_of_irreps(action: RowsAction) -> list[list[tuple[int, Tensor]]]:
-    """The components with one irrep of H each, and the change from the basis of the irrep in the first to the others."""
+    """The components of each irrep of H, and the change from its basis in the first of them to that in each."""
     found: list[list[tuple[int, Tensor]]] = []
     components = action.decomposition
     for index, component in enumerate(components):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction, RowsAction
 from pyro_gflows.groups import Representation, TrivialRepresentation
 from pyro_gflows.groups.decomposition import decompose, side_by_side
-from pyro_gflows.groups.row_fields import InnerField, RowField
+from pyro_gflows.groups.row_fields import RowField
+from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.transformers import AffineTransformer
@@ -31,8 +32,8 @@ class _FieldScale(nn.Module):
         parts = side_by_side([decompose(feature) for feature in features], [feature.size for feature in features])
         dims = torch.tensor([isotype.dim for isotype in parts for _ in range(isotype.multiplicity)])
         rows = torch.cat([isotype.basis.flatten(0, 1) for isotype in parts])
-        same = torch.equal(rows, torch.eye(len(rows), dtype=torch.float64))
-        self.basis = None if same else FixedBasis(rows)  # where H does nothing there is no basis to change to
+        single = all(feature.size == 1 for feature in features)
+        self.basis = None if single else FixedBasis(rows)
         self.register_buffer("copy", torch.arange(len(dims)).repeat_interleave(dims), persistent=False)
         trivial = TrivialRepresentation(features[0].group)
         self.scales: list[Representation]
@@ -65,8 +66,9 @@ class RowScale(AffineTransformer):
     where some features sum to 0 over the rows. P_a projects the features of a row onto the a-th smallest piece (irrep)
     that H maps to itself, of dimension d_a; where H does nothing, that is a single feature. The parameters are a
     log-scale s_ia for each row i and each piece a, which goes with its row and which neither H nor a sign of the row
-    changes, and a shift t, on which the group acts as on x. A feature of sum 0 keeps its sum: it has one scale for all
-    rows and a shift of sum 0. So do coordinates that no permutation changes have one scale for each piece.
+    changes (invariant pieces first), and a shift t, on which the group acts as on x. A feature of sum 0 has one scale
+    for all rows and a shift of sum 0, which keep the sum. Coordinates that no permutation changes have one scale for
+    each piece.
 
     Args:
         action: How the group acts on the part, a RowsAction.

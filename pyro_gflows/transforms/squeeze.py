@@ -9,7 +9,7 @@ from pyro_gflows.actions import ImageAction
 from pyro_gflows.actions.requirements import require_image
 from pyro_gflows.groups import MatrixRepresentation, Representation, WallpaperGroup
 from pyro_gflows.groups.orbits import orbit_fields
-from pyro_gflows.groups.representations import permutation_matrices
+from pyro_gflows.groups.permutation_representations import permutation_matrices
 from pyro_gflows.groups.wallpaper import pixel_targets
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.base import EquivariantTransform

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from pyro_gflows.actions import RowsAction, VectorAction
-from pyro_gflows.nn import LipschitzRowsNetwork
+from pyro_gflows.nn import LipschitzRowsNetwork, RowsAttention
 from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
 from pyro_gflows.transforms import (
     Compose,
@@ -17,7 +17,7 @@ from pyro_gflows.transforms import (
     GRadial,
     GResidual,
     MatrixScale,
-    RowScale,
+    by_field,
     g_autoregressive,
     g_coupling,
 )
@@ -44,29 +44,38 @@ def estimated(action: RowsAction) -> GResidual:
     return GResidual(action, branch, log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
 
 
-def with_set_context(action: RowsAction) -> Compose:
-    return _coupling(action, context_action=action.trivial_fields(2))
+def with_context(action: RowsAction) -> Compose:
+    return _coupling(action, context_action=action.trivial_fields(2).direct_sum(RowsAction(*action.structure.sizes)))
 
 
 ROWS = (
-    Row("actnorm", "rows, S8", lambda: GActNorm(RowsAction(8, 2))),
     Row("actnorm", "rows, 20 hidden units", lambda: GActNorm(hidden_units(20))),
     Row("linear", "rows, S50", lambda: GLinear(RowsAction(50))),
     Row("linear", "rows, S5 x O(2)", lambda: GLinear(points(5))),
     Row("linear, triangular", "rows, signed S4, odd and even", lambda: GLinearPLU(RowsAction(4, 3, signed=[0, 2]))),
     Row("linear, triangular", "rows, mixture of 8", lambda: GLinearPLU(mixture(8))),
-    Row("radial", "rows, two blocks", lambda: GRadial(RowsAction((9, 4), 2), bins=6)),
     Row("radial", "rows, S13 x O(3)", lambda: GRadial(particles(13), bins=6)),
     Row("coupling", "rows, S3", lambda: _coupling(RowsAction(3, 2)), splits=True),
     Row("coupling", "rows, S50", lambda: _coupling(RowsAction(50, 2)), splits=True),
     Row("coupling", "rows, 20 hidden units", lambda: _coupling(hidden_units(20)), splits=True),
     Row("coupling", "rows, mixture of 8", lambda: _coupling(mixture(8)), splits=True),
     Row("coupling", "rows, S13 x O(3)", lambda: _coupling(particles(13)), splits=True),
-    Row("coupling", "rows, splines, S8", lambda: _coupling(RowsAction(8, 2), transformer=_SPLINE), splits=True),
     Row(
         "coupling",
         "rows, splines, signed S4, odd and even",
         lambda: _coupling(RowsAction(4, 3, signed=[0, 2]), transformer=_SPLINE),
+        splits=True,
+    ),
+    Row(
+        "coupling",
+        "rows, splines field by field, mixture of 8",
+        lambda: _coupling(mixture(8), transformer=functools.partial(by_field, transformer=_SPLINE)),
+        splits=True,
+    ),
+    Row(
+        "coupling",
+        "rows, attention, S8",
+        lambda: g_coupling(RowsAction(8, 2), network=functools.partial(RowsAttention, width=2, depth=1, keys=2)),
         splits=True,
     ),
     Row(
@@ -92,12 +101,11 @@ ROWS = (
         takes_context=True,
     ),
     Row(
-        "affine",
-        "rows, one scale for each row, mixture of 3",
-        lambda: GAffine(mixture(3), context_action=RowsAction(3), transformer=RowScale, width=2),
+        "coupling",
+        "rows, a context of rows and of the set, S8",
+        lambda: with_context(RowsAction(8, 2)),
+        splits=True,
         takes_context=True,
     ),
-    Row("coupling", "rows, set-level context, S8", lambda: with_set_context(RowsAction(8, 2)), takes_context=True),
     Row("coupling", "signs, C2^12", lambda: _coupling(VectorAction.signs(12)), splits=True),
-    Row("linear, triangular", "signs, C2^12", lambda: GLinearPLU(VectorAction.signs(12, copies=2))),
 )

@@ -54,6 +54,7 @@ def base_on(action, dtype=torch.float64, *, spread=0.5, distance=2.0, **options)
 
 
 # -- invariance ----------
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACTIONS)
 def test_is_exactly_invariant(name):
     action = ACTIONS[name]()
@@ -94,6 +95,7 @@ def test_canonical_forms_are_equal_for_all_images_and_are_drawn_uniformly(name):
 
 
 # -- normalization ----------
+@pytest.mark.long
 @pytest.mark.parametrize(
     "action",
     [
@@ -108,8 +110,8 @@ def test_canonical_forms_are_equal_for_all_images_and_are_drawn_uniformly(name):
     ids=["S3", "signed S2", "C5", "D3", "C2^2", "C2", "S2"],
 )
 def test_integrates_to_one_in_the_plane(action):
-    base = base_on(action, spread=0.5, distance=2.0)
-    half, count = 8.0, 500
+    base = base_on(action, spread=0.4, distance=2.0)
+    half, count = 7.0, 600
     ticks = torch.linspace(-half, half, 2 * count + 1, dtype=torch.float64)[1::2]  # midpoints
     grid = torch.cartesian_prod(ticks, ticks)
     with torch.no_grad():
@@ -117,6 +119,7 @@ def test_integrates_to_one_in_the_plane(action):
     assert float(total) == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["S3", "S3, two features", "S4, mean-free", "C2^3", "two blocks", "S3 x D4", "4 x 4 matrix and rows"]
 )
@@ -139,8 +142,9 @@ def test_integrates_to_one_by_importance_weights(name):
     assert error < 0.1 and abs(float(weights.mean()) - 1.0) < 5 * error
 
 
+@pytest.mark.long
 def test_the_kernel_does_not_count():
-    """-1 in both factors of C2 x C2 acts as the identity: two transformations are left of four elements."""
+    """-1 in both factors of C2 x C2 acts as the identity: two transformations of four elements (contract 50)."""
     group = parse_group("C2 x C2")
     flips = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)[:, None, None]
     action = VectorAction(MatrixRepresentation(group, flips * torch.eye(2, dtype=torch.float64)))
@@ -176,6 +180,7 @@ def trained(base, steps=60):
     return base
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spread", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("name", ["S3", "signed S2", "D3", "S3, two features"])
 def test_the_density_is_finite_and_flat_at_a_wall_after_training(name, spread):
@@ -195,6 +200,7 @@ def test_the_density_is_finite_and_flat_at_a_wall_after_training(name, spread):
 
 @pytest.mark.parametrize("name", ["S3", "signed S20", "two blocks"])
 def test_keys_that_tie_give_no_nan_in_single_precision(name):
+    """Neither the score nor a gradient is NaN (contract 51)."""
     base = base_on(ACTIONS[name](), torch.float32)
     x = base.sample((5,))
     into = base.module.into
@@ -218,7 +224,7 @@ def test_far_from_the_walls_q_starts_as_the_normal_that_it_is_placed_at():
     base.start_at(location, factor)
     x = location + 0.5 * torch.randn(200, 6, generator=generator, dtype=torch.float64) @ factor.T
     expected = dist.MultivariateNormal(location, scale_tril=factor).log_prob(x) - math.log(6)
-    torch.testing.assert_close(base.log_prob(x), expected, rtol=0, atol=2e-3)
+    torch.testing.assert_close(base.log_prob(x), expected, rtol=0, atol=1e-8)
 
 
 # -- gradients and the contract with Pyro ----------
@@ -269,6 +275,7 @@ def test_a_flow_on_it_is_saved_copied_and_rebuilt():
 
 # -- what must not follow it ----------
 def test_a_trainable_layer_after_a_density_with_jumps_warns_and_is_not_fitted():
+    """What would go wrong is in test_jumps_that_are_shifted.py (contract 49)."""
     action = VectorAction.rows("S3", features=2)
     base = Canonicalized(action, steps=2, width=4)
     assert base.may_jump and "continuous across mirrors only" in repr(base)

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer import Predictive
 from pyro.infer.reparam import NeuTraReparam
 
-from pyro_gflows import Canonicalized, InvariantNormal, OrbitFlow, RowsAction, SitesAction, VectorAction
+from pyro_gflows import Canonicalized, GActNorm, InvariantNormal, OrbitFlow, RowsAction, SitesAction, VectorAction
 from pyro_gflows.evaluation import importance_report
 from pyro_gflows.guides import AutoGFlow, LogRatioReparam, random_images
 from pyro_gflows.guides.choice import chosen_base, nearest_other_image
@@ -218,6 +218,16 @@ def test_neutra_works_in_the_coordinates_of_canonical_forms(guide_of_eight):
     images = random_images(sites, EIGHT)
     assert not torch.equal(images["means"], sites["means"])
     torch.testing.assert_close(images["means"].sort(-1).values, sites["means"].sort(-1).values)
+
+
+def test_layers_after_canonical_forms_are_the_users_own_decision():
+    def model():
+        pyro.sample("a", dist.Normal(torch.zeros(3, 2), 1.0).to_event(2))
+
+    action = SitesAction("S3", {"a": VectorAction.rows("S3", features=2)})
+    with pytest.warns(UserWarning, match="trainable layer after it"):
+        guide = AutoGFlow(model, action, base=Canonicalized, transforms=lambda action: [GActNorm(action)])
+    assert guide.get_base_dist() is guide.flow.base and guide.get_transform() is guide.flow.transform
 
 
 @pytest.mark.long

@@ -138,10 +138,11 @@ def test_a_guide_says_how_many_parameters_it_has():
         (RowsAction(9, 4, signed=[0, 1]), ["Compose", "GResidual", "GActNorm"]),
         (RowsAction(9, VectorAction.plane("O(2)")), ["GResidual", "GActNorm"]),
         (RowsAction(5, 2).direct_sum(RowsAction.of_matrix(5)), ["GActNorm"]),
+        (VectorAction.signs(12), ["GResidual", "GActNorm"]),
     ],
     ids=str,
 )
-def test_on_rows_of_any_number(action, kinds):
+def test_groups_whose_elements_cannot_be_listed(action, kinds):
     layers = guide_transforms(action, steps=1)
     assert [type(layer).__name__ for layer in layers] == kinds
     flow = EquivariantFlow(InvariantNormal(action), layers).double()

@@ -21,6 +21,32 @@ def test_a_normal_is_found_exactly():
     torch.testing.assert_close(factor, target.scale_tril)
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(140, torch.float64), (140, torch.float32)])
+def test_the_covariance_of_many_coordinates_is_found_by_differences_of_gradients(size, dtype):
+    generator = torch.Generator().manual_seed(0)
+    root = torch.eye(size) + 0.3 * torch.randn(size, size, generator=generator) / size**0.5
+    covariance = (root @ root.T).to(dtype)
+    target = dist.MultivariateNormal(torch.linspace(-3.0, 3.0, size).to(dtype), covariance)
+    location, factor = find_mode(target.log_prob, torch.zeros(2, size, dtype=dtype), steps=40)
+    tolerance = 1e-6 if dtype == torch.float64 else 2e-2
+    torch.testing.assert_close(location, target.mean, rtol=0, atol=tolerance)
+    torch.testing.assert_close(factor, target.scale_tril, rtol=0, atol=tolerance)
+
+
+class OneByOne:
+    """The density of a model that runs once for each point."""
+
+    is_one_by_one = True
+
+    def __call__(self, z):
+        return -2.0 * z.square().sum(-1)
+
+
+def test_where_a_model_runs_once_for_each_point_many_coordinates_are_isotropic():
+    _, factor = find_mode(OneByOne(), torch.ones(2, 140), steps=5)
+    torch.testing.assert_close(factor, factor[0, 0] * torch.eye(140))
+
+
 def test_the_mode_with_the_greatest_mass_wins_not_the_highest():
     """A thin peak is 2 nats higher, and holds a thousandth of the mass."""
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from pyro_gflows.actions import Rows, VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn import RowFeatures
 
 
@@ -45,7 +45,7 @@ def unflat(x, layer):
     parts = x.split([math.prod(shape) for shape in shapes(layer)], -1)
     parts = [part.unflatten(-1, shape) for part, shape in zip(parts, shapes(layer), strict=True)]
     count = len(layer.sizes)
-    return Rows(tuple(parts[:count]), tuple(parts[count : 2 * count]), parts[-1])
+    return RowTables(tuple(parts[:count]), tuple(parts[count : 2 * count]), parts[-1])
 
 
 def generators(layer, *, signed):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_gflows.actions import VectorAction
+from pyro_gflows.actions import RowTables, VectorAction
 from pyro_gflows.nn import LipschitzRowsLinear, RowsLinear, mean_over_rows
 from pyro_gflows.testing import randomize_
 from tests.nn.rows import features, flat, generators, numel, scalars, unflat
@@ -138,6 +138,20 @@ def test_a_mask_leaves_rows_out_of_the_mean():
     assert not found[0].any()
     torch.testing.assert_close(found[1], x[1, 1:4].mean(0))
     torch.testing.assert_close(mean_over_rows(x, torch.ones_like(mask)), mean_over_rows(x))
+
+
+@pytest.mark.parametrize("kind", [RowsLinear, LipschitzRowsLinear])
+def test_rows_that_a_mask_leaves_out_change_nothing(kind):
+    few, many = (features([n], scalars(2), scalars(1), rest=scalars(2)) for n in (3, 5))
+    layer = randomize_(kind(few, few).double())
+    larger = kind(many, many).double()
+    larger.load_state_dict(layer.state_dict())
+    rows, mask = unflat(torch.randn(4, numel(few), dtype=torch.float64), few), torch.arange(5).expand(4, 5) < 3
+    padded = [torch.cat([x, torch.randn(4, 2, x.shape[-1])], -2) for x in (rows.even[0], rows.odd[0])]
+    found, expected = larger(RowTables((padded[0],), (padded[1],), rows.rest), mask), layer(rows)
+    torch.testing.assert_close(found.even[0][:, :3], expected.even[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.odd[0][:, :3], expected.odd[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.rest, expected.rest, rtol=0, atol=1e-12)
 
 
 def test_other_blocks_are_refused():

@@ -100,6 +100,18 @@ def test_odd_features_are_read_from_other_rows_by_attention():
         assert (others > 1e-8).all() if kind is RowsAttention else not others.any()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_in_which_every_row_occurs_twice_is_read_like_the_set(kind):
+    few, many = (RowsAction(n, 2, signed=[1]) for n in (3, 6))
+    network = randomize_(KINDS[kind](few, few, width=3).double())
+    larger = KINDS[kind](many, many, width=3).double()
+    larger.load_state_dict(network.state_dict())
+    x = events(few).unflatten(-1, (3, 2))
+    found = larger(torch.cat([x, x], -2).flatten(-2)).unflatten(-1, (6, 2))
+    expected = network(x.flatten(-2)).unflatten(-1, (3, 2))
+    torch.testing.assert_close(found, torch.cat([expected, expected], -2), rtol=0, atol=1e-12)
+
+
 def test_conditioners_on_rows_start_at_zero_unless_told_otherwise(action):
     x = events(action)
     network = conditioner(action, action, width=2).double()

@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_matrix
+from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_expm_apply, low_rank_matrix
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -36,6 +36,27 @@ def test_expm_apply_against_scipy(norm, size):
     torch.testing.assert_close(inverse_log_det, -log_det, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_low_rank_exponential_is_that_of_the_matrix(rank, scale):
+    factors, x = (normal(4, 40, rank), scale * normal(4, rank, seed=1), normal(4, 40, rank, seed=2)), normal(4, 40)
+    for inverse in (False, True):
+        expected = expm_apply(limit_norm(low_rank_matrix(*factors), 2.5), x, inverse=inverse)
+        found = low_rank_expm_apply(x, *factors, bound=2.5, inverse=inverse)
+        torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-11)
+        torch.testing.assert_close(found[1], expected[1], rtol=0, atol=1e-12)
+    y = low_rank_expm_apply(x, *factors, bound=2.5)[0]
+    torch.testing.assert_close(low_rank_expm_apply(y, *factors, bound=2.5, inverse=True)[0], x, rtol=0, atol=1e-10)
+
+
+def test_low_rank_exponential_in_half_precision():
+    factors = (normal(4, 40, 2).half(), normal(4, 2, seed=1).half(), normal(4, 40, 2, seed=2).half())
+    y, log_det = low_rank_expm_apply(normal(4, 40).half(), *factors, bound=2.0)
+    expected = low_rank_expm_apply(normal(4, 40), *(each.double() for each in factors), bound=2.0)[0]
+    assert y.dtype == log_det.dtype == torch.float16
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-2)
+
+
 @pytest.mark.parametrize(("matrix_batch", "x_batch"), [((), ()), ((), (4,)), ((4,), (3, 4)), ((3, 4), (4,))])
 def test_batches_broadcast(matrix_batch, x_batch):
     y, log_det = expm_apply(normal(*matrix_batch, 2, 2), normal(*x_batch, 2))
@@ -47,6 +68,8 @@ def test_batches_broadcast(matrix_batch, x_batch):
 def test_gradients():
     inputs = (normal(2, 3, 3).requires_grad_(), normal(2, 3, seed=1).requires_grad_())
     assert torch.autograd.gradcheck(expm_apply, inputs)
+    few = [normal(*shape, seed=3).requires_grad_() for shape in ((5, 2), (2,), (5, 2), (5,))]
+    assert torch.autograd.gradcheck(lambda u, a, v, x: low_rank_expm_apply(x, u, a, v, bound=2.0), few)
     assert torch.autograd.gradcheck(lambda s: limit_norm(s, 0.7), inputs[:1])
     assert torch.autograd.gradcheck(lambda s: limit_norm(s, 0.7), torch.zeros(2, 2).double().requires_grad_())
 

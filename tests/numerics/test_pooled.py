@@ -103,3 +103,23 @@ def test_other_branches_are_refused(call, instead):
     arguments = {"training": False} if isinstance(call, PooledLogDet) else {}
     with pytest.raises(TypeError, match=f"a branch with a pooled Jacobian, .* take {instead}"):
         call(lambda x: 0.5 * x.sin(), torch.ones(3, 2), 1, lipschitz=0.5, **arguments)
+
+
+def test_second_derivatives_in_forward_mode_are_those_of_the_dense_determinant(jacobian):
+    parts = [part for block in jacobian.blocks for part in (block.own, block.reads, block.feeds)]
+    along = [torch.randn_like(part) for part in parts]
+
+    def pooled(t):
+        moved = [part + t * step for part, step in zip(parts, along, strict=True)]
+        return PooledJacobian([PooledBlock(*moved[i : i + 3]) for i in range(0, len(moved), 3)])
+
+    def by_rows(t):
+        matrix = dense(pooled(t))
+        return torch.linalg.slogdet(eye(matrix) + matrix).logabsdet.sum()
+
+    zero = torch.zeros((), dtype=torch.float64)
+    expected = torch.autograd.functional.hessian(by_rows, zero)
+    total = lambda t: pooled(t).log_abs_det().sum()  # noqa: E731
+    for first in (torch.func.jacfwd, torch.func.jacrev):
+        for second in (torch.func.jacfwd, torch.func.jacrev):
+            torch.testing.assert_close(first(second(total))(zero), expected, rtol=1e-10, atol=1e-10)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, InvariantNormal, OrbitMixture, Symmetrized, VectorAction
-from pyro_gflows.flows import OrbitFlow
+from pyro_gflows.flows import Canonicalized, OrbitFlow
 from pyro_gflows.flows.learnable import learnable
 from pyro_gflows.nn import LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.training import reverse_kl_loss
@@ -50,6 +50,14 @@ def small_orbit_flow(action):
     return OrbitFlow(action, steps=2, width=2)
 
 
+def canonicalized():
+    torch.manual_seed(0)
+    base = Canonicalized(PLANE, steps=2, width=2)
+    for parameter in base.module.double().parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return base
+
+
 def orbit_mixture():
     torch.manual_seed(1)
     mixture = OrbitMixture(PLANE)
@@ -66,6 +74,7 @@ CASES = {
     "orbit flow under a flow": lambda: flow(PLANE, sampling_residual, base=small_orbit_flow, layers=1),
     "orbit mixture": orbit_mixture,
     "symmetrized flow": symmetrized,
+    "canonicalized": canonicalized,
 }
 
 
@@ -85,6 +94,10 @@ def quadrature(distribution):
     """Nodes, as functions of the parameters, and weights of expectations under a distribution."""
     if isinstance(distribution, Symmetrized):
         nodes, weights = quadrature(distribution.base)
+        images = distribution.action.act_all(nodes)
+        return images.flatten(0, 1), weights.repeat(len(images)) / len(images)
+    if isinstance(distribution, Canonicalized):
+        nodes, weights = quadrature(distribution.density)
         images = distribution.action.act_all(nodes)
         return images.flatten(0, 1), weights.repeat(len(images)) / len(images)
     if isinstance(distribution, InvariantNormal):

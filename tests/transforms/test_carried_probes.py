@@ -53,6 +53,7 @@ def log_det(layer, x):
 
 @pytest.mark.parametrize("kind", [GResidual, GMonotone])
 def test_the_estimate_is_exactly_invariant(action, kind):
+    """The probes follow the event (contract 48)."""
     layer, x = layer_of(action, kind=kind), events(action)
     expected = log_det(layer, x)
     for seed in range(4):

@@ -65,6 +65,7 @@ def log_det(layer, x):
 
 @pytest.mark.parametrize("kind", [GResidual, GMonotone])
 def test_the_estimate_is_exactly_invariant(action, kind):
+    """The probes follow the event (contract 48)."""
     layer, x = layer_of(action, kind=kind), events(action)
     expected = log_det(layer, x)
     for seed in range(4):
@@ -106,6 +107,7 @@ def test_the_order_of_the_rows_does_not_depend_on_the_image(action):
     g = action.sample((len(x),), torch.Generator().manual_seed(3))
     canonical = action.unpack(action.act_each(order(x), x))
     expected = action.unpack(action.act_each(order(action.act_each(g, x)), action.act_each(g, x)))
+    torch.testing.assert_close(order.undo(x, action.act_each(order(x), x)), x, rtol=0, atol=1e-12)
     for own, other in zip((*canonical.even, *canonical.odd), (*expected.even, *expected.odd), strict=True):
         products, others = own @ own.mT, other @ other.mT
         torch.testing.assert_close(products, others, rtol=0, atol=1e-10)

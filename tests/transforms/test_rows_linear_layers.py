@@ -11,6 +11,7 @@ from tests.constructors.row_actions import LARGE, SMALL, enumerated, hidden_unit
 
 LAYERS = [GActNorm, GLinear, GLinearPLU, GRadial]
 EVERY = SMALL | LARGE
+SOME = ["mixture of 3", "signed S4, odd and even", "S3 x C4", "S50", "5 hidden units", "two large blocks", "S7 x SO(2)"]
 
 
 def events(action, *batch, seed=0):
@@ -26,7 +27,7 @@ def dense(function, action):
         return function(torch.eye(action.numel, dtype=torch.float64)).T
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_is_an_equivariant_bijection_with_its_log_det(layer, name):
     action = EVERY[name]

@@ -22,8 +22,9 @@ __all__ = ["default_split", "split_of"]
 def default_split(action: Action) -> Split:
     """The first kind of split that the action allows.
 
-    Vectors are split by coordinates, or else by irreducible blocks; rows that are permuted by their features. Images are split by channels, or else by a
-    checkerboard of pixels, or else by irreducible blocks. Vectors of angles are split by angles.
+    Vectors are split by coordinates, or else by irreducible blocks; rows that are permuted by their features. Images
+    are split by channels, or else by a checkerboard of pixels, or else by irreducible blocks. Vectors of angles are
+    split by angles.
 
     Args:
         action: How the group acts on events.

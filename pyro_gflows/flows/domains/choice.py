@@ -83,12 +83,15 @@ def domain_for(action: VectorAction) -> Canonical:
             "elements; use an equivariant flow on InvariantNormal, or the action of a finite subgroup"
         )
     candidates = sorted(_domains(group, action.matrix), key=lambda domain: -domain.order)[:_TRIED]
-    found = [(domain, domain.key_spaces(action.matrix, [])) for domain in candidates]
-    found = [(domain, spaces) for domain, spaces in found if all(len(space) for space in spaces)]
-    for domain, spaces in found:
+    found: list[tuple[FundamentalDomain, list[Tensor]]] = []
+    for domain in candidates:
+        spaces = domain.key_spaces(action.matrix, [])
+        if not all(len(space) for space in spaces):
+            continue
         canonical = Canonical(domain, spaces, group.identity()[None])
         if _covers(canonical, action):
             return canonical
+        found.append((domain, spaces))
     for domain, spaces in found:
         canonical = Canonical(domain, spaces, _others(domain))
         if len(canonical.averaged) > 1 and _covers(canonical, action):
