@@ -91,15 +91,9 @@ def _on_rows(action: RowsAction, *, steps: int, width: int) -> list[EquivariantT
 
 
 def identity_transforms(action: VectorAction) -> list[EquivariantTransform]:
-    """A single layer that stays the identity, even if a fit initializes layers from data; a flow needs a transform.
-
-    Its weights are buffers under the names of the parameters, since Pyro warns about every frozen parameter.
-    """
-    identity = GActNorm(action)
-    mark_as_set(identity)  # also where it is built again from the guide's saved flow, with parameters
-    for name, value in list(identity.named_parameters(recurse=False)):
-        delattr(identity, name)
-        identity.register_buffer(name, value.detach())
+    """A single layer that stays the identity, even if a fit initializes layers from data; a flow needs a transform."""
+    identity = GActNorm(action, trainable=False)
+    mark_as_set(identity)  # also where it is built again from the guide's saved flow
     return [identity]
 
 

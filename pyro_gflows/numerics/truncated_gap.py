@@ -13,6 +13,7 @@ gaps that are much smaller than the rounding error of a.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -20,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.numerics.constants import as_constants
 from pyro_gflows.numerics.log_normal_cdf import log_ndtr, log_ndtri, mills_ratio
 
 __all__ = ["coordinate_of_gap", "gap_log_slope", "gap_of_coordinate"]
 
 _LOG_HALF = -math.log(2.0)
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-_NODES, _WEIGHTS = (values.tolist() for values in np.polynomial.legendre.leggauss(10))
 _NEWTON_STEPS = 4
 _TINY_RATIO = 1e-6
 _LARGEST = 1e15
@@ -179,11 +180,18 @@ def _log_probability(gap: Tensor, ratio: Tensor) -> Tensor:
     r"""The logarithm of :math:`\Phi(d - a) - \Phi(-a)`."""
     is_near = gap * ratio.clamp_min(1) < 1
     small = gap.where(is_near, 0.0)
-    total = torch.zeros_like(gap)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        place = 0.5 * (1 + node) * small
-        total = total + 0.5 * weight * (place * (ratio - 0.5 * place)).exp()
+    nodes, weights = _quadrature(gap.device, gap.dtype)
+    place = small[..., None] * nodes
+    total = (place * (ratio[..., None] - 0.5 * place)).exp() @ weights
     near = gap.log() + total.log() - 0.5 * ratio.square() - _HALF_LOG_TWO_PI
     large = gap.where(~is_near, 1.0)
     end, start = log_ndtr(large - ratio), log_ndtr(-ratio)
     return torch.where(is_near, near, end + torch.log(-torch.expm1(start - end)))
+
+
+@functools.cache
+@as_constants()
+def _quadrature(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The nodes and the weights of Gauss and Legendre for integrals from 0 to 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+    return torch.from_numpy(np.stack([0.5 * (1 + nodes), 0.5 * weights])).to(device, dtype)

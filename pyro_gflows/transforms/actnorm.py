@@ -40,6 +40,7 @@ class GActNorm(TakesMask, DataDependentTransform):
 
     Args:
         action: How the group acts on events.
+        trainable: Whether training changes the scales and shifts. Otherwise only data-dependent initialization does.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
@@ -56,7 +57,7 @@ class GActNorm(TakesMask, DataDependentTransform):
     field: Tensor
     shift: Tensor
 
-    def __init__(self, action: LinearAction) -> None:
+    def __init__(self, action: LinearAction, *, trainable: bool = True) -> None:
         super().__init__(action)
         require_linear(action)
         field = _scaled_together(action)
@@ -65,6 +66,10 @@ class GActNorm(TakesMask, DataDependentTransform):
         register_coefficients(self, "shift", sum(self.invariants.sizes))
         self.register_buffer("field", field, persistent=False)
         self._pixels = action.numel // len(field)
+        if not trainable:  # buffers under the same names: Pyro warns about every frozen parameter
+            for name, value in list(self.named_parameters(recurse=False)):
+                delattr(self, name)
+                self.register_buffer(name, value.detach())
 
     def _columns(self, vector: Tensor) -> Tensor:
         """A vector of one field, shaped so that it broadcasts over the pixels of the event."""

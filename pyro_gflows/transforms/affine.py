@@ -32,7 +32,8 @@ class GAffine(TakesMask, ByNetwork):
     Args:
         action: How the group acts on events.
         context_action: How it acts on the context.
-        transformer: Makes the map from ``action``; by default ElementwiseAffine where possible, else IrrepScale.
+        transformer: Makes the map from ``action``; by default ElementwiseAffine where possible, else IrrepScale
+            (of rows RowScale).
         network: Makes the network from ``context_action`` and from ``transformer.params_action``; by default an
             equivariant network that starts at zero.
         width: Hidden fields of the default network.

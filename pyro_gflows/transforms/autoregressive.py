@@ -63,7 +63,7 @@ class GAutoregressive(TakesMask, OneWayTransform):
         split: How the event falls into blocks, in order; by default the first kind that the action allows
             (:func:`~pyro_gflows.actions.default_split`), and of rows that are permuted feature by feature.
         transformer: Makes the element map of each block from the action on it (ElementwiseAffine, IrrepScale,
-            MatrixScale); by default ElementwiseAffine where possible, else IrrepScale, and of angles
+            MatrixScale); by default ElementwiseAffine where possible, else IrrepScale (of rows RowScale), and of angles
             ElementwiseCircularSpline.
         width: Hidden fields of the conditioner for each block.
         depth: Hidden layers of the conditioner.

@@ -61,7 +61,8 @@ class GCoupling(TakesMask, ByNetwork):
             TorusSplit); by default the first kind that the action allows (:func:`~pyro_gflows.actions.default_split`).
         transformed: Which part is transformed; its parameters depend on all others.
         transformer: Makes the map of that part from the action on it, such as ``IrrepScale``; by default
-            ElementwiseAffine where possible, else IrrepScale, and of angles ElementwiseCircularSpline.
+            ElementwiseAffine where possible, else IrrepScale (of rows RowScale), and of angles
+            ElementwiseCircularSpline.
         network: Makes the conditioner from the action on its input, which is the other parts and the context side by
             side, and from ``transformer.params_action``: for example ``functools.partial(EquivariantMLP, width=8)``. By
             default an equivariant network that starts at zero.
@@ -182,7 +183,8 @@ def g_coupling(
         action: How the group acts on events.
         split: How the event falls into parts; by default the first kind that the action allows (``default_split``).
         transformer: Makes the element map from the action on a part (ElementwiseAffine, IrrepScale, MatrixScale); by
-            default ElementwiseAffine where possible, else IrrepScale, and of angles ElementwiseCircularSpline.
+            default ElementwiseAffine where possible, else IrrepScale (of rows RowScale), and of angles
+            ElementwiseCircularSpline.
         network: Makes each conditioner from the action on its input and from the transformer's ``params_action``, such
             as ``functools.partial(conditioner, activation="splines")``; by default an equivariant network that starts
             at zero.

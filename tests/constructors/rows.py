@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from pyro_gflows.actions import RowsAction, VectorAction
-from pyro_gflows.nn import LipschitzRowsNetwork
+from pyro_gflows.nn import LipschitzRowsNetwork, RowsAttention
 from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
 from pyro_gflows.transforms import (
     Compose,
@@ -70,6 +70,12 @@ ROWS = (
         "coupling",
         "rows, splines field by field, mixture of 8",
         lambda: _coupling(mixture(8), transformer=functools.partial(by_field, transformer=_SPLINE)),
+        splits=True,
+    ),
+    Row(
+        "coupling",
+        "rows, attention, S8",
+        lambda: g_coupling(RowsAction(8, 2), network=functools.partial(RowsAttention, width=2, depth=1, keys=2)),
         splits=True,
     ),
     Row(

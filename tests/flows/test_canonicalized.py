@@ -144,7 +144,7 @@ def test_integrates_to_one_by_importance_weights(name):
 
 @pytest.mark.long
 def test_the_kernel_does_not_count():
-    """-1 in both factors of C2 x C2 is the identity: two transformations of four elements are left (contract 50)."""
+    """-1 in both factors of C2 x C2 acts as the identity: two transformations of four elements (contract 50)."""
     group = parse_group("C2 x C2")
     flips = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)[:, None, None]
     action = VectorAction(MatrixRepresentation(group, flips * torch.eye(2, dtype=torch.float64)))

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 
 from pyro_gflows import (
+    Canonicalized,
     EquivariantFlow,
+    GActNorm,
     GConvExponential,
     GCoupling,
     GGradient,
@@ -30,6 +32,7 @@ from pyro_gflows import (
     InvariantUniform,
     InvariantVonMises,
     MatrixScale,
+    RowsAction,
     TorusAction,
     TorusSplit,
     VectorAction,
@@ -37,7 +40,8 @@ from pyro_gflows import (
     g_residual,
     save,
 )
-from pyro_gflows.nn import PeriodicNetwork, TorusPotential
+from pyro_gflows.guides.default_flow import identity_transforms
+from pyro_gflows.nn import PeriodicNetwork, PooledBranch, TorusPotential
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import ElementwiseCircularSpline
 
@@ -76,12 +80,26 @@ def convolutions() -> EquivariantFlow:
     return EquivariantFlow(InvariantNormal(action), [GConvExponential(action), GSpectralConv(action, support=3)])
 
 
+def layers_on_rows() -> EquivariantFlow:
+    rows = RowsAction(7, 2, signed=[1])
+    action = rows.direct_sum(rows.trivial_fields(1))
+    layers = [g_coupling(action, width=1, depth=1), g_residual(action, branch=PooledBranch), GActNorm(action)]
+    return EquivariantFlow(InvariantNormal(action, covariance="isotypic"), layers)
+
+
+def canonical_forms() -> EquivariantFlow:
+    action = RowsAction(7, mean_free=True).direct_sum(RowsAction(7))
+    return EquivariantFlow(Canonicalized(action, steps=1, width=1), identity_transforms(action))
+
+
 FLOWS: list[Callable[[], EquivariantFlow]] = [
     couplings_of_angles,
     couplings_under_all_translations,
     gradient_and_residual_of_angles,
     triangular_factors,
     convolutions,
+    layers_on_rows,
+    canonical_forms,
 ]
 
 
