@@ -58,9 +58,16 @@ class FlowWithMasks(VariationalFlow):
         Args:
             x: Events of the flow.
             mask: Which rows are there, boolean, shape ``batch_shape + (n,)``.
+
+        Raises:
+            ValueError: There are not as many masks as events.
         """
         self.flow.action.check_event(x)
         check_mask(self.flow.action, mask)
+        if mask.shape[:-1] != x.shape[:-1]:
+            raise ValueError(
+                f"expected one mask for each event, of shape {(*x.shape[:-1], self._rows)}, got {tuple(mask.shape)}"
+            )
         return torch.cat([x, mask.to(x)], -1)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,7 @@ def unconstrained_action(action: SitesAction, site: str, support: Any, shape: Se
     if size != own.numel:
         raise ValueError(
             f"site {site!r}: expected {own.numel} components, as in its action {own}, but the model's value has {size}"
+            f"{_of_values(own, support)}"
         )
     if not math.prod(shape):
         raise ValueError(
@@ -124,6 +125,17 @@ def _innermost(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def _of_values(own: VectorAction, support: Any) -> str:
+    """What to do where the action is that of the log-ratios, and not of the weights on the simplex."""
+    is_simplex = isinstance(_innermost(support), type(constraints.simplex))
+    if not is_simplex or not isinstance(own, RowsAction) or not any(bool(part.any()) for part in own.layout.mean_free):
+        return ""
+    return (
+        "; give the action on the values on the simplex, without mean_free=True, such as RowsAction(20) for 20 weights: "
+        "the guide finds the action on their log-ratios"
+    )
 
 
 def _advice(site: str, support: Any) -> str:

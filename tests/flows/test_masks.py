@@ -364,5 +364,7 @@ def test_bad_calls_say_what_is_missing():
     ):
         with pytest.raises(ValueError, match=message):
             fit(flow, data, settings=SETTINGS, progress=False)
+    with pytest.raises(ValueError, match=r"one mask for each event, of shape \(6, 4\), got \(5, 4\)"):
+        fit(flow, torch.zeros(6, 2 * MOST), mask=mask.expand(5, -1), settings=SETTINGS, progress=False)
     with pytest.raises(ValueError, match="one mask"):
         fit_energy(flow, lambda x: -x.square().sum(-1), mask=mask[None], settings=SETTINGS, progress=False)

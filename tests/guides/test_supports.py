@@ -102,6 +102,7 @@ def test_one_fixed_row_and_two_that_change_places():
         (dist.constraints.ordered_vector, (3, 2), ROWS("S2").copies(3), "does not commute .*whole rows of them"),
         (constraints.simplex, (3, 0), ROWS("S3"), "no free coordinate .* leave it out"),
         (constraints.simplex, (3, 3), ROWS("S3", features=5), "expected 15 components, .* has 12"),
+        (log_ratio_simplex, (7,), RowsAction(8, mean_free=True), "has 8; give the action on the values on the simplex"),
     ],
 )
 def test_an_action_that_does_not_restrict_to_the_free_coordinates_is_refused(support, shape, own, message):
