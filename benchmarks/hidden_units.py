@@ -157,8 +157,10 @@ GUIDES: dict[str, Callable[..., Fitted]] = {
     "Canonicalized": flow_guide(lambda network, *mode: canonicalized_flow(network.action, *mode)),
     THEN: flow_guide(lambda network, *mode: canonicalized_flow(network.action, *mode)),
     "plain flow": flow_guide(lambda network, *mode: plain_flow(*mode)),
-    "AutoNormal": pyro_guide(AutoNormal, SVI["AutoNormal"]),
-    "AutoMultivariateNormal": pyro_guide(AutoMultivariateNormal, SVI["AutoMultivariateNormal"]),
+    "AutoNormal": pyro_guide(lambda model, start: AutoNormal(model, init_loc_fn=start), SVI["AutoNormal"]),
+    "AutoMultivariateNormal": pyro_guide(
+        lambda model, start: AutoMultivariateNormal(model, init_loc_fn=start), SVI["AutoMultivariateNormal"]
+    ),
 }
 
 
