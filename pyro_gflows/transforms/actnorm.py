@@ -40,6 +40,8 @@ class GActNorm(TakesMask, DataDependentTransform):
 
     Args:
         action: How the group acts on events.
+        fixed: Whether the layer is the identity for good: its weights are buffers, which no optimizer and no data
+            change. A flow whose base has all the weights needs such a layer, since it needs a transform.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
@@ -56,7 +58,7 @@ class GActNorm(TakesMask, DataDependentTransform):
     field: Tensor
     shift: Tensor
 
-    def __init__(self, action: LinearAction) -> None:
+    def __init__(self, action: LinearAction, *, fixed: bool = False) -> None:
         super().__init__(action)
         require_linear(action)
         field = _scaled_together(action)
@@ -65,6 +67,11 @@ class GActNorm(TakesMask, DataDependentTransform):
         register_coefficients(self, "shift", sum(self.invariants.sizes))
         self.register_buffer("field", field, persistent=False)
         self._pixels = action.numel // len(field)
+        if fixed:
+            self.initialized.fill_(True)
+            for name, value in list(self.named_parameters(recurse=False)):
+                delattr(self, name)
+                self.register_buffer(name, value.detach())
 
     def _columns(self, vector: Tensor) -> Tensor:
         """A vector of one field, shaped so that it broadcasts over the pixels of the event."""
