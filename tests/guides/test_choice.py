@@ -10,10 +10,22 @@ from pyro import poutine
 from pyro.infer import Predictive
 from pyro.infer.reparam import NeuTraReparam
 
-from pyro_gflows import Canonicalized, GActNorm, InvariantNormal, OrbitFlow, RowsAction, SitesAction, VectorAction
+from pyro_gflows import (
+    Canonicalized,
+    EquivariantFlow,
+    GActNorm,
+    InvariantNormal,
+    OrbitFlow,
+    RowsAction,
+    SitesAction,
+    VectorAction,
+    load,
+    save,
+)
 from pyro_gflows.evaluation import importance_report
 from pyro_gflows.guides import AutoGFlow, LogRatioReparam, random_images
 from pyro_gflows.guides.choice import chosen_base, nearest_other_image
+from pyro_gflows.guides.default_flow import identity_transforms
 from pyro_gflows.guides.near_elements import near_elements
 from pyro_gflows.guides.start import Mode
 from pyro_gflows.training import FitSettings, fit_energy
@@ -229,6 +241,18 @@ def test_layers_after_canonical_forms_are_the_users_own_decision():
     with pytest.warns(UserWarning, match="trainable layer after it"):
         guide = AutoGFlow(model, action, base=Canonicalized, transforms=lambda action: [GActNorm(action)])
     assert guide.get_base_dist() is guide.flow.base and guide.get_transform() is guide.flow.transform
+
+
+def test_a_saved_flow_of_canonical_forms_has_no_weights_after_its_base(tmp_path):
+    action = RowsAction(8, 2)
+    flow = EquivariantFlow(Canonicalized(action, steps=2, width=4), identity_transforms(action)).eval()
+    save(flow, tmp_path)
+    again = load(tmp_path)  # without a warning of trainable layers after the base
+    assert not again.trains_jumps and not list(again.transform.parameters())
+    x = torch.randn(5, 16)
+    again.initialize(x)
+    torch.testing.assert_close(again(x), flow(x))
+    assert torch.equal(again.transform(x), x)
 
 
 @pytest.mark.long
