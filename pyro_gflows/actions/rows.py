@@ -38,7 +38,7 @@ class RowsAction(VectorAction):
     row; ``x.unflatten(-1, (n, F))`` shows the table. A group H may act on the features of every row alike, as rotations
     act on points of the plane; then the group is :math:`S_n \times H`.
 
-    Several actions of one group lie side by side in one event by :meth:`direct_sum`, as the weights, means and scales
+    Several actions of one group lie side by side in one event by ``direct_sum``, as the weights, means and scales
     of a mixture do.
 
     Sets of different sizes lie in one batch of events of the most rows, by a mask that says which rows are there:
@@ -53,7 +53,7 @@ class RowsAction(VectorAction):
             all features change their sign with their row (odd features), or the indices of those that do (where H
             acts, of the fields of ``features``); ``[]`` if none does.
         mean_free: Whether each feature sums to 0 over the rows. An event then holds (n - 1) F coordinates, those of
-            :func:`~pyro_gflows.guides.log_ratio_basis`; so the weights of a mixture are stored in log-ratios.
+            :class:`~pyro_gflows.guides.IsometricLogRatio`; so the weights of a mixture are stored in log-ratios.
         block: The index of the block whose rows the event holds; by default the rows of all blocks.
 
     Raises:

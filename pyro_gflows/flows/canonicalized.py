@@ -42,13 +42,14 @@ class Canonicalized(InvariantBase):
     of any size, such as the 20! 2^20 elements of signed permutations of 20 hidden units.
 
     An equivariant linear map takes events to their keys, which lie in a fundamental domain with walls: the keys of two
-    neighboring rows agree, or a key is 0. A gap to a wall is the quantile of a truncated normal distribution, far from
-    the wall :math:`m + s u`, and the layers of q are the identity where u tends to minus infinity, so that q is finite
-    and positive at each wall. The density p is continuous across mirrors only, where a reflection of the group takes
-    one side to the other and acts on nothing but the keys. It may jump where the keys of two rows agree, if the rows
-    have other features, and at the edges of the sectors of a group of rotations. Therefore all that is trained belongs
-    inside q: a trainable layer *after* this base moves the jumps, and gradients of likelihoods and of paths miss a term
-    there.
+    neighboring rows agree, or a key is 0. A gap to a wall is the quantile of a normal distribution that is truncated at
+    the wall, far from it :math:`m + s u`; m depends linearly on the gaps before, so that q starts as the normal
+    distribution at a mode, of which only negative gaps are cut off. The layers of q are the identity where u tends to
+    minus infinity, so that q is finite and positive at each wall. The density p is continuous across mirrors only,
+    where a reflection of the group takes one side to the other and acts on nothing but the keys. It may jump where the
+    keys of two rows agree, if the rows have other features, and at the edges of the sectors of a group of rotations.
+    Therefore all that is trained belongs inside q: a trainable layer *after* this base moves the jumps, and gradients
+    of likelihoods and of paths miss a term there.
 
     Features on which a further factor H of the group acts (as rotations act on points) cannot be keys. If H is finite
     and small, p is the mean over the elements h of H of :math:`q(c(h\,x)) / |G|`, where G is the rest of the group.
@@ -191,7 +192,9 @@ class Canonicalized(InvariantBase):
 
     def __repr__(self) -> str:
         continuous = "continuous across mirrors only" if self.may_jump else "continuous"
-        return f"Canonicalized({self.action}; {order_in_words(self.order)} images of an event, {continuous})"
+        group = self.action.group
+        count = group.order_in_words if group.order == self.order else order_in_words(self.order)
+        return f"Canonicalized({self.action}; {count} images of an event, {continuous})"
 
 
 class _Module(nn.Module):

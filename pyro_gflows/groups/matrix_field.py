@@ -31,7 +31,7 @@ class MatrixField(StructuredField):
         blocks: The block that permutes the rows and the block that permutes the columns.
         odd: Whether the matrix changes its sign with its rows, and with its columns.
         mean_free: Whether each row sums to 0. A vector then holds n_b - 1 coordinates of each row in the orthonormal
-            basis of :func:`~pyro_gflows.guides.log_ratio_basis`, as for the rows of a transition matrix in log-ratios.
+            basis of :class:`~pyro_gflows.guides.IsometricLogRatio`, as the rows of transition matrices in log-ratios.
 
     Raises:
         ValueError: There are no such blocks, or a side is odd but rows have no signs.

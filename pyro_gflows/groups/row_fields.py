@@ -31,7 +31,7 @@ class RowField(StructuredField):
         features: How H acts on each block of features of a row.
         odd: For each of these, whether it changes its sign with its row; by default none does.
         mean_free: Whether each feature sums to 0 over the rows. A vector then holds n - 1 coordinates of each feature
-            in the orthonormal basis of :func:`~pyro_gflows.guides.log_ratio_basis`.
+            in the orthonormal basis of :class:`~pyro_gflows.guides.IsometricLogRatio`.
         blocks: The blocks whose rows the vector holds; by default all blocks.
 
     Raises:
