@@ -133,7 +133,7 @@ def _check_kind(kind: EventKind, shape: tuple[int, ...], group: str, source: str
         swap = "; the rows are the first axis of an event: exchange its axes" if shape[1] == parsed.n else ""
         raise ValueError(
             f"{source}: {group} permutes {parsed.n} rows, got events of {shape[0]} rows of {shape[1]}"
-            + (swap or "; choose the symmetric group of as many rows, which are at most 6")
+            + (swap or f"; choose the symmetric group of as many rows, S{shape[0]}")
         )
 
 

@@ -23,6 +23,7 @@ from pyro_gflows.nn import (
 from pyro_gflows.nn.hidden_fields import maps_between
 from pyro_gflows.nn.networks import has_regular_fields, hidden_action
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, g_coupling, g_residual
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["guide_transforms", "identity_transforms"]
 
@@ -90,12 +91,10 @@ def _on_rows(action: RowsAction, *, steps: int, width: int) -> list[EquivariantT
 
 
 def identity_transforms(action: VectorAction) -> list[EquivariantTransform]:
-    """A single layer that stays the identity, even if a fit initializes layers from data; a flow needs a transform.
-
-    Its weights are buffers, also where it is built again from the guide's saved flow: Pyro warns about every frozen
-    parameter, and trainable weights after a base whose density jumps would move the jumps.
-    """
-    return [GActNorm(action, fixed=True)]
+    """A single layer that stays the identity, even if a fit initializes layers from data; a flow needs a transform."""
+    identity = GActNorm(action, trainable=False)
+    mark_as_set(identity)  # also where it is built again from the guide's saved flow
+    return [identity]
 
 
 def _splits(action: VectorAction) -> list[Split]:

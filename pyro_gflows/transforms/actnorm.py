@@ -40,8 +40,7 @@ class GActNorm(TakesMask, DataDependentTransform):
 
     Args:
         action: How the group acts on events.
-        fixed: Whether the layer is the identity for good: its weights are buffers, which no optimizer and no data
-            change. A flow whose base has all the weights needs such a layer, since it needs a transform.
+        trainable: Whether training and data change the scales and shifts. Otherwise the layer stays the identity.
 
     Raises:
         TypeError: ``action`` is not a LinearAction.
@@ -58,7 +57,7 @@ class GActNorm(TakesMask, DataDependentTransform):
     field: Tensor
     shift: Tensor
 
-    def __init__(self, action: LinearAction, *, fixed: bool = False) -> None:
+    def __init__(self, action: LinearAction, *, trainable: bool = True) -> None:
         super().__init__(action)
         require_linear(action)
         field = _scaled_together(action)
@@ -67,8 +66,7 @@ class GActNorm(TakesMask, DataDependentTransform):
         register_coefficients(self, "shift", sum(self.invariants.sizes))
         self.register_buffer("field", field, persistent=False)
         self._pixels = action.numel // len(field)
-        if fixed:
-            self.initialized.fill_(True)
+        if not trainable:  # buffers under the same names: Pyro warns about every frozen parameter
             for name, value in list(self.named_parameters(recurse=False)):
                 delattr(self, name)
                 self.register_buffer(name, value.detach())

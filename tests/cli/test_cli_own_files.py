@@ -142,7 +142,7 @@ PYTHON = re.compile(r"\w\(\.\.\.|\b[a-z_]+=|\.as?type|reshape|" + "|".join(NAMES
         (RANDOM.normal(size=(60, 2, 2, 2, 2)), [], "expected an array of shape"),
         (RANDOM.normal(size=(60, 3)), [], "vectors of 2 components, got events of 3"),
         (RANDOM.normal(size=(60, 3, 4)), ["--group", "S4"], "exchange its axes"),
-        (RANDOM.normal(size=(60, 3, 4)), ["--group", "S5"], "S5 permutes 5 rows, got events of 3 rows of 4"),
+        (RANDOM.normal(size=(60, 3, 4)), ["--group", "S5"], "choose the symmetric group of as many rows, S3"),
         (RANDOM.normal(size=(60, 7)), ["--group", "S5"], "no multiple of 5"),
         (RANDOM.normal(size=(60, 6)), ["--group", "S3 x C2"], "got S3 x C2"),
         (RANDOM.normal(size=(60, 6)), ["--group", "S9"], "S9 permutes 9 rows of one length"),
