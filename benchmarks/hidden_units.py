@@ -187,6 +187,7 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     return figures
 
 
+EVERY = [Row(network, guide) for network in SETTINGS for guide in GUIDES if guide != THEN or network == SMALL]
 HEAD = [
     "hidden units",
     "guide",
@@ -206,7 +207,7 @@ HEAD = [
 
 def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     """A line for each guide, beside the plain flow for the same network and, for few units, its mean over the group."""
-    groups = grouped(rows, runs)
+    groups = grouped([*rows, *(row for row in EVERY if row not in rows)], runs)
     plain = {found.row.network: found for found in groups if found.row.guide == "plain flow"}
     lines = []
     for found in groups:
@@ -249,8 +250,7 @@ def more_options(parser: argparse.ArgumentParser) -> None:
 
 def choose(options: argparse.Namespace) -> Sequence[Row]:
     """The rows of the table, or all there are."""
-    every = [Row(network, guide) for network in SETTINGS for guide in GUIDES if guide != THEN or network == SMALL]
-    return every if options.all else BENCHMARK.rows
+    return EVERY if options.all else BENCHMARK.rows
 
 
 BENCHMARK = Benchmark(
