@@ -94,6 +94,7 @@ def orbit_flow(
 
 
 def _placed(base: Canonicalized | OrbitFlow, location: Tensor, factor: Tensor) -> EquivariantFlow:
+    assert isinstance(base.action, VectorAction)
     flow = EquivariantFlow(base, identity_transforms(base.action)).to(location)
     base.start_at(location, factor)
     return flow
@@ -127,10 +128,13 @@ def fit_pyro_guide(
     settings: SviSettings,
     seed: int = 0,
 ) -> Fitted:
-    """Fit one of Pyro's automatic guides by SVI, from the values of the sites at the same mode."""
+    """Fit one of Pyro's automatic guides, made from a model and a start, by SVI.
+
+    The start is the values of the sites at the same mode, which AutoIAFNormal does not use.
+    """
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
-    guide = make(model, init_loc_fn=init_to_value(values=dict(values)))
+    guide = make(model, init_to_value(values=dict(values)))
     guide(*args)
     elbo = Trace_ELBO(num_particles=settings.draws, vectorize_particles=True, max_plate_nesting=1)
     optimizer = pyro.optim.ClippedAdam({"lr": settings.lr, "lrd": 0.02 ** (1 / settings.steps)})

@@ -155,7 +155,7 @@ class AutoGFlow(ReadablePosterior, AutoContinuous):
                     raise ValueError(str(report))
                 warnings.warn(str(report), stacklevel=2)
         if hasattr(chosen.base, "start_at"):
-            chosen.base.start_at(*(chosen.mode or search(self.log_density(*args, **keywords))))
+            chosen.base.start_at(*(chosen.mode or search(self.log_density(*args, **keywords))[:2]))
 
     def extra_repr(self) -> str:
         because = f" ({self.base_choice})" if self.base_choice else ""

@@ -18,6 +18,7 @@ from pyro_gflows.flows.domains.choice import domain_for
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.groups.base import EnumerableGroup
 from pyro_gflows.guides.near_elements import near_elements
+from pyro_gflows.guides.start import Mode
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.random_state import random_state_kept
 
@@ -47,7 +48,7 @@ class ChosenBase:
 
 
 def chosen_base(
-    action: VectorAction, base: Any, transforms: Any, *, find: Callable[[], tuple[Tensor, Tensor]]
+    action: VectorAction, base: Any, transforms: Any, *, find: Callable[[], Mode | tuple[Tensor, Tensor]]
 ) -> ChosenBase:
     """The base of a guide: the one that the user's function makes, or the one that the mode of the posterior asks for.
 
@@ -82,7 +83,7 @@ def chosen_base(
     return chosen
 
 
-def _chosen(action: VectorAction, find: Callable[[], tuple[Tensor, Tensor]]) -> ChosenBase:
+def _chosen(action: VectorAction, find: Callable[[], Mode | tuple[Tensor, Tensor]]) -> ChosenBase:
     def symmetric(reason: str) -> ChosenBase:
         return ChosenBase(InvariantNormal(action), reason)
 
@@ -95,10 +96,12 @@ def _chosen(action: VectorAction, find: Callable[[], tuple[Tensor, Tensor]]) -> 
     except ValueError:
         return symmetric("no canonical form is known for this group")
     try:
-        mode = find()
+        found = Mode(*find())
     except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         return symmetric(f"no mode was found ({error})")
-    distance = nearest_other_image(action, *mode)
+    # the normal at the mode may be narrower than Laplace's approximation, in whose deviations the distance is
+    distance = nearest_other_image(action, found.location, found.factor / found.narrowing)
+    mode = (found.location, found.factor)
     figure = f"the nearest other image of the mode is {distance:.1f} Laplace standard deviations away"
     if not distance >= _SAME:
         return symmetric(figure)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro.infer.autoguide.guides import AutoContinuous
-from torch import Tensor
 
 from pyro_gflows.guides.log_joint import LogJoint
-from pyro_gflows.guides.start import find_mode
+from pyro_gflows.guides.start import Mode, search_mode
 from pyro_gflows.guides.start_points import mode_starts
 
 __all__ = ["ModeSearch"]
@@ -37,8 +36,8 @@ class ModeSearch:
     kwargs: Mapping[str, Any]
     about_start: bool
 
-    def __call__(self, target: LogJoint) -> tuple[Tensor, Tensor]:
-        """The mode, and a lower triangular factor of the covariance there.
+    def __call__(self, target: LogJoint) -> Mode:
+        """The mode, and a normal distribution that fits the density there.
 
         Args:
             target: The log-joint as a function of unconstrained vectors.
@@ -55,4 +54,4 @@ class ModeSearch:
             args=self.args,
             kwargs=self.kwargs,
         )
-        return find_mode(target, starts)
+        return search_mode(target, starts)

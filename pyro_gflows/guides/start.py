@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +12,27 @@ from torch import Tensor
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.targets import on_full_plates
 
-__all__ = ["find_mode"]
+__all__ = ["Mode", "find_mode", "search_mode"]
 
 _DENSE_UP_TO = 128  # coordinates: a Hessian takes as many backward passes
 _DIFFERENCES_UP_TO = 700  # beyond them a Hessian takes two gradients for each coordinate, of many points at once
 _AT_ONCE = 64
 _WIDEST = 10.0  # the standard deviation in directions in which the density is flat
 _NARROWED = (1.0, 0.5, 0.25, 0.1)
+
+
+class Mode(NamedTuple):
+    """A mode of a density, and a normal distribution that fits the density there.
+
+    Attributes:
+        location: The mode, shape ``(n,)``.
+        factor: A lower triangular factor F of the covariance of the normal, shape ``(n, n)``.
+        narrowing: The standard deviations of the normal, in those of Laplace's approximation.
+    """
+
+    location: Tensor
+    factor: Tensor
+    narrowing: float = 1.0
 
 
 @full_precision
@@ -64,6 +79,21 @@ def find_mode(
         (tensor([ 1., -2.]), tensor([[0.5000, 0.0000],
                 [0.0000, 0.5000]]))
     """
+    mode = search_mode(log_density, starts, steps=steps, lr=lr, candidates=candidates, draws=draws)
+    return mode.location, mode.factor
+
+
+@full_precision
+def search_mode(
+    log_density: Callable[[Tensor], Tensor],
+    starts: Tensor,
+    *,
+    steps: int = 300,
+    lr: float = 0.1,
+    candidates: int = 6,
+    draws: int = 256,
+) -> Mode:
+    """The search of :func:`find_mode`, with what it narrowed Laplace's approximation by."""
     full = on_full_plates(log_density)
     ends, heights, last = _ascend(log_density, starts, steps, lr)
     if full is not log_density:
@@ -80,7 +110,7 @@ def find_mode(
         )
     noise = torch.randn(draws, ends.shape[-1], dtype=ends.dtype, device=ends.device)
     limit = _DENSE_UP_TO if getattr(log_density, "is_one_by_one", False) else _DIFFERENCES_UP_TO
-    best: tuple[float, Tensor, Tensor] | None = None
+    best: tuple[float, Mode] | None = None
     for end in ends[_distinct(heights, candidates)]:
         location, factor = _laplace(full, end) if len(end) <= limit else (end, torch.eye(len(end)).to(end))
         for narrowed in _NARROWED:
@@ -88,9 +118,9 @@ def find_mode(
                 values = full(location + narrowed * noise @ factor.T)
             bound = _bound(values, noise) + float((narrowed * factor.diagonal()).log().sum())
             if best is None or bound > best[0]:
-                best = bound, location, narrowed * factor
+                best = bound, Mode(location, narrowed * factor, narrowed)
     assert best is not None
-    return best[1:]
+    return best[1]
 
 
 def _bound(values: Tensor, noise: Tensor) -> float:

@@ -133,8 +133,8 @@ def _of_values(own: VectorAction, support: Any) -> str:
     if not is_simplex or not isinstance(own, RowsAction) or not any(bool(part.any()) for part in own.layout.mean_free):
         return ""
     return (
-        "; give the action on the values on the simplex, without mean_free=True, such as RowsAction(20) for 20 weights: "
-        "the guide finds the action on their log-ratios"
+        "; give the action on the values on the simplex, without mean_free=True, such as RowsAction(20) for 20 "
+        "weights: the guide finds the action on their log-ratios"
     )
 
 

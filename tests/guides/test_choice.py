@@ -15,6 +15,7 @@ from pyro_gflows.evaluation import importance_report
 from pyro_gflows.guides import AutoGFlow, LogRatioReparam, random_images
 from pyro_gflows.guides.choice import chosen_base, nearest_other_image
 from pyro_gflows.guides.near_elements import near_elements
+from pyro_gflows.guides.start import Mode
 from pyro_gflows.training import FitSettings, fit_energy
 from tests.guides.models import LABELS, mixture, mixture_data
 
@@ -254,3 +255,11 @@ def test_draws_have_the_dimensions_of_plates_and_no_others():
     shapes = {name: tuple(value.shape) for name, value in guide.draw(7).items()}
     assert shapes == {"a": (7, 3), "b": (7, 2, 1, 4)}
     assert not guide.draw(2)["a"].requires_grad
+
+
+def test_the_distance_is_in_deviations_of_laplace_where_the_normal_at_the_mode_is_narrower():
+    action = VectorAction.rows("S2")
+    wide = chosen_base(action, None, None, find=lambda: Mode(torch.tensor([0.0, 3.0]), 0.1 * torch.eye(2), 0.1))
+    assert "4.2 Laplace" in wide.reason and torch.equal(wide.mode[1], 0.1 * torch.eye(2))
+    narrow = chosen_base(action, None, None, find=lambda: (torch.tensor([0.0, 3.0]), 0.1 * torch.eye(2)))
+    assert "42.4 Laplace" in narrow.reason
