@@ -253,6 +253,8 @@ def _one_field(
         )
     structure = RowStructure(_sizes(rows), signed=signed is not None and signed is not False, inner=listed[0].group)
     chosen = range(len(listed)) if signed is True else signed or []
+    if any(isinstance(index, bool) or not isinstance(index, int) for index in chosen):
+        raise TypeError(f"expected signed as None, True or the indices of odd features, got {signed!r}")
     if any(not 0 <= index < len(listed) for index in chosen):
         raise ValueError(f"expected signed to name features in 0..{len(listed) - 1}, got {list(chosen)}")
     if block is not None and not 0 <= block < len(structure.sizes):

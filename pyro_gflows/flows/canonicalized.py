@@ -125,8 +125,14 @@ class Canonicalized(InvariantBase):
             factor: A matrix F, shape ``(numel, numel)``.
 
         Raises:
-            ValueError: The mode is not finite, or all its rows agree in every key.
+            ValueError: A shape is wrong, the mode is not finite, or all its rows agree in every key.
         """
+        n = self.action.numel
+        if location.shape != (n,) or factor.shape != (n, n):
+            raise ValueError(
+                f"expected a mode of shape ({n},) and a factor of shape ({n}, {n}) for {self.action}, got "
+                f"{tuple(location.shape)} and {tuple(factor.shape)}"
+            )
         if not self._has_own_key:
             self.module.into.read_by(best_key(self.action, location, factor, canonical=self._canonical)[0])
         self.clear_cache()

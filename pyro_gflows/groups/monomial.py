@@ -11,7 +11,14 @@ from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 
-__all__ = ["MonomialGroup", "generating_permutations", "inverse_permutations", "random_permutations", "random_signs"]
+__all__ = [
+    "MonomialGroup",
+    "generating_permutations",
+    "inverse_permutations",
+    "random_permutations",
+    "random_signs",
+    "whole_number",
+]
 
 
 class MonomialGroup(Group):
@@ -42,7 +49,7 @@ class MonomialGroup(Group):
     element_dtype = torch.int64
 
     def __init__(self, n: int) -> None:
-        if n < 1:
+        if whole_number(n) < 1:
             raise ValueError(f"expected a positive number n of things to permute or to change the sign of, got {n}")
         self.n = n
         if not isinstance(self, EnumerableGroup):
@@ -119,6 +126,24 @@ class MonomialGroup(Group):
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return (self.n,)  # __new__ needs it, also where a group is unpickled or copied
+
+
+def whole_number(n: Any) -> int:
+    """The number of things itself, if it is an int.
+
+    Args:
+        n: Any object.
+
+    Raises:
+        TypeError: The object is not an int.
+
+    Example:
+        >>> whole_number(20)
+        20
+    """
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"expected the number of things as an int, got {n!r}")
+    return n
 
 
 def inverse_permutations(permutations: Tensor) -> Tensor:

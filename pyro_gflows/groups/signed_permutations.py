@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup
-from pyro_gflows.groups.monomial import MonomialGroup, generating_permutations, random_permutations, random_signs
+from pyro_gflows.groups.monomial import (
+    MonomialGroup,
+    generating_permutations,
+    random_permutations,
+    random_signs,
+    whole_number,
+)
 from pyro_gflows.groups.signs import bits_of_signs, signs_of_bits
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.serialization.registry import registered
@@ -49,7 +55,7 @@ class SignedPermutationGroup(MonomialGroup):
     """
 
     def __new__(cls, n: int) -> SignedPermutationGroup:
-        listed = cls is SignedPermutationGroup and n <= _LARGEST
+        listed = cls is SignedPermutationGroup and whole_number(n) <= _LARGEST
         return super().__new__(_ListedSignedPermutationGroup if listed else cls)
 
     def __init__(self, n: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup
-from pyro_gflows.groups.monomial import MonomialGroup, random_signs
+from pyro_gflows.groups.monomial import MonomialGroup, random_signs, whole_number
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SignGroup", "bits_of_signs", "signs_of_bits"]
@@ -42,7 +42,7 @@ class SignGroup(MonomialGroup):
     """
 
     def __new__(cls, n: int) -> SignGroup:
-        return super().__new__(_ListedSignGroup if cls is SignGroup and n <= _LARGEST else cls)
+        return super().__new__(_ListedSignGroup if cls is SignGroup and whole_number(n) <= _LARGEST else cls)
 
     def __init__(self, n: int) -> None:
         super().__init__(n)

@@ -15,6 +15,7 @@ from pyro_gflows.groups.monomial import (
     generating_permutations,
     inverse_permutations,
     random_permutations,
+    whole_number,
 )
 from pyro_gflows.numerics.constants import rows_at
 from pyro_gflows.serialization.registry import registered
@@ -50,7 +51,7 @@ class SymmetricGroup(MonomialGroup):
     """
 
     def __new__(cls, n: int) -> SymmetricGroup:
-        return super().__new__(_ListedSymmetricGroup if cls is SymmetricGroup and n <= _LARGEST else cls)
+        return super().__new__(_ListedSymmetricGroup if cls is SymmetricGroup and whole_number(n) <= _LARGEST else cls)
 
     def __init__(self, n: int) -> None:
         super().__init__(n)

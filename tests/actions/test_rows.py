@@ -218,6 +218,7 @@ def test_names_and_orders():
         (lambda: RowsAction(3, 0), ValueError, "positive number of features"),
         (lambda: RowsAction(3, "two"), TypeError, "expected features as a number"),
         (lambda: RowsAction(3, 2, signed=[2]), ValueError, "features in 0..1"),
+        (lambda: RowsAction(3, 2, signed=[True, False]), TypeError, "indices of odd features"),
         (lambda: RowsAction(3, 2, block=1), ValueError, "block in 0..0"),
         (lambda: RowsAction(3, signed=True, mean_free=True), ValueError, "cannot be mean-free"),
         (lambda: RowsAction((3, 2), mean_free=True), ValueError, "one block"),

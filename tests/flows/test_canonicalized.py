@@ -320,3 +320,9 @@ def test_bad_input_says_what_was_expected():
         base.start_at(torch.full((6,), torch.nan), torch.eye(6))
     with pytest.raises(ValueError, match="within the support|Expected value"):
         base.log_prob(torch.full((6,), torch.nan))
+
+
+def test_a_start_of_another_shape_is_refused():
+    base = Canonicalized(RowsAction(8, 2), steps=1, width=2)
+    with pytest.raises(ValueError, match=r"a mode of shape \(16,\) and a factor of shape \(16, 16\)"):
+        base.start_at(torch.zeros(8), torch.eye(16))

@@ -206,3 +206,10 @@ def test_a_large_group_is_not_another_one_of_its_order():
 def test_bad_input_says_what_was_expected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [SymmetricGroup, SignGroup, SignedPermutationGroup])
+@pytest.mark.parametrize("n", [2.5, "3", True, None])
+def test_a_number_of_things_is_an_int(kind, n):
+    with pytest.raises(TypeError, match="number of things as an int"):
+        kind(n)
