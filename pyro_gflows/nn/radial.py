@@ -73,7 +73,7 @@ class RadialTerm(Term):
     def _assemble(self, blocks: list[Tensor]) -> Tensor:
         if len(blocks) == 1:
             return blocks[0]
-        unit = torch.eye(sum(self.parts.sizes)).to(blocks[0])
+        unit = torch.eye(sum(self.parts.sizes), dtype=blocks[0].dtype, device=blocks[0].device)
         rows = self.parts.basis.coordinates(unit).T.split(self.parts.sizes)
         total = [row.T @ block @ row for row, block in zip(rows, blocks, strict=True)]
         return torch.stack(total).sum(0)

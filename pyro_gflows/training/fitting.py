@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_gflows.actions import RowsAction
 from pyro_gflows.actions.row_mask import pad_rows
 from pyro_gflows.datasets.checks import check_rows
 from pyro_gflows.datasets.rows import Rows, TensorRows, as_rows
@@ -163,12 +164,12 @@ def fit(
             "frozen; call requires_grad_(True) on the layers that are to be trained"
         )
     seen: EquivariantFlow | VariationalFlow = flow
-    if mask is not None or isinstance(data, list | tuple):
+    if mask is not None or (isinstance(data, list | tuple) and isinstance(flow.action, RowsAction)):
         if augment is not None or dequantize is not None:
             raise ValueError(
                 "expected neither augment nor dequantize for sets of different sizes: neither reads a mask"
             )
-        seen = trained = FlowWithMasks(_plain_flow(flow))
+        seen = trained = FlowWithMasks(_plain_flow(flow, "rows are missing"))
         data, validation = _masked(seen, data, mask), None if validation is None else _masked(seen, validation, None)
     source = _source(data, seen, like)
     unseen = None if validation is None else _rows(validation, seen, like, source="validation")
@@ -246,16 +247,14 @@ def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, re
     return {"sampler": identity()} if callable(identity) else {}
 
 
-def _plain_flow(flow: EquivariantFlow | AugmentedFlow) -> EquivariantFlow:
+def _plain_flow(flow: EquivariantFlow | AugmentedFlow, where: str) -> EquivariantFlow:
     if not isinstance(flow, EquivariantFlow):
-        raise TypeError(
-            f"expected an EquivariantFlow where noise is learned too or rows are missing, got {type(flow).__name__}"
-        )
+        raise TypeError(f"expected an EquivariantFlow where {where}, got {type(flow).__name__}")
     return flow
 
 
 def _with_noise(flow: EquivariantFlow | AugmentedFlow, dequantize: VariationalDequantizer) -> DequantizedFlow:
-    flow = _plain_flow(flow)
+    flow = _plain_flow(flow, "noise is learned too")
     if not isinstance(dequantize, VariationalDequantizer):
         raise TypeError(f"expected dequantize=g_dequantizer(action, scaling), got {type(dequantize).__name__}")
     own, other = (next(module.parameters()) for module in (flow, dequantize))

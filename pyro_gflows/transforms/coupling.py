@@ -135,7 +135,8 @@ class GCoupling(TakesMask, ByNetwork):
         self, x: Tensor, context: Tensor | None, *, inverse: bool, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         parts = list(self.split.split(x))
-        params = self._params_of(self.inputs(self.reading(parts), context), mask)
+        inputs = self.inputs(self.reading(parts), context)
+        params = self.network(inputs) if mask is None else self._params_of(inputs, mask)
         element_map = self.transformer.inverse if inverse else self.transformer
         before = self.frame.into(parts)
         entries = self.frame.mask if self.mask is None else self.mask

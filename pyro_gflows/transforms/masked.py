@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -18,7 +17,7 @@ from pyro_gflows.transforms.transformers import ElementwiseAffine
 __all__ = ["Masked", "TakesMask", "map_refusal", "require_mask_taken"]
 
 
-class TakesMask(ABC):
+class TakesMask:
     """The type of a layer on rows that computes the same map of the rows that are there, however many are missing.
 
     A mask is a boolean for each row of each event. It is an argument of every function on the way to the mean over the
@@ -30,7 +29,6 @@ class TakesMask(ABC):
         """Why this layer, with the parts that it has, takes no mask; an empty string if it does."""
         return ""
 
-    @abstractmethod
     def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """The value of the map or of its inverse, and its log|det|, from the rows that are there alone.
 
@@ -40,6 +38,7 @@ class TakesMask(ABC):
             context: Contexts, as for ``call_and_ladj``.
             inverse: Whether to compute the inverse.
         """
+        raise NotImplementedError
 
     @torch.no_grad()
     def initialize_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> Tensor:

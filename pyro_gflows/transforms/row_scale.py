@@ -12,7 +12,7 @@ from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.structured_field import InnerField
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.transforms.transformers import AffineTransformer
+from pyro_gflows.transforms.transformers import BasisAffine
 
 __all__ = ["RowScale"]
 
@@ -57,7 +57,7 @@ class _FieldScale(nn.Module):
 
 
 @registered
-class RowScale(AffineTransformer):
+class RowScale(BasisAffine):
     r"""A transformer with one scale for each row and each irreducible part of its features, for rows that are permuted.
 
     .. math:: y_i = \sum_a e^{s_{ia}} P_a x_i + t_i, \qquad \log|\det J| = \sum_{i, a} d_a s_{ia}

@@ -20,7 +20,7 @@ from pyro_gflows.numerics.precision import is_low, on_methods
 from pyro_gflows.serialization.registry import registered
 
 __all__ = [
-    "AffineTransformer",
+    "BasisAffine",
     "ElementwiseAffine",
     "IrrepScale",
     "Transformer",
@@ -135,7 +135,7 @@ def _raising_params(method: Callable[..., _Result]) -> Callable[..., _Result]:
     return renamed_arguments(belongs="mask")(inner)
 
 
-class AffineTransformer(Transformer):
+class BasisAffine(Transformer):
     """The base class of transformers A x + t with a log-scale for every coordinate in some orthonormal basis."""
 
     def _log_scale_and_shift(self, params: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ class AffineTransformer(Transformer):
 
 @renamed_arguments(cap="max_log_scale")
 @registered
-class ElementwiseAffine(AffineTransformer):
+class ElementwiseAffine(BasisAffine):
     r"""A transformer with a scale and a shift for every coordinate, for groups that permute coordinates up to signs.
 
     .. math:: y_i = e^{s_i} x_i + t_i, \qquad \log|\det J| = \sum_i s_i
@@ -201,7 +201,7 @@ class ElementwiseAffine(AffineTransformer):
 
 @renamed_arguments(cap="max_log_scale")
 @registered
-class IrrepScale(AffineTransformer):
+class IrrepScale(BasisAffine):
     r"""A transformer with one scale for each irreducible part, for any group, continuous ones included.
 
     .. math:: y = \sum_a e^{s_a} P_a x + t, \qquad \log|\det J| = \sum_a d_a s_a
