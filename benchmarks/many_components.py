@@ -149,6 +149,7 @@ GUIDES: dict[str, Callable[..., Fitted]] = {
 
 # K = 20, overlapping, has no reference: its chains do not agree
 COMPARED = {
+    "k5-separated": ("Canonicalized", "OrbitFlow"),
     "k5-overlapping": ("Canonicalized",),
     "k8-separated": ("Canonicalized", "AutoNormal", "AutoIAFNormal"),
     "k8-overlapping": ("Canonicalized", "AutoNormal", "AutoIAFNormal"),
