@@ -12,6 +12,7 @@ from pyro_gflows.actions.row_order import lexicographic_order
 from pyro_gflows.actions.rows import RowsAction
 from pyro_gflows.actions.vector import VectorAction
 from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.tables import take_rows
 
 __all__ = ["InvariantOrder"]
 
@@ -116,8 +117,8 @@ class InvariantOrder:
         rows = self.action.unpack(images)
         even, odd = [], []
         for own_even, own_odd, place, sign in zip(rows.even, rows.odd, *self._places_and_signs(x), strict=True):
-            even.append(_taken(own_even, place))
-            odd.append(_taken(own_odd, place) * sign[..., None].to(own_odd))
+            even.append(take_rows(own_even, place))
+            odd.append(take_rows(own_odd, place) * sign[..., None].to(own_odd))
         batch = torch.broadcast_shapes(rows.rest.shape[:-1], x.shape[:-1])
         return self.action.pack(RowTables(tuple(even), tuple(odd), rows.rest.expand(*batch, -1)))
 
@@ -133,13 +134,6 @@ class InvariantOrder:
             places.append(order.argsort(-1))
             signs.append(sign.long())
         return places, signs
-
-
-def _taken(rows: Tensor, index: Tensor) -> Tensor:
-    """The rows with these indices, shape ``batch + (n, width)``."""
-    batch = torch.broadcast_shapes(rows.shape[:-2], index.shape[:-1])
-    shape = (*batch, *rows.shape[-2:])
-    return rows.expand(shape).gather(-2, index[..., None].expand(shape))
 
 
 def _signs_and_order(table: Tensor, kinds: list[_Kind]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.structured_field import StructuredField
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
+from pyro_gflows.numerics.tables import take_columns, take_rows
 from pyro_gflows.serialization.registry import registered
 
 if TYPE_CHECKING:
@@ -70,16 +71,13 @@ class MatrixField(StructuredField):
         table = x.unflatten(-1, (self.shape[0], -1))
         if self.mean_free:
             table = from_contrasts(table)
-        for dim, block, odd in ((-2, self.blocks[0], self.odd[0]), (-1, self.blocks[1], self.odd[1])):
-            back = self.structure.permutations(elements, [block]).argsort(-1)
-            signs = self.structure.signs(elements, [block]).to(x)
-            if dim == -2:
-                back, signs = back[..., :, None], signs[..., :, None]
-            else:
-                back, signs = back[..., None, :], signs[..., None, :]
-            batch = torch.broadcast_shapes(table.shape[:-2], back.shape[:-2])
-            table = (table * signs if odd else table).expand(*batch, *self.shape)
-            table = table.gather(dim, back.expand(*batch, *self.shape))
+        first, second = ([block] for block in self.blocks)
+        if self.odd[0]:
+            table = table * self.structure.signs(elements, first).to(x)[..., :, None]
+        if self.odd[1]:
+            table = table * self.structure.signs(elements, second).to(x)[..., None, :]
+        table = take_rows(table, self.structure.permutations(elements, first).argsort(-1))
+        table = take_columns(table, self.structure.permutations(elements, second).argsort(-1))
         return (contrasts(table) if self.mean_free else table).flatten(-2)
 
     def entries(self) -> frozenset[float]:

@@ -128,11 +128,12 @@ class MonomialGroup(Group):
         return (self.n,)  # __new__ needs it, also where a group is unpickled or copied
 
 
-def whole_number(n: Any) -> int:
+def whole_number(n: Any, what: str = "things") -> int:
     """The number of things itself, if it is an int.
 
     Args:
         n: Any object.
+        what: The things, for the error message.
 
     Raises:
         TypeError: The object is not an int.
@@ -142,7 +143,7 @@ def whole_number(n: Any) -> int:
         20
     """
     if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"expected the number of things as an int, got {n!r}")
+        raise TypeError(f"expected the number of {what} as an int, got {n!r}")
     return n
 
 

@@ -14,6 +14,7 @@ from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.structured_field import StructuredField
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
+from pyro_gflows.numerics.tables import take_rows
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RowField"]
@@ -113,9 +114,7 @@ class RowField(StructuredField):
         elements = elements.to(x.device)
         rows = self._act_on_features(elements, self.unflatten(x))
         back = self.structure.permutations(elements, self.blocks).argsort(-1)
-        batch = torch.broadcast_shapes(rows.shape[:-2], back.shape[:-1])
-        index = back.expand(*batch, -1)[..., None].expand(*batch, self.rows, self.width)
-        return self.flatten(rows.expand(*batch, -1, -1).gather(-2, index))
+        return self.flatten(take_rows(rows, back))
 
     def _act_on_features(self, elements: Tensor, rows: Tensor) -> Tensor:
         if self.structure.has_inner:

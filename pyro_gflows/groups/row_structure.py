@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.groups.base import Group
 from pyro_gflows.groups.finite import CyclicGroup
-from pyro_gflows.groups.monomial import MonomialGroup
+from pyro_gflows.groups.monomial import MonomialGroup, whole_number
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
@@ -43,9 +43,7 @@ class RowStructure:
     """
 
     def __init__(self, sizes: Sequence[int], *, signed: bool = False, inner: Group | None = None) -> None:
-        if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes):
-            raise TypeError(f"expected the number of rows of each block as integers, got {list(sizes)}")
-        if not sizes or min(sizes) < 1:
+        if not sizes or min(whole_number(size, "rows of each block") for size in sizes) < 1:
             raise ValueError(f"expected blocks of at least one row each, got {list(sizes)}")
         self.sizes, self.signed = tuple(sizes), signed
         self.inner = CyclicGroup(1) if inner is None else inner

@@ -56,6 +56,6 @@ def from_contrasts(y: Tensor, dim: int = -1) -> Tensor:
     count = torch.arange(1, y.shape[-1] + 1, dtype=y.dtype, device=y.device)
     weighted = y / (count * (count + 1)).sqrt()
     later = weighted.flip(-1).cumsum(-1).flip(-1)  # the sum over this and all later coordinates
-    zero = torch.zeros_like(y[..., :1])
+    zero = y.new_zeros(*y.shape[:-1], 1)
     x = torch.cat([later, zero], -1) - torch.cat([zero, count * weighted], -1)
     return x.movedim(-1, dim)

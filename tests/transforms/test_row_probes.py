@@ -14,6 +14,7 @@ from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms.probe_images import probe_images
 from tests.constructors.own_branch import OwnBranch
 from tests.constructors.row_actions import LARGE, mixture
+from tests.transforms.invariant_estimates import assert_exactly_invariant, log_det
 
 BOUND, TERMS = 0.7, 12
 PLANE = VectorAction.plane("O(2)")
@@ -59,22 +60,12 @@ def images(action, x, seed=0):
     return action.act_each(action.sample((len(x),), torch.Generator().manual_seed(seed)), x)
 
 
-def log_det(layer, x):
-    return layer.inv_call_and_ladj(x)[1].detach()
-
-
 @pytest.mark.parametrize("kind", [GResidual, GMonotone])
 def test_the_estimate_is_exactly_invariant(action, kind):
     """The probes follow the event (contract 48)."""
     layer, x = layer_of(action, kind=kind), events(action)
-    expected = log_det(layer, x)
-    for seed in range(4):
-        torch.testing.assert_close(log_det(layer, images(action, x, seed)), expected, rtol=0, atol=1e-10)
     estimator = SeriesLogDet(TERMS, probes=2)
-    plain = [
-        estimator(layer.branch, each, 1, lipschitz=0.9, training=False)[1].detach() for each in (x, images(action, x))
-    ]
-    assert (plain[0] - plain[1]).abs().max() > 1e-4  # the same probes everywhere break the invariance
+    assert_exactly_invariant(layer, x, lambda seed: images(action, x, seed), estimator, lipschitz=0.9, broken=1e-4)
 
 
 def test_the_mean_over_probes_is_the_exact_log_det(action):
