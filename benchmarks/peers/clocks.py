@@ -58,7 +58,8 @@ def interleaved(
         once = min(seconds_per_call(work, calls=1, device=device) for _ in range(2))
         calls[name] = max(1, round(slice_seconds / max(once, 1e-7)))
         expected += calls[name] * once
-    rounds = min(rounds, max(LEAST_ROUNDS, int(most_seconds / max(expected, 1e-7))))
+    if rounds * expected > most_seconds:
+        rounds = min(rounds, max(LEAST_ROUNDS, int(most_seconds / expected)))
     found: dict[str, list[float]] = {name: [] for name in works}
     gc.collect()
     for number in range(rounds):

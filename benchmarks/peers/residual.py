@@ -214,7 +214,7 @@ def _images(limit: float) -> list[Contest]:
     }
     return _contests(
         "residual layer, 3 x 32 x 32",
-        f"3 x 3 kernels, {hidden} hidden channels, Lipschitz bound {BOUND:.3f}, batch {batch}, in evaluation {FEW_IMAGES}",
+        f"3 x 3 kernels, {hidden} hidden channels, Lipschitz bound {BOUND:.3f}, batch {batch} (evaluation: 2)",
         ours,
         lambda: Normflows([channels, hidden, channels], images=True),
         (batch, channels, size, size),
