@@ -80,7 +80,7 @@ def kernels_once(module: nn.Module) -> Iterator[None]:
         True
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KernelLayer) and not layer._keeps]
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # dynamo cannot trace the question
         layers = []
     try:
         for layer in layers:

@@ -69,18 +69,20 @@ class Trainer:
             self.module.train()
         optimizer.zero_grad()
         loss = self.objective.loss(now.step)
-        value = loss.item()
+        loss.backward()
+        clip = self.settings.optimizer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
+        # read together, since a GPU is waited for at each reading
+        value, steepness = torch.stack([loss.detach(), norm.to(loss)]).tolist()
         if not math.isfinite(value):
-            raise FitDiverged(self.advice(f"the loss is {value} at step {now.step}"))
+            fault = self.objective.fault(now.step)
+            raise FitDiverged(fault or self.advice(f"the loss is {value} at step {now.step}"))
         now.first_loss = value if now.first_loss is None else now.first_loss
         smooth = value if now.smooth_loss is None else now.smooth_loss
         if sign := self.objective.divergence(now.first_loss, smooth):
             raise FitDiverged(self.advice(f"{sign} by step {now.step}"))
-        loss.backward()
-        clip = self.settings.optimizer.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
-        if not norm.isfinite():
-            raise FitDiverged(self.advice(f"the gradient has norm {float(norm)} at step {now.step} (loss {value:.4g})"))
+        if not math.isfinite(steepness):
+            raise FitDiverged(self.advice(f"the gradient has norm {steepness} at step {now.step} (loss {value:.4g})"))
         optimizer.step()
         now.step += 1
         self._average.update(now.step)

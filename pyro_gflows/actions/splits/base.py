@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.linear import LinearAction
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.numerics.precision import on_methods
 
 __all__ = ["Split", "balanced_halves", "require_split"]
@@ -94,7 +94,7 @@ class Split(ABC):
         for index, (action, part) in enumerate(zip(self.parts, parts, strict=True)):
             action.check_event(part, f"part {index}")
 
-    @functools.cached_property
+    @made_once
     def _tables(self) -> dict[Any, Tensor]:
         return {}
 

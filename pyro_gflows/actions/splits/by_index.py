@@ -18,7 +18,7 @@ from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.groups.orbits import invariant_sets, orbit_fields
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.restriction import restricted_to_subspace
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import kept_in
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ChannelSplit", "CoordinateSplit", "IndexSplit"]
@@ -82,11 +82,13 @@ class IndexSplit(Split):
                 )
 
     def _index(self, name: str, device: torch.device) -> Tensor:
-        if (name, device) not in self._tables:
-            with as_constants():
-                order = torch.tensor([index for part in self.indices for index in part])
-                self._tables[name, device] = (order if name == "split" else order.argsort()).to(device)
-        return self._tables[name, device]
+        def make() -> Tensor:
+            order = [index for part in self.indices for index in part]
+            if name == "merge":
+                order = sorted(range(len(order)), key=order.__getitem__)
+            return torch.tensor(order, device=device)
+
+        return kept_in(self._tables, (name, device), make)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         self.action.check_event(x)
