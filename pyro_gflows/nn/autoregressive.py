@@ -78,6 +78,8 @@ class AutoregressiveNetwork(LayerChain):
             event, into, first = event.direct_sum(context), into + [-1] * len(context.fields), -1
         hidden, labels = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1 - first))
         self._hidden, self._hidden_labels = hidden, [label + first for label in labels]
+        if event.event_dim == 1:
+            self.default_activations = ("swish", "gated")
         self._labels = itertools.pairwise([into, *[self._hidden_labels] * depth, [label - 1 for label in out_of]])
         super().__init__(event, params, width=width, depth=depth)
         del self._labels, self._hidden, self._hidden_labels  # the hooks below have used them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.tying import coordinate_images, signed_orbits
 
-__all__ = ["EntryOrbits", "entries_of_components", "entry_orbits"]
+__all__ = ["EntryOrbits", "entry_orbits"]
 
 
 class EntryOrbits(NamedTuple):
@@ -95,28 +95,3 @@ def _kinds(action: LinearAction) -> list[_Kind]:
         places = torch.stack(listed)
         kinds.append(_Kind(sources[:, places[0]] - places[0, 0], signs[:, places[0]], fields, places))
     return kinds
-
-
-def entries_of_components(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, Tensor | None]:
-    """The matrix and the bias that weights for the isotypic components mean, in the bases that are stored with them.
-
-    Up to format 3 all equivariant linear maps were stored in this way; now only those are for which the group does more
-    than permute coordinates up to signs.
-
-    Args:
-        tensors: The stored tensors by name.
-        prefix: The beginning of the names of those of one map.
-    """
-    basis_in, basis_out, bias = (tensors.get(f"{prefix}{name}") for name in ("basis_in.value", "basis_out.value", "bias"))
-    if basis_in is None or basis_out is None:
-        raise ValueError(f"expected weights with the bases of their components, got no {prefix}basis_in.value")
-    blocks = []
-    for number in itertools.count():
-        weight = tensors.get(f"{prefix}weights.{number}")
-        if weight is None:
-            break
-        commutant = tensors[f"{prefix}commutants.{number}.value"].double()
-        blocks.append(torch.einsum("abk,kij->aibj", weight.double(), commutant).flatten(2).flatten(0, 1))
-    inner = torch.block_diag(*blocks) if blocks else basis_in.new_zeros(0, 0).double()
-    matrix = basis_out.double().T @ inner @ basis_in.double()
-    return matrix, None if bias is None else bias.double() @ tensors[f"{prefix}invariants.value"].double()

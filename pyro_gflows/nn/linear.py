@@ -13,8 +13,9 @@ from pyro_gflows.groups import Isotype
 from pyro_gflows.groups.decomposition import intertwiner
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
+from pyro_gflows.nn.entry_orbits import entry_orbits
+from pyro_gflows.nn.former_weights import entries_of_components
 from pyro_gflows.nn.isotypic import IsotypicBasis
-from pyro_gflows.nn.entry_orbits import entries_of_components, entry_orbits
 from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.nn.tied_tensor import TiedTensor
 from pyro_gflows.nn.tying import coordinate_images, signed_orbits
