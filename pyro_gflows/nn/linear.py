@@ -171,15 +171,14 @@ class _TiedLinear(EquivariantLinear):
         return [_rows(target).to(matrix) @ matrix @ _rows(source).to(matrix).T for source, target in pairs]
 
     def matrix(self) -> Tensor:
-        entries: Tensor = self.entries()
-        return entries
+        return self.entries.tensor()
 
     def kernel(self) -> Tensor:
         # a gather is exact in any precision, and needs no guard
-        return super().kernel() if self._keeps else self.matrix()
+        return super().kernel() if self._keeps else self.entries.tensor()
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, shift = self.kernel(), None if self.shift is None else self.shift()
+        kernel, shift = self.kernel(), None if self.shift is None else self.shift.tensor()
         return nn.functional.linear(x, kernel if kernel.dtype == x.dtype else kernel.to(x), shift)
 
     def _load_from_state_dict(

@@ -12,7 +12,7 @@ __all__ = ["TiedTensor"]
 
 
 class TiedTensor(nn.Module):
-    """A tensor with one weight for each orbit of its entries; a call returns the tensor.
+    """A tensor with one weight for each orbit of its entries.
 
     The weights are gathered by one lookup. Where no entry depends on another one, as under the trivial group, the
     weights are the tensor itself and nothing is gathered. What is needed is decided in the constructor.
@@ -23,7 +23,7 @@ class TiedTensor(nn.Module):
         start: The weights of the orbits at the start, shape ``(orbits,)``.
 
     Example:
-        >>> TiedTensor(torch.tensor([0, 0, 1]), torch.tensor([1.0, -1.0, 1.0]), torch.tensor([2.0, 3.0]))()
+        >>> TiedTensor(torch.tensor([0, 0, 1]), torch.tensor([1.0, -1.0, 1.0]), torch.tensor([2.0, 3.0])).tensor()
         tensor([ 2., -2.,  3.], grad_fn=<MulBackward0>)
     """
 
@@ -46,14 +46,13 @@ class TiedTensor(nn.Module):
         with torch.no_grad():
             self.weights.copy_(start)
 
-    def forward(self) -> Tensor:
-        weights = self.weights
+    def tensor(self) -> Tensor:
+        """The tensor for the present weights."""
         if self._is_free:
-            return weights
-        return spread(weights, self.index, self.sign) if self._has_signs else self._gathered(weights)
-
-    def _gathered(self, weights: Tensor) -> Tensor:
-        return weights.index_select(0, self.index).view(self._shape)
+            return self.weights
+        if self._has_signs:
+            return spread(self.weights, self.index, self.sign)
+        return self.weights.index_select(0, self.index).view(self._shape)
 
     def weights_for(self, entries: Tensor) -> Tensor:
         """The weights for which the tensor is nearest to given entries.

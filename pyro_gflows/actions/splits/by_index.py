@@ -55,6 +55,9 @@ class IndexSplit(Split):
         chosen = [_restrict_fields(linear, set(part)) for part in parts]
         self.indices = tuple(tuple(order) for order, _ in chosen)
         self.parts = tuple(linear.with_fields(fields) for _, fields in chosen)
+        self._sizes = [len(part) for part in self.indices]
+        listed = itertools.chain.from_iterable(self.indices)
+        self._in_order = all(place == index for place, index in enumerate(listed))
 
     @staticmethod
     def _linear(action: Any) -> LinearAction:
@@ -91,13 +94,14 @@ class IndexSplit(Split):
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         self.action.check_event(x)
         dim = -self.action.event_dim
-        ordered = x.index_select(dim, self._index("split", x.device))
-        return ordered.split([len(part) for part in self.indices], dim)
+        ordered = x if self._in_order else x.index_select(dim, self._index("split", x.device))
+        return ordered.split(self._sizes, dim)
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         self.check_parts(parts)
         dim = -self.action.event_dim
-        return torch.cat(list(parts), dim).index_select(dim, self._index("merge", parts[0].device))
+        ordered = torch.cat(list(parts), dim)
+        return ordered if self._in_order else ordered.index_select(dim, self._index("merge", ordered.device))
 
     def _key(self) -> Any:
         return self.indices
