@@ -122,9 +122,23 @@ class EquivariantLinear(KernelLayer):
     def _make_kernel(self) -> Tensor:
         return self.matrix()
 
+    def constant(self) -> Tensor | None:
+        """The bias as a vector of the output, or None."""
+        return None if self.bias is None else self.bias @ self.invariants(self.bias)
+
     def forward(self, x: Tensor) -> Tensor:
-        shift = None if self.bias is None else self.bias @ self.invariants(self.bias)
-        return nn.functional.linear(x, self.kernel().to(x), shift)
+        kernel = self.kernel()
+        return nn.functional.linear(x, kernel if kernel.dtype == x.dtype else kernel.to(x), self.constant())
+
+    def rows(self, x: Tensor, places: Tensor) -> Tensor:
+        """Some coordinates of the output, in any order.
+
+        Args:
+            x: Vectors, shape ``batch_shape + (n_in,)``.
+            places: The indices of the coordinates.
+        """
+        kernel, constant = self.kernel().to(x).index_select(0, places), self.constant()
+        return nn.functional.linear(x, kernel, None if constant is None else constant.index_select(0, places))
 
     def extra_repr(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())
@@ -177,9 +191,8 @@ class _TiedLinear(EquivariantLinear):
         # a gather is exact in any precision, and needs no guard
         return super().kernel() if self._keeps else self.entries.tensor()
 
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, shift = self.kernel(), None if self.shift is None else self.shift.tensor()
-        return nn.functional.linear(x, kernel if kernel.dtype == x.dtype else kernel.to(x), shift)
+    def constant(self) -> Tensor | None:
+        return None if self.shift is None else self.shift.tensor()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool, *lists: list[str]

@@ -92,16 +92,18 @@ class IndexSplit(Split):
         return self._tables[name, device]
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.ordered(x).split(self._sizes, -self.action.event_dim)
+
+    def ordered(self, x: Tensor) -> Tensor:
         self.action.check_event(x)
-        dim = -self.action.event_dim
-        ordered = x if self._in_order else x.index_select(dim, self._index("split", x.device))
-        return ordered.split(self._sizes, dim)
+        return x if self._in_order else x.index_select(-self.action.event_dim, self._index("split", x.device))
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         self.check_parts(parts)
-        dim = -self.action.event_dim
-        ordered = torch.cat(list(parts), dim)
-        return ordered if self._in_order else ordered.index_select(dim, self._index("merge", ordered.device))
+        return self.unordered(torch.cat(list(parts), -self.action.event_dim))
+
+    def unordered(self, x: Tensor) -> Tensor:
+        return x if self._in_order else x.index_select(-self.action.event_dim, self._index("merge", x.device))
 
     def _key(self) -> Any:
         return self.indices
