@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
@@ -64,6 +65,23 @@ class Split(ABC):
         Args:
             parts: The events of each part.
         """
+
+    def ordered(self, x: Tensor) -> Tensor:
+        """The parts of events, one after the other in one tensor, along the dimension of the fields.
+
+        Args:
+            x: Events, shape ``batch_shape + event_shape``.
+        """
+        return torch.cat(list(self.split(x)), -self.action.event_dim)
+
+    def unordered(self, x: Tensor) -> Tensor:
+        """The events whose parts lie one after the other in x, which inverts :meth:`ordered`.
+
+        Args:
+            x: The parts, in one tensor.
+        """
+        dim = -self.action.event_dim
+        return self.merge(x.split([part.event_shape[dim] for part in self.parts], dim))
 
     def restrict(self, index: int, values: Tensor) -> Tensor:
         """Events of a part with 0 in place of every entry that is not the part's own.

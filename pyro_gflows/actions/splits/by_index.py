@@ -55,6 +55,9 @@ class IndexSplit(Split):
         chosen = [_restrict_fields(linear, set(part)) for part in parts]
         self.indices = tuple(tuple(order) for order, _ in chosen)
         self.parts = tuple(linear.with_fields(fields) for _, fields in chosen)
+        self._sizes = [len(part) for part in self.indices]
+        listed = itertools.chain.from_iterable(self.indices)
+        self._in_order = all(place == index for place, index in enumerate(listed))
 
     @staticmethod
     def _linear(action: Any) -> LinearAction:
@@ -91,15 +94,18 @@ class IndexSplit(Split):
         return kept_in(self._tables, (name, device), make)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.ordered(x).split(self._sizes, -self.action.event_dim)
+
+    def ordered(self, x: Tensor) -> Tensor:
         self.action.check_event(x)
-        dim = -self.action.event_dim
-        ordered = x.index_select(dim, self._index("split", x.device))
-        return ordered.split([len(part) for part in self.indices], dim)
+        return x if self._in_order else x.index_select(-self.action.event_dim, self._index("split", x.device))
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         self.check_parts(parts)
-        dim = -self.action.event_dim
-        return torch.cat(list(parts), dim).index_select(dim, self._index("merge", parts[0].device))
+        return self.unordered(torch.cat(list(parts), -self.action.event_dim))
+
+    def unordered(self, x: Tensor) -> Tensor:
+        return x if self._in_order else x.index_select(-self.action.event_dim, self._index("merge", x.device))
 
     def _key(self) -> Any:
         return self.indices
