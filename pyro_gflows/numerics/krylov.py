@@ -207,7 +207,7 @@ class KrylovLogDet(FixedProbes):
         at_once = _MOST_STORED // _TYPICAL_ORDER if stored else _MOST_AT_ONCE
         value, log_det = self.average(residual_map, x, sum_over, at_once=at_once)
         if self._reports is not None:
-            self._reports.append(KrylovReport.averaged(log_det, spaces))
+            self._reports.append(_report(log_det, spaces))
         return value, log_det
 
     def _space(
@@ -312,6 +312,15 @@ class KrylovLogDet(FixedProbes):
             f"KrylovLogDet(Krylov{unbiased}, at most {self.max_terms} products, tolerance {self.tolerance:g} for each "
             f"component, {evaluation})"
         )
+
+
+def _report(log_det: Tensor, spaces: list[KrylovSpace]) -> KrylovReport:
+    """The report of an average over the first axis of all the spaces."""
+
+    def mean(name: str) -> Tensor:
+        return torch.cat([getattr(space, name).detach() for space in spaces]).to(log_det.dtype).mean(0)
+
+    return KrylovReport(log_det.detach(), mean("orders"), mean("observed"), mean("certified"))
 
 
 def _flat(product: Product, x: Tensor, *, create_graph: bool) -> Callable[[Tensor], Tensor]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-
-from pyro_gflows.numerics.krylov_space import KrylovSpace
 
 __all__ = ["KrylovReport"]
 
@@ -26,6 +22,7 @@ class KrylovReport:
             bound; the true error is usually 100 to 1,000 times smaller.
 
     Example:
+        >>> import torch
         >>> from pyro_gflows.numerics import KrylovLogDet
         >>> x = torch.zeros(4, 2, dtype=torch.float64)
         >>> report = KrylovLogDet().report(lambda x: 0.5 * x, x, 1, lipschitz=0.5)
@@ -37,17 +34,3 @@ class KrylovReport:
     products: Tensor
     observed: Tensor
     certified: Tensor
-
-    @classmethod
-    def averaged(cls, log_det: Tensor, spaces: Sequence[KrylovSpace]) -> KrylovReport:
-        """The report of an average over the first axis of all the spaces.
-
-        Args:
-            log_det: The average.
-            spaces: The Krylov spaces of some probes, with the probes along the first axis.
-        """
-
-        def mean(name: str) -> Tensor:
-            return torch.cat([getattr(space, name).detach() for space in spaces]).to(log_det.dtype).mean(0)
-
-        return cls(log_det.detach(), mean("orders"), mean("observed"), mean("certified"))
