@@ -63,7 +63,7 @@ class KrylovLogDet(FixedProbes):
     empty nine times out of ten.
 
     The number of products changes with x, so that the estimate in evaluation may jump by about the tolerance. With
-    tolerance 0 every row takes all ``max_terms`` products, and the estimate is smooth.
+    tolerance 0 every row takes all ``max_terms`` products: the estimate is smooth, and no product waits for a GPU.
 
     Args:
         tolerance: The largest difference of two orders at which a row stops, in nats for each component of the event.

@@ -25,7 +25,8 @@ class StoppingRule:
     times the probe; or where the space is invariant under :math:`J^T`; or else at the order ``most``.
 
     Args:
-        difference: The largest accepted difference of two orders, in nats.
+        difference: The largest accepted difference of two orders, in nats. At 0 all products are taken, and no value is
+            read by the host, which would make it wait for a GPU.
         residual: The largest accepted residual, relative to the norm of the probe.
         most: The largest order.
 
@@ -135,7 +136,7 @@ def krylov_space(
         with torch.no_grad():
             far = (observed > rule.difference) | (last.abs().amax(-1) > rule.residual * norm)
             active = active & far & (height > 0)  # a row with NaN stops
-        if _may_stop(active) and not anywhere(active):
+        if rule.difference > 0 and _may_stop(active) and not anywhere(active):
             break
     with torch.no_grad():
         beyond = nodes * lipschitz / (1 - nodes * lipschitz)
