@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import ImageAction, LinearAction, RowsAction, TorusAction
