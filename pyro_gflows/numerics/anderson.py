@@ -51,13 +51,13 @@ class AndersonSolver(Solver):
 
     steps_per_banach_step = 2  # one that is refused, and the Banach step after it
 
-    def steps(self) -> Steps:
+    def _steps(self) -> Steps:
         return _Accelerated(self)
 
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
-        return self.steps().step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
+        return self._steps().step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
 
 
 class _Accelerated(Steps):
