@@ -1,8 +1,8 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
 
 Log-determinants of residual layers:
-    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet, ConstantMemory, ResidualMap,
-    ProbeImages, OrbitAverage, CarriedProbes, Orbit
+    LogDet, ExactLogDet, KrylovLogDet, KrylovReport, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet,
+    ConstantMemory, FixedProbes, ResidualMap, ProbeImages, OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
     AndersonSolver, BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
@@ -32,8 +32,11 @@ from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
+from pyro_gflows.numerics.fixed_probes import FixedProbes
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
+from pyro_gflows.numerics.krylov import KrylovLogDet
+from pyro_gflows.numerics.krylov_report import KrylovReport
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.matrix_functions import (
     expm_apply,
@@ -76,7 +79,10 @@ __all__ = [
     "DampedNewtonSolver",
     "DifferentiableBranch",
     "ExactLogDet",
+    "FixedProbes",
     "InverseDidNotConverge",
+    "KrylovLogDet",
+    "KrylovReport",
     "LogDet",
     "NewtonSolver",
     "Orbit",

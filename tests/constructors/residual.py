@@ -9,6 +9,7 @@ from pyro_gflows.numerics import (
     BanachSolver,
     ConstantMemory,
     ExactLogDet,
+    KrylovLogDet,
     RouletteLogDet,
     SeriesLogDet,
 )
@@ -22,6 +23,10 @@ __all__ = ["ROWS"]
 
 def estimated(action: VectorAction | ImageAction) -> GResidual:
     return GResidual(action, network(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
+
+
+def by_krylov(action: VectorAction | ImageAction) -> GResidual:
+    return GResidual(action, network(action), log_det=KrylovLogDet(probes=1, unbiased=True))
 
 
 def followed() -> GResidual:
@@ -149,6 +154,14 @@ ROWS = (
         image=True,
     ),
     Row("residual", "probes that follow x, plane D40", followed, estimated=True),
+    Row("residual", "Krylov spaces, regular C4", lambda: by_krylov(VectorAction.regular("C4")), estimated=True),
+    Row(
+        "residual",
+        "Krylov spaces, image D2",
+        lambda: by_krylov(ImageAction("D2", 1, size=3)),
+        image=True,
+        estimated=True,
+    ),
     Row("residual", "a module of the user's own, O(3)", lambda: GResidual(VectorAction.space("O(3)"), OwnBranch())),
     Row(
         "residual",
