@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
