@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.nn import CustomContraction, LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm
-from pyro_gflows.numerics import ConstantMemory, ExactLogDet, KrylovLogDet, RouletteLogDet, SeriesLogDet
+from pyro_gflows.numerics import (
+    AndersonSolver,
+    BanachSolver,
+    ConstantMemory,
+    ExactLogDet,
+    KrylovLogDet,
+    RouletteLogDet,
+    SeriesLogDet,
+)
 from pyro_gflows.transforms import GMonotone, GResidual
 from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges, shifts_with_rotations
 from tests.constructors.own_branch import OwnBranch
@@ -163,6 +171,20 @@ ROWS = (
         ),
     ),
     Row("residual", "estimated, image D2", lambda: estimated(ImageAction("D2", 1, size=3)), image=True, estimated=True),
+    Row(
+        "residual",
+        "by the Banach iteration, regular C4",
+        lambda: GResidual(
+            VectorAction.regular("C4"), network(VectorAction.regular("C4")), solver=BanachSolver(max_iterations=5000)
+        ),
+    ),
+    Row(
+        "residual",
+        "by Anderson acceleration, regular C4",
+        lambda: GResidual(
+            VectorAction.regular("C4"), network(VectorAction.regular("C4")), solver=AndersonSolver(max_iterations=500)
+        ),
+    ),
     Row(
         "residual",
         "in constant memory, regular C4",

@@ -6,7 +6,7 @@ from torch import nn
 
 from pyro_gflows import GResidual, ImageAction, VectorAction, g_residual
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
-from pyro_gflows.numerics import BanachSolver, ExactLogDet, KrylovLogDet, NewtonSolver
+from pyro_gflows.numerics import AndersonSolver, ExactLogDet, KrylovLogDet, NewtonSolver
 from pyro_gflows.testing import assert_invariant, assert_layer, randomize_
 from pyro_gflows.transforms import residual
 
@@ -93,13 +93,13 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(small.log_det, ExactLogDet)
     assert isinstance(small.solver, NewtonSolver)
     assert isinstance(large.log_det, KrylovLogDet) and isinstance(large.log_det.evaluator(), ExactLogDet)
-    assert isinstance(large.solver, BanachSolver)
+    assert isinstance(large.solver, AndersonSolver)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=32)).log_det, ExactLogDet)
     image = g_residual(ImageAction("C4", 1, size=8))  # of 64 components
     assert isinstance(image.log_det, KrylovLogDet) and isinstance(image.log_det.evaluator(), ExactLogDet)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=33)).log_det, KrylovLogDet)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=3)).solver, NewtonSolver)
-    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, BanachSolver)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, AndersonSolver)
 
 
 @pytest.mark.long
