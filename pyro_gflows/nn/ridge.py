@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.groups.base import EnumerableGroup, require_enumerable
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
@@ -63,7 +64,7 @@ class Ridges(Term):
             )
         self.action, self.terms = action, terms
         matrices = action.matrix(action.elements())
-        half = _modulo_sign(matrices)
+        half = _modulo_sign(require_enumerable(action.group), matrices)
         self.matrices = FixedBasis(matrices if half is None else half)
         (isotype, *others) = action.decomposition
         self.irreducible = not others and isotype.multiplicity == 1
@@ -98,10 +99,17 @@ class Ridges(Term):
         return f"{self.terms} terms, {self.action}"
 
 
-def _modulo_sign(matrices: Tensor) -> Tensor | None:
-    """One matrix of each pair M, -M; None if the group does not contain -1."""
-    same = (matrices[:, None] + matrices).abs().amax((-2, -1)) < 1e-9
-    if not same.any(1).all():
+def _modulo_sign(group: EnumerableGroup, matrices: Tensor) -> Tensor | None:
+    """One matrix of each pair M, -M; None if the group does not contain -1.
+
+    Where several elements have the same matrix, each pair is taken equally often.
+    """
+    trace, elements = matrices.diagonal(dim1=-2, dim2=-1).sum(-1), group.elements()
+    alike, opposite = trace > matrices.shape[-1] - 1e-9, trace < 1e-9 - matrices.shape[-1]  # these are 1 and -1
+    if not opposite.any():
         return None
-    partner = same.long().argmax(1)
-    return matrices[torch.arange(len(matrices)) < partner]
+    first, partner = (group.compose(elements[some, None], elements).amin(0) for some in (alike, opposite))
+    kept = elements < partner
+    counts = first[kept].bincount()
+    even = len(counts[counts > 0].unique()) == 1
+    return matrices[kept if even else kept & (elements == first)]
