@@ -25,9 +25,10 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation
+from pyro_gflows.groups.subspaces import irreducible_subspaces, is_trivial
 from pyro_gflows.numerics.constants import as_constants
 
-__all__ = ["decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge", "side_by_side"]
+__all__ = ["decompose", "intertwiner", "isotypes_of", "merge", "side_by_side"]
 
 _TOLERANCE = 1e-8
 
@@ -107,57 +108,6 @@ def _commutant(images: Tensor, weights: Tensor) -> Tensor:
             break
         found.append(_orthogonal(unit))
     return torch.stack(found)
-
-
-def irreducible_subspaces(representation: Representation) -> list[Tensor]:
-    """Orthonormal rows of each irreducible subspace of a representation.
-
-    The rows are eigenvectors of an averaged random symmetric matrix, and out of several such matrices the one whose
-    eigenvalues are best separated is taken. The subspaces are reproducible, but the basis within a subspace of two or
-    more dimensions is not.
-
-    Args:
-        representation: The representation to take apart.
-
-    Example:
-        >>> from pyro_gflows.groups import RegularRepresentation
-        >>> sorted(len(rows) for rows in irreducible_subspaces(RegularRepresentation("C3")))
-        [1, 2]
-    """
-    best: tuple[float, list[Tensor]] = (-1.0, [])
-    generator = torch.Generator().manual_seed(0)
-    images = RepresentationImages(representation)
-    for _ in range(8):
-        seed = torch.randn(representation.size, representation.size, generator=generator, dtype=torch.float64)
-        seed = seed + seed.T
-        averaged = images.average(seed)
-        values, vectors = torch.linalg.eigh((averaged + averaged.T) / 2)
-        gaps = values.diff()
-        cuts = [int(i) + 1 for i in torch.nonzero(gaps > _TOLERANCE * values.abs().max())]
-        separation = min([float(gaps[cut - 1]) for cut in cuts], default=1.0)
-        spaces = [space.T for space in torch.tensor_split(vectors, cuts, dim=1)]
-        if separation > best[0]:
-            best = (separation, spaces)
-    return best[1]
-
-
-def is_trivial(representation: Representation, rows: Tensor) -> bool:
-    """Whether the rows are a single vector that every group element leaves as it is.
-
-    Args:
-        representation: How the group acts.
-        rows: Orthonormal rows, shape ``(d, representation.size)``.
-
-    Example:
-        >>> from pyro_gflows.groups import RegularRepresentation
-        >>> is_trivial(RegularRepresentation("C4"), torch.full((1, 4), 0.5, dtype=torch.float64))
-        True
-    """
-    if len(rows) != 1:
-        return False
-    # what generators leave as it is, all their products leave as it is
-    images = rows @ representation.matrices(representation.group.generators()) @ rows.T
-    return bool(((images - 1).abs() < _TOLERANCE).all())
 
 
 @functools.lru_cache(maxsize=256)
