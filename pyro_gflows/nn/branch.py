@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.numerics import Product
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzSum"]
@@ -74,17 +75,29 @@ class LipschitzSum(Contraction):
         """An upper bound of the Lipschitz constant for the present weights."""
         return self._weights().detach().abs().sum()
 
+    def _weighted_parts(self) -> list[tuple[Term, Tensor]]:
+        return list(zip(each(self.parts, Term), self._weights().split(self.counts), strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [part(x, weights) for part, weights in self._weighted_parts()]
+        return sum(values[1:], values[0])
+
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value f(x) and the Jacobian of f at x, of shapes ``batch + (d,)`` and ``batch + (d, d)``."""
-        outputs = [
-            part.call_and_jacobian(x, weights)
-            for part, weights in zip(each(self.parts, Term), self._weights().split(self.counts), strict=True)
-        ]
+        outputs = [part.call_and_jacobian(x, weights) for part, weights in self._weighted_parts()]
         values, jacobians = zip(*outputs, strict=True)
         return sum(values[1:], values[0]), sum(jacobians[1:], jacobians[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call_and_jacobian(x)[0]
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """The value f(x), and the map v -> J^T v, in a time that is linear in d."""
+        outputs = [part.call_and_pullback(x, weights) for part, weights in self._weighted_parts()]
+        values, products = zip(*outputs, strict=True)
+
+        def product(vector: Tensor, *, create_graph: bool) -> Tensor:
+            pulled = [part(vector, create_graph=create_graph) for part in products]
+            return sum(pulled[1:], pulled[0])
+
+        return sum(values[1:], values[0]), product
 
     def extra_repr(self) -> str:
         return f"Lipschitz bound {self.bound:g}"

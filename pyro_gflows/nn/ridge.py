@@ -9,15 +9,18 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.groups.base import EnumerableGroup, require_enumerable
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.numerics import Product
+from pyro_gflows.numerics.transforms_active import graph_if
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Ridges"]
 
 
 @registered
-class Ridges(Term):
+class Ridges(Term, KernelLayer):
     r"""Equivariant ridge functions, each 1-Lipschitz, with their Jacobian in closed form.
 
     They are terms of a :class:`LipschitzSum` for vectors under a finite group. A ridge function depends on one
@@ -78,22 +81,49 @@ class Ridges(Term):
         if self.irreducible:
             vectors = vectors * (vectors.shape[-1] ** 0.5 / vectors.norm(dim=1, keepdim=True))
         frames = torch.einsum("gij,kj->kgi", self.matrices(vectors), vectors)
-        count = frames.shape[1]
+        count, d = frames.shape[1:]
         if not self.irreducible:
-            largest = torch.linalg.eigvalsh(frames.mT @ frames / count)[:, -1]
+            # F^T F and F F^T have the same largest eigenvalue; the smaller one of the two is decomposed
+            gram = frames @ frames.mT if count < d else frames.mT @ frames
+            largest = torch.linalg.eigvalsh(gram / count)[:, -1]
             frames = frames / largest.sqrt()[:, None, None]
         return frames / count**0.5
 
-    def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def _make_kernel(self) -> Tensor:
+        """The images of all u as unit vectors, and those of all v, scaled by the length that u has in its frame."""
         inner, outer = self._frames(torch.cat([self.u, self.v])).split(self.terms)
         # unit vectors inside s, so that its knots are in units of x; their length goes outside
         length = inner[:, :1].norm(dim=-1, keepdim=True)
-        inner, outer = inner / length, outer * (length * weights[:, None, None])
+        return torch.stack([inner / length, outer * length])
+
+    def _ridges(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The values and slopes of all ridges at x, and the matrices U and V with f(x) = s(x U^T) V."""
+        inner, outer = self.kernel().unbind()
         terms, images, d = inner.shape
+        outer = (outer * weights[:, None, None]).reshape(-1, d)
+        inner = inner.reshape(-1, d)
         row = torch.arange(terms * images, device=x.device) // images
-        value, slope = self.splines(x @ inner.reshape(-1, d).T, row)
+        value, slope = self.splines(x @ inner.T, row)
+        return value, slope, inner, outer
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        value, _, _, outer = self._ridges(x, weights)
+        return value @ outer
+
+    def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope, inner, outer = self._ridges(x, weights)
+        d = x.shape[-1]
         products = (outer[..., :, None] * inner[..., None, :]).reshape(-1, d * d)
-        return value @ outer.reshape(-1, d), (slope @ products).unflatten(-1, (d, d))
+        return value @ outer, (slope @ products).unflatten(-1, (d, d))
+
+    def call_and_pullback(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Product]:
+        value, slope, inner, outer = self._ridges(x, weights)
+
+        def product(vector: Tensor, *, create_graph: bool) -> Tensor:
+            with graph_if(create_graph):
+                return (slope * (vector @ outer.T)) @ inner
+
+        return value @ outer, product
 
     def extra_repr(self) -> str:
         return f"{self.terms} terms, {self.action}"

@@ -5,7 +5,7 @@ Log-determinants of residual layers:
     ProbeImages, OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
-    BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
+    AndersonSolver, BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
     InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
@@ -26,6 +26,7 @@ Splines, tests and memory:
 """
 
 from pyro_gflows.deprecation import moved_names
+from pyro_gflows.numerics.anderson import AndersonSolver
 from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
 from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
@@ -53,7 +54,8 @@ from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with_jacobian
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.shear import ShearBranch, ShearLogDet
-from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
+from pyro_gflows.numerics.solver_report import InverseDidNotConverge, SolverReport
+from pyro_gflows.numerics.solvers import BanachSolver, Solver
 from pyro_gflows.numerics.spectral import conv_norm_bound, largest_eigenvalue_bound, spectral_norm
 from pyro_gflows.numerics.trigonometric import (
     fourier_coefficients,
@@ -64,6 +66,7 @@ from pyro_gflows.numerics.trigonometric import (
 from pyro_gflows.numerics.two_sample import TwoSampleResult, two_sample_test
 
 __all__ = [
+    "AndersonSolver",
     "BanachSolver",
     "Branch",
     "BranchWithJacobian",

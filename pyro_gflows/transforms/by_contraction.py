@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import Action, LinearAction, TorusAction
 from pyro_gflows.nn import Contraction, CustomContraction
 from pyro_gflows.numerics import (
-    BanachSolver,
+    AndersonSolver,
     BranchWithPooledJacobian,
     DifferentiableBranch,
     ExactLogDet,
@@ -90,10 +90,10 @@ def default_log_det(branch: Contraction) -> LogDet:
 
 
 def default_solver(branch: Contraction) -> Solver:
-    """Newton's method where a step is quick, else the Banach iteration."""
+    """Newton's method where a step is quick, else Anderson acceleration."""
     if isinstance(branch, BranchWithPooledJacobian):
         return PooledNewtonSolver()
-    return NewtonSolver() if branch.action.numel <= 3 else BanachSolver()
+    return NewtonSolver() if branch.action.numel <= 3 else AndersonSolver()
 
 
 def contraction_of(branch: nn.Module, action: Action) -> Contraction:

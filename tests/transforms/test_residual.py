@@ -6,7 +6,7 @@ from torch import nn
 
 from pyro_gflows import GResidual, ImageAction, VectorAction, g_residual
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
-from pyro_gflows.numerics import BanachSolver, ExactLogDet, NewtonSolver, RouletteLogDet, SeriesLogDet
+from pyro_gflows.numerics import AndersonSolver, ExactLogDet, NewtonSolver, RouletteLogDet, SeriesLogDet
 from pyro_gflows.testing import assert_invariant, assert_layer, randomize_
 from pyro_gflows.transforms import residual
 
@@ -93,11 +93,11 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(small.log_det, ExactLogDet)
     assert isinstance(small.solver, NewtonSolver)
     assert isinstance(large.log_det, RouletteLogDet)
-    assert isinstance(large.solver, BanachSolver)
+    assert isinstance(large.solver, AndersonSolver)
     assert isinstance(g_residual(ImageAction("C4", 1, size=8)).log_det, ExactLogDet)  # of 64 numbers
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=65)).log_det, RouletteLogDet)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=3)).solver, NewtonSolver)
-    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, BanachSolver)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, AndersonSolver)
 
 
 @pytest.mark.long
