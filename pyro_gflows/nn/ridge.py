@@ -80,7 +80,7 @@ class Ridges(Term, KernelLayer):
         self.u = nn.Parameter(u / u.norm(dim=1, keepdim=True))
         self.v = nn.Parameter(self.u.detach().clone())
 
-    def _images(self, vectors: Tensor) -> Tensor:
+    def _frames(self, vectors: Tensor) -> Tensor:
         """The images of each vector under the group, shape ``(terms, images, d)``."""
         matrices = self.matrices(vectors)
         return nn.functional.linear(vectors, matrices.flatten(0, 1)).unflatten(1, matrices.shape[:2])
@@ -93,8 +93,8 @@ class Ridges(Term, KernelLayer):
         """
         vectors = torch.cat([self.u, self.v])
         if self.irreducible:
-            return self._images(vectors / vectors.norm(dim=1, keepdim=True)).unflatten(0, (2, -1))
-        frames = self._images(vectors)
+            return self._frames(vectors / vectors.norm(dim=1, keepdim=True)).unflatten(0, (2, -1))
+        frames = self._frames(vectors)
         count, d = frames.shape[1:]
         # F^T F and F F^T have the same largest eigenvalue; the smaller one of the two is decomposed
         gram = frames @ frames.mT if count < d else frames.mT @ frames
