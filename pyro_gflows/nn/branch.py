@@ -76,7 +76,9 @@ class LipschitzSum(Contraction):
         return self._weights().detach().abs().sum()
 
     def _weighted_parts(self) -> list[tuple[Term, Tensor]]:
-        return list(zip(each(self.parts, Term), self._weights().split(self.counts), strict=True))
+        weights = self._weights()
+        split = weights.split(self.counts) if len(self.counts) > 1 else [weights]
+        return list(zip(each(self.parts, Term), split, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         values = [part(x, weights) for part, weights in self._weighted_parts()]

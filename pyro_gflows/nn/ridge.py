@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.groups.base import EnumerableGroup, require_enumerable
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.splines import SlopeSplines
@@ -54,6 +55,8 @@ class Ridges(Term, KernelLayer):
         (torch.Size([5, 2]), torch.Size([5, 2, 2]))
     """
 
+    row: Tensor
+
     def __init__(self, action: LinearAction, terms: int = 4, *, knots: int = 16, limit: float = 4.0) -> None:
         super().__init__()
         require_linear(action)
@@ -66,31 +69,37 @@ class Ridges(Term, KernelLayer):
             )
         self.action, self.terms = action, terms
         matrices = action.matrix(action.elements())
-        half = _modulo_sign(matrices)
+        half = _modulo_sign(require_enumerable(action.group), matrices)
         self.matrices = FixedBasis(matrices if half is None else half)
         (isotype, *others) = action.decomposition
         self.irreducible = not others and isotype.multiplicity == 1
         self.splines = SlopeSplines(terms, knots=knots, limit=limit, odd=half is not None)
+        images = len(self.matrices.value)
+        self.register_buffer("row", torch.arange(terms * images) // images, persistent=False)
         u = torch.randn(terms, action.numel)
         self.u = nn.Parameter(u / u.norm(dim=1, keepdim=True))
         self.v = nn.Parameter(self.u.detach().clone())
 
     def _frames(self, vectors: Tensor) -> Tensor:
-        """All images of each vector under the group, as the rows of matrices of norm 1: shape (terms, images, d)."""
-        if self.irreducible:
-            vectors = vectors * (vectors.shape[-1] ** 0.5 / vectors.norm(dim=1, keepdim=True))
-        frames = torch.einsum("gij,kj->kgi", self.matrices(vectors), vectors)
-        count, d = frames.shape[1:]
-        if not self.irreducible:
-            # F^T F and F F^T have the same largest eigenvalue; the smaller one of the two is decomposed
-            gram = frames @ frames.mT if count < d else frames.mT @ frames
-            largest = torch.linalg.eigvalsh(gram / count)[:, -1]
-            frames = frames / largest.sqrt()[:, None, None]
-        return frames / count**0.5
+        """The images of each vector under the group, shape ``(terms, images, d)``."""
+        matrices = self.matrices(vectors)
+        return nn.functional.linear(vectors, matrices.flatten(0, 1)).unflatten(1, matrices.shape[:2])
 
     def _make_kernel(self) -> Tensor:
-        """The images of all u as unit vectors, and those of all v, scaled by the length that u has in its frame."""
-        inner, outer = self._frames(torch.cat([self.u, self.v])).split(self.terms)
+        """The images of all u as unit vectors, and those of all v, shape ``(2, terms, images, d)``.
+
+        Those of v are scaled by the lengths that u and v have in frames of norm 1, but for a factor :math:`d/n` where
+        the action is irreducible.
+        """
+        vectors = torch.cat([self.u, self.v])
+        if self.irreducible:
+            return self._frames(vectors / vectors.norm(dim=1, keepdim=True)).unflatten(0, (2, -1))
+        frames = self._frames(vectors)
+        count, d = frames.shape[1:]
+        # F^T F and F F^T have the same largest eigenvalue; the smaller one of the two is decomposed
+        gram = frames @ frames.mT if count < d else frames.mT @ frames
+        largest = torch.linalg.eigvalsh(gram / count)[:, -1]
+        inner, outer = (frames / (largest.sqrt()[:, None, None] * count**0.5)).split(self.terms)
         # unit vectors inside s, so that its knots are in units of x; their length goes outside
         length = inner[:, :1].norm(dim=-1, keepdim=True)
         return torch.stack([inner / length, outer * length])
@@ -98,11 +107,12 @@ class Ridges(Term, KernelLayer):
     def _ridges(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The values and slopes of all ridges at x, and the matrices U and V with f(x) = s(x U^T) V."""
         inner, outer = self.kernel().unbind()
-        terms, images, d = inner.shape
+        d = inner.shape[-1]
+        if self.irreducible:
+            weights = weights * (d / inner.shape[1])
         outer = (outer * weights[:, None, None]).reshape(-1, d)
         inner = inner.reshape(-1, d)
-        row = torch.arange(terms * images, device=x.device) // images
-        value, slope = self.splines(x @ inner.T, row)
+        value, slope = self.splines(x @ inner.T, self.row)
         return value, slope, inner, outer
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -128,10 +138,17 @@ class Ridges(Term, KernelLayer):
         return f"{self.terms} terms, {self.action}"
 
 
-def _modulo_sign(matrices: Tensor) -> Tensor | None:
-    """One matrix of each pair M, -M; None if the group does not contain -1."""
-    same = (matrices[:, None] + matrices).abs().amax((-2, -1)) < 1e-9
-    if not same.any(1).all():
+def _modulo_sign(group: EnumerableGroup, matrices: Tensor) -> Tensor | None:
+    """One matrix of each pair M, -M; None if the group does not contain -1.
+
+    Where several elements have the same matrix, each pair is taken equally often.
+    """
+    trace, elements = matrices.diagonal(dim1=-2, dim2=-1).sum(-1), group.elements()
+    alike, opposite = trace > matrices.shape[-1] - 1e-9, trace < 1e-9 - matrices.shape[-1]  # these are 1 and -1
+    if not opposite.any():
         return None
-    partner = same.long().argmax(1)
-    return matrices[torch.arange(len(matrices)) < partner]
+    first, partner = (group.compose(elements[some, None], elements).amin(0) for some in (alike, opposite))
+    kept = elements < partner
+    counts = first[kept].bincount()
+    even = len(counts[counts > 0].unique()) == 1
+    return matrices[kept if even else kept & (elements == first)]
