@@ -189,7 +189,7 @@ class _TiedLinear(EquivariantLinear):
 
     def kernel(self) -> Tensor:
         # a gather is exact in any precision, and needs no guard
-        return super().kernel() if self._keeps else self.entries.tensor()
+        return super().kernel() if self._keeps else self._make_kernel()
 
     def constant(self) -> Tensor | None:
         return None if self.shift is None else self.shift.tensor()

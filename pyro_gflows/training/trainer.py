@@ -137,13 +137,25 @@ class Trainer:
             snapshot: The snapshot of the earlier run.
 
         Raises:
-            ValueError: The earlier run had other data.
+            ValueError: The earlier run had other data, or was of an earlier version in which a layer had other weights.
         """
+        self._require_same_weights(snapshot)
         self.objective.check_same(snapshot.group("batches"))
         self.restore(snapshot)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0
         self.progress.stopped = self.out_of_patience
+
+    def _require_same_weights(self, snapshot: Snapshot) -> None:
+        """Raise ValueError if weights were stored in another layout: the optimizer's state cannot be converted."""
+        stored = migrated_weights(snapshot.group("flow"), self.module.state_dict().keys())
+        for name, parameter in self.module.named_parameters():
+            if name not in stored or stored[name].shape != parameter.shape:
+                raise ValueError(
+                    f"cannot resume: an earlier version wrote the checkpoint, in which the layer of {name} had other "
+                    "weights, so that the state of the optimizer does not fit; end the run with that version and load "
+                    "the flow that it saves, or start a new run in another folder"
+                )
 
     @property
     def device(self) -> torch.device:
