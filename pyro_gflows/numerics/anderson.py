@@ -30,9 +30,9 @@ class AndersonSolver(Solver):
 
     The changes :math:`\Delta r_i` are made orthonormal as they come. So :math:`\gamma_i` is the inner product of
     :math:`\Delta r_i` and r, and rounding errors stay small. If a step does not shrink the Euclidean residual of the
-    event at least as much as the Lipschitz bound promises for a Banach step, the event returns to the point before it
-    and takes the Banach step. So the method converges wherever the Banach iteration does, with at most twice as many
-    evaluations.
+    event at least as much as the Lipschitz bound promises for a Banach step, the event returns to the point before it,
+    forgets the earlier changes, and takes the Banach step. So the method converges wherever the Banach iteration does,
+    with at most twice as many evaluations.
 
     Args:
         tolerance: The largest accepted residual, as for :class:`Solver`.
@@ -82,8 +82,8 @@ class _Accelerated(Steps):
         before, after = row_norm(flat, 1), row_norm(_one_batch_dim(following_residual, event_dim), 1)
         accepted = (after <= min(lipschitz, 1.0) * before) | self._refused
         change = _one_batch_dim(following_residual, event_dim) - flat
-        self._remember(change, move + change, before)
         self._refused = ~accepted
+        self._remember(change, move + change, before)
         mask = accepted.reshape(x.shape[: x.dim() - event_dim] + (1,) * event_dim)
         return torch.where(mask, following, x), torch.where(mask, following_residual, residual)
 
@@ -104,7 +104,9 @@ class _Accelerated(Steps):
         both, kept = torch.cat([change, image], -1), self._memory
         if kept is not None:
             # the oldest changes go first: the new one may lie in the space that they leave
-            kept = kept[:, max(0, kept.shape[1] + 1 - min(_MEMORY, size)) :]
+            kept = torch.where(
+                self._refused[:, None, None], 0, kept[:, max(0, kept.shape[1] + 1 - min(_MEMORY, size)) :]
+            )
             both = both - ((kept[..., :size] @ change.unsqueeze(-1)).mT @ kept).squeeze(-2)
         left = row_norm(both[:, :size], 1)
         # a comparison with NaN is false, so that a change that is not finite is not remembered

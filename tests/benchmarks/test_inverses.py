@@ -21,7 +21,7 @@ def test_steep_layers_come_close_to_their_bound():
     row = Row("vector, regular C4, d = 16", "steep", 0.97)
     layer = layer_of(row)
     jacobian = layer.branch.call_and_jacobian(torch.randn(5, 16, dtype=torch.float64))[1]
-    assert 0.7 < torch.linalg.matrix_norm(jacobian, 2).max() <= 0.97
+    assert 0.6 < torch.linalg.matrix_norm(jacobian, 2).max() <= 0.97
 
 
 def test_the_table_has_a_line_for_each_row():
