@@ -1,7 +1,7 @@
 """Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds.
 
 Linear maps and convolutions:
-    EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
+    EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once, kernels_together
 
 Networks:
     EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, RowsChain, RowFeatures, SoftNetwork,
@@ -46,7 +46,7 @@ from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
-from pyro_gflows.nn.kernel import KernelLayer, kernels_once
+from pyro_gflows.nn.kernel import KernelLayer, kernels_once, kernels_together
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
@@ -136,6 +136,7 @@ __all__ = [
     "TorusPotential",
     "conditioner",
     "kernels_once",
+    "kernels_together",
     "knots_of_file",
     "lipschitz_branch",
     "mean_over_rows",

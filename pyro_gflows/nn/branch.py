@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.nn.contraction import Contraction
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.terms import Term
 from pyro_gflows.numerics import Product
@@ -17,7 +19,7 @@ __all__ = ["LipschitzSum"]
 
 
 @registered
-class LipschitzSum(Contraction):
+class LipschitzSum(Contraction, KernelLayer):
     r"""A weighted sum of 1-Lipschitz equivariant terms, with Lipschitz constant below ``bound`` for all weights.
 
     It is the branch f of a residual layer x + f(x) on small vectors, where the Jacobian of each term is known in closed
@@ -67,16 +69,28 @@ class LipschitzSum(Contraction):
         self.counts = [part.terms for part in parts]
         self.p = nn.Parameter(torch.cat([torch.full((count,), 1.0 / count) for count in self.counts]))
 
-    def _weights(self) -> Tensor:
-        total = self.p.abs().sum().clamp_min(1e-12)
-        return self.p * (self.bound * torch.tanh(total) / total)
+    def _make_kernel(self) -> Tensor:
+        return self._make_kernels([self])[0]
+
+    def _alike(self) -> Hashable:
+        return (self.p.shape, self.bound, self.p.dtype, self.p.device)
+
+    @classmethod
+    def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
+        """The weights of the terms of each sum."""
+        p = torch.stack([layer.p for layer in layers])
+        total = p.abs().sum(1, keepdim=True).clamp_min(1e-12)
+        return (p * (layers[0].bound * torch.tanh(total) / total)).unbind()
+
+    def kernel_layers(self) -> list[KernelLayer]:
+        return [module for module in self.modules() if isinstance(module, KernelLayer)]
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant for the present weights."""
-        return self._weights().detach().abs().sum()
+        return self.kernel().detach().abs().sum()
 
     def _weighted_parts(self) -> list[tuple[Term, Tensor]]:
-        weights = self._weights()
+        weights = self.kernel()
         split = weights.split(self.counts) if len(self.counts) > 1 else [weights]
         return list(zip(each(self.parts, Term), split, strict=True))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, TorusAction
 from pyro_gflows.deprecation import renamed_methods, warn_of
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import (
     BranchWithPooledJacobian,
     DifferentiableBranch,
@@ -98,6 +99,10 @@ class Contraction(nn.Module):
     def condition(self, context: Tensor) -> DifferentiableBranch:
         """The map x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
         return self
+
+    def kernel_layers(self) -> list[KernelLayer]:
+        """The layers whose kernels a flow may make together with those of its other branches; none by default."""
+        return []
 
     def of_rows(self, batch: Sequence[int], rows: Tensor) -> DifferentiableBranch:
         """The map f for some rows of a batch: f itself, as it holds nothing of the batch.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -80,36 +83,43 @@ class Ridges(Term, KernelLayer):
         self.u = nn.Parameter(u / u.norm(dim=1, keepdim=True))
         self.v = nn.Parameter(self.u.detach().clone())
 
-    def _frames(self, vectors: Tensor) -> Tensor:
-        """The images of each vector under the group, shape ``(terms, images, d)``."""
-        matrices = self.matrices(vectors)
-        return nn.functional.linear(vectors, matrices.flatten(0, 1)).unflatten(1, matrices.shape[:2])
-
     def _make_kernel(self) -> Tensor:
-        """The images of all u as unit vectors, and those of all v, shape ``(2, terms, images, d)``.
+        return self._make_kernels([self])[0]
 
-        Those of v are scaled by the lengths that u and v have in frames of norm 1, but for a factor :math:`d/n` where
-        the action is irreducible.
+    def _alike(self) -> Hashable:
+        u = self.u
+        return (u.shape, self.matrices.value.shape, self.irreducible, u.dtype, u.device)
+
+    @classmethod
+    def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
+        """For each layer, the images of all u as unit vectors, and those of all v, shape ``(2, terms, images, d)``.
+
+        Those of v are scaled by the lengths that u and v have in frames of norm 1.
         """
-        vectors = torch.cat([self.u, self.v])
-        if self.irreducible:
-            return self._frames(vectors / vectors.norm(dim=1, keepdim=True)).unflatten(0, (2, -1))
-        frames = self._frames(vectors)
-        count, d = frames.shape[1:]
+        vectors = torch.stack([vector for layer in layers for vector in (layer.u, layer.v)])
+        terms, d = vectors.shape[1:]
+        matrices = torch.stack([layer.matrices(vectors) for layer in layers])
+        count = matrices.shape[1]
+        irreducible = layers[0].irreducible
+        if irreducible:
+            vectors = vectors / vectors.norm(dim=-1, keepdim=True)
+        # all images of each vector under the group, as the rows of a matrix
+        frames = vectors.reshape(len(layers), 2 * terms, d) @ matrices.flatten(1, 2).mT
+        frames = frames.reshape(len(layers), 2, terms, count, d)
+        if irreducible:  # by Schur's lemma a frame of unit vectors has the norm (n / d)^(1/2)
+            return torch.stack([frames[:, 0], frames[:, 1] * (d / count)], 1).unbind()
         # F^T F and F F^T have the same largest eigenvalue; the smaller one of the two is decomposed
         gram = frames @ frames.mT if count < d else frames.mT @ frames
-        largest = torch.linalg.eigvalsh(gram / count)[:, -1]
-        inner, outer = (frames / (largest.sqrt()[:, None, None] * count**0.5)).split(self.terms)
+        norms = torch.linalg.eigvalsh(gram)[..., -1].sqrt()
         # unit vectors inside s, so that its knots are in units of x; their length goes outside
-        length = inner[:, :1].norm(dim=-1, keepdim=True)
-        return torch.stack([inner / length, outer * length])
+        length = frames[:, 0, :, 0].norm(dim=-1)
+        inner, outer = 1 / length, length / (norms[:, 0] * norms[:, 1])
+        return (frames * torch.stack([inner, outer], 1)[..., None, None]).unbind()
 
     def _ridges(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The values and slopes of all ridges at x, and the matrices U and V with f(x) = s(x U^T) V."""
         inner, outer = self.kernel().unbind()
         d = inner.shape[-1]
-        if self.irreducible:
-            weights = weights * (d / inner.shape[1])
         outer = (outer * weights[:, None, None]).reshape(-1, d)
         inner = inner.reshape(-1, d)
         value, slope = self.splines(x @ inner.T, self.row)

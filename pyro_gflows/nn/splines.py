@@ -7,11 +7,14 @@ both s and s' are known exactly.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.nn.basis import Formula
-from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.nn.kernel import KernelLayer
 
 __all__ = ["SlopeSplines", "integrate_slopes"]
 
@@ -61,7 +64,7 @@ def _look_up(t: Tensor, pieces: Tensor, row: Tensor | int, spacing: float) -> tu
     return torch.addcmul(area, offset, torch.add(start, rise, alpha=0.5)), start + rise
 
 
-class SlopeSplines(nn.Module):
+class SlopeSplines(KernelLayer):
     """A bank of learnable functions s with s(0) = 0 and :math:`|s'| < 1`.
 
     They are the nonlinear part of residual branches with a certified Lipschitz constant.
@@ -104,13 +107,21 @@ class SlopeSplines(nn.Module):
             t: Points of any shape.
             row: The index of the function for each point; integers that broadcast with t.
         """
-        return _look_up(t, self._pieces(), row, self.spacing)
+        return _look_up(t, self.kernel(), row, self.spacing)
 
-    @full_precision
-    def _pieces(self) -> Tensor:
-        slopes = torch.tanh(self.theta)
-        pieces = slopes @ self.pieces_of_knots(slopes)
-        return pieces.unflatten(1, (3, -1)).movedim(1, 0)
+    def _make_kernel(self) -> Tensor:
+        return self._make_kernels([self])[0]
+
+    def _alike(self) -> Hashable:
+        theta = self.theta
+        return (theta.shape, self.knots, self.spacing, self.odd, theta.dtype, theta.device)
+
+    @classmethod
+    def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
+        """The pieces of all functions of each layer, shape ``(3, count, 2 * knots)``."""
+        slopes = torch.tanh(torch.stack([layer.theta for layer in layers]))
+        pieces = slopes @ layers[0].pieces_of_knots(slopes)
+        return pieces.unflatten(2, (3, -1)).movedim(2, 1).contiguous().unbind()
 
     def extra_repr(self) -> str:
         kind = "odd functions" if self.odd else "functions"

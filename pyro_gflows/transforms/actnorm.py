@@ -78,12 +78,12 @@ class GActNorm(TakesMask, DataDependentTransform):
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale, shift = self._scale(), self._shift()
         shifted = x if shift is None else x + shift
-        return shifted * self._columns(scale.exp()), self._ladj(scale, x)
+        return shifted * self._columns(scale.exp()), self._ladj(scale, x, self._pixels)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale, shift = self._scale(), self._shift()
         scaled = y * self._columns((-scale).exp())
-        return scaled if shift is None else scaled - shift, -self._ladj(scale, y)
+        return scaled if shift is None else scaled - shift, self._ladj(scale, y, -self._pixels)
 
     def _scale(self) -> Tensor:
         """The log-scale of each coordinate of a field."""
@@ -95,8 +95,9 @@ class GActNorm(TakesMask, DataDependentTransform):
         """The shift, where there are invariant directions."""
         return self._columns(self.invariants.event(self.shift)) if sum(self.invariants.sizes) else None
 
-    def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
-        return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
+    def _ladj(self, scale: Tensor, x: Tensor, times: int) -> Tensor:
+        total = scale.sum()
+        return (total if times == 1 else total * times).expand(x.shape[: x.ndim - self.action_in.event_dim])
 
     def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         image, _ = self.inv_call_and_ladj(x) if inverse else self.call_and_ladj(x)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction, TorusAction
 from pyro_gflows.nn import Contraction, CustomContraction
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import (
     AndersonSolver,
     BranchWithPooledJacobian,
@@ -63,6 +64,13 @@ class ByContraction(EquivariantTransform):
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant of f, for the present weights."""
         return self._contraction.lipschitz_bound().detach()
+
+    def kernel_layers(self) -> list[KernelLayer]:
+        """The layers of the branch whose kernels a composition may make together with those of its other layers.
+
+        There are none where an estimator replays the branch in the backward pass, after the composition is done.
+        """
+        return self._contraction.kernel_layers() if isinstance(self.log_det, ExactLogDet) else []
 
     @property
     def may_jump(self) -> bool:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_gflows.actions import Action
+from pyro_gflows.nn.kernel import kernels_together
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Space
 from pyro_gflows.transforms.base import EquivariantTransform
+from pyro_gflows.transforms.by_contraction import ByContraction
 from pyro_gflows.transforms.conditional import ConditionalTransform
 from pyro_gflows.transforms.masked import TakesMask, require_mask_taken
 
@@ -102,10 +105,18 @@ class Compose(TakesMask, ConditionalTransform):
         return found
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _one_after_another([part.call_and_ladj for part in self.steps], x, context)
+        with self._kernels_together():
+            return _one_after_another([part.call_and_ladj for part in self.steps], x, context)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _one_after_another([part.inv_call_and_ladj for part in reversed(self.steps)], y, context)
+        with self._kernels_together():
+            return _one_after_another([part.inv_call_and_ladj for part in reversed(self.steps)], y, context)
+
+    def _kernels_together(self) -> AbstractContextManager[None]:
+        """A context in which the kernels of layers that are alike are made at once."""
+        layers = [layer for part in self.steps if isinstance(part, ByContraction) for layer in part.kernel_layers()]
+        # a compiler merges small operations by itself, and reads no generators
+        return kernels_together(layers) if layers and not torch.compiler.is_compiling() else nullcontext()
 
     def mask_refusal(self) -> str:
         for part in self.steps:

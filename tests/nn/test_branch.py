@@ -142,8 +142,8 @@ def test_an_inverse_and_a_probe_make_no_jacobian(name, monkeypatch):
 
 def test_frames_are_made_once_for_the_evaluations_of_a_solver(monkeypatch):
     branch, made = randomize_(make(FINITE["regular D3"]), scale=1.0), []
-    frames = Ridges._frames
-    monkeypatch.setattr(Ridges, "_frames", lambda self, vectors: made.append(1) or frames(self, vectors))
+    frames = Ridges._make_kernel
+    monkeypatch.setattr(Ridges, "_make_kernel", lambda self: made.append(1) or frames(self))
     layer = GResidual(branch.action, branch).double()
     with torch.no_grad():
         layer.many_passes(points(branch.action, 8), None)
