@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 __all__ = ["Work", "interleaved", "quartiles", "seconds_per_call"]
 
 Work = Callable[[], object]
+LEAST_ROUNDS = 3
 
 
 def seconds_per_call(work: Work, *, calls: int, device: torch.device) -> float:
@@ -31,7 +33,12 @@ def seconds_per_call(work: Work, *, calls: int, device: torch.device) -> float:
 
 
 def interleaved(
-    works: Mapping[str, Work], *, device: torch.device, rounds: int, slice_seconds: float
+    works: Mapping[str, Work],
+    *,
+    device: torch.device,
+    rounds: int,
+    slice_seconds: float,
+    most_seconds: float = math.inf,
 ) -> dict[str, list[float]]:
     """Seconds of a call of each work in each round.
 
@@ -43,12 +50,16 @@ def interleaved(
         device: Where it runs.
         rounds: How often each is timed.
         slice_seconds: A work is called so often in a round that it takes about that long, and at least once.
+        most_seconds: Fewer rounds are taken, but at least three, if all rounds would take longer than that.
     """
-    calls = {}
+    calls, expected = {}, 0.0
     for name, work in works.items():
         work(), work()  # constants are made at the first call
         once = min(seconds_per_call(work, calls=1, device=device) for _ in range(2))
         calls[name] = max(1, round(slice_seconds / max(once, 1e-7)))
+        expected += calls[name] * once
+    if rounds * expected > most_seconds:
+        rounds = min(rounds, max(LEAST_ROUNDS, int(most_seconds / expected)))
     found: dict[str, list[float]] = {name: [] for name in works}
     gc.collect()
     for number in range(rounds):

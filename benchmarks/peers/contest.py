@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from torch import nn
 
 from benchmarks.peers.clocks import Work, interleaved, quartiles
 
-__all__ = ["Contest", "Entry", "Maker", "Pair", "make_all", "pair", "parameters", "where"]
+__all__ = ["Contest", "Entry", "Maker", "Pair", "make_all", "missing_word", "pair", "parameters", "where"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,12 @@ class Contest:
         ours: Makers by name.
         peers: Makers by name; the name begins with that of the library.
         limits: The largest ratio that is asked for, by (ours, peer).
+        fact_limits: The largest ratio of a fact to that of a peer, by the name of the fact.
         notes: Where a peer's result is not the same quantity, by peer; or "ours".
         device: "cpu" or "cuda".
         rounds: How often each side is timed.
         slice_seconds: About how long each side runs in a round.
+        most_seconds: About how long all rounds may take; there are at least three.
     """
 
     family: str
@@ -63,10 +66,12 @@ class Contest:
     ours: Mapping[str, Maker]
     peers: Mapping[str, Maker]
     limits: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    fact_limits: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     rounds: int = 15
     slice_seconds: float = 0.02
+    most_seconds: float = 15.0
 
     @property
     def name(self) -> str:
@@ -90,6 +95,7 @@ class Contest:
             device=device,
             rounds=2 if quick else self.rounds,
             slice_seconds=0.0 if quick else self.slice_seconds,
+            most_seconds=self.most_seconds,
         )
         times = {name: [1e3 * value for value in quartiles(values)] for name, values in found.items()}
         pairs = [
@@ -98,6 +104,7 @@ class Contest:
             for peer in self.peers
             if peer in entries
         ]
+        pairs += self._fact_pairs(entries)
         return {
             "unit": "ms",
             "values": times,
@@ -106,9 +113,22 @@ class Contest:
             "facts": {name: dict(entry.facts) for name, entry in entries.items() if entry.facts},
             "notes": dict(self.notes),
             "missing": missing,
-            "rounds": 2 if quick else self.rounds,
+            "rounds": len(next(iter(found.values()))),
             **where(device),
         }
+
+    def _fact_pairs(self, entries: Mapping[str, Entry]) -> list[Pair]:
+        found = []
+        for fact, limit in self.fact_limits.items():
+            for ours in self.ours:
+                for peer in self.peers:
+                    if peer not in entries:
+                        continue
+                    values = [float(entries[side].facts[fact]) for side in (ours, peer)]
+                    ratio = values[0] / values[1] if values[1] else (0.0 if values[0] == 0 else math.inf)
+                    one = pair(ours, peer, (ratio, ratio, ratio), {(ours, peer): limit})
+                    found.append({**one, "unit": fact, "values": values})
+        return found
 
 
 def make_all(makers: Mapping[str, Maker], device: torch.device) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -119,9 +139,15 @@ def make_all(makers: Mapping[str, Maker], device: torch.device) -> tuple[dict[st
         try:
             entries[name] = make(device)
         except ModuleNotFoundError as error:
-            missing[name] = f"not measured: {error.name} is not installed (pip install pyro-gflows[bench])"
-            print(f"{name}: {missing[name]}")
+            missing[name] = missing_word(name, error)
     return entries, missing
+
+
+def missing_word(peer: str, error: ModuleNotFoundError) -> str:
+    """What the table says of a peer that is not installed, printed too."""
+    text = f"not measured: {error.name} is not installed (pip install 'pyro-gflows[bench]')"
+    print(f"{peer}: {text}")
+    return text
 
 
 def pair(ours: str, peer: str, ratio: tuple[float, float, float], limits: Mapping[tuple[str, str], float]) -> Pair:

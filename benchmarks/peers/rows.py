@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from benchmarks.peers import images, residual, vectors
+from benchmarks.peers import images, race, residual, vectors
 
 __all__ = ["ROWS", "Comparison"]
 
@@ -27,5 +27,5 @@ class Comparison(Protocol):
     def measure(self, *, quick: bool) -> dict[str, Any]: ...
 
 
-_ALL: Sequence[Any] = [*vectors.CONTESTS, *residual.CONTESTS, *images.CONTESTS]
+_ALL: Sequence[Any] = [*vectors.CONTESTS, *residual.CONTESTS, *images.CONTESTS, *race.RACES]
 ROWS: Sequence[Any] = [row.on(device) for device in ("cpu", "cuda") for row in _ALL]

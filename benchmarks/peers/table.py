@@ -58,10 +58,12 @@ def pairs_of(run: Run) -> Iterator[list[str]]:
 
 def _section(device: str, found: Iterable[tuple[Any, Run | None]]) -> str:
     lines: list[list[str]] = []
-    where, notes = [], []
+    where: list[str] = []
+    notes: list[tuple[str, str, Mapping[str, str]]] = []
+    absent: list[str] = []
     for row, run in found:
         if run is None:
-            lines.append([f"{row.family}, {row.task}", *["not measured"] * 2, *[""] * (len(HEAD) - 3)])
+            absent.append(f"{row.family}, {row.task}")
             continue
         lines += pairs_of(run)
         where.append(f"{run['processor']}, torch {run['torch']}, {run['threads']} thread(s)")
@@ -69,9 +71,10 @@ def _section(device: str, found: Iterable[tuple[Any, Run | None]]) -> str:
             lines.append([f"{run['family']}, {run['task']}", "", peer, text, *[""] * (len(HEAD) - 4)])
         notes.append((run["family"], run["size"], run["notes"]))
     text = [f"## {'CPU' if device == 'cpu' else 'CUDA'}", ""]
-    text.append("; ".join(dict.fromkeys(where)) + "." if where else "Not measured: no run on such a device is stored.")
-    if where or device == "cpu":
-        text += ["", markdown(HEAD, lines, left=(0, 1, 2, 3))]
+    if where:
+        text += ["; ".join(dict.fromkeys(where)) + ".", "", markdown(HEAD, lines, left=(0, 1, 2, 3)), ""]
+    if absent:
+        text.append(f"Not measured: {'; '.join(absent)}.")
     text += ["", *_footnotes(notes)] if notes else []
     return "\n".join(text)
 
