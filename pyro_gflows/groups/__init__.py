@@ -18,9 +18,10 @@ Rows that are permuted:
     RowStructure, StructuredField, RowField, MatrixField, InnerField
 
 Isotypic decomposition:
-    Decomposition, Isotype, Summands
+    Decomposition, Isotype, Summands, IrrepImages
 """
 
+from pyro_gflows.groups.averages import IrrepImages
 from pyro_gflows.groups.base import EnumerableGroup, Group
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.continuous import O2, O3, SO2, SO3, ContinuousGroup
@@ -70,6 +71,7 @@ __all__ = [
     "FiniteGroup",
     "Group",
     "InnerField",
+    "IrrepImages",
     "IsometryTable",
     "Isotype",
     "LiftedRepresentation",

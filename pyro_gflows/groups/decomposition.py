@@ -19,22 +19,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pyro_gflows.groups.averages import IrrepImages, RepresentationImages
 from pyro_gflows.groups.canonical_basis import Nearly, canonical_rows
 from pyro_gflows.groups.components import Decomposition
-from pyro_gflows.groups.finite import EnumerableGroup, Group
+from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation
+from pyro_gflows.groups.subspaces import irreducible_subspaces, is_trivial
 from pyro_gflows.numerics.constants import as_constants
 
-__all__ = ["decompose", "intertwiner", "irreducible_subspaces", "is_trivial", "isotypes_of", "merge", "side_by_side"]
+__all__ = ["decompose", "intertwiner", "isotypes_of", "merge", "side_by_side"]
 
 _TOLERANCE = 1e-8
-
-
-def _average(group: Group, band: int, left: Representation, middle: Tensor, right: Representation) -> Tensor:
-    elements, weights = group.quadrature(band)
-    images = left.matrices(elements) @ middle @ right.matrices(elements).mT
-    return torch.einsum("g,gij->ij", weights, images)
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
@@ -63,15 +59,19 @@ def intertwiner(first: Isotype, second: Isotype) -> Tensor | None:
         return None
     if first.outer is not None and second.outer is not None:
         return _from_factors(first, second)
+    if first.images is None or second.images is None:
+        if first.dim != second.dim or len(first.commutant) != len(second.commutant):
+            return None
+    elif not first.images.is_equivalent(second.images):
+        return None
     (rep1, rows1), (rep2, rows2) = first.representation, second.representation
     if rep1 == rep2 and Nearly(rows1) == Nearly(rows2):
         return torch.eye(first.dim, dtype=torch.float64)
-    if first.dim != second.dim or len(first.commutant) != len(second.commutant):
-        return None
     elements, weights = rep1.group.quadrature(rep1.band + rep2.band)
     generator = torch.Generator().manual_seed(1)
     seed = torch.randn(first.dim, first.dim, generator=generator, dtype=torch.float64)
-    averaged = torch.einsum("g,gij->ij", weights, second.irrep(elements) @ seed @ first.irrep(elements).mT)
+    left, right = (one.irrep(elements) if one.images is None else one.images.matrices for one in (second, first))
+    averaged = torch.einsum("g,gij->ij", weights, left @ seed @ right.mT)
     if averaged.norm() < _TOLERANCE * seed.norm():
         return None
     return _orthogonal(averaged)
@@ -89,73 +89,25 @@ def _from_factors(first: Isotype, second: Isotype) -> Tensor | None:
     return torch.kron(torch.eye(first.dim // first.inner.dim, dtype=torch.float64), inner)
 
 
-def _commutant(representation: Representation, rows: Tensor) -> Tensor:
-    """An orthogonal basis, the identity first, of the linear maps that commute with the irrep on ``rows``."""
-    d = len(rows)
+def _commutant(images: Tensor, weights: Tensor) -> Tensor:
+    """An orthogonal basis, the identity first, of the linear maps that commute with an irrep.
+
+    Args:
+        images: The matrices of the irrep at the elements of a quadrature, shape ``(number of elements, d, d)``.
+        weights: The weights of these elements.
+    """
+    d = images.shape[-1]
     found = [torch.eye(d, dtype=torch.float64)]
     generator = torch.Generator().manual_seed(2)
     for _ in range(3 if d > 1 else 0):
         seed = torch.randn(d, d, generator=generator, dtype=torch.float64)
-        middle = rows.T @ (seed - seed.T) @ rows
-        averaged = rows @ _average(
-            representation.group, 2 * representation.band, representation, middle, representation
-        )
-        unit = averaged @ rows.T
+        unit = torch.einsum("g,gij->ij", weights, images @ (seed - seed.T) @ images.mT)
         for known in found:
             unit = unit - known * (unit * known).sum() / d
         if unit.norm() < _TOLERANCE * seed.norm():
             break
         found.append(_orthogonal(unit))
     return torch.stack(found)
-
-
-def irreducible_subspaces(representation: Representation) -> list[Tensor]:
-    """Orthonormal rows of each irreducible subspace of a representation.
-
-    The rows are eigenvectors of an averaged random symmetric matrix, and out of several such matrices the one whose
-    eigenvalues are best separated is taken. The subspaces are reproducible, but the basis within a subspace of two or
-    more dimensions is not.
-
-    Args:
-        representation: The representation to take apart.
-
-    Example:
-        >>> from pyro_gflows.groups import RegularRepresentation
-        >>> sorted(len(rows) for rows in irreducible_subspaces(RegularRepresentation("C3")))
-        [1, 2]
-    """
-    best: tuple[float, list[Tensor]] = (-1.0, [])
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(8):
-        seed = torch.randn(representation.size, representation.size, generator=generator, dtype=torch.float64)
-        seed = seed + seed.T
-        averaged = _average(representation.group, 2 * representation.band, representation, seed, representation)
-        values, vectors = torch.linalg.eigh((averaged + averaged.T) / 2)
-        gaps = values.diff()
-        cuts = [int(i) + 1 for i in torch.nonzero(gaps > _TOLERANCE * values.abs().max())]
-        separation = min([float(gaps[cut - 1]) for cut in cuts], default=1.0)
-        spaces = [space.T for space in torch.tensor_split(vectors, cuts, dim=1)]
-        if separation > best[0]:
-            best = (separation, spaces)
-    return best[1]
-
-
-def is_trivial(representation: Representation, rows: Tensor) -> bool:
-    """Whether the rows are a single vector that every group element leaves as it is.
-
-    Args:
-        representation: How the group acts.
-        rows: Orthonormal rows, shape ``(d, representation.size)``.
-
-    Example:
-        >>> from pyro_gflows.groups import RegularRepresentation
-        >>> is_trivial(RegularRepresentation("C4"), torch.full((1, 4), 0.5, dtype=torch.float64))
-        True
-    """
-    group = representation.group  # what generators leave as it is, all their products leave as it is
-    elements = group.elements() if isinstance(group, EnumerableGroup) else group.generators()
-    images = rows @ representation.matrices(elements) @ rows.T
-    return len(rows) == 1 and bool(((images - 1).abs() < _TOLERANCE).all())
 
 
 @functools.lru_cache(maxsize=256)
@@ -197,13 +149,16 @@ def isotypes_of(representation: Representation, subspaces: Sequence[Tensor]) -> 
     places = torch.arange(representation.size)[None]
     known: list[Isotype] = []
     copies: list[list[Tensor]] = []
+    listed, images = isinstance(representation.group, EnumerableGroup), RepresentationImages(representation)
     for rows in subspaces:
+        matrices = images.on_subspace(rows)
         single = Isotype(
             (),
-            _commutant(representation, rows),
+            _commutant(matrices, images.weights),
             (representation, rows),
             is_trivial(representation, rows),
             torch.Size([representation.size]),
+            images=IrrepImages(matrices) if listed else None,
         )
         match = _match(single, known)
         if match is None:

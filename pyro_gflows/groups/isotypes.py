@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.deprecation import renamed_attributes
+from pyro_gflows.groups.averages import IrrepImages
 from pyro_gflows.groups.representations import Representation
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["Isotype", "Summands"]
@@ -76,6 +77,7 @@ class Isotype:
         outer: The name of the first factor where V is known to be the tensor product of an irrep of a first group,
             in a fixed basis, and of an irrep of a second one; else None.
         inner: The component of the second factor, or None.
+        images: The matrices V(g) of all elements, where they were computed; else None.
 
     Example:
         >>> from pyro_gflows import VectorAction
@@ -92,6 +94,7 @@ class Isotype:
     too_large: str | None = None
     outer: str | None = None
     inner: Isotype | None = None
+    images: IrrepImages | None = None
 
     @property
     def multiplicity(self) -> int:
@@ -109,7 +112,7 @@ class Isotype:
         kinds: dict[int, Literal["real", "complex", "quaternionic"]] = {1: "real", 2: "complex", 4: "quaternionic"}
         return kinds[len(self.commutant)]
 
-    @functools.cached_property
+    @made_once
     def labels(self) -> tuple[int, ...]:
         """For each copy of V, the index of the field in which it lies."""
         found = [
@@ -132,7 +135,7 @@ class Isotype:
             raise ValueError(self.too_large)
         return self._dense
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def _dense(self) -> Tensor:
         return self.dense_basis()

@@ -69,9 +69,13 @@ class LiftedRepresentation(Representation):
         outer = f"factor {self.index}"
         return Decomposition(
             [
-                replace(isotype, representation=self._irrep(isotype.representation), outer="invariant", inner=None)
-                if isotype.is_trivial
-                else replace(isotype, representation=self._irrep(isotype.representation), outer=outer, inner=isotype)
+                replace(
+                    isotype,
+                    representation=self._irrep(isotype.representation),
+                    outer="invariant" if isotype.is_trivial else outer,
+                    inner=None if isotype.is_trivial else isotype,
+                    images=None,  # those are of the factor
+                )
                 for isotype in decompose(self.representation)
             ]
         )

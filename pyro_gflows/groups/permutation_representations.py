@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.names import parse_group
-from pyro_gflows.groups.representations import TabulatedRepresentation
+from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.numerics.constants import rows_at
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["QuotientRepresentation", "RegularRepresentation", "RowsRepresentation", "permutation_matrices"]
@@ -26,11 +27,27 @@ def permutation_matrices(targets: Tensor) -> Tensor:
         >>> permutation_matrices(torch.tensor([1, 2, 0])).tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
-    return torch.nn.functional.one_hot(targets, targets.shape[-1]).double().mT
+    places = torch.arange(targets.shape[-1], device=targets.device)
+    return (targets[..., None, :] == places[:, None]).double()
+
+
+class _Permutations(Representation):
+    """A representation of a group by permutations of the coordinates, of which it holds the places and no matrices."""
+
+    _places: Tensor
+
+    def matrices(self, elements: Tensor) -> Tensor:
+        return permutation_matrices(rows_at(self._places.to(elements.device), elements))
+
+    def permutations(self) -> Tensor:
+        return self._places
+
+    def entries(self) -> frozenset[float]:
+        return frozenset({0.0, 1.0} if self.size > 1 else {1.0})
 
 
 @registered
-class RegularRepresentation(TabulatedRepresentation):
+class RegularRepresentation(_Permutations):
     """The regular representation: the group permutes its own elements, one coordinate of R^|G| for each.
 
     It holds every irreducible representation of the group, so networks take it for their hidden features.
@@ -51,11 +68,11 @@ class RegularRepresentation(TabulatedRepresentation):
     def __init__(self, group: Group | str) -> None:
         self.group = require_enumerable(parse_group(group), "a regular representation")
         self.size = self.group.order
-        self.table = permutation_matrices(self.group.regular())
+        self._places = self.group.regular()
 
 
 @registered
-class QuotientRepresentation(TabulatedRepresentation):
+class QuotientRepresentation(_Permutations):
     """The quotient representation: the group permutes the cosets g H of a subgroup H.
 
     A coset g H is the set of all products of g with an element of H. The representation has one coordinate for each of
@@ -75,17 +92,17 @@ class QuotientRepresentation(TabulatedRepresentation):
 
     def __init__(self, group: Group | str, subgroup: Sequence[int]) -> None:
         self.group = require_enumerable(parse_group(group), "a quotient representation")
-        self.table = permutation_matrices(self.group.coset_action(subgroup))
-        self.size = self.table.shape[-1]
+        self._places = self.group.coset_action(subgroup)
+        self.size = self._places.shape[-1]
         self.name = f"quotient by {sorted(int(index) for index in subgroup)}"
 
 
 @registered
-class RowsRepresentation(TabulatedRepresentation):
+class RowsRepresentation(_Permutations):
     """The symmetric group S_n permutes the rows of an n x ``features`` matrix.
 
     The matrix is flattened row by row. This is how relabeling acts on the parameters of mixture components. It holds a
-    matrix for each permutation; for n > 6 there is ``RowsAction``, which holds none.
+    list of places for each permutation; for n > 6 there is ``RowsAction``, which holds none.
 
     Args:
         group: The symmetric group, or its name.
@@ -107,11 +124,10 @@ class RowsRepresentation(TabulatedRepresentation):
             raise ValueError(f"expected a positive number of features, got {features}")
         if not isinstance(parsed, EnumerableGroup):
             raise ValueError(
-                f"a matrix for each permutation of rows is held up to S6, got {parsed}, which has "
+                f"the places of all rows are held for each permutation up to S6, got {parsed}, which has "
                 f"{parsed.order_in_words} elements; use RowsAction({parsed.n}, features={features})"
             )
         self.group = parsed
-        permutations = permutation_matrices(parsed.permutations()).contiguous()
-        self.table = torch.kron(permutations, torch.eye(features, dtype=torch.float64))
-        self.size = self.table.shape[-1]
+        self._places = (features * parsed.permutations()[..., None] + torch.arange(features)).flatten(1)
+        self.size = self._places.shape[-1]
         self.name = "rows" if features == 1 else f"rows of {features}"

@@ -108,6 +108,14 @@ class Representation:
         """
         return None
 
+    def permutations(self) -> Tensor | None:
+        """The place to which each element sends each coordinate, where it is known that the group permutes them.
+
+        Returns:
+            Shape ``(|G|, size)``, int64; or None.
+        """
+        return None
+
     def isotypes(self) -> Decomposition | None:
         """The isotypic components where they are known in closed form, else None."""
         return None
@@ -240,6 +248,12 @@ class MatrixRepresentation(TabulatedRepresentation):
                 f"expected an orthogonal representation of {group}, got defects {orthogonality:.1e} in M M^T = 1 and "
                 f"{homomorphism:.1e} in M(g) M(h) = M(gh); give the matrices in float64"
             )
+
+    def permutations(self) -> Tensor | None:
+        places = self.table.argmax(-2)
+        ones = self.table.gather(-2, places[:, None, :]) == 1.0
+        # a matrix is orthogonal to rounding, but a permutation only if the other entries are exactly 0
+        return places if bool(ones.all()) and int(self.table.count_nonzero()) == places.numel() else None
 
     def _key(self) -> Any:
         return (type(self).__name__, self.group, Nearly(self.table))

@@ -1,7 +1,7 @@
 """Equivariant networks: linear maps, convolutions, activations, and residual branches with Lipschitz bounds.
 
 Linear maps and convolutions:
-    EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once
+    EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once, kernels_together
 
 Networks:
     EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, RowsChain, RowFeatures, SoftNetwork,
@@ -23,7 +23,7 @@ Lipschitz layers:
     LipschitzLinear, LipschitzRowsLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
 
 Activations:
-    LipSwish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
+    LipSwish, Swish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
     SlopeSplines, Activation
 
 Knots of splines:
@@ -34,7 +34,7 @@ Factories:
 """
 
 from pyro_gflows.deprecation import moved_names
-from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines, Swish
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
@@ -46,7 +46,7 @@ from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
-from pyro_gflows.nn.kernel import KernelLayer, kernels_once
+from pyro_gflows.nn.kernel import KernelLayer, kernels_once, kernels_together
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
 from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
@@ -131,10 +131,12 @@ __all__ = [
     "SortedPairs",
     "Splines",
     "SteerableConv",
+    "Swish",
     "Term",
     "TorusPotential",
     "conditioner",
     "kernels_once",
+    "kernels_together",
     "knots_of_file",
     "lipschitz_branch",
     "mean_over_rows",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.nn.contraction import Contraction
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.numerics import Product
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzSum"]
 
 
 @registered
-class LipschitzSum(Contraction):
+class LipschitzSum(Contraction, KernelLayer):
     r"""A weighted sum of 1-Lipschitz equivariant terms, with Lipschitz constant below ``bound`` for all weights.
 
     It is the branch f of a residual layer x + f(x) on small vectors, where the Jacobian of each term is known in closed
@@ -66,25 +69,51 @@ class LipschitzSum(Contraction):
         self.counts = [part.terms for part in parts]
         self.p = nn.Parameter(torch.cat([torch.full((count,), 1.0 / count) for count in self.counts]))
 
-    def _weights(self) -> Tensor:
-        total = self.p.abs().sum().clamp_min(1e-12)
-        return self.p * (self.bound * torch.tanh(total) / total)
+    def _make_kernel(self) -> Tensor:
+        return self._make_kernels([self])[0]
+
+    def _alike(self) -> Hashable:
+        return (self.p.shape, self.bound, self.p.dtype, self.p.device)
+
+    @classmethod
+    def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
+        """The weights of the terms of each sum."""
+        p = torch.stack([layer.p for layer in layers])
+        total = p.abs().sum(1, keepdim=True).clamp_min(1e-12)
+        return (p * (layers[0].bound * torch.tanh(total) / total)).unbind()
+
+    def kernel_layers(self) -> list[KernelLayer]:
+        return [module for module in self.modules() if isinstance(module, KernelLayer)]
 
     def lipschitz_bound(self) -> Tensor:
         """An upper bound of the Lipschitz constant for the present weights."""
-        return self._weights().detach().abs().sum()
+        return self.kernel().detach().abs().sum()
+
+    def _weighted_parts(self) -> list[tuple[Term, Tensor]]:
+        weights = self.kernel()
+        split = weights.split(self.counts) if len(self.counts) > 1 else [weights]
+        return list(zip(each(self.parts, Term), split, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [part(x, weights) for part, weights in self._weighted_parts()]
+        return sum(values[1:], values[0])
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value f(x) and the Jacobian of f at x, of shapes ``batch + (d,)`` and ``batch + (d, d)``."""
-        outputs = [
-            part.call_and_jacobian(x, weights)
-            for part, weights in zip(each(self.parts, Term), self._weights().split(self.counts), strict=True)
-        ]
+        outputs = [part.call_and_jacobian(x, weights) for part, weights in self._weighted_parts()]
         values, jacobians = zip(*outputs, strict=True)
         return sum(values[1:], values[0]), sum(jacobians[1:], jacobians[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call_and_jacobian(x)[0]
+    def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
+        """The value f(x), and the map v -> J^T v, in a time that is linear in d."""
+        outputs = [part.call_and_pullback(x, weights) for part, weights in self._weighted_parts()]
+        values, products = zip(*outputs, strict=True)
+
+        def product(vector: Tensor, *, create_graph: bool) -> Tensor:
+            pulled = [part(vector, create_graph=create_graph) for part in products]
+            return sum(pulled[1:], pulled[0])
+
+        return sum(values[1:], values[0]), product
 
     def extra_repr(self) -> str:
         return f"Lipschitz bound {self.bound:g}"

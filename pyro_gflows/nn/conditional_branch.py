@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -112,3 +114,9 @@ class BranchGiven:
             return product(filled, create_graph=create_graph).narrow(self._dim, 0, own)
 
         return value.narrow(self._dim, 0, own), cut
+
+    def of_rows(self, batch: Sequence[int], rows: Tensor) -> BranchGiven:
+        """The branch for the features of some rows of a batch, as for ``Contraction.of_rows``."""
+        event = self.features.shape[self._dim :]
+        features = self.features.expand(*batch, *event).reshape(-1, *event).index_select(0, rows)
+        return BranchGiven(self.network, features, self.action)

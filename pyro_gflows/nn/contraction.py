@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction, TorusAction
 from pyro_gflows.deprecation import renamed_methods, warn_of
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import (
     BranchWithPooledJacobian,
     DifferentiableBranch,
@@ -99,6 +100,21 @@ class Contraction(nn.Module):
         """The map x -> f(x | context), for contexts of the batch shape of x; f itself where it takes no context."""
         return self
 
+    def kernel_layers(self) -> list[KernelLayer]:
+        """The layers whose kernels a flow may make together with those of its other branches; none by default."""
+        return []
+
+    def of_rows(self, batch: Sequence[int], rows: Tensor) -> DifferentiableBranch:
+        """The map f for some rows of a batch: f itself, as it holds nothing of the batch.
+
+        Solvers use it to leave out rows that are done. A branch for a batch of contexts selects the contexts.
+
+        Args:
+            batch: The batch shape of x.
+            rows: The indices of the rows in the flattened batch.
+        """
+        return self
+
 
 class Negative:
     """The branch x -> -f(x).
@@ -130,6 +146,12 @@ class Negative:
             return -product(vector, create_graph=create_graph)
 
         return -value, negative
+
+    def of_rows(self, batch: Sequence[int], rows: Tensor) -> Negative | None:
+        """The branch -f for some rows of a batch, as for ``Contraction.of_rows``; None if f cannot be restricted."""
+        select = getattr(self.f, "of_rows", None)
+        chosen = None if select is None else select(batch, rows)
+        return None if chosen is None else negative(chosen)
 
 
 class _NegativePooled(Negative):

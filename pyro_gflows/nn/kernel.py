@@ -1,16 +1,17 @@
-"""Layers that compute their kernel from unconstrained weights, and a context in which each kernel is computed once."""
+"""Layers that compute their kernel from unconstrained weights, and contexts in which each kernel is computed once."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.numerics.precision import full_precision
 
-__all__ = ["KernelLayer", "LipschitzLayer", "kernels_once"]
+__all__ = ["KernelLayer", "LipschitzLayer", "kernels_once", "kernels_together"]
 
 
 class KernelLayer(nn.Module):
@@ -32,6 +33,15 @@ class KernelLayer(nn.Module):
     _keeps = False
 
     def _make_kernel(self) -> Tensor:
+        raise NotImplementedError
+
+    def _alike(self) -> Hashable:
+        """What the layers share whose kernels :meth:`_make_kernels` makes at once; None where it makes none."""
+        return None
+
+    @classmethod
+    def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
+        """The kernel of each layer, for layers that are alike."""
         raise NotImplementedError
 
     @full_precision  # a norm that was rounded up is no bound
@@ -80,7 +90,7 @@ def kernels_once(module: nn.Module) -> Iterator[None]:
         True
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KernelLayer) and not layer._keeps]
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # dynamo cannot trace the question
         layers = []
     try:
         for layer in layers:
@@ -89,3 +99,45 @@ def kernels_once(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._keeps, layer._kept = False, None
+
+
+@contextlib.contextmanager
+def kernels_together(layers: Sequence[KernelLayer]) -> Iterator[None]:
+    """A context in which layers that are alike have kernels that were made at once.
+
+    It serves a flow of many small layers of one kind: where a kernel is a small matrix, the operations that make it
+    cost more than their arithmetic, and the kernels of ten layers take as many operations as that of one. As after
+    :func:`kernels_once`, nothing is kept afterwards.
+
+    Args:
+        layers: The layers of one pass through a flow.
+
+    Example:
+        >>> from pyro_gflows.nn import SlopeSplines
+        >>> first, second = SlopeSplines(2), SlopeSplines(2)
+        >>> with kernels_together([first, second]):
+        ...     together = second.kernel()
+        >>> torch.equal(together, second.kernel()), together is second.kernel()
+        (True, False)
+    """
+    groups: dict[Hashable, list[KernelLayer]] = {}
+    if not torch.is_inference_mode_enabled():
+        for layer in layers:
+            if not layer._keeps and (shared := layer._alike()) is not None:
+                groups.setdefault((type(layer), shared), []).append(layer)
+    keeping: list[KernelLayer] = []
+    try:
+        for alike in groups.values():
+            if len(alike) > 1:
+                for layer, kernel in zip(alike, _kernels(alike), strict=True):
+                    layer._keeps, layer._kept = True, kernel
+                    keeping.append(layer)
+        yield
+    finally:
+        for layer in keeping:
+            layer._keeps, layer._kept = False, None
+
+
+@full_precision
+def _kernels(layers: Sequence[KernelLayer]) -> Sequence[Tensor]:
+    return type(layers[0])._make_kernels(layers)

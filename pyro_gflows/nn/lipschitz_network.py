@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import ImageAction, LinearAction, RowsAction, TorusAction
@@ -28,7 +26,7 @@ from pyro_gflows.nn.radial import RadialTerm
 from pyro_gflows.nn.rescaled import Rescaled
 from pyro_gflows.nn.ridge import Ridges
 from pyro_gflows.numerics import Product
-from pyro_gflows.numerics.transforms_active import transforming
+from pyro_gflows.numerics.transforms_active import graph_if
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["LipschitzNetwork", "lipschitz_branch"]
@@ -135,7 +133,7 @@ class LipschitzNetwork(LipschitzChain, Contraction):
             across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")
 
         def product(vector: Tensor, *, create_graph: bool) -> Tensor:
-            with contextlib.nullcontext() if create_graph or transforming() else torch.no_grad():
+            with graph_if(create_graph):
                 return across(inner, slope * across(outer, vector))
 
         return value, product

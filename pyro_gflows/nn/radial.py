@@ -10,14 +10,18 @@ from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.isotypic import IsotypicParts
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.nn.terms import Term
+from pyro_gflows.numerics import Product
+from pyro_gflows.numerics.transforms_active import graph_if
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RadialTerm", "safe_norm"]
 
+_LEAST_SQUARE = 1e-24
+
 
 def safe_norm(x: Tensor) -> Tensor:
     """The norm of x over the last dimension (kept), at least 1e-12, with gradient 0 at the origin instead of NaN."""
-    return x.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
+    return x.square().sum(-1, keepdim=True).clamp_min(_LEAST_SQUARE).sqrt()
 
 
 @registered
@@ -47,6 +51,7 @@ class RadialTerm(Term):
     """
 
     terms = 1
+    part_of: Tensor
 
     def __init__(self, action: LinearAction, *, knots: int = 64, limit: float = 4.0) -> None:
         super().__init__()
@@ -54,26 +59,63 @@ class RadialTerm(Term):
         self.parts = IsotypicParts(action)
         self.splines = SlopeSplines(len(self.parts), knots=knots, limit=limit, odd=True, start=0.0)
 
-    def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        parts = self.parts.split(x)
-        radii = torch.cat([safe_norm(part) for part in parts], -1)
-        g, slope = self.splines(radii, torch.arange(len(parts), device=x.device))
-        ratio = g / radii
-        values, blocks = [], []
-        for index, part in enumerate(parts):
-            across, along = ratio[..., index, None], slope[..., index, None]
-            unit = part / radii[..., index, None]
-            values.append(across * part)
-            outer = unit[..., :, None] * unit[..., None, :]
-            identity = torch.eye(part.shape[-1], dtype=x.dtype, device=x.device)
-            blocks.append(across[..., None] * identity + (along - across)[..., None] * outer)
-        value = self.parts.merge(values)
-        return weights[0] * value, weights[0] * self._assemble(blocks)
+        part_of = [part for part, size in enumerate(self.parts.sizes) for _ in range(size)]
+        self.register_buffer("part_of", torch.tensor(part_of), persistent=False)
 
-    def _assemble(self, blocks: list[Tensor]) -> Tensor:
-        if len(blocks) == 1:
-            return blocks[0]
-        unit = torch.eye(sum(self.parts.sizes), dtype=blocks[0].dtype, device=blocks[0].device)
-        rows = self.parts.basis.coordinates(unit).T.split(self.parts.sizes)
-        total = [row.T @ block @ row for row, block in zip(rows, blocks, strict=True)]
-        return torch.stack(total).sum(0)
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        coordinates, _, across, _ = self._profiles(x)
+        return self._event(self._spread(weights[0] * across) * coordinates)
+
+    def call_and_jacobian(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        coordinates, unit, across, along = self._profiles(x)
+        value = self._event(self._spread(weights[0] * across) * coordinates)
+        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        if len(self.parts) == 1:
+            outer = unit[..., :, None] * unit[..., None, :]
+            return value, weights[0] * (across[..., None] * identity + (along - across)[..., None] * outer)
+        # the sum over the parts of across P + (along - across) e e^T, with the projection P on the part and the unit
+        # vector e along it
+        rows, indicator = self._event(identity), self._indicator(x).T
+        projections = (indicator[..., None] * rows).mT @ rows
+        along_parts = self._event(indicator * unit[..., None, :])
+        stretched = (weights[0] * (along - across))[..., None] * along_parts
+        jacobian = ((weights[0] * across) @ projections.flatten(1)).unflatten(-1, identity.shape)
+        return value, jacobian + stretched.mT @ along_parts
+
+    def call_and_pullback(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Product]:
+        coordinates, unit, across, along = self._profiles(x)
+
+        def product(vector: Tensor, *, create_graph: bool) -> Tensor:  # the Jacobian is symmetric
+            with graph_if(create_graph):
+                moved = self._coordinates(vector)
+                radial = (along - across) * self._summed(unit * moved)
+                return self._event(self._spread(weights[0] * across) * moved + self._spread(weights[0] * radial) * unit)
+
+        return self._event(self._spread(weights[0] * across) * coordinates), product
+
+    def _profiles(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The coordinates of x, those over the radius r of their part, and for each part g(r) / r and g'(r)."""
+        coordinates = self._coordinates(x)
+        radii = self._summed(coordinates.square()).clamp_min(_LEAST_SQUARE).sqrt()
+        g, slope = self.splines(radii, torch.arange(len(self.parts), device=x.device))
+        return coordinates, coordinates / self._spread(radii), g / radii, slope
+
+    def _coordinates(self, x: Tensor) -> Tensor:
+        return x if len(self.parts) == 1 else self.parts.basis.coordinates(x)
+
+    def _event(self, coordinates: Tensor) -> Tensor:
+        return coordinates if len(self.parts) == 1 else self.parts.basis.event(coordinates)
+
+    def _indicator(self, like: Tensor) -> Tensor:
+        """Which part a coordinate is of, as zeros and ones of shape ``(d, parts)``."""
+        return (self.part_of[:, None] == torch.arange(len(self.parts), device=self.part_of.device)).to(like.dtype)
+
+    def _summed(self, coordinates: Tensor) -> Tensor:
+        """The sum over the coordinates of each part."""
+        if len(self.parts) == 1:
+            return coordinates.sum(-1, keepdim=True)
+        return coordinates @ self._indicator(coordinates)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """The value of each part, for all its coordinates."""
+        return values if len(self.parts) == 1 else values.index_select(-1, self.part_of)

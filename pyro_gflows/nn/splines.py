@@ -7,8 +7,14 @@ both s and s' are known exactly.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from pyro_gflows.nn.basis import Formula
+from pyro_gflows.nn.kernel import KernelLayer
 
 __all__ = ["SlopeSplines", "integrate_slopes"]
 
@@ -27,6 +33,14 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
         >>> integrate_slopes(torch.tensor([0.5, 2.0]), torch.ones(1, 3), 0, spacing=1.0)
         (tensor([0.5000, 2.0000]), tensor([1., 1.]))
     """
+    return _look_up(t, _pieces(slopes, spacing), row, spacing)
+
+
+def _pieces(slopes: Tensor, spacing: float) -> Tensor:
+    """The value and the slope at the left end of each piece, and the bend of the slope: shape ``(3, functions, 2 n)``.
+
+    It is linear in the slopes at the knots.
+    """
     functions, knots = slopes.shape
     n = (knots + 1) // 2
     # one more knot on the left: beyond either end the function is then one more piece without bend
@@ -35,8 +49,13 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     pieces = (slopes[:, :-1] + 0.5 * bend[:, :-1]).cumsum(1)
     area = torch.cat([slopes.new_zeros(functions, 1), pieces], 1)
     area = area - area[:, n, None]
+    return torch.stack([area * spacing, slopes, bend / spacing])
+
+
+def _look_up(t: Tensor, pieces: Tensor, row: Tensor | int, spacing: float) -> tuple[Tensor, Tensor]:
+    n = pieces.shape[-1] // 2
     # rows of contiguous values from one look-up: its backward pass is the only scatter
-    table = torch.stack([area * spacing, slopes, bend / spacing]).flatten(1)
+    table = pieces.flatten(1)
     knot = (t.detach() / spacing).floor_().clamp(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
     offset = t - spacing * knot  # not torch.sub with alpha, which crashes inside torch.func.linearize
     place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
@@ -45,7 +64,7 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     return torch.addcmul(area, offset, torch.add(start, rise, alpha=0.5)), start + rise
 
 
-class SlopeSplines(nn.Module):
+class SlopeSplines(KernelLayer):
     """A bank of learnable functions s with s(0) = 0 and :math:`|s'| < 1`.
 
     They are the nonlinear part of residual branches with a certified Lipschitz constant.
@@ -74,6 +93,12 @@ class SlopeSplines(nn.Module):
             raise ValueError(f"expected count >= 1, knots >= 2, limit > 0, got {count}, {knots}, {limit}")
         self.count, self.knots, self.limit, self.odd = count, knots, limit, odd
         self.theta = nn.Parameter(start * torch.randn(count, knots if odd else 2 * knots - 1))
+        self.spacing = limit / (knots - 1)
+        unit = torch.eye(self.theta.shape[1], dtype=torch.float64)
+        if odd:  # then the slope is even
+            unit = torch.cat([unit.flip(1), unit[:, 1:]], 1)
+        # the pieces of all functions are one product with the pieces of each knot
+        self.pieces_of_knots = Formula(_pieces(unit, self.spacing).movedim(1, 0).flatten(1))
 
     def forward(self, t: Tensor, row: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         """The values and slopes ``(s(t), s'(t))``.
@@ -82,11 +107,25 @@ class SlopeSplines(nn.Module):
             t: Points of any shape.
             row: The index of the function for each point; integers that broadcast with t.
         """
-        slopes = torch.tanh(self.theta)
-        if self.odd:  # then the slope is even
-            slopes = torch.cat([slopes.flip(1), slopes[:, 1:]], 1)
-        return integrate_slopes(t, slopes, row, spacing=self.limit / (self.knots - 1))
+        return _look_up(t, self.kernel(), row, self.spacing)
+
+    def _make_kernel(self) -> Tensor:
+        return self._make_kernels([self])[0]
+
+    def _alike(self) -> Hashable:
+        theta = self.theta
+        return (theta.shape, self.knots, self.spacing, self.odd, theta.dtype, theta.device)
+
+    @classmethod
+    def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
+        """The pieces of all functions of each layer, shape ``(3, count, 2 * knots)``."""
+        slopes = torch.tanh(torch.stack([layer.theta for layer in layers]))
+        pieces = slopes @ layers[0].pieces_of_knots(slopes)
+        return pieces.unflatten(2, (3, -1)).movedim(2, 1).contiguous().unbind()
 
     def extra_repr(self) -> str:
         kind = "odd functions" if self.odd else "functions"
         return f"{self.count} {kind}, {self.knots} knots on [0, {self.limit:g}], |slope| < 1"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
+from pyro_gflows.numerics import Product, pullback
 
 __all__ = ["Term"]
 
@@ -14,7 +15,9 @@ class Term(nn.Module):
 
     This is the base class of the terms of a sum f = sum_k weights_k f_k over functions f_k. The ready-made ones are
     ``Ridges``, for finite groups, and ``RadialTerm``, for all groups. A term of your own for a :class:`LipschitzSum` is
-    a subclass that sets ``action`` and ``terms`` and writes ``call_and_jacobian``.
+    a subclass that sets ``action`` and ``terms`` and writes ``call_and_jacobian``. Where the value alone, or a product
+    with the transpose of the Jacobian, costs less than the Jacobian, it also overrides ``forward`` and
+    ``call_and_pullback``, which solvers and estimators use.
 
     Attributes:
         action: How the group acts on events.
@@ -48,3 +51,21 @@ class Term(nn.Module):
             weights: The weight of each function, shape ``(terms,)``.
         """
         raise NotImplementedError
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """The sum ``sum_k weights_k f_k(x)`` alone.
+
+        Args:
+            x: As for :meth:`call_and_jacobian`.
+            weights: As for :meth:`call_and_jacobian`.
+        """
+        return self.call_and_jacobian(x, weights)[0]
+
+    def call_and_pullback(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Product]:
+        """The sum, and the map v -> J^T v for its Jacobian J at x, as for :func:`~pyro_gflows.numerics.pullback`.
+
+        Args:
+            x: As for :meth:`call_and_jacobian`.
+            weights: As for :meth:`call_and_jacobian`.
+        """
+        return pullback(lambda point: self(point, weights), x)

@@ -1,11 +1,11 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
 
 Log-determinants of residual layers:
-    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet, ConstantMemory, ResidualMap,
-    ProbeImages, OrbitAverage, CarriedProbes, Orbit
+    LogDet, ExactLogDet, KrylovLogDet, KrylovReport, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet,
+    ConstantMemory, FixedProbes, ResidualMap, ProbeImages, OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
-    BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
+    AndersonSolver, BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
     InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
@@ -26,13 +26,17 @@ Splines, tests and memory:
 """
 
 from pyro_gflows.deprecation import moved_names
+from pyro_gflows.numerics.anderson import AndersonSolver
 from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
 from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
+from pyro_gflows.numerics.fixed_probes import FixedProbes
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
+from pyro_gflows.numerics.krylov import KrylovLogDet
+from pyro_gflows.numerics.krylov_report import KrylovReport
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.matrix_functions import (
     expm_apply,
@@ -53,7 +57,8 @@ from pyro_gflows.numerics.roulette import RouletteLogDet
 from pyro_gflows.numerics.runge_kutta_steps import runge_kutta, runge_kutta_with_jacobian
 from pyro_gflows.numerics.series import SeriesLogDet
 from pyro_gflows.numerics.shear import ShearBranch, ShearLogDet
-from pyro_gflows.numerics.solvers import BanachSolver, InverseDidNotConverge, Solver, SolverReport
+from pyro_gflows.numerics.solver_report import InverseDidNotConverge, SolverReport
+from pyro_gflows.numerics.solvers import BanachSolver, Solver
 from pyro_gflows.numerics.spectral import conv_norm_bound, largest_eigenvalue_bound, spectral_norm
 from pyro_gflows.numerics.trigonometric import (
     fourier_coefficients,
@@ -64,6 +69,7 @@ from pyro_gflows.numerics.trigonometric import (
 from pyro_gflows.numerics.two_sample import TwoSampleResult, two_sample_test
 
 __all__ = [
+    "AndersonSolver",
     "BanachSolver",
     "Branch",
     "BranchWithJacobian",
@@ -73,7 +79,10 @@ __all__ = [
     "DampedNewtonSolver",
     "DifferentiableBranch",
     "ExactLogDet",
+    "FixedProbes",
     "InverseDidNotConverge",
+    "KrylovLogDet",
+    "KrylovReport",
     "LogDet",
     "NewtonSolver",
     "Orbit",

@@ -37,7 +37,7 @@ def log_abs_det(matrix: Tensor) -> Tensor:
     if size == 1:
         return matrix[..., 0, 0].abs().log()
     if size == 2:
-        (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        a, b, c, d = matrix.flatten(-2).unbind(-1)
         return (a * d - b * c).abs().log()
     first, second, third = matrix.unbind(-2)
     return (first * torch.linalg.cross(second, third)).sum(-1).abs().log()

@@ -4,85 +4,35 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.branch import DifferentiableBranch, as_branch
+from pyro_gflows.numerics.counted import Counted
 from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.precision import guarded_method, refuse_low
 from pyro_gflows.numerics.residual_map import as_float
+from pyro_gflows.numerics.solver_report import InverseDidNotConverge, SolverReport
 from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import anywhere, largest
+from pyro_gflows.numerics.unfinished import Unfinished, row_norm
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "row_norm"]
+__all__ = ["BanachSolver", "InverseDidNotConverge", "Solver", "SolverReport", "Steps", "row_norm"]
 
-
-@dataclass(frozen=True)
-class SolverReport:
-    """How a solver ended; all figures are the worst over the rows of the batch.
-
-    Args:
-        residual: The max-norm of y - x - f(x), in the units of the data.
-        iterations: The number of steps.
-        converged: Whether every row reached the tolerance.
-        error_bound: The Euclidean norm of the residual over 1 - L, which bounds the error of the root; inf if L >= 1.
-
-    Example:
-        >>> root, report = BanachSolver()(lambda x: 0.5 * x, torch.ones(1), 1, lipschitz=0.5)
-        >>> report.converged, report.error_bound < 1e-5
-        (True, True)
-    """
-
-    residual: float
-    iterations: int
-    converged: bool
-    error_bound: float
-
-
-class InverseDidNotConverge(RuntimeError):
-    """The error of a solver that ended above its tolerance.
-
-    Args:
-        report: How the solver ended; also an attribute of the error.
-        solver: The name of the solver.
-        tolerance: The tolerance.
-        lipschitz: The Lipschitz bound of the branch.
-
-    Example:
-        >>> try:
-        ...     BanachSolver(max_iterations=1)(lambda x: 0.9 * x, torch.ones(1), 1, lipschitz=0.9)
-        ... except InverseDidNotConverge as error:
-        ...     print(error.report.iterations, error.report.converged)
-        1 False
-    """
-
-    def __init__(self, report: SolverReport, *, solver: str, tolerance: float, lipschitz: float) -> None:
-        self.report = report
-        if math.isfinite(report.residual):
-            advice = (
-                "Raise max_iterations or the tolerance, use float64, or check that the branch keeps its Lipschitz "
-                "bound; strict=False returns the best root with its report."
-            )
-        else:
-            advice = "The residual is not finite: look for NaN or inf in the input and in the parameters."
-        super().__init__(
-            f"{solver} stopped after {report.iterations} iterations with residual {report.residual:.3g}, above the "
-            f"tolerance {tolerance:.3g} (Lipschitz bound {lipschitz:.6g}, error of the root at most "
-            f"{report.error_bound:.3g}). {advice}"
-        )
+_MOST_ITERATIONS = 10_000
 
 
 class Solver(ABC):
     """The base class of solvers of x + f(x) = y for a contraction f, row by row.
 
     A solver computes the inverse of a residual layer, which takes it as ``solver=``. Choose :class:`NewtonSolver` for
-    events of at most 3 components, else :class:`BanachSolver`. A call ``solver(f, y, event_dim, lipschitz=...)``
+    events of at most 3 components, else :class:`AndersonSolver`. A call ``solver(f, y, event_dim, lipschitz=...)``
     returns the root x, of the shape ``batch_shape + event_shape`` of y, and a :class:`SolverReport`. A row is one event
     of the batch. A subclass of your own writes ``step``. A row that has reached its tolerance does not change any more,
-    so that its root does not depend on the other rows. A row whose residual is not finite is given up. The root carries
+    so that its root does not depend on the other rows; once enough rows are done, they are left out of the evaluations
+    of f, if f is a branch of this package. A row whose residual is not finite is given up. The root carries
     no gradient; :func:`~pyro_gflows.numerics.implicit_root` attaches it.
 
     Args:
@@ -101,6 +51,8 @@ class Solver(ABC):
         >>> round(float(root), 4)
         2.0
     """
+
+    steps_per_banach_step = 1  # the most steps after which the residual has shrunk by the Lipschitz constant
 
     def __init__(
         self, *, tolerance: float | None = None, max_iterations: int | None = None, strict: bool = True
@@ -147,31 +99,35 @@ class Solver(ABC):
     ) -> tuple[Tensor, SolverReport]:
         if y.numel() == 0:
             return y, SolverReport(residual=0.0, iterations=0, converged=True, error_bound=0.0)
-        tolerance = self._tolerances(y, event_dim)
-        residual = y - x - f(x) if x is not y else -f(y)
-        norm = row_norm(residual, event_dim, math.inf)
-        limit = self.max_iterations or _promised_iterations(row_norm(residual, event_dim), tolerance, lipschitz)
-        iterations = 0
-        while iterations < limit:
-            active = norm.isfinite() & (norm > tolerance)
-            if not anywhere(active):
-                break
-            following, following_residual = self.step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
-            mask = active.reshape(active.shape + (1,) * event_dim)
-            x = torch.where(mask, following, x)
-            residual = torch.where(mask, following_residual, residual)
-            norm = row_norm(residual, event_dim, math.inf)
+        tolerance, counted = self._tolerances(y, event_dim), Counted(f)
+        residual = y - x - counted(x) if x is not y else -counted(y)
+        limit = self.max_iterations
+        if limit is None:
+            promised = _promised_iterations(row_norm(residual, event_dim), tolerance, lipschitz)
+            limit = min(_MOST_ITERATIONS, self.steps_per_banach_step * promised)
+        rows = Unfinished(counted, y, x, residual, tolerance=tolerance, event_dim=event_dim)
+        steps, iterations = self._steps(), 0
+        while iterations < limit and rows.remain(steps.keep):
+            x, residual = steps.step(counted, rows.y, rows.x, rows.residual, event_dim=event_dim, lipschitz=lipschitz)
+            rows.update(x, residual)
             iterations += 1
+        x, residual = rows.all_rows()
+        norm = row_norm(residual, event_dim, math.inf)
         report = SolverReport(
             residual=largest(norm),
             iterations=iterations,
             converged=not anywhere(~(norm <= tolerance)),  # false for NaN
             error_bound=largest(row_norm(residual, event_dim)) / (1 - lipschitz) if lipschitz < 1 else math.inf,
+            evaluations=counted.evaluations,
         )
         if self.strict and not report.converged:
             name = type(self).__name__
             raise InverseDidNotConverge(report, solver=name, tolerance=-largest(-tolerance), lipschitz=lipschitz)
         return x, report
+
+    def _steps(self) -> Steps:
+        """The steps of one call; a solver whose steps depend on earlier ones returns an object that remembers them."""
+        return Steps(self)
 
     def _tolerances(self, y: Tensor, event_dim: int) -> Tensor:
         scale = row_norm(y, event_dim, math.inf)
@@ -201,6 +157,30 @@ class Solver(ABC):
         return f"{type(self).__name__}(tolerance={tolerance}, max_iterations={limit}, strict={self.strict})"
 
 
+class Steps:
+    """The steps of one call of a solver, which have no memory.
+
+    Args:
+        solver: The solver.
+    """
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver = solver
+
+    def step(
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, Tensor]:
+        """The point after one step from x, and its residual; the arguments are those of ``Solver.step``."""
+        return self.solver.step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but some, which are all that the next steps get, as one batch dimension.
+
+        Args:
+            rows: The indices of these rows in the flattened batch.
+        """
+
+
 @registered
 class BanachSolver(Solver):
     """The fixed-point iteration x <- y - f(x), which shrinks the error by the Lipschitz constant in every step.
@@ -224,16 +204,11 @@ class BanachSolver(Solver):
         return following, y - following - f(following)
 
 
-def row_norm(x: Tensor, event_dim: int, order: float = 2) -> Tensor:
-    """The norm of each event, of the batch shape."""
-    return torch.linalg.vector_norm(x.flatten(x.dim() - event_dim), order, dim=-1)
-
-
 def _promised_iterations(norm: Tensor, tolerance: Tensor, lipschitz: float) -> int:
     """The number of steps after which L^k |r_0| is below the tolerance, doubled for rounding, between 10 and 10,000."""
     if not lipschitz < 1:
-        return 10_000
+        return _MOST_ITERATIONS
     if lipschitz <= 0:
         return 10
     ratio = largest(torch.where(norm.isfinite(), norm / tolerance, 1))
-    return min(10_000, 10 + 2 * math.ceil(math.log(max(ratio, 1.0)) / -math.log(lipschitz)))
+    return min(_MOST_ITERATIONS, 10 + 2 * math.ceil(math.log(max(ratio, 1.0)) / -math.log(lipschitz)))

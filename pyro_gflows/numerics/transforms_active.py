@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["anywhere", "forward_levels", "largest", "transforming"]
+__all__ = ["anywhere", "forward_levels", "graph_if", "largest", "transforming"]
 
 
 def transforming() -> bool:
@@ -33,6 +34,20 @@ def forward_levels() -> int:
     """
     stack = torch._C._functorch.get_interpreter_stack() or []
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
+
+
+def graph_if(create_graph: bool) -> contextlib.AbstractContextManager[None]:
+    """The context in which a product with a Jacobian in closed form is computed: differentiable only on request.
+
+    Args:
+        create_graph: Whether the product has to be differentiable; under ``torch.func`` and forward mode it always is.
+
+    Example:
+        >>> with graph_if(False):
+        ...     (2 * torch.ones(1, requires_grad=True)).requires_grad
+        False
+    """
+    return contextlib.nullcontext() if create_graph or transforming() else torch.no_grad()
 
 
 def anywhere(condition: Tensor) -> bool:

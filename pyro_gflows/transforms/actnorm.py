@@ -76,21 +76,32 @@ class GActNorm(TakesMask, DataDependentTransform):
         return vector.reshape(-1, *[1] * (self.action_in.event_dim - 1))
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        scale = self.log_scale[self.field]
-        y = (x + self._columns(self.invariants.event(self.shift))) * self._columns(scale.exp())
-        return y, self._ladj(scale, x)
+        scale, shift = self._scale(), self._shift()
+        shifted = x if shift is None else x + shift
+        return shifted * self._columns(scale.exp()), self._ladj(scale, x, self._pixels)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        scale = self.log_scale[self.field]
-        x = y * self._columns((-scale).exp()) - self._columns(self.invariants.event(self.shift))
-        return x, -self._ladj(scale, y)
+        scale, shift = self._scale(), self._shift()
+        scaled = y * self._columns((-scale).exp())
+        return scaled if shift is None else scaled - shift, self._ladj(scale, y, -self._pixels)
 
-    def _ladj(self, scale: Tensor, x: Tensor) -> Tensor:
-        return (scale.sum() * self._pixels).expand(x.shape[: x.ndim - self.action_in.event_dim])
+    def _scale(self) -> Tensor:
+        """The log-scale of each coordinate of a field."""
+        if len(self.log_scale) == 1:
+            return self.log_scale.expand(len(self.field))
+        return self.log_scale.index_select(0, self.field)
+
+    def _shift(self) -> Tensor | None:
+        """The shift, where there are invariant directions."""
+        return self._columns(self.invariants.event(self.shift)) if sum(self.invariants.sizes) else None
+
+    def _ladj(self, scale: Tensor, x: Tensor, times: int) -> Tensor:
+        total = scale.sum()
+        return (total if times == 1 else total * times).expand(x.shape[: x.ndim - self.action_in.event_dim])
 
     def apply_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         image, _ = self.inv_call_and_ladj(x) if inverse else self.call_and_ladj(x)
-        scale = self.log_scale[self.field].where(coordinates_there(require_maskable(self.action_in), mask), 0.0).sum(-1)
+        scale = self._scale().where(coordinates_there(require_maskable(self.action_in), mask), 0.0).sum(-1)
         return image, -scale if inverse else scale
 
     def initialize_masked(self, x: Tensor, mask: Tensor, context: Tensor | None, *, inverse: bool) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction, TorusAction
 from pyro_gflows.nn import Contraction, CustomContraction
+from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import (
-    BanachSolver,
+    AndersonSolver,
     BranchWithPooledJacobian,
     DifferentiableBranch,
     ExactLogDet,
@@ -64,6 +65,13 @@ class ByContraction(EquivariantTransform):
         """An upper bound of the Lipschitz constant of f, for the present weights."""
         return self._contraction.lipschitz_bound().detach()
 
+    def kernel_layers(self) -> list[KernelLayer]:
+        """The layers of the branch whose kernels a composition may make together with those of its other layers.
+
+        There are none where an estimator replays the branch in the backward pass, after the composition is done.
+        """
+        return self._contraction.kernel_layers() if isinstance(self.log_det, ExactLogDet) else []
+
     @property
     def may_jump(self) -> bool:
         """Whether the log-det in evaluation is an estimate that jumps where the canonical form of an event changes."""
@@ -90,10 +98,10 @@ def default_log_det(branch: Contraction) -> LogDet:
 
 
 def default_solver(branch: Contraction) -> Solver:
-    """Newton's method where a step is quick, else the Banach iteration."""
+    """Newton's method where a step is quick, else Anderson acceleration."""
     if isinstance(branch, BranchWithPooledJacobian):
         return PooledNewtonSolver()
-    return NewtonSolver() if branch.action.numel <= 3 else BanachSolver()
+    return NewtonSolver() if branch.action.numel <= 3 else AndersonSolver()
 
 
 def contraction_of(branch: nn.Module, action: Action) -> Contraction:

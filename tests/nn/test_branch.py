@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from pyro_gflows.actions import VectorAction
-from pyro_gflows.nn import LipschitzSum, RadialTerm, Ridges
+from pyro_gflows.nn import LipschitzSum, RadialTerm, Ridges, Term
+from pyro_gflows.numerics import BanachSolver
 from pyro_gflows.testing import randomize_
+from pyro_gflows.transforms import GResidual
 from tests.nn.terms import ACTIONS, FINITE, assert_equivariant, autograd_jacobian, extreme_, points
 
 
@@ -73,3 +75,76 @@ def test_weights_of_zero_give_zero_and_finite_gradients():
 def test_bad_sums_say_what_was_expected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class OwnTerm(Term):
+    """A term with nothing but its Jacobian."""
+
+    terms = 1
+
+    def __init__(self, action):
+        super().__init__()
+        self.action, self.slope = action, torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def call_and_jacobian(self, x, weights):
+        value = weights[0] * self.slope * x
+        return value, weights[0] * self.slope * torch.eye(x.shape[-1], dtype=x.dtype).expand(*x.shape, -1)
+
+
+def sums(action):
+    """A ready-made sum, and one with a term of a user's own."""
+    parts = [RadialTerm(action, knots=6), OwnTerm(action)]
+    return [randomize_(make(action), scale=1.0), randomize_(LipschitzSum(parts, bound=0.9).double(), scale=1.0)]
+
+
+def test_the_value_alone_is_that_beside_the_jacobian_with_its_gradients(action):
+    for branch in sums(action):
+        x = points(action, 8)[:8].requires_grad_()
+        inputs = [x, *branch.parameters()]
+        value, expected = branch(x), branch.call_and_jacobian(x)[0]
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-14)
+        ours, theirs = (torch.autograd.grad(y.sin().sum(), inputs, allow_unused=True) for y in (value, expected))
+        assert sum(mine is not None and float(mine.abs().max()) > 0 for mine in ours) >= 3
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-11)
+
+
+def test_products_with_the_transpose_are_those_of_the_dense_jacobian_with_its_gradients(action):
+    vector = points(action, 8)[:8].roll(1, -1).cos()
+    for branch in sums(action):
+        x = points(action, 8)[:8].requires_grad_()
+        inputs = [x, *branch.parameters()]
+        value, product = branch.call_and_pullback(x)
+        found = product(vector, create_graph=True)
+        jacobian = branch.call_and_jacobian(x)[1]
+        expected = (jacobian.mT @ vector[..., None]).squeeze(-1)
+        torch.testing.assert_close(value, branch(x), rtol=0, atol=1e-14)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        ours, theirs = (
+            torch.autograd.grad(y.square().sum(), inputs, allow_unused=True, retain_graph=True)
+            for y in (found, expected)
+        )
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["plane D8", "two planes C4", "O(2)"])
+def test_an_inverse_and_a_probe_make_no_jacobian(name, monkeypatch):
+    branch = randomize_(make(ACTIONS[name]), scale=1.0)
+    for part in (Ridges, RadialTerm):
+        monkeypatch.setattr(part, "call_and_jacobian", None)
+    y = points(branch.action, 8)
+    root, report = BanachSolver()(branch, y, 1, lipschitz=0.9)
+    assert report.converged and (root + branch(root) - y).abs().max() < 1e-10
+    value, product = branch.call_and_pullback(y)
+    assert not product(y, create_graph=False).requires_grad and value.shape == y.shape
+
+
+def test_frames_are_made_once_for_the_evaluations_of_a_solver(monkeypatch):
+    branch, made = randomize_(make(FINITE["regular D3"]), scale=1.0), []
+    frames = Ridges._make_kernel
+    monkeypatch.setattr(Ridges, "_make_kernel", lambda self: made.append(1) or frames(self))
+    layer = GResidual(branch.action, branch).double()
+    with torch.no_grad():
+        layer.many_passes(points(branch.action, 8), None)
+    assert len(made) == 2  # one for the solver, one for the log-det

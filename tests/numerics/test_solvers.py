@@ -11,14 +11,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import BanachSolver, InverseDidNotConverge, NewtonSolver, implicit, implicit_root
+from pyro_gflows.numerics import (
+    AndersonSolver,
+    BanachSolver,
+    InverseDidNotConverge,
+    NewtonSolver,
+    implicit,
+    implicit_root,
+)
 from pyro_gflows.numerics.branch import constant_jacobian
 from pyro_gflows.numerics.solvers import SolverReport
 from pyro_gflows.serialization.registry import build, describe
 from tests.numerics.branches import AnalyticBranch, Branch
 
-SOLVERS = {"banach": BanachSolver(), "newton": NewtonSolver()}
-EVENTS = {"banach": [(1,), (3,), (6,), (2, 2, 2)], "newton": [(1,), (2,), (3,), (1, 2, 1)]}
+SOLVERS = {"banach": BanachSolver(), "anderson": AndersonSolver(), "newton": NewtonSolver()}
+LARGE = [(1,), (3,), (6,), (2, 2, 2)]
+EVENTS = {"banach": LARGE, "anderson": LARGE, "newton": [(1,), (2,), (3,), (1, 2, 1)]}
 CASES = [(name, event) for name, events in EVENTS.items() for event in events]
 
 
@@ -125,7 +133,7 @@ def test_newton_takes_a_banach_step_where_its_own_comes_no_nearer():
 
 
 def test_newton_refuses_large_events():
-    with pytest.raises(ValueError, match=r"at most 3 entries, got \(4,\); use BanachSolver"):
+    with pytest.raises(ValueError, match=r"at most 3 entries, got \(4,\); use AndersonSolver"):
         NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
 
 

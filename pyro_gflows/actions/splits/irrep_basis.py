@@ -12,10 +12,10 @@ from torch import Tensor
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.groups.canonical_basis import canonical_rows, first_largest
-from pyro_gflows.groups.decomposition import is_trivial
 from pyro_gflows.groups.isotypes import Isotype
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.restriction import restricted_to_subspace
+from pyro_gflows.groups.subspaces import is_trivial
 
 __all__ = [
     "IrreducibleBlock",

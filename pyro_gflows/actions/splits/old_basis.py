@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.irrep_basis import block_rows, monomial_basis
-from pyro_gflows.groups.decomposition import irreducible_subspaces, isotypes_of, side_by_side
+from pyro_gflows.groups.decomposition import isotypes_of, side_by_side
+from pyro_gflows.groups.subspaces import irreducible_subspaces
 from pyro_gflows.serialization.migrations import migrate, migration, replace_class
 from pyro_gflows.serialization.registry import build, describe
 
