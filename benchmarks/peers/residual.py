@@ -188,6 +188,13 @@ def _network(action: LinearAction, width: int) -> Callable[[], Ours]:
     return lambda: Ours(lambda: g_residual(action, branch=branch))
 
 
+#: What is listed beside the times, and the largest ratio that is asked for.
+_FACTS: Mapping[str, Mapping[str, float | None]] = {
+    "training step": {"log-det, standard deviation": 1.0},
+    "evaluation": {"log-det, standard deviation": None},
+    "inverse": {"largest error of the inverse": None},
+}
+
 _NOTES = {
     "normflows": "its log-det in training is a series after which a geometric(0.5) number of terms follows, whose "
     "variance is infinite where the squared Lipschitz constant is 0.5 or more; its bound is an estimate by power "
@@ -249,7 +256,7 @@ def _contests(
             {name: _maker(make, task, shape) for name, make in ours.items()},
             {"normflows": _maker(peer, task, shape)},
             limits=limits if task == "training step" else {},
-            fact_limits={"log-det, standard deviation": 1.0} if task == "training step" else {},
+            fact_limits=_FACTS[task],
             notes=_NOTES,
             rounds=15 if len(shape) == 2 else 9,
         )
