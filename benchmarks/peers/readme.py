@@ -104,8 +104,9 @@ def _cell(line: Line, task: str | None, found: Mapping[tuple[str, str, str], Run
 
 
 def _ratio(run: Run, ours: str, peer: str) -> str:
+    twin = peer + ours.removeprefix("ours")  # a peer that was made with the weights of ours
     for pair in run["pairs"]:
-        if (pair["ours"], pair["peer"]) == (ours, peer) and "values" not in pair:
+        if pair["ours"] == ours and pair["peer"] in (peer, twin) and "values" not in pair:
             return f"{pair['ratio'][1]:.2f}"
     return "not measured"
 

@@ -52,6 +52,7 @@ def test_limits_and_notes_are_of_sides_that_are_there(row):
     pairs = {(mine, peer) for mine in row.ours for peer in row.peers}
     assert set(row.limits) <= pairs
     assert set(row.notes) <= {"ours", *row.peers}
+    assert all(set(compared) <= pairs for compared in row.facts.values())
 
 
 def test_works_are_timed_in_turn():
@@ -95,7 +96,7 @@ def test_a_peer_that_is_not_installed_is_left_out_with_a_word(capsys):
 
 
 def test_facts_are_compared_too():
-    run = contest(fact_limits={"error": 1.0}).measure(quick=True)
+    run = contest(facts={"error": {("ours, slow", "fast"): 1.0}}).measure(quick=True)
     (pair,) = [pair for pair in run["pairs"] if pair.get("unit") == "error"]
     assert (pair["values"], pair["ratio"], pair["verdict"]) == ([40.0, 10.0], [4.0] * 3, "missed")
 
