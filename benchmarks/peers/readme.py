@@ -18,7 +18,7 @@ BEGIN = "<!-- performance: made by python -m benchmarks.peers.readme -->"
 END = "<!-- end of performance -->"
 HEAD = ["", "compared with", "training step", "scoring", "sampling"]
 TASKS = ("training step", "scoring", "sampling")
-RACE, OURS_IN_RACE = "8gaussians at equal training time", "ours, D8 residual"
+RACE, OURS_IN_RACE = "8gaussians at equal training time", "ours, D8 residual, 3 layers"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _race(found: Mapping[tuple[str, str, str], Run]) -> Iterator[str]:
         ("gap, nats", "After equal training time on `8gaussians` the gap is", "nats"),
         ("evaluations", "A log-density there takes", "evaluations"),
     ):
-        pairs = [pair for pair in run["pairs"] if pair["unit"] == unit]
+        pairs = [pair for pair in run["pairs"] if pair["unit"] == unit and pair["ours"] == OURS_IN_RACE]
         if pairs:
             theirs = ", ".join(f"{pair['peer'].split(' on ')[0]} {value_text(pair['values'][1])}" for pair in pairs)
             yield f"{before} {value_text(pairs[0]['values'][0])} {after} ({theirs})."

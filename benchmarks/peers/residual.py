@@ -130,6 +130,8 @@ class Normflows:
             network.net[1].beta.fill_(math.log(math.expm1(slope)))
         self.update = functools.partial(normflows.utils.update_lipschitz, self.layer)
         self.update(200)
+        with torch.no_grad():
+            torch.testing.assert_close(self.value(x[:2]), self.twin.value(x[:2]), rtol=1e-3, atol=1e-3)
 
     @property
     def module(self) -> nn.Module:
