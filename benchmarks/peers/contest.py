@@ -78,9 +78,10 @@ class Contest:
         """Family, task and device."""
         return f"{self.family}, {self.task}, {self.device}"
 
-    def labels(self) -> Mapping[str, str]:
+    def labels(self) -> Mapping[str, Any]:
         """What a stored run belongs to."""
-        return {"family": self.family, "task": self.task, "size": self.size, "device": self.device}
+        sides = [*self.ours, *self.peers]
+        return {"family": self.family, "task": self.task, "size": self.size, "sides": sides, "device": self.device}
 
     def on(self, device: str) -> Contest:
         """The same on another device."""

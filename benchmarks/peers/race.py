@@ -136,9 +136,10 @@ class Race:
         """The sizes, in words."""
         return f"{self.seconds:g} seconds of training each, batch {BATCH}, gaps over {POINTS} fresh points"
 
-    def labels(self) -> Mapping[str, str]:
+    def labels(self) -> Mapping[str, Any]:
         """What a stored run belongs to."""
-        return {"family": self.family, "task": self.task, "size": self.size, "device": self.device}
+        sides = [*self.ours, *self.peers]
+        return {"family": self.family, "task": self.task, "size": self.size, "sides": sides, "device": self.device}
 
     def on(self, device: str) -> Race:
         """The same on another device."""
@@ -189,7 +190,7 @@ def _ratio(found: Mapping[str, Mapping[str, float]], mine: str, peer: str, figur
 
 RACES: Sequence[Race] = [
     Race(
-        40.0,
+        30.0,
         {
             "ours, D8 residual": _ours,
             "ours, D8 residual, 3 layers": lambda device: _ours(device, blocks=3, terms=12),
@@ -199,7 +200,8 @@ RACES: Sequence[Race] = [
             "D8-equivariant CNF on torchdiffeq": lambda device: _cnf(lambda: equivariant_field("D8", 64), 1e-2, device),
         },
         notes={
-            "ours": "the preset of the command line, ten layers, and a shorter flow; each residual layer counts as one evaluation",
+            "ours": "the preset of the command line, ten layers, and a shorter flow; each residual layer counts as one "
+            "evaluation",
             "CNF on torchdiffeq": "dopri5 at tolerances of 1e-5, with the exact trace (two gradients in each "
             "evaluation, no Hutchinson estimate) and gradients through the solver",
             "D8-equivariant CNF on torchdiffeq": "the same with an EquivariantMLP of this package as its field",
