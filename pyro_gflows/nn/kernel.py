@@ -129,10 +129,9 @@ def kernels_together(layers: Sequence[KernelLayer]) -> Iterator[None]:
     keeping: list[KernelLayer] = []
     try:
         for alike in groups.values():
-            if len(alike) > 1:
-                for layer, kernel in zip(alike, _kernels(alike), strict=True):
-                    layer._keeps, layer._kept = True, kernel
-                    keeping.append(layer)
+            for layer, kernel in zip(alike, _kernels(alike), strict=True):
+                layer._keeps, layer._kept = True, kernel
+                keeping.append(layer)
         yield
     finally:
         for layer in keeping:
