@@ -278,6 +278,22 @@ def test_images_through_a_layer():
     assert "difference of two orders" in repr(layer) and "(certified)" in repr(layer)
 
 
+@pytest.mark.parametrize("part", [1, 40, 2**20])
+@pytest.mark.parametrize("depth", [1, 2], ids=["products of many vectors at once", "by copies"])
+def test_taking_the_probes_in_parts_changes_nothing(part, depth, monkeypatch):
+    action = ImageAction("C4", 1, size=3)
+    branch = randomize_(LipschitzNetwork(action, width=2, depth=depth, bound=0.9), scale=0.5).double()
+    x, estimator = points(2, 1, 3, 3), KrylovLogDet(probes=3)
+    value, expected = estimator(branch, x, 3, lipschitz=0.9, training=False, orbit=action.act_all)
+    torch.testing.assert_close(value, branch(x))
+    singles = [one(branch, x, 3, lipschitz=0.9, training=False, orbit=action.act_all)[1] for one in estimator.parts(3)]
+    torch.testing.assert_close(torch.stack(singles).mean(0), expected, rtol=0, atol=1e-12)
+    monkeypatch.setattr(krylov, "_MOST_ON_CPU", part)
+    with torch.no_grad():
+        found = estimator(branch, x, 3, lipschitz=0.9, training=False, orbit=action.act_all)[1]
+    torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-12)
+
+
 def test_descriptions_tell_what_is_observed_from_what_is_certified():
     text = KrylovLogDet().describe(lipschitz=0.9, dim=100)
     assert text == (
