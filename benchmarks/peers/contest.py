@@ -52,7 +52,7 @@ class Contest:
         ours: Makers by name.
         peers: Makers by name; the name begins with that of the library.
         limits: The largest ratio that is asked for, by (ours, peer).
-        fact_limits: The largest ratio of a fact to that of a peer, by the name of the fact.
+        fact_limits: Facts that have a line of their own, with the largest ratio to that of a peer, or None.
         notes: Where a peer's result is not the same quantity, by peer; or "ours".
         device: "cpu" or "cuda".
         rounds: How often each side is timed.
@@ -66,7 +66,7 @@ class Contest:
     ours: Mapping[str, Maker]
     peers: Mapping[str, Maker]
     limits: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    fact_limits: Mapping[str, float] = field(default_factory=dict)
+    fact_limits: Mapping[str, float | None] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     rounds: int = 15
@@ -126,7 +126,7 @@ class Contest:
                         continue
                     values = [float(entries[side].facts[fact]) for side in (ours, peer)]
                     ratio = values[0] / values[1] if values[1] else (0.0 if values[0] == 0 else math.inf)
-                    one = pair(ours, peer, (ratio, ratio, ratio), {(ours, peer): limit})
+                    one = pair(ours, peer, (ratio,) * 3, {} if limit is None else {(ours, peer): limit})
                     found.append({**one, "unit": fact, "values": values})
         return found
 
