@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.transforms.transformers import ElementwiseAffine, Transformer
 
 __all__ = ["AllBlocks"]
@@ -33,7 +34,7 @@ class AllBlocks(nn.Module):
         kinds = {(type(element), element.max_log_scale) for element in elements}
         if len(kinds) > 1 or type(elements[0]) is not ElementwiseAffine:
             return None
-        first, *others = [element.action for element in elements]
+        first, *others = [require_linear(element.action) for element in elements]
         whole = ElementwiseAffine(first.direct_sum(*others), max_log_scale=elements[0].max_log_scale)
         # the parameters of a block are its log-scales and its shifts; those of the whole are all log-scales, all shifts
         own = torch.arange(whole.params_action.numel).split([element.params_action.numel for element in elements])

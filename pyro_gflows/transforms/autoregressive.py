@@ -141,7 +141,7 @@ class GAutoregressive(TakesMask, OneWayTransform):
         return {"split": self.split, **made}
 
     def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self._together is not None:
+        if self._together is not None and isinstance(self.network, AutoregressiveNetwork):
             ordered = self.split.ordered(x)
             params = self.network.in_order(self.inputs([ordered], context), self._together.places)
             after, ladj = self._together.transformer(ordered, params)
