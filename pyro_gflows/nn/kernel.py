@@ -50,8 +50,10 @@ class KernelLayer(nn.Module):
         if not self._keeps:
             return self._make_kernel()
         if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
+            kernel = self._make_kernel()
             # past torch's __setattr__, which would register a kernel that is a parameter itself
-            self.__dict__["_kept"] = self._make_kernel()
+            self.__dict__["_kept"] = kernel
+            return kernel
         return self._kept
 
 
