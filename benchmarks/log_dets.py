@@ -12,7 +12,6 @@ one thread, medians of interleaved rounds.
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping
