@@ -50,7 +50,10 @@ class KernelLayer(nn.Module):
         if not self._keeps:
             return self._make_kernel()
         if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
-            self._kept = self._make_kernel()
+            kernel = self._make_kernel()
+            # past torch's __setattr__, which would register a kernel that is a parameter itself
+            self.__dict__["_kept"] = kernel
+            return kernel
         return self._kept
 
 
@@ -128,10 +131,9 @@ def kernels_together(layers: Sequence[KernelLayer]) -> Iterator[None]:
     keeping: list[KernelLayer] = []
     try:
         for alike in groups.values():
-            if len(alike) > 1:
-                for layer, kernel in zip(alike, _kernels(alike), strict=True):
-                    layer._keeps, layer._kept = True, kernel
-                    keeping.append(layer)
+            for layer, kernel in zip(alike, _kernels(alike), strict=True):
+                layer._keeps, layer._kept = True, kernel
+                keeping.append(layer)
         yield
     finally:
         for layer in keeping:

@@ -137,8 +137,9 @@ class EquivariantLinear(KernelLayer):
             x: Vectors, shape ``batch_shape + (n_in,)``.
             places: The indices of the coordinates.
         """
-        kernel, constant = self.kernel().to(x).index_select(0, places), self.constant()
-        return nn.functional.linear(x, kernel, None if constant is None else constant.index_select(0, places))
+        kernel, constant = self.kernel(), self.constant()
+        chosen = (kernel if kernel.dtype == x.dtype else kernel.to(x)).index_select(0, places)
+        return nn.functional.linear(x, chosen, None if constant is None else constant.index_select(0, places))
 
     def extra_repr(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())
@@ -186,6 +187,8 @@ class _TiedLinear(EquivariantLinear):
 
     def matrix(self) -> Tensor:
         return self.entries.tensor()
+
+    _make_kernel = matrix
 
     def kernel(self) -> Tensor:
         # a gather is exact in any precision, and needs no guard

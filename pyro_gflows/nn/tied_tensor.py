@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.nn.coefficients import register_coefficients
-from pyro_gflows.nn.tying import spread, tied_to
+from pyro_gflows.nn.tying import tied_to
 
 __all__ = ["TiedTensor"]
 
@@ -34,6 +34,7 @@ class TiedTensor(nn.Module):
     def __init__(self, index: Tensor, sign: Tensor, start: Tensor) -> None:
         super().__init__()
         self._shape, self._has_signs = sign.shape, not bool((sign == 1).all())
+        self._is_zero = len(start) == 0
         self._is_free = len(start) == sign.numel() and not self._has_signs
         dtype = torch.get_default_dtype()
         # the names of buffers that are not saved: they follow from the actions
@@ -50,9 +51,10 @@ class TiedTensor(nn.Module):
         """The tensor for the present weights."""
         if self._is_free:
             return self.weights
-        if self._has_signs:
-            return spread(self.weights, self.index, self.sign)
-        return self.weights.index_select(0, self.index).view(self._shape)
+        if self._is_zero:
+            return self.weights.new_zeros(self._shape)
+        gathered = self.weights.index_select(0, self.index).view(self._shape)
+        return gathered * self.sign if self._has_signs else gathered
 
     def weights_for(self, entries: Tensor) -> Tensor:
         """The weights for which the tensor is nearest to given entries.

@@ -137,20 +137,19 @@ def test_an_error_in_a_layer_leaves_no_kernel(monkeypatch):
     assert all(layer._kept is None and not layer._keeps for layer in kernel_layers(flow))
 
 
-def test_layers_that_differ_are_made_one_by_one():
-    action = VectorAction.plane("D4")
-    layers = [
-        Ridges(action, 2),
-        Ridges(action, 3),
-        Ridges(action, 2).double(),
-        SlopeSplines(2),
-        LipschitzLinear(action, action),
-    ]
-    with kernels_together(layers):
-        assert not any(layer._keeps for layer in layers)
-    pair = [SlopeSplines(2, limit=3.0), SlopeSplines(2, limit=4.0), SlopeSplines(2, limit=4.0)]
-    with kernels_together(pair):
-        assert [layer._keeps for layer in pair] == [False, True, True]
+def test_only_layers_that_are_alike_are_made_at_once(monkeypatch):
+    action, made = VectorAction.plane("D4"), []
+    for kind in (Ridges, SlopeSplines):
+        together = kind._make_kernels
+        monkeypatch.setattr(kind, "_make_kernels", lambda layers, f=together: made.append(layers) or f(layers))
+    ridges = [Ridges(action, 2), Ridges(action, 3), Ridges(action, 2).double(), Ridges(action, 2)]
+    splines = [SlopeSplines(2, limit=3.0), SlopeSplines(2), SlopeSplines(2, odd=True), SlopeSplines(2)]
+    other = LipschitzLinear(action, action)
+    with kernels_together([*ridges, *splines, other]):
+        assert other._kept is None
+    first, second, third, fourth = splines
+    expected = [[ridges[0], ridges[3]], [ridges[1]], [ridges[2]], [first], [second, fourth], [third]]
+    assert made == expected
 
 
 def test_in_inference_mode_no_kernel_is_kept():
