@@ -27,6 +27,14 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
         >>> integrate_slopes(torch.tensor([0.5, 2.0]), torch.ones(1, 3), 0, spacing=1.0)
         (tensor([0.5000, 2.0000]), tensor([1., 1.]))
     """
+    return _evaluate(t, _pieces(slopes), row, spacing=spacing)
+
+
+def _pieces(slopes: Tensor) -> Tensor:
+    """For each piece between two knots one unit apart, the integral up to it, the slope at its start, and its bend.
+
+    The shape is ``(functions, 3, pieces)``. It is linear in the slopes.
+    """
     functions, knots = slopes.shape
     n = (knots + 1) // 2
     # one more knot on the left: beyond either end the function is then one more piece without bend
@@ -34,15 +42,21 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
     bend = torch.cat([slopes.diff(dim=1), slopes.new_zeros(functions, 1)], 1)
     pieces = (slopes[:, :-1] + 0.5 * bend[:, :-1]).cumsum(1)
     area = torch.cat([slopes.new_zeros(functions, 1), pieces], 1)
-    area = area - area[:, n, None]
+    return torch.stack([area - area[:, n, None], slopes, bend], 1)
+
+
+def _evaluate(t: Tensor, pieces: Tensor, row: Tensor | int, *, spacing: float) -> tuple[Tensor, Tensor]:
+    functions, _, count = pieces.shape
+    n = count // 2
     # rows of contiguous values from one look-up: its backward pass is the only scatter
-    table = torch.stack([area * spacing, slopes, bend / spacing]).flatten(1)
-    knot = (t.detach() / spacing).floor_().clamp(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
-    offset = t - spacing * knot  # not torch.sub with alpha, which crashes inside torch.func.linearize
-    place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
+    table = pieces.transpose(0, 1).reshape(3, functions * count)
+    scaled = t / spacing
+    knot = scaled.detach().floor().clamp_(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
+    offset = scaled - knot
+    place = (knot + (n + count * torch.as_tensor(row, device=t.device))).to(torch.int64)
     area, start, bend = table.index_select(1, place.flatten()).reshape(3, *place.shape).unbind(0)
     rise = bend * offset
-    return torch.addcmul(area, offset, torch.add(start, rise, alpha=0.5)), start + rise
+    return spacing * torch.addcmul(area, offset, torch.add(start, rise, alpha=0.5)), start + rise
 
 
 class SlopeSplines(nn.Module):
@@ -66,6 +80,8 @@ class SlopeSplines(nn.Module):
         (0.0, True)
     """
 
+    integrals: Tensor
+
     def __init__(
         self, count: int, *, knots: int = 16, limit: float = 4.0, odd: bool = False, start: float = 0.1
     ) -> None:
@@ -74,6 +90,11 @@ class SlopeSplines(nn.Module):
             raise ValueError(f"expected count >= 1, knots >= 2, limit > 0, got {count}, {knots}, {limit}")
         self.count, self.knots, self.limit, self.odd = count, knots, limit, odd
         self.theta = nn.Parameter(start * torch.randn(count, knots if odd else 2 * knots - 1))
+        slopes = torch.eye(self.theta.shape[1])
+        if odd:  # then the slope is even
+            slopes = torch.cat([slopes.flip(1), slopes[:, 1:]], 1)
+        # the map from slopes to pieces, whose entries are exact in every dtype: multiples of a half
+        self.register_buffer("integrals", _pieces(slopes).flatten(1), persistent=False)
 
     def forward(self, t: Tensor, row: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         """The values and slopes ``(s(t), s'(t))``.
@@ -83,9 +104,8 @@ class SlopeSplines(nn.Module):
             row: The index of the function for each point; integers that broadcast with t.
         """
         slopes = torch.tanh(self.theta)
-        if self.odd:  # then the slope is even
-            slopes = torch.cat([slopes.flip(1), slopes[:, 1:]], 1)
-        return integrate_slopes(t, slopes, row, spacing=self.limit / (self.knots - 1))
+        pieces = (slopes @ self.integrals.to(slopes)).unflatten(1, (3, -1))
+        return _evaluate(t, pieces, row, spacing=self.limit / (self.knots - 1))
 
     def extra_repr(self) -> str:
         kind = "odd functions" if self.odd else "functions"

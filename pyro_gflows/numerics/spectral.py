@@ -44,14 +44,13 @@ def spectral_norm(matrix: Tensor) -> Tensor:
         raise ValueError(f"expected non-empty matrices of shape (..., m, n), got {tuple(matrix.shape)}")
     real = torch.finfo(matrix.dtype)
     scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=real.tiny)
-    scaled = matrix / scale
-    # eigvalsh raises on NaN, which would hide from the caller that the weights have diverged.
-    finite = scaled.detach().abs().sum((-2, -1)).isfinite()
-    scaled = torch.where(finite[..., None, None], scaled, torch.ones_like(scaled))
+    # eigvalsh raises on NaN, which would hide from the caller that the weights have diverged; amax passes NaN on.
+    scaled = torch.where(scale.isfinite(), matrix / scale, 1)
     gram = scaled @ scaled.mH if matrix.shape[-2] <= matrix.shape[-1] else scaled.mH @ scaled
     # The largest entry of a scaled matrix has modulus 1, so the clamp acts on zero matrices only.
-    norm = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=real.tiny).sqrt() * scale[..., 0, 0]
-    return torch.where(finite, norm, torch.full_like(norm, torch.nan))
+    norm = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=real.tiny).sqrt()
+    scale = scale[..., 0, 0]
+    return norm * torch.where(scale.isfinite(), scale, torch.nan)
 
 
 @at_least_single
