@@ -28,6 +28,8 @@ TUTORIALS = [*NOTEBOOKS, "jupyterlab>=4"]
 TEST = [*NOTEBOOKS, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "pyyaml>=6"]
 DEV = [*TEST, "ruff>=0.9", "mypy>=1.13", "build>=1.2"]
 DOCS = [*PLOTS, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29", "sphinx-design>=0.6", "ziamath>=0.12"]
+# The peers that benchmarks/peers compares with; nothing else imports them.
+BENCH = [*PLOTS, "normflows>=1.7", "zuko>=1.6", "nflows>=0.14", "FrEIA>=0.2", "torchdiffeq>=0.2.5"]
 
 EXTRAS = {
     "plots": PLOTS,
@@ -36,6 +38,7 @@ EXTRAS = {
     "dev": DEV,
     "tutorials": TUTORIALS,
     "docs": DOCS,
+    "bench": BENCH,
     "all": sorted({*DEV, *TUTORIALS, *DOCS}),
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_gflows.groups.base import EnumerableGroup, Group, require_enumerable
 from pyro_gflows.groups.elements import as_element
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.numerics.precision import on_methods
 from pyro_gflows.spaces import Euclidean, Space
 
@@ -52,7 +53,7 @@ class Action(ABC):
     group: Group
     event_shape: torch.Size
 
-    @property
+    @made_once
     def space(self) -> Space:
         """The space in which events live: R^n, unless a subclass says otherwise."""
         return Euclidean(self.event_shape)

@@ -14,7 +14,7 @@ from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.isotypes import Isotype, Summands
 from pyro_gflows.groups.representations import Representation
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 
 __all__ = ["FourierDecomposition", "WaveRepresentation"]
 
@@ -111,7 +111,7 @@ class FourierDecomposition(Decomposition):
             )
         super().__init__(isotypes)
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def _entries(self) -> tuple[Tensor, Tensor]:
         """For each coordinate, the entry of the transform of which it is a multiple, and the factor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from pyro_gflows.groups.permutation_representations import permutation_matrices
 from pyro_gflows.groups.representations import MatrixRepresentation, Representation
 from pyro_gflows.groups.wallpaper import TranslationGroup, WallpaperGroup, pixel_targets, point_group_of
 from pyro_gflows.numerics.blocks import block_diagonal
-from pyro_gflows.numerics.constants import as_constants, rows_at
+from pyro_gflows.numerics.constants import as_constants, kept_in, made_once, rows_at
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ImageAction"]
@@ -192,17 +191,18 @@ class ImageAction(LinearAction):
     # -- acting on events ---------------------------------------------------------------------------------------------
     def _table(self, key: Any, device: torch.device) -> Tensor:
         """The table of what each element of the point group does to pixels or channels."""
-        if (key, device) not in self._tables:
-            with as_constants():
-                elements = self.point_group.elements()
-                if key == "pixels":  # y[p] = x[g^-1 p]
-                    table = pixel_targets(self.point_group, self.height, self.width)[self.point_group.inverse(elements)]
-                elif key == "channels":
-                    table = self.channel_permutations()[self.point_group.inverse(elements)]
-                else:
-                    table = self.channel_matrices(elements).to(key)
-                self._tables[key, device] = table.to(device)
-        return self._tables[key, device]
+
+        def make() -> Tensor:
+            elements = self.point_group.elements()
+            if key == "pixels":  # y[p] = x[g^-1 p]
+                table = pixel_targets(self.point_group, self.height, self.width)[self.point_group.inverse(elements)]
+            elif key == "channels":
+                table = self.channel_permutations()[self.point_group.inverse(elements)]
+            else:
+                table = self.channel_matrices(elements).to(key)
+            return table.to(device)
+
+        return kept_in(self._tables, (key, device), make)
 
     def act_each(self, elements: Tensor, x: Tensor) -> Tensor:
         self.check_event(x)
@@ -220,12 +220,13 @@ class ImageAction(LinearAction):
     def _nearest(self, group: EnumerableGroup, x: Tensor) -> Tensor | None:
         if not isinstance(group, WallpaperGroup):
             return super()._nearest(group, x)
-        key = ("spectra", x.device)
-        if key not in self._tables:
-            with as_constants():
-                images = self._reference_images(self.point_group.elements().to(x.device))
-                self._tables[key] = torch.fft.rfft2(images.unflatten(-1, self.event_shape)).conj().resolve_conj()
-        return nearest_shift(x, self._tables[key], step=group.step)
+        device = x.device
+
+        def make() -> Tensor:
+            images = self._reference_images(self.point_group.elements().to(device))
+            return torch.fft.rfft2(images.unflatten(-1, self.event_shape)).conj().resolve_conj()
+
+        return nearest_shift(x, kept_in(self._tables, ("spectra", device), make), step=group.step)
 
     def matrix(self, elements: Tensor) -> Tensor:
         pixels = permutation_matrices(self.grid_permutations(elements=elements))
@@ -234,7 +235,7 @@ class ImageAction(LinearAction):
         return product.flatten(-4, -3).flatten(-2, -1)
 
     # -- structure ----------------------------------------------------------------------------------------------------
-    @functools.cached_property
+    @made_once
     @as_constants()
     def decomposition(self) -> Decomposition:
         return decompose_image(self, self.grid_permutations)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pyro_gflows.groups.components import Decomposition
 from pyro_gflows.groups.decomposition import decompose, side_by_side
 from pyro_gflows.groups.permutation_representations import RegularRepresentation
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 
 __all__ = ["LinearAction"]
 
@@ -80,7 +79,7 @@ class LinearAction(Action):
                 self._tables[key] = reference_event(self.event_shape).to(elements.device)
         return self.act_each(elements, self._tables[key]).flatten(-self.event_dim)
 
-    @functools.cached_property
+    @made_once
     def _tables(self) -> dict[Any, Tensor]:
         return {}
 
@@ -98,7 +97,7 @@ class LinearAction(Action):
         These isotypic components come with projections, and with the change of basis to coordinates in them.
         """
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def _entries(self) -> frozenset[float]:
         """The distinct entries of the matrices of all fields, where any entry other than -1, 0 and 1 is nan."""

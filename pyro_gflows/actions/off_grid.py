@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from pyro_gflows.groups.continuous import O2, SO2
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, Group, PlanarGroup
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.representations import Representation, TrivialRepresentation
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["OffGridAction"]
@@ -86,7 +86,7 @@ class OffGridAction(Action):
     def field_sizes(self) -> list[int]:
         return [1] * self.channels
 
-    @functools.cached_property
+    @made_once
     def exact_subgroup(self) -> ImageAction:
         """The action of the elements that map the grid to itself, which is exact.
 

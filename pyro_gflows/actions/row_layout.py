@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.structured_field import InnerField
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import kept_in, made_once
 
 __all__ = ["RowTables", "RowsLayout"]
 
@@ -140,20 +139,19 @@ class RowsLayout:
                 )
         return torch.cat(parts, -1)
 
-    @functools.cached_property
+    @made_once
     def _tables(self) -> dict[tuple[RowField, torch.device], tuple[Tensor, Tensor, Tensor]]:
         return {}
 
     def _columns(self, field: RowField, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """The even columns, the odd columns, and the order that puts them back, on a device."""
-        key = (field, device)
-        if key not in self._tables:
-            with as_constants():
-                changes = field.odd_columns()
-                even, odd = torch.nonzero(~changes).flatten(), torch.nonzero(changes).flatten()
-                found = (even, odd, torch.cat([even, odd]).argsort())
-                self._tables[key] = tuple(part.to(device) for part in found)  # type: ignore[assignment]
-        return self._tables[key]
+
+        def make() -> tuple[Tensor, Tensor, Tensor]:
+            changes = field.odd_columns()
+            even, odd = torch.nonzero(~changes).flatten(), torch.nonzero(changes).flatten()
+            return even.to(device), odd.to(device), torch.cat([even, odd]).argsort().to(device)
+
+        return kept_in(self._tables, (field, device), make)
 
 
 def _action(features: Sequence[Representation]) -> VectorAction | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pyro_gflows.groups.row_decomposition import decompose_rows
 from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.structured_field import InnerField, StructuredField
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 from pyro_gflows.numerics.contrasts import contrasts
 from pyro_gflows.serialization.registry import registered
 
@@ -146,7 +145,7 @@ class RowsAction(VectorAction):
             return self.structure.elements_of(permutations, signs)
 
     # -- tables of features --------------------------------------------------------------------------------------------
-    @functools.cached_property
+    @made_once
     def layout(self) -> RowsLayout:
         """Which features the rows of each block have."""
         return RowsLayout(self.structure, self.fields)
@@ -181,7 +180,7 @@ class RowsAction(VectorAction):
         return self.layout.pack(rows)
 
     # -- structure -----------------------------------------------------------------------------------------------------
-    @functools.cached_property
+    @made_once
     @as_constants()
     def decomposition(self) -> Decomposition:
         return decompose_rows(self.structure, self.fields)

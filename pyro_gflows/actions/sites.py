@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
@@ -20,6 +19,7 @@ from pyro_gflows.groups.elements import as_element
 from pyro_gflows.groups.finite import Group
 from pyro_gflows.groups.names import parse_group
 from pyro_gflows.groups.representations import MatrixRepresentation, Representation, TrivialRepresentation
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SitesAction"]
@@ -126,7 +126,7 @@ class SitesAction(Action):
         return cls(group, sites)
 
     # -- one vector that holds the sites side by side ------------------------------------------------------------------
-    @functools.cached_property
+    @made_once
     def vector_action(self) -> VectorAction:
         """The linear action on the vector of all named sites side by side, in the order in which they are named."""
         return self.packed({name: action.numel for name, action in self.sites.items()})

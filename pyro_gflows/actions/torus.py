@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -18,6 +17,7 @@ from pyro_gflows.groups.isometry_table import IsometryTable
 from pyro_gflows.groups.representations import MatrixRepresentation
 from pyro_gflows.groups.torus_isometries import as_isometry
 from pyro_gflows.groups.torus_translations import TorusTranslations, whole_rows
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.numerics.integer_lattices import divided_form, hermite_basis, inverse_of
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Torus
@@ -61,7 +61,7 @@ class TorusAction(Action):
         self.group = maps.group
         self.event_shape = torch.Size([maps.dimension])
 
-    @property
+    @made_once
     def space(self) -> Torus:
         """The torus of all vectors of d angles."""
         return Torus(self.event_shape)
@@ -243,7 +243,7 @@ class TorusAction(Action):
         return self.maps.act(elements, x)
 
     # -- what layers ask ----------------------------------------------------------------------------------------------
-    @functools.cached_property
+    @made_once
     def linear_part(self) -> VectorAction:
         """The action of the same group by the matrices M alone, as it acts on displacements of angles."""
         if isinstance(self.maps, TorusTranslations) or self.group.order == 1:

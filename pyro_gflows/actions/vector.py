@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +32,7 @@ from pyro_gflows.groups.representations import (
 from pyro_gflows.groups.sign_representation import sign_fields
 from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.numerics.blocks import block_diagonal
-from pyro_gflows.numerics.constants import as_constants, rows_at
+from pyro_gflows.numerics.constants import as_constants, kept_in, made_once, rows_at
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean
 
@@ -245,11 +244,11 @@ class VectorAction(LinearAction):
     def _matrices(self, part: Representation, elements: Tensor, x: Tensor) -> Tensor:
         if not isinstance(self.group, EnumerableGroup):
             return part.matrices(elements.to("cpu", self.group.element_dtype)).to(x)
-        key = (part, x.device, x.dtype)
-        if key not in self._tables:
-            with as_constants():
-                self._tables[key] = part.matrices(self.group.elements()).to(x.device, x.dtype)
-        return rows_at(self._tables[key], elements.to(x.device))
+        group, device, dtype = self.group, x.device, x.dtype
+        matrices = kept_in(
+            self._tables, (part, device, dtype), lambda: part.matrices(group.elements()).to(device, dtype)
+        )
+        return rows_at(matrices, elements.to(device))
 
     def canonical(self, x: Tensor) -> Tensor | None:
         if self.is_enumerable or not isinstance(self.group, SignGroup | ProductGroup):
@@ -264,7 +263,7 @@ class VectorAction(LinearAction):
     def matrix(self, elements: Tensor) -> Tensor:
         return block_diagonal([part.matrices(elements) for part in self.fields])
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def decomposition(self) -> Decomposition:
         return self.field_decomposition()

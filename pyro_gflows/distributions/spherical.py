@@ -126,10 +126,18 @@ class SphericalBase(InvariantBase):
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_value(value)
-        x = value.flatten(-self.action.event_dim)
-        z = self.module.factor.solve(x - self.module.location(x))
-        log_prob = self.standard_log_prob(z) - self.module.factor.log_det().to(z)
+        log_prob = self._log_prob_of_vectors(value.flatten(-self.action.event_dim))
+        if not self.batch_shape:
+            return log_prob
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def _log_prob_of_vectors(self, x: Tensor) -> Tensor:
+        if self.module.mean is not None:
+            x = x - self.module.location(x)
+        if self.covariance == "isotropic":
+            return self.standard_log_prob(x)
+        factor = self.module.factor
+        return self.standard_log_prob(factor.solve(x)) - factor.log_det().to(x)
 
     @property
     @full_precision

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.evaluation.scores import log_probs
-from pyro_gflows.numerics import LogDet, SeriesLogDet
+from pyro_gflows.numerics import FixedProbes, KrylovLogDet, KrylovReport, LogDet
 from pyro_gflows.numerics.random_state import random_state_kept
 
 __all__ = ["LogDetError", "error_of_score", "log_det_error"]
@@ -28,8 +28,11 @@ class LogDetError:
     Attributes:
         standard_error: The standard error of the mean log-density, from the spread between probes. All events share
             most of this error, so more events hardly reduce it; n times the probes reduce it by the square root of n.
-        truncation: A bound on the error from cutting the power series of all layers; the true error is far smaller.
+        truncation: A bound on the error from cutting the power series or the Krylov spaces of all layers; the true
+            error is far smaller. For Krylov spaces it is the mean of what they certify for the events that were scored.
         estimated: The number of layers that estimate their log-det.
+        observed: The sum over the layers of the mean difference between the last two orders of their Krylov spaces,
+            which is closer to the error from cutting them than what is certified.
 
     Example:
         >>> LogDetError().is_exact
@@ -41,6 +44,7 @@ class LogDetError:
     standard_error: float = 0.0
     truncation: float = 0.0
     estimated: int = 0
+    observed: float = 0.0
 
     @property
     def is_exact(self) -> bool:
@@ -51,9 +55,12 @@ class LogDetError:
         if self.is_exact:
             return "log-det exact"
         layers = "1 layer" if self.estimated == 1 else f"{self.estimated} layers"
+        cut = f"cutting the series adds at most {self.truncation:.3g}"
+        if self.observed:
+            cut = f"cutting adds about {self.observed:.2g} (observed) and at most {self.truncation:.3g} (certified)"
         return (
             f"log-det of {layers} estimated: standard error {self.standard_error:.3g} nats, "
-            f"mostly the same for every event; cutting the series adds at most {self.truncation:.3g}"
+            f"mostly the same for every event; {cut}"
         )
 
 
@@ -74,10 +81,10 @@ def log_det_error(flow: nn.Module, x: Tensor, *, batch_size: int = 1024, rows: i
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, InvariantNormal, VectorAction, g_residual
-        >>> from pyro_gflows.numerics import RouletteLogDet, SeriesLogDet
+        >>> from pyro_gflows.numerics import KrylovLogDet
         >>> action = VectorAction.regular("C4")
-        >>> estimate = RouletteLogDet(evaluation=SeriesLogDet(100, probes=8))
-        >>> flow = EquivariantFlow(InvariantNormal(action), [g_residual(action, log_det=estimate)])
+        >>> layer = g_residual(action, log_det=KrylovLogDet(probes=8))
+        >>> flow = EquivariantFlow(InvariantNormal(action), [layer])
         >>> error = log_det_error(flow, torch.randn(50, 4))
         >>> error.estimated, error.is_exact, error.truncation < 1
         (1, False, True)
@@ -95,11 +102,11 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
         module: The module that contains the layers.
         score: A function that returns the log-densities, shape ``(rows,)``, of the same events at every call.
     """
-    found = [(layer, _estimator(layer)) for layer in module.modules()]
-    layers = [(layer, estimator) for layer, estimator in found if estimator is not None]
+    layers = [(layer, estimator) for layer in module.modules() if (estimator := _estimator(layer)) is not None]
     if not layers:
         return LogDetError()
-    sets, shares = _sets([estimator for _, estimator in layers])
+    found = [(layer, *_watched(estimator)) for layer, estimator in layers]
+    sets, shares = _sets([estimator for _, estimator, _ in found])
     means = []
     for estimators in sets:
         # the same random draws, for example of a dequantizer, with all sets of probes
@@ -108,24 +115,39 @@ def error_of_score(module: nn.Module, score: Callable[[], Tensor]) -> LogDetErro
     spread = float(torch.tensor(means, dtype=torch.float64).std()) if means else 0.0
     return LogDetError(
         standard_error=spread / math.sqrt(shares),
-        truncation=sum(_truncation(layer, estimator) for layer, estimator in layers),
+        truncation=sum(_truncation(layer, estimator, reports) for layer, estimator, reports in found),
         estimated=len(layers),
+        observed=sum(_mean([report.observed for report in reports]) * _log_dets(layer) for layer, _, reports in found),
     )
 
 
-def _estimator(layer: nn.Module) -> SeriesLogDet | None:
+def _estimator(layer: nn.Module) -> FixedProbes | None:
     """The estimator of a layer's log-det in evaluation mode; None if the log-det is exact or the layer has none."""
     log_det = getattr(layer, "log_det", None)
     evaluator = log_det.evaluator() if isinstance(log_det, LogDet) else None
-    return evaluator if isinstance(evaluator, SeriesLogDet) else None
+    return evaluator if isinstance(evaluator, FixedProbes) else None
 
 
-def _truncation(layer: Any, estimator: SeriesLogDet) -> float:
-    once = estimator.truncation_error(lipschitz=layer.lipschitz_bound(), dim=layer.action_in.numel)
-    return once * getattr(layer, "log_dets", 1)
+def _watched(estimator: FixedProbes) -> tuple[FixedProbes, list[KrylovReport]]:
+    """The estimator, and a list to which it appends what it certifies for the events it is evaluated on."""
+    return estimator.watched() if isinstance(estimator, KrylovLogDet) else (estimator, [])
 
 
-def _sets(estimators: Sequence[SeriesLogDet]) -> tuple[list[list[SeriesLogDet]], int]:
+def _truncation(layer: Any, estimator: FixedProbes, reports: Sequence[KrylovReport]) -> float:
+    if isinstance(estimator, KrylovLogDet):
+        return _mean([report.certified for report in reports]) * _log_dets(layer)
+    return estimator.truncation_error(lipschitz=layer.lipschitz_bound(), dim=layer.action_in.numel) * _log_dets(layer)
+
+
+def _log_dets(layer: Any) -> int:
+    return int(getattr(layer, "log_dets", 1))
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return float(torch.cat([value.double().flatten() for value in values]).mean()) if values else 0.0
+
+
+def _sets(estimators: Sequence[FixedProbes]) -> tuple[list[list[FixedProbes]], int]:
     """Independent sets of estimators with fewer probes, and the number of sets whose mean the full estimators are."""
     probes = [estimator.probes for estimator in estimators if estimator.probes is not None]
     if not probes:
@@ -136,12 +158,12 @@ def _sets(estimators: Sequence[SeriesLogDet]) -> tuple[list[list[SeriesLogDet]],
     return [list(together) for together in zip(*parts, strict=True)], shares
 
 
-def _parts(estimator: SeriesLogDet, shares: int) -> list[SeriesLogDet]:
+def _parts(estimator: FixedProbes, shares: int) -> list[FixedProbes]:
     return [estimator] * shares if estimator.probes is None else estimator.parts(shares)
 
 
 @contextlib.contextmanager
-def _using(layers: Sequence[Any], estimators: Sequence[SeriesLogDet]) -> Iterator[None]:
+def _using(layers: Sequence[Any], estimators: Sequence[FixedProbes]) -> Iterator[None]:
     own = [layer.log_det for layer in layers]
     try:
         for layer, estimator in zip(layers, estimators, strict=True):

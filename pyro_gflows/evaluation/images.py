@@ -53,8 +53,8 @@ class ImageReport:
         log_det_standard_error: The standard error, in nats, of the mean log-density due to estimated log-dets; 0 if all
             are exact. All images share it, so more images do not reduce it.
         log_det_bits_standard_error: The same in bits per dimension.
-        log_det_truncation: A bound, in nats for each image, on the additional error from cutting the power series of
-            the log-dets.
+        log_det_truncation: A bound, in nats for each image, on the additional error from cutting the power series or
+            Krylov spaces of the log-dets.
 
     Example:
         >>> report = ImageReport(

@@ -99,7 +99,7 @@ class FlowDistribution(ValidatesEvents, TransformedDistribution):
         outside = None if self.transform.reaches_all else self._outside(value)
         with guarded():
             source, ladj = self.transform.inv_call_and_ladj(value if outside is None else self._inside(value, outside))
-        log_prob: Tensor = self.base_dist.log_prob(source) + ladj
+            log_prob: Tensor = self.base_dist.log_prob(source) + ladj
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
     def _outside(self, value: Tensor) -> Tensor | None:

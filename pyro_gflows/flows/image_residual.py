@@ -63,8 +63,8 @@ def g_residual_image_flow(
             size of the event.
         fast: Which direction takes one pass: "score" (density estimation) or "sample".
         preprocess: Makes the last layer, as for :func:`g_coupling_image_flow`.
-        memory: "plain"; or "recompute": training stores one event for each step and computes each step twice, the terms
-            of the series included; or "constant": training stores a few events for each step, and computes the terms
+        memory: "plain"; or "recompute": training stores one event for each step and computes each step twice, the
+            log-det included; or "constant": training stores a few events for each step, and computes the log-det
             once (:class:`~pyro_gflows.numerics.ConstantMemory`). Values and gradients are the same. "constant" saves
             memory in the fast direction only.
         channel_mixing: How each step mixes the channels, as for :func:`g_coupling_image_flow`.

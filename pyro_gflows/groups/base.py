@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.order import order_in_words
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, kept_in, made_once
 
 __all__ = ["LARGEST_LISTED", "EnumerableGroup", "Group", "require_enumerable"]
 
@@ -185,7 +184,7 @@ class EnumerableGroup(Group):
     def quadrature(self, band: int) -> tuple[Tensor, Tensor]:
         return self.elements(), torch.full((self.order,), 1.0 / self.order, dtype=torch.float64)
 
-    @functools.cached_property
+    @made_once
     def table(self) -> Tensor:
         r"""The multiplication table, :math:`g_i g_j = g_{\mathrm{table}[i][j]}`.
 
@@ -232,7 +231,7 @@ class EnumerableGroup(Group):
     # -- values -------------------------------------------------------------------------------------------------------
     _compares_tables: bool = True
 
-    @functools.cached_property
+    @made_once
     def _table_bytes(self) -> bytes:
         return self.table.numpy().tobytes()  # compared outside of torch: no transform, mode or trace sees it
 
@@ -250,16 +249,13 @@ class EnumerableGroup(Group):
         return hash(("enumerable", self.order))
 
     # -- constants on the device of the elements ----------------------------------------------------------------------
-    @functools.cached_property
+    @made_once
     def _constants(self) -> dict[tuple[str, torch.device], Tensor]:
         return {}
 
     def _constant(self, name: str, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
         """A tensor that is made once for each device on which elements are used."""
-        if (name, device) not in self._constants:
-            with as_constants():
-                self._constants[name, device] = make().to(device)
-        return self._constants[name, device]
+        return kept_in(self._constants, (name, device), lambda: make().to(device))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in self._derived()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import overload
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.groups.isotypes import Isotype
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["Decomposition"]
@@ -113,7 +112,7 @@ class Decomposition(Sequence[Isotype]):
     def _synthesize(self, kind: int, local: Tensor) -> Tensor:
         return local @ self._matrices[kind].to(local)
 
-    @functools.cached_property
+    @made_once
     def _members(self) -> list[list[tuple[int, int]]]:
         """For each kind of summand, the isotypes that lie in it, each with the index of its entry of summands."""
         found: dict[int, list[tuple[int, int]]] = {}
@@ -122,7 +121,7 @@ class Decomposition(Sequence[Isotype]):
                 found.setdefault(id(summands.places), []).append((index, group))
         return list(found.values())
 
-    @functools.cached_property
+    @made_once
     def _places(self) -> list[Tensor]:
         return [self[members[0][0]].summands[members[0][1]].places for members in self._members]
 
@@ -143,11 +142,11 @@ class Decomposition(Sequence[Isotype]):
                 )
         return self._tables[device]
 
-    @functools.cached_property
+    @made_once
     def _tables(self) -> dict[torch.device, tuple[list[Tensor], Tensor, Tensor]]:
         return {}
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def _matrices(self) -> list[Tensor]:
         """For each kind of summand, the orthogonal matrix of the rows of all isotypes in it, shape ``(D, D)``."""
@@ -156,7 +155,7 @@ class Decomposition(Sequence[Isotype]):
             for members in self._members
         ]
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def _order(self) -> Tensor:
         """For each entry of the result of :meth:`_analyze`, the coordinate that it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,7 +15,7 @@ from pyro_gflows.groups.closure import generate_exactly
 from pyro_gflows.groups.finite import FiniteGroup
 from pyro_gflows.groups.torus_isometries import TorusIsometry
 from pyro_gflows.numerics.angles import wrap_angle
-from pyro_gflows.numerics.constants import as_constants, rows_at
+from pyro_gflows.numerics.constants import as_constants, made_once, rows_at
 from pyro_gflows.numerics.integer_lattices import integer_dual
 from pyro_gflows.serialization.registry import registered
 
@@ -128,7 +127,7 @@ class IsometryTable:
         found: list[list[int]] = self.steps[pure].tolist()
         return found
 
-    @functools.cached_property
+    @made_once
     def fixed(self) -> tuple[tuple[int, ...], ...]:
         """A basis of the integer combinations of angles that all translations among the maps fix, modulo 2 pi."""
         return integer_dual(self.pure_steps(), self.denominator, self.dimension)
@@ -147,11 +146,11 @@ class IsometryTable:
                 self._constants[what, device, dtype] = exact.to(device, dtype)
         return self._constants[what, device, dtype]
 
-    @functools.cached_property
+    @made_once
     def _constants(self) -> dict[tuple[str, torch.device, torch.dtype], Tensor]:
         return {}
 
-    @functools.cached_property
+    @made_once
     def _value(self) -> tuple[bytes, ...]:
         # in lowest terms, as bytes, which are compared outside of torch
         common = math.gcd(self.denominator, *self.steps.flatten().tolist())

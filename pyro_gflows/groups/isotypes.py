@@ -18,7 +18,7 @@ from torch import Tensor
 from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.groups.averages import IrrepImages
 from pyro_gflows.groups.representations import Representation
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 from pyro_gflows.numerics.precision import full_precision
 
 __all__ = ["Isotype", "Summands"]
@@ -112,7 +112,7 @@ class Isotype:
         kinds: dict[int, Literal["real", "complex", "quaternionic"]] = {1: "real", 2: "complex", 4: "quaternionic"}
         return kinds[len(self.commutant)]
 
-    @functools.cached_property
+    @made_once
     def labels(self) -> tuple[int, ...]:
         """For each copy of V, the index of the field in which it lies."""
         found = [
@@ -135,7 +135,7 @@ class Isotype:
             raise ValueError(self.too_large)
         return self._dense
 
-    @functools.cached_property
+    @made_once
     @as_constants()
     def _dense(self) -> Tensor:
         return self.dense_basis()

@@ -18,7 +18,7 @@ from pyro_gflows.groups.representations import Representation, TrivialRepresenta
 from pyro_gflows.groups.row_fields import RowField
 from pyro_gflows.groups.row_structure import RowStructure
 from pyro_gflows.groups.structured_field import InnerField
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import as_constants, made_once
 from pyro_gflows.numerics.contrasts import contrasts, from_contrasts
 
 __all__ = ["RowDecomposition", "decompose_rows"]
@@ -53,7 +53,7 @@ class _Piece:
     def dim(self) -> int:
         return self.outer_dim * self.inner.dim
 
-    @functools.cached_property
+    @made_once
     def _kept(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
         return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from pyro_gflows.groups.monomial import MonomialGroup, whole_number
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.signed_permutations import SignedPermutationGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RowStructure"]
@@ -55,7 +55,7 @@ class RowStructure:
         """Whether H has more than one element."""
         return self.inner.order != 1
 
-    @functools.cached_property
+    @made_once
     def group(self) -> Group:
         """The whole group: the group of each block and H, where it is not trivial, in this order."""
         factors: list[Group] = [*self.block_groups, *([self.inner] if self.has_inner else [])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +15,7 @@ from pyro_gflows.groups.base import EnumerableGroup
 from pyro_gflows.groups.sign_representation import SignRepresentation
 from pyro_gflows.groups.signs import SignGroup
 from pyro_gflows.guides.near_elements import near_elements
+from pyro_gflows.numerics.constants import made_once
 
 __all__ = ["Relabeling", "relabeling_for"]
 
@@ -159,7 +159,7 @@ class _ByAssignment(Relabeling):
             found.append([table for pair in zip(rows.even, rows.odd, strict=True) for table in pair])
         return found
 
-    @functools.cached_property
+    @made_once
     def _shapes(self) -> list[list[tuple[int, int]]]:
         tables = self._tables(torch.zeros(1, self.joint.numel))
         return [[(table.shape[-2], table.shape[-1]) for table in site] for site in tables]

@@ -23,7 +23,7 @@ Lipschitz layers:
     LipschitzLinear, LipschitzRowsLinear, LipschitzConv, AlmostOrthogonalConv, PolarConv
 
 Activations:
-    LipSwish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
+    LipSwish, Swish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
     SlopeSplines, Activation
 
 Knots of splines:
@@ -34,7 +34,7 @@ Factories:
 """
 
 from pyro_gflows.deprecation import moved_names
-from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines, Swish
 from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
@@ -131,6 +131,7 @@ __all__ = [
     "SortedPairs",
     "Splines",
     "SteerableConv",
+    "Swish",
     "Term",
     "TorusPotential",
     "conditioner",

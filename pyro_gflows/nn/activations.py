@@ -16,7 +16,7 @@ from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.splines import SlopeSplines
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["Activation", "LipSwish", "Pointwise", "SortedPairs", "Splines"]
+__all__ = ["Activation", "LipSwish", "Pointwise", "SortedPairs", "Splines", "Swish"]
 
 
 class Activation(nn.Module):
@@ -147,6 +147,36 @@ class LipSwish(Pointwise):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(nn.functional.softplus(self.raw_beta) * x) / 1.1
+
+
+@registered
+class Swish(Pointwise):
+    r"""The pointwise activation :math:`x\,\sigma(x)`, where :math:`\sigma` is the logistic function; 1.1-Lipschitz.
+
+    It is the default activation of networks on vectors that need no Lipschitz bound, such as the conditioners of
+    coupling and autoregressive layers. It has no weights and takes a single operation. Between linear layers of free
+    norm it gives the same functions as :class:`LipSwish`, since :math:`x\,\sigma(\beta x) = (\beta x)\,\sigma(\beta
+    x)/\beta`. Events keep their shape.
+
+    Args:
+        action: An action whose fields are permuted by the group.
+
+    Source: Sigmoid-weighted linear units, arXiv:1702.03118.
+
+    Example:
+        >>> from pyro_gflows import VectorAction
+        >>> Swish(VectorAction.regular("C4"))(torch.zeros(5, 4)).shape
+        torch.Size([5, 4])
+    """
+
+    lipschitz = 1.1
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        gate = torch.sigmoid(x)
+        return nn.functional.silu(x), gate * (1 + x * (1 - gate))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(x)
 
 
 @registered

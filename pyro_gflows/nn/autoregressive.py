@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_image
-from pyro_gflows.nn.activations import Activation
+from pyro_gflows.nn.activations import Activation, Swish
+from pyro_gflows.nn.blockwise import BlockwiseOutputs, Chain
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import LayerChain, hidden_action
@@ -78,10 +79,14 @@ class AutoregressiveNetwork(LayerChain):
             event, into, first = event.direct_sum(context), into + [-1] * len(context.fields), -1
         hidden, labels = _side_by_side([hidden_action(event, width)] * (len(blocks) - 1 - first))
         self._hidden, self._hidden_labels = hidden, [label + first for label in labels]
+        if event.event_dim == 1:
+            self.default_activations = ("swish", "gated")
         self._labels = itertools.pairwise([into, *[self._hidden_labels] * depth, [label - 1 for label in out_of]])
         super().__init__(event, params, width=width, depth=depth)
         del self._labels, self._hidden, self._hidden_labels  # the hooks below have used them
         self.sizes = [sum(output.field_sizes) for output in outputs]
+        self._block_sizes = [sum(block.field_sizes) for block in blocks]
+        self._label_size = hidden.numel // (len(blocks) - 1 - first)
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
         return self._hidden
@@ -97,6 +102,31 @@ class AutoregressiveNetwork(LayerChain):
     def activation(self, kind: str, action: LinearAction) -> Activation:
         # gates read other fields, so they need the mask as well
         return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
+
+    def blockwise(self, like: Tensor, context: Tensor | None) -> BlockwiseOutputs | None:
+        """The outputs as blocks become known, at the cost of one pass; None for networks that cannot do so.
+
+        Args:
+            like: A tensor with the batch shape, dtype and device of the events.
+            context: The context, of the same batch shape, or None.
+        """
+        linear = [layer for layer in self.layers if isinstance(layer, EquivariantLinear)]
+        if len(linear) < len(self.layers) or not all(isinstance(activation, Swish) for activation in self.activations):
+            return None
+        layers = [(layer.kernel().to(like), layer.constant()) for layer in linear]
+        chain = Chain(layers, list(self.activations), self._block_sizes, self._label_size, self.sizes)
+        return BlockwiseOutputs(chain, like, context)
+
+    def in_order(self, x: Tensor, places: Tensor) -> Tensor:
+        """The coordinates of all outputs side by side in another order, for networks on vectors.
+
+        Args:
+            x: The input, as for a call.
+            places: The index of each coordinate among those of all outputs.
+        """
+        features, last = self.features(x)
+        assert isinstance(last, EquivariantLinear)
+        return last.rows(features, places)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the blocks, one tensor for each block."""

@@ -80,6 +80,7 @@ class EquivariantConv(KernelLayer):
         index, sign = signed_orbits(targets, signs, _allowed(mask, shape, pairs))
         self.register_buffer("_index", index, persistent=False)
         self.register_buffer("_sign", sign.to(torch.get_default_dtype()).view(shape), persistent=False)
+        self._has_signs = bool((sign != 1).any())
         self.orbit_weights = nn.Parameter(torch.empty(int(index.max()) + 1 if bool(sign.any()) else 0))
         self.orbit_biases: nn.Parameter | None = None
         if bias:
@@ -108,6 +109,8 @@ class EquivariantConv(KernelLayer):
 
     def weight(self) -> Tensor:
         """The kernel, of shape ``(C_out, C_in, k, k)``."""
+        if not self._has_signs:  # as between regular fields: no product with a tensor of ones
+            return self.orbit_weights.index_select(0, self._index).view(self._sign.shape)
         return spread(self.orbit_weights, self._index, self._sign)
 
     def assign_(self, kernel: Tensor) -> None:

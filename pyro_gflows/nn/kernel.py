@@ -50,7 +50,8 @@ class KernelLayer(nn.Module):
         if not self._keeps:
             return self._make_kernel()
         if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
-            self._kept = self._make_kernel()
+            # past torch's __setattr__, which would register a kernel that is a parameter itself
+            self.__dict__["_kept"] = self._make_kernel()
         return self._kept
 
 
@@ -90,7 +91,7 @@ def kernels_once(module: nn.Module) -> Iterator[None]:
         True
     """
     layers = [layer for layer in module.modules() if isinstance(layer, KernelLayer) and not layer._keeps]
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # dynamo cannot trace the question
         layers = []
     try:
         for layer in layers:

@@ -194,4 +194,5 @@ def knots_of_file(knots: Knots, state_dict: Mapping[str, Tensor], prefix: str) -
 
 def _within(raw: Tensor, bound: float) -> Tensor:
     """Map a parameter smoothly into (-bound, bound), by the identity to second order at 0."""
-    return bound * torch.tanh(raw / bound)
+    # a tanh, by the logistic function, which torch computes several times faster
+    return 2 * bound * (torch.sigmoid(raw * (2 / bound)) - 0.5)

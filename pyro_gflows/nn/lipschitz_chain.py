@@ -34,6 +34,10 @@ class LipschitzChain(EquivariantNetwork):
             fields, else the soft threshold.
         bias: "channels", or "pixels" on images, as for EquivariantNetwork.
 
+    Attributes:
+        hidden_scale: The typical size of hidden features. Each activation acts on features divided by this size, and
+            its output is multiplied by it, so that the activation bends where its input is.
+
     Raises:
         ValueError: If the bound is outside (0, 1), or the activation is unknown.
     """
@@ -58,6 +62,12 @@ class LipschitzChain(EquivariantNetwork):
         # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
         ratio = sum(action_in.field_sizes) / sum(self.hidden(action_in, width).field_sizes)
         self.hidden_scale = min(1.0, ratio**0.5)
+
+    def features(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        layers = iter(self.layers)
+        for activation in self.activations:
+            x = self.hidden_scale * activation(next(layers)(x) / self.hidden_scale)
+        return x, next(layers)
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
         # norm activations do not mix different irreps: irreps that the event does not contain would have no effect

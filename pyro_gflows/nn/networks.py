@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_image, require_linear
-from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines
+from pyro_gflows.nn.activations import Activation, LipSwish, SortedPairs, Splines, Swish
 from pyro_gflows.nn.concatenated import ConcatenatedLipSwish, Curves
 from pyro_gflows.nn.conv import EquivariantConv
+from pyro_gflows.nn.former_weights import swish_of_lipswish
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.serialization.registry import registered
@@ -38,6 +39,7 @@ _ACTIVATIONS: dict[str, type[Activation]] = {
     "soft_threshold": SoftThresholdNorm,
     "sorted_pairs": SortedPairs,
     "splines": Splines,
+    "swish": Swish,
 }
 
 
@@ -100,14 +102,9 @@ class LayerChain(nn.Module):
 
     A subclass defines ``layer``, the linear layer between two actions. The arguments are those of
     :class:`EquivariantNetwork`.
-
-    Attributes:
-        hidden_scale: The typical size of hidden features. Each activation acts on features divided by this size, and
-            its output is multiplied by it, so that the activation bends where its input is.
     """
 
     default_activations = ("lipswish", "gated")
-    hidden_scale = 1.0
 
     def __init__(
         self,
@@ -161,10 +158,22 @@ class LayerChain(nn.Module):
 
     def run(self, x: Tensor) -> Tensor:
         """The output of the last layer for an input x."""
-        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
-            x = self.hidden_scale * activation(layer(x) / self.hidden_scale)
-        out: Tensor = self.layers[-1](x)
+        features, last = self.features(x)
+        out: Tensor = last(features)
         return out
+
+    def features(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """The input of the last layer for an input x, and that layer."""
+        layers = iter(self.layers)
+        for activation in self.activations:
+            x = activation(next(layers)(x))
+        return x, next(layers)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for position, activation in enumerate(self.activations):
+            if isinstance(activation, Swish):
+                swish_of_lipswish(state_dict, prefix, position)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class EquivariantNetwork(LayerChain):
@@ -182,9 +191,9 @@ class EquivariantNetwork(LayerChain):
         width: The number of hidden fields. Under a small finite group these are regular fields, with one component for
             each element of the group.
         depth: The number of hidden layers.
-        activation: The name of the activation: "lipswish", "clipswish", "splines", "curves" or "sorted_pairs" (where
-            the group permutes the hidden fields), "soft_threshold" or "gated" (on any vectors). The default is
-            "lipswish" where the group permutes the hidden fields, else "gated".
+        activation: The name of the activation: "swish", "lipswish", "clipswish", "splines", "curves" or "sorted_pairs"
+            (where the group permutes the hidden fields), "soft_threshold" or "gated" (on any vectors). Where the group
+            permutes the hidden fields, the default is "swish" on vectors and "lipswish" on images, else "gated".
         bias: The biases of hidden layers: "channels" for one bias for each orbit of channels; on images also "pixels"
             for one bias for each orbit of channels and pixels, which makes the position in the image known to the
             network. This helps if images are centered, and costs H x W weights for each field.
@@ -220,6 +229,8 @@ class EquivariantMLP(EquivariantNetwork):
         >>> EquivariantMLP(action, action.trivial_fields(3))(torch.zeros(5, 2)).shape
         torch.Size([5, 3])
     """
+
+    default_activations = ("swish", "gated")
 
     def layer(self, action_in: LinearAction, action_out: LinearAction) -> nn.Module:
         return EquivariantLinear(action_in, action_out)

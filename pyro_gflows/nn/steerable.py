@@ -88,7 +88,7 @@ class SteerableConv(KernelLayer):
         (torch.Size([5, 8, 8, 8]), torch.Size([2, 1, 1, 9]))
     """
 
-    _between: Tensor
+    _pairs: Tensor
 
     def __init__(
         self,
@@ -112,20 +112,18 @@ class SteerableConv(KernelLayer):
         self.filters = FixedBasis(steerable_filters(sampled, kernel_size))
         self.band_limit = None if band is None else FixedBasis(_band_limit(sampled, band))
         elements = sampled.elements()
+        self._samples = sampled.order
         between = sampled.compose(sampled.inverse(elements), elements[:, None])  # [g, h] -> h^-1 g
-        self.register_buffer("_between", between, persistent=False)
-        pairs = sampled.order if self._both else 1
-        self.coefficients = nn.Parameter(torch.empty(copies_out, copies_in, pairs, self.filters.value.shape[1]))
+        pairs = between * sampled.order + elements  # [g, h] -> where the pair (h^-1 g, h) stands among all pairs
+        self.register_buffer("_pairs", pairs.flatten(), persistent=False)
+        filters = sampled.order if self._both else 1
+        self.coefficients = nn.Parameter(torch.empty(copies_out, copies_in, filters, self.filters.value.shape[1]))
         self.biases = nn.Parameter(torch.zeros(copies_out)) if bias else None
         self.reset_parameters()
 
     @property
     def _both(self) -> bool:
         return self.fields_in == self.fields_out == "regular"
-
-    @property
-    def _samples(self) -> int:
-        return len(self._between)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -141,9 +139,10 @@ class SteerableConv(KernelLayer):
     def _make_kernel(self) -> Tensor:
         filters = self.filters(self.coefficients)  # (h, f, p)
         if self._both:
-            rotated = torch.einsum("oikf,hfp->oikhp", self.coefficients, filters)
-            order = torch.arange(self._samples, device=rotated.device)
-            weight = rotated[:, :, self._between, order].transpose(1, 2)  # (o, g, i, h, p)
+            # one product of matrices: (o, i, k, f) by (f, h, p); then the pairs (k, h) = (h^-1 g, h) for each (g, h)
+            rotated = self.coefficients @ filters.transpose(0, 1).flatten(1)
+            rotated = rotated.unflatten(-1, (self._samples, -1)).flatten(2, 3).index_select(2, self._pairs)
+            weight = rotated.unflatten(2, (self._samples, -1)).transpose(1, 2)  # (o, g, i, h, p)
         else:
             weight = torch.einsum("oif,hfp->ohip", self.coefficients.squeeze(2), filters)
             weight = weight.unsqueeze(3) if self.fields_out == "regular" else weight.transpose(1, 2).unsqueeze(1)

@@ -108,7 +108,7 @@ def spread(values: Tensor, index: Tensor, sign: Tensor) -> Tensor:
     """The value of the orbit of each entry times the sign of the entry, in the shape of ``sign``."""
     if values.numel() == 0:  # only zero is equivariant
         return values.new_zeros(sign.shape)
-    return values.gather(0, index).view(sign.shape) * sign
+    return values.index_select(0, index).view(sign.shape) * sign
 
 
 def tied_to(weights: Tensor, entries: Tensor, index: Tensor, sign: Tensor) -> Tensor:

@@ -1,16 +1,16 @@
 """Stateless mathematics: log-det estimators, root solvers, spectral norms and matrix functions.
 
 Log-determinants of residual layers:
-    LogDet, ExactLogDet, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet, ConstantMemory, ResidualMap,
-    ProbeImages, OrbitAverage, CarriedProbes, Orbit
+    LogDet, ExactLogDet, KrylovLogDet, KrylovReport, SeriesLogDet, RouletteLogDet, ShearLogDet, PooledLogDet,
+    ConstantMemory, FixedProbes, ResidualMap, ProbeImages, OrbitAverage, CarriedProbes, Orbit
 
 Solvers:
     AndersonSolver, BanachSolver, NewtonSolver, PooledNewtonSolver, DampedNewtonSolver, Solver, SolverReport,
     InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
-    Branch, DifferentiableBranch, BranchWithJacobian, BranchWithPooledJacobian, PooledJacobian, PooledBlock,
-    ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback
+    Branch, DifferentiableBranch, BranchWithJacobian, BranchWithPullbacks, BranchWithPooledJacobian, PooledJacobian,
+    PooledBlock, ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback, pullbacks
 
 Matrices:
     matrix_exp, expm_apply, limit_norm, low_rank_matrix, low_rank_expm_apply, log_abs_det, spectral_norm,
@@ -27,13 +27,23 @@ Splines, tests and memory:
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.numerics.anderson import AndersonSolver
-from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
+from pyro_gflows.numerics.branch import (
+    BranchWithJacobian,
+    BranchWithPullbacks,
+    DifferentiableBranch,
+    as_branch,
+    jacobian_by_autograd,
+    pullbacks,
+)
 from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
 from pyro_gflows.numerics.exact import ExactLogDet, log_abs_det
+from pyro_gflows.numerics.fixed_probes import FixedProbes
 from pyro_gflows.numerics.implicit import implicit_root
 from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, event_numel, pullback
+from pyro_gflows.numerics.krylov import KrylovLogDet
+from pyro_gflows.numerics.krylov_report import KrylovReport
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.matrix_functions import (
     expm_apply,
@@ -71,12 +81,16 @@ __all__ = [
     "Branch",
     "BranchWithJacobian",
     "BranchWithPooledJacobian",
+    "BranchWithPullbacks",
     "CarriedProbes",
     "ConstantMemory",
     "DampedNewtonSolver",
     "DifferentiableBranch",
     "ExactLogDet",
+    "FixedProbes",
     "InverseDidNotConverge",
+    "KrylovLogDet",
+    "KrylovReport",
     "LogDet",
     "NewtonSolver",
     "Orbit",
@@ -115,6 +129,7 @@ __all__ = [
     "pareto_shape",
     "periodic_grid",
     "pullback",
+    "pullbacks",
     "rational_quadratic",
     "replayable",
     "replayed",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["AndersonSolver"]
 
-_MEMORY = 5
+_MEMORY = 16  # changes; most calls end before they have so many
 _DEPENDENT = 0.5  # the power of eps below which what is left of a change is not worth its rounding errors
 
 
@@ -21,15 +23,16 @@ class AndersonSolver(Solver):
 
     It takes one evaluation of f in a step, like :class:`BanachSolver`, and needs about 10 steps where the Banach
     iteration takes 40 to 150 because the Lipschitz constant is close to 1. Each event remembers how its residual r
-    changed in the last 5 steps, and takes from its Banach step what these changes explain:
+    changed in the last 16 steps, and takes from its Banach step what these changes explain:
 
     .. math:: x \leftarrow x + r - \sum_i \gamma_i\,(\Delta x_i + \Delta r_i), \qquad
         \gamma = \arg\min \Big|r - \sum_i \gamma_i\,\Delta r_i\Big|
 
-    The changes :math:`\Delta r_i` are made orthonormal as they come, so that the least-squares problem has the solution
-    :math:`\gamma_i = \langle \Delta r_i, r\rangle`, and rounding errors stay small. If a step does not shrink the Euclidean residual of the event at
-    least as much as the Lipschitz bound promises for a Banach step, the event returns to the point before it and takes
-    the Banach step. So the method converges wherever the Banach iteration does, with at most twice as many evaluations.
+    The changes :math:`\Delta r_i` are made orthonormal as they come. So :math:`\gamma_i` is the inner product of
+    :math:`\Delta r_i` and r, and rounding errors stay small. If a step does not shrink the Euclidean residual of the
+    event at least as much as the Lipschitz bound promises for a Banach step, the event returns to the point before it,
+    forgets the earlier changes, and takes the Banach step. So the method converges wherever the Banach iteration does,
+    with at most twice as many evaluations.
 
     Args:
         tolerance: The largest accepted residual, as for :class:`Solver`.
@@ -48,13 +51,13 @@ class AndersonSolver(Solver):
 
     steps_per_banach_step = 2  # one that is refused, and the Banach step after it
 
-    def steps(self) -> Steps:
+    def _steps(self) -> Steps:
         return _Accelerated(self)
 
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
-        return self.steps().step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
+        return self._steps().step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
 
 
 class _Accelerated(Steps):
@@ -64,70 +67,54 @@ class _Accelerated(Steps):
     that belongs to it. A change that depends on the others up to rounding is kept as zeros, which have no effect.
     """
 
-    _residuals: Tensor | None = None  # (rows, memory, components)
-    _images: Tensor
-    _refused: Tensor  # the rows whose last step was refused
+    _memory: Tensor | None = None  # (rows, changes, 2 components): changes of r, and of x + r beside them
+    _refused: Tensor  # the rows whose last step was refused, which take the Banach step next
 
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
-        batch = x.shape[: x.dim() - event_dim]
-        following = x + (residual if self._residuals is None else self._accelerated(residual))
+        flat = _one_batch_dim(residual, event_dim)
+        if self._memory is None:
+            self._refused = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+        move = flat - self._correction(flat)
+        following = x + move.reshape(x.shape)
         following_residual = y - following - f(following)
-        accepted = row_norm(following_residual, event_dim) <= min(lipschitz, 1.0) * row_norm(residual, event_dim)
-        if self._residuals is None:
-            accepted = torch.ones_like(accepted)  # this was a Banach step
-        else:
-            accepted = accepted | self._refused.reshape(batch)
-        change = following_residual - residual
-        self._remember(_flat(change, event_dim), _flat(following - x + change, event_dim))
-        self._refused = ~accepted.flatten()
-        mask = accepted.reshape(batch + (1,) * event_dim)
+        before, after = row_norm(flat, 1), row_norm(_one_batch_dim(following_residual, event_dim), 1)
+        accepted = (after <= min(lipschitz, 1.0) * before) | self._refused
+        change = _one_batch_dim(following_residual, event_dim) - flat
+        self._refused = ~accepted
+        self._remember(change, move + change, before)
+        mask = accepted.reshape(x.shape[: x.dim() - event_dim] + (1,) * event_dim)
         return torch.where(mask, following, x), torch.where(mask, following_residual, residual)
 
     def keep(self, rows: Tensor) -> None:
-        if self._residuals is not None:
-            self._residuals, self._images = self._residuals.index_select(0, rows), self._images.index_select(0, rows)
-            self._refused = self._refused.index_select(0, rows)
+        if self._memory is not None:
+            self._memory, self._refused = self._memory.index_select(0, rows), self._refused.index_select(0, rows)
 
-    def _accelerated(self, residual: Tensor) -> Tensor:
-        """The step of each row: the residual itself, which is the Banach step, where the last step was refused."""
-        assert self._residuals is not None
-        flat = residual.reshape(len(self._refused), -1)
-        weights = torch.where(self._refused[:, None], 0, _products(self._residuals, flat))
-        return (flat - _combined(self._images, weights)).reshape(residual.shape)
+    def _correction(self, residual: Tensor) -> Tensor:
+        """What the remembered changes explain of the Banach step."""
+        if self._memory is None:
+            return torch.zeros_like(residual)
+        changes, images = self._memory.chunk(2, -1)
+        weights = torch.where(self._refused[:, None, None], 0, changes @ residual.unsqueeze(-1))
+        return (weights.mT @ images).squeeze(-2)
 
-    def _remember(self, change: Tensor, image: Tensor) -> None:
-        size = torch.linalg.vector_norm(change, dim=-1)
-        if self._residuals is not None:
+    def _remember(self, change: Tensor, image: Tensor, scale: Tensor) -> None:
+        size = change.shape[-1]
+        both, kept = torch.cat([change, image], -1), self._memory
+        if kept is not None:
             # the oldest changes go first: the new one may lie in the space that they leave
-            kept = min(_MEMORY, change.shape[-1]) - 1
-            self._residuals, self._images = (x[:, max(0, x.shape[1] - kept) :] for x in (self._residuals, self._images))
-            for _ in range(2):  # a second time for what rounding has left
-                weights = _products(self._residuals, change)
-                change = change - _combined(self._residuals, weights)
-                image = image - _combined(self._images, weights)
-        left = torch.linalg.vector_norm(change, dim=-1)
+            kept = torch.where(
+                self._refused[:, None, None], 0, kept[:, max(0, kept.shape[1] + 1 - min(_MEMORY, size)) :]
+            )
+            both = both - ((kept[..., :size] @ change.unsqueeze(-1)).mT @ kept).squeeze(-2)
+        left = row_norm(both[:, :size], 1)
         # a comparison with NaN is false, so that a change that is not finite is not remembered
-        usable = (left > torch.finfo(left.dtype).eps ** _DEPENDENT * size) & left.isfinite()
-        change, image = (torch.where(usable[:, None], x / left[:, None], 0).unsqueeze(1) for x in (change, image))
-        if self._residuals is None:
-            self._residuals, self._images = change, image
-            return
-        self._residuals = torch.cat([self._residuals, change], 1)
-        self._images = torch.cat([self._images, image], 1)
+        usable = (left > torch.finfo(left.dtype).eps ** _DEPENDENT * scale) & left.isfinite()
+        both = torch.where(usable[:, None], both / left[:, None], 0).unsqueeze(1)
+        self._memory = both if kept is None else torch.cat([kept, both], 1)
 
 
-def _flat(x: Tensor, event_dim: int) -> Tensor:
+def _one_batch_dim(x: Tensor, event_dim: int) -> Tensor:
     """A batch of events as a matrix, one row for each."""
-    return x.flatten(x.dim() - event_dim).reshape(-1, x[(0,) * (x.dim() - event_dim)].numel())
-
-
-def _products(vectors: Tensor, x: Tensor) -> Tensor:
-    """The inner products of x with each of the vectors of its row."""
-    return (vectors @ x.unsqueeze(-1)).squeeze(-1)
-
-
-def _combined(vectors: Tensor, weights: Tensor) -> Tensor:
-    """The sum of the vectors of a row, each times its weight."""
-    return (weights.unsqueeze(-2) @ vectors).squeeze(-2)
+    return x.reshape(math.prod(x.shape[: x.dim() - event_dim]), -1)

@@ -1,14 +1,57 @@
-"""Tensors that are made once and kept."""
+"""Values that are made once and kept."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-__all__ = ["as_constants", "rows_at"]
+__all__ = ["as_constants", "kept_in", "made_once", "rows_at"]
+
+_T = TypeVar("_T")
+
+
+class made_once(Generic[_T]):
+    """A decorator of a method without arguments: an attribute that is computed at its first use and kept.
+
+    It is ``functools.cached_property`` without the lock that the latter has before Python 3.12, which
+    ``torch.compile`` cannot trace.
+
+    Args:
+        make: The method.
+
+    Example:
+        >>> class Circle:
+        ...     @made_once
+        ...     def area(self):
+        ...         return 3.0
+        >>> circle = Circle()
+        >>> circle.area, vars(circle)
+        (3.0, {'area': 3.0})
+    """
+
+    def __init__(self, make: Callable[[Any], _T]) -> None:
+        self.make, self.name, self.__doc__ = make, "", make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> made_once[_T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> _T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> made_once[_T] | _T:
+        if instance is None:
+            return self
+        value = self.make(instance)
+        # past any __setattr__ of the class; the next look-up finds it in __dict__ and does not come here
+        object.__setattr__(instance, self.name, value)
+        return value
 
 
 @contextlib.contextmanager
@@ -28,8 +71,36 @@ def as_constants() -> Iterator[None]:
         >>> torch.func.vmap(torch.func.grad(double))(torch.ones(3)), double(torch.ones(2))
         (tensor([2., 2., 2.]), tensor([2., 2.]))
     """
+    if torch.compiler.is_compiling():  # which has no such modes, and cannot trace their contexts
+        yield
+        return
     with torch._C._DisableFuncTorch(), torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def kept_in(tables: dict[Any, Any], key: Hashable, make: Callable[[], _T]) -> _T:
+    """The constant of a key, which is made at its first use and kept in a dictionary.
+
+    While ``torch.compile`` records, a missing constant is made as a part of the recorded code and not kept.
+
+    Args:
+        tables: The dictionary.
+        key: The key, which names all that the constant depends on, such as the device.
+        make: A function that makes the constant, from nothing of the surrounding call but device and dtype.
+
+    Example:
+        >>> tables = {}
+        >>> kept_in(tables, "two", lambda: torch.tensor(2.0)) is kept_in(tables, "two", lambda: torch.tensor(3.0))
+        True
+    """
+    if key in tables:
+        found: _T = tables[key]
+        return found
+    if torch.compiler.is_compiling():
+        return make()
+    with as_constants():
+        tables[key] = made = make()
+    return made
 
 
 def rows_at(table: Tensor, index: Tensor) -> Tensor:

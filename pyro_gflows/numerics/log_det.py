@@ -20,9 +20,10 @@ class LogDet(ABC):
     """The base class of estimators of the log-det log|det(I + J_f(x))| of the map x -> x + f(x).
 
     Here J_f(x) is the Jacobian of f at x. Residual layers take an estimator as ``log_det=``. Choose
-    :class:`ExactLogDet` for small events, :class:`RouletteLogDet` for training on large ones, and :class:`SeriesLogDet`
-    for evaluation on large ones. A call ``estimator(f, x, event_dim, lipschitz=..., training=...)`` returns the value
-    f(x), of the shape ``batch_shape + event_shape`` of x, and the log-det, of shape ``batch_shape``.
+    :class:`ExactLogDet` for small events and :class:`KrylovLogDet` for large ones. :class:`RouletteLogDet` (in
+    training) and :class:`SeriesLogDet` (in evaluation) sum power series, whose lengths follow from a Lipschitz bound. A
+    call ``estimator(f, x, event_dim, lipschitz=..., training=...)`` returns the value f(x), of the shape ``batch_shape
+    + event_shape`` of x, and the log-det, of shape ``batch_shape``.
 
     A subclass of your own writes ``estimate`` and ``describe``. This class
     handles the autograd modes: every estimator works under ``torch.no_grad()`` and ``torch.inference_mode()``, where

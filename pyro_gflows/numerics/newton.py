@@ -75,7 +75,7 @@ class NewtonSolver(SafeguardedNewton):
         size = event_numel(x, event_dim)
         if size > _LARGEST_EVENT:
             shape = tuple(x.shape[x.dim() - event_dim :])
-            raise ValueError(f"expected events of at most {_LARGEST_EVENT} entries, got {shape}; use BanachSolver")
+            raise ValueError(f"expected events of at most {_LARGEST_EVENT} entries, got {shape}; use AndersonSolver")
         matrix = constant_jacobian(f, x) + torch.eye(size, dtype=x.dtype, device=x.device)
         # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch.
         found, _ = torch.linalg.solve_ex(matrix, residual.flatten(x.dim() - event_dim).unsqueeze(-1))

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.numerics.float32_products import full_products
 
 __all__ = [
@@ -187,7 +188,7 @@ class _Guarded:
             return functools.partial(self._checked if casting() else self._function, owner)
         return types.MethodType(self._function if _GUARD.inside and not casting() else self._checked, owner)
 
-    @functools.cached_property
+    @made_once
     def _checked(self) -> Callable[..., Any]:
         function, check = self._function, self._check
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.exact import ExactLogDet
-from pyro_gflows.numerics.jacobian import Product, pushforward
+from pyro_gflows.numerics.held import RandomEstimate, row_dot, surrogate, with_held_gradient
+from pyro_gflows.numerics.jacobian import Product
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.numerics.tracing import refuse_tracing
-from pyro_gflows.numerics.transforms_active import forward_levels, largest, transforming
+from pyro_gflows.numerics.transforms_active import largest
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["RouletteLogDet"]
@@ -89,23 +89,10 @@ class RouletteLogDet(LogDet):
     def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         if not residual_map.training:
             return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
-        f, event_dim = residual_map.f, residual_map.event_dim
         self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
-        value, product = f.call_and_pullback(x)
-        log_det, neumann, probe = self._series(product, x, event_dim, residual_map.lipschitz)
-        if forward_levels() > 1:
-            # torch switches forward mode off inside the jvp of _Held; the series' own derivatives are unbiased as well
-            return value, log_det
-        if transforming():
-            held = _Held.apply(neumann, pushforward(f, x, probe)).flatten(x.dim() - event_dim).sum(-1)
-            return value, log_det.detach() + (held - held.detach())
-        if create_graph and value.requires_grad:
-            surrogate = _surrogate(product, event_dim, neumann, probe)
-            if surrogate.requires_grad:
-                # Subtracting the value from itself is exactly zero: the surrogate gives its gradient only.
-                log_det = log_det + (surrogate - surrogate.detach())
-                log_det.register_hook(_first_order_only)
-        return value, log_det
+        value, product = residual_map.f.call_and_pullback(x)
+        found = self._series(product, x, residual_map.event_dim, residual_map.lipschitz)
+        return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
 
     def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
         """The results without a graph; in training it keeps w and the signs of the probe.
@@ -133,9 +120,9 @@ class RouletteLogDet(LogDet):
             return self.evaluation.replay(residual_map, x, *kept)
         neumann, positive = kept
         value, product = residual_map.f.call_and_pullback(x)
-        return value, _surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
+        return value, surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
 
-    def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> RandomEstimate:
         """The log-det, w and eps, computed from the map v -> J^T v at x."""
         refuse_tracing("the roulette log-det, in training,")
         split = x.dim() - event_dim
@@ -145,8 +132,8 @@ class RouletteLogDet(LogDet):
         for k, weight in enumerate(weights, start=1):
             neumann = neumann - (-1) ** k * weight.reshape(*weight.shape, *(1,) * event_dim) * power
             power = product(power, create_graph=False)
-            log_det = log_det - (-1) ** k / k * weight * _dot(power, probe, event_dim)
-        return log_det, neumann, probe
+            log_det = log_det - (-1) ** k / k * weight * row_dot(power, probe, event_dim)
+        return RandomEstimate(log_det, neumann, probe)
 
     def _continuation(self, lipschitz: float) -> float:
         require_contraction(lipschitz)
@@ -185,50 +172,4 @@ class RouletteLogDet(LogDet):
         return (
             f"RouletteLogDet(roulette, unbiased, {self.exact_terms} exact terms{tail}{rows}, "
             f"evaluation={self.evaluation!r})"
-        )
-
-
-def _surrogate(product: Product, event_dim: int, neumann: Tensor, probe: Tensor) -> Tensor:
-    """The product w^T J eps, row by row."""
-    return _dot(product(neumann, create_graph=True), probe, event_dim)
-
-
-class _Held(torch.autograd.Function):
-    """The product w u, in whose first derivative w is held fixed, while second derivatives know that w varies.
-
-    So the derivative of the estimate is w^T dJ eps at every point, and further derivatives by torch.func are unbiased
-    estimates as well.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(w: Tensor, u: Tensor) -> Tensor:
-        return w * u
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        (w,) = ctx.saved_tensors
-        return None, gradient * w
-
-    @staticmethod
-    def jvp(ctx: Any, w_tangent: Tensor, u_tangent: Tensor) -> Tensor:
-        (w,) = ctx.saved_tensors
-        return w * u_tangent
-
-
-def _dot(first: Tensor, second: Tensor, event_dim: int) -> Tensor:
-    return (first * second).flatten(first.dim() - event_dim).sum(-1)
-
-
-def _first_order_only(gradient: Tensor) -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "expected a first derivative of the roulette log-det, got create_graph=True: its second derivative is "
-            "not unbiased; call eval() on the flow, which switches to the deterministic estimator"
         )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pyro_gflows.numerics.log_det import LogDet
-from pyro_gflows.numerics.probe_images import OrbitAverage, ProbeImages
-from pyro_gflows.numerics.probes import fixed_probes
+from pyro_gflows.numerics.branch import pullbacks
+from pyro_gflows.numerics.fixed_probes import FixedProbes
+from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.numerics.transforms_active import transforming
 from pyro_gflows.serialization.registry import registered
@@ -21,13 +19,12 @@ __all__ = ["SeriesLogDet"]
 
 # the most components in the terms whose graphs are kept for the gradient; each graph holds several times as many
 _MOST_STORED = 2**20
-# the most components in the copies of x that are held at once, unless one probe and its images need more
+# the most components in the copies of x that are held at once
 _MOST_AT_ONCE = 2**22
-_AS_THEY_ARE = OrbitAverage(lambda probes: probes.unsqueeze(0))
 
 
 @registered
-class SeriesLogDet(LogDet):
+class SeriesLogDet(FixedProbes):
     """The power series of log|det(I + J)| cut after n terms, sum over k <= n of (-1)^(k+1) tr(J^k) / k.
 
     It is deterministic, so it suits evaluation, HMC and NUTS on events that are too large for the exact log-det; not
@@ -60,8 +57,6 @@ class SeriesLogDet(LogDet):
         >>> round(float(log_det[0]), 6), estimator.describe(lipschitz=0.5, dim=2)
         (0.81093, 'series, 30 terms, error <= 6e-11')
     """
-
-    _part: tuple[int, int] | None = None  # the first and the last probe, if this is a part of another estimator
 
     def __init__(self, terms: int, *, probes: int | None = 4, seed: int = 0) -> None:
         if terms < 1:
@@ -121,24 +116,19 @@ class SeriesLogDet(LogDet):
         require_contraction(residual_map.lipschitz)
         if self.probes is None:
             return self._exact_traces(residual_map, x, create_graph)
-        event_dim, images = residual_map.event_dim, residual_map.images or _AS_THEY_ARE
-        first, last = (0, self.probes) if self._part is None else self._part
-        probes = fixed_probes(self.probes, x.shape[x.dim() - event_dim :], seed=self.seed, like=x)[first:last]
-        found = images(probes, x, event_dim)
-        at_once = max(1, _MOST_AT_ONCE // max(1, len(found) * x.numel()))
-        sums = [
-            self._by_probes(residual_map, x, part.flatten(0, 1), create_graph) for part in found.split(at_once, dim=1)
-        ]
-        return sums[0][0], torch.stack([total for _, total in sums]).sum(0) / (len(found) * len(probes))
+
+        def sum_over(probes: Tensor) -> tuple[Tensor, Tensor]:
+            return self._by_probes(residual_map, x, probes, create_graph)
+
+        return self.average(residual_map, x, sum_over, at_once=_MOST_AT_ONCE)
 
     def _by_probes(
         self, residual_map: ResidualMap, x: Tensor, probes: Tensor, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
         """The value f(x), and the sum of the estimates over the first axis of the probes, which broadcast with x."""
         split = x.dim() - residual_map.event_dim
-        copies = x.expand(len(probes), *x.shape)
-        value, product = residual_map.f.call_and_pullback(copies)
-        probe = probes.expand_as(copies)
+        value, product = pullbacks(residual_map.f, x, len(probes))
+        probe = probes.expand(len(probes), *x.shape)
 
         def some(terms: range, power: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
             for k in terms:
@@ -148,50 +138,14 @@ class SeriesLogDet(LogDet):
             return power, log_det
 
         all_terms, power, log_det = range(1, self.terms + 1), probe, x.new_zeros(x.shape[:split])
-        if not create_graph or transforming() or self.terms * copies.numel() <= _MOST_STORED:
-            return value[0], some(all_terms, power, log_det)[1]
+        if not create_graph or transforming() or self.terms * probe.numel() <= _MOST_STORED:
+            return value, some(all_terms, power, log_det)[1]
         # the graph of all terms at once may exceed the memory, so the graph of each part is computed again
         length = math.isqrt(self.terms - 1) + 1
         for start in range(0, self.terms, length):
             part = all_terms[start : start + length]
             power, log_det = checkpoint(some, part, power, log_det, use_reentrant=False, preserve_rng_state=False)
-        return value[0], log_det
-
-    def parts(self, count: int) -> list[SeriesLogDet]:
-        """Independent estimators that share the probes, whose mean is this estimator if the shares are equal.
-
-        Args:
-            count: The number of estimators, at most the number of probes.
-
-        Raises:
-            ValueError: If there are not enough probes.
-
-        Example:
-            >>> len(SeriesLogDet(10, probes=8).parts(4))
-            4
-        """
-        if self.probes is None or not 1 <= count <= self.probes:
-            raise ValueError(f"expected at most one part for each probe, got {count} parts of {self._traces()}")
-        bounds = [index * self.probes // count for index in range(count + 1)]
-        return [self._changed(part=part) for part in itertools.pairwise(bounds)]
-
-    def reseeded(self, shift: int) -> SeriesLogDet:
-        """The same estimator with other probes, from the seed ``seed + shift``.
-
-        Args:
-            shift: The change of the seed.
-
-        Example:
-            >>> SeriesLogDet(10, seed=1).reseeded(2).seed
-            3
-        """
-        return self._changed(seed=self.seed + shift)
-
-    def _changed(self, *, part: tuple[int, int] | None = None, seed: int | None = None) -> SeriesLogDet:
-        other = copy.copy(self)
-        other._part = self._part if part is None else part
-        other.seed = self.seed if seed is None else seed
-        return other
+        return value, log_det
 
     def _exact_traces(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(create_graph):
@@ -207,12 +161,7 @@ class SeriesLogDet(LogDet):
         if self.probes is None:
             return f"series, {self.terms} terms, {error}"
         note = "" if images is None else images.note
-        return f"series, {self.terms} terms, {error} + error of the mean of {self._traces()}{note}"
+        return f"series, {self.terms} terms, {error} + error of the mean of {self.named_probes()}{note}"
 
     def __repr__(self) -> str:
-        return f"SeriesLogDet(series, {self.terms} terms, error <= d sum_(k>{self.terms}) L^k/k, {self._traces()})"
-
-    def _traces(self) -> str:
-        if self.probes is None:
-            return "exact traces"
-        return "1 fixed probe" if self.probes == 1 else f"{self.probes} fixed probes"
+        return f"SeriesLogDet(series, {self.terms} terms, error <= d sum_(k>{self.terms}) L^k/k, {self.named_probes()})"

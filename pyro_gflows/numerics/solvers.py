@@ -106,7 +106,7 @@ class Solver(ABC):
             promised = _promised_iterations(row_norm(residual, event_dim), tolerance, lipschitz)
             limit = min(_MOST_ITERATIONS, self.steps_per_banach_step * promised)
         rows = Unfinished(counted, y, x, residual, tolerance=tolerance, event_dim=event_dim)
-        steps, iterations = self.steps(), 0
+        steps, iterations = self._steps(), 0
         while iterations < limit and rows.remain(steps.keep):
             x, residual = steps.step(counted, rows.y, rows.x, rows.residual, event_dim=event_dim, lipschitz=lipschitz)
             rows.update(x, residual)
@@ -125,7 +125,7 @@ class Solver(ABC):
             raise InverseDidNotConverge(report, solver=name, tolerance=-largest(-tolerance), lipschitz=lipschitz)
         return x, report
 
-    def steps(self) -> Steps:
+    def _steps(self) -> Steps:
         """The steps of one call; a solver whose steps depend on earlier ones returns an object that remembers them."""
         return Steps(self)
 

@@ -19,7 +19,7 @@ __all__ = [
 
 _V = TypeVar("_V")
 
-FORMAT = 3
+FORMAT = 4
 """The format that this version writes."""
 
 Step = Callable[[Any, str], Any]

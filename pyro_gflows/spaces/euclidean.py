@@ -34,7 +34,10 @@ class Euclidean(Flat):
     @property
     def constraint(self) -> constraints.Constraint:
         # one object for each rank, so that constraints can be compared by identity
-        return _REAL.setdefault(self.event_dim, constraints.independent(constraints.real, self.event_dim))
+        known = _REAL.get(self.event_dim)
+        if known is None:
+            known = _REAL.setdefault(self.event_dim, constraints.independent(constraints.real, self.event_dim))
+        return known
 
     @property
     def volume(self) -> float:

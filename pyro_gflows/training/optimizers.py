@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,12 +74,14 @@ class Adam:
         _check(self.lr, self.clip_norm)
 
     def make(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-        """Returns a ``torch.optim.Adam`` over all parameters.
+        """Returns a ``torch.optim.Adam`` over all parameters, fused into one operation where torch has it.
 
         Args:
             parameters: The parameters to train.
         """
-        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        parameters = list(parameters)
+        fused = {"fused": True} if _can_be_fused(parameters) else {}
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, **fused)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,16 @@ def optimizer_settings(optimizer: Any) -> OptimizerSettings:
     if not all(hasattr(optimizer, name) for name in ("make", "lr", "clip_norm")) or isinstance(optimizer, type):
         raise TypeError(_advice(optimizer))
     return optimizer  # type: ignore[no-any-return]
+
+
+def _can_be_fused(parameters: Sequence[Parameter]) -> bool:
+    """Whether this version of torch has a fused Adam for such parameters."""
+    since = {"cuda": (2, 0), "cpu": (2, 4)}
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    return all(
+        parameter.is_floating_point() and since.get(parameter.device.type, (math.inf,)) <= version
+        for parameter in parameters
+    )
 
 
 def _advice(received: Any) -> str:

@@ -69,18 +69,20 @@ class Trainer:
             self.module.train()
         optimizer.zero_grad()
         loss = self.objective.loss(now.step)
-        value = loss.item()
+        loss.backward()
+        clip = self.settings.optimizer.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
+        # read together, since a GPU is waited for at each reading
+        value, steepness = torch.stack([loss.detach(), norm.to(loss)]).tolist()
         if not math.isfinite(value):
-            raise FitDiverged(self.advice(f"the loss is {value} at step {now.step}"))
+            fault = self.objective.fault(now.step)
+            raise FitDiverged(fault or self.advice(f"the loss is {value} at step {now.step}"))
         now.first_loss = value if now.first_loss is None else now.first_loss
         smooth = value if now.smooth_loss is None else now.smooth_loss
         if sign := self.objective.divergence(now.first_loss, smooth):
             raise FitDiverged(self.advice(f"{sign} by step {now.step}"))
-        loss.backward()
-        clip = self.settings.optimizer.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
-        if not norm.isfinite():
-            raise FitDiverged(self.advice(f"the gradient has norm {float(norm)} at step {now.step} (loss {value:.4g})"))
+        if not math.isfinite(steepness):
+            raise FitDiverged(self.advice(f"the gradient has norm {steepness} at step {now.step} (loss {value:.4g})"))
         optimizer.step()
         now.step += 1
         self._average.update(now.step)
@@ -135,13 +137,25 @@ class Trainer:
             snapshot: The snapshot of the earlier run.
 
         Raises:
-            ValueError: The earlier run had other data.
+            ValueError: The earlier run had other data, or was of an earlier version in which a layer had other weights.
         """
+        self._require_same_weights(snapshot)
         self.objective.check_same(snapshot.group("batches"))
         self.restore(snapshot)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0
         self.progress.stopped = self.out_of_patience
+
+    def _require_same_weights(self, snapshot: Snapshot) -> None:
+        """Raise ValueError if weights were stored in another layout: the optimizer's state cannot be converted."""
+        stored = migrated_weights(snapshot.group("flow"), self.module.state_dict().keys())
+        for name, parameter in self.module.named_parameters():
+            if name not in stored or stored[name].shape != parameter.shape:
+                raise ValueError(
+                    f"cannot resume: an earlier version wrote the checkpoint, in which the layer of {name} had other "
+                    "weights, so that the state of the optimizer does not fit; end the run with that version and load "
+                    "the flow that it saves, or start a new run in another folder"
+                )
 
     @property
     def device(self) -> torch.device:

@@ -14,19 +14,49 @@ from pyro_gflows.actions.row_mask import coordinates_there, require_maskable
 from pyro_gflows.actions.splits.by_feature import feature_sets
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import split_first
-from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, RowsAutoregressiveNetwork, takes_factories
+from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, RowsAutoregressiveNetwork, kernels_once, takes_factories
+from pyro_gflows.nn.blockwise import BlockwiseOutputs
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
 from pyro_gflows.transforms.masked import TakesMask, map_refusal
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
-from pyro_gflows.transforms.part_reading import frame_of, reading_of
+from pyro_gflows.transforms.part_reading import PartFrame, frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
-from pyro_gflows.transforms.transformers import TransformerFactory, transformer_from
+from pyro_gflows.transforms.transformers import ElementwiseAffine, Transformer, TransformerFactory, transformer_from
 
 __all__ = ["GAutoregressive", "GInverseAutoregressive", "g_autoregressive"]
 
 
 _P = TypeVar("_P")
+
+
+class _AllBlocks(nn.Module):
+    """One element-wise affine map of all blocks side by side, for the parameters of the maps of the single blocks.
+
+    Args:
+        transformer: The map.
+        places: For each parameter of the map, its index among those of the single maps.
+    """
+
+    places: Tensor
+
+    def __init__(self, transformer: ElementwiseAffine, places: Tensor) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.register_buffer("places", places, persistent=False)
+
+    @classmethod
+    def of(cls, elements: Sequence[Transformer]) -> _AllBlocks | None:
+        """The map that is all the maps of some blocks; None unless all are element-wise affine with one bound."""
+        kinds = {(type(element), element.max_log_scale) for element in elements}
+        if len(kinds) > 1 or type(elements[0]) is not ElementwiseAffine:
+            return None
+        first, *others = [element.action for element in elements]
+        whole = ElementwiseAffine(first.direct_sum(*others), max_log_scale=elements[0].max_log_scale)
+        # the parameters of a block are its log-scales and its shifts; those of the whole are all log-scales, all shifts
+        own = torch.arange(whole.params_action.numel).split([element.params_action.numel for element in elements])
+        halves = zip(*[indices.chunk(2) for indices in own], strict=True)
+        return cls(whole, torch.cat([index for half in halves for index in half]))
 
 
 def _listed(parts: list[_P]) -> Sequence[_P]:
@@ -128,6 +158,9 @@ class GAutoregressive(TakesMask, OneWayTransform):
         context = None if context_action is None else self.inputs_action()
         self.network = kind(blocks, outputs, width=width, depth=depth, context=context)
         self.network.scale_last_(max(element.start for element in elements))
+        self._is_plain = all(isinstance(frame, PartFrame) for frame in self.frames)
+        of_vectors = isinstance(self.network, AutoregressiveNetwork) and action.event_dim == 1
+        self._together = _AllBlocks.of(elements) if self._is_plain and of_vectors else None
 
     def computed_arguments(self) -> dict[str, Any]:
         """The split, and the transformers that a function made; a file holds no code."""
@@ -135,6 +168,11 @@ class GAutoregressive(TakesMask, OneWayTransform):
         return {"split": self.split, **made}
 
     def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self._together is not None:
+            ordered = self.split.ordered(x)
+            params = self.network.in_order(self.inputs([ordered], context), self._together.places)
+            after, ladj = self._together.transformer(ordered, params)
+            return self.split.unordered(after), ladj
         parts, entries = self.split.split(x), self._entries(mask, x)
         params = self._params(parts, context, mask)
         images, ladjs = [], []
@@ -146,6 +184,23 @@ class GAutoregressive(TakesMask, OneWayTransform):
         return self.split.merge(images), sum(ladjs[1:], ladjs[0])
 
     def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self._is_plain and isinstance(self.network, AutoregressiveNetwork):
+            stepwise = self.network.blockwise(y, None if self.context_action is None else self.require_context(context))
+            if stepwise is not None:
+                return self._block_after_block(y, stepwise)
+        with kernels_once(self.network):
+            return self._pass_after_pass(y, context, mask)
+
+    def _block_after_block(self, y: Tensor, params: BlockwiseOutputs) -> tuple[Tensor, Tensor]:
+        known: list[Tensor] = []
+        ladjs = []
+        for element, part in zip(self.transformers, self.split.split(y), strict=True):
+            after, ladj = element.inverse(part, params.output(known), None)  # type: ignore[operator]
+            known.append(after)
+            ladjs.append(ladj)
+        return self.split.merge(known), sum(ladjs[1:], ladjs[0])
+
+    def _pass_after_pass(self, y: Tensor, context: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         parts, entries = list(self.split.split(y)), self._entries(mask, y)
         known = [torch.zeros_like(part) for part in parts]
         total = torch.zeros((), dtype=y.dtype, device=y.device)

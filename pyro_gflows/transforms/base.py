@@ -114,7 +114,8 @@ class EquivariantTransform(TorchInterface):
     @property
     def reaches_all(self) -> bool:
         """Whether every event is a value of T for all weights: it is not where a layer maps into an interval."""
-        return self.codomain is self.action_out.space.constraint
+        own = type(self).codomain
+        return own is TorchInterface.codomain or self.codomain is self.action_out.space.constraint
 
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """Which events are values of T, as booleans of the batch shape."""

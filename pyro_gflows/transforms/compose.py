@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -84,7 +84,7 @@ class Compose(TakesMask, ConditionalTransform):
 
     @property
     def reaches_all(self) -> bool:
-        return all(part.reaches_all for part in self.transforms)
+        return all(part.reaches_all for part in self.parts)
 
     @torch.no_grad()
     def reaches(self, y: Tensor, context: Tensor | None = None) -> Tensor:
@@ -99,23 +99,18 @@ class Compose(TakesMask, ConditionalTransform):
     @property
     def steps(self) -> list[EquivariantTransform]:
         """The transforms in the order in which they are applied, with compositions among them taken apart."""
-        return [step for part in self.transforms for step in (part.steps if isinstance(part, Compose) else [part])]
+        found: list[EquivariantTransform] = []
+        for part in self.parts:
+            found += part.steps if isinstance(part, Compose) else [part]  # type: ignore[list-item]
+        return found
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(x.shape[: x.ndim - self.action_in.event_dim])
         with self._kernels_together():
-            for part in self.steps:
-                x, ladj = part.call_and_ladj(x, context)
-                total = total + ladj
-        return x, total
+            return _one_after_another([part.call_and_ladj for part in self.steps], x, context)
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = y.new_zeros(y.shape[: y.ndim - self.action_out.event_dim])
         with self._kernels_together():
-            for part in reversed(self.steps):
-                y, ladj = part.inv_call_and_ladj(y, context)
-                total = total + ladj
-        return y, total
+            return _one_after_another([part.inv_call_and_ladj for part in reversed(self.steps)], y, context)
 
     def _kernels_together(self) -> AbstractContextManager[None]:
         """A context in which the kernels of layers that are alike are made at once."""
@@ -162,6 +157,18 @@ class Compose(TakesMask, ConditionalTransform):
 
     def extra_repr(self) -> str:
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
+
+
+_Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+def _one_after_another(maps: Sequence[_Map], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    first, *others = maps
+    x, total = first(x, context)
+    for apply in others:
+        x, ladj = apply(x, context)
+        total = total + ladj
+    return x, total
 
 
 def _common_context(transforms: Sequence[EquivariantTransform]) -> Action | None:

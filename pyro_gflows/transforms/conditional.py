@@ -93,8 +93,9 @@ class ConditionalTransform(EquivariantTransform):
 
     def inputs(self, parts: Sequence[Tensor], context: Tensor | None) -> Tensor:
         """Parts of the event and, where this transform takes one, the context, side by side."""
-        contexts = [] if self.context_action is None else [self.require_context(context)]
-        return torch.cat([*parts, *contexts], -self.action_in.event_dim)
+        if self._context_action is not None:
+            parts = [*parts, self.require_context(context)]
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts), -self.action_in.event_dim)
 
     def require_context(self, context: Tensor | None) -> Tensor:
         """The context; ValueError if it is missing."""

@@ -16,9 +16,9 @@ from pyro_gflows.nn.rows_chain import require_rows
 from pyro_gflows.numerics import (
     BranchWithPooledJacobian,
     DifferentiableBranch,
+    ExactLogDet,
+    KrylovLogDet,
     LogDet,
-    RouletteLogDet,
-    SeriesLogDet,
     Solver,
     implicit_root,
 )
@@ -55,7 +55,7 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
         log_det: The estimator of the log-det; exact by default, and in a time linear in the number of rows where f is
             a :class:`~pyro_gflows.nn.PooledBranch`.
         solver: How to invert; by default Newton's method for events of at most 3 components and for a PooledBranch,
-            else the Banach iteration.
+            else :class:`~pyro_gflows.numerics.AndersonSolver`.
         fast: Which direction evaluates f once: "score" (density estimation) or "sample" (guides).
 
     Raises:
@@ -114,21 +114,16 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
         return self._contraction.condition(self.require_context(context))
 
 
-# The size of an event up to which the log-det is exact also in training, and the size up to which it is exact in
-# evaluation; the latter computes a dense Jacobian for each row.
-_EXACT_UP_TO = 64
+# The sizes of an event up to which the log-det is exact: in training, where a Krylov space is quicker above; and in
+# evaluation, where a dense Jacobian for each row costs less than an estimate whose error is as small.
+_EXACT_UP_TO = 32
 _DENSE_UP_TO = 1000
-
-_TRUNCATION = 1e-3  # nats for each component
-_PROBES = 4
 
 
 def _default_log_det(action: LinearAction | TorusAction, branch: Contraction) -> LogDet:
     if action.numel <= _EXACT_UP_TO or isinstance(branch, BranchWithPooledJacobian):
         return default_log_det(branch)
-    if action.numel <= _DENSE_UP_TO:
-        return RouletteLogDet()
-    return RouletteLogDet(evaluation=SeriesLogDet.within(_TRUNCATION, lipschitz=branch.known_bound(), probes=_PROBES))
+    return KrylovLogDet(evaluation=ExactLogDet() if action.numel <= _DENSE_UP_TO else None)
 
 
 @takes_factories("branch")
@@ -146,18 +141,18 @@ def g_residual(
 
     The default log-det depends on the size of the event:
 
-    - Up to 64 components, and on rows of any number, it is exact.
-    - Up to 1,000 components it is the unbiased roulette estimate in training, and exact in evaluation.
-    - Above, a dense Jacobian would be too large. Evaluation then uses a power series, cut where the Lipschitz bound
-      leaves an error of at most 0.001 nats for each component, with 4 fixed probes and all their images under the
-      group. This estimate is deterministic and exactly invariant.
+    - Up to 32 components, and on rows of any number, it is exact.
+    - Up to 1,000 components training estimates it from the Krylov spaces of random probes
+      (:class:`~pyro_gflows.numerics.KrylovLogDet`), and evaluation is exact.
+    - Above, a dense Jacobian would be too large. Evaluation then takes the Krylov spaces of 4 fixed probes and all
+      their images under the group. This estimate is deterministic and exactly invariant.
 
     Under a finite group of more than 64 elements one image of each probe follows the event, in place of all images; the
     estimate may then jump where the canonical element of the event changes. The error is nearly the same for every
-    event; ``pyro_gflows.evaluation.log_det_error`` measures it, and reports state it. The cost of the series grows as
-    1 / (1 - bound): each probe takes 49 terms at 0.9, and 509 at 0.99. ``repr`` shows the estimator in use. ``log_det``
-    takes another one, such as ``RouletteLogDet(evaluation=SeriesLogDet(100, probes=32))``, or ``RouletteLogDet()``,
-    which is exact in evaluation.
+    event; ``pyro_gflows.evaluation.log_det_error`` measures it, and reports state it. The cost depends on the branch as
+    it is, not on its bound: usually 3 to 8 products with the Jacobian for each probe. ``repr`` shows the estimator in
+    use. ``log_det`` takes another one, such as ``KrylovLogDet(probes=32)``, or ``KrylovLogDet(evaluation=
+    ExactLogDet())``, which is exact in evaluation.
 
     Args:
         action: How the group acts on events.
@@ -178,8 +173,8 @@ def g_residual(
         >>> from pyro_gflows import ImageAction, VectorAction
         >>> g_residual(VectorAction.plane("D8"), fast="sample").fast
         'sample'
-        >>> g_residual(ImageAction("D4", copies=3, size=32), bound=0.9).log_det.evaluation
-        SeriesLogDet(series, 49 terms, error <= d sum_(k>49) L^k/k, 4 fixed probes)
+        >>> g_residual(ImageAction("D4", copies=3, size=32), bound=0.9).log_det
+        KrylovLogDet(Krylov, at most 64 products, tolerance 1e-05 for each component, 4 fixed probes)
     """
     if not isinstance(action, TorusAction):
         require_linear(action)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.nn import CustomContraction, LipschitzDenseNetwork, LipschitzNetwork, LipschitzSum, RadialTerm
-from pyro_gflows.numerics import ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet
+from pyro_gflows.numerics import (
+    AndersonSolver,
+    BanachSolver,
+    ConstantMemory,
+    ExactLogDet,
+    KrylovLogDet,
+    RouletteLogDet,
+    SeriesLogDet,
+)
 from pyro_gflows.transforms import GMonotone, GResidual
 from tests.constructors.actions import QUATERNIONS, interleaved, network, ridges, shifts_with_rotations
 from tests.constructors.own_branch import OwnBranch
@@ -15,6 +23,10 @@ __all__ = ["ROWS"]
 
 def estimated(action: VectorAction | ImageAction) -> GResidual:
     return GResidual(action, network(action), log_det=RouletteLogDet(evaluation=SeriesLogDet(8, probes=1)))
+
+
+def by_krylov(action: VectorAction | ImageAction) -> GResidual:
+    return GResidual(action, network(action), log_det=KrylovLogDet(probes=1, unbiased=True))
 
 
 def followed() -> GResidual:
@@ -142,6 +154,14 @@ ROWS = (
         image=True,
     ),
     Row("residual", "probes that follow x, plane D40", followed, estimated=True),
+    Row("residual", "Krylov spaces, regular C4", lambda: by_krylov(VectorAction.regular("C4")), estimated=True),
+    Row(
+        "residual",
+        "Krylov spaces, image D2",
+        lambda: by_krylov(ImageAction("D2", 1, size=3)),
+        image=True,
+        estimated=True,
+    ),
     Row("residual", "a module of the user's own, O(3)", lambda: GResidual(VectorAction.space("O(3)"), OwnBranch())),
     Row(
         "residual",
@@ -151,6 +171,20 @@ ROWS = (
         ),
     ),
     Row("residual", "estimated, image D2", lambda: estimated(ImageAction("D2", 1, size=3)), image=True, estimated=True),
+    Row(
+        "residual",
+        "by the Banach iteration, regular C4",
+        lambda: GResidual(
+            VectorAction.regular("C4"), network(VectorAction.regular("C4")), solver=BanachSolver(max_iterations=5000)
+        ),
+    ),
+    Row(
+        "residual",
+        "by Anderson acceleration, regular C4",
+        lambda: GResidual(
+            VectorAction.regular("C4"), network(VectorAction.regular("C4")), solver=AndersonSolver(max_iterations=500)
+        ),
+    ),
     Row(
         "residual",
         "in constant memory, regular C4",

@@ -5,7 +5,7 @@ import torch
 
 from pyro_gflows.actions import ImageAction, VectorAction
 from pyro_gflows.groups import parse_group
-from pyro_gflows.nn import EquivariantMLP, HiddenFields
+from pyro_gflows.nn import EquivariantLinear, EquivariantMLP, HiddenFields
 from pyro_gflows.nn.hidden_fields import maps_between
 from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.testing import assert_equivariant, randomize_
@@ -55,8 +55,8 @@ def test_a_network_with_such_layers_is_equivariant_and_is_rebuilt_from_its_descr
 def test_the_weights_of_a_linear_map_are_counted(name):
     action, _ = ACTIONS[name]
     hidden = HiddenFields(3, 2)(action)
-    first = EquivariantMLP(action, hidden, depth=0).layers[0]
-    assert maps_between(action, hidden) == sum(weight.numel() for weight in first.weights)
+    first = EquivariantLinear(action, hidden, bias=False)
+    assert maps_between(action, hidden) == sum(weight.numel() for weight in first.parameters())
     assert maps_between(action, hidden) == maps_between(hidden, action)
 
 

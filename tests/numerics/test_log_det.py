@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from pyro_gflows.numerics import ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet, log_abs_det
+from pyro_gflows.numerics import ExactLogDet, KrylovLogDet, LogDet, RouletteLogDet, SeriesLogDet, log_abs_det
 from pyro_gflows.serialization.registry import build, describe
 from tests.numerics.branches import AnalyticBranch, Branch, EquivariantBranch, exact_log_det
 
@@ -19,8 +19,10 @@ DETERMINISTIC = {
     "series-exact-traces": SeriesLogDet(400, probes=None),
     "series-probes": SeriesLogDet(8, probes=2),
     "roulette-eval": RouletteLogDet(),
+    "krylov-probes": KrylovLogDet(probes=2),
+    "krylov-exact-eval": KrylovLogDet(evaluation=ExactLogDet()),
 }
-ESTIMATORS = {**DETERMINISTIC, "roulette-train": RouletteLogDet()}
+ESTIMATORS = {**DETERMINISTIC, "roulette-train": RouletteLogDet(), "krylov-unbiased": KrylovLogDet(unbiased=True)}
 
 
 def run(estimator: LogDet, f, x, event_dim, **kwargs):

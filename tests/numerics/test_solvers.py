@@ -133,7 +133,7 @@ def test_newton_takes_a_banach_step_where_its_own_comes_no_nearer():
 
 
 def test_newton_refuses_large_events():
-    with pytest.raises(ValueError, match=r"at most 3 entries, got \(4,\); use BanachSolver"):
+    with pytest.raises(ValueError, match=r"at most 3 entries, got \(4,\); use AndersonSolver"):
         NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
 
 

@@ -1,5 +1,7 @@
 """Autoregressive layers: the structure of the Jacobian, both directions, and how many passes each takes."""
 
+import copy
+
 import pytest
 import torch
 
@@ -60,18 +62,42 @@ def _cut(flat, x, split):
 
 
 @pytest.mark.parametrize("fast", ["score", "sample"])
-def test_one_pass_one_way_and_one_for_each_block_the_other(fast):
+def test_one_pass_one_way_and_one_step_for_each_block_the_other(fast):
     layer = g_autoregressive(REGULAR, width=2, fast=fast)
     assert isinstance(layer, GInverseAutoregressive) == (fast == "sample")
-    calls = []
-    layer.network.register_forward_hook(lambda *_: calls.append(1))
-    passes = {}
+    sizes = []
+    layer.network.activations[-1].register_forward_hook(lambda _, inputs, output: sizes.append(output.shape[-1]))
+    found = {}
     for name, direction in {"sample": layer.call_and_ladj, "score": layer.inv_call_and_ladj}.items():
-        calls.clear()
+        sizes.clear()
         direction(torch.zeros(12))
-        passes[name] = len(calls)
-    assert passes.pop(fast) == 1
-    assert set(passes.values()) == {len(layer.split.parts)}
+        found[name] = tuple(sizes)
+    one_pass = found.pop(fast)
+    (steps,) = found.values()
+    assert len(one_pass) == 1
+    assert len(steps) == len(layer.split.parts) - 1  # the first block reads nothing
+    assert sum(steps) == sum(one_pass)  # no hidden feature is computed twice
+
+
+def without_shortcuts(layer):
+    """The same layer, which passes through its whole network for each block."""
+    other = copy.deepcopy(layer)
+    other._together, other._is_plain = None, False
+    return other
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("context", [None, VectorAction.regular("C4", copies=2)], ids=["plain", "with a context"])
+def test_all_blocks_at_once_and_block_after_block_are_the_passes_of_the_network(depth, context):
+    action = VectorAction.regular("C4", copies=3).direct_sum(VectorAction.trivial("C4"))
+    split = CoordinateSplit(action, [range(4, 8), [*range(4), 12], range(8, 12)])  # blocks of two sizes, out of order
+    layer = GAutoregressive(action, split=split, width=2, depth=depth, context_action=context).double()
+    randomize_(layer, generator=torch.Generator().manual_seed(0))
+    plain = without_shortcuts(layer)
+    x = torch.randn(5, action.numel, dtype=torch.float64)
+    c = None if context is None else torch.randn(5, context.numel, dtype=torch.float64)
+    for fast, slow in ((layer.call_and_ladj, plain.call_and_ladj), (layer.inv_call_and_ladj, plain.inv_call_and_ladj)):
+        torch.testing.assert_close(fast(x, c), slow(x, c), rtol=0, atol=1e-12)
 
 
 def test_starts_as_the_identity():

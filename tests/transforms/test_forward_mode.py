@@ -12,7 +12,15 @@ from torch.func import functional_call, grad, hessian, jacfwd, jvp, linearize, v
 from pyro_gflows import EquivariantFlow, VectorAction, g_residual
 from pyro_gflows.flows import OrbitFlow
 from pyro_gflows.nn.jacobian import _places
-from pyro_gflows.numerics import BanachSolver, ConstantMemory, ExactLogDet, RouletteLogDet, SeriesLogDet, implicit_root
+from pyro_gflows.numerics import (
+    BanachSolver,
+    ConstantMemory,
+    ExactLogDet,
+    KrylovLogDet,
+    RouletteLogDet,
+    SeriesLogDet,
+    implicit_root,
+)
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
 from tests.constructors import CONSTRUCTORS, events, make, make_conditional, make_flow, names, slow_unless
@@ -338,6 +346,9 @@ def test_second_derivatives_of_the_roulette_are_unbiased_in_torch_func(nested):
         RouletteLogDet(),
         RouletteLogDet(shared_length=False),
         ConstantMemory(RouletteLogDet()),
+        KrylovLogDet(),
+        KrylovLogDet(unbiased=True),
+        ConstantMemory(KrylovLogDet()),
     ],
     ids=repr,
 )

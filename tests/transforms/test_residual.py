@@ -6,7 +6,7 @@ from torch import nn
 
 from pyro_gflows import GResidual, ImageAction, VectorAction, g_residual
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, RadialTerm, Ridges
-from pyro_gflows.numerics import AndersonSolver, ExactLogDet, NewtonSolver, RouletteLogDet, SeriesLogDet
+from pyro_gflows.numerics import AndersonSolver, ExactLogDet, KrylovLogDet, NewtonSolver
 from pyro_gflows.testing import assert_invariant, assert_layer, randomize_
 from pyro_gflows.transforms import residual
 
@@ -82,20 +82,22 @@ def test_bad_branches_are_refused(make, error, message):
 
 def test_up_to_a_size_the_evaluation_is_exact(monkeypatch):
     monkeypatch.setattr(residual, "_EXACT_UP_TO", 3)
-    for most, kind in ((5, ExactLogDet), (4, SeriesLogDet)):
+    for most, kind in ((5, ExactLogDet), (4, KrylovLogDet)):
         monkeypatch.setattr(residual, "_DENSE_UP_TO", most)
         layer = g_residual(VectorAction.trivial("C1", copies=5))
-        assert isinstance(layer.log_det, RouletteLogDet) and isinstance(layer.log_det.evaluation, kind)
+        assert isinstance(layer.log_det, KrylovLogDet) and isinstance(layer.log_det.evaluator(), kind)
 
 
 def test_defaults_follow_the_size_of_the_event():
     small, large = g_residual(VectorAction.plane("D4")), g_residual(ImageAction("C4", 1, size=9))
     assert isinstance(small.log_det, ExactLogDet)
     assert isinstance(small.solver, NewtonSolver)
-    assert isinstance(large.log_det, RouletteLogDet)
+    assert isinstance(large.log_det, KrylovLogDet) and isinstance(large.log_det.evaluator(), ExactLogDet)
     assert isinstance(large.solver, AndersonSolver)
-    assert isinstance(g_residual(ImageAction("C4", 1, size=8)).log_det, ExactLogDet)  # of 64 numbers
-    assert isinstance(g_residual(VectorAction.trivial("C1", copies=65)).log_det, RouletteLogDet)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=32)).log_det, ExactLogDet)
+    image = g_residual(ImageAction("C4", 1, size=8))  # of 64 components
+    assert isinstance(image.log_det, KrylovLogDet) and isinstance(image.log_det.evaluator(), ExactLogDet)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=33)).log_det, KrylovLogDet)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=3)).solver, NewtonSolver)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, AndersonSolver)
 
@@ -108,10 +110,10 @@ def test_large_events_never_need_a_dense_jacobian(monkeypatch):
     monkeypatch.setattr(residual, "_DENSE_UP_TO", 70)
     torch.manual_seed(0)
     layer = randomize_(g_residual(action, bound=0.8).double(), scale=0.5)
-    evaluation = layer.log_det.evaluation
-    assert isinstance(evaluation, SeriesLogDet)
-    assert evaluation.truncation_error(lipschitz=0.8, dim=1) <= 1e-3
-    assert f"in evaluation: series, {evaluation.terms} terms, error <= 0.0" in repr(layer)
+    evaluation = layer.log_det.evaluator()
+    assert isinstance(evaluation, KrylovLogDet)
+    assert evaluation.truncation_error(lipschitz=0.8, dim=1) <= 5e-3
+    assert "Krylov, difference of two orders <= 0.00072 (observed)" in repr(layer)
     x = torch.randn(3, *action.event_shape, dtype=torch.float64)
     with monkeypatch.context() as patch:
         for module in ("branch", "jacobian"):

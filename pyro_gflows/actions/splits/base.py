@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.linear import LinearAction
+from pyro_gflows.numerics.constants import made_once
 from pyro_gflows.numerics.precision import on_methods
 
 __all__ = ["Split", "balanced_halves", "require_split"]
@@ -65,6 +66,23 @@ class Split(ABC):
             parts: The events of each part.
         """
 
+    def ordered(self, x: Tensor) -> Tensor:
+        """The parts of events, one after the other in one tensor, along the dimension of the fields.
+
+        Args:
+            x: Events, shape ``batch_shape + event_shape``.
+        """
+        return torch.cat(list(self.split(x)), -self.action.event_dim)
+
+    def unordered(self, x: Tensor) -> Tensor:
+        """The events whose parts lie one after the other in x, which inverts :meth:`ordered`.
+
+        Args:
+            x: The parts, in one tensor.
+        """
+        dim = -self.action.event_dim
+        return self.merge(x.split([part.event_shape[dim] for part in self.parts], dim))
+
     def restrict(self, index: int, values: Tensor) -> Tensor:
         """Events of a part with 0 in place of every entry that is not the part's own.
 
@@ -94,7 +112,7 @@ class Split(ABC):
         for index, (action, part) in enumerate(zip(self.parts, parts, strict=True)):
             action.check_event(part, f"part {index}")
 
-    @functools.cached_property
+    @made_once
     def _tables(self) -> dict[Any, Tensor]:
         return {}
 

@@ -18,7 +18,7 @@ from pyro_gflows.groups.finite import EnumerableGroup
 from pyro_gflows.groups.orbits import invariant_sets, orbit_fields
 from pyro_gflows.groups.representations import Representation
 from pyro_gflows.groups.restriction import restricted_to_subspace
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import kept_in
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["ChannelSplit", "CoordinateSplit", "IndexSplit"]
@@ -55,6 +55,9 @@ class IndexSplit(Split):
         chosen = [_restrict_fields(linear, set(part)) for part in parts]
         self.indices = tuple(tuple(order) for order, _ in chosen)
         self.parts = tuple(linear.with_fields(fields) for _, fields in chosen)
+        self._sizes = [len(part) for part in self.indices]
+        listed = itertools.chain.from_iterable(self.indices)
+        self._in_order = all(place == index for place, index in enumerate(listed))
 
     @staticmethod
     def _linear(action: Any) -> LinearAction:
@@ -82,22 +85,27 @@ class IndexSplit(Split):
                 )
 
     def _index(self, name: str, device: torch.device) -> Tensor:
-        if (name, device) not in self._tables:
-            with as_constants():
-                order = torch.tensor([index for part in self.indices for index in part])
-                self._tables[name, device] = (order if name == "split" else order.argsort()).to(device)
-        return self._tables[name, device]
+        def make() -> Tensor:
+            order = [index for part in self.indices for index in part]
+            if name == "merge":
+                order = sorted(range(len(order)), key=order.__getitem__)
+            return torch.tensor(order, device=device)
+
+        return kept_in(self._tables, (name, device), make)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.ordered(x).split(self._sizes, -self.action.event_dim)
+
+    def ordered(self, x: Tensor) -> Tensor:
         self.action.check_event(x)
-        dim = -self.action.event_dim
-        ordered = x.index_select(dim, self._index("split", x.device))
-        return ordered.split([len(part) for part in self.indices], dim)
+        return x if self._in_order else x.index_select(-self.action.event_dim, self._index("split", x.device))
 
     def merge(self, parts: Sequence[Tensor]) -> Tensor:
         self.check_parts(parts)
-        dim = -self.action.event_dim
-        return torch.cat(list(parts), dim).index_select(dim, self._index("merge", parts[0].device))
+        return self.unordered(torch.cat(list(parts), -self.action.event_dim))
+
+    def unordered(self, x: Tensor) -> Tensor:
+        return x if self._in_order else x.index_select(-self.action.event_dim, self._index("merge", x.device))
 
     def _key(self) -> Any:
         return self.indices

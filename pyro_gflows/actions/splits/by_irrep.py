@@ -14,7 +14,7 @@ from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.splits.base import Split, balanced_halves
 from pyro_gflows.actions.splits.irrep_basis import IrreducibleBlock, along_fields, block_of, irreducible_blocks
 from pyro_gflows.groups.canonical_basis import Nearly
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import kept_in
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["IrrepSplit", "isotypic_split"]
@@ -80,11 +80,7 @@ class IrrepSplit(Split):
         self._chosen = tuple(map(tuple, chosen))
 
     def _matrix(self, x: Tensor) -> Tensor:
-        key = (x.device, x.dtype)
-        if key not in self._tables:
-            with as_constants():
-                self._tables[key] = self.basis.to(x.device, x.dtype)
-        return self._tables[key]
+        return kept_in(self._tables, (x.device, x.dtype), lambda: self.basis.to(x.device, x.dtype))
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         self.action.check_event(x)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.splits.base import Split
 from pyro_gflows.groups.wallpaper import WallpaperGroup
-from pyro_gflows.numerics.constants import as_constants
+from pyro_gflows.numerics.constants import kept_in
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["MaskSplit", "checkerboard_split", "mirrored_checkerboard", "plain_checkerboard_split"]
@@ -65,11 +65,7 @@ class MaskSplit(Split):
         self._count = int(mask.sum())
 
     def _mask(self, index: int, x: Tensor) -> Tensor:
-        key = (index, x.device)
-        if key not in self._tables:
-            with as_constants():
-                self._tables[key] = (self.mask if index == 0 else ~self.mask).to(x.device)
-        return self._tables[key]
+        return kept_in(self._tables, (index, x.device), lambda: (self.mask if index == 0 else ~self.mask).to(x.device))
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         self.action.check_event(x)

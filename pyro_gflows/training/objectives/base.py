@@ -79,6 +79,17 @@ class Objective:
         """
         return ""
 
+    def fault(self, step: int) -> str:
+        """Returns what is wrong with the last loss, which is not finite, if the objective knows it.
+
+        Args:
+            step: The number of steps that were done before.
+
+        Returns:
+            An error message, or an empty string.
+        """
+        return ""
+
     def remedy(self, lr: float, clip_norm: float | None) -> str:
         """Returns advice about a run that has diverged, as the end of an error message.
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
 import torch
-from pyro.infer import Trace_ELBO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,7 +25,7 @@ from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
 from pyro_gflows.training.identity import same_values
 from pyro_gflows.training.loader import LoaderBatches
-from pyro_gflows.training.objectives.base import FitDiverged, Objective
+from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import leaving_alone_what_is_set
 
@@ -43,7 +41,8 @@ _COMPARED_ROWS = 8  # of the first batch, which a resumed run compares with the 
 class Likelihood(Objective):
     """The mean negative log-density of data under a flow, or the variational bound of a VariationalFlow.
 
-    :func:`fit` minimizes it. It is computed by Pyro's ``Trace_ELBO().differentiable_loss``.
+    :func:`fit` minimizes it. It is the mean of what a call of the flow returns, so that a wrapper of the flow sees
+    every step.
 
     Args:
         flow: The flow that is trained, in place. A VariationalFlow has its own Pyro model and guide.
@@ -82,12 +81,7 @@ class Likelihood(Objective):
         self._data = data
         self._batches = self._new_batches()
         self.batch_size = self._batches.batch_size
-        self._first = torch.empty(0)
-        self._loss = Trace_ELBO().differentiable_loss
-        self._model: Callable[[Tensor], None] = self._of_data
-        self._guide: Callable[[Tensor], None] = _nothing_to_infer
-        if isinstance(flow, VariationalFlow):
-            self._model, self._guide = flow.model, flow.guide
+        self._first = self._batch = torch.empty(0)
 
     def initialize(self) -> None:
         """Checks the data, and sets data-dependent layers from the first batch."""
@@ -101,19 +95,22 @@ class Likelihood(Objective):
 
         Args:
             step: The number of steps that are already done.
-
-        Raises:
-            FitDiverged: The batch has NaN or infinite components.
         """
-        x = self._next()
-        if not x.isfinite().all():
-            raise FitDiverged(f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation")
+        self._batch = self._next()
         # The data are already checked, and the trainer reports NaN inside the flow better than a support check.
-        with pyro.validation_enabled(False), warnings.catch_warnings():
-            # layers may be frozen on purpose, and Pyro would warn about them at every step
-            warnings.filterwarnings("ignore", message=".*was not registered in the param store")
-            loss: Tensor = self._loss(self._model, self._guide, x) / len(x)
-        return loss
+        with pyro.validation_enabled(False):
+            scores: Tensor = self.flow(self._batch)
+        return -scores.mean()
+
+    def fault(self, step: int) -> str:
+        """Returns what is wrong with the batch of the last loss, or nothing.
+
+        Args:
+            step: The number of steps that were done before.
+        """
+        if self._batch.isfinite().all():
+            return ""
+        return f"the batch of step {step} holds NaN or infinity: check the sampler or augmentation"
 
     def divergence(self, first: float, smooth: float) -> str:
         """Returns the reason why the loss counts as diverged: it has risen by more than 10 nats per dimension.
@@ -226,11 +223,6 @@ class Likelihood(Objective):
             scores = [log_probs(self.flow, block) for block in self._validation.blocks(1024)]
         return -float(torch.cat(scores).double().mean())
 
-    def _of_data(self, x: Tensor) -> None:
-        pyro.module("flow", self.flow)
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", self.flow.dist, obs=x)
-
     def _next(self) -> Tensor:
         """The next batch, in the dtype of the weights."""
         like = next(self.flow.parameters())
@@ -249,7 +241,3 @@ class Likelihood(Objective):
             if not self._is_seen_as_stored and not self._has_other_coordinates:
                 warn_off_support(x.detach(), self.flow.action)
         return x.to(like)
-
-
-def _nothing_to_infer(x: Tensor) -> None:
-    """The guide of maximum likelihood."""
