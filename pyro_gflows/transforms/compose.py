@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -102,10 +102,20 @@ class Compose(TakesMask, ConditionalTransform):
         return found
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _one_after_another([part.call_and_ladj for part in self.steps], x, context)
+        first, *others = self.steps
+        x, total = first.call_and_ladj(x, context)
+        for part in others:
+            x, ladj = part.call_and_ladj(x, context)
+            total = total + ladj
+        return x, total
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _one_after_another([part.inv_call_and_ladj for part in reversed(self.steps)], y, context)
+        *others, last = self.steps
+        y, total = last.inv_call_and_ladj(y, context)
+        for part in reversed(others):
+            y, ladj = part.inv_call_and_ladj(y, context)
+            total = total + ladj
+        return y, total
 
     def mask_refusal(self) -> str:
         for part in self.steps:
@@ -146,18 +156,6 @@ class Compose(TakesMask, ConditionalTransform):
 
     def extra_repr(self) -> str:
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
-
-
-_Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-
-
-def _one_after_another(maps: Sequence[_Map], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    first, *others = maps
-    x, total = first(x, context)
-    for apply in others:
-        x, ladj = apply(x, context)
-        total = total + ladj
-    return x, total
 
 
 def _common_context(transforms: Sequence[EquivariantTransform]) -> Action | None:
