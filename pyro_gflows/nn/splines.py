@@ -51,7 +51,7 @@ def _evaluate(t: Tensor, pieces: Tensor, row: Tensor | int, *, spacing: float) -
     # rows of contiguous values from one look-up: its backward pass is the only scatter
     table = pieces.transpose(0, 1).reshape(3, functions * count)
     scaled = t / spacing
-    knot = scaled.detach().floor().clamp_(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
+    knot = scaled.detach().floor().clamp(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
     offset = scaled - knot
     place = (knot + (n + count * torch.as_tensor(row, device=t.device))).to(torch.int64)
     area, start, bend = table.index_select(1, place.flatten()).reshape(3, *place.shape).unbind(0)
