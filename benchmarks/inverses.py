@@ -62,8 +62,11 @@ KINDS = {
     "vector, regular C4, d = 16": Kind(
         lambda: VectorAction.regular("C4", copies=4), lipschitz_branch, 256, ("fresh", "trained", "steep")
     ),
+    "vector, regular C4, d = 64": Kind(
+        lambda: VectorAction.regular("C4", copies=16), lipschitz_branch, 256, ("fresh", "trained", "steep")
+    ),
     "image, D4, 1 x 16 x 16": Kind(lambda: ImageAction("D4", 1, size=16), _network(4), 32, ("fresh", "steep")),
-    "image, D4, 3 x 32 x 32": Kind(lambda: ImageAction("D4", 3, size=32), _network(8), 8, ("fresh", "steep")),
+    "image, D4, 3 x 32 x 32": Kind(lambda: ImageAction("D4", 3, size=32), _network(8), 4, ("fresh", "steep")),
 }
 
 
