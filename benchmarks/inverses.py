@@ -5,7 +5,7 @@
 One line of ``results/inverses.jsonl`` for each row; rows that are there already are not repeated. Every root has a
 residual of at most 1e-6 in float64, which both solvers certify alike. ``evaluations`` are those of the branch, over the
 whole batch until its slowest row is done. ``time`` is the CPU time of one thread over that of the Banach iteration,
-timed alternately: the median of the rounds, with the quartiles beside it.
+the two timed alternately: the median of the rounds, with the quartiles beside it.
 
 - "fresh": the layer as it is made.
 - "trained": after 60 steps of maximum likelihood on a mixture of normals (vectors alone).
