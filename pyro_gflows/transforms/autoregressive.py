@@ -147,9 +147,9 @@ class GAutoregressive(TakesMask, OneWayTransform):
             after, ladj = self._together.transformer(ordered, together)
             return self.split.unordered(after), ladj
         parts, entries = self.split.split(x), self._entries(mask, x)
-        params = self._params(parts, context, mask)
+        own_params = self._params(parts, context, mask)
         images, ladjs = [], []
-        for element, frame, own, there in zip(self.transformers, self.frames, params, entries, strict=True):
+        for element, frame, own, there in zip(self.transformers, self.frames, own_params, entries, strict=True):
             before = frame.into(parts)
             after, ladj = element(before, own, there)
             images.append(frame.out(parts, before, after))
