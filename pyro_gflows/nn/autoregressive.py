@@ -109,9 +109,12 @@ class AutoregressiveNetwork(LayerChain):
             x: The input, as for a call.
             places: The index of each coordinate among those of all outputs.
         """
-        features, last = self.features(x)
+        layers = iter(self.layers)
+        for activation in self.activations:
+            x = activation(next(layers)(x))
+        last = next(layers)
         assert isinstance(last, EquivariantLinear)
-        return last.rows(features, places)
+        return last.rows(x, places)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the blocks, one tensor for each block."""

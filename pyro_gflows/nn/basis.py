@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FixedBasis", "Formula"]
+__all__ = ["FixedBasis"]
 
 
 class FixedBasis(nn.Module):
@@ -28,11 +28,10 @@ class FixedBasis(nn.Module):
     """
 
     value: Tensor
-    _saved = True
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.register_buffer("value", value.detach().to(torch.float64).clone(), persistent=self._saved)
+        self.register_buffer("value", value.detach().to(torch.float64).clone())
 
     def forward(self, like: Tensor) -> Tensor:
         """The tensor on the device and in the dtype of ``like``."""
@@ -47,18 +46,3 @@ class FixedBasis(nn.Module):
 
     def extra_repr(self) -> str:
         return "x".join(map(str, self.value.shape))
-
-
-class Formula(FixedBasis):
-    """A constant float64 tensor of a module that follows from the module's arguments, so that no file holds it.
-
-    Args:
-        value: The tensor, of any shape.
-
-    Example:
-        >>> formula = Formula(torch.tensor([1 / 3], dtype=torch.float64))
-        >>> formula.state_dict(), formula(torch.ones(1)).dtype
-        (OrderedDict(), torch.float32)
-    """
-
-    _saved = False

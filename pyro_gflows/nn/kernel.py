@@ -49,12 +49,11 @@ class KernelLayer(nn.Module):
         """The kernel, computed anew in every call, except inside :func:`kernels_once`."""
         if not self._keeps:
             return self._make_kernel()
-        if self._kept is None or (torch.is_grad_enabled() and not self._kept.requires_grad):
-            kernel = self._make_kernel()
+        kept = self._kept
+        if kept is None or (torch.is_grad_enabled() and not kept.requires_grad):
             # past torch's __setattr__, which would register a kernel that is a parameter itself
-            self.__dict__["_kept"] = kernel
-            return kernel
-        return self._kept
+            kept = self.__dict__["_kept"] = self._make_kernel()
+        return kept
 
 
 class LipschitzLayer(KernelLayer):

@@ -19,8 +19,8 @@ from pyro_gflows.nn.isotypic import IsotypicBasis
 from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
 from pyro_gflows.nn.tied_tensor import TiedTensor
 from pyro_gflows.nn.tying import coordinate_images, signed_orbits
-from pyro_gflows.numerics import spectral_norm
 from pyro_gflows.numerics.precision import full_precision
+from pyro_gflows.numerics.spectral import spectral_norms
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["EquivariantLinear", "LipschitzLinear"]
@@ -253,13 +253,17 @@ class LipschitzLinear(EquivariantLinear, LipschitzLayer):
         self.bound = bound
 
     def blocks(self) -> list[Tensor]:
-        return [block / (spectral_norm(block) / self.bound).clamp_min(1.0) for block in super().blocks()]
+        blocks = super().blocks()
+        return [
+            block / (norm / self.bound).clamp_min(1.0)
+            for block, norm in zip(blocks, spectral_norms(blocks), strict=True)
+        ]
 
     @full_precision
     def lipschitz_bound(self) -> Tensor:
         """The exact norm of the map for the present weights."""
         with torch.no_grad():
-            norms = [spectral_norm(block) for block in self.blocks()]
+            norms = spectral_norms(self.blocks())
         return torch.stack(norms).max() if norms else torch.zeros(())
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.nn.basis import Formula
 from pyro_gflows.nn.kernel import KernelLayer
 
 __all__ = ["SlopeSplines", "integrate_slopes"]
@@ -33,13 +32,13 @@ def integrate_slopes(t: Tensor, slopes: Tensor, row: Tensor | int, *, spacing: f
         >>> integrate_slopes(torch.tensor([0.5, 2.0]), torch.ones(1, 3), 0, spacing=1.0)
         (tensor([0.5000, 2.0000]), tensor([1., 1.]))
     """
-    return _look_up(t, _pieces(slopes, spacing), row, spacing)
+    return _look_up(t, _in_units(_pieces(slopes), spacing), row, spacing)
 
 
-def _pieces(slopes: Tensor, spacing: float) -> Tensor:
-    """The value and the slope at the left end of each piece, and the bend of the slope: shape ``(3, functions, 2 n)``.
+def _pieces(slopes: Tensor) -> Tensor:
+    """For each piece between two knots one unit apart, the integral up to it, the slope at its start, and its bend.
 
-    It is linear in the slopes at the knots.
+    The shape is ``(functions, 3, pieces)``. It is linear in the slopes.
     """
     functions, knots = slopes.shape
     n = (knots + 1) // 2
@@ -48,8 +47,13 @@ def _pieces(slopes: Tensor, spacing: float) -> Tensor:
     bend = torch.cat([slopes.diff(dim=1), slopes.new_zeros(functions, 1)], 1)
     pieces = (slopes[:, :-1] + 0.5 * bend[:, :-1]).cumsum(1)
     area = torch.cat([slopes.new_zeros(functions, 1), pieces], 1)
-    area = area - area[:, n, None]
-    return torch.stack([area * spacing, slopes, bend / spacing])
+    return torch.stack([area - area[:, n, None], slopes, bend], 1)
+
+
+def _in_units(pieces: Tensor, spacing: float) -> Tensor:
+    """The pieces between knots at that distance, of shape ``batch + (3, functions, pieces)``."""
+    area, start, bend = pieces.unbind(-2)
+    return torch.stack([area * spacing, start, bend / spacing], -3)
 
 
 def _look_up(t: Tensor, pieces: Tensor, row: Tensor | int, spacing: float) -> tuple[Tensor, Tensor]:
@@ -94,11 +98,11 @@ class SlopeSplines(KernelLayer):
         self.count, self.knots, self.limit, self.odd = count, knots, limit, odd
         self.theta = nn.Parameter(start * torch.randn(count, knots if odd else 2 * knots - 1))
         self.spacing = limit / (knots - 1)
-        unit = torch.eye(self.theta.shape[1], dtype=torch.float64)
+        slopes = torch.eye(self.theta.shape[1])
         if odd:  # then the slope is even
-            unit = torch.cat([unit.flip(1), unit[:, 1:]], 1)
-        # the pieces of all functions are one product with the pieces of each knot
-        self.pieces_of_knots = Formula(_pieces(unit, self.spacing).movedim(1, 0).flatten(1))
+            slopes = torch.cat([slopes.flip(1), slopes[:, 1:]], 1)
+        # the map from slopes to pieces, whose entries are exact in every dtype: multiples of a half
+        self.register_buffer("integrals", _pieces(slopes).flatten(1), persistent=False)
 
     def forward(self, t: Tensor, row: Tensor | int = 0) -> tuple[Tensor, Tensor]:
         """The values and slopes ``(s(t), s'(t))``.
@@ -120,12 +124,9 @@ class SlopeSplines(KernelLayer):
     def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
         """The pieces of all functions of each layer, shape ``(3, count, 2 * knots)``."""
         slopes = torch.tanh(torch.stack([layer.theta for layer in layers]))
-        pieces = slopes @ layers[0].pieces_of_knots(slopes)
-        return pieces.unflatten(2, (3, -1)).movedim(2, 1).contiguous().unbind()
+        pieces = slopes @ layers[0].integrals.to(slopes)
+        return _in_units(pieces.unflatten(2, (3, -1)), layers[0].spacing).unbind()
 
     def extra_repr(self) -> str:
         kind = "odd functions" if self.odd else "functions"
         return f"{self.count} {kind}, {self.knots} knots on [0, {self.limit:g}], |slope| < 1"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.extra_repr()})"

@@ -16,6 +16,7 @@ __all__ = [
     "largest_eigenvalue_bound",
     "sampled_conv_norm_bound",
     "spectral_norm",
+    "spectral_norms",
 ]
 
 _OVERSAMPLING = 12  # sampled frequencies for each degree of the symbol
@@ -44,14 +45,36 @@ def spectral_norm(matrix: Tensor) -> Tensor:
         raise ValueError(f"expected non-empty matrices of shape (..., m, n), got {tuple(matrix.shape)}")
     real = torch.finfo(matrix.dtype)
     scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=real.tiny)
-    scaled = matrix / scale
-    # eigvalsh raises on NaN, which would hide from the caller that the weights have diverged.
-    finite = scaled.detach().abs().sum((-2, -1)).isfinite()
-    scaled = torch.where(finite[..., None, None], scaled, torch.ones_like(scaled))
+    # eigvalsh raises on NaN, which would hide from the caller that the weights have diverged; amax passes NaN on.
+    finite = scale < math.inf  # false for NaN
+    scaled = torch.where(finite, matrix / scale, 1)
     gram = scaled @ scaled.mH if matrix.shape[-2] <= matrix.shape[-1] else scaled.mH @ scaled
     # The largest entry of a scaled matrix has modulus 1, so the clamp acts on zero matrices only.
-    norm = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=real.tiny).sqrt() * scale[..., 0, 0]
-    return torch.where(finite, norm, torch.full_like(norm, torch.nan))
+    norm = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=real.tiny).sqrt()
+    return norm * torch.where(finite, scale, torch.nan).reshape(norm.shape)
+
+
+def spectral_norms(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """The spectral norm of each matrix, as for :func:`spectral_norm`; those of one shape are computed together.
+
+    Args:
+        matrices: Matrices of any shapes.
+
+    Example:
+        >>> [float(norm) for norm in spectral_norms([torch.eye(2), torch.ones(1, 4), 3 * torch.eye(2)])]
+        [1.0, 2.0, 3.0]
+    """
+    alike: dict[torch.Size, list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        alike.setdefault(matrix.shape, []).append(index)
+    norms: dict[int, Tensor] = {}
+    for places in alike.values():
+        if len(places) == 1:
+            norms[places[0]] = spectral_norm(matrices[places[0]])
+        else:
+            together = spectral_norm(torch.stack([matrices[index] for index in places]))
+            norms.update(zip(places, together.unbind(), strict=True))
+    return [norms[index] for index in range(len(matrices))]
 
 
 @at_least_single

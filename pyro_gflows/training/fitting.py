@@ -58,7 +58,7 @@ def fit(
 ) -> FitResult:
     """Fits a flow to data by maximum likelihood, in place.
 
-    It minimizes the mean of -log p(x), computed by Pyro's ``Trace_ELBO().differentiable_loss``, with one torch
+    It minimizes the mean of -log p(x), or of the bound that a call of a VariationalFlow returns, with one torch
     optimizer, so gradients are clipped by the norm over all parameters together.
 
     At the start, the first batch sets the data-dependent layers (GActNorm, GOrbitNorm) that are not set yet. A layer

@@ -143,13 +143,13 @@ class GAutoregressive(TakesMask, OneWayTransform):
     def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self._together is not None and isinstance(self.network, AutoregressiveNetwork):
             ordered = self.split.ordered(x)
-            params = self.network.in_order(self.inputs([ordered], context), self._together.places)
-            after, ladj = self._together.transformer(ordered, params)
+            together = self.network.in_order(self.inputs([ordered], context), self._together.places)
+            after, ladj = self._together.transformer(ordered, together)
             return self.split.unordered(after), ladj
         parts, entries = self.split.split(x), self._entries(mask, x)
-        params = self._params(parts, context, mask)
+        own_params = self._params(parts, context, mask)
         images, ladjs = [], []
-        for element, frame, own, there in zip(self.transformers, self.frames, params, entries, strict=True):
+        for element, frame, own, there in zip(self.transformers, self.frames, own_params, entries, strict=True):
             before = frame.into(parts)
             after, ladj = element(before, own, there)
             images.append(frame.out(parts, before, after))

@@ -159,9 +159,9 @@ def test_floats_of_a_set_up_grow_no_faster_than_the_matrices_of_the_group(family
 @pytest.mark.parametrize(
     ("make", "entries"),
     [
-        (lambda: VectorAction.rows("S5", features=2), 120 * 10**2),
+        (lambda: VectorAction.rows("S5", features=4), 120 * 20**2),
         (lambda: VectorAction.regular("S4", copies=2), 24 * 48**2),
-        (lambda: VectorAction.signs(8), 256 * 8**2),
+        (lambda: VectorAction.signs(10), 1024 * 10**2),
     ],
 )
 def test_ridges_allocate_one_matrix_for_each_element_at_most(make, entries):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics import conv_norm_bound, largest_eigenvalue_bound, spectral_norm
+from pyro_gflows.numerics.spectral import spectral_norms
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -137,3 +138,16 @@ def test_the_smooth_bound_of_the_largest_eigenvalue(multiplicity):
     t = torch.tensor(0.3, dtype=torch.float64)
     assert torch.func.grad(torch.func.grad(line))(t) == pytest.approx(2.0, abs=1e-9)
     assert torch.func.grad(line)(t) == pytest.approx(0.6, abs=1e-12)
+
+
+def test_norms_of_matrices_of_many_shapes_are_those_of_each_with_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 5), (2, 2), (3, 5), (1, 4), (2, 2), (3, 5)]
+    matrices = [torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    norms = spectral_norms(matrices)
+    weights = range(1, 7)
+    found = torch.autograd.grad(sum(w * norm for w, norm in zip(weights, norms, strict=True)), matrices)
+    for matrix, norm, gradient, weight in zip(matrices, norms, found, weights, strict=True):
+        left, values, right = torch.linalg.svd(matrix.detach())
+        torch.testing.assert_close(norm, values[0])
+        torch.testing.assert_close(gradient, weight * left[:, :1] * right[:1])
