@@ -190,7 +190,7 @@ def _ratio(found: Mapping[str, Mapping[str, float]], mine: str, peer: str, figur
 
 RACES: Sequence[Race] = [
     Race(
-        30.0,
+        60.0,
         {
             "ours, D8 residual": _ours,
             "ours, D8 residual, 3 layers": lambda device: _ours(device, blocks=3, terms=12),
