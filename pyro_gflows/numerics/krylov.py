@@ -79,7 +79,8 @@ class KrylovLogDet(FixedProbes):
         ValueError: If the tolerance is negative, or max_terms or probes is below 1; in a call, if the Lipschitz bound
             is outside [0, 1).
         RuntimeError: In a backward pass of training, if a second derivative is taken, as for
-            :class:`RouletteLogDet`.
+            :class:`RouletteLogDet`. In a call, if torch.jit.trace, make_fx or torch.func.linearize is
+            recording.
 
     Source: Y. Saad, Iterative Methods for Sparse Linear Systems, chapter 6, for Arnoldi's method; the certificate is
     the residual of the shifted systems, integrated.
