@@ -123,9 +123,13 @@ class LipschitzNetwork(LipschitzChain, Contraction):
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
         """The value f(x) and the map v -> J^T v at x; a closed form for one hidden pointwise activation."""
+        return self.call_and_pullbacks(x) or super().call_and_pullback(x)
+
+    def call_and_pullbacks(self, x: Tensor) -> tuple[Tensor, Product] | None:
+        """The same for many vectors at each event, of shape ``(n,) + x.shape``; None where there is no closed form."""
         activation = self._pointwise()
         if activation is None:
-            return super().call_and_pullback(x)
+            return None
         with kernels_once(self):
             value, inner, slope, outer = self._factors(x, activation)
         across: Callable[[Tensor, Tensor], Tensor] = transposed_map

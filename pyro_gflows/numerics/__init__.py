@@ -9,8 +9,8 @@ Solvers:
     InverseDidNotConverge, implicit_root
 
 Derivatives of branches:
-    Branch, DifferentiableBranch, BranchWithJacobian, BranchWithPooledJacobian, PooledJacobian, PooledBlock,
-    ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback
+    Branch, DifferentiableBranch, BranchWithJacobian, BranchWithPullbacks, BranchWithPooledJacobian, PooledJacobian,
+    PooledBlock, ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback, pullbacks
 
 Matrices:
     matrix_exp, expm_apply, limit_norm, low_rank_matrix, low_rank_expm_apply, log_abs_det, spectral_norm,
@@ -27,7 +27,14 @@ Splines, tests and memory:
 
 from pyro_gflows.deprecation import moved_names
 from pyro_gflows.numerics.anderson import AndersonSolver
-from pyro_gflows.numerics.branch import BranchWithJacobian, DifferentiableBranch, as_branch, jacobian_by_autograd
+from pyro_gflows.numerics.branch import (
+    BranchWithJacobian,
+    BranchWithPullbacks,
+    DifferentiableBranch,
+    as_branch,
+    jacobian_by_autograd,
+    pullbacks,
+)
 from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
@@ -74,6 +81,7 @@ __all__ = [
     "Branch",
     "BranchWithJacobian",
     "BranchWithPooledJacobian",
+    "BranchWithPullbacks",
     "CarriedProbes",
     "ConstantMemory",
     "DampedNewtonSolver",
@@ -121,6 +129,7 @@ __all__ = [
     "pareto_shape",
     "periodic_grid",
     "pullback",
+    "pullbacks",
     "rational_quadratic",
     "replayable",
     "replayed",

@@ -12,11 +12,13 @@ from pyro_gflows.numerics.jacobian import Branch, Product, dense_jacobian, pullb
 
 __all__ = [
     "BranchWithJacobian",
+    "BranchWithPullbacks",
     "DifferentiableBranch",
     "as_branch",
     "constant_call_and_jacobian",
     "constant_jacobian",
     "jacobian_by_autograd",
+    "pullbacks",
 ]
 
 
@@ -56,6 +58,42 @@ class DifferentiableBranch(BranchWithJacobian, Protocol):
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
         """The value f(x), and the map v -> J^T v at x, as for :func:`~pyro_gflows.numerics.pullback`."""
         ...
+
+
+@runtime_checkable
+class BranchWithPullbacks(Protocol):
+    """The type of a branch that can multiply many vectors for each event by one Jacobian, computed once.
+
+    Estimators with many probes use it in place of copies of the events.
+
+    Example:
+        >>> isinstance(as_branch(torch.sin, 1), BranchWithPullbacks)
+        False
+    """
+
+    def call_and_pullbacks(self, x: Tensor) -> tuple[Tensor, Product] | None:
+        """The value f(x), and the map v -> J^T v for vectors of shape ``(n,) + x.shape``; None if there is none."""
+        ...
+
+
+def pullbacks(f: DifferentiableBranch, x: Tensor, count: int) -> tuple[Tensor, Product]:
+    """The value f(x), and the map v -> J^T v at x for vectors v of shape ``(count,) + x.shape``.
+
+    Args:
+        f: A branch; if it has ``call_and_pullbacks``, this is used.
+        x: The point.
+        count: The number of vectors for each event.
+
+    Example:
+        >>> value, product = pullbacks(as_branch(torch.sin, 1), torch.zeros(5, 2), 3)
+        >>> value.shape, product(torch.ones(3, 5, 2), create_graph=False).shape
+        (torch.Size([5, 2]), torch.Size([3, 5, 2]))
+    """
+    found = f.call_and_pullbacks(x) if isinstance(f, BranchWithPullbacks) else None
+    if found is not None:
+        return found
+    value, product = f.call_and_pullback(x.expand(count, *x.shape))
+    return value[0], product
 
 
 @dataclass(frozen=True)

@@ -55,17 +55,15 @@ class FixedProbes(LogDet):
             residual_map: The map.
             x: The input, of shape ``batch_shape + event_shape``.
             sum_over: The value f(x) and the sum of the estimates over the first axis of probes, which broadcast with x.
-            at_once: The most components in the copies of x that are held at once, unless one probe and its images need
-                more.
+            at_once: The most components in the copies of x that are held at once, unless one copy has more.
         """
         assert self.probes is not None
         event_dim, images = residual_map.event_dim, residual_map.images or _AS_THEY_ARE
         first, last = (0, self.probes) if self._part is None else self._part
         probes = fixed_probes(self.probes, x.shape[x.dim() - event_dim :], seed=self.seed, like=x)[first:last]
-        found = images(probes, x, event_dim)
-        together = max(1, at_once // max(1, len(found) * x.numel()))
-        sums = [sum_over(part.flatten(0, 1)) for part in found.split(together, dim=1)]
-        return sums[0][0], torch.stack([total for _, total in sums]).sum(0) / (len(found) * len(probes))
+        found = images(probes, x, event_dim).flatten(0, 1)
+        sums = [sum_over(part) for part in found.split(max(1, at_once // max(1, x.numel())))]
+        return sums[0][0], torch.stack([total for _, total in sums]).sum(0) / len(found)
 
     def parts(self: _Self, count: int) -> list[_Self]:
         """Independent estimators that share the probes, whose mean is this estimator if the shares are equal.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pyro_gflows.numerics.branch import BranchWithPullbacks, pullbacks
 from pyro_gflows.numerics.fixed_probes import FixedProbes
 from pyro_gflows.numerics.held import RandomEstimate, surrogate, with_held_gradient
 from pyro_gflows.numerics.jacobian import Branch, Product, event_numel
@@ -31,7 +32,7 @@ __all__ = ["KrylovLogDet"]
 _MOST_STORED = 2**20
 _TYPICAL_ORDER = 8
 # the most components in the copies of x that are held at once
-_MOST_AT_ONCE = 2**21
+_MOST_AT_ONCE, _MOST_ON_CPU = 2**21, 2**16
 
 
 @registered
@@ -63,7 +64,7 @@ class KrylovLogDet(FixedProbes):
     empty nine times out of ten.
 
     The number of products changes with x, so that the estimate in evaluation may jump by about the tolerance. With
-    tolerance 0 every row takes all ``max_terms`` products, and the estimate is smooth.
+    tolerance 0 every row takes all ``max_terms`` products: the estimate is smooth, and no product waits for a GPU.
 
     Args:
         tolerance: The largest difference of two orders at which a row stops, in nats for each component of the event.
@@ -168,7 +169,7 @@ class KrylovLogDet(FixedProbes):
         """The log-det, w and eps for a random probe."""
         split = x.dim() - residual_map.event_dim
         probe = random_probes(x)
-        flat = _flat(product, x, create_graph=False)
+        flat = _flat(product, x.shape, create_graph=False)
         space = self._space(
             flat, probe.reshape(*x.shape[:split], event_numel(x, residual_map.event_dim)), residual_map.lipschitz
         )
@@ -187,25 +188,31 @@ class KrylovLogDet(FixedProbes):
         spaces: list[KrylovSpace] = []  # if they are reported
 
         def sum_over(probes: Tensor) -> tuple[Tensor, Tensor]:
-            copies = x.expand(len(probes), *x.shape)
-            flat = probes.expand_as(copies).reshape(*copies.shape[: 1 + split], event_numel(x, residual_map.event_dim))
+            size = (len(probes), *x.shape)
+            flat = probes.expand(size).reshape(*size[: 1 + split], event_numel(x, residual_map.event_dim))
             known: list[tuple[Tensor, int]] = []  # the orders of all rows, the same where the graph is made again
 
             def estimated() -> tuple[Tensor, Tensor]:
-                value, product = residual_map.f.call_and_pullback(copies)
-                multiply = _flat(product, copies, create_graph=create_graph)
+                value, product = once or pullbacks(residual_map.f, x, len(probes))
+                multiply = _flat(product, size, create_graph=create_graph)
                 space = self._space(multiply, flat, residual_map.lipschitz, known[0] if known else None)
                 if not known and self._reports is not None:
                     spaces.append(space)
                 known.append((space.orders, len(space.columns)))
-                return value[0], space.log_det.sum(0)
+                return value, space.log_det.sum(0)
 
-            if not stored or _TYPICAL_ORDER * copies.numel() <= _MOST_STORED:
+            if not stored or _TYPICAL_ORDER * math.prod(size) <= _MOST_STORED:
                 return estimated()
             found: tuple[Tensor, Tensor] = checkpoint(estimated, use_reentrant=False, preserve_rng_state=False)
             return found
 
-        at_once = _MOST_STORED // _TYPICAL_ORDER if stored else _MOST_AT_ONCE
+        f, once = residual_map.f, None
+        if not stored and isinstance(f, BranchWithPullbacks):
+            once = f.call_and_pullbacks(x)
+        # small parts stay in the cache of a processor, large ones keep a GPU busy
+        at_once = _MOST_ON_CPU if x.device.type == "cpu" else _MOST_AT_ONCE
+        if stored:
+            at_once = _MOST_STORED // _TYPICAL_ORDER
         value, log_det = self.average(residual_map, x, sum_over, at_once=at_once)
         if self._reports is not None:
             self._reports.append(_report(log_det, spaces))
@@ -324,10 +331,10 @@ def _report(log_det: Tensor, spaces: list[KrylovSpace]) -> KrylovReport:
     return KrylovReport(log_det.detach(), mean("orders"), mean("observed"), mean("certified"))
 
 
-def _flat(product: Product, x: Tensor, *, create_graph: bool) -> Callable[[Tensor], Tensor]:
-    """The map v -> J^T v on flattened events."""
+def _flat(product: Product, size: Sequence[int], *, create_graph: bool) -> Callable[[Tensor], Tensor]:
+    """The map v -> J^T v on flattened events; v has the given size."""
 
     def multiply(vector: Tensor) -> Tensor:
-        return product(vector.reshape(x.shape), create_graph=create_graph).reshape(vector.shape)
+        return product(vector.reshape(size), create_graph=create_graph).reshape(vector.shape)
 
     return multiply

@@ -25,7 +25,8 @@ class StoppingRule:
     times the probe; or where the space is invariant under :math:`J^T`; or else at the order ``most``.
 
     Args:
-        difference: The largest accepted difference of two orders, in nats.
+        difference: The largest accepted difference of two orders, in nats. At 0 all products are taken, and no value is
+            read by the host, which would make it wait for a GPU.
         residual: The largest accepted residual, relative to the norm of the probe.
         most: The largest order.
 
@@ -111,7 +112,8 @@ def krylov_space(
     nodes, weights = log_quadrature(lipschitz, probe)
     squared = probe.square().sum(-1)
     norm = _root(squared)
-    grown, basis, columns = HessenbergLog(nodes), [_scaled(probe, norm)], []
+    grown, basis = HessenbergLog(nodes), [_scaled(probe, norm)]
+    columns: list[list[Tensor]] = []
     log_det = observed = torch.zeros_like(norm)
     count = torch.zeros_like(norm, dtype=torch.int64)
     active = torch.ones_like(norm, dtype=torch.bool)
@@ -135,7 +137,7 @@ def krylov_space(
         with torch.no_grad():
             far = (observed > rule.difference) | (last.abs().amax(-1) > rule.residual * norm)
             active = active & far & (height > 0)  # a row with NaN stops
-        if _may_stop(active) and not anywhere(active):
+        if rule.difference > 0 and _may_stop(active) and not anywhere(active):
             break
     with torch.no_grad():
         beyond = nodes * lipschitz / (1 - nodes * lipschitz)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pyro_gflows.numerics.branch import pullbacks
 from pyro_gflows.numerics.fixed_probes import FixedProbes
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
@@ -126,9 +127,8 @@ class SeriesLogDet(FixedProbes):
     ) -> tuple[Tensor, Tensor]:
         """The value f(x), and the sum of the estimates over the first axis of the probes, which broadcast with x."""
         split = x.dim() - residual_map.event_dim
-        copies = x.expand(len(probes), *x.shape)
-        value, product = residual_map.f.call_and_pullback(copies)
-        probe = probes.expand_as(copies)
+        value, product = pullbacks(residual_map.f, x, len(probes))
+        probe = probes.expand(len(probes), *x.shape)
 
         def some(terms: range, power: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
             for k in terms:
@@ -138,14 +138,14 @@ class SeriesLogDet(FixedProbes):
             return power, log_det
 
         all_terms, power, log_det = range(1, self.terms + 1), probe, x.new_zeros(x.shape[:split])
-        if not create_graph or transforming() or self.terms * copies.numel() <= _MOST_STORED:
-            return value[0], some(all_terms, power, log_det)[1]
+        if not create_graph or transforming() or self.terms * probe.numel() <= _MOST_STORED:
+            return value, some(all_terms, power, log_det)[1]
         # the graph of all terms at once may exceed the memory, so the graph of each part is computed again
         length = math.isqrt(self.terms - 1) + 1
         for start in range(0, self.terms, length):
             part = all_terms[start : start + length]
             power, log_det = checkpoint(some, part, power, log_det, use_reentrant=False, preserve_rng_state=False)
-        return value[0], log_det
+        return value, log_det
 
     def _exact_traces(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(create_graph):
