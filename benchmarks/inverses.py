@@ -5,7 +5,7 @@
 One line of ``results/inverses.jsonl`` for each row; rows that are there already are not repeated. Every root has a
 residual of at most 1e-6 in float64, which both solvers certify alike. ``evaluations`` are those of the branch, over the
 whole batch until its slowest row is done. ``time`` is the CPU time of one thread over that of the Banach iteration,
-timed in turns: the median of the rounds, with the quartiles beside it.
+the two timed alternately: the median of the rounds, with the quartiles beside it.
 
 - "fresh": the layer as it is made.
 - "trained": after 60 steps of maximum likelihood on a mixture of normals (vectors alone).
@@ -62,8 +62,11 @@ KINDS = {
     "vector, regular C4, d = 16": Kind(
         lambda: VectorAction.regular("C4", copies=4), lipschitz_branch, 256, ("fresh", "trained", "steep")
     ),
+    "vector, regular C4, d = 64": Kind(
+        lambda: VectorAction.regular("C4", copies=16), lipschitz_branch, 256, ("fresh", "trained", "steep")
+    ),
     "image, D4, 1 x 16 x 16": Kind(lambda: ImageAction("D4", 1, size=16), _network(4), 32, ("fresh", "steep")),
-    "image, D4, 3 x 32 x 32": Kind(lambda: ImageAction("D4", 3, size=32), _network(8), 8, ("fresh", "steep")),
+    "image, D4, 3 x 32 x 32": Kind(lambda: ImageAction("D4", 3, size=32), _network(8), 4, ("fresh", "steep")),
 }
 
 

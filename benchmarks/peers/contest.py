@@ -52,7 +52,7 @@ class Contest:
         ours: Makers by name.
         peers: Makers by name; the name begins with that of the library.
         limits: The largest ratio that is asked for, by (ours, peer).
-        fact_limits: Facts that have a line of their own, with the largest ratio to that of a peer, or None.
+        facts: Facts with lines of their own: the (ours, peer) that are compared, and the largest ratio, or None.
         notes: Where a peer's result is not the same quantity, by peer; or "ours".
         device: "cpu" or "cuda".
         rounds: How often each side is timed.
@@ -66,7 +66,7 @@ class Contest:
     ours: Mapping[str, Maker]
     peers: Mapping[str, Maker]
     limits: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    fact_limits: Mapping[str, float | None] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[tuple[str, str], float | None]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     rounds: int = 15
@@ -78,9 +78,10 @@ class Contest:
         """Family, task and device."""
         return f"{self.family}, {self.task}, {self.device}"
 
-    def labels(self) -> Mapping[str, str]:
+    def labels(self) -> Mapping[str, Any]:
         """What a stored run belongs to."""
-        return {"family": self.family, "task": self.task, "size": self.size, "device": self.device}
+        sides = [*self.ours, *self.peers]
+        return {"family": self.family, "task": self.task, "size": self.size, "sides": sides, "device": self.device}
 
     def on(self, device: str) -> Contest:
         """The same on another device."""
@@ -119,15 +120,14 @@ class Contest:
 
     def _fact_pairs(self, entries: Mapping[str, Entry]) -> list[Pair]:
         found = []
-        for fact, limit in self.fact_limits.items():
-            for ours in self.ours:
-                for peer in self.peers:
-                    if peer not in entries:
-                        continue
-                    values = [float(entries[side].facts[fact]) for side in (ours, peer)]
-                    ratio = values[0] / values[1] if values[1] else (0.0 if values[0] == 0 else math.inf)
-                    one = pair(ours, peer, (ratio,) * 3, {} if limit is None else {(ours, peer): limit})
-                    found.append({**one, "unit": fact, "values": values})
+        for fact, compared in self.facts.items():
+            for (ours, peer), limit in compared.items():
+                if peer not in entries:
+                    continue
+                values = [float(entries[side].facts[fact]) for side in (ours, peer)]
+                ratio = values[0] / values[1] if values[1] else (0.0 if values[0] == 0 else math.inf)
+                one = pair(ours, peer, (ratio,) * 3, {} if limit is None else {(ours, peer): limit})
+                found.append({**one, "unit": fact, "values": values})
         return found
 
 

@@ -45,10 +45,10 @@ class Runner:
 RunnerMaker = Callable[[torch.device], Runner]
 
 
-def _ours(device: torch.device) -> Runner:
-    """The preset of the command line: ten residual layers of ridge terms, with its learning rate."""
+def _ours(device: torch.device, **size: float) -> Runner:
+    """The preset of the command line, ten residual layers of ridge terms, with its learning rate; or another size."""
     preset = PRESETS[TARGET]
-    flow = build_flow(preset.flow, build_action(preset.group, (2,)), size=preset.size).to(device)
+    flow = build_flow(preset.flow, build_action(preset.group, (2,)), size={**preset.size, **size}).to(device)
     flow.initialize(density(TARGET).sample(4096).to(device))
     counted = _count_branches(flow)
     return Runner(flow, lambda x: flow.dist.log_prob(x), preset.settings.optimizer.lr, lambda: counted[0])
@@ -136,9 +136,10 @@ class Race:
         """The sizes, in words."""
         return f"{self.seconds:g} seconds of training each, batch {BATCH}, gaps over {POINTS} fresh points"
 
-    def labels(self) -> Mapping[str, str]:
+    def labels(self) -> Mapping[str, Any]:
         """What a stored run belongs to."""
-        return {"family": self.family, "task": self.task, "size": self.size, "device": self.device}
+        sides = [*self.ours, *self.peers]
+        return {"family": self.family, "task": self.task, "size": self.size, "sides": sides, "device": self.device}
 
     def on(self, device: str) -> Race:
         """The same on another device."""
@@ -189,14 +190,18 @@ def _ratio(found: Mapping[str, Mapping[str, float]], mine: str, peer: str, figur
 
 RACES: Sequence[Race] = [
     Race(
-        40.0,
-        {"ours, D8 residual": _ours},
+        30.0,
+        {
+            "ours, D8 residual": _ours,
+            "ours, D8 residual, 3 layers": lambda device: _ours(device, blocks=3, terms=12),
+        },
         {
             "CNF on torchdiffeq": lambda device: _cnf(lambda: plain_field(64), 1e-2, device),
             "D8-equivariant CNF on torchdiffeq": lambda device: _cnf(lambda: equivariant_field("D8", 64), 1e-2, device),
         },
         notes={
-            "ours": "the preset of the command line; each residual layer counts as one evaluation",
+            "ours": "the preset of the command line, ten layers, and a shorter flow; each residual layer counts as one "
+            "evaluation",
             "CNF on torchdiffeq": "dopri5 at tolerances of 1e-5, with the exact trace (two gradients in each "
             "evaluation, no Hutchinson estimate) and gradients through the solver",
             "D8-equivariant CNF on torchdiffeq": "the same with an EquivariantMLP of this package as its field",

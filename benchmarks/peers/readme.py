@@ -18,7 +18,7 @@ BEGIN = "<!-- performance: made by python -m benchmarks.peers.readme -->"
 END = "<!-- end of performance -->"
 HEAD = ["", "compared with", "training step", "scoring", "sampling"]
 TASKS = ("training step", "scoring", "sampling")
-RACE, OURS_IN_RACE = "8gaussians at equal training time", "ours, D8 residual"
+RACE, OURS_IN_RACE = "8gaussians at equal training time", "ours, D8 residual, 3 layers"
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ def performance_table(runs: Sequence[Run]) -> str:
     """
     found = {(run["device"], run["family"], run["task"]): run for run in runs}
     rows = [[line.title, line.peer, *(_cell(line, task, found) for task in line.tasks)] for line in LINES]
-    text = [markdown(HEAD, rows, left=(0, 1)), "", *_race(found), *_where(runs)]
-    return "\n".join(text)
+    return "\n".join([markdown(HEAD, rows, left=(0, 1)), "", " ".join([*_race(found), *_where(runs)])])
 
 
 def _cell(line: Line, task: str | None, found: Mapping[tuple[str, str, str], Run]) -> str:
@@ -105,8 +104,9 @@ def _cell(line: Line, task: str | None, found: Mapping[tuple[str, str, str], Run
 
 
 def _ratio(run: Run, ours: str, peer: str) -> str:
+    twin = peer + ours.removeprefix("ours")  # a peer that was made with the weights of ours
     for pair in run["pairs"]:
-        if (pair["ours"], pair["peer"]) == (ours, peer) and "values" not in pair:
+        if pair["ours"] == ours and pair["peer"] in (peer, twin) and "values" not in pair:
             return f"{pair['ratio'][1]:.2f}"
     return "not measured"
 
@@ -116,12 +116,12 @@ def _race(found: Mapping[tuple[str, str, str], Run]) -> Iterator[str]:
     if run is None:
         return
     for unit, before, after in (
-        ("gap, nats", "After equal training time on `8gaussians` the gap to the exact density is", "nats"),
+        ("gap, nats", "After equal training time on `8gaussians` the gap is", "nats"),
         ("evaluations", "A log-density there takes", "evaluations"),
     ):
-        pairs = [pair for pair in run["pairs"] if pair["unit"] == unit]
+        pairs = [pair for pair in run["pairs"] if pair["unit"] == unit and pair["ours"] == OURS_IN_RACE]
         if pairs:
-            theirs = "; ".join(f"{pair['peer']}: {value_text(pair['values'][1])}" for pair in pairs)
+            theirs = ", ".join(f"{pair['peer'].split(' on ')[0]} {value_text(pair['values'][1])}" for pair in pairs)
             yield f"{before} {value_text(pairs[0]['values'][0])} {after} ({theirs})."
 
 

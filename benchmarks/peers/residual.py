@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,31 +93,45 @@ class Ours:
 
 
 class Normflows:
-    """A residual layer of normflows.
+    """A residual layer of normflows with the network of one of ours, and with its weights.
+
+    Its networks begin with an activation, which ours do not; it is left out here.
 
     Args:
-        channels: Of each layer of the network.
+        twin: Our layer.
         images: Whether the network is convolutional.
     """
 
-    def __init__(self, channels: Sequence[int], *, images: bool) -> None:
-        self.channels, self.images = list(channels), images
+    def __init__(self, twin: Ours, *, images: bool) -> None:
+        self.twin, self.images = twin, images
 
     def prepare(self, x: Tensor) -> None:
-        """Make the layer, with steep weights and a converged estimate of their norms, on the device of x."""
+        """Make the layer, with the weights of ours and a converged estimate of their norms, on the device of x."""
         import normflows
         from normflows.nets.lipschitz import LipschitzCNN, LipschitzMLP
 
+        self.twin.prepare(x)
+        ours = self.twin.layer.branch.layers
+        kernels = [layer.kernel().detach() for layer in ours]
+        channels = [kernels[0].shape[1], *(kernel.shape[0] for kernel in kernels)]
         if self.images:
-            network = LipschitzCNN(self.channels, [3, 3], lipschitz_const=LAYER_BOUND, init_zeros=False)
+            network = LipschitzCNN(channels, [3, 3], lipschitz_const=LAYER_BOUND)
         else:
-            network = LipschitzMLP(self.channels, lipschitz_const=LAYER_BOUND, init_zeros=False)
+            network = LipschitzMLP(channels, lipschitz_const=LAYER_BOUND)
+        network.net = network.net[1:]
         self.layer = normflows.flows.Residual(network).to(x.device)
         with torch.no_grad():
             self.layer.inverse(x[:2])  # convolutions learn the size of the image at the first call
-        _steep(network)
+            for layer, kernel, twin in zip(network.net[::2], kernels, ours, strict=True):
+                layer.weight.copy_(kernel)
+                at_zero = twin(x.new_zeros(twin.action_in.event_shape))
+                layer.bias.copy_(at_zero.flatten(1)[:, 0] if self.images else at_zero)
+            slope = 1 / self.twin.layer.branch.hidden_scale  # ours is s * swish(x / s) with the slope 1
+            network.net[1].beta.fill_(math.log(math.expm1(slope)))
         self.update = functools.partial(normflows.utils.update_lipschitz, self.layer)
         self.update(200)
+        with torch.no_grad():
+            torch.testing.assert_close(self.value(x[:2]), self.twin.value(x[:2]), rtol=1e-3, atol=1e-3)
 
     @property
     def module(self) -> nn.Module:
@@ -195,14 +210,17 @@ _FACTS: Mapping[str, Mapping[str, float | None]] = {
     "inverse": {"largest error of the inverse": None},
 }
 
-_NOTES = {
-    "normflows": "its log-det in training is a series after which a geometric(0.5) number of terms follows, whose "
-    "variance is infinite where the squared Lipschitz constant is 0.5 or more; its bound is an estimate by power "
-    "iterations (update_lipschitz, included in the step); in evaluation it takes 20 terms and a random rest for more "
-    "than two components; its inverse stops at steps below about 3e-3",
-    "ours": "bounds are certified; the log-dets are the defaults of g_residual, exact where their standard "
-    "deviation is 0; the branch 'as it comes' is the default one, with the bound 0.99",
-}
+DEFAULT = "ours, as it comes"
+_NOTE = (
+    "normflows has our network and weights; its log-det in training is a series after which a geometric(0.5) number of "
+    "terms follows, whose variance is infinite where the squared Lipschitz constant is 0.5 or more; its bound is an "
+    "estimate by power iterations (update_lipschitz, included in the step); in evaluation it takes 20 terms and a "
+    "random rest for more than two components; its inverse stops at steps below about 3e-3"
+)
+_OURS = (
+    "bounds are certified; the log-dets are the defaults of g_residual, exact where their standard deviation is 0; the "
+    "branch 'as it comes' is the default one, with the bound 0.99"
+)
 
 
 def _vectors(d: int, action: LinearAction, hidden: int, limit: float) -> list[Contest]:
@@ -211,13 +229,12 @@ def _vectors(d: int, action: LinearAction, hidden: int, limit: float) -> list[Co
     ours: dict[str, Callable[[], Ours]] = {
         f"ours, {action.group.name}": _network(action, hidden // order),
         "ours, C1": _network(plain, hidden),
-        "ours, as it comes": lambda: Ours(lambda: g_residual(action)),
+        DEFAULT: lambda: Ours(lambda: g_residual(action)),
     }
     return _contests(
         f"residual layer, d = {d}",
         f"{action}, {hidden} hidden units, Lipschitz bound {BOUND:.3f}, batch {batch}",
         ours,
-        lambda: Normflows([d, hidden, d], images=False),
         (batch, d),
         limit,
     )
@@ -233,35 +250,41 @@ def _images(limit: float) -> list[Contest]:
         "residual layer, 3 x 32 x 32",
         f"3 x 3 kernels, {hidden} hidden channels, Lipschitz bound {BOUND:.3f}, batch {batch} (evaluation: 2)",
         ours,
-        lambda: Normflows([channels, hidden, channels], images=True),
         (batch, channels, size, size),
         limit,
     )
 
 
 def _contests(
-    family: str,
-    size: str,
-    ours: Mapping[str, Callable[[], Ours]],
-    peer: Callable[[], Normflows],
-    shape: tuple[int, ...],
-    limit: float,
+    family: str, size: str, ours: Mapping[str, Callable[[], Ours]], shape: tuple[int, ...], limit: float
 ) -> list[Contest]:
-    limits = {(name, "normflows"): limit for name in ours}
+    images = len(shape) > 2
+    twins = {mine: _peer(mine) for mine in ours if mine != DEFAULT}
+    peers = {peer: functools.partial(_normflows, ours[mine], images) for mine, peer in twins.items()}
+    limits = {(mine, twins.get(mine, twins["ours, C1"])): limit for mine in ours}
     return [
         Contest(
             family,
             task,
             size,
             {name: _maker(make, task, shape) for name, make in ours.items()},
-            {"normflows": _maker(peer, task, shape)},
+            {name: _maker(make, task, shape) for name, make in peers.items()},
             limits=limits if task == "training step" else {},
-            fact_limits=_FACTS[task],
-            notes=_NOTES,
-            rounds=15 if len(shape) == 2 else 9,
+            facts={name: dict.fromkeys(twins.items(), one) for name, one in _FACTS[task].items()},
+            notes={**dict.fromkeys(list(peers)[:1], _NOTE), "ours": _OURS},
+            rounds=9 if images else 15,
         )
         for task in TASKS
     ]
+
+
+def _peer(ours: str) -> str:
+    """The layer of normflows that has the weights of ours."""
+    return f"normflows{ours.removeprefix('ours')}"
+
+
+def _normflows(twin: Callable[[], Ours], images: bool) -> Normflows:
+    return Normflows(twin(), images=images)
 
 
 CONTESTS: Sequence[Contest] = [

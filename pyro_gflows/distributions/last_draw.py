@@ -12,6 +12,7 @@ from torch._utils import _flatten_dense_tensors
 from torch.nn import functional
 
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.nn.tied_tensor import TiedTensor
 from pyro_gflows.numerics.tracing import is_tracing
 from pyro_gflows.numerics.transforms_active import transforming
 
@@ -26,8 +27,9 @@ class LastDraw:
     not show every change, because writes through ``.data`` and through a NumPy view leave no trace. Therefore the draw,
     its source, and all parameters and buffers (among them the context of a conditioned view) are copied when the draw
     is made and compared when it is scored. On a GPU this comparison is the only time at which the host waits. The
-    constant bases of layers (:class:`~pyro_gflows.nn.FixedBasis`), which may be larger than all weights, are compared
-    by identity and version. The draw is held by a weak reference, and the memory ends with it.
+    constant bases of layers (:class:`~pyro_gflows.nn.FixedBasis`) and the tables of shared weights, which may be larger
+    than all weights, are compared by identity and version. The draw is held by a weak reference, and the memory ends
+    with it.
 
     Threads that share a distribution share its memory. All that is remembered is one object, and each question reads
     it once, so that another thread can replace the whole memory but never a part of it.
@@ -172,7 +174,10 @@ def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]
         if parameters := state["_parameters"]:
             weights += parameters.values()
         if buffers := state["_buffers"]:
-            weights += buffers.values()
+            if isinstance(each, TiedTensor):
+                constants += [each.index, each.sign]
+            else:
+                weights += buffers.values()
         # weights that Pyro draws anew at every access (PyroSample) always differ: a fresh object equals no other
         modes.append(object() if state.get("_pyro_samples") else state["training"])
         if children := state["_modules"]:

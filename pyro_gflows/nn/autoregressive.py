@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_image
-from pyro_gflows.nn.activations import Activation, Swish
-from pyro_gflows.nn.blockwise import BlockwiseOutputs, Chain
+from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import LayerChain, hidden_action
@@ -85,8 +84,8 @@ class AutoregressiveNetwork(LayerChain):
         super().__init__(event, params, width=width, depth=depth)
         del self._labels, self._hidden, self._hidden_labels  # the hooks below have used them
         self.sizes = [sum(output.field_sizes) for output in outputs]
-        self._block_sizes = [sum(block.field_sizes) for block in blocks]
-        self._label_size = hidden.numel // (len(blocks) - 1 - first)
+        self.block_sizes = [sum(block.field_sizes) for block in blocks]
+        self.label_size = hidden.numel // (len(blocks) - 1 - first)
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
         return self._hidden
@@ -103,20 +102,6 @@ class AutoregressiveNetwork(LayerChain):
         # gates read other fields, so they need the mask as well
         return GatedNorm(action, labels=self._hidden_labels) if kind == "gated" else super().activation(kind, action)
 
-    def blockwise(self, like: Tensor, context: Tensor | None) -> BlockwiseOutputs | None:
-        """The outputs as blocks become known, at the cost of one pass; None for networks that cannot do so.
-
-        Args:
-            like: A tensor with the batch shape, dtype and device of the events.
-            context: The context, of the same batch shape, or None.
-        """
-        linear = [layer for layer in self.layers if isinstance(layer, EquivariantLinear)]
-        if len(linear) < len(self.layers) or not all(isinstance(activation, Swish) for activation in self.activations):
-            return None
-        layers = [(layer.kernel().to(like), layer.constant()) for layer in linear]
-        chain = Chain(layers, list(self.activations), self._block_sizes, self._label_size, self.sizes)
-        return BlockwiseOutputs(chain, like, context)
-
     def in_order(self, x: Tensor, places: Tensor) -> Tensor:
         """The coordinates of all outputs side by side in another order, for networks on vectors.
 
@@ -124,9 +109,12 @@ class AutoregressiveNetwork(LayerChain):
             x: The input, as for a call.
             places: The index of each coordinate among those of all outputs.
         """
-        features, last = self.features(x)
+        layers = iter(self.layers)
+        for activation in self.activations:
+            x = activation(next(layers)(x))
+        last = next(layers)
         assert isinstance(last, EquivariantLinear)
-        return last.rows(features, places)
+        return last.rows(x, places)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the blocks, one tensor for each block."""

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BlockwiseOutputs", "Chain"]
+from pyro_gflows.nn.activations import Swish
+from pyro_gflows.nn.autoregressive import AutoregressiveNetwork
+from pyro_gflows.nn.linear import EquivariantLinear
+
+__all__ = ["BlockwiseOutputs", "blockwise_outputs"]
 
 
-class Chain(NamedTuple):
+class _Chain(NamedTuple):
     """What an autoregressive network on vectors consists of.
 
     Attributes:
@@ -44,7 +48,7 @@ class BlockwiseOutputs:
         context: The context, of the batch shape of the events, or None.
     """
 
-    def __init__(self, chain: Chain, like: Tensor, context: Tensor | None) -> None:
+    def __init__(self, chain: _Chain, like: Tensor, context: Tensor | None) -> None:
         self._chain, self._like, self._context = chain, like, context
         self._features: list[list[Tensor]] = [[] for _ in chain.activations]  # of each layer, by label
         self._first = 0 if context is None else -1
@@ -91,3 +95,19 @@ class BlockwiseOutputs:
             return functional.linear(x, kernel[rows, : x.shape[-1]], own)
         constant = self._like.new_zeros(rows.stop - rows.start) if own is None else own
         return constant.expand(*self._like.shape[:-1], -1)
+
+
+def blockwise_outputs(network: AutoregressiveNetwork, like: Tensor, context: Tensor | None) -> BlockwiseOutputs | None:
+    """The outputs of a network as blocks become known; None if the network is on images or its activation reads fields.
+
+    Args:
+        network: The network.
+        like: A tensor with the batch shape, dtype and device of the events.
+        context: The context, of the same batch shape, or None.
+    """
+    linear = [layer for layer in network.layers if isinstance(layer, EquivariantLinear)]
+    if len(linear) < len(network.layers) or not all(isinstance(made, Swish) for made in network.activations):
+        return None
+    layers = [(layer.kernel().to(like), layer.constant()) for layer in linear]
+    chain = _Chain(layers, list(network.activations), network.block_sizes, network.label_size, network.sizes)
+    return BlockwiseOutputs(chain, like, context)

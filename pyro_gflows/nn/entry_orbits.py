@@ -19,14 +19,14 @@ class EntryOrbits(NamedTuple):
     """The orbits of the entries of a matrix.
 
     Attributes:
-        index: The index of the orbit of each entry, shape ``(n_out, n_in)``.
+        orbit: The index of the orbit of each entry, shape ``(n_out, n_in)``.
         sign: The sign of each entry, which is 0 where the entry must vanish, of the same shape.
-        count: The number of orbits.
+        size: The number of orbits.
     """
 
-    index: Tensor
+    orbit: Tensor
     sign: Tensor
-    count: int
+    size: int
 
 
 class _Kind(NamedTuple):
@@ -54,9 +54,9 @@ def entry_orbits(
     Example:
         >>> from pyro_gflows import VectorAction
         >>> entry_orbits(VectorAction.regular("C2"), VectorAction.regular("C2"))
-        EntryOrbits(index=tensor([[0, 1],
+        EntryOrbits(orbit=tensor([[0, 1],
                 [1, 0]]), sign=tensor([[1., 1.],
-                [1., 1.]]), count=2)
+                [1., 1.]]), size=2)
     """
     shape = (action_out.numel, action_in.numel)
     index, sign, count = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape), 0

@@ -77,7 +77,8 @@ def _padded(x: Tensor, reach: int, periodic: bool) -> Tensor:
 def _by_shifts(kernel: Tensor, x: Tensor, periodic: bool) -> Tensor:
     """The result as one matrix product and a sum of shifted images, which is faster if there are few input channels."""
     (_, channels_in, size, _), (height, width) = kernel.shape, x.shape[-2:]
-    images = (kernel.flatten(1).T @ x.flatten(2)).unflatten(-1, (height, width))
+    # not by @, which would first copy x into one matrix where the kernel needs a gradient
+    images = torch.bmm(kernel.flatten(1).T.expand(len(x), -1, -1), x.flatten(2)).unflatten(-1, (height, width))
     padded = _padded(images, size // 2, periodic).unflatten(1, (channels_in, size, size))
     shifts = [
         padded[:, :, row, column, size - 1 - row :, size - 1 - column :][..., :height, :width]

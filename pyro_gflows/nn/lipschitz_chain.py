@@ -63,11 +63,14 @@ class LipschitzChain(EquivariantNetwork):
         ratio = sum(action_in.field_sizes) / sum(self.hidden(action_in, width).field_sizes)
         self.hidden_scale = min(1.0, ratio**0.5)
 
-    def features(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+    def run(self, x: Tensor) -> Tensor:
         layers = iter(self.layers)
         for activation in self.activations:
             x = self.hidden_scale * activation(next(layers)(x) / self.hidden_scale)
-        return x, next(layers)
+        out: Tensor = next(layers)(x)
+        return out
+
+    forward = run
 
     def hidden(self, action: LinearAction, width: int) -> LinearAction:
         # norm activations do not mix different irreps: irreps that the event does not contain would have no effect

@@ -158,16 +158,11 @@ class LayerChain(nn.Module):
 
     def run(self, x: Tensor) -> Tensor:
         """The output of the last layer for an input x."""
-        features, last = self.features(x)
-        out: Tensor = last(features)
-        return out
-
-    def features(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        """The input of the last layer for an input x, and that layer."""
         layers = iter(self.layers)
         for activation in self.activations:
             x = activation(next(layers)(x))
-        return x, next(layers)
+        out: Tensor = next(layers)(x)
+        return out
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for position, activation in enumerate(self.activations):

@@ -89,8 +89,6 @@ class SlopeSplines(KernelLayer):
         (0.0, True)
     """
 
-    integrals: Tensor
-
     def __init__(
         self, count: int, *, knots: int = 16, limit: float = 4.0, odd: bool = False, start: float = 0.1
     ) -> None:

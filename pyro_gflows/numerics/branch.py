@@ -15,6 +15,7 @@ __all__ = [
     "BranchWithPullbacks",
     "DifferentiableBranch",
     "as_branch",
+    "constant_call_and_jacobian",
     "constant_jacobian",
     "jacobian_by_autograd",
     "pullbacks",
@@ -170,6 +171,22 @@ def constant_jacobian(f: BranchWithJacobian, x: Tensor) -> Tensor:
         >>> constant_jacobian(as_branch(lambda x: 0.5 * x, 1), torch.ones(1, 2)).tolist()
         [[[0.5, 0.0], [0.0, 0.5]]]
     """
+    return constant_call_and_jacobian(f, x)[1]
+
+
+def constant_call_and_jacobian(f: BranchWithJacobian, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The value f(x) and the Jacobian of f at x, as constants without derivatives.
+
+    Args:
+        f: A branch.
+        x: Events of shape ``batch_shape + event_shape``.
+
+    Example:
+        >>> value, jacobian = constant_call_and_jacobian(as_branch(torch.sin, 1), torch.zeros(5, 2))
+        >>> value.shape, jacobian.shape
+        (torch.Size([5, 2]), torch.Size([5, 2, 2]))
+    """
     # autograd never records tensors of inference mode, so the Jacobian is taken outside of that mode, at a copy
     with torch.inference_mode(False), torch.no_grad():
-        return f.call_and_jacobian(x.detach().clone())[1].detach()
+        value, jacobian = f.call_and_jacobian(x.detach().clone())
+        return value.detach(), jacobian.detach()

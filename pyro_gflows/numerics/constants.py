@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["as_constants", "kept_in", "made_once", "rows_at"]
 
 _T = TypeVar("_T")
 
 
-class made_once(Generic[_T]):
+class made_once(functools.cached_property[_T]):
     """A decorator of a method without arguments: an attribute that is computed at its first use and kept.
 
     It is ``functools.cached_property`` without the lock that the latter has before Python 3.12, which
     ``torch.compile`` cannot trace.
-
-    Args:
-        make: The method.
 
     Example:
         >>> class Circle:
@@ -33,24 +34,18 @@ class made_once(Generic[_T]):
         (3.0, {'area': 3.0})
     """
 
-    def __init__(self, make: Callable[[Any], _T]) -> None:
-        self.make, self.name, self.__doc__ = make, "", make.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
 
     @overload
-    def __get__(self, instance: None, owner: type) -> made_once[_T]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> _T: ...
 
-    @overload
-    def __get__(self, instance: object, owner: type) -> _T: ...
-
-    def __get__(self, instance: object | None, owner: type) -> made_once[_T] | _T:
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self | _T:
         if instance is None:
             return self
-        value = self.make(instance)
+        value: _T = self.func(instance)
         # past any __setattr__ of the class; the next look-up finds it in __dict__ and does not come here
-        object.__setattr__(instance, self.name, value)
+        object.__setattr__(instance, str(self.attrname), value)
         return value
 
 

@@ -41,7 +41,7 @@ class Counted:
 
         return evaluate
 
-    @property  # type: ignore[override]
+    @property  # type: ignore[misc]
     def __class__(self) -> type:  # solvers may ask for the type of the branch
         return type(self.f)
 

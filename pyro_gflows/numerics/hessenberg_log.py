@@ -41,8 +41,8 @@ def _rule(lipschitz: float, dtype: torch.dtype, device: torch.device) -> tuple[T
     places, weights = np.polynomial.legendre.leggauss(count)
     gap = np.exp(-length * (1 + places) / 2) / bound
     with as_constants():
-        nodes, weights = (torch.from_numpy(each) for each in (1 / bound - gap, weights * gap * length / 2))
-        return nodes.to(device=device, dtype=dtype), weights.to(device=device, dtype=dtype)
+        found = [torch.from_numpy(each) for each in (1 / bound - gap, weights * gap * length / 2)]
+        return found[0].to(device=device, dtype=dtype), found[1].to(device=device, dtype=dtype)
 
 
 class HessenbergLog:
@@ -65,6 +65,7 @@ class HessenbergLog:
 
     def __init__(self, nodes: Tensor) -> None:
         self.nodes = nodes
+        self._pivot = torch.ones_like(nodes)  # the last entry on the diagonal of the upper factor
         self._multipliers: list[Tensor] = []  # of the lower factor
         self._first: list[Tensor] = []  # the first row of the inverse of the upper factor
         self._right: Tensor | None = None  # the last entry of the solution with the lower factor, divided by t

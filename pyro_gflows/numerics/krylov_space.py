@@ -112,7 +112,8 @@ def krylov_space(
     nodes, weights = log_quadrature(lipschitz, probe)
     squared = probe.square().sum(-1)
     norm = _root(squared)
-    grown, basis, columns = HessenbergLog(nodes), [_scaled(probe, norm)], []
+    grown, basis = HessenbergLog(nodes), [_scaled(probe, norm)]
+    columns: list[list[Tensor]] = []
     log_det = observed = torch.zeros_like(norm)
     count = torch.zeros_like(norm, dtype=torch.int64)
     active = torch.ones_like(norm, dtype=torch.bool)

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from pyro_gflows.numerics.branch import DifferentiableBranch
 from pyro_gflows.numerics.log_det import LogDet
-from pyro_gflows.numerics.newton import SafeguardedNewton
 from pyro_gflows.numerics.pooled import BranchWithPooledJacobian
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.residual_map import ResidualMap
+from pyro_gflows.numerics.solvers import Solver, row_norm
+from pyro_gflows.numerics.transforms_active import anywhere
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["PooledLogDet", "PooledNewtonSolver"]
@@ -44,7 +45,7 @@ class PooledLogDet(LogDet):
 
 
 @registered
-class PooledNewtonSolver(SafeguardedNewton):
+class PooledNewtonSolver(Solver):
     """Newton's method for a branch that reads the rows of an event through pooled features, in linear time.
 
     It inverts residual layers on sets of any size, in a few steps where the Banach iteration takes many. If a Newton
@@ -65,10 +66,24 @@ class PooledNewtonSolver(SafeguardedNewton):
         PooledNewtonSolver(tolerance=by dtype, max_iterations=by Lipschitz bound, strict=True)
     """
 
-    def direction(self, f: DifferentiableBranch, x: Tensor, residual: Tensor, event_dim: int) -> Tensor:
-        branch = _pooled(f, "BanachSolver")
-        _, jacobian = branch.call_and_pooled_jacobian(x)
-        return branch.solve_pooled(jacobian, residual)
+    def step(
+        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
+    ) -> tuple[Tensor, Tensor]:
+        newton = x + _newton_step(f, x, residual)
+        newton_residual = y - newton - f(newton)
+        # A comparison with NaN is false, so that a Newton step that is not finite is refused as well.
+        accepted = row_norm(newton_residual, event_dim) <= min(lipschitz, 1.0) * row_norm(residual, event_dim)
+        if not anywhere(~accepted):
+            return newton, newton_residual
+        banach = x + residual
+        mask = accepted.reshape(accepted.shape + (1,) * event_dim)
+        return torch.where(mask, newton, banach), torch.where(mask, newton_residual, y - banach - f(banach))
+
+
+def _newton_step(f: DifferentiableBranch, x: Tensor, residual: Tensor) -> Tensor:
+    branch = _pooled(f, "AndersonSolver")
+    _, jacobian = branch.call_and_pooled_jacobian(x)
+    return branch.solve_pooled(jacobian, residual)
 
 
 def _pooled(branch: object, instead: str) -> BranchWithPooledJacobian:

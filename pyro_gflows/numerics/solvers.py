@@ -28,7 +28,7 @@ class Solver(ABC):
     """The base class of solvers of x + f(x) = y for a contraction f, row by row.
 
     A solver computes the inverse of a residual layer, which takes it as ``solver=``. Choose :class:`NewtonSolver` for
-    events of at most 3 components, else :class:`AndersonSolver`. A call ``solver(f, y, event_dim, lipschitz=...)``
+    events of few components, else :class:`AndersonSolver`. A call ``solver(f, y, event_dim, lipschitz=...)``
     returns the root x, of the shape ``batch_shape + event_shape`` of y, and a :class:`SolverReport`. A row is one event
     of the batch. A subclass of your own writes ``step``. A row that has reached its tolerance does not change any more,
     so that its root does not depend on the other rows; once enough rows are done, they are left out of the evaluations

@@ -15,48 +15,19 @@ from pyro_gflows.actions.splits.by_feature import feature_sets
 from pyro_gflows.actions.splits.default import split_of
 from pyro_gflows.deprecation import split_first
 from pyro_gflows.nn import AutoregressiveNetwork, MadeInTurn, RowsAutoregressiveNetwork, kernels_once, takes_factories
-from pyro_gflows.nn.blockwise import BlockwiseOutputs
+from pyro_gflows.nn.blockwise import BlockwiseOutputs, blockwise_outputs
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Torus
+from pyro_gflows.transforms.all_blocks import AllBlocks
 from pyro_gflows.transforms.masked import TakesMask, map_refusal
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.part_reading import PartFrame, frame_of, reading_of
 from pyro_gflows.transforms.split_basis import SplitBasis
-from pyro_gflows.transforms.transformers import ElementwiseAffine, Transformer, TransformerFactory, transformer_from
+from pyro_gflows.transforms.transformers import TransformerFactory, transformer_from
 
 __all__ = ["GAutoregressive", "GInverseAutoregressive", "g_autoregressive"]
 
-
 _P = TypeVar("_P")
-
-
-class _AllBlocks(nn.Module):
-    """One element-wise affine map of all blocks side by side, for the parameters of the maps of the single blocks.
-
-    Args:
-        transformer: The map.
-        places: For each parameter of the map, its index among those of the single maps.
-    """
-
-    places: Tensor
-
-    def __init__(self, transformer: ElementwiseAffine, places: Tensor) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.register_buffer("places", places, persistent=False)
-
-    @classmethod
-    def of(cls, elements: Sequence[Transformer]) -> _AllBlocks | None:
-        """The map that is all the maps of some blocks; None unless all are element-wise affine with one bound."""
-        kinds = {(type(element), element.max_log_scale) for element in elements}
-        if len(kinds) > 1 or type(elements[0]) is not ElementwiseAffine:
-            return None
-        first, *others = [element.action for element in elements]
-        whole = ElementwiseAffine(first.direct_sum(*others), max_log_scale=elements[0].max_log_scale)
-        # the parameters of a block are its log-scales and its shifts; those of the whole are all log-scales, all shifts
-        own = torch.arange(whole.params_action.numel).split([element.params_action.numel for element in elements])
-        halves = zip(*[indices.chunk(2) for indices in own], strict=True)
-        return cls(whole, torch.cat([index for half in halves for index in half]))
 
 
 def _listed(parts: list[_P]) -> Sequence[_P]:
@@ -78,7 +49,9 @@ def _feature_by_feature(action: Action) -> Split | None:
 class GAutoregressive(TakesMask, OneWayTransform):
     r"""A map of k invariant blocks one after the other, each with parameters that depend on the blocks before it.
 
-    One direction is a single pass through the network, the other one takes k passes; ``fast`` chooses which is which.
+    One direction is a single pass through the network. The other one finds one block after the other, in k steps; with
+    a default network on vectors these compute each hidden feature once, else each step is a pass. ``fast`` chooses
+    which direction is which.
 
     .. math:: y_j = A_j(x_{<j})\,x_j + t_j(x_{<j}), \qquad \log|\det J| = \sum_j \log|\det A_j(x_{<j})|
 
@@ -160,7 +133,7 @@ class GAutoregressive(TakesMask, OneWayTransform):
         self.network.scale_last_(max(element.start for element in elements))
         self._is_plain = all(isinstance(frame, PartFrame) for frame in self.frames)
         of_vectors = isinstance(self.network, AutoregressiveNetwork) and action.event_dim == 1
-        self._together = _AllBlocks.of(elements) if self._is_plain and of_vectors else None
+        self._together = AllBlocks.of(elements) if self._is_plain and of_vectors else None
 
     def computed_arguments(self) -> dict[str, Any]:
         """The split, and the transformers that a function made; a file holds no code."""
@@ -168,15 +141,15 @@ class GAutoregressive(TakesMask, OneWayTransform):
         return {"split": self.split, **made}
 
     def one_pass(self, x: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self._together is not None:
+        if self._together is not None and isinstance(self.network, AutoregressiveNetwork):
             ordered = self.split.ordered(x)
-            params = self.network.in_order(self.inputs([ordered], context), self._together.places)
-            after, ladj = self._together.transformer(ordered, params)
+            together = self.network.in_order(self.inputs([ordered], context), self._together.places)
+            after, ladj = self._together.transformer(ordered, together)
             return self.split.unordered(after), ladj
         parts, entries = self.split.split(x), self._entries(mask, x)
-        params = self._params(parts, context, mask)
+        own_params = self._params(parts, context, mask)
         images, ladjs = [], []
-        for element, frame, own, there in zip(self.transformers, self.frames, params, entries, strict=True):
+        for element, frame, own, there in zip(self.transformers, self.frames, own_params, entries, strict=True):
             before = frame.into(parts)
             after, ladj = element(before, own, there)
             images.append(frame.out(parts, before, after))
@@ -185,7 +158,8 @@ class GAutoregressive(TakesMask, OneWayTransform):
 
     def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self._is_plain and isinstance(self.network, AutoregressiveNetwork):
-            stepwise = self.network.blockwise(y, None if self.context_action is None else self.require_context(context))
+            given = None if self.context_action is None else self.require_context(context)
+            stepwise = blockwise_outputs(self.network, y, given)
             if stepwise is not None:
                 return self._block_after_block(y, stepwise)
         with kernels_once(self.network):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_gflows.actions import Action, LinearAction, TorusAction
-from pyro_gflows.nn import Contraction, CustomContraction
+from pyro_gflows.nn import Contraction, CustomContraction, LipschitzSum
 from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.numerics import (
     AndersonSolver,
@@ -97,11 +97,18 @@ def default_log_det(branch: Contraction) -> LogDet:
     return PooledLogDet() if isinstance(branch, BranchWithPooledJacobian) else ExactLogDet()
 
 
+# The sizes of an event up to which a Newton step is quicker than the evaluations that it saves: with a Jacobian by
+# automatic differentiation, and with one in closed form.
+_NEWTON_UP_TO = 3
+_NEWTON_IN_CLOSED_FORM_UP_TO = 16
+
+
 def default_solver(branch: Contraction) -> Solver:
     """Newton's method where a step is quick, else Anderson acceleration."""
     if isinstance(branch, BranchWithPooledJacobian):
         return PooledNewtonSolver()
-    return NewtonSolver() if branch.action.numel <= 3 else AndersonSolver()
+    most = _NEWTON_IN_CLOSED_FORM_UP_TO if isinstance(branch, LipschitzSum) else _NEWTON_UP_TO
+    return NewtonSolver() if branch.action.numel <= most else AndersonSolver()
 
 
 def contraction_of(branch: nn.Module, action: Action) -> Contraction:

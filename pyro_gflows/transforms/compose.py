@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -105,12 +105,22 @@ class Compose(TakesMask, ConditionalTransform):
         return found
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        first, *others = self.steps
         with self._kernels_together():
-            return _one_after_another([part.call_and_ladj for part in self.steps], x, context)
+            x, total = first.call_and_ladj(x, context)
+            for part in others:
+                x, ladj = part.call_and_ladj(x, context)
+                total = total + ladj
+        return x, total
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        *others, last = self.steps
         with self._kernels_together():
-            return _one_after_another([part.inv_call_and_ladj for part in reversed(self.steps)], y, context)
+            y, total = last.inv_call_and_ladj(y, context)
+            for part in reversed(others):
+                y, ladj = part.inv_call_and_ladj(y, context)
+                total = total + ladj
+        return y, total
 
     def _kernels_together(self) -> AbstractContextManager[None]:
         """A context in which the kernels of layers that are alike are made at once."""
@@ -157,18 +167,6 @@ class Compose(TakesMask, ConditionalTransform):
 
     def extra_repr(self) -> str:
         return f"{len(self.parts)} transforms, {super().extra_repr()}"
-
-
-_Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-
-
-def _one_after_another(maps: Sequence[_Map], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    first, *others = maps
-    x, total = first(x, context)
-    for apply in others:
-        x, ladj = apply(x, context)
-        total = total + ladj
-    return x, total
 
 
 def _common_context(transforms: Sequence[EquivariantTransform]) -> Action | None:

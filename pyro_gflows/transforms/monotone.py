@@ -36,8 +36,8 @@ class GMonotone(ByContraction):
         action: How the group acts on events.
         contraction: f, as for :class:`GResidual`, without a context.
         log_det: The estimator of the log-det; exact by default.
-        solver: How to find u; by default Newton's method for events of at most 3 components, else
-            :class:`~pyro_gflows.numerics.AndersonSolver`.
+        solver: How to find u; by default Newton's method for events of at most 3 components (16 for a LipschitzSum),
+            else :class:`~pyro_gflows.numerics.AndersonSolver`.
 
     Raises:
         TypeError: f has no ``lipschitz_bound``; or the estimator or the solver is of another type.

@@ -54,8 +54,8 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
             ``lipschitz_bound()`` is wrapped in a :class:`~pyro_gflows.nn.CustomContraction`.
         log_det: The estimator of the log-det; exact by default, and in a time linear in the number of rows where f is
             a :class:`~pyro_gflows.nn.PooledBranch`.
-        solver: How to invert; by default Newton's method for events of at most 3 components and for a PooledBranch,
-            else :class:`~pyro_gflows.numerics.AndersonSolver`.
+        solver: How to invert; by default Newton's method for events of at most 3 components (16 for a LipschitzSum) and
+            for a PooledBranch, else :class:`~pyro_gflows.numerics.AndersonSolver`.
         fast: Which direction evaluates f once: "score" (density estimation) or "sample" (guides).
 
     Raises:

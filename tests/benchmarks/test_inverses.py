@@ -9,7 +9,7 @@ from benchmarks.inverses import BENCHMARK, KINDS, ROWS, Row, layer_of, table
 
 @pytest.mark.long
 def test_every_kind_of_row_runs(capsys):
-    chosen = [f"{kind}, {states}, 0.9" for kind in list(KINDS)[:3] for states in KINDS[kind].states]
+    chosen = [f"{kind}, {states}, 0.9" for kind in list(KINDS)[1:4] for states in KINDS[kind].states]
     main(BENCHMARK, ["--quick", "--only", *chosen])
     lines = capsys.readouterr().out.splitlines()
     for name in chosen:

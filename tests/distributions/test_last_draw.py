@@ -124,7 +124,7 @@ def test_one_comparison_for_all_tensors(flow, monkeypatch):
 
 def test_a_constant_basis_that_was_changed_is_noticed():
     """As where a file brings the basis that its weights refer to: bases are compared by identity and version."""
-    action = VectorAction.rows("S3", features=2)
+    action = VectorAction.plane("D3", copies=2)
     flow = randomize_(EquivariantFlow(InvariantNormal(action), [GLinear(action)])).double()
     bases = [module for module in flow.transform.modules() if isinstance(module, FixedBasis)]
     assert bases

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_gflows.actions import ImageAction, VectorAction
-from pyro_gflows.nn import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines
+from pyro_gflows.nn import GatedNorm, LipSwish, SoftThresholdNorm, SortedPairs, Splines, Swish
 from pyro_gflows.testing import randomize_
 
 REGULAR = VectorAction.regular("D3", copies=2)
@@ -17,7 +17,7 @@ SPACE = VectorAction.space("O(3)", copies=2).direct_sum(VectorAction.trivial("O(
 CASES = {
     f"{kind.__name__}, {name}": (kind, action)
     for kinds, actions in [
-        ((LipSwish, SortedPairs, Splines), {"regular": REGULAR, "image": IMAGE}),
+        ((LipSwish, SortedPairs, Splines, Swish), {"regular": REGULAR, "image": IMAGE}),
         (
             (SoftThresholdNorm, GatedNorm),
             {"regular": REGULAR, "mixed": MIXED, "space": SPACE, "no invariant": VectorAction.plane("C3")},
@@ -77,7 +77,7 @@ def test_lipswish_is_all_but_1_lipschitz():
     assert 0.999 < slope.max() < 1
 
 
-@pytest.mark.parametrize("kind", [LipSwish, Splines])
+@pytest.mark.parametrize("kind", [LipSwish, Splines, Swish])
 @pytest.mark.parametrize("action", [REGULAR, IMAGE], ids=["vectors", "images"])
 def test_slopes_are_those_of_autograd(kind, action):
     activation = randomize_(kind(action).double())
@@ -86,6 +86,11 @@ def test_slopes_are_those_of_autograd(kind, action):
     assert torch.equal(value, activation(x))
     (expected,) = torch.autograd.grad(value.sum(), x)
     torch.testing.assert_close(slope, expected, rtol=0, atol=1e-12)
+
+
+def test_swish_is_all_but_1_1_lipschitz():
+    _, slope = Swish(REGULAR).value_and_slope(torch.linspace(-10, 10, 20001, dtype=torch.float64))
+    assert 1.0998 < slope.max() < 1.1
 
 
 def test_sorted_pairs_keep_every_component():

@@ -30,6 +30,7 @@ from pyro_gflows.numerics import (
     RouletteLogDet,
     dense_jacobian,
     pullback,
+    pullbacks,
 )
 from pyro_gflows.serialization import load, save
 from pyro_gflows.serialization.registry import registered
@@ -171,6 +172,18 @@ def test_the_negative_has_the_negative_derivatives():
     (value, product), (plain, plain_product) = Negative(branch).call_and_pullback(x), branch.call_and_pullback(x)
     assert torch.equal(value, -plain)
     assert torch.equal(product(vector, create_graph=False), -plain_product(vector, create_graph=False))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("action", [ACTION, ImageAction("D4", 2, size=4), ImageAction.translations(1, size=4)], ids=str)
+def test_products_with_many_vectors_are_those_with_each(action, depth):
+    f = randomize_(LipschitzNetwork(action, width=2, depth=depth, bound=0.8).double(), scale=0.5)
+    x, vectors = torch.randn(3, *action.event_shape).double(), torch.randn(5, 3, *action.event_shape).double()
+    assert (f.call_and_pullbacks(x) is None) == (depth == 2)
+    (value, many), (same, one) = pullbacks(f, x, 5), f.call_and_pullback(x)
+    torch.testing.assert_close(value, same)
+    expected = torch.stack([one(vector, create_graph=False) for vector in vectors])
+    torch.testing.assert_close(many(vectors, create_graph=False), expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", [*WITH_BRANCH, "given a context, vectors", "given a context, images"])

@@ -84,6 +84,23 @@ def test_the_bound_survives_an_optimizer_that_wants_it_larger():
     assert 0.5 < norm <= network.lipschitz_bound() <= 0.9 * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("name", ["regular C4", "numbers"])
+def test_networks_with_the_activation_of_earlier_formats_become_networks_of_today(name, depth):
+    """The slopes of a LipSwish are factors of the weights beside it; a network that names it keeps it."""
+    action = {"regular C4": VectorAction.regular("C4"), "numbers": VectorAction.trivial("C1", copies=3)}[name]
+    former = randomize_(EquivariantMLP(action, action, width=3, depth=depth, activation="lipswish").double())
+    state, x = former.state_dict(), torch.randn(6, action.numel, dtype=torch.float64)
+    assert sum("raw_beta" in name for name in state) == depth
+    network = EquivariantMLP(action, action, width=3, depth=depth).double()
+    network.load_state_dict(state)
+    assert "raw_beta" not in "".join(network.state_dict())
+    torch.testing.assert_close(network(x), former(x), rtol=0, atol=1e-12)
+    again = EquivariantMLP(action, action, width=3, depth=depth, activation="lipswish").double()
+    again.load_state_dict(state)
+    assert torch.equal(again(x), former(x))
+
+
 @pytest.mark.parametrize("activation", ["lipswish", "splines", "sorted_pairs", "soft_threshold"])
 @pytest.mark.parametrize("name", ["regular C4", "D4"])
 def test_closed_form_jacobians_are_those_of_autograd(name, activation):

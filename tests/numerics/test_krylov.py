@@ -9,6 +9,7 @@ from pyro_gflows import ImageAction
 from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.numerics import ConstantMemory, ExactLogDet, KrylovLogDet, krylov
 from pyro_gflows.numerics.hessenberg_log import log_quadrature
+from pyro_gflows.numerics.krylov_space import StoppingRule, krylov_space
 from pyro_gflows.numerics.probes import fixed_probes
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GResidual
@@ -174,6 +175,37 @@ def test_w_solves_the_transposed_equation(lipschitz):
     probe = torch.randint(0, 2, (ROWS, SIZE), dtype=torch.float64) * 2 - 1
     w = torch.linalg.solve(torch.eye(SIZE, dtype=torch.float64) + matrix.detach().mT, probe)
     torch.testing.assert_close(found, w.unsqueeze(-1) * probe.unsqueeze(-2), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 4])
+def test_w_is_the_galerkin_solution_and_one_step_more(terms):
+    """The solution whose residual is orthogonal to the Krylov space, plus that residual."""
+    matrix = matrices("of no symmetry", 0.9).requires_grad_()
+    torch.manual_seed(0)
+    estimator = KrylovLogDet(tolerance=0, max_terms=terms)
+    _, log_det = estimator(linear(matrix), points(ROWS, SIZE), 1, lipschitz=0.9, training=True)
+    (gradient,) = torch.autograd.grad(log_det.sum(), matrix)
+    torch.manual_seed(0)
+    probe = torch.randint(0, 2, (ROWS, SIZE), dtype=torch.float64) * 2 - 1
+    whole = torch.eye(SIZE, dtype=torch.float64) + matrix.detach().mT
+    powers = [probe]
+    for _ in range(terms - 1):
+        powers.append((matrix.detach().mT @ powers[-1].unsqueeze(-1)).squeeze(-1))
+    basis = torch.linalg.qr(torch.stack(powers, -1)).Q
+    solution = basis @ torch.linalg.solve(basis.mT @ whole @ basis, basis.mT @ probe.unsqueeze(-1))
+    expected = solution + probe.unsqueeze(-1) - whole @ solution
+    torch.testing.assert_close(gradient, expected * probe.unsqueeze(-2), rtol=0, atol=1e-11)
+
+
+def test_orders_that_are_known_are_kept():
+    matrix, probe = matrices("of no symmetry", 0.9), torch.ones(ROWS, SIZE, dtype=torch.float64)
+    rule, wanted = StoppingRule(difference=1.0, residual=1.0, most=SIZE), torch.tensor([1, 2, 3, 4, 5, 6])
+    space = krylov_space(linear(matrix.mT), probe, rule, lipschitz=0.9, orders=(wanted, 6))
+    assert torch.equal(space.orders, wanted)
+    for row, order in enumerate(wanted.tolist()):
+        exactly = StoppingRule(difference=0.0, residual=0.0, most=order)
+        alone = krylov_space(linear(matrix[[row]].mT), probe[[row]], exactly, lipschitz=0.9)
+        torch.testing.assert_close(space.log_det[row], alone.log_det[0], rtol=0, atol=1e-13)
 
 
 @pytest.mark.long

@@ -97,7 +97,7 @@ def test_gradients_are_those_of_the_dense_determinant(jacobian):
 
 
 @pytest.mark.parametrize(
-    ("call", "instead"), [(PooledLogDet(), type(ExactLogDet()).__name__), (PooledNewtonSolver(), "BanachSolver")]
+    ("call", "instead"), [(PooledLogDet(), type(ExactLogDet()).__name__), (PooledNewtonSolver(), "AndersonSolver")]
 )
 def test_other_branches_are_refused(call, instead):
     arguments = {"training": False} if isinstance(call, PooledLogDet) else {}

@@ -26,7 +26,7 @@ from tests.numerics.branches import AnalyticBranch, Branch
 
 SOLVERS = {"banach": BanachSolver(), "anderson": AndersonSolver(), "newton": NewtonSolver()}
 LARGE = [(1,), (3,), (6,), (2, 2, 2)]
-EVENTS = {"banach": LARGE, "anderson": LARGE, "newton": [(1,), (2,), (3,), (1, 2, 1)]}
+EVENTS = {"banach": LARGE, "anderson": LARGE, "newton": [(1,), (2,), (3,), (1, 2, 1), (16,), (2, 2, 4)]}
 CASES = [(name, event) for name, events in EVENTS.items() for event in events]
 
 
@@ -89,7 +89,8 @@ def test_newton_is_quadratic_and_uses_the_branch_jacobian():
     f, y = AnalyticBranch((3,), lipschitz=0.98), points((100,), (3,))
     _, report = NewtonSolver()(f, y, 1, lipschitz=0.98)
     assert report.iterations <= 8
-    assert f.calls == report.iterations
+    assert f.calls == report.iterations + 1  # one at the first point, and one at the end of each step
+    assert report.evaluations == f.calls + 1
 
 
 def test_newton_falls_back_to_banach_on_a_kink():
@@ -133,8 +134,8 @@ def test_newton_takes_a_banach_step_where_its_own_comes_no_nearer():
 
 
 def test_newton_refuses_large_events():
-    with pytest.raises(ValueError, match=r"at most 3 entries, got \(4,\); use AndersonSolver"):
-        NewtonSolver()(Branch((4,)), points((2,), (4,)), 1, lipschitz=0.8)
+    with pytest.raises(ValueError, match=r"at most 16 entries, got \(17,\); use AndersonSolver"):
+        NewtonSolver()(Branch((17,)), points((2,), (17,)), 1, lipschitz=0.8)
 
 
 def test_the_branch_may_hold_a_context_of_the_batch():

@@ -150,6 +150,25 @@ def test_a_stopped_run_with_noise_that_is_trained_too_goes_on_to_the_same_end(tm
     torch.testing.assert_close(log_probs(flow, x), expected["log_prob"], **TOLERANCE)
 
 
+def test_a_stopped_run_with_other_weights_is_refused(tmp_path):
+    """The layers of a coupling have other weights since format 4, for which the state of Adam is not known."""
+    action = VectorAction.regular("C4", copies=2)
+
+    def run(steps, *, resume):
+        flow = EquivariantFlow(InvariantNormal(action), [GCoupling(action, width=2)])
+        settings = FitSettings(steps=steps, batch_size=8, checkpoint_every=2)
+        fit(flow, torch.randn(16, 8), settings=settings, folder=tmp_path, resume=resume, progress=False)
+
+    torch.manual_seed(0)
+    run(2, resume=False)
+    tensors, description = read_tensors(tmp_path / CHECKPOINT)
+    old = {name.replace(".entries.weights", ".weights.0"): value for name, value in tensors.items()}
+    write_tensors(tmp_path / CHECKPOINT, old, {**description, "flow_format": 3})
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="cannot resume: an earlier version wrote the checkpoint.*layers.0.entries"):
+        run(4, resume=True)
+
+
 def test_the_commands_read_a_run_of_images_of_an_earlier_version(tmp_path):
     """Its run.json says in old words how the images lie in the file."""
     images = str(RUN / "images.npy")

@@ -13,6 +13,8 @@ from pyro_gflows.training import Adam, Constant, FitSettings, TorchOptimizer, fi
 from pyro_gflows.training.average import MovingAverage
 from tests.small_flows import points, small_flow
 
+FUSED = Adam().make([nn.Parameter(torch.zeros(2))]).defaults["fused"]
+
 # need a closure, sparse gradients, or matrices alone
 OTHERS = {"LBFGS", "SparseAdam", "Muon"}
 CLASSES = [
@@ -59,7 +61,7 @@ def test_a_class_alone_and_a_partial_are_taken():
     partial = functools.partial(torch.optim.SGD, lr=3e-3, momentum=0.5)
     assert torch.equal(run(partial), run(TorchOptimizer(torch.optim.SGD, lr=3e-3, options={"momentum": 0.5})))
     assert torch.equal(
-        run(TorchOptimizer(torch.optim.Adam, lr=2e-2, clip_norm=5.0, options={"betas": (0.9, 0.99)})),
+        run(TorchOptimizer(torch.optim.Adam, lr=2e-2, clip_norm=5.0, options={"betas": (0.9, 0.99), "fused": FUSED})),
         run(Adam(lr=2e-2, clip_norm=5.0)),
     )
 
@@ -77,6 +79,23 @@ def test_a_class_alone_and_a_partial_are_taken():
 def test_what_is_no_optimizer_class_is_named(optimizer, error, message):
     with pytest.raises(error, match=message):
         FitSettings(optimizer=optimizer)
+
+
+def test_adam_is_fused_where_torch_has_it_and_takes_the_same_steps():
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    assert bool(FUSED) == (version >= (2, 4))
+    assert not Adam().make([nn.Parameter(torch.zeros(2, dtype=torch.complex64))]).defaults["fused"]
+    assert not Adam().make([nn.Parameter(torch.zeros(2, device="meta"))]).defaults["fused"]
+    ours, plain = (nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64)) for _ in range(2))
+    settings = Adam(lr=0.1, betas=(0.8, 0.9), weight_decay=0.3)
+    first = settings.make([ours])
+    second = torch.optim.Adam([plain], lr=0.1, betas=(0.8, 0.9), weight_decay=0.3, fused=False)
+    for _ in range(5):
+        for parameter, optimizer in ((ours, first), (plain, second)):
+            optimizer.zero_grad()
+            parameter.pow(4).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-13)
 
 
 def test_impossible_settings_of_a_class_are_refused():

@@ -1,5 +1,6 @@
 """Log-dets that are estimated under large groups: exactly invariant, at the cost of one image of each probe."""
 
+import functools
 import math
 
 import pytest
@@ -194,15 +195,20 @@ def test_the_error_is_measured(action):
 
 
 @pytest.mark.parametrize("point_group", ["C1", "D4"])
+@pytest.mark.parametrize(("depth", "copies"), [(1, 1), (2, 4)])
 @pytest.mark.long
-def test_the_cost_does_not_grow_with_the_group(point_group):
-    """The number of events that the branch is given in all, for a batch under 1,024 shifts, or 8,192 elements."""
+def test_the_cost_does_not_grow_with_the_group(point_group, depth, copies):
+    """The number of events that the branch is given in all, for a batch under 1,024 shifts, or 8,192 elements.
+
+    A branch of one hidden layer multiplies all 4 probes by the Jacobian at one copy of the event.
+    """
     action = ImageAction.translations(1, size=32, point_group=point_group)
-    layer, counts = g_residual(action, bound=0.3).double().eval(), []
+    branch = functools.partial(LipschitzNetwork, depth=depth, bound=0.3, width=2)
+    layer, counts = g_residual(action, branch=branch).double().eval(), []
     assert isinstance(layer.log_det.evaluator(), KrylovLogDet)
     layer.branch.layers[0].register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel() // action.numel))
     x = events(action, 8)
     with torch.no_grad():
         found = log_det(layer, x)
-    assert sum(counts) == 4 * 8
+    assert sum(counts) == copies * 8
     torch.testing.assert_close(log_det(layer, moved(action, x)), found, rtol=0, atol=1e-10)

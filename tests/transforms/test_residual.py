@@ -99,7 +99,10 @@ def test_defaults_follow_the_size_of_the_event():
     assert isinstance(image.log_det, KrylovLogDet) and isinstance(image.log_det.evaluator(), ExactLogDet)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=33)).log_det, KrylovLogDet)
     assert isinstance(g_residual(VectorAction.trivial("C1", copies=3)).solver, NewtonSolver)
-    assert isinstance(g_residual(VectorAction.trivial("C1", copies=4)).solver, AndersonSolver)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=16)).solver, NewtonSolver)
+    assert isinstance(g_residual(VectorAction.trivial("C1", copies=17)).solver, AndersonSolver)
+    network = g_residual(VectorAction.trivial("C1", copies=4), branch=LipschitzNetwork)
+    assert isinstance(network.solver, AndersonSolver)
 
 
 @pytest.mark.long

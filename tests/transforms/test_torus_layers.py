@@ -294,7 +294,7 @@ def test_what_does_not_go_with_angles_is_refused(make, error, message):
 def test_a_flow_alternates_the_angles_and_draws_what_it_scores():
     action = half_periods()
     transformer = functools.partial(ElementwiseCircularSpline, bins=4)
-    steps = Compose([random(g_coupling, action, transformer=transformer, scale=0.5)] * 2)
+    steps = Compose([random(g_coupling, action, transformer=transformer, scale=0.3)] * 2)
     flow = EquivariantFlow(InvariantUniform(action), [steps]).double()
     grid = CIRCLE * torch.arange(250, dtype=torch.float64) / 250
     with torch.no_grad():
