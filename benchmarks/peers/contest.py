@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -52,6 +53,7 @@ class Contest:
         ours: Makers by name.
         peers: Makers by name; the name begins with that of the library.
         limits: The largest ratio that is asked for, by (ours, peer).
+        compared: Which (ours, peer) the table lists; all if there are none.
         facts: Facts with lines of their own: the (ours, peer) that are compared, and the largest ratio, or None.
         notes: Where a peer's result is not the same quantity, by peer; or "ours".
         device: "cpu" or "cuda".
@@ -66,6 +68,7 @@ class Contest:
     ours: Mapping[str, Maker]
     peers: Mapping[str, Maker]
     limits: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    compared: Sequence[tuple[str, str]] = ()
     facts: Mapping[str, Mapping[tuple[str, str], float | None]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
@@ -101,8 +104,7 @@ class Contest:
         times = {name: [1e3 * value for value in quartiles(values)] for name, values in found.items()}
         pairs = [
             pair(ours, peer, quartiles([a / b for a, b in zip(found[ours], found[peer], strict=True)]), self.limits)
-            for ours in self.ours
-            for peer in self.peers
+            for ours, peer in self.compared or itertools.product(self.ours, self.peers)
             if peer in entries
         ]
         pairs += self._fact_pairs(entries)
