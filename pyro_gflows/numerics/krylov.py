@@ -21,6 +21,7 @@ from pyro_gflows.numerics.probe_images import Orbit, ProbeImages
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.numerics.series import SeriesLogDet
+from pyro_gflows.numerics.tracing import uncompiled
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["KrylovLogDet"]
@@ -111,15 +112,18 @@ class KrylovLogDet(FixedProbes):
         self.evaluation = evaluation
 
     def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-        if residual_map.training:
-            require_contraction(residual_map.lipschitz)
-            value, product = residual_map.f.call_and_pullback(x)
-            found = self._random(residual_map, x, product)
-            return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
-        if self.evaluation is not None:
+        if self.evaluation is not None and not residual_map.training:
             return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
+        return self._by_products(residual_map, x, create_graph)
+
+    @uncompiled
+    def _by_products(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
         require_contraction(residual_map.lipschitz)
-        return self._deterministic(residual_map, x, create_graph)
+        if not residual_map.training:
+            return self._deterministic(residual_map, x, create_graph)
+        value, product = residual_map.f.call_and_pullback(x)
+        found = self._random(residual_map, x, product)
+        return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
 
     def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
         """The results without a graph; in training it keeps w and the signs of the probe.
