@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from pyro_gflows.numerics.branch import BranchWithPullbacks, pullbacks
 from pyro_gflows.numerics.fixed_probes import FixedProbes
 from pyro_gflows.numerics.held import RandomEstimate, surrogate, with_held_gradient
 from pyro_gflows.numerics.jacobian import Branch, Product, event_numel
+from pyro_gflows.numerics.krylov_average import averaged, flattened, report_of
 from pyro_gflows.numerics.krylov_remainder import random_remainder
 from pyro_gflows.numerics.krylov_report import KrylovReport
 from pyro_gflows.numerics.krylov_space import KrylovSpace, StoppingRule, certified_factor, krylov_space
@@ -23,16 +21,10 @@ from pyro_gflows.numerics.probe_images import Orbit, ProbeImages
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
 from pyro_gflows.numerics.series import SeriesLogDet
-from pyro_gflows.numerics.transforms_active import transforming
+from pyro_gflows.numerics.tracing import uncompiled
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["KrylovLogDet"]
-
-# the most components in the basis vectors whose graphs are kept for the gradient, for a typical order
-_MOST_STORED = 2**20
-_TYPICAL_ORDER = 8
-# the most components in the copies of x that are held at once
-_MOST_AT_ONCE, _MOST_ON_CPU = 2**21, 2**16
 
 
 @registered
@@ -79,7 +71,8 @@ class KrylovLogDet(FixedProbes):
         ValueError: If the tolerance is negative, or max_terms or probes is below 1; in a call, if the Lipschitz bound
             is outside [0, 1).
         RuntimeError: In a backward pass of training, if a second derivative is taken, as for
-            :class:`RouletteLogDet`.
+            :class:`RouletteLogDet`. In a call, if torch.jit.trace, make_fx or torch.func.linearize is
+            recording.
 
     Source: Y. Saad, Iterative Methods for Sparse Linear Systems, chapter 6, for Arnoldi's method; the certificate is
     the residual of the shifted systems, integrated.
@@ -119,15 +112,18 @@ class KrylovLogDet(FixedProbes):
         self.evaluation = evaluation
 
     def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-        if residual_map.training:
-            require_contraction(residual_map.lipschitz)
-            value, product = residual_map.f.call_and_pullback(x)
-            found = self._random(residual_map, x, product)
-            return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
-        if self.evaluation is not None:
+        if self.evaluation is not None and not residual_map.training:
             return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
+        return self._by_products(residual_map, x, create_graph)
+
+    @uncompiled
+    def _by_products(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
         require_contraction(residual_map.lipschitz)
-        return self._deterministic(residual_map, x, create_graph)
+        if not residual_map.training:
+            return self._deterministic(residual_map, x, create_graph)
+        value, product = residual_map.f.call_and_pullback(x)
+        found = self._random(residual_map, x, product)
+        return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
 
     def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
         """The results without a graph; in training it keeps w and the signs of the probe.
@@ -169,7 +165,7 @@ class KrylovLogDet(FixedProbes):
         """The log-det, w and eps for a random probe."""
         split = x.dim() - residual_map.event_dim
         probe = random_probes(x)
-        flat = _flat(product, x.shape, create_graph=False)
+        flat = flattened(product, x.shape, create_graph=False)
         space = self._space(
             flat, probe.reshape(*x.shape[:split], event_numel(x, residual_map.event_dim)), residual_map.lipschitz
         )
@@ -184,38 +180,10 @@ class KrylovLogDet(FixedProbes):
 
     def _deterministic(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
         """The value f(x) and the log-det from fixed probes."""
-        split, stored = x.dim() - residual_map.event_dim, create_graph and not transforming()
-        spaces: list[KrylovSpace] = []  # if they are reported
-
-        def sum_over(probes: Tensor) -> tuple[Tensor, Tensor]:
-            size = (len(probes), *x.shape)
-            flat = probes.expand(size).reshape(*size[: 1 + split], event_numel(x, residual_map.event_dim))
-            known: list[tuple[Tensor, int]] = []  # the orders of all rows, the same where the graph is made again
-
-            def estimated() -> tuple[Tensor, Tensor]:
-                value, product = once or pullbacks(residual_map.f, x, len(probes))
-                multiply = _flat(product, size, create_graph=create_graph)
-                space = self._space(multiply, flat, residual_map.lipschitz, known[0] if known else None)
-                if not known and self._reports is not None:
-                    spaces.append(space)
-                known.append((space.orders, len(space.columns)))
-                return value, space.log_det.sum(0)
-
-            if not stored or _TYPICAL_ORDER * math.prod(size) <= _MOST_STORED:
-                return estimated()
-            found: tuple[Tensor, Tensor] = checkpoint(estimated, use_reentrant=False, preserve_rng_state=False)
-            return found
-
-        f, once = residual_map.f, None
-        if not stored and isinstance(f, BranchWithPullbacks):
-            once = f.call_and_pullbacks(x)
-        # small parts stay in the cache of a processor, large ones keep a GPU busy
-        at_once = _MOST_ON_CPU if x.device.type == "cpu" else _MOST_AT_ONCE
-        if stored:
-            at_once = _MOST_STORED // _TYPICAL_ORDER
-        value, log_det = self.average(residual_map, x, sum_over, at_once=at_once)
-        if self._reports is not None:
-            self._reports.append(_report(log_det, spaces))
+        spaces: list[KrylovSpace] | None = None if self._reports is None else []
+        value, log_det = averaged(self, residual_map, x, self._space, create_graph=create_graph, spaces=spaces)
+        if self._reports is not None and spaces is not None:
+            self._reports.append(report_of(log_det, spaces))
         return value, log_det
 
     def _space(
@@ -320,21 +288,3 @@ class KrylovLogDet(FixedProbes):
             f"KrylovLogDet(Krylov{unbiased}, at most {self.max_terms} products, tolerance {self.tolerance:g} for each "
             f"component, {evaluation})"
         )
-
-
-def _report(log_det: Tensor, spaces: list[KrylovSpace]) -> KrylovReport:
-    """The report of an average over the first axis of all the spaces."""
-
-    def mean(name: str) -> Tensor:
-        return torch.cat([getattr(space, name).detach() for space in spaces]).to(log_det.dtype).mean(0)
-
-    return KrylovReport(log_det.detach(), mean("orders"), mean("observed"), mean("certified"))
-
-
-def _flat(product: Product, size: Sequence[int], *, create_graph: bool) -> Callable[[Tensor], Tensor]:
-    """The map v -> J^T v on flattened events; v has the given size."""
-
-    def multiply(vector: Tensor) -> Tensor:
-        return product(vector.reshape(size), create_graph=create_graph).reshape(vector.shape)
-
-    return multiply

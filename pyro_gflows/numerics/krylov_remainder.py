@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pyro_gflows.numerics.hessenberg_log import log_quadrature
 from pyro_gflows.numerics.krylov_space import KrylovSpace
-from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import largest
 
 __all__ = ["random_remainder"]
@@ -39,7 +38,6 @@ def random_remainder(
     Returns:
         What is to be added to the log-det, and the estimate of the second sum, which has the shape of a basis vector.
     """
-    refuse_tracing("the unbiased Krylov log-det, in training,")
     nodes, weights = log_quadrature(lipschitz, space.norm)
     tail = _length(lipschitz)
     probe = space.norm.unsqueeze(-1) * space.basis[0]

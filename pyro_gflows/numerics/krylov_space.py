@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.hessenberg_log import HessenbergLog, log_quadrature
-from pyro_gflows.numerics.tracing import is_tracing
+from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import anywhere
 
 __all__ = ["KrylovSpace", "StoppingRule", "krylov_space"]
@@ -109,6 +109,7 @@ def krylov_space(
         lipschitz: A bound of the norm of A, below 1.
         orders: The order of each row and the largest of them, if they are known already; else None.
     """
+    refuse_tracing("the Krylov log-det")
     nodes, weights = log_quadrature(lipschitz, probe)
     squared = probe.square().sum(-1)
     norm = _root(squared)
@@ -175,8 +176,8 @@ def _scaled(vector: Tensor, norm: Tensor) -> Tensor:
 
 
 def _may_stop(active: Tensor) -> bool:
-    """Whether the number of products may depend on the values of tensors; it may not while they are recorded."""
-    return not (is_tracing() or torch.compiler.is_compiling() or active.is_meta)
+    """Whether the number of products may depend on the values of tensors; it may not where they have none."""
+    return not active.is_meta
 
 
 def certified_factor(lipschitz: float) -> float:

@@ -14,7 +14,7 @@ from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
-from pyro_gflows.numerics.tracing import refuse_tracing
+from pyro_gflows.numerics.tracing import refuse_tracing, uncompiled
 from pyro_gflows.numerics.transforms_active import largest
 from pyro_gflows.serialization.registry import registered
 
@@ -122,6 +122,7 @@ class RouletteLogDet(LogDet):
         value, product = residual_map.f.call_and_pullback(x)
         return value, surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
 
+    @uncompiled
     def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> RandomEstimate:
         """The log-det, w and eps, computed from the map v -> J^T v at x."""
         refuse_tracing("the roulette log-det, in training,")

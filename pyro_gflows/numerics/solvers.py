@@ -14,7 +14,7 @@ from pyro_gflows.numerics.jacobian import Branch, event_numel
 from pyro_gflows.numerics.precision import guarded_method, refuse_low
 from pyro_gflows.numerics.residual_map import as_float
 from pyro_gflows.numerics.solver_report import InverseDidNotConverge, SolverReport
-from pyro_gflows.numerics.tracing import refuse_tracing
+from pyro_gflows.numerics.tracing import refuse_tracing, uncompiled
 from pyro_gflows.numerics.transforms_active import anywhere, largest
 from pyro_gflows.numerics.unfinished import Unfinished, row_norm
 from pyro_gflows.serialization.registry import registered
@@ -94,6 +94,7 @@ class Solver(ABC):
             first = y if start is None else start.detach()
             return self._solve(as_branch(f, event_dim), y, first, event_dim=event_dim, lipschitz=bound)
 
+    @uncompiled
     def _solve(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, SolverReport]:

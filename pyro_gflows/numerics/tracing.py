@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-__all__ = ["is_tracing", "refuse_tracing"]
+__all__ = ["is_tracing", "refuse_tracing", "uncompiled"]
+
+_T = TypeVar("_T")
 
 
 def is_tracing() -> bool:
@@ -17,6 +22,30 @@ def is_tracing() -> bool:
         False
     """
     return torch._C._get_tracing_state() is not None
+
+
+def uncompiled(function: Callable[..., _T]) -> Callable[..., _T]:
+    """A decorator of a function that ``torch.compile`` is to call, not to record.
+
+    It serves iterations whose number of steps depends on values: recorded in pieces, they are recorded anew for every
+    number of steps. Other code around a call is compiled, unless it asks for ``fullgraph=True``.
+
+    Args:
+        function: The function.
+
+    Example:
+        >>> uncompiled(abs)(-1.0)
+        1.0
+    """
+
+    @functools.wraps(function)
+    def inner(*args: object, **kwargs: object) -> _T:
+        if torch.compiler.is_compiling():
+            # not at import, where it would cost the import of all that compiles
+            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-any-return]
+        return function(*args, **kwargs)
+
+    return inner
 
 
 def refuse_tracing(what: str) -> None:

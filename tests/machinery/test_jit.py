@@ -23,7 +23,7 @@ from pyro.infer import (
 from pyro.infer.reparam import NeuTraReparam
 
 from pyro_gflows import EquivariantFlow, InvariantNormal, IrrepSplit, VectorAction
-from pyro_gflows.numerics import RouletteLogDet
+from pyro_gflows.numerics import KrylovLogDet, RouletteLogDet
 from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GActNorm, MatrixScale, g_autoregressive, g_coupling, g_radial, g_residual
 from tests.machinery.models import CASES, DATA, labeled_mixture, loss_and_gradient, mixture, nudge
@@ -107,8 +107,9 @@ def test_every_family(family):
     [
         (lambda: g_residual(ROWS), "the inverse of a residual layer"),
         (lambda: g_residual(ROWS, fast="sample", log_det=RouletteLogDet()), "the roulette log-det, in training,"),
+        (lambda: g_residual(ROWS, fast="sample", log_det=KrylovLogDet()), "the Krylov log-det"),
     ],
-    ids=["an iteration", "a random length"],
+    ids=["an iteration", "a random length", "an observed length"],
 )
 def test_what_depends_on_the_data_is_refused(layer, what):
     """A trace would keep one call's number of steps, and give wrong values and gradients without a word."""

@@ -7,7 +7,7 @@ import torch
 
 from pyro_gflows import ImageAction
 from pyro_gflows.nn import LipschitzNetwork
-from pyro_gflows.numerics import ConstantMemory, ExactLogDet, KrylovLogDet, krylov
+from pyro_gflows.numerics import ConstantMemory, ExactLogDet, KrylovLogDet, krylov_average
 from pyro_gflows.numerics.hessenberg_log import log_quadrature
 from pyro_gflows.numerics.krylov_space import StoppingRule, krylov_space
 from pyro_gflows.numerics.probes import fixed_probes
@@ -138,7 +138,7 @@ def test_a_row_is_the_same_in_any_batch():
 @pytest.mark.parametrize("tolerance", [0.0, 1e-4])
 @pytest.mark.parametrize("stored", [2**20, 0], ids=["stored", "made again"])
 def test_the_gradient_in_evaluation_is_that_of_the_value(tolerance, stored, monkeypatch):
-    monkeypatch.setattr(krylov, "_MOST_STORED", stored)
+    monkeypatch.setattr(krylov_average, "_MOST_STORED", stored)
     f, estimator = Branch((5,), lipschitz=0.9), KrylovLogDet(tolerance=tolerance, max_terms=4, probes=2)
 
     def total(x, *weights):
@@ -320,7 +320,7 @@ def test_taking_the_probes_in_parts_changes_nothing(part, depth, monkeypatch):
     torch.testing.assert_close(value, branch(x))
     singles = [one(branch, x, 3, lipschitz=0.9, training=False, orbit=action.act_all)[1] for one in estimator.parts(3)]
     torch.testing.assert_close(torch.stack(singles).mean(0), expected, rtol=0, atol=1e-12)
-    monkeypatch.setattr(krylov, "_MOST_ON_CPU", part)
+    monkeypatch.setattr(krylov_average, "_MOST_ON_CPU", part)
     with torch.no_grad():
         found = estimator(branch, x, 3, lipschitz=0.9, training=False, orbit=action.act_all)[1]
     torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-12)

@@ -294,16 +294,16 @@ def test_what_does_not_go_with_angles_is_refused(make, error, message):
 def test_a_flow_alternates_the_angles_and_draws_what_it_scores():
     action = half_periods()
     transformer = functools.partial(ElementwiseCircularSpline, bins=4)
-    steps = Compose([random(g_coupling, action, transformer=transformer, scale=0.3)] * 2)
+    steps = Compose([random(g_coupling, action, transformer=transformer, scale=0.5)] * 2)
     flow = EquivariantFlow(InvariantUniform(action), [steps]).double()
-    grid = CIRCLE * torch.arange(250, dtype=torch.float64) / 250
+    grid = CIRCLE * torch.arange(500, dtype=torch.float64) / 500
     with torch.no_grad():
-        mass = flow(torch.cartesian_prod(grid, grid)).exp() * (CIRCLE / 250) ** 2
+        mass = flow(torch.cartesian_prod(grid, grid)).exp() * (CIRCLE / 500) ** 2
         assert mass.sum() == pytest.approx(1, abs=1e-3)
         draws = flow.dist.sample((4000,))
         scores = flow(draws)
     assert ((draws >= 0) & (draws < CIRCLE)).all()
-    assert -scores.mean() == pytest.approx(float(-(mass * (mass / (CIRCLE / 250) ** 2).log()).sum()), abs=0.03)
+    assert -scores.mean() == pytest.approx(float(-(mass * (mass / (CIRCLE / 500) ** 2).log()).sum()), abs=0.03)
 
 
 def diagonal():
