@@ -17,7 +17,7 @@ __all__ = ["performance_table", "with_table"]
 README = Path(__file__).parents[2] / "README.md"
 BEGIN = "<!-- performance: made by python -m benchmarks.peers.readme -->"
 END = "<!-- end of performance -->"
-HEAD = ["", "compared with", "training step", "scoring", "sampling"]
+HEAD = ["", "compared with", "training step", "scoring, forward", "sampling, inverse"]
 TASKS = ("training step", "scoring", "sampling")
 RACE = "8gaussians at equal training time"
 
