@@ -93,10 +93,11 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
     def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         residual_map = self._residual_map(self._under(context, mask))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
-        with torch.no_grad(), kernels_once(self.branch):
-            root, _ = self.solver(f, y, event_dim, lipschitz=bound)
-        x = self.action_in.space.project(implicit_root(f, y, root, event_dim, lipschitz=bound))
-        return x, -self.log_det.value_and_log_det(residual_map, x)[1]
+        with kernels_once(self.branch):  # of the solver, of the gradient of the root, and of the log-det
+            with torch.no_grad():
+                root, _ = self.solver(f, y, event_dim, lipschitz=bound)
+            x = self.action_in.space.project(implicit_root(f, y, root, event_dim, lipschitz=bound))
+            return x, -self.log_det.value_and_log_det(residual_map, x)[1]
 
     def mask_refusal(self) -> str:
         branch = self._contraction
