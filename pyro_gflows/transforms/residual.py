@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -93,8 +94,9 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
     def many_passes(self, y: Tensor, context: Tensor | None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         residual_map = self._residual_map(self._under(context, mask))
         f, event_dim, bound = residual_map.f, residual_map.event_dim, residual_map.lipschitz
-        with kernels_once(self.branch):  # of the solver, of the gradient of the root, and of the log-det
-            with torch.no_grad():
+        # without gradients the log-det takes the kernels of the solver; with them it has a graph of its own
+        with contextlib.nullcontext() if torch.is_grad_enabled() else kernels_once(self.branch):
+            with torch.no_grad(), kernels_once(self.branch):
                 root, _ = self.solver(f, y, event_dim, lipschitz=bound)
             x = self.action_in.space.project(implicit_root(f, y, root, event_dim, lipschitz=bound))
             return x, -self.log_det.value_and_log_det(residual_map, x)[1]
