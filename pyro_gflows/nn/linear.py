@@ -186,7 +186,10 @@ class _TiedLinear(EquivariantLinear):
         return [_rows(target).to(matrix) @ matrix @ _rows(source).to(matrix).T for source, target in pairs]
 
     def matrix(self) -> Tensor:
-        return self.entries.tensor()
+        # by the dictionary of submodules, since torch's search for an attribute takes as long as a small gather
+        parts: Any = self._modules
+        matrix: Tensor = parts["entries"].tensor()
+        return matrix
 
     _make_kernel = matrix
 
@@ -195,7 +198,8 @@ class _TiedLinear(EquivariantLinear):
         return super().kernel() if self._keeps else self._make_kernel()
 
     def constant(self) -> Tensor | None:
-        return None if self.shift is None else self.shift.tensor()
+        shift: Any = self._modules.get("shift")
+        return None if shift is None else shift.tensor()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool, *lists: list[str]

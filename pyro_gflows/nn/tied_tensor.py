@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -49,12 +51,17 @@ class TiedTensor(nn.Module):
 
     def tensor(self) -> Tensor:
         """The tensor for the present weights."""
+        weights, shape = self.weights, self._shape
         if self._is_free:
-            return self.weights
+            return weights
         if self._is_zero:
-            return self.weights.new_zeros(self._shape)
-        gathered = self.weights.index_select(0, self.index).view(self._shape)
-        return gathered * self.sign if self._has_signs else gathered
+            return weights.new_zeros(shape)
+        # torch looks an attribute up in three dictionaries, which takes as long as a small gather
+        buffers: Any = self._buffers
+        gathered = weights.index_select(0, buffers["index"])
+        if len(shape) > 1:
+            gathered = gathered.view(shape)
+        return gathered * buffers["sign"] if self._has_signs else gathered
 
     def weights_for(self, entries: Tensor) -> Tensor:
         """The weights for which the tensor is nearest to given entries.
