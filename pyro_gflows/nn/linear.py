@@ -188,8 +188,7 @@ class _TiedLinear(EquivariantLinear):
     def matrix(self) -> Tensor:
         # by the dictionary of submodules, since torch's search for an attribute takes as long as a small gather
         parts: Any = self._modules
-        matrix: Tensor = parts["entries"].tensor()
-        return matrix
+        return parts["entries"].tensor()  # type: ignore[no-any-return]
 
     _make_kernel = matrix
 
@@ -200,6 +199,12 @@ class _TiedLinear(EquivariantLinear):
     def constant(self) -> Tensor | None:
         shift: Any = self._modules.get("shift")
         return None if shift is None else shift.tensor()
+
+    def rows(self, x: Tensor, places: Tensor) -> Tensor:
+        entries, shift = self.entries, self.shift
+        if not entries.has_order:  # which is that of all calls
+            return super().rows(x, places)
+        return nn.functional.linear(x, entries.in_order().to(x.dtype), None if shift is None else shift.in_order())
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool, *lists: list[str]
