@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 import weakref
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -158,28 +160,25 @@ def _whole(flat: Tensor) -> Tensor:
 def _reads(module: nn.Module) -> tuple[list[Tensor], list[Tensor], list[object]]:
     """The parameters and buffers of a module and its submodules, its constants, and the mode of each module."""
     # not module.parameters(), which makes names and searches for duplicates at a higher cost than a small layer has;
-    # most modules hold no tensors, and the test for that is faster than a loop
-    weights: list[Tensor | None] = []
+    # submodules are listed level by level, by functions of the interpreter that are faster than a loop
+    modules, level = [module], [module]
+    while level:
+        level = [each for each in _members(_MODULES, level) if each is not None]
+        modules += level
+    weights: list[Tensor | None] = list(_members(_PARAMETERS, modules))
     constants: list[Tensor] = []
-    modes: list[object] = []
-    waiting: list[nn.Module | None] = [module]
-    while waiting:
-        each = waiting.pop()
-        if each is None:
-            continue
-        state = each.__dict__
-        if isinstance(each, FixedBasis):
-            constants.append(state["_buffers"]["value"])
-            continue
-        if parameters := state["_parameters"]:
-            weights += parameters.values()
-        if buffers := state["_buffers"]:
-            if isinstance(each, TiedTensor):
-                constants += [each.index, each.sign]
-            else:
-                weights += buffers.values()
-        # weights that Pyro draws anew at every access (PyroSample) always differ: a fresh object equals no other
-        modes.append(object() if state.get("_pyro_samples") else state["training"])
-        if children := state["_modules"]:
-            waiting += children.values()
+    for each, buffers in zip(modules, map(_BUFFERS, modules), strict=True):
+        if buffers:
+            (constants if isinstance(each, _TABLES) else weights).extend(buffers.values())
+    # weights that Pyro draws anew at every access (PyroSample) always differ: a fresh object equals no other
+    modes = [object() if state.get("_pyro_samples") else state["training"] for state in map(vars, modules)]
     return [tensor for tensor in weights if tensor is not None], constants, modes
+
+
+_MODULES, _PARAMETERS, _BUFFERS = map(operator.attrgetter, ("_modules", "_parameters", "_buffers"))
+_TABLES = (FixedBasis, TiedTensor)
+
+
+def _members(kind: Callable[[nn.Module], dict[str, Any]], modules: Iterable[nn.Module]) -> Iterable[Any]:
+    """The submodules, parameters or buffers of all modules."""
+    return chain.from_iterable(map(dict.values, map(kind, modules)))

@@ -121,7 +121,8 @@ class SphericalBase(InvariantBase):
         batch = shape[: len(shape) - self.action.event_dim]
         refuse_low(self.module.reference, "a base")
         z = self.standard_draw(batch, self.module.reference)
-        return (self.module.factor(z) + self.module.location(z)).reshape(shape)
+        x = self.module.factor(z)
+        return (x if self.module.mean is None else x + self.module.location(z)).reshape(shape)
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:

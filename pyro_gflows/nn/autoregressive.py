@@ -15,6 +15,7 @@ from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.networks import LayerChain, hidden_action
 from pyro_gflows.nn.norm_activations import GatedNorm
+from pyro_gflows.nn.tied_tensor import TiedTensor
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["AutoregressiveNetwork"]
@@ -107,7 +108,7 @@ class AutoregressiveNetwork(LayerChain):
 
         Args:
             x: The input, as for a call.
-            places: The index of each coordinate among those of all outputs.
+            places: The index of each coordinate among those of all outputs, the same in all calls.
         """
         layers = iter(self.layers)
         for activation in self.activations:
@@ -115,6 +116,12 @@ class AutoregressiveNetwork(LayerChain):
         last = next(layers)
         assert isinstance(last, EquivariantLinear)
         return last.rows(x, places)
+
+    def keep_order(self, places: Tensor) -> None:
+        """Save operations in all later calls of :meth:`in_order`, which are for the same ``places``."""
+        for part in self.layers[-1].children():
+            if isinstance(part, TiedTensor):
+                part.keep_order(places)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs for the blocks, one tensor for each block."""

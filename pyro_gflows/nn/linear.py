@@ -186,7 +186,9 @@ class _TiedLinear(EquivariantLinear):
         return [_rows(target).to(matrix) @ matrix @ _rows(source).to(matrix).T for source, target in pairs]
 
     def matrix(self) -> Tensor:
-        return self.entries.tensor()
+        # by the dictionary of submodules, since torch's search for an attribute takes as long as a small gather
+        parts: Any = self._modules
+        return parts["entries"].tensor()  # type: ignore[no-any-return]
 
     _make_kernel = matrix
 
@@ -195,7 +197,14 @@ class _TiedLinear(EquivariantLinear):
         return super().kernel() if self._keeps else self._make_kernel()
 
     def constant(self) -> Tensor | None:
-        return None if self.shift is None else self.shift.tensor()
+        shift: Any = self._modules.get("shift")
+        return None if shift is None else shift.tensor()
+
+    def rows(self, x: Tensor, places: Tensor) -> Tensor:
+        entries, shift = self.entries, self.shift
+        if not entries.has_order:  # which is that of all calls
+            return super().rows(x, places)
+        return nn.functional.linear(x, entries.in_order().to(x.dtype), None if shift is None else shift.in_order())
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool, *lists: list[str]

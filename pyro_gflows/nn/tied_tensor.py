@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ class TiedTensor(nn.Module):
     weights: Tensor
     index: Tensor
     sign: Tensor
+    has_order = False
 
     def __init__(self, index: Tensor, sign: Tensor, start: Tensor) -> None:
         super().__init__()
@@ -49,12 +52,33 @@ class TiedTensor(nn.Module):
 
     def tensor(self) -> Tensor:
         """The tensor for the present weights."""
-        if self._is_free:
-            return self.weights
+        return self.weights if self._is_free else self._gathered("index", "sign")
+
+    def keep_order(self, places: Tensor) -> None:
+        """Prepare :meth:`in_order`, which then takes a single lookup as :meth:`tensor` does.
+
+        Args:
+            places: The indices along the first dimension, each once, in the order that is wanted.
+        """
+        self.has_order = True
+        index = places if self._is_free else self.index.view(self._shape).index_select(0, places).flatten()
+        self.register_buffer("ordered_index", index, persistent=False)
+        self.register_buffer("ordered_sign", self.sign.index_select(0, places), persistent=False)
+
+    def in_order(self) -> Tensor:
+        """The tensor in the order along the first dimension that :meth:`keep_order` was told."""
+        return self._gathered("ordered_index", "ordered_sign")
+
+    def _gathered(self, index: str, sign: str) -> Tensor:
+        weights, shape = self.weights, self._shape
         if self._is_zero:
-            return self.weights.new_zeros(self._shape)
-        gathered = self.weights.index_select(0, self.index).view(self._shape)
-        return gathered * self.sign if self._has_signs else gathered
+            return weights.new_zeros(shape)
+        # torch looks an attribute up in three dictionaries, which takes as long as a small gather
+        buffers: Any = self._buffers
+        gathered = weights.index_select(0, buffers[index])
+        if gathered.ndim != len(shape):
+            gathered = gathered.view(shape)
+        return gathered * buffers[sign] if self._has_signs else gathered
 
     def weights_for(self, entries: Tensor) -> Tensor:
         """The weights for which the tensor is nearest to given entries.

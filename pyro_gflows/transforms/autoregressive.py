@@ -134,6 +134,8 @@ class GAutoregressive(TakesMask, OneWayTransform):
         self._is_plain = all(isinstance(frame, PartFrame) for frame in self.frames)
         of_vectors = isinstance(self.network, AutoregressiveNetwork) and action.event_dim == 1
         self._together = AllBlocks.of(elements) if self._is_plain and of_vectors else None
+        if self._together is not None and isinstance(self.network, AutoregressiveNetwork):
+            self.network.keep_order(self._together.places)
 
     def computed_arguments(self) -> dict[str, Any]:
         """The split, and the transformers that a function made; a file holds no code."""

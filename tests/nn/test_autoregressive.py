@@ -54,3 +54,24 @@ def test_is_equivariant(case):
 def test_needs_two_blocks(count):
     with pytest.raises(ValueError, match=f"k >= 2 blocks and as many outputs, got {count} and {count}"):
         AutoregressiveNetwork([PLANE] * count, [PLANE] * count)
+
+
+SIGNS, SINGLE = VectorAction.signs(2), VectorAction.trivial("C1", copies=2)
+
+
+@pytest.mark.parametrize("block", [REGULAR, SIGNS, SINGLE, PLANE], ids=["regular", "signs", "free", "of irreps"])
+def test_a_kept_order_changes_neither_values_nor_gradients(block):
+    network = randomize_(AutoregressiveNetwork([block] * 3, [block.copies(2)] * 3, width=2).double())
+    x = torch.randn(7, 3 * block.numel, dtype=torch.float64)
+    places = torch.randperm(6 * block.numel)
+    expected = torch.cat(network(x), -1)[:, places]
+    gradients = torch.autograd.grad(expected.square().sum(), list(network.parameters()))
+    names = network.state_dict().keys()
+
+    network.keep_order(places)
+    found = network.in_order(x, places)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    again = torch.autograd.grad(found.square().sum(), list(network.parameters()))
+    torch.testing.assert_close(again, gradients, rtol=1e-10, atol=1e-12)
+    assert network.state_dict().keys() == names  # files have no tables
+    torch.testing.assert_close(torch.cat(network(x), -1)[:, places], expected)

@@ -94,7 +94,7 @@ class IndexSplit(Split):
         return kept_in(self._tables, (name, device), make)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.ordered(x).split(self._sizes, -self.action.event_dim)
+        return self.ordered(x).split_with_sizes(self._sizes, -self.action.event_dim)
 
     def ordered(self, x: Tensor) -> Tensor:
         self.action.check_event(x)
