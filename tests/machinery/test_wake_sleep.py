@@ -126,7 +126,7 @@ def test_it_trains():
     flow, guide = flow_and_guide("coupling")
     rws = ReweightedWakeSleep(num_particles=64, insomnia=0.0, model_has_params=False, max_plate_nesting=2)
     svi = SVI(points, guide, pyro.optim.Adam({"lr": 0.1}), rws)
-    for _ in range(60):
+    for _ in range(90):
         svi.step(X)
     z = prior().sample((2000,))
     assert (prior().log_prob(z) - flow(z)).mean() < 0.05
