@@ -95,12 +95,12 @@ def kernels_once(module: nn.Module) -> Iterator[None]:
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # dynamo cannot trace the question
         layers = []
     try:
-        for layer in layers:
-            layer._keeps = True
+        for layer in layers:  # past torch's __setattr__, which takes longer than a small operation
+            layer.__dict__["_keeps"] = True
         yield
     finally:
         for layer in layers:
-            layer._keeps, layer._kept = False, None
+            layer.__dict__["_keeps"], layer.__dict__["_kept"] = False, None
 
 
 def _kernel_layers(module: nn.Module) -> list[KernelLayer]:

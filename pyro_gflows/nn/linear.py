@@ -123,8 +123,13 @@ class EquivariantLinear(KernelLayer):
         """The whole map as a dense matrix ``(n_out, n_in)``."""
         blocks = self.blocks()
         like = self.bias if not blocks and self.bias is not None else (blocks[0] if blocks else torch.zeros(()))
-        inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
-        return self.basis_out(like).T @ inner @ self.basis_in(like)
+        if len(blocks) == 1:
+            inner = blocks[0]
+        else:
+            inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
+        if not self.basis_out.is_identity:
+            inner = self.basis_out(like).T @ inner
+        return inner if self.basis_in.is_identity else inner @ self.basis_in(like)
 
     def _make_kernel(self) -> Tensor:
         return self.matrix()
