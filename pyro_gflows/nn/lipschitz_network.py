@@ -14,7 +14,6 @@ from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.jacobian import dense_sandwich, sandwich_jacobian, transposed_convolution, transposed_map
-from pyro_gflows.nn.kernel import kernels_once
 from pyro_gflows.nn.lipschitz_chain import LipschitzChain
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
@@ -115,8 +114,7 @@ class LipschitzNetwork(LipschitzChain, Contraction):
         activation = self._pointwise()
         if activation is None:
             return super().call_and_jacobian(x)
-        with kernels_once(self):
-            value, inner, slope, outer = self._factors(x, activation)
+        value, inner, slope, outer = self._factors(x, activation)
         if isinstance(self.action, ImageAction):
             return value, sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
         return value, dense_sandwich(outer, slope, inner)
@@ -130,8 +128,7 @@ class LipschitzNetwork(LipschitzChain, Contraction):
         activation = self._pointwise()
         if activation is None:
             return None
-        with kernels_once(self):
-            value, inner, slope, outer = self._factors(x, activation)
+        value, inner, slope, outer = self._factors(x, activation)
         across: Callable[[Tensor, Tensor], Tensor] = transposed_map
         if isinstance(self.action, ImageAction):
             across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")
