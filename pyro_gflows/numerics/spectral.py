@@ -67,7 +67,7 @@ def _root(eigenvalues: Tensor) -> Tensor:
 
 
 def _with_vectors(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The spectral norm with its two singular vectors, as columns; the vector of the longer side is 0 for a matrix 0."""
+    """The spectral norm with its two singular vectors, as columns; one of them is 0 for a matrix 0."""
     scaled, unit = _scaled(matrix)
     wide = matrix.shape[-2] <= matrix.shape[-1]
     values, vectors = torch.linalg.eigh(scaled @ scaled.mH if wide else scaled.mH @ scaled)
