@@ -21,6 +21,9 @@ class FixedBasis(nn.Module):
     Args:
         value: The tensor, of any shape.
 
+    Attributes:
+        is_identity: Whether the tensor is known to be an identity matrix, with which nothing has to be multiplied.
+
     Example:
         >>> basis = FixedBasis(torch.tensor([1 / 3], dtype=torch.float64))
         >>> basis.float()(torch.ones(1)).dtype, bool(basis.double().value == 1 / 3)
@@ -28,14 +31,20 @@ class FixedBasis(nn.Module):
     """
 
     value: Tensor
+    is_identity = False
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.register_buffer("value", value.detach().to(torch.float64).clone())
+        self.is_identity = _is_identity(self.value)
 
     def forward(self, like: Tensor) -> Tensor:
         """The tensor on the device and in the dtype of ``like``."""
         return self.value.to(like)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.is_identity = _is_identity(self.value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         exact = self.value
@@ -46,3 +55,9 @@ class FixedBasis(nn.Module):
 
     def extra_repr(self) -> str:
         return "x".join(map(str, self.value.shape))
+
+
+def _is_identity(value: Tensor) -> bool:
+    if value.is_meta or value.dim() != 2 or value.shape[0] != value.shape[1]:
+        return False
+    return torch.equal(value, torch.eye(len(value), dtype=value.dtype, device=value.device))

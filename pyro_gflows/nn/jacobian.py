@@ -10,7 +10,31 @@ from torch.nn import functional
 
 from pyro_gflows.numerics.constants import as_constants
 
-__all__ = ["sandwich_jacobian", "transposed_convolution", "transposed_map"]
+__all__ = ["dense_sandwich", "sandwich_jacobian", "transposed_convolution", "transposed_map"]
+
+_PAIRS_UP_TO = 32  # components of an event
+
+
+def dense_sandwich(outer: Tensor, slope: Tensor, inner: Tensor) -> Tensor:
+    r"""The matrix outer diag(slope) inner, for each row of the batch.
+
+    It is the Jacobian of a network on vectors with one hidden layer. On small events it is one product of the slopes
+    with the matrices :math:`o_c i_c^T` of all hidden coordinates c, which the rows share.
+
+    Args:
+        outer: The second kernel, shape ``(O, C)``.
+        slope: The slope of the activation, shape ``batch + (C,)``.
+        inner: The first kernel, shape ``(C, I)``.
+
+    Example:
+        >>> dense_sandwich(torch.eye(2), torch.tensor([[2.0, 3.0]]), torch.eye(2)).tolist()
+        [[[2.0, 0.0], [0.0, 3.0]]]
+    """
+    size = (outer.shape[0], inner.shape[1])
+    if max(size) > _PAIRS_UP_TO:
+        return (outer * slope.unsqueeze(-2)) @ inner
+    pairs = outer.T.unsqueeze(-1) * inner.unsqueeze(-2)
+    return (slope @ pairs.flatten(1)).unflatten(-1, size)
 
 
 def sandwich_jacobian(outer: Tensor, slope: Tensor, inner: Tensor, *, periodic: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.numerics.precision import full_precision
 
-__all__ = ["KernelLayer", "LipschitzLayer", "kernels_once", "kernels_together"]
+__all__ = ["KernelLayer", "LipschitzLayer", "each_kernel_once", "kernels_once", "kernels_together"]
 
 
 class KernelLayer(nn.Module):
@@ -70,8 +70,7 @@ class LipschitzLayer(KernelLayer):
         raise NotImplementedError
 
 
-@contextlib.contextmanager
-def kernels_once(module: nn.Module) -> Iterator[None]:
+def kernels_once(module: nn.Module) -> contextlib.AbstractContextManager[None]:
     """A context in which every KernelLayer of a module computes its kernel at most once.
 
     It serves several evaluations of one branch with the same weights, such as a value and its Jacobian, or the steps of
@@ -91,16 +90,45 @@ def kernels_once(module: nn.Module) -> Iterator[None]:
         ...     print(layer.kernel() is layer.kernel())
         True
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, KernelLayer) and not layer._keeps]
+    return each_kernel_once(_kernel_layers(module))
+
+
+@contextlib.contextmanager
+def each_kernel_once(layers: Sequence[KernelLayer]) -> Iterator[None]:
+    """The context :func:`kernels_once` for layers that are known, which saves the search for them.
+
+    Args:
+        layers: The layers.
+
+    Example:
+        >>> from pyro_gflows.nn import SlopeSplines
+        >>> layer = SlopeSplines(2)
+        >>> with each_kernel_once([layer]):
+        ...     print(layer.kernel() is layer.kernel())
+        True
+    """
+    layers = [layer for layer in layers if not layer._keeps]
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # dynamo cannot trace the question
         layers = []
     try:
-        for layer in layers:
-            layer._keeps = True
+        for layer in layers:  # past torch's __setattr__, which takes longer than a small operation
+            layer.__dict__["_keeps"] = True
         yield
     finally:
         for layer in layers:
-            layer._keeps, layer._kept = False, None
+            layer.__dict__["_keeps"], layer.__dict__["_kept"] = False, None
+
+
+def _kernel_layers(module: nn.Module) -> list[KernelLayer]:
+    """The KernelLayers of a module, for which ``module.modules()`` takes several times as long."""
+    found: list[KernelLayer] = []
+    waiting = [module]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, KernelLayer):
+            found.append(each)
+        waiting += [part for part in each._modules.values() if part is not None]
+    return found
 
 
 @contextlib.contextmanager

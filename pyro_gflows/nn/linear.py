@@ -109,15 +109,27 @@ class EquivariantLinear(KernelLayer):
         out = []
         for weight, commutant, mask in zip(self.weights, self.commutants, self.masks, strict=True):
             kept = mask(weight)
-            out.append(torch.einsum("abk,kij->aibj", kept, commutant(kept)).flatten(2).flatten(0, 1))
+            matrices = commutant(kept)
+            (rows, columns, _), (count, size, _) = kept.shape, matrices.shape
+            if count == size == 1:
+                out.append((kept * matrices).squeeze(-1))
+                continue
+            entries = kept.flatten(0, 1) @ matrices.flatten(1)
+            entries = entries.unflatten(-1, (size, size)).unflatten(0, (rows, columns))
+            out.append(entries.transpose(1, 2).reshape(rows * size, columns * size))
         return out
 
     def matrix(self) -> Tensor:
         """The whole map as a dense matrix ``(n_out, n_in)``."""
         blocks = self.blocks()
         like = self.bias if not blocks and self.bias is not None else (blocks[0] if blocks else torch.zeros(()))
-        inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
-        return self.basis_out(like).T @ inner @ self.basis_in(like)
+        if len(blocks) == 1:
+            inner = blocks[0]
+        else:
+            inner = torch.block_diag(*blocks) if blocks else like.new_zeros(0, 0)
+        if not self.basis_out.is_identity:
+            inner = self.basis_out(like).T @ inner
+        return inner if self.basis_in.is_identity else inner @ self.basis_in(like)
 
     def _make_kernel(self) -> Tensor:
         return self.matrix()
@@ -263,10 +275,10 @@ class LipschitzLinear(EquivariantLinear, LipschitzLayer):
 
     def blocks(self) -> list[Tensor]:
         blocks = super().blocks()
-        return [
-            block / (norm / self.bound).clamp_min(1.0)
-            for block, norm in zip(blocks, spectral_norms(blocks), strict=True)
-        ]
+        if not blocks:
+            return []
+        shares = (torch.stack(spectral_norms(blocks)) / self.bound).clamp_min(1.0).reciprocal().unbind()
+        return [block * share for block, share in zip(blocks, shares, strict=True)]
 
     @full_precision
     def lipschitz_bound(self) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.nn.activations import Activation, Pointwise
-from pyro_gflows.nn.kernel import LipschitzLayer
+from pyro_gflows.nn.kernel import LipschitzLayer, each_kernel_once
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.networks import EquivariantNetwork
@@ -98,5 +98,7 @@ class LipschitzChain(EquivariantNetwork):
             activation: The one activation.
         """
         first, last = each(self.layers, LipschitzLayer)
-        value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, first.kernel(), last.kernel())
-        return last(self.hidden_scale * value), inner, slope, outer
+        with each_kernel_once((first, last)):
+            kernels = first.kernel(), last.kernel()
+            value, inner, slope, outer = activation.sandwich(first(x) / self.hidden_scale, *kernels)
+            return last(self.hidden_scale * value), inner, slope, outer

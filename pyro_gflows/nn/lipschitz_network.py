@@ -13,8 +13,7 @@ from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn.activations import Activation
 from pyro_gflows.nn.branch import LipschitzSum
 from pyro_gflows.nn.contraction import Contraction
-from pyro_gflows.nn.jacobian import sandwich_jacobian, transposed_convolution, transposed_map
-from pyro_gflows.nn.kernel import kernels_once
+from pyro_gflows.nn.jacobian import dense_sandwich, sandwich_jacobian, transposed_convolution, transposed_map
 from pyro_gflows.nn.lipschitz_chain import LipschitzChain
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
 from pyro_gflows.nn.lipschitz_layers import lipschitz_layer
@@ -115,11 +114,10 @@ class LipschitzNetwork(LipschitzChain, Contraction):
         activation = self._pointwise()
         if activation is None:
             return super().call_and_jacobian(x)
-        with kernels_once(self):
-            value, inner, slope, outer = self._factors(x, activation)
+        value, inner, slope, outer = self._factors(x, activation)
         if isinstance(self.action, ImageAction):
             return value, sandwich_jacobian(outer, slope, inner, periodic=self.action.padding == "circular")
-        return value, (outer * slope[..., None, :]) @ inner
+        return value, dense_sandwich(outer, slope, inner)
 
     def call_and_pullback(self, x: Tensor) -> tuple[Tensor, Product]:
         """The value f(x) and the map v -> J^T v at x; a closed form for one hidden pointwise activation."""
@@ -130,8 +128,7 @@ class LipschitzNetwork(LipschitzChain, Contraction):
         activation = self._pointwise()
         if activation is None:
             return None
-        with kernels_once(self):
-            value, inner, slope, outer = self._factors(x, activation)
+        value, inner, slope, outer = self._factors(x, activation)
         across: Callable[[Tensor, Tensor], Tensor] = transposed_map
         if isinstance(self.action, ImageAction):
             across = functools.partial(transposed_convolution, periodic=self.action.padding == "circular")

@@ -58,7 +58,7 @@ class HessenbergLog:
 
     Example:
         >>> grown = HessenbergLog(torch.tensor([0.5]))
-        >>> change, last = grown.append([torch.tensor(0.5)], None)
+        >>> change, last = grown.append(torch.tensor([0.5]), None)
         >>> change, last  # 0.5 / (1 + 0.5 t) and 1 / (1 + 0.5 t)
         (tensor([0.4000]), tensor([0.8000]))
     """
@@ -70,11 +70,11 @@ class HessenbergLog:
         self._first: list[Tensor] = []  # the first row of the inverse of the upper factor
         self._right: Tensor | None = None  # the last entry of the solution with the lower factor, divided by t
 
-    def append(self, column: list[Tensor], below: Tensor | None) -> tuple[Tensor, Tensor]:
+    def append(self, column: Tensor, below: Tensor | None) -> tuple[Tensor, Tensor]:
         r"""The change of the integrand at all nodes, and the last entry of :math:`(I + t H_m)^{-1} e_1` there.
 
         Args:
-            column: The entries :math:`h_{1 m}, ..., h_{m m}`, each of shape ``batch_shape``.
+            column: The entries :math:`h_{1 m}, ..., h_{m m}`, of shape ``(m,) + batch_shape``.
             below: The entry :math:`h_{m, m-1}` below the diagonal in the column before; None for the first column.
 
         Returns:
@@ -85,14 +85,14 @@ class HessenbergLog:
             multiplier = below.unsqueeze(-1) / self._pivot
             self._right = -multiplier if self._right is None else -multiplier * nodes * self._right
             self._multipliers.append(multiplier * nodes)
-        upper = nodes * column[0].unsqueeze(-1)
-        total = torch.zeros_like(upper)
-        for entry, multiplier, first in zip(column[1:], self._multipliers, self._first, strict=True):
-            total = total + first * upper
-            upper = nodes * entry.unsqueeze(-1) - multiplier * upper
+        upper, *rows = (nodes * column.unsqueeze(-1)).unbind()
+        total: Tensor | None = None
+        for row, multiplier, first in zip(rows, self._multipliers, self._first, strict=True):
+            total = first * upper if total is None else torch.addcmul(total, first, upper)
+            upper = torch.addcmul(row, multiplier, upper, value=-1)
         self._pivot = 1 + upper
-        if self._right is None:
-            first, last = 1 / self._pivot, 1 / self._pivot
+        if self._right is None or total is None:
+            first = last = 1 / self._pivot
             change = column[0].unsqueeze(-1) * first
         else:
             first, last = -total / self._pivot, nodes * self._right / self._pivot

@@ -15,6 +15,8 @@ from pyro_gflows.numerics.transforms_active import anywhere
 
 __all__ = ["KrylovSpace", "StoppingRule", "krylov_space"]
 
+_CACHE = 2**20  # bytes
+
 
 @dataclass(frozen=True)
 class StoppingRule:
@@ -53,9 +55,9 @@ class KrylovSpace:
         observed: The difference of the estimates of the orders m - 1 and m; zero where the space is invariant under A.
         certified: A bound of the error of ``log_det``, which holds if the norm of A is at most the Lipschitz bound.
         basis: The vectors :math:`v_1, v_2, ...`, each of shape ``batch_shape + (d,)``.
-        following: The vector :math:`v_{m+1}` of each row.
         last: :math:`h_{m+1, m}\,|\varepsilon|\, y_m(t)` at the nodes t, with :math:`y(t) = (I + t H_m)^{-1} e_1`.
-        columns: The columns of H.
+        columns: The columns of H without what is below the diagonal, of shapes ``(1,) + batch_shape`` and so on.
+        heights: The entries of H below the diagonal, of shape ``(orders,) + batch_shape``.
         norm: The norm of the probe of each row.
     """
 
@@ -64,10 +66,15 @@ class KrylovSpace:
     observed: Tensor
     certified: Tensor
     basis: list[Tensor]
-    following: Tensor
     last: Tensor
-    columns: list[list[Tensor]]
+    columns: list[Tensor]
+    heights: Tensor
     norm: Tensor
+
+    @property
+    def following(self) -> Tensor:
+        """The vector :math:`v_{m+1}` of each row."""
+        return _of_order(torch.stack(self.basis), self.orders, 1)
 
     def solution(self) -> tuple[Tensor, Tensor]:
         r"""The Galerkin solution w of :math:`(I + A)\, w = \varepsilon`, and c with the residual :math:`-c\, v_{m+1}`.
@@ -75,19 +82,19 @@ class KrylovSpace:
         They have the shapes ``batch_shape + (d,)`` and ``batch_shape``.
         """
         size = len(self.columns)
-        zero = torch.zeros_like(self.norm)
-        matrix = torch.stack(
-            [torch.stack(column[:size] + [zero] * (size - len(column)), -1) for column in self.columns], -1
-        )
+        zero = torch.zeros_like(self.norm).unsqueeze(0)
+        padded = []
+        for index, column in enumerate(self.columns, start=1):
+            below = [self.heights[index - 1 : index]] if index < size else []
+            padded.append(torch.cat([column, *below, *[zero] * (size - index - len(below))]))
+        matrix = torch.stack(padded, 1).movedim((0, 1), (-2, -1))
         inside = torch.arange(size, device=matrix.device) < self.orders.unsqueeze(-1)
         matrix = torch.where(inside.unsqueeze(-1) & inside.unsqueeze(-2), matrix, 0.0)
         identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
         unit = identity[:, :1].expand(*matrix.shape[:-1], 1)
-        weights = torch.linalg.solve_ex(identity + matrix, unit)[0].squeeze(-1)
-        solution = (weights * self.norm.unsqueeze(-1)).unsqueeze(-2) @ torch.stack(self.basis[:size], -2)
-        below = torch.stack([column[-1] for column in self.columns], -1)
-        final = torch.arange(1, size + 1, device=matrix.device) == self.orders.unsqueeze(-1)
-        return solution.squeeze(-2), self.norm * torch.where(final, below * weights, 0.0).sum(-1)
+        weights = torch.linalg.solve_ex(identity + matrix, unit)[0].squeeze(-1).movedim(-1, 0) * self.norm
+        solution = _combined(weights, torch.stack(self.basis[:size]))
+        return solution, _of_order(self.heights * weights, self.orders)
 
 
 def krylov_space(
@@ -112,67 +119,88 @@ def krylov_space(
     refuse_tracing("the Krylov log-det")
     nodes, weights = log_quadrature(lipschitz, probe)
     squared = probe.square().sum(-1)
-    norm = _root(squared)
-    grown, basis = HessenbergLog(nodes), [_scaled(probe, norm)]
-    columns: list[list[Tensor]] = []
-    log_det = observed = torch.zeros_like(norm)
+    norm, vector = _normalized(probe, squared, squared > 0)
+    grown, basis = HessenbergLog(nodes), [vector]
+    columns: list[Tensor] = []
+    heights: list[Tensor] = []
+    changes: list[Tensor] = []
+    ends: list[Tensor] = []
     count = torch.zeros_like(norm, dtype=torch.int64)
     active = torch.ones_like(norm, dtype=torch.bool)
-    following, last = torch.zeros_like(probe), norm.unsqueeze(-1) * torch.zeros_like(nodes)
     for order in range(1, (rule.most if orders is None else orders[1]) + 1):
-        column, height, vector = _step(product(basis[-1]), basis)
-        change, end = grown.append(column, None if not columns else columns[-1][-1])
-        change, end = squared * (weights * change).sum(-1), norm.unsqueeze(-1) * height.unsqueeze(-1) * end
-        columns.append([*column, height])
+        column, height, vector = _step(product(vector), torch.stack(basis))
+        change, end = grown.append(column, heights[-1] if heights else None)
+        changes.append(squared * (weights * change).sum(-1))
+        ends.append(end)
+        columns.append(column)
+        heights.append(height)
         basis.append(vector)
-        log_det = torch.where(active, log_det + change, log_det)
-        with torch.no_grad():
-            # the next order of an invariant space adds nothing
-            observed = torch.where(active, torch.where(height > 0, change.detach().abs(), 0.0), observed)
-            count = count + active
-        following = torch.where(active.unsqueeze(-1), vector, following)
-        last = torch.where(active.unsqueeze(-1), end, last)
+        count = count + active
         if orders is not None:
             active = orders[0] > order
             continue
         with torch.no_grad():
-            far = (observed > rule.difference) | (last.abs().amax(-1) > rule.residual * norm)
+            far = (changes[-1].abs() > rule.difference) | (height * end.abs().amax(-1) > rule.residual)
             active = active & far & (height > 0)  # a row with NaN stops
         if rule.difference > 0 and _may_stop(active) and not anywhere(active):
             break
+    # what comes after the order of a row does not count
+    below, change = torch.stack(heights), torch.stack(changes)
+    steps = torch.arange(len(heights), device=count.device).reshape(-1, *[1] * count.dim())
+    log_det = torch.where(steps < count, change, 0.0).sum(0)
+    last = _of_order((norm * below).unsqueeze(-1) * torch.stack(ends), count)
     with torch.no_grad():
+        # the next order of an invariant space adds nothing
+        observed = _of_order(torch.where(below > 0, change.abs(), 0.0), count)
         beyond = nodes * lipschitz / (1 - nodes * lipschitz)
         certified = norm * (weights * beyond * last.abs()).sum(-1)
-    return KrylovSpace(log_det, count, observed, certified, basis, following, last, columns, norm)
+    return KrylovSpace(log_det, count, observed, certified, basis, last, columns, below, norm)
 
 
-def _step(image: Tensor, basis: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+def _step(image: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A column of H, the entry below its diagonal, and the next basis vector, from A times the last basis vector.
 
     Where only rounding is left of the image, the entry and the vector are zero, and so is all that follows from them.
     """
-    vectors = torch.stack(basis, -2)
     before = image.square().sum(-1)
-    first = (vectors @ image.unsqueeze(-1)).squeeze(-1)
-    image = image - (first.unsqueeze(-2) @ vectors).squeeze(-2)
-    second = (vectors @ image.unsqueeze(-1)).squeeze(-1)
-    image = image - (second.unsqueeze(-2) @ vectors).squeeze(-2)
+    first = _components(image, vectors)
+    image = image - _combined(first, vectors)
+    second = _components(image, vectors)
+    image = image - _combined(second, vectors)
     after = image.square().sum(-1)
     left = after > (64 * torch.finfo(image.dtype).eps) ** 2 * before
-    height = _root(torch.where(left, after, 0.0))
-    return list((first + second).unbind(-1)), height, _scaled(image, height)
+    return first + second, *_normalized(image, after, left)
 
 
-def _root(squared: Tensor) -> Tensor:
-    """The square root, with derivative zero at zero."""
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
+def _normalized(vector: Tensor, squared: Tensor, nonzero: Tensor) -> tuple[Tensor, Tensor]:
+    """The norm of a vector and the vector of norm one, from its squared norm; zero, with derivative zero, elsewhere."""
+    root = torch.where(nonzero, squared, 1.0).sqrt()
+    return torch.where(nonzero, root, 0.0), vector * (nonzero / root).unsqueeze(-1)
 
 
-def _scaled(vector: Tensor, norm: Tensor) -> Tensor:
-    """The vector divided by its norm; zero where the norm is zero."""
-    positive = (norm > 0).unsqueeze(-1)
-    return torch.where(positive, vector / torch.where(positive, norm.unsqueeze(-1), 1.0), 0.0)
+def _components(vector: Tensor, basis: Tensor) -> Tensor:
+    """The inner products with the vectors of a basis, whose first axis counts them."""
+    if _fits_cache(basis):
+        return (basis * vector).sum(-1)
+    return (basis.movedim(0, -2) @ vector.unsqueeze(-1)).squeeze(-1).movedim(-1, 0)
+
+
+def _combined(weights: Tensor, basis: Tensor) -> Tensor:
+    """The sum of the vectors of a basis, each times its weight."""
+    if _fits_cache(basis):
+        return (weights.unsqueeze(-1) * basis).sum(0)
+    return (weights.movedim(0, -1).unsqueeze(-2) @ basis.movedim(0, -2)).squeeze(-2)
+
+
+def _fits_cache(basis: Tensor) -> bool:
+    """Whether products and sums are faster than many products of a small matrix with a vector."""
+    return basis.numel() * basis.element_size() <= _CACHE
+
+
+def _of_order(values: Tensor, orders: Tensor, after: int = 0) -> Tensor:
+    """For each row the entry that belongs to its order, or to an order after it, along the first axis."""
+    index = (orders - 1 + after).reshape(1, *orders.shape, *[1] * (values.dim() - orders.dim() - 1))
+    return torch.take_along_dim(values, index, 0).squeeze(0)
 
 
 def _may_stop(active: Tensor) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.precision import at_least_single
+from pyro_gflows.numerics.transforms_active import transforming
 
 __all__ = [
     "conv_norm_bound",
@@ -43,15 +44,56 @@ def spectral_norm(matrix: Tensor) -> Tensor:
     """
     if matrix.dim() < 2 or 0 in matrix.shape[-2:]:
         raise ValueError(f"expected non-empty matrices of shape (..., m, n), got {tuple(matrix.shape)}")
-    real = torch.finfo(matrix.dtype)
-    scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=real.tiny)
+    if matrix.requires_grad and torch.is_grad_enabled() and not transforming() and not torch.compiler.is_compiling():
+        norm: Tensor = _Norm.apply(matrix)
+        return norm
+    scaled, unit = _scaled(matrix)
+    gram = scaled @ scaled.mH if matrix.shape[-2] <= matrix.shape[-1] else scaled.mH @ scaled
+    return unit * _root(torch.linalg.eigvalsh(gram))
+
+
+def _scaled(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix divided by its largest entry, and this entry."""
+    scale = matrix.detach().abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(matrix.dtype).tiny)
     # eigvalsh raises on NaN, which would hide from the caller that the weights have diverged; amax passes NaN on.
     finite = scale < math.inf  # false for NaN
-    scaled = torch.where(finite, matrix / scale, 1)
-    gram = scaled @ scaled.mH if matrix.shape[-2] <= matrix.shape[-1] else scaled.mH @ scaled
+    return torch.where(finite, matrix / scale, 1), torch.where(finite, scale, torch.nan).squeeze(-1).squeeze(-1)
+
+
+def _root(eigenvalues: Tensor) -> Tensor:
+    """The root of the largest eigenvalue of the Gram matrix of a scaled matrix."""
     # The largest entry of a scaled matrix has modulus 1, so the clamp acts on zero matrices only.
-    norm = torch.linalg.eigvalsh(gram)[..., -1].clamp(min=real.tiny).sqrt()
-    return norm * torch.where(finite, scale, torch.nan).reshape(norm.shape)
+    return eigenvalues[..., -1].clamp(min=torch.finfo(eigenvalues.dtype).tiny).sqrt()
+
+
+def _with_vectors(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The spectral norm with its two singular vectors, as columns; one of them is 0 for a matrix 0."""
+    scaled, unit = _scaled(matrix)
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    values, vectors = torch.linalg.eigh(scaled @ scaled.mH if wide else scaled.mH @ scaled)
+    root, one = _root(values), vectors[..., -1:]
+    other = (scaled.mH if wide else scaled) @ one / root[..., None, None]
+    return unit * root, one if wide else other, other if wide else one
+
+
+class _Norm(torch.autograd.Function):
+    """The spectral norm, whose gradient is the product of its two singular vectors.
+
+    It is the gradient that eigvalsh has as well, by two products less and without the other eigenvectors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        norm, left, right = _with_vectors(matrix)
+        ctx.save_for_backward(matrix, left, right)
+        return norm
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        matrix, left, right = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a second derivative the vectors have to follow the matrix
+            _, left, right = _with_vectors(matrix)
+        return gradient[..., None, None] * (left @ right.mH)
 
 
 def spectral_norms(matrices: Sequence[Tensor]) -> list[Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from pyro_gflows.nn.jacobian import sandwich_jacobian, transposed_convolution
+from pyro_gflows.nn.jacobian import dense_sandwich, sandwich_jacobian, transposed_convolution
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (4, 4), (5, 3)])
@@ -49,3 +49,14 @@ def test_the_transposed_convolution_is_the_transposed_matrix(size, channels, per
     matrix = convolution(units).flatten(1).T
     expected = (x.flatten(-3) @ matrix).reshape(2, 3, channels[1], 6, 4)
     torch.testing.assert_close(transposed_convolution(kernel, x, periodic=periodic), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(1, 3, 1), (4, 6, 2), (33, 7, 33), (2, 5, 40)])
+@pytest.mark.parametrize("batch", [(), (0,), (3,), (2, 3)])
+def test_the_product_of_two_matrices_with_a_diagonal_between(batch, sizes):
+    """Whichever way it is computed: from products of rows and columns, or from products of matrices."""
+    rows, hidden, columns = sizes
+    outer, inner = torch.randn(rows, hidden, dtype=torch.float64), torch.randn(hidden, columns, dtype=torch.float64)
+    slope = torch.randn(*batch, hidden, dtype=torch.float64)
+    expected = torch.einsum("oc,...c,ci->...oi", outer, slope, inner)
+    torch.testing.assert_close(dense_sandwich(outer, slope, inner), expected, rtol=0, atol=1e-12)

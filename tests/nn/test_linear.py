@@ -101,6 +101,22 @@ def _names(layer):
     return [f"layer.{name}" for name, _ in layer.named_parameters()]
 
 
+def test_a_basis_that_is_the_identity_is_left_out_and_another_one_is_not():
+    """Also where it is loaded into a layer that had the identity, as from a file of another machine."""
+    actions = VectorAction.trivial("C1", copies=3), VectorAction.trivial("C1", copies=4)
+    layer, former = LipschitzLinear(*actions).double(), LipschitzLinear(*actions).double()
+    assert layer.basis_in.is_identity and layer.basis_out.is_identity
+    former.basis_in.value = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    former.basis_out.value = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+    layer.load_state_dict(former.state_dict())
+    (block,) = layer.blocks()
+    expected = former.basis_out.value.T @ block @ former.basis_in.value
+    torch.testing.assert_close(layer.kernel(), expected, rtol=0, atol=1e-12)
+    layer.load_state_dict(LipschitzLinear(*actions).state_dict())
+    (block,) = layer.blocks()
+    torch.testing.assert_close(layer.double().kernel(), block, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", [EquivariantLinear, LipschitzLinear])
 def test_is_equivariant(pair, kind):
     action_in, action_out = pair

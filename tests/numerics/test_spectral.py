@@ -28,6 +28,18 @@ def test_spectral_norm_gradient():
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 4, 3)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_first_and_second_derivatives_of_the_spectral_norm(shape, dtype):
+    """By finite differences, and those of torch.func, which take another way."""
+    matrix = torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(spectral_norm, matrix)
+    assert torch.autograd.gradgradcheck(spectral_norm, matrix)
+    (plain,) = torch.autograd.grad(spectral_norm(matrix).sum(), matrix)
+    functional = torch.func.grad(lambda matrix: spectral_norm(matrix).sum())(matrix.detach())
+    torch.testing.assert_close(functional, plain, rtol=0, atol=1e-12)
+
+
 def test_spectral_norm_of_orthogonal_zero_and_nan_matrices():
     matrix = torch.stack([torch.eye(3), torch.zeros(3, 3), torch.full((3, 3), torch.nan)]).double().requires_grad_()
     norm = spectral_norm(matrix)
