@@ -48,8 +48,9 @@ from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once, kernels_together
 from pyro_gflows.nn.knots import BoundedKnots, FreeKnots, Knots, knots_of_file
-from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
+from pyro_gflows.nn.linear import EquivariantLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.lipschitz_linear import LipschitzLinear
 from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm

@@ -13,7 +13,8 @@ from pyro_gflows.groups import TrivialRepresentation
 from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.coefficients import register_coefficients
 from pyro_gflows.nn.kernel import KernelLayer, LipschitzLayer
-from pyro_gflows.nn.linear import EquivariantLinear, LipschitzLinear
+from pyro_gflows.nn.linear import EquivariantLinear
+from pyro_gflows.nn.lipschitz_linear import LipschitzLinear
 from pyro_gflows.numerics import spectral_norm
 
 __all__ = ["Shift", "feature_map", "is_plain", "side_by_side", "size_of"]

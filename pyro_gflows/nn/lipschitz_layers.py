@@ -6,8 +6,8 @@ from typing import Literal
 
 from pyro_gflows.actions import ImageAction, LinearAction
 from pyro_gflows.nn.kernel import LipschitzLayer
-from pyro_gflows.nn.linear import LipschitzLinear
 from pyro_gflows.nn.lipschitz_conv import LipschitzConv
+from pyro_gflows.nn.lipschitz_linear import LipschitzLinear
 
 __all__ = ["lipschitz_layer"]
 

@@ -13,8 +13,8 @@ from pyro_gflows.nn.basis import FixedBasis
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.kernel import LipschitzLayer, kernels_once
-from pyro_gflows.nn.linear import LipschitzLinear
 from pyro_gflows.nn.lipschitz_chain import LipschitzChain
+from pyro_gflows.nn.lipschitz_linear import LipschitzLinear
 from pyro_gflows.nn.module_lists import each
 from pyro_gflows.serialization.registry import registered
 
