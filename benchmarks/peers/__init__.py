@@ -3,3 +3,7 @@
 ``contest.py`` is one comparison, ``clocks.py`` measures it, ``rows.py`` lists all of them, and each family has a file
 of its own. The command is ``python -m benchmarks.peers``.
 """
+
+from benchmarks.peers.benchmark import BENCHMARK
+
+__all__ = ["BENCHMARK"]

@@ -70,7 +70,8 @@ class LipschitzLayer(KernelLayer):
         raise NotImplementedError
 
 
-def kernels_once(module: nn.Module) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def kernels_once(module: nn.Module) -> Iterator[None]:
     """A context in which every KernelLayer of a module computes its kernel at most once.
 
     It serves several evaluations of one branch with the same weights, such as a value and its Jacobian, or the steps of
@@ -90,7 +91,8 @@ def kernels_once(module: nn.Module) -> contextlib.AbstractContextManager[None]:
         ...     print(layer.kernel() is layer.kernel())
         True
     """
-    return each_kernel_once(_kernel_layers(module))
+    with each_kernel_once(_kernel_layers(module)):
+        yield
 
 
 @contextlib.contextmanager
