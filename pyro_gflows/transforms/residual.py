@@ -117,14 +117,17 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
         return self._contraction.condition(self.require_context(context))
 
 
-# The sizes of an event up to which the log-det is exact: in training, where a Krylov space is quicker above; and in
-# evaluation, where a dense Jacobian for each row costs less than an estimate whose error is as small.
+# The sizes of an event up to which the log-det is exact: in training, where a Krylov space is quicker above (on images of
+# 8 x 8 pixels by a quarter, which the noise of its probes is not worth: benchmarks/README.md, digits); and in evaluation,
+# where a dense Jacobian for each row costs less than an estimate whose error is as small.
 _EXACT_UP_TO = 32
+_EXACT_IMAGES_UP_TO = 64
 _DENSE_UP_TO = 1000
 
 
 def _default_log_det(action: LinearAction | TorusAction, branch: Contraction) -> LogDet:
-    if action.numel <= _EXACT_UP_TO or isinstance(branch, BranchWithPooledJacobian):
+    exact_up_to = _EXACT_UP_TO if action.event_dim == 1 else _EXACT_IMAGES_UP_TO
+    if action.numel <= exact_up_to or isinstance(branch, BranchWithPooledJacobian):
         return default_log_det(branch)
     return KrylovLogDet(evaluation=ExactLogDet() if action.numel <= _DENSE_UP_TO else None)
 
@@ -144,7 +147,7 @@ def g_residual(
 
     The default log-det depends on the size of the event:
 
-    - Up to 32 components, and on rows of any number, it is exact.
+    - Up to 32 components (64 on images), and on rows of any number, it is exact.
     - Up to 1,000 components training estimates it from the Krylov spaces of random probes
       (:class:`~pyro_gflows.numerics.KrylovLogDet`), and evaluation is exact.
     - Above, a dense Jacobian would be too large. Evaluation then takes the Krylov spaces of 4 fixed probes and all
