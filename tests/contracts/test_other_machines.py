@@ -42,7 +42,7 @@ def _rotated(values, *bases):
     scale = max(float(values.abs().max()), 1e-30)
     ends = [0, *(int(i) + 1 for i in torch.nonzero(values.diff().abs() > 1e-9 * scale)), len(values)]
     for start, stop in itertools.pairwise(ends):
-        rotation = torch.linalg.qr(torch.randn(stop - start, stop - start, dtype=values.dtype))[0]
+        rotation = torch.linalg.qr(torch.randn(stop - start, stop - start, dtype=bases[0].dtype))[0]
         for basis in out:
             basis[:, start:stop] = basis[:, start:stop] @ rotation
     return out
