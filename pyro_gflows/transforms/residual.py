@@ -117,9 +117,9 @@ class GResidual(TakesMask, ByContraction, OneWayTransform):
         return self._contraction.condition(self.require_context(context))
 
 
-# The sizes of an event up to which the log-det is exact: in training, where a Krylov space is quicker above (on images of
-# 8 x 8 pixels by a quarter, which the noise of its probes is not worth: benchmarks/README.md, digits); and in evaluation,
-# where a dense Jacobian for each row costs less than an estimate whose error is as small.
+# The sizes of an event up to which the log-det is exact: in training, where a Krylov space is quicker above (on images
+# of 8 x 8 pixels by a quarter, which the noise of its probes is not worth: benchmarks/README.md, digits); and in
+# evaluation, where a dense Jacobian for each row costs less than an estimate whose error is as small.
 _EXACT_UP_TO = 32
 _EXACT_IMAGES_UP_TO = 64
 _DENSE_UP_TO = 1000
