@@ -147,4 +147,4 @@ def test_frames_are_made_once_for_the_evaluations_of_a_solver(monkeypatch):
     layer = GResidual(branch.action, branch).double()
     with torch.no_grad():
         layer.many_passes(points(branch.action, 8), None)
-    assert len(made) == 2  # one for the solver, one for the log-det
+    assert len(made) == 1  # for the solver and the log-det
