@@ -299,7 +299,7 @@ flow = EquivariantFlow(InvariantNormal(padded), [*layers, GActNorm(padded)])
 model = augment(flow, padding=g_padding(plane, plane, layers=1, width=8))
 print(repr(model).splitlines()[0])
 settings = FitSettings(
-    steps=5 if SMOKE else 300, batch_size=256, optimizer=Adam(lr=1e-2, clip_norm=10.0), schedule=OneCycle(warmup=0.1)
+    steps=40 if SMOKE else 300, batch_size=256, optimizer=Adam(lr=1e-2, clip_norm=10.0), schedule=OneCycle(warmup=0.1)
 )
 fit(model, target, settings=settings, progress=False)
 x = target.sample(500, torch.Generator().manual_seed(2))
