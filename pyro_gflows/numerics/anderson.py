@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.branch import DifferentiableBranch
-from pyro_gflows.numerics.solvers import Solver, Steps, row_norm
+from pyro_gflows.numerics.safeguarded import SafeguardedSolver, SafeguardedSteps
+from pyro_gflows.numerics.solvers import Steps, row_norm
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["AndersonSolver"]
@@ -18,7 +19,7 @@ _DEPENDENT = 0.5  # the power of eps below which what is left of a change is not
 
 
 @registered
-class AndersonSolver(Solver):
+class AndersonSolver(SafeguardedSolver):
     r"""The Banach iteration with Anderson acceleration, for contractions of any size: the default above 3 components.
 
     It takes one evaluation of f in a step, like :class:`BanachSolver`, and needs about 10 steps where the Banach
@@ -49,18 +50,11 @@ class AndersonSolver(Solver):
         (True, True)
     """
 
-    steps_per_banach_step = 2  # one that is refused, and the Banach step after it
-
     def _steps(self) -> Steps:
         return _Accelerated(self)
 
-    def step(
-        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
-    ) -> tuple[Tensor, Tensor]:
-        return self._steps().step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
 
-
-class _Accelerated(Steps):
+class _Accelerated(SafeguardedSteps):
     """The steps of one call, with a memory of the last changes for each row.
 
     Changes of the residual are kept as orthonormal vectors, and beside each the combination of the changes of x + r
@@ -68,35 +62,34 @@ class _Accelerated(Steps):
     """
 
     _memory: Tensor | None = None  # (rows, changes, 2 components): changes of r, and of x + r beside them
-    _refused: Tensor  # the rows whose last step was refused, which take the Banach step next
 
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
     ) -> tuple[Tensor, Tensor]:
         flat = _one_batch_dim(residual, event_dim)
         if self._memory is None:
-            self._refused = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+            self.refused = torch.ones(len(flat), dtype=torch.bool, device=flat.device)  # the first is a Banach step
         move = flat - self._correction(flat)
         following = x + move.reshape(x.shape)
         following_residual = y - following - f(following)
-        before, after = row_norm(flat, 1), row_norm(_one_batch_dim(following_residual, event_dim), 1)
-        accepted = (after <= min(lipschitz, 1.0) * before) | self._refused
-        change = _one_batch_dim(following_residual, event_dim) - flat
-        self._refused = ~accepted
-        self._remember(change, move + change, before)
+        flat_following = _one_batch_dim(following_residual, event_dim)
+        accepted = self.accepted(flat, flat_following, event_dim=1, lipschitz=lipschitz)
+        change = flat_following - flat
+        self._remember(change, move + change, row_norm(flat, 1))
         mask = accepted.reshape(x.shape[: x.dim() - event_dim] + (1,) * event_dim)
         return torch.where(mask, following, x), torch.where(mask, following_residual, residual)
 
     def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
         if self._memory is not None:
-            self._memory, self._refused = self._memory.index_select(0, rows), self._refused.index_select(0, rows)
+            self._memory = self._memory.index_select(0, rows)
 
     def _correction(self, residual: Tensor) -> Tensor:
         """What the remembered changes explain of the Banach step."""
         if self._memory is None:
             return torch.zeros_like(residual)
         changes, images = self._memory.chunk(2, -1)
-        weights = torch.where(self._refused[:, None, None], 0, changes @ residual.unsqueeze(-1))
+        weights = torch.where(self.refused[:, None, None], 0, changes @ residual.unsqueeze(-1))
         return (weights.mT @ images).squeeze(-2)
 
     def _remember(self, change: Tensor, image: Tensor, scale: Tensor) -> None:
@@ -105,7 +98,7 @@ class _Accelerated(Steps):
         if kept is not None:
             # the oldest changes go first: the new one may lie in the space that they leave
             kept = torch.where(
-                self._refused[:, None, None], 0, kept[:, max(0, kept.shape[1] + 1 - min(_MEMORY, size)) :]
+                self.refused[:, None, None], 0, kept[:, max(0, kept.shape[1] + 1 - min(_MEMORY, size)) :]
             )
             both = both - ((kept[..., :size] @ change.unsqueeze(-1)).mT @ kept).squeeze(-2)
         left = row_norm(both[:, :size], 1)

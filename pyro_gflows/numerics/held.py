@@ -1,17 +1,20 @@
-"""The gradient of a random log-det, w^T dJ eps with w held fixed."""
+"""Random log-dets, whose gradient is w^T dJ eps with w held fixed."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.jacobian import Product, pushforward
+from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.residual_map import ResidualMap
+from pyro_gflows.numerics.tracing import uncompiled
 from pyro_gflows.numerics.transforms_active import forward_levels, transforming
 
-__all__ = ["RandomEstimate", "row_dot", "surrogate", "with_held_gradient"]
+__all__ = ["RandomEstimate", "RandomLogDet", "row_dot"]
 
 
 class RandomEstimate(NamedTuple):
@@ -32,7 +35,78 @@ class RandomEstimate(NamedTuple):
     probe: Tensor
 
 
-def surrogate(product: Product, event_dim: int, held: Tensor, probe: Tensor) -> Tensor:
+class RandomLogDet(LogDet):
+    """The base class of estimators that draw a probe in training, and hold a vector w fixed in their gradient.
+
+    A subclass writes ``_random``, ``require_bound`` and ``outside_training``, the estimator that stands in otherwise.
+    """
+
+    @property
+    @abstractmethod
+    def outside_training(self) -> LogDet:
+        """The estimator that is used outside training."""
+
+    @abstractmethod
+    def require_bound(self, lipschitz: float) -> None:
+        """Raise an error if the Lipschitz bound is too large; it is called before f is.
+
+        Args:
+            lipschitz: The bound.
+        """
+
+    @abstractmethod
+    def _random(self, residual_map: ResidualMap, x: Tensor, product: Product) -> RandomEstimate:
+        """The log-det, w and eps for a random probe.
+
+        Args:
+            residual_map: The map, with its Lipschitz bound.
+            x: The input, of shape ``batch_shape + event_shape``.
+            product: The map v -> J^T v at x.
+        """
+
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        if not residual_map.training:
+            return self.outside_training.estimate(residual_map, x, create_graph=create_graph)
+        return self._in_training(residual_map, x, create_graph)
+
+    @uncompiled
+    def _in_training(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+        value, product, found = self._drawn(residual_map, x)
+        return value, _with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
+
+    def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        """The results without a graph; in training it keeps w and the signs of the probe.
+
+        Args:
+            residual_map: The map, with its Lipschitz bound.
+            x: The input, of shape ``batch_shape + event_shape``.
+        """
+        if not residual_map.training:
+            return self.outside_training.rehearse(residual_map, x)
+        value, _, (log_det, held, probe) = self._drawn(residual_map, x)
+        return (value, log_det), (held, probe > 0)
+
+    def replay(self, residual_map: ResidualMap, x: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
+        """The results with a graph; in training f(x) and w^T J eps, without estimating the log-det again.
+
+        Args:
+            residual_map: The map, with its Lipschitz bound.
+            x: The input, of shape ``batch_shape + event_shape``.
+            kept: The tensors that ``rehearse`` asked to keep.
+        """
+        if not residual_map.training:
+            return self.outside_training.replay(residual_map, x, *kept)
+        held, positive = kept
+        value, product = residual_map.f.call_and_pullback(x)
+        return value, _surrogate(product, residual_map.event_dim, held, 2 * positive.to(x.dtype) - 1)
+
+    def _drawn(self, residual_map: ResidualMap, x: Tensor) -> tuple[Tensor, Product, RandomEstimate]:
+        self.require_bound(residual_map.lipschitz)
+        value, product = residual_map.f.call_and_pullback(x)
+        return value, product, self._random(residual_map, x, product)
+
+
+def _surrogate(product: Product, event_dim: int, held: Tensor, probe: Tensor) -> Tensor:
     """The product w^T J eps, row by row.
 
     Args:
@@ -44,7 +118,7 @@ def surrogate(product: Product, event_dim: int, held: Tensor, probe: Tensor) -> 
     return row_dot(product(held, create_graph=True), probe, event_dim)
 
 
-def with_held_gradient(
+def _with_held_gradient(
     residual_map: ResidualMap, x: Tensor, product: Product, found: RandomEstimate, *, create_graph: bool
 ) -> Tensor:
     """The log-det of a random estimate, with the gradient of w^T J eps at a fixed w.
@@ -65,7 +139,7 @@ def with_held_gradient(
         total = linear.sum(-1)
         return log_det.detach() + (total - total.detach())
     if create_graph:
-        total = surrogate(product, residual_map.event_dim, held, probe)
+        total = _surrogate(product, residual_map.event_dim, held, probe)
         if total.requires_grad:
             # Subtracting the value from itself is exactly zero: the surrogate gives its gradient only.
             log_det = log_det + (total - total.detach())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from pyro_gflows.numerics.fixed_probes import FixedProbes
-from pyro_gflows.numerics.held import RandomEstimate, surrogate, with_held_gradient
+from pyro_gflows.numerics.held import RandomEstimate, RandomLogDet
 from pyro_gflows.numerics.jacobian import Branch, Product, event_numel
 from pyro_gflows.numerics.krylov_average import averaged, flattened, report_of
 from pyro_gflows.numerics.krylov_remainder import random_remainder
@@ -28,7 +28,7 @@ __all__ = ["KrylovLogDet"]
 
 
 @registered
-class KrylovLogDet(FixedProbes):
+class KrylovLogDet(RandomLogDet, FixedProbes):
     r"""The log-det of I + J from the Krylov spaces of probes, which end where two successive orders agree.
 
     It suits training and evaluation on events that are too large for the exact log-det. For a probe
@@ -111,58 +111,14 @@ class KrylovLogDet(FixedProbes):
         self.unbiased = unbiased
         self.evaluation = evaluation
 
-    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-        if self.evaluation is not None and not residual_map.training:
-            return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
-        return self._by_products(residual_map, x, create_graph)
+    @property
+    def outside_training(self) -> LogDet:
+        return _OfFixedProbes(self) if self.evaluation is None else self.evaluation
 
-    @uncompiled
-    def _by_products(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
-        require_contraction(residual_map.lipschitz)
-        if not residual_map.training:
-            return self._deterministic(residual_map, x, create_graph)
-        value, product = residual_map.f.call_and_pullback(x)
-        found = self._random(residual_map, x, product)
-        return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
-
-    def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-        """The results without a graph; in training it keeps w and the signs of the probe.
-
-        Args:
-            residual_map: The map, with its Lipschitz bound.
-            x: The input, of shape ``batch_shape + event_shape``.
-        """
-        if not residual_map.training:
-            return (
-                super().rehearse(residual_map, x)
-                if self.evaluation is None
-                else self.evaluation.rehearse(residual_map, x)
-            )
-        require_contraction(residual_map.lipschitz)
-        value, product = residual_map.f.call_and_pullback(x)
-        log_det, held, probe = self._random(residual_map, x, product)
-        return (value, log_det), (held, probe > 0)
-
-    def replay(self, residual_map: ResidualMap, x: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
-        """The results with a graph; in training f(x) and w^T J eps, without computing a Krylov space again.
-
-        Args:
-            residual_map: The map, with its Lipschitz bound.
-            x: The input, of shape ``batch_shape + event_shape``.
-            kept: The tensors that ``rehearse`` asked to keep.
-        """
-        if not residual_map.training:
-            return (
-                super().replay(residual_map, x)
-                if self.evaluation is None
-                else self.evaluation.replay(residual_map, x, *kept)
-            )
-        held, positive = kept
-        value, product = residual_map.f.call_and_pullback(x)
-        return value, surrogate(product, residual_map.event_dim, held, 2 * positive.to(x.dtype) - 1)
+    def require_bound(self, lipschitz: float) -> None:
+        require_contraction(lipschitz)
 
     def _random(self, residual_map: ResidualMap, x: Tensor, product: Product) -> RandomEstimate:
-        """The log-det, w and eps for a random probe."""
         split = x.dim() - residual_map.event_dim
         probe = random_probes(x)
         flat = flattened(product, x.shape, create_graph=False)
@@ -178,8 +134,10 @@ class KrylovLogDet(FixedProbes):
             held = held - beyond * space.following
         return RandomEstimate(log_det, held.reshape(x.shape), probe)
 
+    @uncompiled
     def _deterministic(self, residual_map: ResidualMap, x: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
         """The value f(x) and the log-det from fixed probes."""
+        require_contraction(residual_map.lipschitz)
         spaces: list[KrylovSpace] | None = None if self._reports is None else []
         value, log_det = averaged(self, residual_map, x, self._space, create_graph=create_graph, spaces=spaces)
         if self._reports is not None and spaces is not None:
@@ -288,3 +246,16 @@ class KrylovLogDet(FixedProbes):
             f"KrylovLogDet(Krylov{unbiased}, at most {self.max_terms} products, tolerance {self.tolerance:g} for each "
             f"component, {evaluation})"
         )
+
+
+class _OfFixedProbes(LogDet):
+    """The estimate with fixed probes of a KrylovLogDet."""
+
+    def __init__(self, of: KrylovLogDet) -> None:
+        self._of = of
+
+    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        return self._of._deterministic(residual_map, x, create_graph)
+
+    def describe(self, *, lipschitz: float | Tensor, dim: int, images: ProbeImages | None = None) -> str:
+        return self._of.describe(lipschitz=lipschitz, dim=dim, images=images)

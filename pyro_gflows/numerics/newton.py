@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pyro_gflows.numerics.branch import DifferentiableBranch, constant_call_and_jacobian, constant_jacobian
 from pyro_gflows.numerics.jacobian import event_numel
-from pyro_gflows.numerics.solvers import Solver, Steps, row_norm
+from pyro_gflows.numerics.safeguarded import SafeguardedSolver, SafeguardedSteps
+from pyro_gflows.numerics.solvers import Steps
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["NewtonSolver"]
@@ -16,7 +17,7 @@ _LARGEST_EVENT = 16
 
 
 @registered
-class NewtonSolver(Solver):
+class NewtonSolver(SafeguardedSolver):
     """Newton's method x <- x + (I + J_f(x))^-1 (y - x - f(x)), for events of at most 16 components.
 
     It needs far fewer steps than :class:`BanachSolver` where the Lipschitz constant is close to 1, and fewer than
@@ -42,22 +43,14 @@ class NewtonSolver(Solver):
         (True, True)
     """
 
-    steps_per_banach_step = 2  # one that is refused, and the Banach step after it
-
     def _steps(self) -> Steps:
         return _NewtonSteps(self)
 
-    def step(
-        self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
-    ) -> tuple[Tensor, Tensor]:
-        return self._steps().step(f, y, x, residual, event_dim=event_dim, lipschitz=lipschitz)
 
-
-class _NewtonSteps(Steps):
+class _NewtonSteps(SafeguardedSteps):
     """The steps of one call, which keep the Jacobian at the present point of each row."""
 
     _jacobian: Tensor | None = None
-    _refused: Tensor  # the rows whose last step was refused, which take the Banach step next
 
     def step(
         self, f: DifferentiableBranch, y: Tensor, x: Tensor, residual: Tensor, *, event_dim: int, lipschitz: float
@@ -70,23 +63,20 @@ class _NewtonSteps(Steps):
                     f"expected events of at most {_LARGEST_EVENT} entries, got {shape}; use AndersonSolver"
                 )
             self._jacobian = constant_jacobian(f, x)
-            self._refused = torch.zeros(batch, dtype=torch.bool, device=x.device)
+            self.refused = torch.zeros(batch, dtype=torch.bool, device=x.device)
         matrix = self._jacobian + torch.eye(size, dtype=x.dtype, device=x.device)
         # solve_ex marks a singular matrix in its own row, where solve would raise for the whole batch.
         newton, _ = torch.linalg.solve_ex(matrix, residual.flatten(len(batch)).unsqueeze(-1))
         events = batch + (1,) * event_dim
-        following = x + torch.where(self._refused.reshape(events), residual, newton.reshape(x.shape))
+        following = x + torch.where(self.refused.reshape(events), residual, newton.reshape(x.shape))
         value, jacobian = constant_call_and_jacobian(f, following)
         following_residual = y - following - value
-        # A comparison with NaN is false, so that a Newton step that is not finite is refused as well.
-        shrunk = row_norm(following_residual, event_dim) <= min(lipschitz, 1.0) * row_norm(residual, event_dim)
-        accepted = shrunk | self._refused
+        accepted = self.accepted(residual, following_residual, event_dim=event_dim, lipschitz=lipschitz)
         self._jacobian = torch.where(accepted[..., None, None], jacobian, self._jacobian)
-        self._refused = ~accepted
         mask = accepted.reshape(events)
         return torch.where(mask, following, x), torch.where(mask, following_residual, residual)
 
     def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
         if self._jacobian is not None:
             self._jacobian = self._jacobian.flatten(0, -3).index_select(0, rows)
-            self._refused = self._refused.flatten().index_select(0, rows)

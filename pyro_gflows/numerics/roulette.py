@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.numerics.exact import ExactLogDet
-from pyro_gflows.numerics.held import RandomEstimate, row_dot, surrogate, with_held_gradient
+from pyro_gflows.numerics.held import RandomEstimate, RandomLogDet, row_dot
 from pyro_gflows.numerics.jacobian import Product
 from pyro_gflows.numerics.log_det import LogDet
 from pyro_gflows.numerics.probe_images import ProbeImages
 from pyro_gflows.numerics.probes import random_probes
 from pyro_gflows.numerics.residual_map import ResidualMap, as_float, require_contraction
-from pyro_gflows.numerics.tracing import refuse_tracing, uncompiled
+from pyro_gflows.numerics.tracing import refuse_tracing
 from pyro_gflows.numerics.transforms_active import largest
 from pyro_gflows.serialization.registry import registered
 
@@ -22,7 +22,7 @@ __all__ = ["RouletteLogDet"]
 
 
 @registered
-class RouletteLogDet(LogDet):
+class RouletteLogDet(RandomLogDet):
     """The power series of log|det(I + J)| cut at a random length, unbiased in value and in gradient together.
 
     It makes training on large events, such as images, possible without bias. For each row there is one random probe
@@ -86,48 +86,18 @@ class RouletteLogDet(LogDet):
         self.shared_length = shared_length
         self.evaluation = ExactLogDet() if evaluation is None else evaluation
 
-    def estimate(self, residual_map: ResidualMap, x: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-        if not residual_map.training:
-            return self.evaluation.estimate(residual_map, x, create_graph=create_graph)
-        self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
-        value, product = residual_map.f.call_and_pullback(x)
-        found = self._series(product, x, residual_map.event_dim, residual_map.lipschitz)
-        return value, with_held_gradient(residual_map, x, product, found, create_graph=create_graph)
+    @property
+    def outside_training(self) -> LogDet:
+        return self.evaluation
 
-    def rehearse(self, residual_map: ResidualMap, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-        """The results without a graph; in training it keeps w and the signs of the probe.
+    def require_bound(self, lipschitz: float) -> None:
+        self._continuation(lipschitz)
 
-        Args:
-            residual_map: The map, with its Lipschitz bound.
-            x: The input, of shape ``batch_shape + event_shape``.
-        """
-        if not residual_map.training:
-            return self.evaluation.rehearse(residual_map, x)
-        self._continuation(residual_map.lipschitz)  # a bound that is too large is named before f is called
-        value, product = residual_map.f.call_and_pullback(x)
-        log_det, neumann, probe = self._series(product, x, residual_map.event_dim, residual_map.lipschitz)
-        return (value, log_det), (neumann, probe > 0)
-
-    def replay(self, residual_map: ResidualMap, x: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor]:
-        """The results with a graph; in training f(x) and w^T J eps, without computing a term of the series again.
-
-        Args:
-            residual_map: The map, with its Lipschitz bound.
-            x: The input, of shape ``batch_shape + event_shape``.
-            kept: The tensors that ``rehearse`` asked to keep.
-        """
-        if not residual_map.training:
-            return self.evaluation.replay(residual_map, x, *kept)
-        neumann, positive = kept
-        value, product = residual_map.f.call_and_pullback(x)
-        return value, surrogate(product, residual_map.event_dim, neumann, 2 * positive.to(x.dtype) - 1)
-
-    @uncompiled
-    def _series(self, product: Product, x: Tensor, event_dim: int, lipschitz: float) -> RandomEstimate:
-        """The log-det, w and eps, computed from the map v -> J^T v at x."""
+    def _random(self, residual_map: ResidualMap, x: Tensor, product: Product) -> RandomEstimate:
         refuse_tracing("the roulette log-det, in training,")
+        event_dim = residual_map.event_dim
         split = x.dim() - event_dim
-        weights = self._weights(x, split, self._continuation(lipschitz))
+        weights = self._weights(x, split, self._continuation(residual_map.lipschitz))
         probe = random_probes(x)
         power, log_det, neumann = probe, x.new_zeros(x.shape[:split]), torch.zeros_like(probe)
         for k, weight in enumerate(weights, start=1):
