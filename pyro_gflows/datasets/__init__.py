@@ -5,7 +5,8 @@ Data sets:
     FOLDER_VARIABLE
 
 The user's own data:
-    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows
+    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows,
+    Share
 
 Images:
     GrayLevels, GrayScale, rotate_images, point_clouds
@@ -25,6 +26,7 @@ from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
+from pyro_gflows.datasets.share import Share
 from pyro_gflows.datasets.splits import Splits, random_splits, stratified_rows
 from pyro_gflows.datasets.symmetry import SymmetryReport, check_symmetry
 from pyro_gflows.deprecation import moved_names
@@ -42,6 +44,7 @@ __all__ = [
     "ImageSet",
     "RawImages",
     "Rows",
+    "Share",
     "Splits",
     "SymmetryReport",
     "check_data",
