@@ -40,3 +40,12 @@ class Share:
             count: The number of rows of all processes together.
         """
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def count(self, count: int) -> int:
+        """The number of rows in :meth:`of`.
+
+        Args:
+            count: The number of rows of all processes together.
+        """
+        part = self.of(count)
+        return int(part.stop) - int(part.start)

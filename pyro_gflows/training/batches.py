@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets.rows import Rows, random_order, tensor_of
+from pyro_gflows.datasets.share import Share
+from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.training.identity import name_of, repeated_values
 from pyro_gflows.training.loader import LoaderBatches
 
@@ -69,7 +71,7 @@ class Batches(Protocol):
     batch_size: int
     generator: torch.Generator
 
-    def next(self) -> Tensor: ...
+    def next(self, *, whole: bool = False) -> Tensor: ...
 
     def state(self) -> dict[str, Tensor]: ...
 
@@ -87,7 +89,11 @@ class ShuffledEpochs:
         generator: The random generator of the orders.
     """
 
-    def __init__(self, data: Rows, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(self, data: Rows, batch_size: int, seed: int, *, share: Share = Share()) -> None:
+        generator = self._orders = torch.Generator().manual_seed(seed)
+        if share.rank:
+            generator = torch.Generator().manual_seed(seed_of_rank(seed, share.rank))
+        self.share = share
         self.data = data
         self.batch_size = min(batch_size, len(data))
         self.generator = generator
@@ -95,20 +101,22 @@ class ShuffledEpochs:
         self._order = torch.empty(0, dtype=torch.long)
         self._used = 0
 
-    def next(self) -> Tensor:
+    def next(self, *, whole: bool = False) -> Tensor:
         if len(self._order) - self._used < self.batch_size:
-            self._began, self._used = self.generator.get_state(), 0
-            self._order = random_order(len(self.data), self.generator)
+            self._began, self._used = self._orders.get_state(), 0
+            self._order = random_order(len(self.data), self._orders)
         rows = self._order[self._used : self._used + self.batch_size]
         self._used += self.batch_size
+        if not whole:
+            rows = rows[self.share.of(len(rows))]
         return self.data.take(rows.long())
 
     def state(self) -> dict[str, Tensor]:
         epoch = {} if self._began is None else {"epoch": self._began, "used": torch.tensor(self._used)}
-        return {"generator": self.generator.get_state(), **epoch}
+        return {"generator": self._orders.get_state(), **epoch}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.generator.set_state(state["generator"])
+        self._orders.set_state(state["generator"])
         self._began = state.get("epoch")
         self._used = int(state["used"]) if "used" in state else 0
         # older files hold the rest of the order itself
@@ -128,13 +136,14 @@ class FreshDraws:
         generator: The random generator for the sampler.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(self, sampler: Sampler, batch_size: int, seed: int, *, share: Share = Share()) -> None:
+        self.share, generator = share, torch.Generator().manual_seed(seed_of_rank(seed, share.rank))
         self.sampler = sampler
         self.batch_size = batch_size
         self.generator = generator
 
-    def next(self) -> Tensor:
-        return self.sampler(self.batch_size, self.generator)
+    def next(self, *, whole: bool = False) -> Tensor:
+        return self.sampler(self.share.count(self.batch_size), self.generator)
 
     def state(self) -> dict[str, Tensor]:
         own = self.sampler.state() if isinstance(self.sampler, StatefulSampler) else {}
@@ -153,14 +162,14 @@ class FreshDraws:
 
 
 def batches_of(
-    data: Rows | DataLoader[Any] | Sampler, batch_size: int, generator: torch.Generator
+    data: Rows | DataLoader[Any] | Sampler, batch_size: int, seed: int, *, share: Share = Share()
 ) -> ShuffledEpochs | FreshDraws | LoaderBatches:
     """The stream of minibatches from stored rows, from a loader (with its own batches), or from a sampler."""
     if isinstance(data, DataLoader):
-        return LoaderBatches(data, generator)
+        return LoaderBatches(data, torch.Generator().manual_seed(seed_of_rank(seed, share.rank)))
     if callable(data):
-        return FreshDraws(data, batch_size, generator)
-    return ShuffledEpochs(data, batch_size, generator)
+        return FreshDraws(data, batch_size, seed, share=share)
+    return ShuffledEpochs(data, batch_size, seed, share=share)
 
 
 def hidden_state(sampler: Sampler, n: int, device: torch.device) -> str | None:

@@ -33,7 +33,7 @@ class LoaderBatches:
         self._used = 0
         self._began: dict[str, Tensor] = {}
 
-    def next(self) -> Tensor:
+    def next(self, *, whole: bool = False) -> Tensor:
         for _ in range(2):
             if self._pass is None:
                 self._began, self._used = self._random_state(), 0
