@@ -1,12 +1,22 @@
-"""Checks of how many processes were started, and that a run on one device is not one of several."""
+"""Which of several processes this is, how many were started, and that a run on one device is not one of several."""
 
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 import torch.distributed
 
-__all__ = ["require_one_process", "started_by_others"]
+__all__ = [
+    "in_all_processes",
+    "is_first_process",
+    "raised_in_all_processes",
+    "require_one_process",
+    "started_by_others",
+]
+
+_E = TypeVar("_E", bound=BaseException)
+_COMMON = "_in_all_processes"
 
 
 def started_by_others() -> int | None:
@@ -23,6 +33,48 @@ def started_by_others() -> int | None:
         ):
             return int(declared)
     return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes of a run, which alone writes files and reports; also before the run.
+
+    A process knows its number by the process group, and before there is one by the variables of the environment that
+    torchrun (``RANK``), SLURM (``SLURM_PROCID``) or Lightning (``NODE_RANK`` and ``LOCAL_RANK``) has set.
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    names = ["NODE_RANK" if "NODE_RANK" in os.environ else "GROUP_RANK", "LOCAL_RANK"]
+    if "RANK" in os.environ:
+        names = ["RANK"]
+    elif started_by_others() is not None:
+        names = ["SLURM_PROCID"]
+    return not any(os.environ.get(name, "").strip() not in ("", "0") for name in names)
+
+
+def in_all_processes(error: _E) -> _E:
+    """Mark an error as one that all processes of a run raise, so that the first one may report it for all.
+
+    Args:
+        error: The error.
+    """
+    vars(error)[_COMMON] = True
+    return error
+
+
+def raised_in_all_processes(error: BaseException) -> bool:
+    """Whether all processes of a run raise an error, so that this one need not report it.
+
+    Before the processes have met, those that torchrun or SLURM started on one machine do the same, and the first one
+    on it reports.
+
+    Args:
+        error: The error.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return any(_COMMON in vars(cause) for cause in (error, error.__cause__) if cause is not None)
+    on_machine = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return started_by_others() is not None and on_machine.strip() not in ("", "0")
 
 
 def require_one_process() -> None:

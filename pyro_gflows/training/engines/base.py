@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.objectives.base import Objective
+from pyro_gflows.training.processes import in_all_processes
 
 __all__ = ["Engine", "OneDevice", "on_first"]
 
@@ -134,6 +135,6 @@ def on_first(engine: Engine, make: Callable[[], _T]) -> _T:
             error = found
     value, error = engine.gather((value, error))[0]
     if error is not None:
-        raise error
+        raise in_all_processes(error)
     result: _T = value
     return result
