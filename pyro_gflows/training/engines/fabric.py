@@ -107,13 +107,13 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
         **options,
     )
     if not _starts_other_processes(fabric):
-        result: _T = fabric.launch(_run_here, run, module)
+        result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
         return result
     # The results come back in a file: what a process puts into a pipe is read only after it has ended.
     with tempfile.TemporaryDirectory() as folder, DeferredInterrupt():
         path = Path(folder) / "outcome"
         # as a partial, since Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
-        fabric.launch(_run_there, functools.partial(run), module, str(path))
+        fabric.launch(_run_there, functools.partial(run), module, str(path))  # type: ignore[arg-type]
         outcome = torch.load(path, map_location="cpu", weights_only=False)
     if outcome["error"] is not None:
         raise outcome["error"]
