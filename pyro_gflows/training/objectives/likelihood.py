@@ -218,7 +218,7 @@ class Likelihood(Objective):
         """The rows of a run's first batch that are compared."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
-        torch.manual_seed(self._settings.seed)
+        torch.manual_seed(seed_of_rank(self._settings.seed, self.share.rank))
         self._next(whole=True)
         return self._first
 
