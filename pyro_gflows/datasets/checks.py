@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, Rows, TensorRows, as_rows, no_rows, tensor_of
+from pyro_gflows.datasets.array_rows import DatasetRows, no_rows, tensor_of
+from pyro_gflows.datasets.rows import Rows, as_rows, is_stored
 
 __all__ = ["as_events", "check_batch", "check_data", "check_rows"]
 
@@ -66,8 +67,8 @@ def check_rows(
         ValueError: As :func:`check_data` does, and if an entry is too large for ``dtype``.
         TypeError: As :func:`check_data` does.
     """
-    if isinstance(rows, (TensorRows, ArrayRows)):
-        _check_shape(rows.data, event_shape, source)
+    if is_stored(rows):
+        _check_shape(rows.shape, rows.dtype, event_shape=event_shape, source=source)
     elif len(rows) == 0:
         raise ValueError(f"{source} is empty: expected a Dataset with items, got one of length 0")
     if isinstance(rows, DatasetRows):
@@ -138,22 +139,21 @@ def as_events(x: Any, module: nn.Module, *, source: str = "x") -> Tensor:
     return x if like is None else x.to(like)
 
 
-def _check_shape(x: Tensor | np.ndarray, event_shape: Sequence[int] | None, source: str) -> None:
-    shape = tuple(x.shape)
-    _check_floating(x.dtype, source)
-    if x.ndim == 0 or math.prod(shape) == 0:
+def _check_shape(shape: tuple[int, ...], dtype: torch.dtype, *, event_shape: Sequence[int] | None, source: str) -> None:
+    _check_floating(dtype, source)
+    if math.prod(shape) == 0:
         raise ValueError(f"{source} is empty: expected rows of events, got an array of shape {shape}")
     if event_shape is not None and shape[1:] != tuple(event_shape):
         raise ValueError(
             f"{source}: expected event shape {tuple(event_shape)}, received {shape[1:]} "
             f"(the array has shape {shape}: rows first)"
         )
-    if x.ndim == 1:
+    if len(shape) == 1:
         raise ValueError(f"{source}: expected rows of events, received shape {shape}; reshape to (rows, event)")
 
 
-def _check_floating(dtype: torch.dtype | np.dtype[Any], source: str) -> None:
-    if dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f":
+def _check_floating(dtype: torch.dtype, source: str) -> None:
+    if dtype.is_floating_point:
         return
     raise TypeError(
         f"{source}: expected floating-point data, got {str(dtype).removeprefix('torch.')}; a density needs "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, TensorRows
+from pyro_gflows.datasets.rows import DatasetRows, TensorRows, is_stored
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.serialization.registry import same_description
 from pyro_gflows.training.settings import FitSettings
@@ -44,13 +44,13 @@ def fingerprint(data: Any, *, dtype: torch.dtype | None = None) -> str:
     """
     if isinstance(data, Tensor):
         data = TensorRows(data)
-    if isinstance(data, (TensorRows, ArrayRows)):
+    if is_stored(data):
         digest, kept = hashlib.sha256(), dtype
         for block in data.blocks():
             block = block.detach().cpu() if dtype is None else block.detach().cpu().to(dtype)
             kept = block.dtype
             digest.update(block.contiguous().view(torch.uint8).numpy().data)
-        return f"{tuple(data.data.shape)} {kept} {digest.hexdigest()[:16]}"
+        return f"{data.shape} {kept} {digest.hexdigest()[:16]}"
     if isinstance(data, DatasetRows):
         return f"{type(data.data).__qualname__} of {len(data)} items"
     if isinstance(data, DataLoader):
