@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from pyro_gflows.datasets.mapped import TOUCHED_BYTES, Place, memory_map_of, release
-from pyro_gflows.datasets.share import Share
+from pyro_gflows.datasets.mapped import KEPT_BYTES, MappedRows, Place, memory_map_of
+from pyro_gflows.datasets.share import ALONE, Share
 
 __all__ = [
-    "PAGES_OF_A_ROW",
     "ArrayRows",
     "DatasetRows",
     "TensorRows",
@@ -28,9 +27,6 @@ __all__ = [
     "starts",
     "tensor_of",
 ]
-
-PAGES_OF_A_ROW = 2**16
-"""Bytes that the system maps around a row that is read."""
 
 _BLOCK = 2**18  # entries that are read at a time
 
@@ -59,21 +55,21 @@ class TensorRows:
     def take(self, rows: Tensor) -> Tensor:
         return self.data[rows.to(self.data.device)]
 
-    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
         yield from self.data.split(size or rows_of_a_block(self.event_shape))[share.rank :: share.size]
 
 
 class ArrayRows:
     """The rows of an array, which may be mapped from a file: only the requested rows are copied.
 
-    Pages of a mapped file that were read count as memory of the process, so they are released after some megabytes.
-    Another process gets the place of a mapped array in its file, and not the contents.
+    Rows of a mapped array are read in memory that does not grow with the file (see ``MappedRows``). Another process
+    gets the place of a mapped array in its file, and not the contents.
     """
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data
         self.is_mapped = memory_map_of(data) is not None
-        self._touched = 0
+        self._mapped = MappedRows(data, kept=data.nbytes <= KEPT_BYTES) if self.is_mapped else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,22 +87,15 @@ class ArrayRows:
         return len(self.data)
 
     def take(self, rows: Tensor) -> Tensor:
-        taken = tensor_of(np.asarray(self.data[rows.numpy()]))
-        self._touch(len(rows) * max(taken[:1].nbytes, PAGES_OF_A_ROW))
-        return taken
+        index = rows.numpy()
+        return tensor_of(np.asarray(self.data[index]) if self._mapped is None else self._mapped.take(index))
 
-    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
         size = size or rows_of_a_block(self.event_shape)
         for start in starts(len(self), size, share):
-            block = tensor_of(np.asarray(self.data[start : start + size]))
-            self._touch(block.nbytes)
-            yield block
-
-    def _touch(self, size: int) -> None:
-        self._touched += size
-        if self.is_mapped and self._touched > TOUCHED_BYTES:
-            release(self.data)
-            self._touched = 0
+            stop = start + size
+            block = self.data[start:stop] if self._mapped is None else self._mapped.block(start, stop)
+            yield tensor_of(np.asarray(block))
 
     def __getstate__(self) -> Place | np.ndarray:
         return Place.of(self.data) or self.data
@@ -147,7 +136,7 @@ class DatasetRows:
         items = many(indices) if callable(many) else [self.data[index] for index in indices]
         return event_part(default_collate(items))
 
-    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
         size = size or 1024
         for start in starts(len(self), size, share):
             yield self.take(torch.arange(start, min(start + size, len(self))))

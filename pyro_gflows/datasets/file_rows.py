@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_gflows.datasets.array_rows import PAGES_OF_A_ROW, dtype_of, rows_of_a_block, starts, tensor_of
-from pyro_gflows.datasets.mapped import TOUCHED_BYTES, release
-from pyro_gflows.datasets.share import Share
+from pyro_gflows.datasets.array_rows import dtype_of, rows_of_a_block, starts, tensor_of
+from pyro_gflows.datasets.mapped import KEPT_BYTES, MappedRows
+from pyro_gflows.datasets.share import ALONE, Share
 
 __all__ = ["FileRows", "Store"]
 
@@ -49,11 +50,28 @@ class Store(Protocol):
         """
 
 
+class DecodedRows:
+    """The rows of a part that was decoded as a whole.
+
+    Args:
+        array: The rows.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self.array[rows]
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        return self.array[start:stop]
+
+
 class FileRows(Dataset[Tensor]):
     """The rows of a file or of a folder of files, as :func:`open_rows` returns them.
 
-    Nothing is read before rows are asked for. The memory that it needs does not depend on how many rows there are: pages
-    of mapped files are released after some megabytes, and of parts that are decoded as a whole (the row groups of a
+    Nothing is read before rows are asked for. The memory that it needs does not depend on the number of rows: of large
+    arrays nothing stays in memory, and of parts that are decoded as a whole (the row groups of a
     Parquet file, the chunks of a Zarr array) only the last few are kept. Another process gets the path and not the
     contents. It is a torch ``Dataset`` as well, so that a ``DataLoader`` can read it.
 
@@ -77,8 +95,7 @@ class FileRows(Dataset[Tensor]):
     def __init__(self, store: Store) -> None:
         self.store = store
         self._ends = np.cumsum(store.lengths)
-        self._parts: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._touched = 0
+        self._parts: OrderedDict[int, MappedRows | DecodedRows] = OrderedDict()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,11 +114,11 @@ class FileRows(Dataset[Tensor]):
 
     @property
     def window(self) -> int:
-        """The number of parts that are kept, and whose rows are shuffled together where parts are decoded as a whole."""
+        """How many parts are kept at a time; rows are shuffled within so many where parts are decoded as a whole."""
         if self.store.is_mapped:
             return _MAPPED_FILES
         parts, entries = _WINDOW
-        each = len(self) * max(1, int(np.prod(self.event_shape))) / len(self.store.lengths)
+        each = max(1, len(self) * math.prod(self.event_shape)) / len(self.store.lengths)
         return max(parts, round(entries / each))
 
     def __len__(self) -> int:
@@ -117,7 +134,7 @@ class FileRows(Dataset[Tensor]):
             IndexError: If there is no such row.
         """
         index = rows.cpu().numpy()
-        if len(index) and not (0 <= index.min() and index.max() < len(self)):
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
             raise IndexError(f"expected rows from 0 to {len(self) - 1} of {self}, got {index.min()} to {index.max()}")
         parts = np.searchsorted(self._ends, index, side="right")
         sorted_by_part = np.argsort(parts, kind="stable")
@@ -126,11 +143,10 @@ class FileRows(Dataset[Tensor]):
         taken = np.empty((len(index), *self.event_shape), self.store.dtype)
         for part in sorted(places, key=lambda part: part not in self._parts):  # those in memory first, while they are
             place = places[part]
-            taken[place] = self._part(part)[index[place] - self._start(part)]
-        self._touch(len(index) * max(taken[:1].nbytes, PAGES_OF_A_ROW))
+            taken[place] = self._part(part).take(index[place] - self._start(part))
         return tensor_of(taken)
 
-    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
         """Read all events in order, ``size`` rows at a time; of several processes each reads its share of the blocks.
 
         Args:
@@ -146,10 +162,10 @@ class FileRows(Dataset[Tensor]):
         part, filled = int(np.searchsorted(self._ends, start, side="right")), 0
         while filled < len(block):
             begin = start + filled - self._start(part)
-            some = self._part(part)[begin : begin + len(block) - filled] if self.store.lengths[part] else block[:0]
-            block[filled : filled + len(some)] = some
-            filled, part = filled + len(some), part + 1
-        self._touch(block.nbytes)
+            end = min(begin + len(block) - filled, self.store.lengths[part])
+            if end > begin:
+                block[filled : filled + end - begin] = self._part(part).block(begin, end)
+            filled, part = filled + end - begin, part + 1
         return tensor_of(block)
 
     def __getitem__(self, row: int) -> Tensor:
@@ -163,22 +179,16 @@ class FileRows(Dataset[Tensor]):
     def _start(self, part: int) -> int:
         return int(self._ends[part]) - self.store.lengths[part]
 
-    def _part(self, part: int) -> np.ndarray:
+    def _part(self, part: int) -> MappedRows | DecodedRows:
         """The rows of a part, which stay in memory or mapped until other parts take their place."""
         if part not in self._parts:
             while len(self._parts) >= self.window:
                 self._parts.popitem(last=False)
-            self._parts[part] = self.store.read(part)
+            array = self.store.read(part)
+            kept = len(self) * self.store.dtype.itemsize * math.prod(self.event_shape) <= KEPT_BYTES
+            self._parts[part] = MappedRows(array, kept=kept) if self.store.is_mapped else DecodedRows(array)
         self._parts.move_to_end(part)
         return self._parts[part]
-
-    def _touch(self, size: int) -> None:
-        """Count the bytes that were read from mapped files, and release their pages from time to time."""
-        self._touched += size
-        if self.store.is_mapped and self._touched > TOUCHED_BYTES:
-            self._touched = 0
-            if not all([release(part) for part in self._parts.values()]):
-                self._parts.clear()  # where the system takes no advice
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store}

@@ -1,17 +1,20 @@
-"""Arrays that are mapped from a file: where they lie in it, and how their pages leave the memory of the process again."""
+"""Arrays that are mapped from a file: where they lie in it, and how their pages leave the memory again."""
 
 from __future__ import annotations
 
+import math
 import mmap
+import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["TOUCHED_BYTES", "Place", "mapped_array", "memory_map_of", "release"]
+__all__ = ["KEPT_BYTES", "MappedRows", "Place", "mapped_array", "memory_map_of", "release"]
 
-TOUCHED_BYTES = 2**26
-"""After so many bytes, pages that were read leave the process; the system's file cache keeps them."""
+KEPT_BYTES = 2**26
+"""Mapped arrays of up to so many bytes may stay in memory."""
 
 _SHARED = ("r", "r+", "w+")  # pages of the mode "c" hold the user's own changes and must stay
 
@@ -69,24 +72,102 @@ def memory_map_of(array: np.ndarray) -> np.memmap | None:
     return found if isinstance(base, mmap.mmap) and found is not None and found.mode in _SHARED else None
 
 
-def release(array: np.ndarray) -> bool:
+def release(array: np.ndarray) -> None:
     """Let the pages of a mapped array leave the memory of the process; they are read again where they are needed.
 
     Pages of a mapped file that were read count as memory of the process until then.
 
     Args:
         array: An array that is mapped from a file, or a part of one.
-
-    Returns:
-        Whether it was possible on this system.
     """
     whole = memory_map_of(array)
-    advice = getattr(mmap, "MADV_DONTNEED", None)
+    advice = getattr(mmap, "MADV_DONTNEED", None)  # some systems take no advice
     pages = None if whole is None else whole.base
-    if advice is None or not isinstance(pages, mmap.mmap):
-        return False
-    pages.madvise(advice)
-    return True
+    if advice is not None and isinstance(pages, mmap.mmap):
+        pages.madvise(advice)
+
+
+class MappedRows:
+    """The rows of an array that is mapped from a file, read without memory that grows with the file.
+
+    The pages of a mapping that were touched count as memory of the process, and the system maps up to 2 MB around a row
+    that is read. So the rows of all but small arrays are read from the file itself, where they lie in one piece;
+    otherwise they are read through the mapping, and its pages are released after each reading.
+
+    Args:
+        array: An array that is mapped from a file, or a part of one.
+        kept: Whether its pages may stay in memory, since the array, or all arrays of which it is one, are small.
+    """
+
+    def __init__(self, array: np.ndarray, *, kept: bool) -> None:
+        self.array = array
+        self._kept = kept
+        self._row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+        self._file: int | None = None
+        place = Place.of(array)
+        if not kept and place is not None and len(array) and array[0].flags.c_contiguous and hasattr(os, "preadv"):
+            self._open(place)
+
+    def _open(self, place: Place) -> None:
+        if not place.path.is_file():
+            return
+        self._path, self._start, self._step = place.path, place.start, place.strides[0]
+        self._file = os.open(place.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._file)
+        ends = np.array([0, len(self.array) - 1])
+        if self.take(ends).tobytes() != self.array[ends].tobytes():  # another file has its name now
+            self._file = None
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return a copy of some rows.
+
+        Args:
+            rows: The indices of the rows.
+
+        Raises:
+            ValueError: If the file has become shorter.
+        """
+        if self._file is None:
+            return self._through_the_mapping(self.array[rows])
+        size, read = self._row_bytes, os.pread
+        found = bytearray().join([read(self._file, size, self._start + self._step * row) for row in rows.tolist()])
+        return self._shaped(found, len(rows))
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        """Return a copy of consecutive rows.
+
+        Args:
+            start: The first row.
+            stop: The row after the last one.
+
+        Raises:
+            ValueError: If the file has become shorter.
+        """
+        stop = min(stop, len(self))
+        if self._file is None or self._step != self._row_bytes:
+            return self._through_the_mapping(np.array(self.array[start:stop]))
+        found = bytearray((stop - start) * self._row_bytes)
+        missing = memoryview(found)
+        while missing:
+            position = self._start + self._step * start + len(found) - len(missing)
+            count = os.preadv(self._file, [missing], position)
+            if count == 0:
+                break
+            missing = missing[count:]
+        return self._shaped(found[: len(found) - len(missing)], stop - start)
+
+    def _through_the_mapping(self, rows: np.ndarray) -> np.ndarray:
+        if not self._kept:
+            release(self.array)
+        return rows
+
+    def _shaped(self, found: bytearray, rows: int) -> np.ndarray:
+        if len(found) != rows * self._row_bytes:
+            raise ValueError(f"{self._path} has become shorter than it was when it was opened")
+        return np.frombuffer(found, self.array.dtype).reshape(rows, *self.array.shape[1:])
 
 
 def mapped_array(path: Path) -> np.ndarray:

@@ -20,8 +20,8 @@ class NpyStore:
         files: The files, in their order.
 
     Raises:
-        ValueError: If a file cannot be read, if it holds no rows of events, or if its events have another shape or dtype
-            than those of the first file.
+        ValueError: If a file cannot be read, if it holds no rows of events, or if its events have another shape or
+            dtype than those of the first file.
     """
 
     kind = ".npy"

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.datasets.array_rows import ArrayRows, TensorRows, random_order
+from pyro_gflows.datasets.array_rows import random_order
 from pyro_gflows.datasets.file_rows import FileRows
-from pyro_gflows.datasets.rows import Rows
+from pyro_gflows.datasets.rows import Rows, in_memory
 
 __all__ = ["DrawnOrder", "KeyedOrder", "Order", "WindowedOrder", "is_drawn", "new_order"]
 
@@ -153,8 +153,7 @@ def is_drawn(rows: Rows) -> bool:
     """
     if isinstance(rows, FileRows) and not rows.store.is_mapped:
         return False
-    in_memory = isinstance(rows, TensorRows) or (isinstance(rows, ArrayRows) and not rows.is_mapped)
-    return in_memory or len(rows) <= _DRAWN_ROWS
+    return in_memory(rows) or len(rows) <= _DRAWN_ROWS
 
 
 def new_order(rows: Rows, generator: torch.Generator, *, drawn: bool | None = None) -> Order:

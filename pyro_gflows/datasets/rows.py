@@ -14,9 +14,19 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from pyro_gflows.datasets.array_rows import ArrayRows, DatasetRows, TensorRows, event_part, no_rows, tensor_of
 from pyro_gflows.datasets.file_rows import FileRows
 from pyro_gflows.datasets.opening import open_rows
-from pyro_gflows.datasets.share import Share
+from pyro_gflows.datasets.share import ALONE, Share
 
-__all__ = ["ArrayRows", "DatasetRows", "FileRows", "Rows", "TensorRows", "as_rows", "is_stored", "tensor_of"]
+__all__ = [
+    "ArrayRows",
+    "DatasetRows",
+    "FileRows",
+    "Rows",
+    "TensorRows",
+    "as_rows",
+    "in_memory",
+    "is_stored",
+    "tensor_of",
+]
 
 
 class Rows(Protocol):
@@ -44,7 +54,7 @@ class Rows(Protocol):
     def take(self, rows: Tensor) -> Tensor:
         """Return the events of some rows, by their indices."""
 
-    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
         """Read all events in order, ``size`` rows at a time; of several processes each reads its share of the blocks.
 
         Args:
@@ -102,3 +112,12 @@ def is_stored(x: Any) -> TypeGuard[TensorRows | ArrayRows | FileRows]:
         x: Rows, a loader or a sampler.
     """
     return isinstance(x, (TensorRows, ArrayRows, FileRows))
+
+
+def in_memory(rows: Rows) -> bool:
+    """Whether all rows are in memory already, as those of a tensor are.
+
+    Args:
+        rows: The rows.
+    """
+    return isinstance(rows, TensorRows) or (isinstance(rows, ArrayRows) and not rows.is_mapped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-__all__ = ["Share"]
+__all__ = ["ALONE", "Share"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,7 @@ class Share:
         """
         words = hashlib.blake2b(f"{seed} {step} {self.rank} {self.size}".encode(), digest_size=8)
         return int.from_bytes(words.digest(), "little") >> 1  # torch takes seeds of 63 bits
+
+
+ALONE = Share()
+"""The share of a process that is the only one: all rows."""

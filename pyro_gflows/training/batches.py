@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pyro_gflows.datasets.array_rows import tensor_of
 from pyro_gflows.datasets.orders import DrawnOrder, Order, is_drawn, new_order
 from pyro_gflows.datasets.rows import Rows
-from pyro_gflows.datasets.share import Share
+from pyro_gflows.datasets.share import ALONE, Share
 from pyro_gflows.training.identity import name_of, repeated_values
 from pyro_gflows.training.loader import LoaderBatches
 from pyro_gflows.training.step_noise import StepNoise
@@ -106,7 +106,7 @@ class ShuffledEpochs:
         share: Which of several processes this is.
     """
 
-    def __init__(self, data: Rows, batch_size: int, generator: torch.Generator, *, share: Share = Share()) -> None:
+    def __init__(self, data: Rows, batch_size: int, generator: torch.Generator, *, share: Share = ALONE) -> None:
         self.data = data
         self.batch_size = min(batch_size, len(data))
         self._orders = generator
@@ -171,9 +171,7 @@ class FreshDraws:
         ValueError: Several processes draw from a sampler with a state, which would differ between them.
     """
 
-    def __init__(
-        self, sampler: Sampler, batch_size: int, generator: torch.Generator, *, share: Share = Share()
-    ) -> None:
+    def __init__(self, sampler: Sampler, batch_size: int, generator: torch.Generator, *, share: Share = ALONE) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         self._share = share
@@ -225,7 +223,7 @@ class FreshDraws:
 
 
 def batches_of(
-    data: Rows | DataLoader[Any] | Sampler, batch_size: int, generator: torch.Generator, *, share: Share = Share()
+    data: Rows | DataLoader[Any] | Sampler, batch_size: int, generator: torch.Generator, *, share: Share = ALONE
 ) -> ShuffledEpochs | FreshDraws | LoaderBatches:
     """The stream of minibatches from stored rows, from a loader (with its own batches), or from a sampler.
 

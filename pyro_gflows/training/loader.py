@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from torch.utils.data.distributed import DistributedSampler
 
 from pyro_gflows.datasets.array_rows import event_part
-from pyro_gflows.datasets.share import Share
+from pyro_gflows.datasets.share import ALONE, Share
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.step_noise import StepNoise
 
@@ -44,7 +44,7 @@ class LoaderBatches:
         ValueError: Several processes would see the same rows (see :func:`check_shared`).
     """
 
-    def __init__(self, loader: DataLoader[Any], generator: torch.Generator, *, share: Share = Share()) -> None:
+    def __init__(self, loader: DataLoader[Any], generator: torch.Generator, *, share: Share = ALONE) -> None:
         check_shared(loader, share.size)
         self.loader = loader
         own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1

@@ -99,7 +99,7 @@ def test_the_repr_says_what_was_opened(tmp_path):
 
 
 def test_changes_of_the_user_to_a_private_memory_map_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("pyro_gflows.datasets.array_rows.TOUCHED_BYTES", 0)
+    monkeypatch.setattr("pyro_gflows.datasets.array_rows.KEPT_BYTES", 0)
     for mode, change in (("c", 5.0), ("r+", 6.0)):
         array = np.load(one_file(tmp_path), mmap_mode=mode)
         array[3] = change

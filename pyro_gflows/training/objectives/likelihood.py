@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets.checks import check_batch
-from pyro_gflows.datasets.rows import Rows, TensorRows, is_stored, tensor_of
+from pyro_gflows.datasets.rows import Rows, is_stored, tensor_of
 from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
 from pyro_gflows.evaluation.scores import log_probs
@@ -54,9 +54,10 @@ class Likelihood(Objective):
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> from pyro_gflows.datasets.rows import as_rows
         >>> action = VectorAction.plane("C4")
         >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
-        >>> data = TensorRows(torch.zeros(100, 2))
+        >>> data = as_rows(torch.zeros(100, 2))
         >>> objective = Likelihood(flow, data, settings=FitSettings(), augment=None, validation=None)
         >>> round(objective.loss(0).item(), 4)  # log(2 pi)
         1.8379
