@@ -20,7 +20,7 @@ from pyro_gflows.datasets.share import ALONE, Share
 __all__ = ["FileRows", "Store"]
 
 _MAPPED_FILES = 256  # a process may have a few hundred files open
-_WINDOW = (4, 2**22)  # so many parts, and entries, at least, are kept where parts are decoded as a whole
+_WINDOW = (2, 2**22)  # so many parts, and entries, at least, are kept where parts are decoded as a whole
 
 
 class Store(Protocol):
