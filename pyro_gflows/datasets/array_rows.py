@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from pyro_gflows.datasets.mapped import KEPT_BYTES, MappedRows, Place, memory_map_of
-from pyro_gflows.datasets.share import ALONE, Share
+from pyro_gflows.datasets.share import Share
 
 __all__ = [
     "ArrayRows",
@@ -55,7 +55,7 @@ class TensorRows:
     def take(self, rows: Tensor) -> Tensor:
         return self.data[rows.to(self.data.device)]
 
-    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
         yield from self.data.split(size or rows_of_a_block(self.event_shape))[share.rank :: share.size]
 
 
@@ -90,7 +90,7 @@ class ArrayRows:
         index = rows.numpy()
         return tensor_of(np.asarray(self.data[index]) if self._mapped is None else self._mapped.take(index))
 
-    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
         size = size or rows_of_a_block(self.event_shape)
         for start in starts(len(self), size, share):
             stop = start + size
@@ -136,7 +136,7 @@ class DatasetRows:
         items = many(indices) if callable(many) else [self.data[index] for index in indices]
         return event_part(default_collate(items))
 
-    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
         size = size or 1024
         for start in starts(len(self), size, share):
             yield self.take(torch.arange(start, min(start + size, len(self))))

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from pyro_gflows.datasets.array_rows import dtype_of, rows_of_a_block, starts, tensor_of
 from pyro_gflows.datasets.mapped import KEPT_BYTES, MappedRows
-from pyro_gflows.datasets.share import ALONE, Share
+from pyro_gflows.datasets.share import Share
 
 __all__ = ["FileRows", "Store"]
 
@@ -146,7 +146,7 @@ class FileRows(Dataset[Tensor]):
             taken[place] = self._part(part).take(index[place] - self._start(part))
         return tensor_of(taken)
 
-    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
         """Read all events in order, ``size`` rows at a time; of several processes each reads its share of the blocks.
 
         Args:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from pyro_gflows.datasets.array_rows import ArrayRows, DatasetRows, TensorRows, event_part, no_rows, tensor_of
 from pyro_gflows.datasets.file_rows import FileRows
 from pyro_gflows.datasets.opening import open_rows
-from pyro_gflows.datasets.share import ALONE, Share
+from pyro_gflows.datasets.share import Share
 
 __all__ = [
     "ArrayRows",
@@ -54,7 +54,7 @@ class Rows(Protocol):
     def take(self, rows: Tensor) -> Tensor:
         """Return the events of some rows, by their indices."""
 
-    def blocks(self, size: int | None = None, share: Share = ALONE) -> Iterator[Tensor]:
+    def blocks(self, size: int | None = None, share: Share = Share()) -> Iterator[Tensor]:
         """Read all events in order, ``size`` rows at a time; of several processes each reads its share of the blocks.
 
         Args:

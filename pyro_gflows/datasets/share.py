@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
-__all__ = ["ALONE", "Share"]
+__all__ = ["Share"]
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,11 @@ class Share:
         """
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def seed(self, seed: int, step: int) -> int:
-        """A seed for what this process alone draws in one step, so that a resumed run needs no state of each process.
+    def count(self, count: int) -> int:
+        """The number of rows in :meth:`of`.
 
         Args:
-            seed: The seed of the run.
-            step: The number of steps before this one.
+            count: The number of rows of all processes together.
         """
-        words = hashlib.blake2b(f"{seed} {step} {self.rank} {self.size}".encode(), digest_size=8)
-        return int.from_bytes(words.digest(), "little") >> 1  # torch takes seeds of 63 bits
-
-
-ALONE = Share()
-"""The share of a process that is the only one: all rows."""
+        part = self.of(count)
+        return int(part.stop) - int(part.start)

@@ -6,10 +6,11 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["random_state_kept"]
+__all__ = ["random_state_kept", "seed_of_rank"]
 
 
 @contextlib.contextmanager
@@ -34,3 +35,19 @@ def random_state_kept(where: torch.device | nn.Module | None = None, *, seed: in
         if seed is not None:
             torch.manual_seed(seed)
         yield
+
+
+def seed_of_rank(seed: int, *position: int) -> int:
+    """A seed for one of several processes: the seed itself for the first one, unrelated seeds for the others.
+
+    Args:
+        seed: The seed of the run.
+        position: The number of the process, from 0, and whatever else distinguishes its random draws.
+
+    Example:
+        >>> seed_of_rank(7, 0), seed_of_rank(7, 1) != seed_of_rank(7, 2)
+        (7, True)
+    """
+    if not any(position):
+        return seed
+    return int(np.random.SeedSequence([seed % 2**64, *position]).generate_state(1)[0])

@@ -3,6 +3,9 @@
 Training:
     fit, fit_energy, FitResult, FitSettings, Validation, FitDiverged, Callback
 
+Devices:
+    Devices, Engine, OneDevice
+
 Optimizers and schedules:
     Adam, TorchOptimizer, OptimizerSettings, Constant, OneCycle, Ramp, Schedule
 
@@ -17,6 +20,8 @@ from pyro_gflows.training.augmentation import Augmentation, random_elements
 from pyro_gflows.training.batches import Sampler, StatefulSampler
 from pyro_gflows.training.callbacks import Callback
 from pyro_gflows.training.energy_fitting import fit_energy
+from pyro_gflows.training.engines.base import Engine, OneDevice
+from pyro_gflows.training.engines.devices import Devices
 from pyro_gflows.training.fitting import FitDiverged, FitResult, fit
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.energy import Energy
@@ -42,7 +47,9 @@ __all__ = [
     "Augmentation",
     "Callback",
     "Constant",
+    "Devices",
     "Energy",
+    "Engine",
     "FitDiverged",
     "FitResult",
     "FitSettings",
@@ -51,6 +58,7 @@ __all__ = [
     "Mixing",
     "Objective",
     "OneCycle",
+    "OneDevice",
     "OptimizerSettings",
     "OwnDraws",
     "Ramp",

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyro_gflows.datasets.array_rows import tensor_of
+from pyro_gflows.datasets.array_rows import event_part, tensor_of
 from pyro_gflows.datasets.orders import DrawnOrder, Order, is_drawn, new_order
 from pyro_gflows.datasets.rows import Rows
-from pyro_gflows.datasets.share import ALONE, Share
+from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.identity import name_of, repeated_values
 from pyro_gflows.training.loader import LoaderBatches
 from pyro_gflows.training.step_noise import StepNoise
@@ -70,7 +70,7 @@ class StatefulSampler(Protocol):
 class Batches(Protocol):
     """An endless stream of minibatches, whose position ``state`` returns and ``restore`` sets.
 
-    Of several processes each takes its share of the same global batches; the state is the same in all of them.
+    Of several processes each takes its share of the same global batches.
 
     Attributes:
         batch_size: The number of events in a global batch, of all processes together.
@@ -84,7 +84,8 @@ class Batches(Protocol):
         """Return the next batch.
 
         Args:
-            whole: Whether to return the global batch, the same in all processes, instead of this process's share.
+            whole: Whether to return the global batch, the same in all processes, instead of this process's share; a
+                loader and a sampler with a state have no such batch, and return the share.
         """
 
     def state(self) -> dict[str, Tensor]: ...
@@ -102,15 +103,15 @@ class ShuffledEpochs:
     Args:
         data: The rows.
         batch_size: The number of rows in a batch of all processes together.
-        generator: The random generator of the orders, which must have the same state in all processes.
+        seed: The seed of the orders, the same in all processes.
         share: Which of several processes this is.
     """
 
-    def __init__(self, data: Rows, batch_size: int, generator: torch.Generator, *, share: Share = ALONE) -> None:
+    def __init__(self, data: Rows, batch_size: int, seed: int, *, share: Share = Share()) -> None:
         self.data = data
         self.batch_size = min(batch_size, len(data))
-        self._orders = generator
-        self._noise = StepNoise(generator, share)
+        self._orders = torch.Generator().manual_seed(seed)
+        self._noise = StepNoise(self._orders, share)
         self._share = share
         self._is_drawn = is_drawn(data)
         self._began: Tensor | None = None
@@ -164,23 +165,15 @@ class FreshDraws:
     Args:
         sampler: The sampler.
         batch_size: The number of events in a batch of all processes together.
-        generator: The random generator for the sampler.
+        seed: The seed of the random generator for the sampler, the same in all processes.
         share: Which of several processes this is.
-
-    Raises:
-        ValueError: Several processes draw from a sampler with a state, which would differ between them.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, generator: torch.Generator, *, share: Share = ALONE) -> None:
+    def __init__(self, sampler: Sampler, batch_size: int, seed: int, *, share: Share = Share()) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         self._share = share
-        self._noise = StepNoise(generator, share)
-        if share.size > 1 and isinstance(sampler, StatefulSampler):
-            raise ValueError(
-                f"the sampler {name_of(sampler)} has a state, which would differ between {share.size} processes and "
-                "which a checkpoint holds once: fit on one device, or use a sampler that draws from its generator alone"
-            )
+        self._noise = StepNoise(torch.Generator().manual_seed(seed), share)
 
     @property
     def generator(self) -> torch.Generator:
@@ -188,21 +181,17 @@ class FreshDraws:
         return self._noise.generator
 
     def next(self, *, whole: bool = False) -> Tensor:
-        if whole and self._share.size > 1:
+        if whole and self._share.size > 1 and not isinstance(self.sampler, StatefulSampler):
             return self._of_all_processes()
         self._noise.next()
-        part = self._share.of(self.batch_size)
-        return self.sampler(part.stop - part.start, self.generator)
+        return self.sampler(self._share.count(self.batch_size), self.generator)
 
     def _of_all_processes(self) -> Tensor:
-        """What all processes together would draw in this step."""
-        drawn = []
-        for rank in range(self._share.size):
-            share = Share(rank, self._share.size)
-            part = share.of(self.batch_size)
-            drawn.append(torch.as_tensor(self.sampler(part.stop - part.start, self._noise.of(share))))
+        """What all processes together would draw in this step, in every process."""
+        shares = [Share(rank, self._share.size) for rank in range(self._share.size)]
+        drawn = [self.sampler(share.count(self.batch_size), self._noise.of(share.rank)) for share in shares]
         self._noise.next(whole=True)
-        return torch.cat(drawn)
+        return torch.cat([event_part(part) for part in drawn])
 
     def state(self) -> dict[str, Tensor]:
         own = self.sampler.state() if isinstance(self.sampler, StatefulSampler) else {}
@@ -223,21 +212,24 @@ class FreshDraws:
 
 
 def batches_of(
-    data: Rows | DataLoader[Any] | Sampler, batch_size: int, generator: torch.Generator, *, share: Share = ALONE
+    data: Rows | DataLoader[Any] | Sampler, batch_size: int, seed: int, *, share: Share = Share()
 ) -> ShuffledEpochs | FreshDraws | LoaderBatches:
     """The stream of minibatches from stored rows, from a loader (with its own batches), or from a sampler.
 
     Args:
         data: The rows, the loader or the sampler.
         batch_size: The number of events in a batch of all processes together.
-        generator: The random generator, seeded alike in all processes.
+        seed: The seed, the same in all processes.
         share: Which of several processes this is.
+
+    Raises:
+        ValueError: Several processes would see the same rows of a loader.
     """
     if isinstance(data, DataLoader):
-        return LoaderBatches(data, generator, share=share)
+        return LoaderBatches(data, seed, share=share)
     if callable(data):
-        return FreshDraws(data, batch_size, generator, share=share)
-    return ShuffledEpochs(data, batch_size, generator, share=share)
+        return FreshDraws(data, batch_size, seed, share=share)
+    return ShuffledEpochs(data, batch_size, seed, share=share)
 
 
 def hidden_state(sampler: Sampler, n: int, device: torch.device) -> str | None:

@@ -68,12 +68,15 @@ class Snapshot:
     Attributes:
         identity: The properties that a resumed run must share: settings, flow and data.
         progress: The steps, times and losses.
-        tensors: Weights, averages, optimizer state, position in the data and random states, by "group/name".
+        tensors: Weights, averages, optimizer state, position in the data and random states, by "group/name"; what the
+            processes after the first one have of their own, by "rank1/group/name" and so on.
+        processes: The number of processes of the run.
     """
 
     identity: dict[str, Any]
     progress: Progress
     tensors: dict[str, Tensor]
+    processes: int = 1
 
     def write(self, folder: Path) -> None:
         """Replaces the checkpoint of a folder by this one, atomically."""
@@ -82,6 +85,7 @@ class Snapshot:
             "flow_format": FORMAT,
             "identity": self.identity,
             "progress": dataclasses.asdict(self.progress),
+            "processes": self.processes,
         }
         write_tensors(folder / CHECKPOINT, self.tensors, description)
 
@@ -129,7 +133,7 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Snapshot:
                 f"cannot resume from {path}: it is from a run with other {name}: stored {_short(old)}, received "
                 f"{_short(new)}; resume with the same {name}, or start a new run in another folder"
             )
-    return Snapshot(identity_of_file, progress, tensors)
+    return Snapshot(identity_of_file, progress, tensors, description.get("processes", 1))
 
 
 def _with_names_of_format_2(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.targets import LogDensity
 from pyro_gflows.training.callbacks import Callback, callback_list
+from pyro_gflows.training.engines.base import Engine
+from pyro_gflows.training.engines.devices import Devices, as_devices, launch
 from pyro_gflows.training.identity import name_of, run_identity, schedule_identity, values_at
 from pyro_gflows.training.loop import Watch, run
 from pyro_gflows.training.objectives.energy import Energy
@@ -43,6 +46,7 @@ def fit_energy(
     callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    devices: int | str | Devices | None = None,
     progress: bool = True,
 ) -> EnergyReport:
     r"""Fits a density, in place, to an unnormalized density that can be evaluated but not sampled, and reports the fit.
@@ -72,6 +76,8 @@ def fit_energy(
         folder: The folder for checkpoints; None writes no checkpoints.
         resume: Whether to continue from the folder's checkpoint, also to more steps, as in :func:`fit`. The log-density
             and the mixing are compared with the earlier run by their values at a few fixed points.
+        devices: The number of devices, or :class:`Devices`, as for :func:`fit`; each device draws its part of the
+            events of a step.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -82,7 +88,8 @@ def fit_energy(
         ValueError: ``flow`` has no weights or no reparametrized draws; ``log_density`` has the wrong shape or no
             gradient; the samples have the wrong shape; the settings ask for early stopping, which needs validation
             data; or the folder or its checkpoint cannot be used, as in :func:`fit`.
-        RuntimeError: The run is in one of several processes, as torchrun starts them.
+        RuntimeError: The run is in one of several processes, as torchrun starts them, and ``devices`` is not given.
+        ImportError: Several devices are asked for, and Lightning is not installed.
         FitDiverged: The loss is NaN or infinite; the weights are then those of the last good checkpoint.
 
     Example:
@@ -108,11 +115,63 @@ def fit_energy(
     if isinstance(mixing, ForwardKL):
         checked = check_data(mixing.samples, event_shape=target.distribution.event_shape, source="samples of ForwardKL")
         mixing = dataclasses.replace(mixing, samples=checked.to(target.reference))
+    chosen = as_devices(devices)
+    chosen.check(batch_size=settings.batch_size)
     _check_log_density(log_density, target)
 
-    def identity() -> dict[str, Any]:
+    job = _FitEnergy(
+        fitted,
+        log_density,
+        settings=settings,
+        annealing=annealing,
+        mixing=mixing,
+        samples=samples,
+        folder=folder,
+        resume=resume,
+        watch=Watch(flow, callback_list(callbacks), "loss" if progress else ""),
+    )
+    return launch(chosen, job, module=target.module)
+
+
+@dataclass(frozen=True)
+class _FitEnergy:
+    """A fit to an energy whose arguments are checked, as every process of the run carries it out."""
+
+    fitted: Any
+    log_density: LogDensity
+    _: KW_ONLY
+    settings: FitSettings
+    annealing: Schedule | None
+    mixing: Mixing | None
+    samples: Tensor | None
+    folder: str | Path | None
+    resume: bool
+    watch: Watch
+
+    def __call__(self, engine: Engine) -> EnergyReport:
+        result = run(
+            self._trainer,
+            engine=engine,
+            settings=self.settings,
+            device=learnable(self.fitted).reference.device,
+            identity=self._identity,
+            folder=self.folder,
+            resume=self.resume,
+            watch=self.watch,
+        )
+        report = energy_report(self.fitted, self.log_density, samples=self.samples, seed=self.settings.seed)
+        return dataclasses.replace(report, run=result)
+
+    def _trainer(self, engine: Engine) -> Trainer:
+        objective = Energy(
+            self.fitted, self.log_density, settings=self.settings, annealing=self.annealing, mixing=self.mixing
+        )
+        return Trainer(objective, settings=self.settings, engine=engine)
+
+    def _identity(self) -> dict[str, Any]:
+        target, mixing = learnable(self.fitted), self.mixing
         shape, like = target.distribution.event_shape, target.reference
-        values = values_at(log_density, shape, like, name="the log-density")
+        values = values_at(self.log_density, shape, like, name="the log-density")
         about = {} if values is None else {"log_density_values": values}
         if mixing is not None:
             about["mixing_weight"] = schedule_identity(mixing.weight)
@@ -120,26 +179,12 @@ def fit_energy(
                 about["mixing_values"] = described(shape, like)
         return run_identity(
             target.module,
-            settings,
-            log_density=name_of(log_density),
-            annealing=schedule_identity(annealing),
+            self.settings,
+            log_density=name_of(self.log_density),
+            annealing=schedule_identity(self.annealing),
             mixing=name_of(mixing),
             **about,
         )
-
-    result = run(
-        lambda: Trainer(
-            Energy(target, log_density, settings=settings, annealing=annealing, mixing=mixing), settings=settings
-        ),
-        settings=settings,
-        device=target.reference.device,
-        identity=identity,
-        folder=folder,
-        resume=resume,
-        watch=Watch(flow, callback_list(callbacks), "loss" if progress else ""),
-    )
-    report = energy_report(fitted, log_density, samples=samples, seed=settings.seed)
-    return dataclasses.replace(report, run=result)
 
 
 def _check_log_density(log_density: LogDensity, target: Learnable) -> None:

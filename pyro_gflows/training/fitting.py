@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler, hidden_state
 from pyro_gflows.training.callbacks import Callback, callback_list
+from pyro_gflows.training.engines.base import Engine
+from pyro_gflows.training.engines.devices import Devices, as_devices, launch
 from pyro_gflows.training.identity import fingerprint, run_identity
+from pyro_gflows.training.loader import check_shared
 from pyro_gflows.training.loop import FitResult, Watch, run
 from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.objectives.likelihood import Likelihood
@@ -43,10 +46,18 @@ __all__ = ["FitDiverged", "FitResult", "fit"]
 @full_precision
 def fit(
     flow: EquivariantFlow | AugmentedFlow,
-    data: Tensor | np.ndarray | Sequence[Tensor] | Dataset[Any] | DataLoader[Any] | Sampler,
+    data: Tensor | np.ndarray | Sequence[Tensor] | Rows | str | Path | Dataset[Any] | DataLoader[Any] | Sampler,
     *,
     settings: FitSettings | None = None,
-    validation: Tensor | np.ndarray | Sequence[Tensor] | Dataset[Any] | DataLoader[Any] | None = None,
+    validation: Tensor
+    | np.ndarray
+    | Sequence[Tensor]
+    | Rows
+    | str
+    | Path
+    | Dataset[Any]
+    | DataLoader[Any]
+    | None = None,
     mask: Tensor | None = None,
     augment: Augmentation | None = None,
     dequantize: VariationalDequantizer | None = None,
@@ -54,6 +65,7 @@ def fit(
     callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    devices: int | str | Devices | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Fits a flow to data by maximum likelihood, in place.
@@ -78,8 +90,9 @@ def fit(
     Args:
         flow: The flow; its device and dtype are used. For an :class:`~pyro_gflows.flows.AugmentedFlow` the loss is the
             augmented bound on -log p(x), and the validation NLL is estimated by its importance weights.
-        data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of four kinds: a tensor or an array,
-            which may be memory-mapped and is never copied as a whole; a torch ``Dataset`` of events, or of tuples
+        data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of five kinds: a tensor or an array,
+            which may be memory-mapped and is never copied as a whole; a file or a folder of files that may be larger
+            than the memory, as :func:`~pyro_gflows.datasets.open_rows` opens them, or their path; a torch ``Dataset`` of events, or of tuples
             whose first entry is the event; a ``DataLoader``, whose own batches are used (a resumed run has the same
             order if torch's generators determine it); or a sampler ``(n, generator) -> events`` that is called at every
             step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler with a state has methods ``state()``
@@ -103,6 +116,10 @@ def fit(
         folder: The folder for checkpoints; None writes no checkpoints.
         resume: Whether to continue from the folder's checkpoint. A run that has ended continues if the settings have
             more steps and are otherwise the same; the schedule then extends over the new number of steps.
+        devices: The number of devices, or :class:`Devices` with the number of machines, the strategy and the precision;
+            by default the one on which the flow is. Several need Lightning (``pip install 'pyro-gflows[lightning]'``).
+            The result does not depend on their number, up to rounding and the noise of random draws. Callbacks are
+            called in the first process alone. See :doc:`/devices`.
         progress: Whether to show a progress bar with NLL and throughput.
 
     Returns:
@@ -116,7 +133,8 @@ def fit(
             dtype; the folder is not writable; the checkpoint is missing, unreadable or from another run; or a sampler
             in a resumed run has a state but no method ``state()``.
         TypeError: The data are not floating-point, or another argument has the wrong type.
-        RuntimeError: The run is in one of several processes, as torchrun starts them.
+        RuntimeError: The run is in one of several processes, as torchrun starts them, and ``devices`` is not given.
+        ImportError: Several devices are asked for, and Lightning is not installed.
         FitDiverged: The loss is NaN or has diverged; the flow is then reset to the last good checkpoint, which is also
             kept on disk.
 
@@ -174,34 +192,79 @@ def fit(
     source = _source(data, seen, like)
     unseen = None if validation is None else _rows(validation, seen, like, source="validation")
 
-    def identity() -> dict[str, Any]:
-        return run_identity(
-            trained,
-            settings,
-            data=fingerprint(source, dtype=like.dtype),
-            validation=None if unseen is None else fingerprint(unseen, dtype=like.dtype),
-            **_of_sampler(source, settings, like.device, resume=resume),
-        )
+    chosen = as_devices(devices)
+    chosen.check(batch_size=settings.batch_size)
+    if isinstance(source, DataLoader):
+        check_shared(source, chosen.processes)
+    job = _Fit(
+        flow,
+        trained,
+        source,
+        validation=unseen,
+        settings=settings,
+        augment=augment,
+        initialize=initialize,
+        folder=folder,
+        resume=resume,
+        watch=Watch(flow, callback_list(callbacks), "nll" if progress else ""),
+    )
+    return launch(chosen, job, module=trained)
 
-    with pyro.get_param_store().scope():
-        result = run(
-            lambda: Trainer(
-                Likelihood(
-                    trained, source, settings=settings, augment=augment, validation=unseen, initialize=initialize
-                ),
-                settings=settings,
-            ),
-            settings=settings,
-            device=like.device,
-            identity=identity,
-            folder=folder,
-            resume=resume,
-            watch=Watch(flow, callback_list(callbacks), "nll" if progress else ""),
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fit whose arguments are checked, as every process of the run carries it out."""
+
+    flow: EquivariantFlow | AugmentedFlow
+    trained: EquivariantFlow | VariationalFlow
+    source: Rows | DataLoader[Any] | Sampler
+    _: KW_ONLY
+    validation: Rows | None
+    settings: FitSettings
+    augment: Augmentation | None
+    initialize: bool
+    folder: str | Path | None
+    resume: bool
+    watch: Watch
+
+    def __call__(self, engine: Engine) -> FitResult:
+        like = next(self.flow.parameters())
+        with pyro.get_param_store().scope():
+            result = run(
+                self._trainer,
+                engine=engine,
+                settings=self.settings,
+                device=like.device,
+                identity=self._identity,
+                folder=self.folder,
+                resume=self.resume,
+                watch=self.watch,
+            )
+        if self.validation is None:
+            return result
+        some = next(self.validation.blocks(256)).to(like)
+        return replace(result, log_det_error=log_det_error(self.trained, some))
+
+    def _trainer(self, engine: Engine) -> Trainer:
+        objective = Likelihood(
+            self.trained,
+            self.source,
+            settings=self.settings,
+            augment=self.augment,
+            validation=self.validation,
+            initialize=self.initialize,
         )
-    if unseen is None:
-        return result
-    some = next(unseen.blocks(256)).to(like)
-    return replace(result, log_det_error=log_det_error(trained, some))
+        return Trainer(objective, settings=self.settings, engine=engine)
+
+    def _identity(self) -> dict[str, Any]:
+        like, validation = next(self.flow.parameters()), self.validation
+        return run_identity(
+            self.trained,
+            self.settings,
+            data=fingerprint(self.source, dtype=like.dtype),
+            validation=None if validation is None else fingerprint(validation, dtype=like.dtype),
+            **_of_sampler(self.source, self.settings, like.device, resume=self.resume),
+        )
 
 
 def _masked(flow: FlowWithMasks, data: Any, mask: Tensor | None) -> Tensor:

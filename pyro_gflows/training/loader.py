@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from torch.utils.data.distributed import DistributedSampler
 
 from pyro_gflows.datasets.array_rows import event_part
-from pyro_gflows.datasets.share import ALONE, Share
-from pyro_gflows.numerics.random_state import random_state_kept
+from pyro_gflows.datasets.share import Share
+from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.training.step_noise import StepNoise
 
 __all__ = ["LoaderBatches", "check_different", "check_shared"]
@@ -37,20 +37,21 @@ class LoaderBatches:
 
     Args:
         loader: The loader.
-        generator: The random generator for augmentation, seeded alike in all processes.
+        seed: The seed of the random generator for augmentation, the same in all processes.
         share: Which of several processes this is.
 
     Raises:
         ValueError: Several processes would see the same rows (see :func:`check_shared`).
     """
 
-    def __init__(self, loader: DataLoader[Any], generator: torch.Generator, *, share: Share = ALONE) -> None:
+    def __init__(self, loader: DataLoader[Any], seed: int, *, share: Share = Share()) -> None:
         check_shared(loader, share.size)
         self.loader = loader
         own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 1
         self.batch_size: int = own * share.size
         self._share = share
-        self._noise = StepNoise(generator, share)
+        self._seed = seed
+        self._noise = StepNoise(torch.Generator().manual_seed(seed), share)
         self._sampler = _sampler_of(loader) if share.size > 1 else None
         if isinstance(self._sampler, DistributedSampler):
             self._sampler.rank = share.rank
@@ -131,7 +132,7 @@ class LoaderBatches:
             return iter(self.loader)
         if isinstance(self._sampler, DistributedSampler):
             self._sampler.set_epoch(self._passes)
-        seed = self._share.seed(self._noise.origin.initial_seed(), -1 - self._passes)
+        seed = seed_of_rank(self._seed, self._share.rank, self._share.size, self._passes, 1)
         own = getattr(self.loader, "generator", None)
         if own is not None:
             own.manual_seed(seed)

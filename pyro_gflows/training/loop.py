@@ -12,17 +12,19 @@ from tqdm import tqdm
 
 from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.evaluation.estimation_error import LogDetError
-from pyro_gflows.numerics.random_state import random_state_kept
+from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.serialization.files import check_writable
 from pyro_gflows.training.callbacks import Callback, ask
 from pyro_gflows.training.checkpoint import CHECKPOINT, read_checkpoint
+from pyro_gflows.training.engines.base import Engine, on_first
 from pyro_gflows.training.interrupt import DeferredInterrupt
 from pyro_gflows.training.objectives.base import FitDiverged
-from pyro_gflows.training.processes import require_one_process
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.training.trainer import Trainer
 
 __all__ = ["FitResult", "Watch", "run"]
+
+_STEPS_BETWEEN_QUESTIONS = 10  # to the other processes, whether one of them is interrupted
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class FitResult:
 
 
 def run(
-    make: Callable[[], Trainer],
+    make: Callable[[Engine], Trainer],
     *,
+    engine: Engine,
     settings: FitSettings,
     device: torch.device,
     identity: Callable[[], dict[str, Any]],
@@ -91,7 +94,8 @@ def run(
     """Makes a trainer and trains to the end.
 
     Args:
-        make: A function that makes the trainer, called after torch's generators are seeded.
+        make: A function of the engine that makes the trainer, called after torch's generators are seeded.
+        engine: The devices of the run.
         settings: The settings of the trainer.
         device: The device of the weights.
         identity: A function that returns the properties that a resumed run must share; called if there is a folder.
@@ -100,19 +104,20 @@ def run(
         watch: The callbacks and the progress bar.
 
     Raises:
-        RuntimeError: The run is in one of several processes, as torchrun starts them.
-        ValueError: The folder is not writable, or the checkpoint is missing, unreadable or from another run.
+        ValueError: The processes have different data or flows, the folder is not writable, or the checkpoint is
+            missing, unreadable or from another run.
         FitDiverged: The loss is NaN or has diverged; the weights are then those of the last good checkpoint.
     """
-    require_one_process()
     if resume and folder is None:
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
-    place = None if folder is None else check_writable(folder)
-    known = {} if place is None else identity()
-    with random_state_kept(device, seed=settings.seed), DeferredInterrupt() as interrupt:
-        trainer = make()
+    place = None if folder is None else on_first(engine, lambda: check_writable(folder))
+    known = {} if place is None and engine.share.size == 1 else identity()
+    _check_alike(engine.gather(known))
+    seed = seed_of_rank(settings.seed, engine.share.rank)
+    with random_state_kept(device, seed=seed), DeferredInterrupt() as interrupt:
+        trainer = make(engine)
         if resume and place is not None:
-            trainer.resume(read_checkpoint(place, known))
+            trainer.resume(on_first(engine, lambda: read_checkpoint(place, known)))
         else:
             trainer.start()
         stopped = _steps(trainer, known, place, interrupt=interrupt, watch=watch)
@@ -121,11 +126,39 @@ def run(
     return FitResult(now.step, now.seconds, validation_nll, stopped, now.train_curve, now.validation_curve)
 
 
+def _check_alike(identities: Sequence[dict[str, Any]]) -> None:
+    """Raises a ValueError if the processes would train different flows, or on different data."""
+    for rank, other in enumerate(identities):
+        for name, value in other.items():
+            if value != identities[0].get(name):
+                first = identities[0].get(name)
+                raise ValueError(
+                    f"expected the same {name} in all processes, but process {rank} has {str(value)[:200]} and process "
+                    f"0 has {str(first)[:200]}; each process runs the whole script, so seed what it draws, or read it "
+                    "from a file"
+                )
+
+
+def _asked(trainer: Trainer, loss: float, interrupt: DeferredInterrupt, watch: Watch) -> tuple[bool, bool]:
+    """Whether a callback stops the run, and whether it is interrupted, which all processes have to do together.
+
+    The callbacks are called in the first process. Without any, other processes are asked only after some steps.
+    """
+    step, is_first = trainer.progress.step, trainer.engine.share.rank == 0
+    asked = is_first and ask(watch.callbacks, step, trainer.losses(loss), watch.flow, device=trainer.device)
+    if not watch.callbacks and trainer.engine.share.size > 1 and step % _STEPS_BETWEEN_QUESTIONS:
+        return False, False
+    asked, interrupted = trainer.asked(asked, interrupt.requested)
+    return asked, interrupted
+
+
 def _steps(
     trainer: Trainer, identity: dict[str, Any], place: Path | None, *, interrupt: DeferredInterrupt, watch: Watch
 ) -> bool:
     """Trains to the end, with checkpoints, and returns whether the run stopped early."""
-    settings, now, show = trainer.settings, trainer.progress, watch.show
+    settings, now = trainer.settings, trainer.progress
+    is_first = trainer.engine.share.rank == 0
+    show, place = (watch.show, place) if is_first else ("", None)
     good = trainer.snapshot(identity)
     if place is not None:
         good.write(place)
@@ -141,13 +174,13 @@ def _steps(
             if show and now.step % 10 == 0:
                 rate = trainer.batch_size * now.step / now.seconds
                 bar.set_postfix_str(f"{show} {loss:.3f}, {rate:,.0f} events/s", refresh=False)
-            asked = ask(watch.callbacks, now.step, trainer.losses(loss), watch.flow, device=trainer.device)
+            asked, interrupted = _asked(trainer, loss, interrupt, watch)
             now.stopped = now.step < settings.steps and (asked or trainer.out_of_patience)
-            last = now.step == settings.steps or now.stopped or interrupt.requested
+            last = now.step == settings.steps or now.stopped or interrupted
             if last or now.step % settings.checkpoint_every == 0:
                 good = trainer.snapshot(identity)
                 if place is not None:
                     good.write(place)
-            if interrupt.requested:
+            if interrupted:
                 raise KeyboardInterrupt(f"stopped after step {now.step}")
     return now.step < settings.steps

@@ -1,4 +1,4 @@
-"""Checks that a run is not one of several processes."""
+"""Checks of how many processes were started, and that a run on one device is not one of several."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ import os
 
 import torch.distributed
 
-__all__ = ["require_one_process"]
+__all__ = ["require_one_process", "started_by_others"]
+
+
+def started_by_others() -> int | None:
+    """The number of processes that torchrun or SLURM has started for this run; None if neither has.
+
+    An interactive job of SLURM, in whose shell one program is started by hand, does not count.
+    """
+    for name, rank in (("WORLD_SIZE", "RANK"), ("SLURM_NTASKS", "SLURM_PROCID")):
+        declared = os.environ.get(name, "").strip()
+        if (
+            declared.isdigit()
+            and rank in os.environ
+            and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+        ):
+            return int(declared)
+    return None
 
 
 def require_one_process() -> None:
-    """Refuses to train in one of several processes, since each process would train its own weights.
+    """Refuses to train in one of several processes without exchanging gradients.
 
     Raises:
         RuntimeError: torchrun started several processes (``WORLD_SIZE``), or there is a process group of several ranks.
@@ -23,7 +39,7 @@ def require_one_process() -> None:
     else:
         return
     raise RuntimeError(
-        f"expected one process, got {found}: training does not exchange gradients, so each rank would train its own "
-        "model; start the program with python instead of torchrun (or with torchrun --nproc-per-node=1), or write "
-        "your own loop around DistributedDataParallel(flow), whose forward is the log-density"
+        f"expected one process, got {found}: without devices=... each rank would train its own model; pass "
+        "devices='auto', start the program with python instead of torchrun, or write your own loop around "
+        "DistributedDataParallel(Likelihood(flow)), whose forward is the loss"
     )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.datasets.share import Share
+from pyro_gflows.numerics.random_state import seed_of_rank
 
 __all__ = ["StepNoise"]
 
@@ -47,16 +48,16 @@ class StepNoise:
             whole: Whether all processes draw the same in this step.
         """
         if self._share.size > 1:
-            self.of(Share(0, self._share.size) if whole else self._share)
+            self.of(0 if whole else self._share.rank)
         self._step += 1
 
-    def of(self, share: Share) -> torch.Generator:
-        """Return the generator, seeded for the next step of one of the processes.
+    def of(self, rank: int) -> torch.Generator:
+        """Return the generator, seeded for the next step of one of several processes.
 
         Args:
-            share: Which of the processes it is.
+            rank: The number of the process.
         """
-        return self.generator.manual_seed(share.seed(self._seed, self._step))
+        return self.generator.manual_seed(seed_of_rank(self._seed, rank, self._share.size, self._step))
 
     def state(self) -> dict[str, Tensor]:
         """Return the number of steps."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
+from pyro_gflows.training.engines.base import Engine, OneDevice
 from pyro_gflows.training.objectives.base import FitDiverged, Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
@@ -28,13 +31,17 @@ class Trainer:
     Args:
         objective: The objective that is minimized.
         settings: The settings of the run.
+        engine: The devices of the run; by default the one on which the weights are.
 
     Raises:
         ValueError: All weights are frozen.
     """
 
-    def __init__(self, objective: Objective, *, settings: FitSettings) -> None:
+    def __init__(self, objective: Objective, *, settings: FitSettings, engine: Engine | None = None) -> None:
+        self.engine: Engine = engine or OneDevice()
         self.objective = objective
+        if self.engine.share.size > 1:
+            objective.divide(self.engine.share)
         self.module = objective.module
         self.settings = settings
         self.progress = Progress()
@@ -47,12 +54,14 @@ class Trainer:
         self._optimizer = settings.optimizer.make(self._parameters)
         self._average = MovingAverage(self.module, settings.ema_decay)
         self._best: dict[str, Tensor] = {}
+        self._loss: Callable[[Any, int], Tensor] = objective
 
     def start(self) -> None:
         """Prepares the first step of a new run."""
         self.module.train()
         self.objective.initialize()
         mark_as_set(self.module)
+        self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
 
     def step(self) -> float:
@@ -68,14 +77,14 @@ class Trainer:
         if not self.module.training:  # a layer that was put into eval() since the start stays there
             self.module.train()
         optimizer.zero_grad()
-        loss = self.objective.loss(now.step)
-        loss.backward()
-        clip = self.settings.optimizer.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip)
-        # read together, since a GPU is waited for at each reading
-        value, steepness = torch.stack([loss.detach(), norm.to(loss)]).tolist()
+        engine, clip = self.engine, self.settings.optimizer.clip_norm
+        loss = self._loss(self.objective.batch(now.step), now.step)
+        engine.backward(loss)
+        norm = engine.clip(self._parameters, math.inf if clip is None else clip)
+        # read together, since a GPU is waited for at each reading; every process reads the same means
+        value, steepness = self._mean(torch.stack([loss.detach(), norm.to(loss)])).tolist()
         if not math.isfinite(value):
-            fault = self.objective.fault(now.step)
+            fault = next(filter(None, engine.gather(self.objective.fault(now.step))), "")
             raise FitDiverged(fault or self.advice(f"the loss is {value} at step {now.step}"))
         now.first_loss = value if now.first_loss is None else now.first_loss
         smooth = value if now.smooth_loss is None else now.smooth_loss
@@ -111,7 +120,18 @@ class Trainer:
         elif self._average.values:
             copy_weights(self._average.values, self.module)
         self.module.eval()
-        return self.objective.validate()
+        return self._validation_loss()
+
+    def asked(self, *questions: bool) -> list[bool]:
+        """Whether the answer to each question is yes in any process, for every process.
+
+        Args:
+            questions: The answers of this process.
+        """
+        if self.engine.share.size == 1:
+            return list(questions)
+        answers = torch.tensor(questions, dtype=torch.float32, device=self.device)
+        return [answer > 0 for answer in self.engine.total(answers).tolist()]
 
     def snapshot(self, identity: dict[str, Any]) -> Snapshot:
         """A copy of the complete state of the run.
@@ -124,11 +144,12 @@ class Trainer:
             "average": self._average.values,
             "best": self._best,
             "optimizer": optimizer_tensors(self._optimizer),
-            "batches": self.objective.state(),
-            "random": self._random_state(),
         }
-        tensors = {f"{group}/{name}": t.detach().clone() for group, ts in groups.items() for name, t in ts.items()}
-        return Snapshot(identity, copy.deepcopy(self.progress), tensors)
+        own = {"batches": self.objective.state(), "random": self._random_state()}
+        tensors = _named(groups)
+        for rank, theirs in enumerate(self.engine.gather(_named(own))):
+            tensors |= {f"{_prefix(rank)}{name}": tensor for name, tensor in theirs.items()}
+        return Snapshot(identity, copy.deepcopy(self.progress), tensors, self.engine.share.size)
 
     def resume(self, snapshot: Snapshot) -> None:
         """Continues from the snapshot of an earlier run, which may have ended with fewer steps than this run has.
@@ -140,8 +161,10 @@ class Trainer:
             ValueError: The earlier run had other data, or was of an earlier version in which a layer had other weights.
         """
         self._require_same_weights(snapshot)
-        self.objective.check_same(snapshot.group("batches"))
+        if snapshot.processes == self.engine.share.size:
+            self.objective.check_same(snapshot.group("batches"))
         self.restore(snapshot)
+        self._loss = self.engine.set_up(self.objective, self._optimizer)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0
         self.progress.stopped = self.out_of_patience
@@ -186,12 +209,18 @@ class Trainer:
         best = migrated_weights(snapshot.group("best"), known)
         self._best = {name: tensor.to(device) for name, tensor in best.items()}
         restore_optimizer(self._optimizer, snapshot.group("optimizer"))
-        self.objective.restore(snapshot.group("batches"))
-        random = snapshot.group("random")
+        self.progress = copy.deepcopy(snapshot.progress)
+        rank, size = self.engine.share.rank, self.engine.share.size
+        if snapshot.processes != size:
+            # the position in the data is common to all processes; their random draws have to begin anew
+            self.objective.restore(snapshot.group("batches"))
+            torch.manual_seed(seed_of_rank(self.settings.seed, rank, size, self.progress.step))
+            return
+        self.objective.restore(snapshot.group(f"{_prefix(rank)}batches"))
+        random = snapshot.group(f"{_prefix(rank)}random")
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and device.type == "cuda":
             torch.cuda.set_rng_state(random["cuda"], device)
-        self.progress = copy.deepcopy(snapshot.progress)
 
     def advice(self, fault: str) -> str:
         """The error message for a diverged run, with advice.
@@ -208,7 +237,7 @@ class Trainer:
         if now.step % self.settings.validation.every:
             return
         with self._average.applied():
-            value = self.objective.validate()
+            value = self._validation_loss()
             if value is None:
                 return
             now.validation_curve.append((now.step, value))
@@ -219,7 +248,31 @@ class Trainer:
             if self.settings.validation.patience is not None:
                 self._best = weights(self.module)
 
+    def _validation_loss(self) -> float | None:
+        """The mean loss of the validation events of all processes, in nats per event."""
+        tally = self.objective.validate()
+        if tally is None:
+            return None
+        if self.engine.share.size == 1:
+            return tally[0] / tally[1]
+        parts = self.engine.gather(tally)  # numbers of Python, in full precision on any device
+        return math.fsum(part[0] for part in parts) / sum(part[1] for part in parts)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over the processes."""
+        return values if self.engine.share.size == 1 else self.engine.total(values) / self.engine.share.size
+
     def _random_state(self) -> dict[str, Tensor]:
         device = self.device
         cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def _named(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """A copy of the tensors of some groups, by "group/name"."""
+    return {f"{group}/{name}": t.detach().clone() for group, ts in groups.items() for name, t in ts.items()}
+
+
+def _prefix(rank: int) -> str:
+    """The beginning of the names of what belongs to one process; those of the first one are as in a run of one."""
+    return "" if rank == 0 else f"rank{rank}/"

@@ -14,12 +14,8 @@ from tests.small_flows import points
 ROWS = torch.arange(100.0).reshape(-1, 1)
 
 
-def seeded():
-    return torch.Generator().manual_seed(3)
-
-
 def streams(data, size, *, batch_size=8):
-    return [batches_of(data, batch_size, seeded(), share=Share(rank, size)) for rank in range(size)]
+    return [batches_of(data, batch_size, 3, share=Share(rank, size)) for rank in range(size)]
 
 
 def joined(streams, steps):
@@ -80,7 +76,7 @@ def test_a_hundred_steps_within_an_epoch_are_the_same_after_a_restart(tmp_path, 
 def test_states_of_older_runs_go_on_with_orders_that_are_drawn_as_a_whole(tmp_path, monkeypatch):
     """As versions before the computed orders did: the generator draws a permutation at the start of each epoch."""
     data = stored("computed", tmp_path, monkeypatch)
-    generator = seeded()
+    generator = torch.Generator().manual_seed(3)
     began = generator.get_state()
     orders = [torch.randperm(100, generator=generator, dtype=torch.int32).long()]
     state = {"generator": generator.get_state(), "epoch": began, "used": torch.tensor(40)}
@@ -142,20 +138,36 @@ def test_fresh_draws_of_processes_differ_and_are_the_same_after_a_restart():
 
 
 class Chain:
+    """A sampler that counts its calls."""
+
+    def __init__(self):
+        self.calls = torch.tensor(0)
+
     def __call__(self, n, generator):
-        return torch.zeros(n, 2)
+        self.calls = self.calls + 1
+        return self.calls + torch.rand(n, 2, generator=generator)
 
     def state(self):
-        return {}
+        return {"calls": self.calls}
 
     def restore(self, state):
-        pass
+        self.calls = state["calls"]
 
 
-def test_a_sampler_with_a_state_is_refused_in_several_processes():
-    streams(Chain(), 1)
-    with pytest.raises(ValueError, match=r"Chain.* has a state, which would differ between 2 processes"):
-        streams(Chain(), 2)
+def chains():
+    return [batches_of(Chain(), 8, 3, share=Share(rank, 2)) for rank in range(2)]
+
+
+def test_a_sampler_with_a_state_draws_in_every_process_and_goes_on_after_a_restart():
+    unbroken = joined(chains(), 9)
+    assert [int(batch.min()) for batch in unbroken] == list(range(1, 10))
+    old, new = chains(), chains()
+    joined(old, 4)
+    for stream, before in zip(new, old, strict=True):
+        stream.restore(before.state())
+    assert torch.equal(new[0].next(whole=True), unbroken[4][:4])  # there is no draw of all processes together
+    new[1].next()
+    assert equal(joined(new, 4), unbroken[5:])
 
 
 # -- loaders -----------------------------------------------------------------------------------------------------------
@@ -166,7 +178,7 @@ def dealing(rank, size=2, *, shuffle=True, **options):
 
 def loader_streams(size=2, **options):
     # as one process after the other is started with the same loader
-    return [batches_of(dealing(0, size, **options), 99, seeded(), share=Share(rank, size)) for rank in range(size)]
+    return [batches_of(dealing(0, size, **options), 99, 3, share=Share(rank, size)) for rank in range(size)]
 
 
 def test_a_loader_with_a_distributed_sampler_deals_all_rows_out_in_a_new_order_every_pass():
@@ -197,8 +209,8 @@ def test_a_loader_on_another_number_of_processes_says_why_it_cannot_resume():
     old = loader_streams()
     joined(old, 3)
     with pytest.raises(ValueError, match="the run was on 2 processes and is now on 1, .* resume on 2, or start"):
-        batches_of(dealing(0), 99, seeded()).restore(old[0].state())
-    alone = batches_of(DataLoader(TensorDataset(ROWS), batch_size=5), 99, seeded())
+        batches_of(dealing(0), 99, 3).restore(old[0].state())
+    alone = batches_of(DataLoader(TensorDataset(ROWS), batch_size=5), 99, 3)
     alone.next()
     with pytest.raises(ValueError, match="the run was on 1 processes and is now on 2"):
         loader_streams()[0].restore(alone.state())

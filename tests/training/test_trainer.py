@@ -25,12 +25,12 @@ class Bowl(nn.Module):
 class Descent(Objective):
     """Minimizes half the squared distance from the goal, whose gradient is the way from there."""
 
-    def loss(self, step):
+    def forward(self, batch, step):
         assert self.module.training
         return 0.5 * (self.module.place - GOAL).square().sum()
 
     def validate(self):
-        return float((self.module.place.detach() - GOAL).norm())
+        return float((self.module.place.detach() - GOAL).norm()), 1
 
 
 def descent(steps=8, *, lr=0.1, schedule=None, clip_norm=None, **options):
@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(value, what):
     trainer = descent()
     trainer.step()
     before = trainer.module.place.detach().clone()
-    trainer.objective.loss = lambda step: trainer.module.place.sum() * value
+    trainer.objective.forward = lambda batch, step: trainer.module.place.sum() * value
     with pytest.raises(FitDiverged, match=f"{what} at step 1; lower the learning rate .now lr=0.1. or clip harder"):
         trainer.step()
     assert torch.equal(trainer.module.place.detach(), before) and trainer.progress.step == 1
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(value, what):
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step():
     trainer = descent()
-    trainer.objective.loss = lambda step: trainer.module.place.abs().sqrt().sum()  # of slope inf * 0 at 0
+    trainer.objective.forward = lambda batch, step: trainer.module.place.abs().sqrt().sum()  # of slope inf * 0 at 0
     with pytest.raises(FitDiverged, match=r"the gradient has norm (nan|inf) at step 0 \(loss 0\)"):
         trainer.step()
     assert torch.equal(trainer.module.place.detach(), torch.zeros(2)) and trainer.progress.step == 0
@@ -161,7 +161,7 @@ def test_patience_counts_the_validations_since_the_best_and_its_weights_are_kept
     )
     trainer = Trainer(objective, settings=settings)
     figures, counts, best = iter([3.0, 2.0, 2.5, 2.0, 1.0, 1.5, 1.6]), [], []
-    objective.validate = lambda: next(figures)
+    objective.validate = lambda: (next(figures), 1)
     trainer.start()
     for _ in range(7):
         trainer.step()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
+
+from pyro_gflows.datasets.share import Share
 
 __all__ = ["FitDiverged", "Objective"]
 
@@ -27,42 +31,94 @@ class FitDiverged(RuntimeError):
     """
 
 
-class Objective:
-    """A loss for the weights of one module, which draws its own batches; the base class of all objectives.
+class Objective(nn.Module):
+    """A loss for the weights of one module, and the batches that it is computed from; the base class of objectives.
 
-    The training loop (optimizer, schedule, weight averages, checkpoints) uses only these methods, so a new kind of
-    training is a new subclass. Only ``loss`` has to be written; the other methods have defaults that do nothing.
+    An objective is itself a module whose forward is the loss of a batch. This is what ``DistributedDataParallel`` has
+    to wrap: gradients of a call that goes past the forward of the wrapped module are silently not synchronized. The
+    training loop (optimizer, schedule, weight averages, checkpoints) uses only the methods below, so a new kind of
+    training is a new subclass. Only ``forward`` has to be written; the other methods have defaults that do nothing.
 
     Args:
         module: The module that is trained, in place.
 
     Attributes:
         module: The module that is trained.
-        batch_size: The number of events in a step, for the progress bar; 1 by default.
+        batch_size: The number of events in a step, of all processes together; 1 by default.
+        share: The part of each batch that this process takes; all of it by default.
 
     Example:
         >>> class Distance(Objective):
-        ...     def loss(self, step):
+        ...     def forward(self, batch, step):
         ...         return (self.module.weight - 1.0).square().sum()
         >>> objective = Distance(nn.Linear(1, 1))
         >>> objective.loss(0).requires_grad, objective.validate()
         (True, None)
     """
 
+    module: nn.Module
+
     def __init__(self, module: nn.Module) -> None:
+        super().__init__()
         self.module = module
         self.batch_size = 1
+        self.share = Share()
 
-    def loss(self, step: int) -> Tensor:
-        """Returns the loss of a new batch, in nats per event, with gradients.
+    def forward(self, batch: Any, step: int) -> Tensor:
+        """Returns the loss of a batch, in nats per event, with gradients.
+
+        In one of several processes it is the loss of this process's share of a batch, so weighted that the mean over
+        the processes is the loss of the whole batch.
 
         Args:
+            batch: What :meth:`batch` returned.
             step: The number of steps that are already done.
 
         Raises:
             FitDiverged: The loss cannot be computed.
         """
         raise NotImplementedError
+
+    def batch(self, step: int) -> Any:
+        """Returns the next batch, or this process's share of it; None if the loss makes its own draws.
+
+        Args:
+            step: The number of steps that are already done.
+        """
+        return None
+
+    def loss(self, step: int) -> Tensor:
+        """Returns the loss of the next batch.
+
+        Args:
+            step: The number of steps that are already done.
+        """
+        loss: Tensor = self(self.batch(step), step)
+        return loss
+
+    def divide(self, share: Share) -> None:
+        """Leaves to this process its share of every batch; called before the first batch is taken.
+
+        Args:
+            share: The part of this process.
+
+        Raises:
+            ValueError: A batch has fewer events than there are processes.
+        """
+        if 1 < self.batch_size < share.size:
+            raise ValueError(
+                f"expected at least one event of each batch for every process, got batches of {self.batch_size} for "
+                f"{share.size} processes; raise batch_size, which counts the events of all processes together"
+            )
+        self.share = share
+
+    def weight(self, count: int) -> float:
+        """The factor on the mean loss of ``count`` events that makes the mean over processes that of the whole batch.
+
+        Args:
+            count: The number of events in this process's share of a batch.
+        """
+        return count * self.share.size / self.batch_size if self.share.size > 1 else 1.0
 
     def initialize(self) -> None:
         """Prepares the first step of a new run, for example by checking the data and setting scales from them."""
@@ -99,8 +155,12 @@ class Objective:
         """
         return f"lower the learning rate (now lr={lr}) or clip harder (now clip_norm={clip_norm})"
 
-    def validate(self) -> float | None:
-        """Returns the loss on validation data, in nats per event; None without validation data."""
+    def validate(self) -> tuple[float, int] | None:
+        """Returns the sum of the losses of this process's validation events, in nats, and their number.
+
+        None stands for no validation data. A sum and a number, unlike a mean, can be added up over processes that have
+        different numbers of events.
+        """
         return None
 
     def state(self) -> dict[str, Tensor]:

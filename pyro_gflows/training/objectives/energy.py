@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 from torch import Tensor
 
-from pyro_gflows.flows.learnable import Learnable
+from pyro_gflows.flows.learnable import Learnable, learnable
 from pyro_gflows.targets import LogDensity
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.mixing import Mixing
@@ -22,56 +24,57 @@ class Energy(Objective):
     the unnormalized target p. With a second loss of share w, it is (1 - w) times this plus w times the second loss.
 
     Args:
-        target: The trained density together with its module.
+        target: The trained density: a flow, or a distribution with a module, as for :func:`fit_energy`.
         log_density: The log of the unnormalized target density.
-        settings: The settings of the run.
+        settings: The settings of the run; by default ``FitSettings()``.
         annealing: The inverse temperature :math:`\beta` as a schedule, or None for 1.
         mixing: The second loss, or None.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
-        >>> from pyro_gflows.flows.learnable import learnable
         >>> action = VectorAction.plane("C4")
         >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
-        >>> settings = FitSettings(batch_size=1000)
-        >>> objective = Energy(
-        ...     learnable(flow), lambda x: -0.5 * x.square().sum(-1), settings=settings, annealing=None, mixing=None
-        ... )
+        >>> objective = Energy(flow, lambda x: -0.5 * x.square().sum(-1), settings=FitSettings(batch_size=1000))
         >>> round(objective.loss(0).item(), 4)  # - log(2 pi), since q is p without its normalizer
         -1.8379
     """
 
     def __init__(
         self,
-        target: Learnable,
+        target: Any,
         log_density: LogDensity,
         *,
-        settings: FitSettings,
-        annealing: Schedule | None,
-        mixing: Mixing | None,
+        settings: FitSettings | None = None,
+        annealing: Schedule | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
+        target = target if isinstance(target, Learnable) else learnable(target)
         super().__init__(target.module)
-        self._settings, self.batch_size = settings, settings.batch_size
-        self._target, self._log_density = target, log_density
-        self._annealing, self._mixing = annealing, mixing
+        self._settings = settings or FitSettings()
+        self.batch_size = self._settings.batch_size
+        self._target = target
+        # in a tuple, so that an energy or a proposal that is a module does not become a part of this one
+        self._terms = (log_density, annealing, mixing)
 
-    def loss(self, step: int) -> Tensor:
+    def forward(self, batch: None, step: int) -> Tensor:
         """Returns the loss of fresh draws, in nats per event.
 
         Args:
+            batch: Not used.
             step: The number of steps that are already done.
         """
+        log_density, annealing, mixing = self._terms
         done = step / self._settings.steps
-        beta = 1.0 if self._annealing is None else self._annealing(done)
-        share = 0.0 if self._mixing is None else self._mixing.weight(done)
-        draws = self.batch_size
+        beta = 1.0 if annealing is None else annealing(done)
+        part = 0.0 if mixing is None else mixing.weight(done)
+        draws = self.share.count(self.batch_size)
         # NaN in a draw gets a better message from the trainer than from a support check
         with pyro.validation_enabled(False):
             distribution = self._target.distribution
-            loss = reverse_kl_loss(distribution, self._log_density, draws, inverse_temperature=beta)
-            if self._mixing is None or share == 0.0:
-                return loss
-            return (1 - share) * loss + share * self._mixing.loss(distribution, self._log_density, draws)
+            loss = reverse_kl_loss(distribution, log_density, draws, inverse_temperature=beta)
+            if mixing is not None and part != 0.0:
+                loss = (1 - part) * loss + part * mixing.loss(distribution, log_density, draws)
+        return loss if self.share.size == 1 else loss * self.weight(draws)
 
     def remedy(self, lr: float, clip_norm: float | None) -> str:
         """Returns advice about a run that has diverged.

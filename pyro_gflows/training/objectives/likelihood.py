@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets.checks import check_batch
 from pyro_gflows.datasets.rows import Rows, is_stored, tensor_of
+from pyro_gflows.datasets.share import Share
 from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
 from pyro_gflows.evaluation.scores import log_probs
 from pyro_gflows.flows.dequantization import DequantizedFlow
 from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.flows.with_masks import FlowWithMasks
-from pyro_gflows.numerics.random_state import random_state_kept
+from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
 from pyro_gflows.training.identity import same_values
@@ -46,62 +47,95 @@ class Likelihood(Objective):
 
     Args:
         flow: The flow that is trained, in place. A VariationalFlow has its own Pyro model and guide.
-        data: Events, a loader of events or a sampler of events.
-        settings: The settings of the run.
+        data: Events, a loader of events or a sampler of events; None where batches come from elsewhere, as in a loop of
+            your own, in which ``objective(batch)`` is the loss.
+        settings: The settings of the run; by default ``FitSettings()``.
         augment: A function ``augment(x, generator)`` that is applied to every batch, or None.
         validation: Validation events, or None.
         initialize: Whether the first batch sets all data-dependent layers, or only the layers that are not set yet.
 
     Example:
         >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
-        >>> from pyro_gflows.datasets.rows import as_rows
         >>> action = VectorAction.plane("C4")
         >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
-        >>> data = as_rows(torch.zeros(100, 2))
-        >>> objective = Likelihood(flow, data, settings=FitSettings(), augment=None, validation=None)
-        >>> round(objective.loss(0).item(), 4)  # log(2 pi)
+        >>> objective = Likelihood(flow)
+        >>> round(objective(torch.zeros(100, 2)).item(), 4)  # log(2 pi)
         1.8379
     """
 
     def __init__(
         self,
         flow: EquivariantFlow | VariationalFlow,
-        data: Rows | DataLoader[Any] | Sampler,
+        data: Rows | DataLoader[Any] | Sampler | None = None,
         *,
-        settings: FitSettings,
-        augment: Augmentation | None,
-        validation: Rows | None,
+        settings: FitSettings | None = None,
+        augment: Augmentation | None = None,
+        validation: Rows | None = None,
         initialize: bool = False,
     ) -> None:
         super().__init__(flow)
-        self.flow = flow
-        self._settings = settings
+        self._settings = settings or FitSettings()
         self._augment = augment
         self._sets_all = initialize
         self._validation = validation
         self._data = data
-        self._batches = self._new_batches()
-        self.batch_size = self._batches.batch_size
+        self._batches = None if data is None else self._new_batches()
+        self.batch_size = self._settings.batch_size if self._batches is None else self._batches.batch_size
         self._first = self._batch = torch.empty(0)
+
+    @property
+    def flow(self) -> EquivariantFlow | VariationalFlow:
+        """The flow that is trained."""
+        return self.module  # type: ignore[return-value]
+
+    def divide(self, share: Share) -> None:
+        """Leaves to this process its share of every batch.
+
+        Args:
+            share: The part of this process.
+        """
+        super().divide(share)
+        if self._data is not None:
+            self._batches = self._new_batches()
 
     def initialize(self) -> None:
         """Checks the data, and sets data-dependent layers from the first batch."""
         self._warn_of_data()
-        first = self._next()  # also if no layer is to be set, so that the steps use the same batches
+        # also if no layer is to be set, so that the steps use the same batches; and all of a batch of stored rows, so
+        # that layers start from the same scales in any number of processes
+        first = self._next(whole=True)
         with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
-    def loss(self, step: int) -> Tensor:
-        """Returns the mean negative log-density of the next batch, in nats per event.
+    def batch(self, step: int) -> Tensor:
+        """Returns the next batch in the dtype of the weights, or this process's share of it.
 
         Args:
             step: The number of steps that are already done.
         """
-        self._batch = self._next()
+        return self._next()
+
+    def forward(self, batch: Tensor, step: int = 0) -> Tensor:
+        """Returns the mean negative log-density of a batch, in nats per event.
+
+        Args:
+            batch: Events, shape ``(rows,) + event_shape``.
+            step: Not used.
+        """
+        self._batch = batch
         # The data are already checked, and the trainer reports NaN inside the flow better than a support check.
         with pyro.validation_enabled(False):
-            scores: Tensor = self.flow(self._batch)
-        return -scores.mean()
+            scores: Tensor = self.flow(batch)
+        loss = -scores.mean()
+        return loss if self.share.size == 1 else loss * self.weight(len(batch))
+
+    def weight(self, count: int) -> float:
+        """The factor on the mean loss of ``count`` events; 1 for a loader, whose processes have batches of their own.
+
+        Args:
+            count: The number of events in this process's share of a batch.
+        """
+        return 1.0 if isinstance(self._batches, LoaderBatches) else super().weight(count)
 
     def fault(self, step: int) -> str:
         """Returns what is wrong with the batch of the last loss, or nothing.
@@ -138,7 +172,7 @@ class Likelihood(Objective):
 
     def state(self) -> dict[str, Tensor]:
         """Returns the position in the data and a few rows of the first batch, for checkpoints."""
-        return {**self._batches.state(), "first_batch": self._first}
+        return {**self._source.state(), "first_batch": self._first}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restores the position in the data.
@@ -147,7 +181,7 @@ class Likelihood(Objective):
             state: The tensors of :meth:`state`, by name.
         """
         self._first = state.get("first_batch", self._first)
-        self._batches.restore(state)
+        self._source.restore(state)
 
     def check_same(self, state: dict[str, Tensor]) -> None:
         """Checks that an earlier run had the same first batch.
@@ -184,12 +218,23 @@ class Likelihood(Objective):
         self._first = torch.empty(0)
         self._batches = self._new_batches()
         torch.manual_seed(self._settings.seed)
-        self._next()
+        self._next(whole=True)
         return self._first
 
     def _new_batches(self) -> ShuffledEpochs | FreshDraws | LoaderBatches:
-        generator = torch.Generator().manual_seed(self._settings.seed)
-        return batches_of(self._data, self._settings.batch_size, generator)
+        assert self._data is not None
+        return batches_of(self._data, self._settings.batch_size, self._settings.seed, share=self.share)
+
+    @property
+    def _source(self) -> ShuffledEpochs | FreshDraws | LoaderBatches:
+        """The batches.
+
+        Raises:
+            ValueError: There are no data.
+        """
+        if self._batches is None:
+            raise ValueError("expected data to take batches from, got Likelihood(flow) without data; pass a batch")
+        return self._batches
 
     def _warn_of_data(self) -> None:
         """Warns about problems of stored data before the first step; other data are checked in the first batch."""
@@ -214,27 +259,27 @@ class Likelihood(Objective):
         """Whether the flow's own coordinates differ from those of the data: by noise, or by a mask beside the rows."""
         return isinstance(self.flow, DequantizedFlow | FlowWithMasks)
 
-    def validate(self) -> float | None:
-        """Returns the mean NLL of the validation data, or its bound, with the same random draws every time."""
+    def validate(self) -> tuple[float, int] | None:
+        """Returns the summed NLL of the validation data, or its bound, with the same random draws every time."""
         if self._validation is None:
             return None
         device = next(self.flow.parameters()).device
-        with random_state_kept(device, seed=self._settings.seed):
-            scores = [log_probs(self.flow, block) for block in self._validation.blocks(1024)]
-        return -float(torch.cat(scores).double().mean())
+        with random_state_kept(device, seed=seed_of_rank(self._settings.seed, self.share.rank)):
+            scores = [log_probs(self.flow, block).double() for block in self._validation.blocks(1024, self.share)]
+        return -float(sum(part.sum() for part in scores)), sum(map(len, scores))
 
-    def _next(self) -> Tensor:
-        """The next batch, in the dtype of the weights."""
+    def _next(self, *, whole: bool = False) -> Tensor:
+        """The next batch in the dtype of the weights: this process's share, or the whole of a batch of stored rows."""
         like = next(self.flow.parameters())
         first = not len(self._first)
-        x: Any = self._batches.next()
+        x: Any = self._source.next(whole=whole)
         if isinstance(x, np.ndarray):
             x = tensor_of(x)
         if first:
             x = check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
         x = x.to(like)
         if self._augment is not None:
-            x = self._augment(x, self._batches.generator)
+            x = self._augment(x, self._source.generator)
         if first:
             check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
             self._first = x[:_COMPARED_ROWS].detach().clone()

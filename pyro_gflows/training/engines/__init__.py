@@ -1,0 +1,1 @@
+"""Where a run computes: one device, or many devices of many machines by Lightning Fabric."""

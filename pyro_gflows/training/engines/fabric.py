@@ -1,0 +1,159 @@
+"""Many devices and machines by Lightning Fabric, which starts processes and averages gradients."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from pyro_gflows.datasets.share import Share
+from pyro_gflows.training.engines.base import Engine
+from pyro_gflows.training.engines.devices import Devices
+from pyro_gflows.training.interrupt import DeferredInterrupt
+from pyro_gflows.training.objectives.base import FitDiverged, Objective
+
+__all__ = ["FabricEngine", "launch_with_fabric"]
+
+_T = TypeVar("_T")
+
+# what a run raises in all processes alike, so that the first process may report it for all of them
+_OURS = (FitDiverged, ValueError, TypeError, RuntimeWarning, KeyboardInterrupt)
+
+
+class FabricEngine:
+    """The devices of a run under Lightning Fabric, as one of its processes sees them.
+
+    Args:
+        fabric: The launched Fabric.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self.share = Share(fabric.global_rank, fabric.world_size)
+        self.device: torch.device | None = fabric.device
+
+    def set_up(self, objective: Objective, optimizer: torch.optim.Optimizer) -> Callable[[Any, int], Tensor]:
+        """Returns the wrapped objective, whose gradients are averaged over the processes.
+
+        Args:
+            objective: The objective, whose weights and buffers become those of the first process.
+            optimizer: The optimizer of its weights.
+        """
+        wrapped: Callable[[Any, int], Tensor] = self._fabric.setup(objective, optimizer, move_to_device=False)[0]
+        return wrapped
+
+    def backward(self, loss: Tensor) -> None:
+        """Computes the gradients of a loss, averaged over the processes.
+
+        Args:
+            loss: The loss of this process, a scalar.
+        """
+        self._fabric.backward(loss)
+
+    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+        """Scales the gradients to a norm of at most ``max_norm``, and returns the norm that they had.
+
+        Every process has the same gradients, and so the same norm.
+
+        Args:
+            parameters: The weights with the gradients.
+            max_norm: The largest norm over all of them together.
+        """
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Returns the sum of a tensor over the processes, for every process.
+
+        Args:
+            values: A tensor of the same shape in all processes.
+        """
+        return self._fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the values of all processes, in the order of their ranks, for every process.
+
+        Args:
+            value: Any value that can be pickled.
+        """
+        if self.share.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.share.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+
+def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module: nn.Module) -> _T:
+    """Calls a function in every process, as :func:`~pyro_gflows.training.engines.devices.launch` does.
+
+    Args:
+        devices: The devices.
+        run: A function of the engine of its process.
+        module: The module that it trains, whose weights are copied back from processes that end with the run.
+    """
+    options: dict[str, Any] = {} if devices.precision is None else {"precision": devices.precision}
+    fabric = Fabric(
+        accelerator=devices.accelerator,
+        devices=devices.per_node,
+        num_nodes=devices.num_nodes,
+        strategy=devices.strategy,
+        **options,
+    )
+    if not _starts_other_processes(fabric):
+        result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
+        return result
+    # The results come back in a file: what a process puts into a pipe is read only after it has ended.
+    with tempfile.TemporaryDirectory() as folder, DeferredInterrupt():
+        path = Path(folder) / "outcome"
+        # as a partial, since Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
+        fabric.launch(_run_there, functools.partial(run), module, str(path))  # type: ignore[arg-type]
+        outcome = torch.load(path, map_location="cpu", weights_only=False)
+    if outcome["error"] is not None:
+        raise outcome["error"]
+    module.load_state_dict(outcome["weights"])
+    module.eval()
+    found: _T = outcome["result"]
+    return found
+
+
+def _starts_other_processes(fabric: Fabric) -> bool:
+    """Whether the run is in other processes than this one, so that its results have to be sent back."""
+    return type(fabric.strategy.launcher).__name__ == "_MultiProcessingLauncher"
+
+
+def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) -> _T:
+    """Runs in this process, which is one of several that go on after the run."""
+    engine = FabricEngine(fabric)
+    module.to(engine.device)
+    if (dtype := _dtype(fabric)) is not None:
+        module.to(dtype)
+    with warnings.catch_warnings():
+        if engine.share.rank > 0:  # the first process says it already
+            warnings.simplefilter("ignore")
+        return run(engine)
+
+
+def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, path: str) -> None:
+    """Runs in a process that ends with the run, and leaves what came of it in a file."""
+    outcome: dict[str, Any] = {"error": None}
+    try:
+        outcome["result"] = _run_here(fabric, run, module)
+        outcome["weights"] = module.state_dict()
+    except _OURS as error:
+        if fabric.global_rank > 0:
+            raise
+        outcome["error"] = error
+    if fabric.global_rank == 0:
+        torch.save(outcome, path)
+
+
+def _dtype(fabric: Fabric) -> torch.dtype | None:
+    """The dtype to which the precision converts weights; None if it leaves them."""
+    return torch.float64 if str(getattr(fabric._precision, "precision", "")) == "64-true" else None
