@@ -5,8 +5,8 @@ Data sets:
     FOLDER_VARIABLE
 
 The user's own data:
-    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows,
-    Share
+    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, open_rows,
+    is_file_name, Rows, FileRows, Store, Share
 
 Images:
     GrayLevels, GrayScale, rotate_images, point_clouds
@@ -19,9 +19,11 @@ from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.clouds import point_clouds
 from pyro_gflows.datasets.data_set import DataSet, load_data
 from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
+from pyro_gflows.datasets.file_rows import FileRows, Store
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
+from pyro_gflows.datasets.opening import open_rows
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
@@ -39,6 +41,7 @@ __all__ = [
     "EventFormat",
     "EventKind",
     "FileOptions",
+    "FileRows",
     "GrayLevels",
     "GrayScale",
     "ImageSet",
@@ -46,6 +49,7 @@ __all__ = [
     "Rows",
     "Share",
     "Splits",
+    "Store",
     "SymmetryReport",
     "check_data",
     "check_symmetry",
@@ -55,6 +59,7 @@ __all__ = [
     "is_file_name",
     "load_array",
     "load_data",
+    "open_rows",
     "point_clouds",
     "random_splits",
     "read_array",
