@@ -51,6 +51,8 @@ DOORS = {
         "cli/recipes.py",
     ],
     "matplotlib": ["plots/figures.py"],
+    "pyarrow": ["datasets/arrow_store.py"],
+    "zarr": ["datasets/zarr_store.py"],
     "sklearn": ["datasets/optical_digits.py", "datasets/image_sets.py"],
     "pickle": ["datasets/cifar_batches.py"],  # the published format; whatever is no array is refused
     "typing_extensions": [],

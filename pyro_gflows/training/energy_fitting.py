@@ -76,8 +76,8 @@ def fit_energy(
         folder: The folder for checkpoints; None writes no checkpoints.
         resume: Whether to continue from the folder's checkpoint, also to more steps, as in :func:`fit`. The log-density
             and the mixing are compared with the earlier run by their values at a few fixed points.
-        devices: The number of devices, or :class:`Devices`, as for :func:`fit`; each device draws its part of the events
-            of a step.
+        devices: The number of devices, or :class:`Devices`, as for :func:`fit`; each device draws its part of the
+            events of a step.
         progress: Whether to show a progress bar.
 
     Returns:

@@ -104,7 +104,8 @@ def run(
         watch: The callbacks and the progress bar.
 
     Raises:
-        ValueError: The processes have different data or flows, the folder is not writable, or the checkpoint is missing, unreadable or from another run.
+        ValueError: The processes have different data or flows, the folder is not writable, or the checkpoint is
+            missing, unreadable or from another run.
         FitDiverged: The loss is NaN or has diverged; the weights are then those of the last good checkpoint.
     """
     if resume and folder is None:
@@ -130,10 +131,11 @@ def _check_alike(identities: Sequence[dict[str, Any]]) -> None:
     for rank, other in enumerate(identities):
         for name, value in other.items():
             if value != identities[0].get(name):
+                first = identities[0].get(name)
                 raise ValueError(
-                    f"expected the same {name} in all processes, but process {rank} has another one than process 0: "
-                    f"{str(value)[:200]}, not {str(identities[0].get(name))[:200]}; each process runs the whole script, "
-                    "so seed what it draws, or read it from a file"
+                    f"expected the same {name} in all processes, but process {rank} has {str(value)[:200]} and process "
+                    f"0 has {str(first)[:200]}; each process runs the whole script, so seed what it draws, or read it "
+                    "from a file"
                 )
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
 
 import torch.distributed
 
+from pyro_gflows.datasets.processes import COMMON
+
 __all__ = [
-    "in_all_processes",
     "is_first_process",
     "raised_in_all_processes",
     "require_one_process",
     "started_by_others",
 ]
-
-_E = TypeVar("_E", bound=BaseException)
-_COMMON = "_in_all_processes"
 
 
 def started_by_others() -> int | None:
@@ -52,16 +49,6 @@ def is_first_process() -> bool:
     return not any(os.environ.get(name, "").strip() not in ("", "0") for name in names)
 
 
-def in_all_processes(error: _E) -> _E:
-    """Mark an error as one that all processes of a run raise, so that the first one may report it for all.
-
-    Args:
-        error: The error.
-    """
-    vars(error)[_COMMON] = True
-    return error
-
-
 def raised_in_all_processes(error: BaseException) -> bool:
     """Whether all processes of a run raise an error, so that this one need not report it.
 
@@ -72,7 +59,7 @@ def raised_in_all_processes(error: BaseException) -> bool:
         error: The error.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return any(_COMMON in vars(cause) for cause in (error, error.__cause__) if cause is not None)
+        return any(COMMON in vars(cause) for cause in (error, error.__cause__) if cause is not None)
     on_machine = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
     return started_by_others() is not None and on_machine.strip() not in ("", "0")
 

@@ -15,7 +15,7 @@ from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
-from pyro_gflows.training.engines.base import Engine, OneDevice
+from pyro_gflows.training.engines.base import Engine, OneDevice, on_all
 from pyro_gflows.training.objectives.base import FitDiverged, Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
@@ -59,7 +59,7 @@ class Trainer:
     def start(self) -> None:
         """Prepares the first step of a new run."""
         self.module.train()
-        self.objective.initialize()
+        on_all(self.engine, self.objective.initialize)
         mark_as_set(self.module)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
@@ -161,9 +161,11 @@ class Trainer:
             ValueError: The earlier run had other data, or was of an earlier version in which a layer had other weights.
         """
         self._require_same_weights(snapshot)
-        if snapshot.processes == self.engine.share.size:
-            self.objective.check_same(snapshot.group("batches"))
-        self.restore(snapshot)
+        share = self.engine.share
+        if snapshot.processes == share.size:
+            stored = snapshot.group(f"{_prefix(share.rank)}batches")
+            on_all(self.engine, lambda: self.objective.check_same(stored))
+        on_all(self.engine, lambda: self.restore(snapshot))
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0

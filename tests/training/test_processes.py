@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyro_gflows.datasets import Share, on_first
 from pyro_gflows.training import FitSettings, fit, fit_energy
-from pyro_gflows.training.processes import in_all_processes, is_first_process, raised_in_all_processes
+from pyro_gflows.training.processes import is_first_process, raised_in_all_processes
 from tests.small_flows import points, small_flow
 
 ROOT = Path(__file__).parents[2]
@@ -103,10 +104,21 @@ def test_a_process_knows_whether_it_is_the_first_one_before_they_meet(environmen
     assert is_first_process() is expected
 
 
+class Two:
+    """The first one of two processes, of which the second has nothing to say."""
+
+    share = Share(0, 2)
+
+    def gather(self, value):
+        return [value, None]
+
+
 def test_an_error_of_one_process_is_reported_by_that_process(monkeypatch, tmp_path):
     for name in NUMBERS:
         monkeypatch.delenv(name, raising=False)
-    own, common = ValueError("own"), in_all_processes(ValueError("common"))
+    own = ValueError("own")
+    with pytest.raises(ValueError, match="common") as common:
+        on_first(Two(), lambda: int("common"))
     assert not raised_in_all_processes(own)
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
@@ -116,6 +128,6 @@ def test_an_error_of_one_process_is_reported_by_that_process(monkeypatch, tmp_pa
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
         assert is_first_process()
-        assert raised_in_all_processes(common) and not raised_in_all_processes(own)
+        assert raised_in_all_processes(common.value) and not raised_in_all_processes(own)
     finally:
         torch.distributed.destroy_process_group()

@@ -69,8 +69,8 @@ class Devices:
             raise ValueError(f"expected a number of machines, at least 1, got num_nodes={self.num_nodes!r}")
         if self.strategy.removesuffix(_UNUSED) not in STRATEGIES:
             raise ValueError(
-                f"expected strategy to be one of {', '.join(STRATEGIES)}, got {self.strategy!r}; a flow has few weights "
-                "and each device holds them all, so strategies that divide them (fsdp, deepspeed) are not used here"
+                f"expected strategy to be one of {', '.join(STRATEGIES)}, got {self.strategy!r}; each device holds "
+                "all weights of a flow, which are few, so strategies that divide them (fsdp, deepspeed) are not used"
             )
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +29,8 @@ _T = TypeVar("_T")
 
 # what a run raises in all processes alike, so that the first process may report it for all of them
 _OURS = (FitDiverged, ValueError, TypeError, RuntimeWarning, KeyboardInterrupt)
+
+_SECONDS_TO_FAIL = 10.0
 
 
 class FabricEngine:
@@ -107,13 +112,19 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
         **options,
     )
     if not _starts_other_processes(fabric):
-        result: _T = fabric.launch(_run_here, run, module)
+        try:
+            result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
+        except _OURS:
+            raise
+        except Exception:  # in this process alone: the others may wait for it forever
+            _end(fabric)
+            raise
         return result
     # The results come back in a file: what a process puts into a pipe is read only after it has ended.
     with tempfile.TemporaryDirectory() as folder, DeferredInterrupt():
         path = Path(folder) / "outcome"
         # as a partial, since Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
-        fabric.launch(_run_there, functools.partial(run), module, str(path))
+        fabric.launch(_run_there, functools.partial(run), module, str(path))  # type: ignore[arg-type]
         outcome = torch.load(path, map_location="cpu", weights_only=False)
     if outcome["error"] is not None:
         raise outcome["error"]
@@ -126,6 +137,15 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
 def _starts_other_processes(fabric: Fabric) -> bool:
     """Whether the run is in other processes than this one, so that its results have to be sent back."""
     return type(fabric.strategy.launcher).__name__ == "_MultiProcessingLauncher"
+
+
+def _end(fabric: Fabric) -> None:
+    """Ends the processes that this one has started, after a while in which they may fail and say so themselves."""
+    processes: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_TO_FAIL)
+        process.kill()
 
 
 def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) -> _T:
@@ -148,10 +168,20 @@ def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, 
         outcome["weights"] = module.state_dict()
     except _OURS as error:
         if fabric.global_rank > 0:
+            if _appears(Path(path)):  # the first process has stopped too, and tells why
+                return
             raise
         outcome["error"] = error
     if fabric.global_rank == 0:
         torch.save(outcome, path)
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there, or is within a while."""
+    last = time.monotonic() + _SECONDS_TO_FAIL
+    while not path.exists() and time.monotonic() < last:
+        time.sleep(0.1)
+    return path.exists()
 
 
 def _dtype(fabric: Fabric) -> torch.dtype | None:

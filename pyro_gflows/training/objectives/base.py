@@ -34,8 +34,8 @@ class FitDiverged(RuntimeError):
 class Objective(nn.Module):
     """A loss for the weights of one module, and the batches that it is computed from; the base class of objectives.
 
-    An objective is itself a module whose forward is the loss of a batch. This is what ``DistributedDataParallel`` has to
-    wrap: gradients of a call that goes past the forward of the wrapped module are silently not synchronized. The
+    An objective is itself a module whose forward is the loss of a batch. This is what ``DistributedDataParallel`` has
+    to wrap: gradients of a call that goes past the forward of the wrapped module are silently not synchronized. The
     training loop (optimizer, schedule, weight averages, checkpoints) uses only the methods below, so a new kind of
     training is a new subclass. Only ``forward`` has to be written; the other methods have defaults that do nothing.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets.checks import check_batch
-from pyro_gflows.datasets.rows import ArrayRows, Rows, TensorRows, tensor_of
+from pyro_gflows.datasets.rows import Rows, is_stored, tensor_of
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
@@ -218,7 +217,7 @@ class Likelihood(Objective):
         """The rows of a run's first batch that are compared."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
-        torch.manual_seed(self._settings.seed)
+        torch.manual_seed(seed_of_rank(self._settings.seed, self.share.rank))
         self._next(whole=True)
         return self._first
 
@@ -239,11 +238,11 @@ class Likelihood(Objective):
 
     def _warn_of_data(self) -> None:
         """Warns about problems of stored data before the first step; other data are checked in the first batch."""
-        if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
+        if self._is_seen_as_stored and is_stored(self._data):
             like = next(self.flow.parameters())
             warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
-        if self._settings.check_symmetry and self._may_contradict and isinstance(self._data, (TensorRows, ArrayRows)):
-            warn_of_contradictions(self.flow.action, self._data.data, seed=self._settings.seed)
+        if self._settings.check_symmetry and self._may_contradict and is_stored(self._data):
+            warn_of_contradictions(self.flow.action, self._data, seed=self._settings.seed)
 
     @property
     def _may_contradict(self) -> bool:
@@ -253,8 +252,7 @@ class Likelihood(Objective):
     @property
     def _is_seen_as_stored(self) -> bool:
         """Whether the flow is trained on the stored events themselves, without augmentation or new noise."""
-        stored = isinstance(self._data, (TensorRows, ArrayRows))
-        return stored and self._augment is None and not self._has_other_coordinates
+        return is_stored(self._data) and self._augment is None and not self._has_other_coordinates
 
     @property
     def _has_other_coordinates(self) -> bool:
@@ -266,9 +264,8 @@ class Likelihood(Objective):
         if self._validation is None:
             return None
         device = next(self.flow.parameters()).device
-        blocks = itertools.islice(self._validation.blocks(1024), self.share.rank, None, self.share.size)
         with random_state_kept(device, seed=seed_of_rank(self._settings.seed, self.share.rank)):
-            scores = [log_probs(self.flow, block).double() for block in blocks]
+            scores = [log_probs(self.flow, block).double() for block in self._validation.blocks(1024, self.share)]
         return -float(sum(part.sum() for part in scores)), sum(map(len, scores))
 
     def _next(self, *, whole: bool = False) -> Tensor:

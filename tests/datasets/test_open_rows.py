@@ -1,0 +1,204 @@
+"""Files of events are opened without being read, a few rows at a time, and by any process."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_gflows.datasets import Share, open_rows
+from pyro_gflows.datasets.rows import as_rows
+from pyro_gflows.evaluation import nll
+from pyro_gflows.training import FitSettings, fit
+from tests.small_flows import points, small_flow
+
+LENGTHS = (700, 1, 0, 299, 24)
+EVENTS = np.random.default_rng(0).normal(size=(sum(LENGTHS), 3, 2)).astype(np.float32)
+
+
+def one_file(folder, events=EVENTS, name="events.npy"):
+    folder.mkdir(exist_ok=True)
+    np.save(folder / name, events)
+    return folder / name
+
+
+def shards(folder, events=EVENTS):
+    folder.mkdir(exist_ok=True)
+    for number, part in enumerate(np.split(events, np.cumsum(LENGTHS)[:-1])):
+        np.save(folder / f"part-{number}.npy", part)
+    (folder / "_SUCCESS").touch()
+    return folder
+
+
+def fortran(folder):
+    return one_file(folder, np.asfortranarray(EVENTS))
+
+
+def other_byte_order(folder):
+    return one_file(folder, EVENTS.astype(">f4"))
+
+
+FORMS = {"file": one_file, "shards": shards, "columns first": fortran, "the other byte order": other_byte_order}
+
+
+@pytest.fixture(params=FORMS)
+def rows(request, tmp_path):
+    return open_rows(FORMS[request.param](tmp_path / "data"))
+
+
+def test_rows_are_those_of_the_array(rows):
+    assert len(rows) == len(EVENTS) and rows.event_shape == (3, 2) and rows.dtype == torch.float32
+    index = torch.randint(len(EVENTS), (100,))
+    taken = rows.take(index)
+    assert taken.dtype == torch.float32 and np.array_equal(taken.numpy(), EVENTS[index.numpy()])
+    assert torch.equal(rows[5], torch.from_numpy(EVENTS[5]))
+    with pytest.raises(IndexError, match=r"expected rows from 0 to 1023 .* got 3 to 1024"):
+        rows.take(torch.tensor([3, 1024]))
+
+
+@pytest.mark.parametrize("size", [1, 7, 300, 5000])
+def test_blocks_are_of_one_size_whatever_the_files_are(rows, size):
+    blocks = list(rows.blocks(size))
+    assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+    assert np.array_equal(torch.cat(blocks).numpy(), EVENTS)
+
+
+@pytest.mark.parametrize("form", ["file", "shards", "array", "tensor", "data set"])
+def test_the_blocks_of_all_processes_together_are_all_rows_once(form, tmp_path):
+    events = torch.from_numpy(EVENTS)
+    others = {"array": EVENTS, "tensor": events, "data set": torch.utils.data.Subset(events, range(len(events)))}
+    rows = as_rows(others[form] if form in others else FORMS[form](tmp_path / "data"))
+    of_each = [list(rows.blocks(100, Share(rank, 3))) for rank in range(3)]
+    assert [len(blocks) for blocks in of_each] == [4, 4, 3]
+    in_order = [of_each[number % 3][number // 3] for number in range(11)]
+    assert np.array_equal(torch.cat(in_order).numpy(), EVENTS)
+
+
+def test_another_process_gets_the_path_and_not_the_contents(rows):
+    list(rows.blocks(100))
+    sent = pickle.dumps(rows)
+    assert len(sent) < 2000
+    again = pickle.loads(sent)
+    assert torch.equal(again.take(torch.tensor([800, 3])), rows.take(torch.tensor([800, 3])))
+    assert repr(again) == repr(rows)
+
+
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[10:50], np.s_[::-2, 1:]])
+def test_another_process_gets_the_place_of_a_memory_map_of_the_user(part, tmp_path):
+    array = np.load(one_file(tmp_path), mmap_mode="r")[part]
+    rows = as_rows(array)
+    sent = pickle.dumps(rows)
+    assert len(sent) < 2000
+    assert np.array_equal(pickle.loads(sent).data, EVENTS[part])
+
+
+def test_the_repr_says_what_was_opened(tmp_path):
+    rows = open_rows(shards(tmp_path / "data"))
+    path = str(tmp_path / "data")
+    assert repr(rows) == f"FileRows({path!r}: .npy, 1024 rows of float32 events of shape (3, 2) in 5 parts)"
+
+
+def test_changes_of_the_user_to_a_private_memory_map_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_gflows.datasets.array_rows.KEPT_BYTES", 0)
+    for mode, change in (("c", 5.0), ("r+", 6.0)):
+        array = np.load(one_file(tmp_path), mmap_mode=mode)
+        array[3] = change
+        rows = as_rows(array[1:])
+        assert rows.take(torch.tensor([2])).unique().tolist() == [change]
+        assert rows.take(torch.tensor([2])).unique().tolist() == [change]
+
+
+@pytest.mark.parametrize("form", ["rows", "path", "text"])
+def test_files_are_fitted_and_scored_like_their_array(form, tmp_path):
+    path = one_file(tmp_path, points(300).numpy())
+    data = {"rows": open_rows, "path": lambda path: path, "text": str}[form](path)
+    settings = FitSettings(steps=4, batch_size=50)
+    flows = [small_flow(), small_flow()]
+    losses = [
+        fit(flow, x, validation=x, settings=settings, progress=False)
+        for flow, x in zip(flows, (points(300), data), strict=True)
+    ]
+    assert losses[0].validation_nll == losses[1].validation_nll
+    assert nll(flows[1], data) == nll(flows[0], points(300))
+
+
+def wrong_shape(folder):
+    np.save(shards(folder) / "part-3.npy", np.zeros((4, 5), np.float32))
+
+
+def wrong_dtype(folder):
+    np.save(shards(folder) / "part-3.npy", EVENTS.astype(np.float64))
+
+
+def objects(folder):
+    np.save(shards(folder) / "part-3.npy", np.array([["a", 1]], dtype=object), allow_pickle=True)
+
+
+def cut(folder):
+    data = (shards(folder) / "part-3.npy").read_bytes()
+    (folder / "part-3.npy").write_bytes(data[:-1])
+
+
+def another_kind(folder):
+    (shards(folder) / "readme.txt").touch()
+
+
+def empty_folder(folder):
+    folder.mkdir()
+
+
+def nothing(folder):
+    pass
+
+
+def no_rows_at_all(folder):
+    one_file(folder, EVENTS[:0])
+
+
+def one_axis(folder):
+    one_file(folder, EVENTS[:, 0, 0])
+
+
+def words(folder):
+    one_file(folder, np.array([["a", "b"]]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (wrong_shape, ValueError, r"part-3.npy holds float32 events of shape \(5,\), but part-0.npy"),
+        (wrong_dtype, ValueError, r"part-3.npy holds float64 events of shape \(3, 2\), but part-0.npy holds float32"),
+        (objects, ValueError, "cannot read .*part-3.npy"),
+        (cut, ValueError, "cannot read .*part-3.npy"),
+        (another_kind, ValueError, r"readme.txt ends in '.txt': expected .npy"),
+        (empty_folder, ValueError, "data is empty: expected files of events"),
+        (nothing, ValueError, "no such file or folder of data: .*data"),
+        (no_rows_at_all, ValueError, "data is empty: expected rows of events"),
+        (one_axis, ValueError, r"expected rows of events, got an array of shape \(1024,\)"),
+        (words, TypeError, "expected real floating-point values, got <U1"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(make, error, message, tmp_path):
+    make(tmp_path / "data")
+    with pytest.raises(error, match=message):
+        open_rows(tmp_path / "data")
+
+
+def test_a_file_that_changes_after_it_was_opened_is_named(tmp_path):
+    rows = open_rows(one_file(tmp_path))
+    one_file(tmp_path, EVENTS[:10])
+    with pytest.raises(ValueError, match=r"events.npy has changed .* got float32 of shape \(10, 3, 2\)"):
+        rows.take(torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (np.zeros((9, 2), np.int64), TypeError, "data: expected floating-point data, got int64"),
+        (np.zeros((9, 3)), ValueError, r"data: expected event shape \(2,\), received \(3,\)"),
+        (np.full((9, 2), np.nan), ValueError, "data: row 0 holds nan"),
+    ],
+)
+def test_files_that_do_not_suit_the_flow_are_named_before_training(array, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        fit(small_flow(), one_file(tmp_path, array), progress=False)
