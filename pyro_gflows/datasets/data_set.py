@@ -20,7 +20,7 @@ from pyro_gflows.datasets.splits import Splits, random_splits
 from pyro_gflows.spaces import Euclidean, Space
 from pyro_gflows.targets import DENSITIES, Density, density
 
-__all__ = ["DataSet", "load_data"]
+__all__ = ["DataSet", "is_named", "load_data"]
 
 _TEST_POINTS = 200_000
 # Training draws from the plain seed; torch's CPU generator uses only the low 32 bits, so the offset is in them.
@@ -75,6 +75,19 @@ class DataSet:
             f"{name}: {f'{len(part)} events' if isinstance(part, Tensor) else part}" for name, part in parts.items()
         ]
         return f"DataSet({self.name!r}, events of shape {tuple(self.event_shape)}, {', '.join(sizes)})"
+
+
+def is_named(name: str) -> bool:
+    """Return whether a name is one of the known data sets, and not the path of a file.
+
+    Args:
+        name: The name of a data set, or a path.
+
+    Example:
+        >>> is_named("rings"), is_named("rings.npy")
+        (True, False)
+    """
+    return name in DENSITIES or name == "digits" or name in IMAGE_SETS
 
 
 def load_data(

@@ -132,6 +132,8 @@ class MappedRows:
         """
         if self._file is None:
             return self._through_the_mapping(self.array[rows])
+        if len(rows) > 1 and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+            return self.block(int(rows[0]), int(rows[-1]) + 1)  # read as one piece
         size, read = self._row_bytes, os.pread
         found = bytearray().join([read(self._file, size, self._start + self._step * row) for row in rows.tolist()])
         return self._shaped(found, len(rows))
