@@ -62,6 +62,8 @@ class Shards:
         if self.ends is not None and not resume:
             shutil.rmtree(self.folder, ignore_errors=True)
         check_writable(self.folder)
+        for left in self.folder.glob(".shard-*.tmp"):  # by a process that was killed
+            left.unlink()
         if not resume:
             if any(self.folder.glob("shard-*.npy")):
                 raise ValueError(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pyro_gflows.datasets.checks import as_events, check_rows
 from pyro_gflows.datasets.processes import OneProcess, Processes, on_all, on_first
-from pyro_gflows.datasets.rows import Rows, as_rows
+from pyro_gflows.datasets.rows import FileRows, Rows, as_rows
 from pyro_gflows.datasets.samples import rows_fingerprint
 from pyro_gflows.evaluation.shards import ShardRecord, Shards, output_of
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
@@ -118,8 +118,8 @@ def score_rows(
 
     The events are read and scored a batch at a time, in evaluation mode and without gradients, as :func:`log_probs`
     does. With ``out`` the log-densities are written too, float64, one a row: into a folder as ``shard-00000.npy`` and
-    so on, which ``open_rows`` reads again, or into one ``.npy`` or ``.csv`` file, which appears when all is done. A run
-    that was stopped goes on with ``StreamSettings(resume=True)``.
+    so on, or into one ``.npy`` or ``.csv`` file, which appears when all is done. A run that was stopped goes on with
+    ``StreamSettings(resume=True)``.
 
     Several processes each score some of the shards. The result does not depend on their number, to the last bit.
 
@@ -146,8 +146,8 @@ def score_rows(
         (1000, 1.8379)
     """
     settings = settings or StreamSettings()
-    source = str(rows) if isinstance(rows, str | Path) else "rows"
-    rows = as_rows(rows, source=source)
+    rows = as_rows(rows)
+    source = str(rows.store.path) if isinstance(rows, FileRows) else "rows"
     count = len(rows)
     if prepare is None:
         check_rows(rows, event_shape=getattr(getattr(flow, "action", None), "event_shape", None), source=source)
