@@ -16,6 +16,7 @@ from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
 from pyro_gflows.training.engines.base import Engine, OneDevice, on_all
+from pyro_gflows.training.loader import check_different
 from pyro_gflows.training.objectives.base import FitDiverged, Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
@@ -60,6 +61,8 @@ class Trainer:
         """Prepares the first step of a new run."""
         self.module.train()
         on_all(self.engine, self.objective.initialize)
+        events = self.engine.gather(self.objective.own_events())
+        check_different([part for part in events if part is not None])
         mark_as_set(self.module)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)

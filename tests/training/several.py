@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyro_gflows import EquivariantFlow, FitSettings, GActNorm, InvariantNormal, VectorAction, fit, fit_energy
 from pyro_gflows.nn import LipschitzNetwork
@@ -85,6 +86,15 @@ def noisy(x, generator):
     return x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
+class Endless(IterableDataset):
+    """A stream that is the same in every process."""
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            yield torch.randn(8, generator=generator, dtype=torch.float64)
+
+
 class Counting:
     """A callback that counts its calls and asks to stop at one step."""
 
@@ -144,6 +154,10 @@ def answers(folder, devices):
     found["diverged"] = everyones([diverged, weights(flow)])
     few = FitSettings(steps=1, batch_size=1)
     found["few rows"] = everyones(error_of(lambda: train(coupling(), devices, settings=few)))
+    loader = DataLoader(Endless(), batch_size=16)
+    found["loader"] = everyones(error_of(lambda: train(coupling(), devices, data=loader)))
+    plain = DataLoader(TensorDataset(events()), batch_size=16, shuffle=True)
+    found["plain loader"] = everyones(error_of(lambda: train(coupling(), devices, data=plain)))
     return found
 
 

@@ -107,6 +107,10 @@ class Likelihood(Objective):
         with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
+    def own_events(self) -> Tensor | None:
+        """Returns the first events of a loader, which may give all processes the same."""
+        return self._first if isinstance(self._batches, LoaderBatches) else None
+
     def batch(self, step: int) -> Tensor:
         """Returns the next batch in the dtype of the weights, or this process's share of it.
 
