@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_gflows.datasets.rows import Rows, as_rows
-from pyro_gflows.lightning.loaders import Blocks, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, Steps
 from pyro_gflows.lightning.processes import gathered, share_of
 from pyro_gflows.lightning.stream import Stream
 from pyro_gflows.training.augmentation import Augmentation
@@ -34,7 +34,7 @@ class FlowData(LightningDataModule):
     Each process takes its share of every batch, so that the loss curve does not depend on the number of processes. The
     Trainer's own sampler for several processes is neither needed nor used. The position in the data is a part of the
     Trainer's checkpoints, so that a run that is resumed in the middle of an epoch sees the rows that an unbroken run
-    sees. An epoch is as many batches as one pass over the data has, and of a sampler as many as the settings have steps.
+    sees. An epoch is as many batches as one pass over the data has; of a sampler, as many as the settings have steps.
 
     Args:
         data: Events, as :func:`~pyro_gflows.training.fit` takes them: a tensor, an array, a file, a ``Dataset``, a
@@ -55,8 +55,9 @@ class FlowData(LightningDataModule):
         >>> action = VectorAction.plane("C4")
         >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
         >>> data = FlowData(torch.randn(100, 2), settings=FitSettings(steps=3, batch_size=20))
-        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        >>> trainer = lightning.Trainer(max_steps=3, accelerator="cpu", **quiet)
+        >>> trainer = lightning.Trainer(
+        ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        ... )
         >>> trainer.fit(FlowModule(flow, settings=data.settings), data)
         >>> trainer.global_step, len(data.train_dataloader())
         (3, 5)
@@ -121,11 +122,11 @@ class FlowData(LightningDataModule):
         """The batches of an epoch."""
         return Steps(lambda: self.stream.batch(0), self._batches_of_an_epoch())
 
-    def val_dataloader(self) -> Any:
-        """The validation events of this process, in blocks."""
+    def val_dataloader(self) -> Blocks:
+        """The validation events of this process, in blocks; without any, what the objective itself has."""
         rows = self._validation
         if rows is None:
-            return []
+            return OWN_VALIDATION
         share = self.stream.share
 
         def read() -> Iterator[Tensor]:

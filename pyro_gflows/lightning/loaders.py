@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["Blocks", "OwnBatch", "Steps"]
+__all__ = ["OWN_VALIDATION", "Blocks", "OwnBatch", "Steps"]
 
 
 class OwnBatch:
@@ -64,3 +64,7 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Any]:
         yield from self._read()
+
+
+OWN_VALIDATION = Blocks(lambda: [OwnBatch()], 1)
+"""Stands for the validation events that an objective has itself; the Trainer warns of a module without any loader."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.lightning.data import FlowData
-from pyro_gflows.lightning.loaders import OwnBatch, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, OwnBatch, Steps
 from pyro_gflows.lightning.processes import broadcast_tensors, gathered, mean_of_all, share_of
 from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
@@ -60,8 +60,9 @@ class FlowModule(LightningModule):
         >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
         >>> settings = FitSettings(steps=3, batch_size=20)
         >>> energy = Energy(flow, lambda x: -0.5 * x.square().sum(-1), settings=settings)
-        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        >>> trainer = lightning.Trainer(max_steps=3, accelerator="cpu", **quiet)
+        >>> trainer = lightning.Trainer(
+        ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        ... )
         >>> trainer.fit(FlowModule(energy, settings=settings))
         >>> trainer.global_step, flow.training
         (3, False)
@@ -94,7 +95,7 @@ class FlowModule(LightningModule):
         self.objective = objective
         self.settings = settings
         self.progress = Progress()
-        self._tallies: list[tuple[Tensor, int]] = []
+        self._tallies: list[tuple[Tensor | float, int]] = []
         self._loss = torch.tensor(math.nan)
         self._random: dict[str, Any] = {}
         self._kept = contextlib.ExitStack()
@@ -122,8 +123,12 @@ class FlowModule(LightningModule):
         self.objective.train()
 
     def train_dataloader(self) -> Steps:
-        """As many steps as the settings have, for an objective that has its own data or draws; see FlowData for others."""
+        """The batches of an objective that has its own data or draws, as many as the settings have steps."""
         return Steps(OwnBatch, self.settings.steps)
+
+    def val_dataloader(self) -> Blocks:
+        """The validation events of the objective itself, if it has any."""
+        return OWN_VALIDATION
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the settings, and their schedule, which is set at every step."""
@@ -240,9 +245,11 @@ class FlowModule(LightningModule):
             batch: The events.
             batch_idx: The number of the block.
         """
-        # a flow remembers what it computed from its weights, and inference mode would leave it tensors without gradients
+        # a flow remembers what it computed from its weights; what inference mode computes can have no gradient later
         with torch.inference_mode(False), torch.no_grad():
-            self._tallies.append(self.objective.tally(_ordinary(batch)))
+            own = isinstance(batch, OwnBatch)
+            found = self.objective.validate() if own else self.objective.tally(_ordinary(batch))
+        self._tallies += [] if found is None else [found]
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean over the validation events of all processes."""

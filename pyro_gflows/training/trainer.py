@@ -79,9 +79,7 @@ class Trainer:
         norm = engine.clip(self._parameters, math.inf if clip is None else clip)
         # read together, since a GPU is waited for at each reading; every process reads the same means
         value, steepness = self._mean(torch.stack([loss.detach(), norm.to(loss)])).tolist()
-        check_step(
-            self.objective, self.settings, progress=now, loss=value, norm=steepness, gather=self.engine.gather
-        )
+        check_step(self.objective, self.settings, progress=now, loss=value, norm=steepness, gather=self.engine.gather)
         optimizer.step()
         count_step(now, value)
         self._average.update(now.step)
