@@ -58,7 +58,7 @@ class Trainer:
         self.module.train()
         on_all(self.engine, self.objective.initialize)
         events = self.engine.gather(self.objective.own_events())
-        check_different([part for part in events if part is not None])
+        on_all(self.engine, lambda: check_different([part for part in events if part is not None]))
         mark_as_set(self.module)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)

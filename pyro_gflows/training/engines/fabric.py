@@ -6,7 +6,6 @@ import contextlib
 import functools
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch.distributed
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from pyro_gflows.datasets.processes import COMMON
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.engines.base import Engine
 from pyro_gflows.training.engines.devices import Devices
@@ -26,9 +26,6 @@ from pyro_gflows.training.objectives.base import FitDiverged, Objective
 __all__ = ["FabricEngine", "launch_with_fabric"]
 
 _T = TypeVar("_T")
-
-# what a run raises in all processes alike, so that the first process may report it for all of them
-_OURS = (FitDiverged, ValueError, TypeError, RuntimeWarning, KeyboardInterrupt)
 
 _SECONDS_TO_FAIL = 10.0
 
@@ -114,10 +111,9 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
     if not _starts_other_processes(fabric):
         try:
             result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
-        except _OURS:
-            raise
-        except Exception:  # in this process alone: the others may wait for it forever
-            _end(fabric)
+        except Exception as error:
+            if not _ends_all(error):  # the other processes may wait for this one forever
+                _end(fabric)
             raise
         return result
     # The results come back in a file: what a process puts into a pipe is read only after it has ended.
@@ -166,22 +162,17 @@ def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, 
     try:
         outcome["result"] = _run_here(fabric, run, module)
         outcome["weights"] = module.state_dict()
-    except _OURS as error:
-        if fabric.global_rank > 0:
-            if _appears(Path(path)):  # the first process has stopped too, and tells why
-                return
+    except (Exception, KeyboardInterrupt) as error:
+        if not _ends_all(error):
             raise
         outcome["error"] = error
     if fabric.global_rank == 0:
         torch.save(outcome, path)
 
 
-def _appears(path: Path) -> bool:
-    """Whether a file is there, or is within a while."""
-    last = time.monotonic() + _SECONDS_TO_FAIL
-    while not path.exists() and time.monotonic() < last:
-        time.sleep(0.1)
-    return path.exists()
+def _ends_all(error: BaseException) -> bool:
+    """Whether all processes have the same error, so that the first one reports it for all of them."""
+    return isinstance(error, FitDiverged | KeyboardInterrupt) or COMMON in vars(error)
 
 
 def _dtype(fabric: Fabric) -> torch.dtype | None:
