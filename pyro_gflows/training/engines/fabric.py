@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import multiprocessing
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
@@ -116,18 +118,22 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
                 _end(fabric)
             raise
         return result
-    # The results come back in a file: what a process puts into a pipe is read only after it has ended.
-    with tempfile.TemporaryDirectory() as folder, DeferredInterrupt():
-        path = Path(folder) / "outcome"
-        # as a partial, since Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
-        fabric.launch(_run_there, functools.partial(run), module, str(path))  # type: ignore[arg-type]
-        outcome = torch.load(path, map_location="cpu", weights_only=False)
-    if outcome["error"] is not None:
-        raise outcome["error"]
-    module.load_state_dict(outcome["weights"])
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # in a thread, since a process ends only when what it has sent is read
+    with ThreadPoolExecutor(1) as reader, DeferredInterrupt():
+        sent = reader.submit(receiver.recv)
+        try:
+            # as a partial: Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
+            fabric.launch(_run_there, functools.partial(run), module, sender)  # type: ignore[arg-type]
+        finally:
+            sender.close()
+        found, weights, error = sent.result()
+    if error is not None:
+        raise error
+    module.load_state_dict(safetensors.torch.load(weights))
     module.eval()
-    found: _T = outcome["result"]
-    return found
+    answer: _T = found
+    return answer
 
 
 def _starts_other_processes(fabric: Fabric) -> bool:
@@ -156,18 +162,18 @@ def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) ->
         return run(engine)
 
 
-def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, path: str) -> None:
-    """Runs in a process that ends with the run, and leaves what came of it in a file."""
-    outcome: dict[str, Any] = {"error": None}
+def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, sender: Connection) -> None:
+    """Runs in a process that ends with the run, and sends what came of it from the first one."""
+    found, error = None, None
     try:
-        outcome["result"] = _run_here(fabric, run, module)
-        outcome["weights"] = module.state_dict()
-    except (Exception, KeyboardInterrupt) as error:
-        if not _ends_all(error):
+        found = _run_here(fabric, run, module)
+    except (Exception, KeyboardInterrupt) as problem:
+        if not _ends_all(problem):
             raise
-        outcome["error"] = error
+        error = problem
     if fabric.global_rank == 0:
-        torch.save(outcome, path)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+        sender.send((found, safetensors.torch.save(weights), error))
 
 
 def _ends_all(error: BaseException) -> bool:
