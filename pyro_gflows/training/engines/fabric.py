@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import multiprocessing
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +18,13 @@ import safetensors.torch
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.processes import COMMON
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.engines.base import Engine
-from pyro_gflows.training.engines.devices import Devices
+from pyro_gflows.training.engines.devices import UNUSED, Devices
 from pyro_gflows.training.interrupt import DeferredInterrupt
 from pyro_gflows.training.objectives.base import FitDiverged, Objective
 
@@ -51,6 +54,7 @@ class FabricEngine:
             objective: The objective, whose weights and buffers become those of the first process.
             optimizer: The optimizer of its weights.
         """
+        self.share_buffers(objective)
         wrapped: Callable[[Any, int], Tensor] = self._fabric.setup(objective, optimizer, move_to_device=False)[0]
         return wrapped
 
@@ -81,6 +85,16 @@ class FabricEngine:
         """
         return self._fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the buffers of the first one, such as the running means of a network of the user.
+
+        Args:
+            module: The module.
+        """
+        if self.share.size > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer.data, src=0)
+
     def gather(self, value: Any) -> list[Any]:
         """Returns the values of all processes, in the order of their ranks, for every process.
 
@@ -107,7 +121,7 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
         accelerator=devices.accelerator,
         devices=devices.per_node,
         num_nodes=devices.num_nodes,
-        strategy=devices.strategy,
+        strategy=_strategy(devices),
         **options,
     )
     if not _starts_other_processes(fabric):
@@ -134,6 +148,24 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
     module.eval()
     answer: _T = found
     return answer
+
+
+def _strategy(devices: Devices) -> DDPStrategy | str:
+    """How processes are started and gradients averaged."""
+    if devices.processes == 1:
+        return "auto"
+    name = devices.strategy.removesuffix(UNUSED)
+    if name == "auto":
+        name = "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+    start = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}[name]
+    # Buffers of a flow are constants, such as bases of fields, and may be many times its weights: they are not sent at
+    # every step. What a network of the user keeps in buffers is sent where it is used (FabricEngine.share_buffers).
+    known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    once = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {once: False}
+    if devices.strategy.endswith(UNUSED):
+        options["find_unused_parameters"] = True
+    return DDPStrategy(start_method=start, **options)  # type: ignore[arg-type]
 
 
 def _starts_other_processes(fabric: Fabric) -> bool:
