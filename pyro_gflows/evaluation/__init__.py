@@ -33,7 +33,8 @@ from pyro_gflows.evaluation.scores import (
     nll,
     symmetrized_nll,
 )
-from pyro_gflows.evaluation.streaming import ScoreReport, StreamSettings, sample_rows, score_rows
+from pyro_gflows.evaluation.stream_settings import ScoreReport, StreamSettings
+from pyro_gflows.evaluation.streaming import sample_rows, score_rows
 
 __all__ = [
     "EnergyReport",
