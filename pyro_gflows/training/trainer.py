@@ -162,7 +162,7 @@ class Trainer:
         """
         self._require_same_weights(snapshot)
         if snapshot.processes == self.engine.share.size:
-            self.objective.check_same(snapshot.group("batches"))
+            self.objective.check_same(snapshot.group(f"{_prefix(self.engine.share.rank)}batches"))
         self.restore(snapshot)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
