@@ -82,7 +82,7 @@ def release(array: np.ndarray) -> None:
     """
     whole = memory_map_of(array)
     advice = getattr(mmap, "MADV_DONTNEED", None)  # some systems take no advice
-    pages = None if whole is None else whole.base
+    pages: object = None if whole is None else whole.base
     if advice is not None and isinstance(pages, mmap.mmap):
         pages.madvise(advice)
 
