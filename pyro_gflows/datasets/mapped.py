@@ -16,6 +16,7 @@ __all__ = ["KEPT_BYTES", "MappedRows", "Place", "mapped_array", "memory_map_of",
 KEPT_BYTES = 2**26
 """Mapped arrays of up to so many bytes may stay in memory."""
 
+_MAPPED_AT_ONCE = 16  # places around which the system may map 2 MB each
 _SHARED = ("r", "r+", "w+")  # pages of the mode "c" hold the user's own changes and must stay
 
 
@@ -103,9 +104,12 @@ class MappedRows:
         self.array = array
         self._kept = kept
         self._row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+        in_one_piece = bool(len(array)) and array[0].flags.c_contiguous
+        pieces = 1 if in_one_piece else max(1, math.prod(array.shape[1:]))
+        self._at_once = max(1, _MAPPED_AT_ONCE // pieces)
         self._file: int | None = None
         place = Place.of(array)
-        if not kept and place is not None and len(array) and array[0].flags.c_contiguous and hasattr(os, "preadv"):
+        if not kept and place is not None and in_one_piece and hasattr(os, "preadv"):
             self._open(place)
 
     def _open(self, place: Place) -> None:
@@ -131,7 +135,10 @@ class MappedRows:
             ValueError: If the file has become shorter.
         """
         if self._file is None:
-            return self._through_the_mapping(self.array[rows])
+            if self._kept:
+                return self.array[rows]
+            some = [rows[first : first + self._at_once] for first in range(0, len(rows), self._at_once)]
+            return np.concatenate([self._released(self.array[part]) for part in some or [rows]])
         size, read = self._row_bytes, os.pread
         found = bytearray().join([read(self._file, size, self._start + self._step * row) for row in rows.tolist()])
         return self._shaped(found, len(rows))
@@ -148,7 +155,8 @@ class MappedRows:
         """
         stop = min(stop, len(self))
         if self._file is None or self._step != self._row_bytes:
-            return self._through_the_mapping(np.array(self.array[start:stop]))
+            block = np.array(self.array[start:stop])
+            return block if self._kept else self._released(block)
         found = bytearray((stop - start) * self._row_bytes)
         missing = memoryview(found)
         while missing:
@@ -159,9 +167,8 @@ class MappedRows:
             missing = missing[count:]
         return self._shaped(found[: len(found) - len(missing)], stop - start)
 
-    def _through_the_mapping(self, rows: np.ndarray) -> np.ndarray:
-        if not self._kept:
-            release(self.array)
+    def _released(self, rows: np.ndarray) -> np.ndarray:
+        release(self.array)
         return rows
 
     def _shaped(self, found: bytearray, rows: int) -> np.ndarray:
