@@ -6,7 +6,10 @@ Data sets:
 
 The user's own data:
     event_format, EventFormat, EventKind, FileOptions, read_array, load_array, open_rows,
-    is_file_name, Rows, FileRows, Store, Share
+    is_file_name, Rows, FileRows, Store
+
+Several processes:
+    Share, Processes, OneProcess, on_first, on_all
 
 Images:
     GrayLevels, GrayScale, rotate_images, point_clouds
@@ -25,6 +28,7 @@ from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_se
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.opening import open_rows
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
+from pyro_gflows.datasets.processes import OneProcess, Processes, on_all, on_first
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
@@ -45,6 +49,8 @@ __all__ = [
     "GrayLevels",
     "GrayScale",
     "ImageSet",
+    "OneProcess",
+    "Processes",
     "RawImages",
     "Rows",
     "Share",
@@ -59,6 +65,8 @@ __all__ = [
     "is_file_name",
     "load_array",
     "load_data",
+    "on_all",
+    "on_first",
     "open_rows",
     "point_clouds",
     "random_splits",

@@ -13,7 +13,7 @@ Data:
     Sampler, StatefulSampler, OwnDraws, Augmentation, random_elements
 
 Objectives:
-    Objective, Likelihood, Energy, Mixing, ForwardKL, AlphaMixing, reverse_kl_loss
+    Objective, Likelihood, Energy, ELBO, Mixing, ForwardKL, AlphaMixing, reverse_kl_loss
 """
 
 from pyro_gflows.training.augmentation import Augmentation, random_elements
@@ -24,6 +24,7 @@ from pyro_gflows.training.engines.base import Engine, OneDevice
 from pyro_gflows.training.engines.devices import Devices
 from pyro_gflows.training.fitting import FitDiverged, FitResult, fit
 from pyro_gflows.training.objectives.base import Objective
+from pyro_gflows.training.objectives.elbo import ELBO
 from pyro_gflows.training.objectives.energy import Energy
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.objectives.mixing import AlphaMixing, ForwardKL, Mixing
@@ -42,6 +43,7 @@ from pyro_gflows.training.settings import (
 )
 
 __all__ = [
+    "ELBO",
     "Adam",
     "AlphaMixing",
     "Augmentation",

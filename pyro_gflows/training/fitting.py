@@ -39,7 +39,7 @@ from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.training.trainer import Trainer
 
-__all__ = ["FitDiverged", "FitResult", "fit"]
+__all__ = ["FitDiverged", "FitResult", "fit", "rows_of", "source_of"]
 
 
 @renamed_arguments(dequantise="dequantize")
@@ -189,8 +189,8 @@ def fit(
             )
         seen = trained = FlowWithMasks(_plain_flow(flow, "rows are missing"))
         data, validation = _masked(seen, data, mask), None if validation is None else _masked(seen, validation, None)
-    source = _source(data, seen, like)
-    unseen = None if validation is None else _rows(validation, seen, like, source="validation")
+    source = source_of(data, seen, like)
+    unseen = None if validation is None else rows_of(validation, seen, like, source="validation")
 
     chosen = as_devices(devices)
     chosen.check(batch_size=settings.batch_size)
@@ -281,14 +281,28 @@ def _masked(flow: FlowWithMasks, data: Any, mask: Tensor | None) -> Tensor:
     return flow.join(data, mask)
 
 
-def _source(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
-    """The rows, the loader or the sampler that the batches come from."""
+def source_of(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
+    """The rows, the loader or the sampler that the batches come from.
+
+    Args:
+        data: The data, as for :func:`fit`.
+        flow: The flow that is to be fitted.
+        like: A tensor of its dtype and device.
+    """
     if isinstance(data, DataLoader) or (callable(data) and not isinstance(data, Dataset)):
         return data
-    return _rows(data, flow, like, source="data")
+    return rows_of(data, flow, like, source="data")
 
 
-def _rows(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor, *, source: str) -> Rows:
+def rows_of(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor, *, source: str) -> Rows:
+    """The rows of stored data, after a check of their shape and values.
+
+    Args:
+        data: The events.
+        flow: The flow that is to be fitted.
+        like: A tensor of its dtype and device.
+        source: How the error messages call the events.
+    """
     rows = check_rows(
         as_rows(data, source=source), event_shape=flow.action.event_shape, source=source, dtype=like.dtype
     )

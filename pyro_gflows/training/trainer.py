@@ -15,8 +15,10 @@ from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
-from pyro_gflows.training.engines.base import Engine, OneDevice
-from pyro_gflows.training.objectives.base import FitDiverged, Objective
+from pyro_gflows.training.divergence import check_step, count_step, trained_weights
+from pyro_gflows.training.engines.base import Engine, OneDevice, on_all
+from pyro_gflows.training.loader import check_different
+from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
 
@@ -45,12 +47,7 @@ class Trainer:
         self.module = objective.module
         self.settings = settings
         self.progress = Progress()
-        self._parameters = [p for p in self.module.parameters() if p.requires_grad]
-        if not self._parameters:
-            raise ValueError(
-                "expected at least one weight that requires a gradient, but every weight is frozen; call "
-                "requires_grad_(True) on the layers that are to be trained"
-            )
+        self._parameters = trained_weights(self.module)
         self._optimizer = settings.optimizer.make(self._parameters)
         self._average = MovingAverage(self.module, settings.ema_decay)
         self._best: dict[str, Tensor] = {}
@@ -59,7 +56,9 @@ class Trainer:
     def start(self) -> None:
         """Prepares the first step of a new run."""
         self.module.train()
-        self.objective.initialize()
+        on_all(self.engine, self.objective.initialize)
+        events = self.engine.gather(self.objective.own_events())
+        on_all(self.engine, lambda: check_different([part for part in events if part is not None]))
         mark_as_set(self.module)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
@@ -83,19 +82,10 @@ class Trainer:
         norm = engine.clip(self._parameters, math.inf if clip is None else clip)
         # read together, since a GPU is waited for at each reading; every process reads the same means
         value, steepness = self._mean(torch.stack([loss.detach(), norm.to(loss)])).tolist()
-        if not math.isfinite(value):
-            fault = next(filter(None, engine.gather(self.objective.fault(now.step))), "")
-            raise FitDiverged(fault or self.advice(f"the loss is {value} at step {now.step}"))
-        now.first_loss = value if now.first_loss is None else now.first_loss
-        smooth = value if now.smooth_loss is None else now.smooth_loss
-        if sign := self.objective.divergence(now.first_loss, smooth):
-            raise FitDiverged(self.advice(f"{sign} by step {now.step}"))
-        if not math.isfinite(steepness):
-            raise FitDiverged(self.advice(f"the gradient has norm {steepness} at step {now.step} (loss {value:.4g})"))
+        check_step(self.objective, self.settings, progress=now, loss=value, norm=steepness, gather=self.engine.gather)
         optimizer.step()
-        now.step += 1
+        count_step(now, value)
         self._average.update(now.step)
-        now.smooth_loss = value if now.smooth_loss is None else 0.9 * now.smooth_loss + 0.1 * value
         if now.step % max(1, self.settings.steps // _CURVE_POINTS) == 0:
             now.train_curve.append((now.step, value))
         self._validate()
@@ -161,9 +151,11 @@ class Trainer:
             ValueError: The earlier run had other data, or was of an earlier version in which a layer had other weights.
         """
         self._require_same_weights(snapshot)
-        if snapshot.processes == self.engine.share.size:
-            self.objective.check_same(snapshot.group(f"{_prefix(self.engine.share.rank)}batches"))
-        self.restore(snapshot)
+        share = self.engine.share
+        if snapshot.processes == share.size:
+            stored = snapshot.group(f"{_prefix(share.rank)}batches")
+            on_all(self.engine, lambda: self.objective.check_same(stored))
+        on_all(self.engine, lambda: self.restore(snapshot))
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0
@@ -221,15 +213,6 @@ class Trainer:
         torch.set_rng_state(random["cpu"])
         if "cuda" in random and device.type == "cuda":
             torch.cuda.set_rng_state(random["cuda"], device)
-
-    def advice(self, fault: str) -> str:
-        """The error message for a diverged run, with advice.
-
-        Args:
-            fault: What happened.
-        """
-        optimizer = self.settings.optimizer
-        return f"training diverged: {fault}; {self.objective.remedy(optimizer.lr, optimizer.clip_norm)}"
 
     def _validate(self) -> None:
         """Measures the validation loss if it is due, and keeps the weights if they are the best so far."""

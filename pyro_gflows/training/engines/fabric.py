@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,6 +16,7 @@ import torch.distributed
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from pyro_gflows.datasets.processes import COMMON
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.engines.base import Engine
 from pyro_gflows.training.engines.devices import Devices
@@ -24,8 +27,7 @@ __all__ = ["FabricEngine", "launch_with_fabric"]
 
 _T = TypeVar("_T")
 
-# what a run raises in all processes alike, so that the first process may report it for all of them
-_OURS = (FitDiverged, ValueError, TypeError, RuntimeWarning, KeyboardInterrupt)
+_SECONDS_TO_FAIL = 10.0
 
 
 class FabricEngine:
@@ -107,7 +109,12 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
         **options,
     )
     if not _starts_other_processes(fabric):
-        result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
+        try:
+            result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
+        except Exception as error:
+            if not _ends_all(error):  # the other processes may wait for this one forever
+                _end(fabric)
+            raise
         return result
     # The results come back in a file: what a process puts into a pipe is read only after it has ended.
     with tempfile.TemporaryDirectory() as folder, DeferredInterrupt():
@@ -128,6 +135,15 @@ def _starts_other_processes(fabric: Fabric) -> bool:
     return type(fabric.strategy.launcher).__name__ == "_MultiProcessingLauncher"
 
 
+def _end(fabric: Fabric) -> None:
+    """Ends the processes that this one has started, after a while in which they may fail and say so themselves."""
+    processes: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_TO_FAIL)
+        process.kill()
+
+
 def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) -> _T:
     """Runs in this process, which is one of several that go on after the run."""
     engine = FabricEngine(fabric)
@@ -146,12 +162,17 @@ def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, 
     try:
         outcome["result"] = _run_here(fabric, run, module)
         outcome["weights"] = module.state_dict()
-    except _OURS as error:
-        if fabric.global_rank > 0:
+    except (Exception, KeyboardInterrupt) as error:
+        if not _ends_all(error):
             raise
         outcome["error"] = error
     if fabric.global_rank == 0:
         torch.save(outcome, path)
+
+
+def _ends_all(error: BaseException) -> bool:
+    """Whether all processes have the same error, so that the first one reports it for all of them."""
+    return isinstance(error, FitDiverged | KeyboardInterrupt) or COMMON in vars(error)
 
 
 def _dtype(fabric: Fabric) -> torch.dtype | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.share import Share
@@ -120,8 +121,22 @@ class Objective(nn.Module):
         """
         return count * self.share.size / self.batch_size if self.share.size > 1 else 1.0
 
+    def prepare(self, batch: Any) -> None:
+        """Sets what has to be set from a batch before the first step, such as scales; by default nothing.
+
+        Args:
+            batch: The first batch, of all processes together.
+        """
+
     def initialize(self) -> None:
         """Prepares the first step of a new run, for example by checking the data and setting scales from them."""
+
+    def own_events(self) -> Tensor | None:
+        """Returns the first events of this process, if nothing but their values tells whether processes see others.
+
+        They are compared before the first step of a new run in several processes.
+        """
+        return None
 
     def divergence(self, first: float, smooth: float) -> str:
         """Returns the reason why a finite loss counts as diverged, or an empty string if it does not.
@@ -154,6 +169,17 @@ class Objective(nn.Module):
             clip_norm: The norm to which gradients are clipped, or None.
         """
         return f"lower the learning rate (now lr={lr}) or clip harder (now clip_norm={clip_norm})"
+
+    def tally(self, batch: Any) -> tuple[Tensor, int]:
+        """Returns the sum of the losses of validation events, without gradients, and their number.
+
+        By default it is the loss, counted as one event.
+
+        Args:
+            batch: Validation events.
+        """
+        with torch.no_grad():
+            return self(batch, 0).detach().double(), 1
 
     def validate(self) -> tuple[float, int] | None:
         """Returns the sum of the losses of this process's validation events, in nats, and their number.

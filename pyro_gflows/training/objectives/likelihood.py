@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_gflows.datasets.array_rows import event_part
 from pyro_gflows.datasets.checks import check_batch
 from pyro_gflows.datasets.rows import Rows, is_stored, tensor_of
 from pyro_gflows.datasets.share import Share
@@ -103,9 +104,21 @@ class Likelihood(Objective):
         self._warn_of_data()
         # also if no layer is to be set, so that the steps use the same batches; and all of a batch of stored rows, so
         # that layers start from the same scales in any number of processes
-        first = self._next(whole=True)
+        self.prepare(self._next(whole=True))
+
+    def prepare(self, batch: Any) -> None:
+        """Sets data-dependent layers from events.
+
+        Args:
+            batch: Events, shape ``(rows,) + event_shape``, or a tuple that begins with them.
+        """
+        first = event_part(batch).to(next(self.flow.parameters()))
         with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
+
+    def own_events(self) -> Tensor | None:
+        """Returns the first events of a loader, which may give all processes the same."""
+        return self._first if isinstance(self._batches, LoaderBatches) else None
 
     def batch(self, step: int) -> Tensor:
         """Returns the next batch in the dtype of the weights, or this process's share of it.
@@ -115,13 +128,14 @@ class Likelihood(Objective):
         """
         return self._next()
 
-    def forward(self, batch: Tensor, step: int = 0) -> Tensor:
+    def forward(self, batch: Any, step: int = 0) -> Tensor:
         """Returns the mean negative log-density of a batch, in nats per event.
 
         Args:
-            batch: Events, shape ``(rows,) + event_shape``.
+            batch: Events, shape ``(rows,) + event_shape``, or a tuple that begins with them, such as (event, label).
             step: Not used.
         """
+        batch = event_part(batch).to(next(self.flow.parameters()))
         self._batch = batch
         # The data are already checked, and the trainer reports NaN inside the flow better than a support check.
         with pyro.validation_enabled(False):
@@ -217,7 +231,7 @@ class Likelihood(Objective):
         """The rows of a run's first batch that are compared."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
-        torch.manual_seed(self._settings.seed)
+        torch.manual_seed(seed_of_rank(self._settings.seed, self.share.rank))
         self._next(whole=True)
         return self._first
 
@@ -265,8 +279,17 @@ class Likelihood(Objective):
             return None
         device = next(self.flow.parameters()).device
         with random_state_kept(device, seed=seed_of_rank(self._settings.seed, self.share.rank)):
-            scores = [log_probs(self.flow, block).double() for block in self._validation.blocks(1024, self.share)]
-        return -float(sum(part.sum() for part in scores)), sum(map(len, scores))
+            parts = [self.tally(block) for block in self._validation.blocks(1024, self.share)]
+        return float(sum(losses for losses, _ in parts)), sum(count for _, count in parts)
+
+    def tally(self, batch: Any) -> tuple[Tensor, int]:
+        """Returns the summed negative log-density of validation events, and their number.
+
+        Args:
+            batch: Events, or a tuple that begins with them.
+        """
+        scores = log_probs(self.flow, event_part(batch)).double()
+        return -scores.sum(), len(scores)
 
     def _next(self, *, whole: bool = False) -> Tensor:
         """The next batch in the dtype of the weights: this process's share, or the whole of a batch of stored rows."""

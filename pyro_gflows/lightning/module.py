@@ -1,0 +1,330 @@
+"""FlowModule: an objective as a LightningModule, which the Trainer of Lightning trains."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from pyro_gflows.datasets.share import Share
+from pyro_gflows.lightning.data import FlowData
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, OwnBatch, Steps
+from pyro_gflows.lightning.processes import broadcast_tensors, gathered, mean_of_all, share_of
+from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
+from pyro_gflows.training.checkpoint import Progress
+from pyro_gflows.training.divergence import check_step, count_step, trained_weights
+from pyro_gflows.training.objectives.base import FitDiverged, Objective
+from pyro_gflows.training.objectives.likelihood import Likelihood
+from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.transforms.data_dependent import mark_as_set
+
+__all__ = ["FlowModule"]
+
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+
+class FlowModule(LightningModule):
+    """An objective as a LightningModule, for training by the Trainer of Lightning instead of ``fit``.
+
+    Use it for what the Trainer has beside the loop: loggers, profilers, its callbacks, its strategies. With
+    :class:`FlowData` and ``Trainer(max_steps=settings.steps)``, the loss curve is that of
+    :func:`~pyro_gflows.training.fit` with the same settings, on any number of processes. The optimizer, its schedule
+    (set at every step) and the clipping of gradients come from the settings, and a loss that is not finite ends the
+    run with advice. The flow itself is trained, and is in evaluation mode after the fit.
+
+    What else a run may have are callbacks of Lightning: ``EMAWeightAveraging`` in place of ``ema_decay``,
+    ``EarlyStopping("validation_nll")`` in place of ``patience``, and ``ModelCheckpoint(monitor="validation_nll")`` for
+    the best weights. ``Trainer(val_check_interval=250, check_val_every_n_epoch=None)`` validates every 250 steps.
+
+    At every step "train" is logged, the loss in nats per event as a mean over all processes, and at a validation
+    "validation_nll", the sum over the validation events of all processes divided by their number.
+
+    Args:
+        objective: An objective, such as ``Energy(flow, log_density)`` or ``ELBO(model, guide)``; or a flow, which
+            stands for ``Likelihood(flow)``.
+        settings: The settings of the run; by default ``FitSettings()``.
+
+    Raises:
+        TypeError: The objective is neither an objective nor a flow.
+        ValueError: The settings ask for something that a callback of Lightning does; or all weights are frozen.
+
+    Example:
+        >>> import lightning
+        >>> from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, VectorAction
+        >>> from pyro_gflows.training import Energy
+        >>> action = VectorAction.plane("C4")
+        >>> flow = EquivariantFlow(InvariantNormal(action), [GActNorm(action)])
+        >>> settings = FitSettings(steps=3, batch_size=20)
+        >>> energy = Energy(flow, lambda x: -0.5 * x.square().sum(-1), settings=settings)
+        >>> trainer = lightning.Trainer(
+        ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        ... )
+        >>> trainer.fit(FlowModule(energy, settings=settings))
+        >>> trainer.global_step, flow.training
+        (3, False)
+    """
+
+    objective: Objective
+
+    def __init__(self, objective: Objective | nn.Module, *, settings: FitSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or FitSettings()
+        if not isinstance(objective, Objective):
+            if not (isinstance(objective, nn.Module) and hasattr(objective, "action")):
+                raise TypeError(
+                    "expected an objective such as Likelihood(flow), Energy(flow, log_density) or ELBO(model, guide), "
+                    f"or a flow, got {type(objective).__name__}"
+                )
+            objective = Likelihood(objective, settings=settings)  # type: ignore[arg-type]
+        if settings.ema_decay is not None:
+            raise ValueError(
+                "expected ema_decay=None, since averages of weights are a callback of the Trainer: pass "
+                f"Trainer(callbacks=[lightning.pytorch.callbacks.EMAWeightAveraging(decay={settings.ema_decay})])"
+            )
+        if settings.validation.patience is not None:
+            raise ValueError(
+                "expected Validation(patience=None), since early stopping is a callback of the Trainer: pass "
+                f'Trainer(callbacks=[EarlyStopping("validation_nll", patience={settings.validation.patience})]), and '
+                'ModelCheckpoint(monitor="validation_nll") for the best weights'
+            )
+        trained_weights(objective.module)
+        self.objective = objective
+        self.settings = settings
+        self.progress = Progress()
+        self._tallies: list[tuple[Tensor | float, int]] = []
+        self._loss = torch.tensor(math.nan)
+        self._random: dict[str, Any] = {}
+        self._kept = contextlib.ExitStack()
+
+    # -- set-up -------------------------------------------------------------------------------------------------------
+    def setup(self, stage: str) -> None:
+        """Checks the Trainer, and leaves to this process its share of what the objective draws itself.
+
+        Args:
+            stage: What the Trainer is about to do.
+
+        Raises:
+            ValueError: The Trainer computes in a precision in which a log-det has too few digits.
+        """
+        if str(self.trainer.precision) not in _PRECISIONS:
+            raise ValueError(
+                f"expected Trainer(precision=...) to be one of {', '.join(_PRECISIONS)}, got "
+                f"{self.trainer.precision!r}; half precision has too few digits for a log-det or an exact symmetry"
+            )
+        if stage != "fit":
+            return
+        share = share_of(self.trainer)
+        if self._data is None and share.size > 1 and self._draws_itself:
+            self.objective.divide(share)
+        self.objective.train()
+
+    def train_dataloader(self) -> Steps:
+        """The batches of an objective that has its own data or draws, as many as the settings have steps."""
+        return Steps(OwnBatch, self.settings.steps)
+
+    def val_dataloader(self) -> Blocks:
+        """The validation events of the objective itself, if it has any."""
+        return OWN_VALIDATION
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the settings, and their schedule, which is set at every step."""
+        settings = self.settings
+        optimizer = settings.optimizer.make(trained_weights(self.objective.module))
+        last = settings.steps - 1
+        factor = lambda step: settings.schedule(min(step, last) / settings.steps)  # noqa: E731
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Seeds the random draws, and sets data-dependent layers from the first batch of a new run."""
+        share, device = share_of(self.trainer), self.device
+        self._kept.enter_context(random_state_kept(device))
+        is_resumed = self.trainer.global_step > 0
+        self.progress.step = self.trainer.global_step
+        if is_resumed:
+            self._restore_random(share)
+            return
+        torch.manual_seed(seed_of_rank(self.settings.seed, share.rank))
+        if self._data is not None:
+            self._data.stream.initialize()
+        elif self._draws_itself:
+            self.objective.initialize()
+        self._set()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Sets data-dependent layers from the first batch of a DataLoader.
+
+        Args:
+            batch: The batch of this process.
+            batch_idx: The number of the batch in the epoch.
+        """
+        is_first = self.trainer.global_step == 0 and batch_idx == 0
+        if is_first and self._data is None and not isinstance(batch, OwnBatch):
+            self.objective.prepare(batch)
+            self._set()
+
+    def _set(self) -> None:
+        mark_as_set(self.objective.module)
+        broadcast_tensors(self.objective)
+
+    # -- a step -------------------------------------------------------------------------------------------------------
+    def forward(self, batch: Any, step: int = 0) -> Tensor:
+        """Returns the loss of a batch.
+
+        Args:
+            batch: The batch.
+            step: The number of steps that are already done.
+        """
+        loss: Tensor = self.objective(batch, step)
+        return loss
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Returns the loss of a batch, so weighted that its mean over the processes is that of the whole batch.
+
+        Args:
+            batch: The batch of this process.
+            batch_idx: The number of the batch in the epoch.
+        """
+        step = self.trainer.global_step
+        loss = self(self.objective.batch(step) if isinstance(batch, OwnBatch) else batch, step)
+        if self._data is not None and self.trainer.world_size > 1:
+            loss = loss * self._data.stream.weight(len(batch))
+        self._loss = loss.detach()
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradients by the settings, unless the Trainer says otherwise, and checks loss and gradient.
+
+        Args:
+            optimizer: The optimizer.
+            gradient_clip_val: What the Trainer says.
+            gradient_clip_algorithm: How the Trainer clips.
+
+        Raises:
+            FitDiverged: The loss or the gradient is not finite, or the loss is far above its first value.
+        """
+        clip = self.settings.optimizer.clip_norm if gradient_clip_val is None else None
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(weights, math.inf if clip is None else clip)
+        mean = mean_of_all(torch.stack([self._loss, norm.to(self._loss)]))
+        value, steepness = mean.tolist()
+        self.progress.step = self.trainer.global_step
+        try:
+            check_step(
+                self.objective, self.settings, progress=self.progress, loss=value, norm=steepness, gather=gathered
+            )
+        except FitDiverged:
+            self._end()
+            raise
+        count_step(self.progress, value)
+        self.log("train", mean[0], prog_bar=True)
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+    def on_validation_epoch_start(self) -> None:
+        """Begins a validation with the same random draws every time."""
+        self._tallies = []
+        seed = seed_of_rank(self.settings.seed, share_of(self.trainer).rank)
+        self._validating = contextlib.ExitStack()
+        self._validating.enter_context(random_state_kept(self.device, seed=seed))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Adds up the losses of a block of validation events.
+
+        Args:
+            batch: The events.
+            batch_idx: The number of the block.
+        """
+        # a flow remembers what it computed from its weights; what inference mode computes can have no gradient later
+        with torch.inference_mode(False), torch.no_grad():
+            own = isinstance(batch, OwnBatch)
+            found = self.objective.validate() if own else self.objective.tally(_ordinary(batch))
+        self._tallies += [] if found is None else [found]
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean over the validation events of all processes."""
+        self._validating.close()
+        own = float(sum(losses for losses, _ in self._tallies)), sum(count for _, count in self._tallies)
+        parts = gathered(own)
+        count = sum(number for _, number in parts)
+        if count:
+            value = math.fsum(losses for losses, _ in parts) / count
+            self.log("validation_nll", torch.tensor(value, dtype=torch.float64), prog_bar=True)
+
+    # -- checkpoints and the end --------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the random states of all processes, the position in the objective's own data, and the losses.
+
+        Args:
+            checkpoint: The checkpoint of the Trainer.
+        """
+        own = self.objective.state() if self._data is None else {}
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        checkpoint["pyro_gflows"] = {
+            "processes": gathered({"random": {"cpu": torch.get_rng_state(), **cuda}, "batches": own}),
+            "losses": (self.progress.first_loss, self.progress.smooth_loss),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps them until the run goes on.
+
+        Args:
+            checkpoint: The checkpoint of the Trainer.
+        """
+        self._random = checkpoint.get("pyro_gflows", {})
+
+    def on_fit_end(self) -> None:
+        """Puts the module into evaluation mode."""
+        self._end()
+
+    def _end(self) -> None:
+        self._kept.close()
+        self.eval()
+
+    def _restore_random(self, share: Share) -> None:
+        stored = self._random
+        if not stored:
+            return
+        self.progress.first_loss, self.progress.smooth_loss = stored["losses"]
+        processes = stored["processes"]
+        own = processes[share.rank if len(processes) == share.size else 0]
+        if self._data is None and self._draws_itself:
+            self.objective.restore(own["batches"])
+        if len(processes) != share.size:
+            # the position in the data is common to all processes; their random draws have to begin anew
+            torch.manual_seed(seed_of_rank(self.settings.seed, share.rank, share.size, self.progress.step))
+            return
+        torch.set_rng_state(own["random"]["cpu"])
+        if "cuda" in own["random"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
+
+    @property
+    def _data(self) -> FlowData | None:
+        """The data module of the Trainer, if it is one of this package."""
+        found: Any = getattr(self.trainer, "datamodule", None)
+        return found if isinstance(found, FlowData) else None
+
+    @property
+    def _draws_itself(self) -> bool:
+        """Whether the batches come from the objective itself."""
+        source: Any = self.trainer.fit_loop._data_source.instance
+        return source is self
+
+
+def _ordinary(batch: Any) -> Any:
+    """A batch with copies of the tensors that were made in inference mode."""
+    if isinstance(batch, Tensor):
+        return batch.clone() if batch.is_inference() else batch
+    if isinstance(batch, tuple | list):
+        return type(batch)(_ordinary(part) for part in batch)
+    return batch
