@@ -134,11 +134,13 @@ class MappedRows:
         Raises:
             ValueError: If the file has become shorter.
         """
+        if self._file is None and not self._kept and len(rows) > self._at_once:
+            firsts = range(0, len(rows), self._at_once)
+            return np.concatenate([self.take(rows[first : first + self._at_once]) for first in firsts])
         if self._file is None:
-            if self._kept:
-                return self.array[rows]
-            some = [rows[first : first + self._at_once] for first in range(0, len(rows), self._at_once)]
-            return np.concatenate([self._released(self.array[part]) for part in some or [rows]])
+            return self._through_the_mapping(self.array[rows])
+        if len(rows) > 1 and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+            return self.block(int(rows[0]), int(rows[-1]) + 1)  # read as one piece
         size, read = self._row_bytes, os.pread
         found = bytearray().join([read(self._file, size, self._start + self._step * row) for row in rows.tolist()])
         return self._shaped(found, len(rows))
@@ -155,8 +157,7 @@ class MappedRows:
         """
         stop = min(stop, len(self))
         if self._file is None or self._step != self._row_bytes:
-            block = np.array(self.array[start:stop])
-            return block if self._kept else self._released(block)
+            return self._through_the_mapping(np.array(self.array[start:stop]))
         found = bytearray((stop - start) * self._row_bytes)
         missing = memoryview(found)
         while missing:
@@ -167,8 +168,9 @@ class MappedRows:
             missing = missing[count:]
         return self._shaped(found[: len(found) - len(missing)], stop - start)
 
-    def _released(self, rows: np.ndarray) -> np.ndarray:
-        release(self.array)
+    def _through_the_mapping(self, rows: np.ndarray) -> np.ndarray:
+        if not self._kept:
+            release(self.array)
         return rows
 
     def _shaped(self, found: bytearray, rows: int) -> np.ndarray:

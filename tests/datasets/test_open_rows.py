@@ -100,8 +100,7 @@ PARTS = {"all": np.s_[:], "some rows": np.s_[10:50], "reversed": np.s_[::-2, 1:]
 @pytest.mark.parametrize("form", ["file", "columns first", "the other byte order"])
 def test_rows_of_a_memory_map_of_the_user_are_those_of_the_array(form, part, tmp_path, size):
     rows, expected = as_rows(np.load(FORMS[form](tmp_path), mmap_mode="r")[part]), EVENTS[part]
-    index = torch.tensor([3, 0, len(expected) - 1, 3])
-    for _ in range(2):
+    for index in (torch.tensor([3, 0, len(expected) - 1, 3]), torch.arange(2, 9), torch.tensor([], dtype=torch.long)):
         assert np.array_equal(rows.take(index).numpy(), expected[index.numpy()])
         assert np.array_equal(torch.cat(list(rows.blocks(9))).numpy(), expected)
 
