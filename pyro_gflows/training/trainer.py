@@ -129,6 +129,7 @@ class Trainer:
         Args:
             identity: The properties that a resumed run must share.
         """
+        self.engine.share_buffers(self.module)
         groups: dict[str, dict[str, Tensor]] = {
             "flow": self.module.state_dict(),
             "average": self._average.values,
@@ -233,6 +234,7 @@ class Trainer:
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the validation events of all processes, in nats per event."""
+        self.engine.share_buffers(self.module)
         tally = self.objective.validate()
         if tally is None:
             return None

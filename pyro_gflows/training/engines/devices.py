@@ -13,12 +13,12 @@ from torch import nn
 from pyro_gflows.training.engines.base import Engine, OneDevice
 from pyro_gflows.training.processes import require_one_process, started_by_others
 
-__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "Devices", "as_devices", "launch"]
+__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "UNUSED", "Devices", "as_devices", "launch"]
 
 _T = TypeVar("_T")
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
-_UNUSED = "_find_unused_parameters_true"
+UNUSED = "_find_unused_parameters_true"
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _INSTALL = "several devices need Lightning, which is not installed: pip install 'pyro-gflows[lightning]'"
@@ -67,7 +67,7 @@ class Devices:
             raise ValueError(f"expected a number of devices, at least 1, or 'auto', got {self.count!r}")
         if not isinstance(self.num_nodes, int) or self.num_nodes < 1:
             raise ValueError(f"expected a number of machines, at least 1, got num_nodes={self.num_nodes!r}")
-        if self.strategy.removesuffix(_UNUSED) not in STRATEGIES:
+        if self.strategy.removesuffix(UNUSED) not in STRATEGIES:
             raise ValueError(
                 f"expected strategy to be one of {', '.join(STRATEGIES)}, got {self.strategy!r}; each device holds "
                 "all weights of a flow, which are few, so strategies that divide them (fsdp, deepspeed) are not used"
