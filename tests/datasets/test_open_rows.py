@@ -1,10 +1,12 @@
 """Files of events are opened without being read, a few rows at a time, and by any process."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets import Share, open_rows
 from pyro_gflows.datasets.rows import as_rows
@@ -111,7 +113,8 @@ def test_a_memory_map_stays_right_where_its_file_has_lost_its_name(tmp_path, siz
     without_name = as_rows(array)
     one_file(tmp_path, 1 + EVENTS)
     with_the_name_of_another = as_rows(array)
-    for rows in (without_name, with_the_name_of_another):
+    one_file(tmp_path / "shorter", EVENTS[:10]).replace(tmp_path / "events.npy")
+    for rows in (without_name, with_the_name_of_another, as_rows(array)):
         assert np.array_equal(rows.take(torch.tensor([3])).numpy(), EVENTS[[3]])
 
 
@@ -133,6 +136,34 @@ def test_another_process_gets_the_place_of_a_memory_map_of_the_user(part, tmp_pa
     sent = pickle.dumps(rows)
     assert len(sent) < 2000
     assert np.array_equal(pickle.loads(sent).data, EVENTS[part])
+
+
+def test_rows_can_be_read_from_another_working_directory(tmp_path, monkeypatch):
+    one_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rows = open_rows("events.npy")
+    monkeypatch.chdir("/")
+    assert np.array_equal(rows.take(torch.tensor([7])).numpy(), EVENTS[[7]])
+
+
+def test_a_loader_reads_rows_as_a_dataset(rows):
+    batches = list(DataLoader(rows, batch_size=100))
+    assert np.array_equal(torch.cat(batches).numpy(), EVENTS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
+    for name in ("pyro_gflows.datasets.array_rows.KEPT_BYTES", "pyro_gflows.datasets.file_rows.KEPT_BYTES"):
+        monkeypatch.setattr(name, 0)
+    monkeypatch.setattr("pyro_gflows.datasets.file_rows._MAPPED_FILES", 3)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    rows = open_rows(shards(tmp_path / "data"))
+    for _ in range(3):
+        assert np.array_equal(torch.cat(list(rows.blocks(100))).numpy(), EVENTS)
+        rows.take(torch.arange(0, 1024, 50))
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+    del rows
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_the_repr_says_what_was_opened(tmp_path):
