@@ -29,8 +29,8 @@ def log_probs(flow: nn.Module, x: Tensor | np.ndarray | Rows | str | Path, *, ba
     Args:
         flow: A module whose forward is its log-density.
         x: Events, shape ``(rows,) + event_shape``: a tensor or an array (also a memory-mapped one) of any floating
-            dtype, or files of them (:func:`~pyro_gflows.datasets.open_rows`). Each batch is converted to the flow's dtype
-            and device.
+            dtype, or files of them (:func:`~pyro_gflows.datasets.open_rows`). Each batch is converted to the
+            flow's dtype and device.
         batch_size: The number of events that are scored at a time.
 
     Returns:
