@@ -50,7 +50,7 @@ def open_rows(path: str | Path, *, columns: Sequence[str] | None = None, key: st
         >>> len(rows), rows.event_shape, rows.dtype
         (1000, (2,), torch.float32)
     """
-    path = Path(path)
+    path = Path(path).absolute()  # it is read later, perhaps from another working directory
     if not path.exists():
         raise ValueError(f"no such file or folder of data: {path}")
     rows = FileRows(_store(path, columns, key))

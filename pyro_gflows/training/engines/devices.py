@@ -99,15 +99,17 @@ class Devices:
             return max(1, started // self.num_nodes)
         return max(1, torch.cuda.device_count()) if self.accelerator != "cpu" else 1
 
-    def check(self, *, batch_size: int) -> None:
+    def check(self, *, batch_size: int, dtype: torch.dtype | None = None) -> None:
         """Raises an error if a run cannot start on these devices; before any process is started.
 
         Args:
             batch_size: The number of events in a step, of all processes together.
+            dtype: The dtype of the weights, if it is known.
 
         Raises:
             ImportError: Lightning is needed and not installed.
-            ValueError: There are fewer GPUs, other processes than were started, or fewer events than processes.
+            ValueError: There are fewer GPUs, other processes than were started, or fewer events than processes, or the
+                weights have more digits than mixed precision leaves them.
         """
         if self.is_plain:
             require_one_process()
@@ -120,6 +122,11 @@ class Devices:
             raise ValueError(
                 f"expected at most as many devices as this machine has GPUs, {found}, got {self.per_node}; lower the "
                 "number, or use Devices(..., accelerator='cpu')"
+            )
+        if str(self.precision).endswith("-mixed") and dtype not in (None, torch.float32):
+            raise ValueError(
+                f"expected a flow of torch.float32 for precision={self.precision!r}, got {dtype}: mixed precision rounds "
+                "what goes in and out; call .float() on the flow, or leave precision out"
             )
         started = started_by_others()
         if started is not None and started != self.processes:
