@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_gflows.datasets.event_formats import EventFormat
 from pyro_gflows.datasets.file_rows import Store
@@ -69,6 +70,19 @@ class SplitStore:
         if form.channels_last:
             array = np.moveaxis(array, -1, 1)
         return array.reshape(len(array), *form.event_shape)
+
+    def numbers(self, rows: Tensor) -> Tensor:
+        """Return the numbers that rows of this part have in the whole store.
+
+        Args:
+            rows: The numbers of the rows in this part.
+        """
+        files, starts, _ = np.array(self._stretches).T
+        ends, lengths = np.cumsum(self.lengths), np.array(self.lengths)
+        stretches = np.searchsorted(ends, rows.numpy(), side="right")
+        before = np.cumsum(self.store.lengths) - np.array(self.store.lengths)
+        shifts = before[files] + starts - (ends - lengths)
+        return rows + torch.from_numpy(shifts[stretches])
 
     def _cut(self) -> list[tuple[int, int, int]]:
         """The file, the first row and the row after the last one, of every stretch."""
