@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,21 +38,13 @@ class SplitStore:
         self.part = part
         self.form = form
         self.seed = seed
+        self.path = store.path
+        self.kind = f"{('training', 'validation', 'test')[part]} part, {store.kind}"
         self.event_shape = form.event_shape
         self.is_mapped = store.is_mapped and form.gray is None
         self.dtype = store.dtype if form.gray is None else np.dtype(str(torch.get_default_dtype()).split(".")[1])
         self._stretches = self._cut()
         self.lengths = tuple(stop - start for _, start, stop in self._stretches)
-
-    @property
-    def path(self) -> Path:
-        """The file or folder."""
-        return self.store.path
-
-    @property
-    def kind(self) -> str:
-        """What it is, in words."""
-        return f"{('training', 'validation', 'test')[self.part]} part, {self.store.kind}"
 
     def read(self, part: int) -> np.ndarray:
         """Return the events of this part in one of the stretches, mapped or decoded.
