@@ -29,6 +29,7 @@ _IN_OPTIONS = {
     "use devices='auto'": "give --devices auto",
     "raise batch_size, which counts": "raise --batch-size, which counts",
     "got num_nodes=": "got --nodes ",
+    "raise shard_rows (now": "raise --shard-rows (now",
     "take another folder, or go on with them: resume=True": "take another folder, or give --resume to go on with them",
     "expected the output to end": "expected --out to end",
     "no such folder for the output": "no such folder for --out",

@@ -52,7 +52,7 @@ def test_the_first_process_alone_prints_and_writes_and_one_device_goes_on(option
     assert (out / "model.safetensors").read_bytes() != first
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_under_torchrun_an_error_in_all_processes_is_said_once(options, tmp_path):
     pytest.importorskip("lightning")
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pyro_gflows", "fit", *options]

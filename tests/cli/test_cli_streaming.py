@@ -85,7 +85,7 @@ def killed(command, folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("out", ["out", "out.npy"])
+@pytest.mark.parametrize("out", ["out", pytest.param("out.npy", marks=pytest.mark.slow)])
 def test_a_killed_command_goes_on_to_the_bytes_of_an_unbroken_one(out, model, tmp_path, capsys):
     (tmp_path / "whole").mkdir()
     command = ["sample", model, "-n", "40000", "--shard-rows", "400", "--quiet", "--out"]
