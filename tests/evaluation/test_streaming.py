@@ -124,6 +124,7 @@ def test_a_run_that_went_on_has_the_files_of_an_unbroken_one_and_keeps_what_was_
     before = contents(tmp_path / "part")
     (tmp_path / "part" / ".shard-00002.json").unlink()  # written, but not known to be complete
     (tmp_path / "part" / "shard-00003.npy").unlink()
+    (tmp_path / "part" / ".shard-00003.npy.123.tmp").write_bytes(b"half of it")  # by a process that was killed
     kept = (tmp_path / "part" / "shard-00001.npy").stat().st_mtime_ns
     report = score_rows(flow, x, out=tmp_path / "part", settings=resume)
     assert (report.total, report.resumed) == (whole.total, 2)
