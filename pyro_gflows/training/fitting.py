@@ -193,7 +193,7 @@ def fit(
     unseen = None if validation is None else rows_of(validation, seen, like, source="validation")
 
     chosen = as_devices(devices)
-    chosen.check(batch_size=settings.batch_size, dtype=like.dtype)
+    chosen.check(batch_size=settings.batch_size)
     if isinstance(source, DataLoader):
         check_shared(source, chosen.processes)
     job = _Fit(
