@@ -259,7 +259,7 @@ class FlowModule(LightningModule):
         count = sum(number for _, number in parts)
         if count:
             value = math.fsum(losses for losses, _ in parts) / count
-            self.log("validation_nll", torch.tensor(value, dtype=torch.float64), prog_bar=True)
+            self.log("validation_nll", torch.tensor(value, dtype=torch.float64), prog_bar=True, sync_dist=True)
 
     # -- checkpoints and the end --------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
