@@ -16,6 +16,7 @@ from pyro_gflows.datasets.rows import Rows, as_rows
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, Steps
 from pyro_gflows.lightning.processes import gathered, share_of
 from pyro_gflows.lightning.stream import Stream
+from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler
 from pyro_gflows.training.fitting import rows_of, source_of
@@ -143,23 +144,29 @@ class FlowData(LightningDataModule):
 
         Args:
             state_dict: The state of :meth:`state_dict`, of any number of processes.
+
+        Raises:
+            ValueError: The earlier run had other data.
         """
         states = state_dict.get("streams", [])
-        if states:
-            share = self.stream.share
-            self.stream.restore(states[share.rank] if len(states) == share.size else states[0])
+        if not states:
+            return
+        share = self.stream.share
+        is_same_size = len(states) == share.size
+        if is_same_size:
+            with random_state_kept():
+                self.stream.check_same(states[0])
+        self.stream.restore(states[share.rank if is_same_size else 0])
 
     def _batches_of_an_epoch(self) -> int:
-        assert self.settings is not None
         rows, size = self._rows, self.stream.batch_size
+        assert self.settings is not None
         if isinstance(rows, DataLoader):
             try:
                 return len(rows)
             except TypeError:  # a stream has no length
                 return self.settings.steps
-        if isinstance(rows, Dataset) or not callable(rows):
-            return len(rows) // size  # type: ignore[arg-type]
-        return self.settings.steps
+        return self.settings.steps if rows is None or callable(rows) else len(rows) // size
 
 
 def _plain_source(data: Any) -> Any:

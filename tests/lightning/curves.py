@@ -9,9 +9,7 @@ from pyro_gflows.training import Adam, FitSettings, Validation
 from tests.small_flows import points, small_flow
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-SETTINGS = FitSettings(
-    steps=20, batch_size=61, validation=Validation(every=7), optimizer=Adam(lr=1e-2, clip_norm=1.0)
-)
+SETTINGS = FitSettings(steps=20, batch_size=61, validation=Validation(every=7), optimizer=Adam(lr=1e-2, clip_norm=1.0))
 TRAIN, VALIDATION = points(301), points(1500, seed=1)  # 4 batches in an epoch, and two uneven blocks of validation
 
 
@@ -37,8 +35,15 @@ def trained(flow=None, *, settings=SETTINGS, data=TRAIN, validation=VALIDATION, 
     """The curve and the flow of a run by the Trainer."""
     flow, curve = flow or small_flow(), curve or Curve()
     every = {"val_check_interval": settings.validation.every, "check_val_every_n_epoch": None}
-    options = {**QUIET, "enable_checkpointing": False, **every, "max_steps": settings.steps, **options}
+    steps = getattr(flow, "settings", settings).steps
+    options = {**QUIET, "enable_checkpointing": False, **every, "max_steps": steps, **options}
     options["callbacks"] = [curve, *options.get("callbacks", [])]
-    module = FlowModule(flow, settings=settings)
-    lightning.Trainer(**options).fit(module, FlowData(data, validation), ckpt_path=checkpoint)
+    module = FlowModule(flow, settings=getattr(flow, "settings", settings))
+    given = None if data is None else FlowData(data, validation)
+    lightning.Trainer(**options).fit(module, datamodule=given, ckpt_path=checkpoint)
     return curve, flow
+
+
+def same_weights(flow, other, *, tolerance=0.0):
+    pairs = zip(flow.parameters(), other.parameters(), strict=True)
+    return all(torch.allclose(a, b, rtol=0.0, atol=tolerance) for a, b in pairs)
