@@ -32,6 +32,7 @@ ROOMS = [
     "datasets",
     "evaluation",
     "training",
+    "lightning",
     "guides",
     "plots",
     "experiments",
@@ -46,6 +47,12 @@ DOORS = {
     "matplotlib": ["plots/figures.py"],
     "sklearn": ["datasets/optical_digits.py", "datasets/image_sets.py"],
     "pickle": ["datasets/cifar_batches.py"],  # the published format; whatever is no array is refused
+    "lightning": [
+        "lightning/__init__.py",
+        "lightning/data.py",
+        "lightning/module.py",
+        "training/engines/fabric.py",
+    ],
     "typing_extensions": [],
 }
 

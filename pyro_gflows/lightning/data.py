@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ class FlowData(LightningDataModule):
         ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
         ... )
         >>> trainer.fit(FlowModule(flow, settings=data.settings), data)
-        >>> trainer.global_step, len(data.train_dataloader())
+        >>> trainer.global_step, trainer.num_training_batches  # in an epoch
         (3, 5)
     """
 
@@ -119,11 +119,11 @@ class FlowData(LightningDataModule):
             stream.divide(share)
         self._stream = stream
 
-    def train_dataloader(self) -> Steps:
+    def train_dataloader(self) -> Iterable[Any]:
         """The batches of an epoch."""
         return Steps(lambda: self.stream.batch(0), self._batches_of_an_epoch())
 
-    def val_dataloader(self) -> Blocks:
+    def val_dataloader(self) -> Iterable[Any]:
         """The validation events of this process, in blocks; without any, what the objective itself has."""
         rows = self._validation
         if rows is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, OwnBatch, Steps, ordinary
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, OwnBatch, Steps, ordinary
 from pyro_gflows.lightning.processes import broadcast_tensors, gathered, mean_of_all, share_of
 from pyro_gflows.numerics.random_state import random_state_kept, random_tensors, restore_random, seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
@@ -106,14 +107,14 @@ class FlowModule(LightningModule):
         if stage == "fit":
             self.objective.train()
 
-    def train_dataloader(self) -> Steps:
+    def train_dataloader(self) -> Iterable[Any]:
         """The batches of an objective that has its own data or draws, as many as the settings have steps."""
         self._serves_itself = True
         if (share := share_of(self.trainer)).size > 1:
             self.objective.divide(share)
         return Steps(OwnBatch, self.settings.steps)
 
-    def val_dataloader(self) -> Blocks:
+    def val_dataloader(self) -> Iterable[Any]:
         """The validation events of the objective itself, if it has any."""
         return OWN_VALIDATION
 
