@@ -43,8 +43,17 @@ ROOMS = [
 DOORS = {
     "escnn": ["groups/escnn_adapter.py"],
     "lie_learn": [],  # groups/wigner.py computes what escnn asks of it
-    "argparse": ["cli/__init__.py", "cli/commands.py", "cli/comparison.py", "cli/data_check.py", "cli/recipes.py"],
+    "argparse": [
+        "cli/__init__.py",
+        "cli/commands.py",
+        "cli/comparison.py",
+        "cli/data_check.py",
+        "cli/devices.py",
+        "cli/recipes.py",
+    ],
     "matplotlib": ["plots/figures.py"],
+    "pyarrow": ["datasets/arrow_store.py"],
+    "zarr": ["datasets/zarr_store.py"],
     "sklearn": ["datasets/optical_digits.py", "datasets/image_sets.py"],
     "pickle": ["datasets/cifar_batches.py"],  # the published format; whatever is no array is refused
     "lightning": [

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, get_args
 from pyro_gflows.cli.commands import check, fit, sample, score
 from pyro_gflows.cli.comparison import demo
 from pyro_gflows.cli.data_check import check_data
+from pyro_gflows.cli.devices import add_devices, add_strategy, in_options
 from pyro_gflows.datasets import EventKind
 from pyro_gflows.experiments.presets import PRESETS
 from pyro_gflows.flows.families import FAMILIES
@@ -28,12 +29,6 @@ _DATA = (
     "8gaussians, rings, checkerboard, torus-unimodal, torus-multimodal, torus-correlated, torus-square, digits, mnist, "
     "rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row"
 )
-# warnings of the library advise in Python; these are the same words for the command line
-_IN_OPTIONS = {
-    "print(check_symmetry(data, flow.action))": "pyro-gflows check-data",
-    "; FitSettings(check_symmetry=False) leaves this check out": "",
-    "a flow on a torus (TorusAction, InvariantUniform)": "--events angles for a flow on a torus",
-}
 _GO_ON = "the same command with --resume (and without --overwrite) goes on"
 
 
@@ -84,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--variational", action="store_true", help="train the dequantization noise of images too")
     command.add_argument("--steps", type=int, help="the number of optimizer steps")
-    command.add_argument("--batch-size", type=int, help="the number of events in a step")
+    command.add_argument("--batch-size", type=int, help="the number of events in a step, of all devices together")
     command.add_argument("--lr", type=float, help="the highest learning rate of the schedule")
     command.add_argument(
         "--seed", type=int, default=0, help="the seed of the data, the weights and the training (default: 0)"
@@ -95,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     _add_file_options(command)
+    add_devices(command, what="which take equal parts of every batch")
+    add_strategy(command)
     command.add_argument("--quiet", action="store_true", help="show no progress bar")
 
     command = commands.add_parser("check-data", help="test whether data have a symmetry, before a fit")
@@ -144,10 +141,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning in one line, without the place in the source."""
-    text = " ".join(str(message).split())
-    for python, words in _IN_OPTIONS.items():
-        text = text.replace(python, words)
-    print(f"pyro-gflows: warning: {text}", file=sys.stderr)
+    print(f"pyro-gflows: warning: {in_options(str(message))}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,5 +166,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, FitDiverged, InverseDidNotConverge) as error:
         if arguments.traceback:
             raise
-        print(f"pyro-gflows: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pyro-gflows: error: {in_options(str(error))}", file=sys.stderr)
         return 2

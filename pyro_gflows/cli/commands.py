@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pyro_gflows.cli.devices import check_devices, devices_of, reporting
 from pyro_gflows.cli.folders import RunFolder
 from pyro_gflows.cli.recipes import options_of, read_data, recipe, unsuitable
 from pyro_gflows.datasets import DataSet, EventFormat, check_data, is_file_name, load_data, read_array
@@ -20,7 +21,7 @@ from pyro_gflows.experiments.presets import Preset
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import UnsuitableFamily
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_invariant, assert_log_det
-from pyro_gflows.training import FitDiverged
+from pyro_gflows.training import Devices, FitDiverged
 
 __all__ = ["check", "fit", "sample", "score"]
 
@@ -28,7 +29,16 @@ _CHECKED_EVENTS = 4
 
 
 def fit(arguments: argparse.Namespace) -> int:
-    """Fit a flow, and write the model, the metrics and the pictures."""
+    """Fit a flow, and write the model, the metrics and the pictures.
+
+    On several devices the command may run in several processes, of which the first one alone prints and writes.
+    """
+    devices = devices_of(arguments)
+    with reporting(devices, quiet=arguments.quiet) as is_first:
+        return _fit(arguments, devices, is_first=is_first)
+
+
+def _fit(arguments: argparse.Namespace, devices: Devices, *, is_first: bool) -> int:
     folder, goes_on = RunFolder(Path(arguments.out)), arguments.resume or arguments.more_steps is not None
     if goes_on and arguments.overwrite:
         raise ValueError("expected --resume or --more-steps, which go on, or --overwrite, which starts anew, got both")
@@ -39,7 +49,9 @@ def fit(arguments: argparse.Namespace) -> int:
     options = options_of(arguments, preset)
     if goes_on:
         folder.check_resumable(options)
-    print(_announcement(preset, data), flush=True)
+    check_devices(devices, batch_size=preset.settings.batch_size)
+    if is_first:
+        print(_announcement(preset, data), flush=True)
     try:
         outcome = experiments.run(
             preset,
@@ -47,22 +59,28 @@ def fit(arguments: argparse.Namespace) -> int:
             arguments.out,
             resume=goes_on,
             progress=not arguments.quiet,
+            devices=devices,
             started=partial(folder.begin, options, data.format),
         )
     except UnsuitableFamily as error:
         raise unsuitable(error, data) from error
     except FitDiverged as error:
         raise _diverged(error, preset) from error
+    if is_first:
+        _report(outcome, data, arguments.out)
+    return 0
+
+
+def _report(outcome: experiments.Outcome, data: DataSet, folder: str) -> None:
     try:
-        experiments.write_pictures(outcome, data, arguments.out)
+        experiments.write_pictures(outcome, data, folder)
     except ImportError as error:  # the model is worth keeping without its pictures
         print(f"pyro-gflows: no pictures: {error}", file=sys.stderr)
     for name, value in outcome.metrics.items():
         if isinstance(value, list):  # curves are in the file and in a picture
             continue
         print(f"{name}: {f'{value:.6g}' if isinstance(value, float) else value}")
-    print(f"written to {arguments.out}")
-    return 0
+    print(f"written to {folder}")
 
 
 def _announcement(preset: Preset, data: DataSet) -> str:

@@ -5,8 +5,11 @@ Data sets:
     FOLDER_VARIABLE
 
 The user's own data:
-    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, is_file_name, Rows,
-    Share
+    event_format, EventFormat, EventKind, FileOptions, read_array, load_array, open_rows,
+    is_file_name, Rows, FileRows, Store
+
+Several processes:
+    Share, Processes, OneProcess, on_first, on_all
 
 Images:
     GrayLevels, GrayScale, rotate_images, point_clouds
@@ -19,10 +22,13 @@ from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.clouds import point_clouds
 from pyro_gflows.datasets.data_set import DataSet, load_data
 from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
+from pyro_gflows.datasets.file_rows import FileRows, Store
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_set
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
+from pyro_gflows.datasets.opening import open_rows
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
+from pyro_gflows.datasets.processes import OneProcess, Processes, on_all, on_first
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
@@ -39,13 +45,17 @@ __all__ = [
     "EventFormat",
     "EventKind",
     "FileOptions",
+    "FileRows",
     "GrayLevels",
     "GrayScale",
     "ImageSet",
+    "OneProcess",
+    "Processes",
     "RawImages",
     "Rows",
     "Share",
     "Splits",
+    "Store",
     "SymmetryReport",
     "check_data",
     "check_symmetry",
@@ -55,6 +65,9 @@ __all__ = [
     "is_file_name",
     "load_array",
     "load_data",
+    "on_all",
+    "on_first",
+    "open_rows",
     "point_clouds",
     "random_splits",
     "read_array",

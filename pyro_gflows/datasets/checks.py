@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.datasets.rows import ArrayRows, DatasetRows, Rows, TensorRows, as_rows, no_rows, tensor_of
+from pyro_gflows.datasets.array_rows import DatasetRows, no_rows, tensor_of
+from pyro_gflows.datasets.rows import Rows, as_rows, is_stored
+from pyro_gflows.datasets.samples import is_sampled, sampled_rows
 
 __all__ = ["as_events", "check_batch", "check_data", "check_rows"]
 
@@ -41,8 +43,12 @@ def check_data(x: Tensor | np.ndarray, *, event_shape: Sequence[int] | None = No
     """
     if not isinstance(x, (Tensor, np.ndarray)):
         raise no_rows(x, "a tensor or an array with one event a row", source=source)
-    check_rows(as_rows(x, source=source), event_shape=event_shape, source=source)
-    return x if isinstance(x, Tensor) else tensor_of(np.array(x))
+    rows = as_rows(x, source=source)
+    if isinstance(x, np.ndarray):
+        x = np.array(x)  # in memory, so that a mapped array is checked in full
+        rows = as_rows(x, source=source)
+    check_rows(rows, event_shape=event_shape, source=source)
+    return x if isinstance(x, Tensor) else tensor_of(x)
 
 
 def check_rows(
@@ -57,7 +63,8 @@ def check_rows(
     The rows are read a block at a time, and nothing is kept, so that the data may be larger than the memory.
 
     Args:
-        rows: The events. Tensors and arrays are checked in full; of a ``Dataset`` only the first item is read.
+        rows: The events. Tensors, arrays and files are checked in full, files with more than about 17 million entries
+            by a sample of evenly spaced rows; of a ``Dataset`` only the first item is read.
         event_shape: Expected shape of one event, if known.
         source: How the error messages call the data.
         dtype: The dtype in which the flow computes, if known: squares of the entries must not overflow in it.
@@ -66,28 +73,28 @@ def check_rows(
         ValueError: As :func:`check_data` does, and if an entry is too large for ``dtype``.
         TypeError: As :func:`check_data` does.
     """
-    if isinstance(rows, (TensorRows, ArrayRows)):
-        _check_shape(rows.data, event_shape, source)
+    if is_stored(rows):
+        _check_shape(rows.shape, rows.dtype, event_shape=event_shape, source=source)
     elif len(rows) == 0:
         raise ValueError(f"{source} is empty: expected a Dataset with items, got one of length 0")
     if isinstance(rows, DatasetRows):
         check_batch(rows.take(torch.tensor([0])), event_shape=event_shape, source=source, dtype=dtype)
         return rows
-    bad, first, value, start = 0, -1, math.nan, 0
-    for block in rows.blocks():
+    bad, first, value, read = 0, -1, math.nan, 0
+    for numbers, block in _read(rows):
         finite = block.flatten(1).isfinite().all(-1)
         if not finite.all():
             if first < 0:
                 row = int((~finite).nonzero()[0])
                 values = block[row].flatten()
-                first, value = start + row, values[~values.isfinite()][0].item()
+                first, value = int(numbers[row]), values[~values.isfinite()][0].item()
             bad += int((~finite).sum())
         elif dtype is not None:
-            _check_size(block, dtype, source=source, start=start)
-        start += len(block)
+            _check_size(block, dtype, source=source, numbers=numbers)
+        read += len(block)
     if bad:
         raise ValueError(
-            f"{source}: row {first} holds {value} ({bad} of {len(rows)} rows are not finite): "
+            f"{source}: row {first} holds {value} ({bad} of {_count(read, len(rows))} rows are not finite): "
             "remove or repair these rows"
         )
     return rows
@@ -138,22 +145,21 @@ def as_events(x: Any, module: nn.Module, *, source: str = "x") -> Tensor:
     return x if like is None else x.to(like)
 
 
-def _check_shape(x: Tensor | np.ndarray, event_shape: Sequence[int] | None, source: str) -> None:
-    shape = tuple(x.shape)
-    _check_floating(x.dtype, source)
-    if x.ndim == 0 or math.prod(shape) == 0:
+def _check_shape(shape: tuple[int, ...], dtype: torch.dtype, *, event_shape: Sequence[int] | None, source: str) -> None:
+    _check_floating(dtype, source)
+    if math.prod(shape) == 0:
         raise ValueError(f"{source} is empty: expected rows of events, got an array of shape {shape}")
     if event_shape is not None and shape[1:] != tuple(event_shape):
         raise ValueError(
             f"{source}: expected event shape {tuple(event_shape)}, received {shape[1:]} "
             f"(the array has shape {shape}: rows first)"
         )
-    if x.ndim == 1:
+    if len(shape) == 1:
         raise ValueError(f"{source}: expected rows of events, received shape {shape}; reshape to (rows, event)")
 
 
-def _check_floating(dtype: torch.dtype | np.dtype[Any], source: str) -> None:
-    if dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f":
+def _check_floating(dtype: torch.dtype, source: str) -> None:
+    if dtype.is_floating_point:
         return
     raise TypeError(
         f"{source}: expected floating-point data, got {str(dtype).removeprefix('torch.')}; a density needs "
@@ -162,7 +168,23 @@ def _check_floating(dtype: torch.dtype | np.dtype[Any], source: str) -> None:
     )
 
 
-def _check_size(x: Tensor, dtype: torch.dtype, *, source: str, start: int) -> None:
+def _read(rows: Rows) -> Iterator[tuple[Sequence[int] | Tensor, Tensor]]:
+    """The numbers and the events of all rows, a block at a time; of large files those of a sample."""
+    if is_sampled(rows):
+        index = sampled_rows(rows)
+        yield from ((numbers, rows.take(numbers)) for numbers in index.split(1024))
+        return
+    start = 0
+    for block in rows.blocks():
+        yield range(start, start + len(block)), block
+        start += len(block)
+
+
+def _count(read: int, rows: int) -> str:
+    return str(rows) if read == rows else f"a sample of {read}"
+
+
+def _check_size(x: Tensor, dtype: torch.dtype, *, source: str, numbers: Sequence[int] | Tensor) -> None:
     """Raise a ValueError if |x|^2 of an event overflows in a dtype; half precision need only hold the entries."""
     largest = torch.finfo(dtype).max
     limit = math.sqrt(largest / max(1, math.prod(x.shape[1:]))) if largest > 1e6 else largest
@@ -173,6 +195,7 @@ def _check_size(x: Tensor, dtype: torch.dtype, *, source: str, start: int) -> No
         return
     row = int((sizes >= limit).nonzero()[0])
     raise ValueError(
-        f"{source}: row {start + row} holds a value of size {float(sizes[row]):.3g}, whose square is too large for "
-        f"{str(dtype).removeprefix('torch.')}: scale the data to unit standard deviation, or call .double() on the flow"
+        f"{source}: row {int(numbers[row])} holds a value of size {float(sizes[row]):.3g}, whose square is too large "
+        f"for {str(dtype).removeprefix('torch.')}: scale the data to unit standard deviation, or call .double() on the "
+        "flow"
     )

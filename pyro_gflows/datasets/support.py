@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.datasets.rows import Rows
+from pyro_gflows.datasets.samples import spread
 from pyro_gflows.spaces import Torus
 
 __all__ = ["full_circles", "off_support", "spread_rows", "warn_off_support"]
@@ -61,7 +62,7 @@ def warn_off_support(x: Tensor, action: Action) -> None:
 def spread_rows(rows: Rows, action: Action) -> Tensor:
     """Return up to a few thousand rows, evenly spaced."""
     count = min(len(rows), max(_ROWS, 4 * min(action.numel, _LARGEST)))
-    return rows.take(torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long())
+    return rows.take(spread(rows, count))
 
 
 def off_support(x: Tensor, action: Action) -> list[str]:

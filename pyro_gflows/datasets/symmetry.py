@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.datasets.checks import check_data
-from pyro_gflows.datasets.rows import random_order
+from pyro_gflows.datasets.orders import new_order
+from pyro_gflows.datasets.rows import Rows, as_rows, is_stored
 from pyro_gflows.groups.element_names import element_name
 from pyro_gflows.numerics import TwoSampleResult, two_sample_test
 from pyro_gflows.spaces import Torus
@@ -83,7 +85,7 @@ class SymmetryReport:
 
 
 def check_symmetry(
-    data: Tensor | np.ndarray,
+    data: Tensor | np.ndarray | Rows,
     action: Action,
     *,
     elements: Tensor | None = None,
@@ -152,12 +154,14 @@ def check_symmetry(
     return SymmetryReport(str(action), len(x), level, elements, names, results)
 
 
-def _some_rows(data: Tensor | np.ndarray, rows: int, generator: torch.Generator) -> Tensor | np.ndarray:
-    """Return random rows in random order; of a memory-mapped array no others are read."""
-    if not isinstance(data, Tensor | np.ndarray) or data.ndim == 0:
+def _some_rows(data: Any, rows: int, generator: torch.Generator) -> Any:
+    """Return random rows in random order; of a memory-mapped array or a file no others are read."""
+    if not isinstance(data, Tensor | np.ndarray) and not is_stored(data):
         return data
-    index = random_order(len(data), generator)[:rows].long()
-    return data[index.numpy()] if isinstance(data, np.ndarray) else data[index.to(data.device)]
+    stored = as_rows(data)
+    if len(stored.shape) < 2:
+        return data
+    return stored.take(new_order(stored, generator).rows(0, rows))
 
 
 def _some_elements(action: Action, generator: torch.Generator) -> Tensor:
@@ -188,7 +192,7 @@ def _one_scale(action: Action, *samples: Tensor) -> list[Tensor]:
     return list(torch.cat(scaled, dim=dim).flatten(1).split([len(sample) for sample in samples]))
 
 
-def warn_of_contradictions(action: Action, data: Tensor | np.ndarray, *, seed: int = 0) -> None:
+def warn_of_contradictions(action: Action, data: Tensor | np.ndarray | Rows, *, seed: int = 0) -> None:
     """Warn if a few hundred rows contradict the generators of a group; fewer than 40 rows are not tested.
 
     Args:

@@ -26,9 +26,11 @@ from pyro_gflows.serialization import save
 from pyro_gflows.serialization.files import check_writable, read_json, write_json
 from pyro_gflows.serialization.saving import STRUCTURE, WEIGHTS
 from pyro_gflows.spaces import Torus
-from pyro_gflows.training import FitResult, fit, random_elements
+from pyro_gflows.training import Devices, FitResult, fit, random_elements
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.checkpoint import CHECKPOINT
+from pyro_gflows.training.engines.devices import as_devices
+from pyro_gflows.training.processes import is_first_process
 from pyro_gflows.transforms import GSigmoid
 
 __all__ = ["METRICS", "Outcome", "draw", "finish", "measure", "run", "write_pictures"]
@@ -44,7 +46,7 @@ class Outcome:
     Attributes:
         flow: The trained flow.
         result: The report of the training.
-        metrics: The figures that ``metrics.json`` holds.
+        metrics: The figures that ``metrics.json`` holds; empty in all but the first of several processes.
     """
 
     flow: EquivariantFlow
@@ -60,6 +62,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    devices: int | str | Devices | None = None,
     started: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train a flow by a preset, and write the model, a checkpoint and ``metrics.json`` into a folder.
@@ -74,22 +77,31 @@ def run(
             before training starts, so that all files in the folder are of one run.
         progress: Whether to show a progress bar.
         device: The device of the training and the metrics.
+        devices: The number of devices of the training, or Devices with their kind, by default the one of ``device``.
+            Where several processes run this function, the first one alone writes and measures; the others return as
+            soon as the training ends, without metrics.
         started: A function that is called before training, when all is ready.
 
     Raises:
+        ImportError: If several devices are asked for, and Lightning is not installed.
         ValueError: If the preset does not suit the data, or if the folder is not writable; before any training.
         TypeError: If the data are of a wrong type; before any training.
     """
-    folder = check_writable(folder)
+    devices = as_devices(devices)
+    devices.check(batch_size=preset.settings.batch_size)
+    folder, is_first = Path(folder), devices.is_plain or is_first_process()
+    if is_first:
+        check_writable(folder)
     seed = preset.settings.seed
     action = build_action(preset.group, data.space)
     with random_state_kept(seed=seed):
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
         dequantizer = _dequantizer(flow.action, data).to(device) if preset.variational else None
     augment = _augmentation(preset, data)
-    if not resume:
+    # The other processes wait for the first one where the training starts, and so nobody reads what is removed here.
+    if is_first and not resume:
         _clear(folder)
-    if started is not None:
+    if is_first and started is not None:
         started()
     result = fit(
         flow,
@@ -100,8 +112,11 @@ def run(
         dequantize=dequantizer,
         folder=folder,
         resume=resume,
+        devices=devices,
         progress=progress,
     )
+    if not is_first:
+        return Outcome(flow, result, {})
     save(flow, folder)
     if dequantizer is not None:
         save(dequantizer.noise, folder / _NOISE)

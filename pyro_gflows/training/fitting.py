@@ -32,6 +32,7 @@ from pyro_gflows.training.callbacks import Callback, callback_list
 from pyro_gflows.training.engines.base import Engine
 from pyro_gflows.training.engines.devices import Devices, as_devices, launch
 from pyro_gflows.training.identity import fingerprint, run_identity
+from pyro_gflows.training.loader import check_shared
 from pyro_gflows.training.loop import FitResult, Watch, run
 from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.objectives.likelihood import Likelihood
@@ -45,10 +46,18 @@ __all__ = ["FitDiverged", "FitResult", "fit", "rows_of", "source_of"]
 @full_precision
 def fit(
     flow: EquivariantFlow | AugmentedFlow,
-    data: Tensor | np.ndarray | Sequence[Tensor] | Dataset[Any] | DataLoader[Any] | Sampler,
+    data: Tensor | np.ndarray | Sequence[Tensor] | Rows | str | Path | Dataset[Any] | DataLoader[Any] | Sampler,
     *,
     settings: FitSettings | None = None,
-    validation: Tensor | np.ndarray | Sequence[Tensor] | Dataset[Any] | DataLoader[Any] | None = None,
+    validation: Tensor
+    | np.ndarray
+    | Sequence[Tensor]
+    | Rows
+    | str
+    | Path
+    | Dataset[Any]
+    | DataLoader[Any]
+    | None = None,
     mask: Tensor | None = None,
     augment: Augmentation | None = None,
     dequantize: VariationalDequantizer | None = None,
@@ -81,13 +90,14 @@ def fit(
     Args:
         flow: The flow; its device and dtype are used. For an :class:`~pyro_gflows.flows.AugmentedFlow` the loss is the
             augmented bound on -log p(x), and the validation NLL is estimated by its importance weights.
-        data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of four kinds: a tensor or an array,
-            which may be memory-mapped and is never copied as a whole; a torch ``Dataset`` of events, or of tuples
-            whose first entry is the event; a ``DataLoader``, whose own batches are used (a resumed run has the same
-            order if torch's generators determine it); or a sampler ``(n, generator) -> events`` that is called at every
-            step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler with a state has methods ``state()``
-            and ``restore(state)``, as a :class:`StatefulSampler`. For a flow of rows also a list of sets of different
-            sizes, tensors of shape ``(n_i, F)`` with at most n rows.
+        data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of five kinds: a tensor or an array,
+            which may be memory-mapped and is never copied as a whole; a file or a folder of files that may be larger
+            than the memory, as :func:`~pyro_gflows.datasets.open_rows` opens them, or their path; a torch ``Dataset``
+            of events, or of tuples whose first entry is the event; a ``DataLoader``, whose own batches are used (a
+            resumed run has the same order if torch's generators determine it); or a sampler ``(n, generator) ->
+            events`` that is called at every step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler
+            with a state has methods ``state()`` and ``restore(state)``, as a :class:`StatefulSampler`. For a flow of
+            rows also a list of sets of different sizes, tensors of shape ``(n_i, F)`` with at most n rows.
         settings: Steps, batch size, seed, optimizer, schedule and more; by default ``FitSettings()``.
         validation: Validation events, for early stopping and the reported NLL, or None; a list of sets where the data
             are one, or have a mask.
@@ -183,7 +193,9 @@ def fit(
     unseen = None if validation is None else rows_of(validation, seen, like, source="validation")
 
     chosen = as_devices(devices)
-    chosen.check(batch_size=settings.batch_size)
+    chosen.check(batch_size=settings.batch_size, dtype=like.dtype)
+    if isinstance(source, DataLoader):
+        check_shared(source, chosen.processes)
     job = _Fit(
         flow,
         trained,

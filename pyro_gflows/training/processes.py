@@ -1,4 +1,4 @@
-"""Checks of how many processes were started, and that a run on one device is not one of several."""
+"""Which of several processes this is, how many were started, and that a run on one device is not one of several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import os
 
 import torch.distributed
 
-__all__ = ["require_one_process", "started_by_others"]
+from pyro_gflows.datasets.processes import COMMON
+
+__all__ = [
+    "is_first_process",
+    "raised_in_all_processes",
+    "require_one_process",
+    "started_by_others",
+]
 
 
 def started_by_others() -> int | None:
@@ -23,6 +30,38 @@ def started_by_others() -> int | None:
         ):
             return int(declared)
     return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes of a run, which alone writes files and reports; also before the run.
+
+    A process knows its number by the process group, and before there is one by the variables of the environment that
+    torchrun (``RANK``), SLURM (``SLURM_PROCID``) or Lightning (``NODE_RANK`` and ``LOCAL_RANK``) has set.
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    names = ["NODE_RANK" if "NODE_RANK" in os.environ else "GROUP_RANK", "LOCAL_RANK"]
+    if "RANK" in os.environ:
+        names = ["RANK"]
+    elif started_by_others() is not None:
+        names = ["SLURM_PROCID"]
+    return not any(os.environ.get(name, "").strip() not in ("", "0") for name in names)
+
+
+def raised_in_all_processes(error: BaseException) -> bool:
+    """Whether all processes of a run raise an error, so that this one need not report it.
+
+    Before the processes have met, those that torchrun or SLURM started on one machine do the same, and the first one
+    on it reports.
+
+    Args:
+        error: The error.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return any(COMMON in vars(cause) for cause in (error, error.__cause__) if cause is not None)
+    on_machine = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return started_by_others() is not None and on_machine.strip() not in ("", "0")
 
 
 def require_one_process() -> None:

@@ -16,7 +16,8 @@ from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
 from pyro_gflows.training.divergence import check_step, count_step, trained_weights
-from pyro_gflows.training.engines.base import Engine, OneDevice
+from pyro_gflows.training.engines.base import Engine, OneDevice, on_all
+from pyro_gflows.training.loader import check_different
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
@@ -55,7 +56,9 @@ class Trainer:
     def start(self) -> None:
         """Prepares the first step of a new run."""
         self.module.train()
-        self.objective.initialize()
+        on_all(self.engine, self.objective.initialize)
+        events = self.engine.gather(self.objective.own_events())
+        on_all(self.engine, lambda: check_different([part for part in events if part is not None]))
         mark_as_set(self.module)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
@@ -126,6 +129,7 @@ class Trainer:
         Args:
             identity: The properties that a resumed run must share.
         """
+        self.engine.share_buffers(self.module)
         groups: dict[str, dict[str, Tensor]] = {
             "flow": self.module.state_dict(),
             "average": self._average.values,
@@ -148,9 +152,11 @@ class Trainer:
             ValueError: The earlier run had other data, or was of an earlier version in which a layer had other weights.
         """
         self._require_same_weights(snapshot)
-        if snapshot.processes == self.engine.share.size:
-            self.objective.check_same(snapshot.group("batches"))
-        self.restore(snapshot)
+        share = self.engine.share
+        if snapshot.processes == share.size:
+            stored = snapshot.group(f"{_prefix(share.rank)}batches")
+            on_all(self.engine, lambda: self.objective.check_same(stored))
+        on_all(self.engine, lambda: self.restore(snapshot))
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         if snapshot.identity["settings"]["steps"] != repr(self.settings.steps):
             self.progress.validations_without_gain = 0
@@ -225,6 +231,7 @@ class Trainer:
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the validation events of all processes, in nats per event."""
+        self.engine.share_buffers(self.module)
         tally = self.objective.validate()
         if tally is None:
             return None

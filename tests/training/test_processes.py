@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyro_gflows.datasets import Share, on_first
 from pyro_gflows.training import FitSettings, fit, fit_energy
+from pyro_gflows.training.processes import is_first_process, raised_in_all_processes
 from tests.small_flows import points, small_flow
 
 ROOT = Path(__file__).parents[2]
@@ -74,3 +76,58 @@ def test_a_group_of_two_ranks_is_refused(tmp_path):
         out, _ = rank.communicate(timeout=120)
         assert rank.returncode == 0
         assert out.count("a process group of 2 ranks") == 2
+
+
+NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}, True),  # torchrun
+        ({"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "4"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1", "WORLD_SIZE": "4"}, False),  # the first one of a machine
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, True),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0", "WORLD_SIZE": "2"}, True),  # Lightning
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, False),
+        ({"NODE_RANK": "1"}, False),
+    ],
+    ids=str,
+)
+def test_a_process_knows_whether_it_is_the_first_one_before_they_meet(environment, expected, monkeypatch):
+    for name in NUMBERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is expected
+
+
+class Two:
+    """The first one of two processes, of which the second has nothing to say."""
+
+    share = Share(0, 2)
+
+    def gather(self, value):
+        return [value, None]
+
+
+def test_an_error_of_one_process_is_reported_by_that_process(monkeypatch, tmp_path):
+    for name in NUMBERS:
+        monkeypatch.delenv(name, raising=False)
+    own = ValueError("own")
+    with pytest.raises(ValueError, match="common") as common:
+        on_first(Two(), lambda: int("common"))
+    assert not raised_in_all_processes(own)
+    for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert raised_in_all_processes(own)  # they have not met, and the first one of this machine says the same
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert not raised_in_all_processes(own)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        assert is_first_process()
+        assert raised_in_all_processes(common.value) and not raised_in_all_processes(own)
+    finally:
+        torch.distributed.destroy_process_group()

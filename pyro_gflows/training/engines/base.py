@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pyro_gflows.datasets.processes import on_all, on_first
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.objectives.base import Objective
 
-__all__ = ["Engine", "OneDevice", "on_first"]
-
-_T = TypeVar("_T")
+__all__ = ["Engine", "OneDevice", "on_all", "on_first"]
 
 
 class Engine(Protocol):
@@ -49,6 +48,10 @@ class Engine(Protocol):
 
     def total(self, values: Tensor) -> Tensor:
         """Returns the sum of a tensor over the processes, for every process."""
+        ...
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the buffers of the first one, before they are used or stored."""
         ...
 
     def gather(self, value: Any) -> list[Any]:
@@ -103,6 +106,13 @@ class OneDevice:
         """
         return values
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Does nothing.
+
+        Args:
+            module: Not used.
+        """
+
     def gather(self, value: Any) -> list[Any]:
         """Returns the value as the only one.
 
@@ -110,30 +120,3 @@ class OneDevice:
             value: Any value.
         """
         return [value]
-
-
-def on_first(engine: Engine, make: Callable[[], _T]) -> _T:
-    """What a function returns or raises in the first process, for every process, which alone calls it.
-
-    Files are read and written in this way, so that all processes go on with the same state or stop with the same error.
-
-    Args:
-        engine: The devices of the run.
-        make: A function without arguments.
-
-    Example:
-        >>> on_first(OneDevice(), lambda: 3)
-        3
-    """
-    value: Any = None
-    error: Exception | None = None
-    if engine.share.rank == 0:
-        try:
-            value = make()
-        except Exception as found:  # the other processes are told before it is raised
-            error = found
-    value, error = engine.gather((value, error))[0]
-    if error is not None:
-        raise error
-    result: _T = value
-    return result

@@ -13,14 +13,14 @@ from torch import nn
 from pyro_gflows.training.engines.base import Engine, OneDevice
 from pyro_gflows.training.processes import require_one_process, started_by_others
 
-__all__ = ["Devices", "as_devices", "launch"]
+__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "UNUSED", "Devices", "as_devices", "launch"]
 
 _T = TypeVar("_T")
 
-_STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
-_UNUSED = "_find_unused_parameters_true"
-_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
+UNUSED = "_find_unused_parameters_true"
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _INSTALL = "several devices need Lightning, which is not installed: pip install 'pyro-gflows[lightning]'"
 
 
@@ -67,18 +67,18 @@ class Devices:
             raise ValueError(f"expected a number of devices, at least 1, or 'auto', got {self.count!r}")
         if not isinstance(self.num_nodes, int) or self.num_nodes < 1:
             raise ValueError(f"expected a number of machines, at least 1, got num_nodes={self.num_nodes!r}")
-        if self.strategy.removesuffix(_UNUSED) not in _STRATEGIES:
+        if self.strategy.removesuffix(UNUSED) not in STRATEGIES:
             raise ValueError(
-                f"expected strategy to be one of {', '.join(_STRATEGIES)}, got {self.strategy!r}; each device holds "
+                f"expected strategy to be one of {', '.join(STRATEGIES)}, got {self.strategy!r}; each device holds "
                 "all weights of a flow, which are few, so strategies that divide them (fsdp, deepspeed) are not used"
             )
-        if self.precision is not None and self.precision not in _PRECISIONS:
+        if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(
-                f"expected precision to be None or one of {', '.join(_PRECISIONS)}, got {self.precision!r}; half "
+                f"expected precision to be None or one of {', '.join(PRECISIONS)}, got {self.precision!r}; half "
                 "precision has too few digits for a log-det or an exact symmetry"
             )
-        if self.accelerator not in _ACCELERATORS:
-            raise ValueError(f"expected accelerator to be one of {', '.join(_ACCELERATORS)}, got {self.accelerator!r}")
+        if self.accelerator not in ACCELERATORS:
+            raise ValueError(f"expected accelerator to be one of {', '.join(ACCELERATORS)}, got {self.accelerator!r}")
 
     @property
     def is_plain(self) -> bool:
@@ -99,15 +99,17 @@ class Devices:
             return max(1, started // self.num_nodes)
         return max(1, torch.cuda.device_count()) if self.accelerator != "cpu" else 1
 
-    def check(self, *, batch_size: int) -> None:
+    def check(self, *, batch_size: int, dtype: torch.dtype | None = None) -> None:
         """Raises an error if a run cannot start on these devices; before any process is started.
 
         Args:
             batch_size: The number of events in a step, of all processes together.
+            dtype: The dtype of the weights, if it is known.
 
         Raises:
             ImportError: Lightning is needed and not installed.
-            ValueError: There are fewer GPUs, other processes than were started, or fewer events than processes.
+            ValueError: There are fewer GPUs, other processes than were started, or fewer events than processes, or the
+                weights have more digits than mixed precision leaves them.
         """
         if self.is_plain:
             require_one_process()
@@ -120,6 +122,11 @@ class Devices:
             raise ValueError(
                 f"expected at most as many devices as this machine has GPUs, {found}, got {self.per_node}; lower the "
                 "number, or use Devices(..., accelerator='cpu')"
+            )
+        if str(self.precision).endswith("-mixed") and dtype not in (None, torch.float32):
+            raise ValueError(
+                f"expected a flow of torch.float32 for precision={self.precision!r}, got {dtype}: mixed precision rounds "
+                "what goes in and out; call .float() on the flow, or leave precision out"
             )
         started = started_by_others()
         if started is not None and started != self.processes:

@@ -139,6 +139,13 @@ class Objective(nn.Module):
     def initialize(self) -> None:
         """Prepares the first step of a new run, for example by checking the data and setting scales from them."""
 
+    def own_events(self) -> Tensor | None:
+        """Returns the first events of this process, if nothing but their values tells whether processes see others.
+
+        They are compared before the first step of a new run in several processes.
+        """
+        return None
+
     def divergence(self, first: float, smooth: float) -> str:
         """Returns the reason why a finite loss counts as diverged, or an empty string if it does not.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_gflows.datasets.array_rows import event_part
 from pyro_gflows.datasets.checks import check_batch
-from pyro_gflows.datasets.rows import ArrayRows, Rows, TensorRows, event_part, tensor_of
+from pyro_gflows.datasets.rows import Rows, is_stored, tensor_of
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
@@ -115,6 +115,10 @@ class Likelihood(Objective):
         with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
+    def own_events(self) -> Tensor | None:
+        """Returns the first events of a loader, which may give all processes the same."""
+        return self._first if isinstance(self._batches, LoaderBatches) else None
+
     def batch(self, step: int) -> Tensor:
         """Returns the next batch in the dtype of the weights, or this process's share of it.
 
@@ -205,10 +209,10 @@ class Likelihood(Objective):
         sampler = self._data
         if not len(stored) or (callable(sampler) and isinstance(sampler, StatefulSampler)):
             return  # the draws of a sampler with a state depend on its state
-        first = self._first_rows()
+        first = self._first_rows(state)
         if same_values(stored, first):
             return
-        if not same_values(first, self._first_rows(), exact=True):
+        if not same_values(first, self._first_rows(state), exact=True):
             warnings.warn(
                 "data and augmentation returned different events in two calls from the same random state, so the first "
                 "batch is left out of the comparison with the earlier run; use the generator in their arguments, or "
@@ -222,11 +226,13 @@ class Likelihood(Objective):
             "folder"
         )
 
-    def _first_rows(self) -> Tensor:
-        """The rows of a run's first batch that are compared."""
+    def _first_rows(self, state: dict[str, Tensor]) -> Tensor:
+        """The rows of the first batch that are compared, in the kind of order of the run with this state."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
-        torch.manual_seed(self._settings.seed)
+        if isinstance(self._batches, ShuffledEpochs):
+            self._batches.take_kind_of(state)
+        torch.manual_seed(seed_of_rank(self._settings.seed, self.share.rank))
         self._next(whole=True)
         return self._first
 
@@ -247,11 +253,11 @@ class Likelihood(Objective):
 
     def _warn_of_data(self) -> None:
         """Warns about problems of stored data before the first step; other data are checked in the first batch."""
-        if self._is_seen_as_stored and isinstance(self._data, (TensorRows, ArrayRows)):
+        if self._is_seen_as_stored and is_stored(self._data):
             like = next(self.flow.parameters())
             warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
-        if self._settings.check_symmetry and self._may_contradict and isinstance(self._data, (TensorRows, ArrayRows)):
-            warn_of_contradictions(self.flow.action, self._data.data, seed=self._settings.seed)
+        if self._settings.check_symmetry and self._may_contradict and is_stored(self._data):
+            warn_of_contradictions(self.flow.action, self._data, seed=self._settings.seed)
 
     @property
     def _may_contradict(self) -> bool:
@@ -261,8 +267,7 @@ class Likelihood(Objective):
     @property
     def _is_seen_as_stored(self) -> bool:
         """Whether the flow is trained on the stored events themselves, without augmentation or new noise."""
-        stored = isinstance(self._data, (TensorRows, ArrayRows))
-        return stored and self._augment is None and not self._has_other_coordinates
+        return is_stored(self._data) and self._augment is None and not self._has_other_coordinates
 
     @property
     def _has_other_coordinates(self) -> bool:
@@ -274,9 +279,8 @@ class Likelihood(Objective):
         if self._validation is None:
             return None
         device = next(self.flow.parameters()).device
-        blocks = itertools.islice(self._validation.blocks(1024), self.share.rank, None, self.share.size)
         with random_state_kept(device, seed=seed_of_rank(self._settings.seed, self.share.rank)):
-            parts = [self.tally(block) for block in blocks]
+            parts = [self.tally(block) for block in self._validation.blocks(1024, self.share)]
         return float(sum(losses for losses, _ in parts)), sum(count for _, count in parts)
 
     def tally(self, batch: Any) -> tuple[Tensor, int]:

@@ -1,0 +1,112 @@
+"""What several processes that share one task say to each other: values, and the errors that all of them raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from pyro_gflows.datasets.share import Share
+
+__all__ = ["COMMON", "OneProcess", "Processes", "on_all", "on_first"]
+
+_T = TypeVar("_T")
+
+COMMON = "_in_all_processes"
+"""The attribute of an error that all processes raise, so that the first one may report it for all."""
+
+
+class Processes(Protocol):
+    """The processes that share a task, as one of them sees them; every :class:`Engine` is one.
+
+    With torch alone, ``share`` is ``Share(get_rank(), get_world_size())`` and ``gather`` calls ``all_gather_object``,
+    all three of ``torch.distributed``.
+
+    Attributes:
+        share: The number of this process, and of all processes.
+    """
+
+    share: Share
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in the order of their ranks, for every process.
+
+        Args:
+            value: Any value that can be pickled.
+        """
+        ...
+
+
+class OneProcess:
+    """A process that has its task to itself."""
+
+    share = Share()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value as the only one.
+
+        Args:
+            value: Any value.
+        """
+        return [value]
+
+
+def on_first(processes: Processes, make: Callable[[], _T]) -> _T:
+    """Return or raise in every process what a function returns or raises in the first one, which alone calls it.
+
+    Files are read and written in this way, so that all processes go on with the same state or stop with the same error.
+
+    Args:
+        processes: The processes.
+        make: A function without arguments.
+
+    Example:
+        >>> on_first(OneProcess(), lambda: 3)
+        3
+    """
+    if processes.share.size == 1:
+        return make()
+    value: Any = None
+    error: Exception | None = None
+    if processes.share.rank == 0:
+        try:
+            value = make()
+        except Exception as found:  # the other processes are told before it is raised
+            error = found
+    value, error = processes.gather((value, error))[0]
+    if error is not None:
+        raise _common(error)
+    result: _T = value
+    return result
+
+
+def on_all(processes: Processes, call: Callable[[], _T]) -> _T:
+    """Call a function in every process, and raise in all of them what it raised in the first that failed.
+
+    Otherwise the other processes would wait for the one that has failed.
+
+    Args:
+        processes: The processes.
+        call: A function without arguments that does not wait for other processes.
+
+    Example:
+        >>> on_all(OneProcess(), lambda: 3)
+        3
+    """
+    if processes.share.size == 1:
+        return call()
+    value: Any = None
+    error: Exception | None = None
+    try:
+        value = call()
+    except Exception as found:  # the other processes are told before it is raised
+        error = found
+    for problem in processes.gather(error):
+        if problem is not None:
+            raise _common(problem)
+    result: _T = value
+    return result
+
+
+def _common(error: Exception) -> Exception:
+    vars(error)[COMMON] = True
+    return error
