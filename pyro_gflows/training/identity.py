@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import re
 import warnings
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets.rows import DatasetRows, TensorRows, is_stored
-from pyro_gflows.datasets.samples import is_sampled, sampled_rows
+from pyro_gflows.datasets.samples import rows_fingerprint
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.serialization.registry import same_description
 from pyro_gflows.training.settings import FitSettings
@@ -48,17 +47,8 @@ def fingerprint(data: Any, *, dtype: torch.dtype | None = None) -> str:
     """
     if isinstance(data, Tensor):
         data = TensorRows(data)
-    if is_stored(data):
-        digest, kept = hashlib.sha256(), dtype
-        index = sampled_rows(data) if is_sampled(data) else None
-        for block in data.blocks() if index is None else map(data.take, index.split(1024)):
-            block = block.detach().cpu() if dtype is None else block.detach().cpu().to(dtype)
-            kept = block.dtype
-            digest.update(block.contiguous().view(torch.uint8).numpy().data)
-        of_some = "" if index is None else f" of {len(index)} rows"
-        return f"{data.shape} {kept} {digest.hexdigest()[:16]}{of_some}"
-    if isinstance(data, DatasetRows):
-        return f"{type(data.data).__qualname__} of {len(data)} items"
+    if isinstance(data, DatasetRows) or is_stored(data):
+        return rows_fingerprint(data, dtype=dtype)
     if isinstance(data, DataLoader):
         return f"DataLoader of {type(data.dataset).__qualname__}, batch size {data.batch_size}"
     return name_of(data)
