@@ -39,8 +39,8 @@ def of_run(curve, flow):
 
 def nan_in_the_second_process(n, generator):
     events = points(n, seed=int(torch.randint(999, (1,), generator=generator)))
-    calls.append(n)
-    return events * (float("nan") if len(calls) == 3 and torch.distributed.get_rank() == 1 else 1.0)
+    calls.append(n)  # of the batch that sets the layers, both processes draw both parts
+    return events * (float("nan") if len(calls) == 4 and torch.distributed.get_rank() == 1 else 1.0)
 
 
 def log_density(x):
