@@ -13,13 +13,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.processes import on_all
-from pyro_gflows.datasets.share import Share
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, OwnBatch, Steps
 from pyro_gflows.lightning.processes import TrainerProcesses
+from pyro_gflows.lightning.resuming import resume_run, stored_run
 from pyro_gflows.lightning.validation import ValidationPass
-from pyro_gflows.numerics.random_state import random_state_kept, random_tensors, restore_random, seed_of_rank
+from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
 from pyro_gflows.training.divergence import check_step, count_step, trained_weights
 from pyro_gflows.training.loader import check_different
@@ -135,7 +135,9 @@ class FlowModule(LightningModule):
         self._kept.enter_context(random_state_kept(self.device))
         self.progress = Progress(self.trainer.global_step)
         if self._is_resumed:
-            self._resume(share)
+            batches = resume_run(self._stored, processes, self.device, progress=self.progress, seed=self.settings.seed)
+            if self._serves_itself and batches:
+                self.objective.restore(batches)
             return
         torch.manual_seed(seed_of_rank(self.settings.seed, share.rank))
         with warnings.catch_warnings():
@@ -257,11 +259,8 @@ class FlowModule(LightningModule):
         Args:
             checkpoint: The checkpoint of the Trainer.
         """
-        own = self.objective.state() if self._serves_itself else {}
-        checkpoint["pyro_gflows"] = {
-            "processes": self._processes.gather({"random": random_tensors(self.device), "batches": own}),
-            "losses": (self.progress.first_loss, self.progress.smooth_loss),
-        }
+        batches = self.objective.state() if self._serves_itself else {}
+        checkpoint["pyro_gflows"] = stored_run(self._processes, self.device, progress=self.progress, batches=batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps them until the run goes on.
@@ -279,22 +278,6 @@ class FlowModule(LightningModule):
     def _end(self) -> None:
         self._kept.close()
         self.eval()
-
-    def _resume(self, share: Share) -> None:
-        """Goes on from the random states and losses of a checkpoint, also of another number of processes."""
-        stored = self._stored
-        if not stored:
-            return
-        self.progress.first_loss, self.progress.smooth_loss = stored["losses"]
-        processes = stored["processes"]
-        own = processes[share.rank if len(processes) == share.size else 0]
-        if self._serves_itself:
-            self.objective.restore(own["batches"])
-        if len(processes) != share.size:
-            # the position in the data is common to all processes; their random draws have to begin anew
-            torch.manual_seed(seed_of_rank(self.settings.seed, share.rank, share.size, self.progress.step))
-            return
-        restore_random(own["random"], self.device)
 
     @property
     def _processes(self) -> TrainerProcesses:

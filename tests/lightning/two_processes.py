@@ -59,6 +59,10 @@ if __name__ == "__main__":
         trained(data=nan_in_the_second_process, validation=None, **DDP)
     except FitDiverged as error:
         found["diverged"] = str(error)
+    try:
+        trained(data=DataLoader(TRAIN, batch_size=20, shuffle=True), validation=None, **DDP)
+    except ValueError as error:
+        found["same rows"] = str(error)
     settings = FitSettings(steps=3, batch_size=9)
     found["energy"] = of_run(*trained(Energy(small_flow(), log_density, settings=settings), data=None, **DDP))
     found["draws"] = seen
