@@ -41,23 +41,28 @@ def fresh(n, generator):
     return points(n, seed=int(torch.randint(99, (1,), generator=generator)))
 
 
+def written(folder):
+    np.save(folder / "events.npy", TRAIN.numpy())
+    return folder / "events.npy"
+
+
 DATA = {
-    "tensor": lambda: TRAIN,
-    "array": lambda: TRAIN.numpy(),
-    "dataset": Labeled,
-    "loader": lambda: DataLoader(Labeled(), batch_size=50, shuffle=True),
-    "sampler": lambda: fresh,
+    "tensor": lambda folder: TRAIN,
+    "array": lambda folder: TRAIN.numpy(),
+    "file": written,
+    "dataset": lambda folder: Labeled(),
+    "loader": lambda folder: DataLoader(Labeled(), batch_size=50, shuffle=True),
+    "sampler": lambda folder: fresh,
 }
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("data", DATA)
-def test_the_curve_and_the_weights_are_those_of_fit(data):
-    source = DATA[data]
+def test_the_curve_and_the_weights_are_those_of_fit(data, tmp_path):
     expected = small_flow()
-    result = fit(expected, source(), settings=SETTINGS, validation=VALIDATION, progress=False)
+    result = fit(expected, DATA[data](tmp_path), settings=SETTINGS, validation=VALIDATION, progress=False)
     state = torch.get_rng_state()
-    curve, flow = trained(data=source())
+    curve, flow = trained(data=DATA[data](tmp_path))
     assert curve.train == result.train_curve
     assert curve.validation == result.validation_curve and len(curve.validation) == 2
     assert same_weights(flow, expected) and not flow.training

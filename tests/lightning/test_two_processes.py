@@ -66,6 +66,11 @@ def test_a_batch_with_nan_in_one_process_ends_both(two):
     assert "the batch of step 1 holds NaN or infinity" in two[0]["diverged"]
 
 
+def test_a_loader_whose_processes_would_see_the_same_rows_is_refused(two):
+    assert two[0]["same rows"] == two[1]["same rows"]
+    assert two[0]["same rows"].startswith("all 2 processes would see the same rows of this DataLoader")
+
+
 def test_an_energy_has_other_draws_in_each_process_and_the_same_weights(two):
     assert [len(draws) for draws in two[0]["draws"]] == [4] * 3 and [len(draws) for draws in two[1]["draws"]] == [5] * 3
     assert not torch.allclose(two[0]["draws"][0], two[1]["draws"][0][:4])

@@ -39,8 +39,8 @@ def of_run(curve, flow):
 
 def nan_in_the_second_process(n, generator):
     events = points(n, seed=int(torch.randint(999, (1,), generator=generator)))
-    calls.append(n)
-    return events * (float("nan") if len(calls) == 3 and torch.distributed.get_rank() == 1 else 1.0)
+    calls.append(n)  # of the batch that sets the layers, both processes draw both parts
+    return events * (float("nan") if len(calls) == 4 and torch.distributed.get_rank() == 1 else 1.0)
 
 
 def log_density(x):
@@ -59,6 +59,10 @@ if __name__ == "__main__":
         trained(data=nan_in_the_second_process, validation=None, **DDP)
     except FitDiverged as error:
         found["diverged"] = str(error)
+    try:
+        trained(data=DataLoader(TRAIN, batch_size=20, shuffle=True), validation=None, **DDP)
+    except ValueError as error:
+        found["same rows"] = str(error)
     settings = FitSettings(steps=3, batch_size=9)
     found["energy"] = of_run(*trained(Energy(small_flow(), log_density, settings=settings), data=None, **DDP))
     found["draws"] = seen
