@@ -19,10 +19,10 @@ from pyro_gflows.lightning.stream import Stream
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler
-from pyro_gflows.training.fitting import rows_of, source_of
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.training.sources import rows_of, source_of
 
 __all__ = ["FlowData"]
 

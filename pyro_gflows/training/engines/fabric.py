@@ -142,9 +142,9 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
             fabric.launch(_run_there, functools.partial(run), module, sender)  # type: ignore[arg-type]
         finally:
             sender.close()
-        found, weights, error = sent.result()
-    if error is not None:
-        raise error
+        found, weights, problem = sent.result()
+    if problem is not None:
+        raise problem
     module.load_state_dict(weights_of(weights))
     module.eval()
     answer: _T = found
