@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,16 +10,19 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_gflows.datasets.array_rows import starts
+from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.datasets.rows import Rows, as_rows
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, Steps
-from pyro_gflows.lightning.processes import gathered, share_of
+from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.stream import Stream
+from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler
-from pyro_gflows.training.fitting import rows_of, source_of
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.training.sources import rows_of, source_of
 
 __all__ = ["FlowData"]
 
@@ -37,8 +38,8 @@ class FlowData(LightningDataModule):
     sees. An epoch is as many batches as one pass over the data has; of a sampler, as many as the settings have steps.
 
     Args:
-        data: Events, as :func:`~pyro_gflows.training.fit` takes them: a tensor, an array, a file, a ``Dataset``, a
-            ``DataLoader`` or a sampler.
+        data: Events, as :func:`~pyro_gflows.training.fit` takes them: a tensor, an array, a file or its path, a
+            ``Dataset``, a ``DataLoader`` or a sampler.
         validation: Validation events, or None.
         settings: The batch size, which counts the events of all processes together, and the seed; by default those of
             the FlowModule.
@@ -59,7 +60,7 @@ class FlowData(LightningDataModule):
         ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
         ... )
         >>> trainer.fit(FlowModule(flow, settings=data.settings), data)
-        >>> trainer.global_step, len(data.train_dataloader())
+        >>> trainer.global_step, trainer.num_training_batches  # in an epoch
         (3, 5)
     """
 
@@ -99,6 +100,11 @@ class FlowData(LightningDataModule):
             stage: What the Trainer is about to do.
         """
         assert self.trainer is not None
+        self._processes = TrainerProcesses(self.trainer)
+        on_all(self._processes, self._prepare)
+
+    def _prepare(self) -> None:
+        assert self.trainer is not None
         module: Any = self.trainer.lightning_module
         settings = self.settings = self.settings or module.settings
         objective = module.objective
@@ -113,53 +119,58 @@ class FlowData(LightningDataModule):
             self._rows = _plain_source(data)
             self._validation = None if validation is None else as_rows(validation, source="validation")
             stream = Stream(objective, self._rows, settings=settings, augment=augment)
-        share = share_of(self.trainer)
-        if share.size > 1:
-            stream.divide(share)
+        if self._processes.share.size > 1:
+            stream.divide(self._processes.share)
         self._stream = stream
 
-    def train_dataloader(self) -> Steps:
+    def train_dataloader(self) -> Iterable[Any]:
         """The batches of an epoch."""
         return Steps(lambda: self.stream.batch(0), self._batches_of_an_epoch())
 
-    def val_dataloader(self) -> Blocks:
+    def val_dataloader(self) -> Iterable[Any]:
         """The validation events of this process, in blocks; without any, what the objective itself has."""
         rows = self._validation
         if rows is None:
             return OWN_VALIDATION
         share = self.stream.share
-
-        def read() -> Iterator[Tensor]:
-            return itertools.islice(rows.blocks(_BLOCK), share.rank, None, share.size)
-
-        return Blocks(read, len(range(share.rank, math.ceil(len(rows) / _BLOCK), share.size)))
+        return Blocks(lambda: rows.blocks(_BLOCK, share), len(starts(len(rows), _BLOCK, share)))
 
     def state_dict(self) -> dict[str, Any]:
         """The position of every process in the data."""
-        return {"streams": gathered(self.stream.state())} if self._stream is not None else {}
+        return {"streams": self._processes.gather(self.stream.state())} if self._stream is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the position.
 
         Args:
             state_dict: The state of :meth:`state_dict`, of any number of processes.
+
+        Raises:
+            ValueError: The earlier run had other data.
         """
         states = state_dict.get("streams", [])
         if states:
-            share = self.stream.share
-            self.stream.restore(states[share.rank] if len(states) == share.size else states[0])
+            on_all(self._processes, lambda: self._restore(states))
+
+    def _restore(self, states: list[dict[str, Tensor]]) -> None:
+        """Restores the position that this process had, or if there were another number of them, that of the first."""
+        share = self.stream.share
+        if len(states) != share.size:
+            self.stream.restore(states[0])
+            return
+        with random_state_kept():
+            self.stream.check_same(states[share.rank])
+        self.stream.restore(states[share.rank])
 
     def _batches_of_an_epoch(self) -> int:
-        assert self.settings is not None
         rows, size = self._rows, self.stream.batch_size
+        assert self.settings is not None
         if isinstance(rows, DataLoader):
             try:
                 return len(rows)
             except TypeError:  # a stream has no length
                 return self.settings.steps
-        if isinstance(rows, Dataset) or not callable(rows):
-            return len(rows) // size  # type: ignore[arg-type]
-        return self.settings.steps
+        return self.settings.steps if rows is None or callable(rows) else len(rows) // size
 
 
 def _plain_source(data: Any) -> Any:

@@ -116,7 +116,7 @@ def fit_energy(
         checked = check_data(mixing.samples, event_shape=target.distribution.event_shape, source="samples of ForwardKL")
         mixing = dataclasses.replace(mixing, samples=checked.to(target.reference))
     chosen = as_devices(devices)
-    chosen.check(batch_size=settings.batch_size, dtype=target.reference.dtype)
+    chosen.check(batch_size=settings.batch_size)
     _check_log_density(log_density, target)
 
     job = _FitEnergy(

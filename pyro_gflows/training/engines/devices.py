@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 UNUSED = "_find_unused_parameters_true"
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "64-true")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _INSTALL = "several devices need Lightning, which is not installed: pip install 'pyro-gflows[lightning]'"
 
@@ -43,8 +43,9 @@ class Devices:
         num_nodes: The number of machines.
         strategy: How processes are started and gradients averaged: "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", or
             "auto". With the ending "_find_unused_parameters_true" a step may leave out some weights.
-        precision: "32-true" or "64-true" (the flow is converted), "bf16-mixed" or "16-mixed" (only networks of your own
-            compute in half precision, since flows switch it off); None keeps the dtype of the flow.
+        precision: "64-true" to convert the flow to float64; None or "32-true" keeps its dtype. There is no mixed
+            precision, which would round the events themselves to half of their digits; a network of your own may have
+            ``torch.autocast`` inside its forward.
         accelerator: "cpu", "gpu", "cuda", "mps", or "auto" for GPUs where there are some.
 
     Raises:
@@ -75,7 +76,8 @@ class Devices:
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(
                 f"expected precision to be None or one of {', '.join(PRECISIONS)}, got {self.precision!r}; half "
-                "precision has too few digits for a log-det or an exact symmetry"
+                "precision, mixed or not, has too few digits for events, log-dets and an exact symmetry: put "
+                "torch.autocast into the forward of your own networks instead"
             )
         if self.accelerator not in ACCELERATORS:
             raise ValueError(f"expected accelerator to be one of {', '.join(ACCELERATORS)}, got {self.accelerator!r}")
@@ -99,17 +101,15 @@ class Devices:
             return max(1, started // self.num_nodes)
         return max(1, torch.cuda.device_count()) if self.accelerator != "cpu" else 1
 
-    def check(self, *, batch_size: int, dtype: torch.dtype | None = None) -> None:
+    def check(self, *, batch_size: int) -> None:
         """Raises an error if a run cannot start on these devices; before any process is started.
 
         Args:
             batch_size: The number of events in a step, of all processes together.
-            dtype: The dtype of the weights, if it is known.
 
         Raises:
             ImportError: Lightning is needed and not installed.
-            ValueError: There are fewer GPUs, other processes than were started, or fewer events than processes, or the
-                weights have more digits than mixed precision leaves them.
+            ValueError: There are fewer GPUs, other processes than were started, or fewer events than processes.
         """
         if self.is_plain:
             require_one_process()
@@ -122,11 +122,6 @@ class Devices:
             raise ValueError(
                 f"expected at most as many devices as this machine has GPUs, {found}, got {self.per_node}; lower the "
                 "number, or use Devices(..., accelerator='cpu')"
-            )
-        if str(self.precision).endswith("-mixed") and dtype not in (None, torch.float32):
-            raise ValueError(
-                f"expected a flow of torch.float32 for precision={self.precision!r}, got {dtype}: mixed precision rounds "
-                "what goes in and out; call .float() on the flow, or leave precision out"
             )
         started = started_by_others()
         if started is not None and started != self.processes:

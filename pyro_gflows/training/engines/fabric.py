@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-import safetensors.torch
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.strategies.ddp import DDPStrategy
+from safetensors.torch import load as weights_of
+from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.processes import COMMON
@@ -141,10 +142,10 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
             fabric.launch(_run_there, functools.partial(run), module, sender)  # type: ignore[arg-type]
         finally:
             sender.close()
-        found, weights, error = sent.result()
-    if error is not None:
-        raise error
-    module.load_state_dict(safetensors.torch.load(weights))
+        found, weights, problem = sent.result()
+    if problem is not None:
+        raise problem
+    module.load_state_dict(weights_of(weights))
     module.eval()
     answer: _T = found
     return answer
@@ -196,16 +197,17 @@ def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) ->
 
 def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, sender: Connection) -> None:
     """Runs in a process that ends with the run, and sends what came of it from the first one."""
-    found, error = None, None
+    found: Any = None
+    problem: BaseException | None = None
     try:
         found = _run_here(fabric, run, module)
-    except (Exception, KeyboardInterrupt) as problem:
-        if not _ends_all(problem):
+    except (Exception, KeyboardInterrupt) as error:
+        if not _ends_all(error):
             raise
-        error = problem
+        problem = error
     if fabric.global_rank == 0:
         weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
-        sender.send((found, safetensors.torch.save(weights), error))
+        sender.send((found, bytes_of(weights), problem))
 
 
 def _ends_all(error: BaseException) -> bool:
