@@ -68,6 +68,17 @@ def test_under_torchrun_an_error_in_all_processes_is_said_once(options, tmp_path
 
 
 @pytest.mark.slow
+def test_spawned_processes_train_with_augmented_noisy_images(tmp_path):
+    pytest.importorskip("lightning")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 17, size=(60, 4, 4), dtype=np.uint8))
+    command = ["-m", "pyro_gflows", "fit", str(tmp_path / "x.npy"), "--group", "C1", "--augment", "C4", "--quiet"]
+    command += ["--flow", "image-coupling", "--steps", "2", "--batch-size", "8", "--out", str(tmp_path / "out")]
+    done = in_processes(*command, "--devices", "2", "--accelerator", "cpu", "--strategy", "ddp_spawn")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["augment"] == "C4"
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_command_which_says_so(options, tmp_path):
     pytest.importorskip("lightning")
     out = tmp_path / "out"
