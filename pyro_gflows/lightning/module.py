@@ -93,6 +93,7 @@ class FlowModule(LightningModule):
         self._stored: dict[str, Any] = {}
         self._kept = contextlib.ExitStack()
         self._serves_itself = False
+        self.eval()  # and stays so here where the fit is in processes that end with it
 
     # -- set-up -------------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -107,7 +108,7 @@ class FlowModule(LightningModule):
         check_precision(str(self.trainer.precision))
         self._serves_itself = False
         if stage == "fit":
-            self.objective.train()
+            self.train()
 
     def train_dataloader(self) -> Iterable[Any]:
         """The batches of an objective that has its own data or draws, as many as the settings have steps."""
