@@ -14,6 +14,7 @@ rooms = {
     "flows": ("Flows", "An invariant base with equivariant transforms is a flow; ready-made flows of images."),
     "guides": ("Guides", "Variational guides for Pyro models whose posterior has a symmetry."),
     "training": ("Training", "Fit a flow to data, or to an energy."),
+    "lightning": ("Lightning", "The same objectives and data for the Trainer of PyTorch Lightning."),
     "evaluation": ("Evaluation", "Likelihoods, invariance errors, importance weights and reports."),
     "actions": ("Actions", "How a group acts on one event: the symmetry that one states first."),
     "groups": ("Groups and representations", "Finite and continuous groups, and the matrices that represent them."),

@@ -32,6 +32,7 @@ ROOMS = [
     "datasets",
     "evaluation",
     "training",
+    "lightning",
     "guides",
     "plots",
     "experiments",
@@ -55,6 +56,12 @@ DOORS = {
     "zarr": ["datasets/zarr_store.py"],
     "sklearn": ["datasets/optical_digits.py", "datasets/image_sets.py"],
     "pickle": ["datasets/cifar_batches.py"],  # the published format; whatever is no array is refused
+    "lightning": [
+        "lightning/__init__.py",
+        "lightning/data.py",
+        "lightning/module.py",
+        "training/engines/fabric.py",
+    ],
     "typing_extensions": [],
 }
 

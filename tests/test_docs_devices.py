@@ -7,6 +7,7 @@ launchers on one, a notebook by an interactive interpreter.
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -67,10 +68,16 @@ def shell(tmp_path):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
             )
             for command in commands
         ]
-        printed = [process.communicate(timeout=120) for process in started]
+        try:
+            printed = [process.communicate(timeout=120) for process in started]
+        except subprocess.TimeoutExpired:
+            for process in started:  # and all that they have started
+                os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"not done in two minutes: {process.communicate()[1][-3000:]}") from None
         for process, (_, errors) in zip(started, printed, strict=True):
             assert process.returncode == 0, errors[-3000:]
         return "".join(out for out, _ in printed)

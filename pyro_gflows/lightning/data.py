@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_gflows.datasets.rows import Rows, as_rows
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, NoEvents, Steps
 from pyro_gflows.lightning.processes import gathered, share_of
 from pyro_gflows.lightning.stream import Stream
+from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler
 from pyro_gflows.training.fitting import rows_of, source_of
@@ -59,7 +60,7 @@ class FlowData(LightningDataModule):
         ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
         ... )
         >>> trainer.fit(FlowModule(flow, settings=data.settings), data)
-        >>> trainer.global_step, len(data.train_dataloader())
+        >>> trainer.global_step, trainer.num_training_batches  # in an epoch
         (3, 5)
     """
 
@@ -72,8 +73,6 @@ class FlowData(LightningDataModule):
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        # a process may have fewer blocks of validation events than another one, or none
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.settings = settings
         self._given = (data, validation, augment)
         self._stream: Objective | None = None
@@ -118,21 +117,25 @@ class FlowData(LightningDataModule):
             stream.divide(share)
         self._stream = stream
 
-    def train_dataloader(self) -> Steps:
+    def train_dataloader(self) -> Iterable[Any]:
         """The batches of an epoch."""
         return Steps(lambda: self.stream.batch(0), self._batches_of_an_epoch())
 
-    def val_dataloader(self) -> Blocks:
+    def val_dataloader(self) -> Iterable[Any]:
         """The validation events of this process, in blocks; without any, what the objective itself has."""
         rows = self._validation
         if rows is None:
             return OWN_VALIDATION
         share = self.stream.share
 
+        count = len(range(share.rank, math.ceil(len(rows) / _BLOCK), share.size))
+        if count == 0:
+            return Blocks(lambda: [NoEvents()], 1)
+
         def read() -> Iterator[Tensor]:
             return itertools.islice(rows.blocks(_BLOCK), share.rank, None, share.size)
 
-        return Blocks(read, len(range(share.rank, math.ceil(len(rows) / _BLOCK), share.size)))
+        return Blocks(read, count)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of every process in the data."""
@@ -143,23 +146,29 @@ class FlowData(LightningDataModule):
 
         Args:
             state_dict: The state of :meth:`state_dict`, of any number of processes.
+
+        Raises:
+            ValueError: The earlier run had other data.
         """
         states = state_dict.get("streams", [])
-        if states:
-            share = self.stream.share
-            self.stream.restore(states[share.rank] if len(states) == share.size else states[0])
+        if not states:
+            return
+        share = self.stream.share
+        is_same_size = len(states) == share.size
+        if is_same_size:
+            with random_state_kept():
+                self.stream.check_same(states[0])
+        self.stream.restore(states[share.rank if is_same_size else 0])
 
     def _batches_of_an_epoch(self) -> int:
-        assert self.settings is not None
         rows, size = self._rows, self.stream.batch_size
+        assert self.settings is not None
         if isinstance(rows, DataLoader):
             try:
                 return len(rows)
             except TypeError:  # a stream has no length
                 return self.settings.steps
-        if isinstance(rows, Dataset) or not callable(rows):
-            return len(rows) // size  # type: ignore[arg-type]
-        return self.settings.steps
+        return self.settings.steps if rows is None or callable(rows) else len(rows) // size
 
 
 def _plain_source(data: Any) -> Any:

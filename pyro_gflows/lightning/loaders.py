@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["OWN_VALIDATION", "Blocks", "OwnBatch", "Steps"]
+from torch import Tensor
+
+__all__ = ["OWN_VALIDATION", "Blocks", "NoEvents", "OwnBatch", "Steps", "ordinary"]
 
 
 class OwnBatch:
     """Stands for a batch that the objective takes from its own data, or draws itself."""
+
+
+class NoEvents:
+    """Stands for the validation events of a process that has none; the Trainer would leave out its validation.
+
+    The other processes would then wait for it.
+    """
 
 
 class Steps:
@@ -68,3 +77,16 @@ class Blocks:
 
 OWN_VALIDATION = Blocks(lambda: [OwnBatch()], 1)
 """Stands for the validation events that an objective has itself; the Trainer warns of a module without any loader."""
+
+
+def ordinary(batch: Any) -> Any:
+    """A batch with copies of the tensors that were made in inference mode, from which none with a gradient can be made.
+
+    Args:
+        batch: A tensor, or a tuple of tensors.
+    """
+    if isinstance(batch, Tensor):
+        return batch.clone() if batch.is_inference() else batch
+    if isinstance(batch, tuple | list):
+        return type(batch)(ordinary(part) for part in batch)
+    return batch

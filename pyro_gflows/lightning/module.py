@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,10 +13,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.share import Share
+from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, OwnBatch, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, OwnBatch, Steps, ordinary
 from pyro_gflows.lightning.processes import broadcast_tensors, gathered, mean_of_all, share_of
-from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
+from pyro_gflows.numerics.random_state import random_state_kept, random_tensors, restore_random, seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
 from pyro_gflows.training.divergence import check_step, count_step, trained_weights
 from pyro_gflows.training.objectives.base import FitDiverged, Objective
@@ -23,8 +26,6 @@ from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["FlowModule"]
-
-_PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
 class FlowModule(LightningModule):
@@ -46,7 +47,7 @@ class FlowModule(LightningModule):
     Args:
         objective: An objective, such as ``Energy(flow, log_density)`` or ``ELBO(model, guide)``; or a flow, which
             stands for ``Likelihood(flow)``.
-        settings: The settings of the run; by default ``FitSettings()``.
+        settings: The settings of the run; by default those of the objective.
 
     Raises:
         TypeError: The objective is neither an objective nor a flow.
@@ -63,7 +64,7 @@ class FlowModule(LightningModule):
         >>> trainer = lightning.Trainer(
         ...     max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
         ... )
-        >>> trainer.fit(FlowModule(energy, settings=settings))
+        >>> trainer.fit(FlowModule(energy))
         >>> trainer.global_step, flow.training
         (3, False)
     """
@@ -72,7 +73,6 @@ class FlowModule(LightningModule):
 
     def __init__(self, objective: Objective | nn.Module, *, settings: FitSettings | None = None) -> None:
         super().__init__()
-        settings = settings or FitSettings()
         if not isinstance(objective, Objective):
             if not (isinstance(objective, nn.Module) and hasattr(objective, "action")):
                 raise TypeError(
@@ -80,29 +80,21 @@ class FlowModule(LightningModule):
                     f"or a flow, got {type(objective).__name__}"
                 )
             objective = Likelihood(objective, settings=settings)  # type: ignore[arg-type]
-        if settings.ema_decay is not None:
-            raise ValueError(
-                "expected ema_decay=None, since averages of weights are a callback of the Trainer: pass "
-                f"Trainer(callbacks=[lightning.pytorch.callbacks.EMAWeightAveraging(decay={settings.ema_decay})])"
-            )
-        if settings.validation.patience is not None:
-            raise ValueError(
-                "expected Validation(patience=None), since early stopping is a callback of the Trainer: pass "
-                f'Trainer(callbacks=[EarlyStopping("validation_nll", patience={settings.validation.patience})]), and '
-                'ModelCheckpoint(monitor="validation_nll") for the best weights'
-            )
+        settings = settings or objective.settings
+        check_settings(settings)
         trained_weights(objective.module)
         self.objective = objective
         self.settings = settings
         self.progress = Progress()
         self._tallies: list[tuple[Tensor | float, int]] = []
         self._loss = torch.tensor(math.nan)
-        self._random: dict[str, Any] = {}
+        self._stored: dict[str, Any] = {}
         self._kept = contextlib.ExitStack()
+        self._serves_itself = False
 
     # -- set-up -------------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Checks the Trainer, and leaves to this process its share of what the objective draws itself.
+        """Checks the Trainer.
 
         Args:
             stage: What the Trainer is about to do.
@@ -110,23 +102,19 @@ class FlowModule(LightningModule):
         Raises:
             ValueError: The Trainer computes in a precision in which a log-det has too few digits.
         """
-        if str(self.trainer.precision) not in _PRECISIONS:
-            raise ValueError(
-                f"expected Trainer(precision=...) to be one of {', '.join(_PRECISIONS)}, got "
-                f"{self.trainer.precision!r}; half precision has too few digits for a log-det or an exact symmetry"
-            )
-        if stage != "fit":
-            return
-        share = share_of(self.trainer)
-        if self._data is None and share.size > 1 and self._draws_itself:
-            self.objective.divide(share)
-        self.objective.train()
+        check_precision(str(self.trainer.precision))
+        self._serves_itself = False
+        if stage == "fit":
+            self.objective.train()
 
-    def train_dataloader(self) -> Steps:
+    def train_dataloader(self) -> Iterable[Any]:
         """The batches of an objective that has its own data or draws, as many as the settings have steps."""
+        self._serves_itself = True
+        if (share := share_of(self.trainer)).size > 1:
+            self.objective.divide(share)
         return Steps(OwnBatch, self.settings.steps)
 
-    def val_dataloader(self) -> Blocks:
+    def val_dataloader(self) -> Iterable[Any]:
         """The validation events of the objective itself, if it has any."""
         return OWN_VALIDATION
 
@@ -143,17 +131,20 @@ class FlowModule(LightningModule):
         """Seeds the random draws, and sets data-dependent layers from the first batch of a new run."""
         share, device = share_of(self.trainer), self.device
         self._kept.enter_context(random_state_kept(device))
-        is_resumed = self.trainer.global_step > 0
-        self.progress.step = self.trainer.global_step
-        if is_resumed:
-            self._restore_random(share)
+        self.progress = Progress(self.trainer.global_step)
+        if self._is_resumed:
+            self._resume(share)
             return
         torch.manual_seed(seed_of_rank(self.settings.seed, share.rank))
-        if self._data is not None:
-            self._data.stream.initialize()
-        elif self._draws_itself:
-            self.objective.initialize()
-        self._set()
+        with warnings.catch_warnings():
+            if share.rank > 0:  # the first process says it already
+                warnings.simplefilter("ignore")
+            if self._data is not None:
+                self._data.stream.initialize()
+            elif self._serves_itself:
+                self.objective.initialize()
+        if self._data is not None or self._serves_itself:
+            self._set()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets data-dependent layers from the first batch of a DataLoader.
@@ -162,8 +153,8 @@ class FlowModule(LightningModule):
             batch: The batch of this process.
             batch_idx: The number of the batch in the epoch.
         """
-        is_first = self.trainer.global_step == 0 and batch_idx == 0
-        if is_first and self._data is None and not isinstance(batch, OwnBatch):
+        is_first = self.trainer.global_step == 0 and batch_idx == 0 and not self._is_resumed
+        if is_first and self._data is None and not self._serves_itself:
             self.objective.prepare(batch)
             self._set()
 
@@ -245,10 +236,12 @@ class FlowModule(LightningModule):
             batch: The events.
             batch_idx: The number of the block.
         """
+        if isinstance(batch, NoEvents):
+            return
         # a flow remembers what it computed from its weights; what inference mode computes can have no gradient later
         with torch.inference_mode(False), torch.no_grad():
             own = isinstance(batch, OwnBatch)
-            found = self.objective.validate() if own else self.objective.tally(_ordinary(batch))
+            found = self.objective.validate() if own else self.objective.tally(ordinary(batch))
         self._tallies += [] if found is None else [found]
 
     def on_validation_epoch_end(self) -> None:
@@ -259,7 +252,7 @@ class FlowModule(LightningModule):
         count = sum(number for _, number in parts)
         if count:
             value = math.fsum(losses for losses, _ in parts) / count
-            self.log("validation_nll", torch.tensor(value, dtype=torch.float64), prog_bar=True)
+            self.log("validation_nll", torch.tensor(value, dtype=torch.float64), prog_bar=True, sync_dist=True)
 
     # -- checkpoints and the end --------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -268,10 +261,9 @@ class FlowModule(LightningModule):
         Args:
             checkpoint: The checkpoint of the Trainer.
         """
-        own = self.objective.state() if self._data is None else {}
-        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        own = self.objective.state() if self._serves_itself else {}
         checkpoint["pyro_gflows"] = {
-            "processes": gathered({"random": {"cpu": torch.get_rng_state(), **cuda}, "batches": own}),
+            "processes": gathered({"random": random_tensors(self.device), "batches": own}),
             "losses": (self.progress.first_loss, self.progress.smooth_loss),
         }
 
@@ -281,7 +273,7 @@ class FlowModule(LightningModule):
         Args:
             checkpoint: The checkpoint of the Trainer.
         """
-        self._random = checkpoint.get("pyro_gflows", {})
+        self._stored = checkpoint.get("pyro_gflows", {})
 
     def on_fit_end(self) -> None:
         """Puts the module into evaluation mode."""
@@ -291,22 +283,21 @@ class FlowModule(LightningModule):
         self._kept.close()
         self.eval()
 
-    def _restore_random(self, share: Share) -> None:
-        stored = self._random
+    def _resume(self, share: Share) -> None:
+        """Goes on from the random states and losses of a checkpoint, also of another number of processes."""
+        stored = self._stored
         if not stored:
             return
         self.progress.first_loss, self.progress.smooth_loss = stored["losses"]
         processes = stored["processes"]
         own = processes[share.rank if len(processes) == share.size else 0]
-        if self._data is None and self._draws_itself:
+        if self._serves_itself:
             self.objective.restore(own["batches"])
         if len(processes) != share.size:
             # the position in the data is common to all processes; their random draws have to begin anew
             torch.manual_seed(seed_of_rank(self.settings.seed, share.rank, share.size, self.progress.step))
             return
-        torch.set_rng_state(own["random"]["cpu"])
-        if "cuda" in own["random"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
+        restore_random(own["random"], self.device)
 
     @property
     def _data(self) -> FlowData | None:
@@ -315,16 +306,6 @@ class FlowModule(LightningModule):
         return found if isinstance(found, FlowData) else None
 
     @property
-    def _draws_itself(self) -> bool:
-        """Whether the batches come from the objective itself."""
-        source: Any = self.trainer.fit_loop._data_source.instance
-        return source is self
-
-
-def _ordinary(batch: Any) -> Any:
-    """A batch with copies of the tensors that were made in inference mode."""
-    if isinstance(batch, Tensor):
-        return batch.clone() if batch.is_inference() else batch
-    if isinstance(batch, tuple | list):
-        return type(batch)(_ordinary(part) for part in batch)
-    return batch
+    def _is_resumed(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.trainer.ckpt_path is not None

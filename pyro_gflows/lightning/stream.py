@@ -36,7 +36,7 @@ class Stream(Objective):
         settings: FitSettings,
         augment: Augmentation | None = None,
     ) -> None:
-        super().__init__(objective.module)
+        super().__init__(objective.module, settings)
         self._whole = (objective,)  # in a tuple, so that it does not become a part of this one
         self._augment = augment
         self._new = lambda share: batches_of(data, settings.batch_size, settings.seed, share=share)

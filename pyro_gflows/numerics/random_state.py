@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["random_state_kept", "seed_of_rank"]
+__all__ = ["random_state_kept", "random_tensors", "restore_random", "seed_of_rank"]
 
 
 @contextlib.contextmanager
@@ -35,6 +35,35 @@ def random_state_kept(where: torch.device | nn.Module | None = None, *, seed: in
         if seed is not None:
             torch.manual_seed(seed)
         yield
+
+
+def random_tensors(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators of the CPU and of a device, as tensors by name, for a checkpoint.
+
+    Args:
+        device: The device.
+    """
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def restore_random(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Sets torch's generators to the states of :func:`random_tensors`.
+
+    Args:
+        states: The states, by name.
+        device: The device.
+
+    Example:
+        >>> states = random_tensors(torch.device("cpu"))
+        >>> first = torch.rand(2)
+        >>> restore_random(states, torch.device("cpu"))
+        >>> torch.equal(torch.rand(2), first)
+        True
+    """
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def seed_of_rank(seed: int, *position: int) -> int:

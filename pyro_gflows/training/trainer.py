@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics.random_state import seed_of_rank
+from pyro_gflows.numerics.random_state import random_tensors, restore_random, seed_of_rank
 from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
@@ -135,7 +135,7 @@ class Trainer:
             "best": self._best,
             "optimizer": optimizer_tensors(self._optimizer),
         }
-        own = {"batches": self.objective.state(), "random": self._random_state()}
+        own = {"batches": self.objective.state(), "random": random_tensors(self.device)}
         tensors = _named(groups)
         for rank, theirs in enumerate(self.engine.gather(_named(own))):
             tensors |= {f"{_prefix(rank)}{name}": tensor for name, tensor in theirs.items()}
@@ -209,10 +209,7 @@ class Trainer:
             torch.manual_seed(seed_of_rank(self.settings.seed, rank, size, self.progress.step))
             return
         self.objective.restore(snapshot.group(f"{_prefix(rank)}batches"))
-        random = snapshot.group(f"{_prefix(rank)}random")
-        torch.set_rng_state(random["cpu"])
-        if "cuda" in random and device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], device)
+        restore_random(snapshot.group(f"{_prefix(rank)}random"), device)
 
     def _validate(self) -> None:
         """Measures the validation loss if it is due, and keeps the weights if they are the best so far."""
@@ -244,11 +241,6 @@ class Trainer:
     def _mean(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the processes."""
         return values if self.engine.share.size == 1 else self.engine.total(values) / self.engine.share.size
-
-    def _random_state(self) -> dict[str, Tensor]:
-        device = self.device
-        cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-        return {"cpu": torch.get_rng_state(), **cuda}
 
 
 def _named(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

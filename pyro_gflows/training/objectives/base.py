@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.share import Share
+from pyro_gflows.training.settings import FitSettings
 
 __all__ = ["FitDiverged", "Objective"]
 
@@ -42,6 +43,7 @@ class Objective(nn.Module):
 
     Args:
         module: The module that is trained, in place.
+        settings: The settings of the run; by default ``FitSettings()``.
 
     Attributes:
         module: The module that is trained.
@@ -59,11 +61,17 @@ class Objective(nn.Module):
 
     module: nn.Module
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, settings: FitSettings | None = None) -> None:
         super().__init__()
         self.module = module
+        self._settings = settings or FitSettings()
         self.batch_size = 1
         self.share = Share()
+
+    @property
+    def settings(self) -> FitSettings:
+        """The settings of the run."""
+        return self._settings
 
     def forward(self, batch: Any, step: int) -> Tensor:
         """Returns the loss of a batch, in nats per event, with gradients.

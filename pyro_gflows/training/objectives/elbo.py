@@ -75,7 +75,7 @@ class ELBO(Objective):
     ) -> None:
         super().__init__(_Pair(model, guide))
         loss = Trace_ELBO() if loss is None else loss
-        if not hasattr(loss, "differentiable_loss"):
+        if isinstance(loss, type) or not hasattr(loss, "differentiable_loss"):
             raise TypeError(
                 f"expected an ELBO of pyro.infer with a differentiable loss, such as Trace_ELBO(), got "
                 f"{loss.__name__ if isinstance(loss, type) else type(loss).__name__}"

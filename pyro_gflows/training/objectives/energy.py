@@ -49,8 +49,7 @@ class Energy(Objective):
         mixing: Mixing | None = None,
     ) -> None:
         target = target if isinstance(target, Learnable) else learnable(target)
-        super().__init__(target.module)
-        self._settings = settings or FitSettings()
+        super().__init__(target.module, settings)
         self.batch_size = self._settings.batch_size
         self._target = target
         # in a tuple, so that an energy or a proposal that is a module does not become a part of this one

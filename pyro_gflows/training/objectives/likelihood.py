@@ -74,8 +74,7 @@ class Likelihood(Objective):
         validation: Rows | None = None,
         initialize: bool = False,
     ) -> None:
-        super().__init__(flow)
-        self._settings = settings or FitSettings()
+        super().__init__(flow, settings)
         self._augment = augment
         self._sets_all = initialize
         self._validation = validation
