@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
-from pyro_gflows.cli.commands import check, fit, sample, score
+from pyro_gflows.cli.commands import check, fit
 from pyro_gflows.cli.comparison import demo
 from pyro_gflows.cli.data_check import check_data
 from pyro_gflows.cli.devices import add_devices, add_strategy, in_options
+from pyro_gflows.cli.streaming import add_stream, sample, score
 from pyro_gflows.datasets import EventKind
 from pyro_gflows.experiments.presets import PRESETS
 from pyro_gflows.flows.families import FAMILIES
@@ -27,9 +28,10 @@ __all__ = ["main"]
 
 _DATA = (
     "8gaussians, rings, checkerboard, torus-unimodal, torus-multimodal, torus-correlated, torus-square, digits, mnist, "
-    "rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row"
+    "rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row; a folder of .npy files, a "
+    "Parquet, Arrow or Zarr file and a .npy file of more than 67 million values are read a part at a time"
 )
-_GO_ON = "the same command with --resume (and without --overwrite) goes on"
+_OUT = "a .npy or .csv file, or a folder of .npy files (shards), for"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(command)
     command.add_argument("-n", "--number", type=int, default=1000, help="the number of samples (default: 1000)")
     command.add_argument("--seed", type=int, default=0, help="the seed of the samples (default: 0)")
-    command.add_argument("--out", required=True, metavar="FILE", help="the .npy or .csv file for the samples")
+    command.add_argument("--out", required=True, metavar="FILE", help=f"{_OUT} the samples")
+    add_stream(command)
 
     command = commands.add_parser("score", help="compute log-densities of data under a fitted flow")
     command.set_defaults(run=score)
@@ -118,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="the seed of named data, which is to be the seed of the fit (default: 0)"
     )
     _add_key(command)
-    command.add_argument("--out", metavar="FILE", help="a .npy or .csv file for the log-density of every row")
+    command.add_argument("--out", metavar="FILE", help=f"{_OUT} the log-density of every row")
+    add_stream(command)
 
     command = commands.add_parser("check", help="test equivariance, inverses and log-dets of a fitted flow, in float64")
     command.set_defaults(run=check)
@@ -144,6 +148,14 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"pyro-gflows: warning: {in_options(str(message))}", file=sys.stderr)
 
 
+def _hint(arguments: argparse.Namespace) -> str:
+    """Return how to go on with an interrupted command, if it keeps what it has done."""
+    if arguments.command == "fit":
+        return "; the same command with --resume (and without --overwrite) goes on"
+    keeps = arguments.command in ("sample", "score") and arguments.out is not None
+    return "; the same command with --resume goes on" if keeps else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
@@ -160,8 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             return int(arguments.run(arguments))
     except KeyboardInterrupt as error:
-        hint = f"; {_GO_ON}" if arguments.command == "fit" else ""
-        print(f"pyro-gflows: {': '.join(['interrupted', *map(str, error.args)])}{hint}", file=sys.stderr)
+        print(f"pyro-gflows: {': '.join(['interrupted', *map(str, error.args)])}{_hint(arguments)}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, OSError, FitDiverged, InverseDidNotConverge) as error:
         if arguments.traceback:

@@ -29,11 +29,14 @@ _IN_OPTIONS = {
     "use devices='auto'": "give --devices auto",
     "raise batch_size, which counts": "raise --batch-size, which counts",
     "got num_nodes=": "got --nodes ",
+    "take another folder, or go on with them: resume=True": "take another folder, or give --resume to go on with them",
+    "expected the output to end": "expected --out to end",
+    "no such folder for the output": "no such folder for --out",
 }
 
 
 def add_devices(command: argparse.ArgumentParser, *, what: str) -> None:
-    """Add the options for the number and the kind of devices.
+    """Add the options for the number and the kind of devices, and of machines.
 
     Args:
         command: The parser of the command.
@@ -49,11 +52,11 @@ def add_devices(command: argparse.ArgumentParser, *, what: str) -> None:
     command.add_argument(
         "--accelerator", choices=ACCELERATORS, help="the kind of the devices (default: GPUs where there are some)"
     )
+    command.add_argument("--nodes", type=int, metavar="M", help="the number of machines (default: 1)")
 
 
 def add_strategy(command: argparse.ArgumentParser) -> None:
-    """Add the options that only a training has: machines, strategy and precision."""
-    command.add_argument("--nodes", type=int, metavar="M", help="the number of machines (default: 1)")
+    """Add the options that only a training has: strategy and precision."""
     command.add_argument(
         "--strategy",
         choices=STRATEGIES,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.serialization.saving import STRUCTURE
 from pyro_gflows.training.checkpoint import CHECKPOINT
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "model_of"]
 
 _RUN = "run.json"
 
@@ -138,3 +140,12 @@ def _in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "given" if value else "not given"
     return "not given" if value in (None, "") else str(value)
+
+
+def model_of(arguments: argparse.Namespace) -> tuple[EquivariantFlow, EventFormat | None]:
+    """Return the flow of a folder, and the format of the file that it was fitted to (None for named data)."""
+    folder = RunFolder(Path(arguments.model))
+    flow = folder.load()
+    if (note := folder.note()) is not None:
+        print(f"pyro-gflows: {note}", file=sys.stderr)
+    return flow, folder.format()

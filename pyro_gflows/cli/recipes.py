@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 from pyro_gflows.actions import Action, OffGridAction
-from pyro_gflows.datasets import DataSet, FileOptions, is_file_name, load_data
+from pyro_gflows.datasets import DataSet, FileOptions, is_named, load_data
+from pyro_gflows.datasets.large_files import is_path
 from pyro_gflows.experiments.presets import PRESETS, Preset, own_preset, preset_for
 from pyro_gflows.flows.families import FAMILIES, UnsuitableFamily, build_flow
 from pyro_gflows.groups import parse_group
@@ -28,7 +29,7 @@ def read_data(arguments: argparse.Namespace) -> DataSet:
     name = arguments.data
     for option in ("group", "augment"):
         _check_group(getattr(arguments, option), option)
-    if not is_file_name(name):
+    if is_named(name) or not is_path(name):
         given = [f"--{option}" for option in ("events", "levels", "key") if getattr(arguments, option) is not None]
         try:
             data = load_data(name, seed=arguments.seed)
@@ -93,7 +94,7 @@ def options_of(arguments: argparse.Namespace, preset: Preset) -> dict[str, Any]:
     The number of steps is left out, since a run may go on for more. The name of a file is left out too; its values are
     compared with those of the checkpoint.
     """
-    named = {} if is_file_name(arguments.data) else {"DATA": arguments.data}
+    named = {} if not is_named(arguments.data) else {"DATA": arguments.data}
     files = {f"--{name}": getattr(arguments, name) for name in ("events", "levels", "key")}
     settings = preset.settings
     return {

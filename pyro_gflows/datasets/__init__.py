@@ -1,7 +1,7 @@
 """Data to fit: known densities, sets of images and the user's own files, with checks before a fit starts.
 
 Data sets:
-    load_data, DataSet, Splits, digits, image_set, ImageSet, RawImages, IMAGE_SETS, DIGITS_SCALING,
+    load_data, is_named, DataSet, Splits, digits, image_set, ImageSet, RawImages, IMAGE_SETS, DIGITS_SCALING,
     FOLDER_VARIABLE
 
 The user's own data:
@@ -20,7 +20,7 @@ Checks and splits:
 
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.clouds import point_clouds
-from pyro_gflows.datasets.data_set import DataSet, load_data
+from pyro_gflows.datasets.data_set import DataSet, is_named, load_data
 from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.file_rows import FileRows, Store
 from pyro_gflows.datasets.files import is_file_name, load_array, read_array
@@ -63,6 +63,7 @@ __all__ = [
     "event_format",
     "image_set",
     "is_file_name",
+    "is_named",
     "load_array",
     "load_data",
     "on_all",

@@ -120,6 +120,10 @@ class DatasetRows:
         return self.take(torch.tensor([0]))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.event_shape)
+
+    @property
     def event_shape(self) -> tuple[int, ...]:
         return tuple(self._first.shape[1:])
 

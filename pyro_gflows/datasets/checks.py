@@ -43,8 +43,12 @@ def check_data(x: Tensor | np.ndarray, *, event_shape: Sequence[int] | None = No
     """
     if not isinstance(x, (Tensor, np.ndarray)):
         raise no_rows(x, "a tensor or an array with one event a row", source=source)
-    check_rows(as_rows(x, source=source), event_shape=event_shape, source=source)
-    return x if isinstance(x, Tensor) else tensor_of(np.array(x))
+    rows = as_rows(x, source=source)
+    if isinstance(x, np.ndarray):
+        x = np.array(x)  # in memory, so that a mapped array is checked in full
+        rows = as_rows(x, source=source)
+    check_rows(rows, event_shape=event_shape, source=source)
+    return x if isinstance(x, Tensor) else tensor_of(x)
 
 
 def check_rows(

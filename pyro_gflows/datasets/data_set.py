@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.event_formats import EventFormat
-from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
+from pyro_gflows.datasets.file_rows import FileRows
+from pyro_gflows.datasets.files import FILE_ENDINGS, in_dtype, is_file_name, read_array
 from pyro_gflows.datasets.images import IMAGE_SETS
+from pyro_gflows.datasets.large_files import is_path, opened_rows
+from pyro_gflows.datasets.opening import TABLES
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
 from pyro_gflows.datasets.recognize import FileOptions, event_format, repeats
+from pyro_gflows.datasets.samples import sampled_rows, spread
 from pyro_gflows.datasets.scaling import GrayLevels
+from pyro_gflows.datasets.split_store import SplitStore
 from pyro_gflows.datasets.splits import Splits, random_splits
 from pyro_gflows.spaces import Euclidean, Space
 from pyro_gflows.targets import DENSITIES, Density, density
 
-__all__ = ["DataSet", "load_data"]
+__all__ = ["DataSet", "is_named", "load_data"]
 
-_TEST_POINTS = 200_000
+_TEST_POINTS, _VALIDATION_ROWS = 200_000, 20_000
+_MOST_ENTRIES = 2**24  # of the validation or the test part of a large file
 # Training draws from the plain seed; torch's CPU generator uses only the low 32 bits, so the offset is in them.
 _TEST_STREAM = 1_000_000_007
 
@@ -33,7 +42,8 @@ class DataSet:
 
     Attributes:
         name: The name or the path of the data, as the user wrote it.
-        train: Training events, shape (rows,) + event_shape, or a density that draws fresh ones at every step.
+        train: Training events, shape (rows,) + event_shape, a density that draws fresh ones at every step, or rows of a
+            file that is larger than the memory.
         validation: Events for early stopping, or None where training draws fresh events and needs no validation.
         test: Events for the reported figures.
         symmetry: The name of the group under which the data are known to be invariant, or None.
@@ -49,7 +59,7 @@ class DataSet:
     """
 
     name: str
-    train: Tensor | Density
+    train: Tensor | Density | FileRows
     validation: Tensor | None
     test: Tensor
     symmetry: str | None = None
@@ -72,9 +82,23 @@ class DataSet:
     def __repr__(self) -> str:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         sizes = [
-            f"{name}: {f'{len(part)} events' if isinstance(part, Tensor) else part}" for name, part in parts.items()
+            f"{name}: {f'{len(part)} events' if isinstance(part, Tensor | FileRows) else part}"
+            for name, part in parts.items()
         ]
         return f"DataSet({self.name!r}, events of shape {tuple(self.event_shape)}, {', '.join(sizes)})"
+
+
+def is_named(name: str) -> bool:
+    """Return whether a name is one of the known data sets, and not the path of a file.
+
+    Args:
+        name: The name of a data set, or a path.
+
+    Example:
+        >>> is_named("rings"), is_named("rings.npy")
+        (True, False)
+    """
+    return name in DENSITIES or name == "digits" or name in IMAGE_SETS
 
 
 def load_data(
@@ -88,6 +112,12 @@ def load_data(
     A file is a ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for
     validation and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets
     of rows, or images; that they are angles, ``file`` has to say.
+
+    A folder of ``.npy`` files, a Parquet or Arrow file, a Zarr array and a ``.npy`` file with more than 67 million
+    entries (256 MB in float32) are not read at once. Their kind is recognized from a sample. They are cut into
+    stretches, of each of which the first 80 % are to train, the next 10 % for validation and the last 10 % to test;
+    up to 20,000 and 200,000 evenly spaced rows of the latter two are read. Rows that depend on their neighbors, such as
+    the frames of a movie, are to be shuffled before.
 
     Args:
         name: One of the names above, or the path of a file.
@@ -120,11 +150,14 @@ def load_data(
     if name in IMAGE_SETS:
         chosen = IMAGE_SETS[name]
         return _images(name, chosen.load(seed=seed, folder=folder), chosen.symmetry, chosen.scaling)
+    options = file or FileOptions()
+    if is_path(name) and (rows := opened_rows(name, key=options.key)) is not None:
+        return _from_large_file(name, rows, options, seed=seed)
     if is_file_name(name):
-        return _from_file(name, file or FileOptions(), seed=seed)
+        return _from_file(name, options, seed=seed)
     raise ValueError(
         f"unknown data {name!r}: expected one of {[*sorted(DENSITIES), 'digits', *IMAGE_SETS]}, or the path of a "
-        f"{', '.join(FILE_ENDINGS)} file with one event a row"
+        f"{', '.join(FILE_ENDINGS)} or {', '.join(TABLES)} file, or of a folder, with one event a row"
     )
 
 
@@ -140,24 +173,43 @@ def _images(name: str, parts: Splits, symmetry: str | None, scaling: GrayLevels)
     )
 
 
+def _from_large_file(name: str, rows: FileRows, options: FileOptions, *, seed: int) -> DataSet:
+    some = rows.take(sampled_rows(rows)).numpy()
+    form = _format_of(name, some, options)
+    form.to_events(some, source=f"{name}, a sample", generator=torch.Generator().manual_seed(seed))  # to check it
+    train, validation, test = (FileRows(SplitStore(rows.store, part, form=form, seed=seed)) for part in range(3))
+    if min(len(train), len(validation), len(test)) == 0:
+        raise ValueError(f"{name}: expected at least 10 rows in a file to split it, got {len(rows)} in all")
+    return _file_data(name, train, _some(validation, _VALIDATION_ROWS), _some(test, _TEST_POINTS), form=form)
+
+
+def _some(rows: FileRows, most: int) -> Tensor:
+    """Return evenly spaced rows, in torch's default dtype."""
+    count = max(1000, min(most, _MOST_ENTRIES // max(1, math.prod(rows.event_shape))))
+    x = check_data(rows.take(spread(rows, count)), source=str(rows.store.path))
+    return in_dtype(x, torch.get_default_dtype(), source=str(rows.store.path))
+
+
 def _from_file(name: str, options: FileOptions, *, seed: int) -> DataSet:
     array = read_array(name, key=options.key)
-    form = event_format(array, options, source=name)
+    form = _format_of(name, array, options)
     x = form.to_events(array, source=name, generator=torch.Generator().manual_seed(seed))
+    parts = random_splits(x, seed=seed)
+    return _file_data(name, parts.train, parts.validation, parts.test, form=form)
+
+
+def _format_of(name: str, array: np.ndarray, options: FileOptions) -> EventFormat:
+    form = event_format(array, options, source=name)
     if form.gray is None and repeats(array):
         warnings.warn(
             f"{name}: the same few values come again and again, so that the likelihood has no bound and a fit never "
             "ends. Save images as whole gray levels; add uniform noise from [0, 1) to counts",
-            stacklevel=3,
+            stacklevel=4,
         )
-    parts = random_splits(x, seed=seed)
+    return form
+
+
+def _file_data(name: str, train: Tensor | FileRows, validation: Tensor, test: Tensor, *, form: EventFormat) -> DataSet:
     scaling = None if form.gray is None else form.gray.scaling
-    return DataSet(
-        name,
-        parts.train,
-        parts.validation,
-        parts.test,
-        scaling=scaling,
-        augment=None if scaling is None else scaling.redequantize,
-        format=form,
-    )
+    augment = None if scaling is None else scaling.redequantize
+    return DataSet(name, train, validation, test, scaling=scaling, augment=augment, format=form)

@@ -16,6 +16,7 @@ __all__ = ["KEPT_BYTES", "MappedRows", "Place", "mapped_array", "memory_map_of",
 KEPT_BYTES = 2**26
 """Mapped arrays of up to so many bytes may stay in memory."""
 
+_MAPPED_AT_ONCE = 16  # places around which the system may map 2 MB each
 _SHARED = ("r", "r+", "w+")  # pages of the mode "c" hold the user's own changes and must stay
 
 
@@ -82,7 +83,7 @@ def release(array: np.ndarray) -> None:
     """
     whole = memory_map_of(array)
     advice = getattr(mmap, "MADV_DONTNEED", None)  # some systems take no advice
-    pages = None if whole is None else whole.base
+    pages: object = None if whole is None else whole.base
     if advice is not None and isinstance(pages, mmap.mmap):
         pages.madvise(advice)
 
@@ -100,26 +101,34 @@ class MappedRows:
     """
 
     def __init__(self, array: np.ndarray, *, kept: bool) -> None:
-        self.array = array
+        self._array = array
         self._kept = kept
+        self._length, self._event_shape, self._dtype = len(array), array.shape[1:], array.dtype
         self._row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+        in_one_piece = bool(len(array)) and array[0].flags.c_contiguous
+        pieces = 1 if in_one_piece else max(1, math.prod(array.shape[1:]))
+        self._at_once = max(1, _MAPPED_AT_ONCE // pieces)
         self._file: int | None = None
         place = Place.of(array)
-        if not kept and place is not None and len(array) and array[0].flags.c_contiguous and hasattr(os, "preadv"):
+        if not kept and place is not None and in_one_piece and hasattr(os, "preadv") and place.path.is_file():
             self._open(place)
 
     def _open(self, place: Place) -> None:
-        if not place.path.is_file():
-            return
         self._path, self._start, self._step = place.path, place.start, place.strides[0]
         self._file = os.open(place.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         weakref.finalize(self, os.close, self._file)
-        ends = np.array([0, len(self.array) - 1])
-        if self.take(ends).tobytes() != self.array[ends].tobytes():  # another file has its name now
+        ends = np.array([0, self._length - 1])
+        try:
+            same = self.take(ends).tobytes() == self._array[ends].tobytes()
+        except ValueError:
+            same = False
+        if not same:  # another file has its name now
             self._file = None
+        elif self._step == self._row_bytes:
+            self._array = self._array[:0].copy()  # the mapping is not needed, and a process may have few files open
 
     def __len__(self) -> int:
-        return len(self.array)
+        return self._length
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return a copy of some rows.
@@ -130,8 +139,13 @@ class MappedRows:
         Raises:
             ValueError: If the file has become shorter.
         """
+        if self._file is None and not self._kept and len(rows) > self._at_once:
+            firsts = range(0, len(rows), self._at_once)
+            return np.concatenate([self.take(rows[first : first + self._at_once]) for first in firsts])
         if self._file is None:
-            return self._through_the_mapping(self.array[rows])
+            return self._through_the_mapping(self._array[rows])
+        if len(rows) > 1 and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+            return self.block(int(rows[0]), int(rows[-1]) + 1)  # read as one piece
         size, read = self._row_bytes, os.pread
         found = bytearray().join([read(self._file, size, self._start + self._step * row) for row in rows.tolist()])
         return self._shaped(found, len(rows))
@@ -148,7 +162,7 @@ class MappedRows:
         """
         stop = min(stop, len(self))
         if self._file is None or self._step != self._row_bytes:
-            return self._through_the_mapping(np.array(self.array[start:stop]))
+            return self._through_the_mapping(np.array(self._array[start:stop]))
         found = bytearray((stop - start) * self._row_bytes)
         missing = memoryview(found)
         while missing:
@@ -161,13 +175,13 @@ class MappedRows:
 
     def _through_the_mapping(self, rows: np.ndarray) -> np.ndarray:
         if not self._kept:
-            release(self.array)
+            release(self._array)
         return rows
 
     def _shaped(self, found: bytearray, rows: int) -> np.ndarray:
         if len(found) != rows * self._row_bytes:
             raise ValueError(f"{self._path} has become shorter than it was when it was opened")
-        return np.frombuffer(found, self.array.dtype).reshape(rows, *self.array.shape[1:])
+        return np.frombuffer(found, self._dtype).reshape(rows, *self._event_shape)
 
 
 def mapped_array(path: Path) -> np.ndarray:

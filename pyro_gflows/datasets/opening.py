@@ -10,10 +10,10 @@ from pyro_gflows.datasets.file_rows import FileRows, Store
 from pyro_gflows.datasets.npy_store import NpyStore
 from pyro_gflows.datasets.zarr_store import ZarrStore, is_zarr
 
-__all__ = ["open_rows"]
+__all__ = ["TABLES", "open_rows"]
 
-_TABLES = (*PARQUET_ENDINGS, *ARROW_ENDINGS)
-_ENDINGS = (".npy", *_TABLES)
+TABLES = (*PARQUET_ENDINGS, *ARROW_ENDINGS)
+_ENDINGS = (".npy", *TABLES)
 
 
 def open_rows(path: str | Path, *, columns: Sequence[str] | None = None, key: str | None = None) -> FileRows:
@@ -50,7 +50,7 @@ def open_rows(path: str | Path, *, columns: Sequence[str] | None = None, key: st
         >>> len(rows), rows.event_shape, rows.dtype
         (1000, (2,), torch.float32)
     """
-    path = Path(path)
+    path = Path(path).absolute()  # it is read later, perhaps from another working directory
     if not path.exists():
         raise ValueError(f"no such file or folder of data: {path}")
     rows = FileRows(_store(path, columns, key))
@@ -76,7 +76,7 @@ def _store(path: Path, columns: Sequence[str] | None, key: str | None) -> Store:
             )
         if file.suffix.lower() != ending:
             raise ValueError(f"expected files of one kind in {path}, got {files[0].name} and {file.name}")
-    if ending in _TABLES:
+    if ending in TABLES:
         return ArrowStore(path, files, columns)
     if columns is not None:
         raise ValueError(f"{path} has arrays, which have no columns, received columns={list(columns)}")

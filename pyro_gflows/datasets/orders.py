@@ -16,6 +16,7 @@ __all__ = ["DrawnOrder", "KeyedOrder", "Order", "WindowedOrder", "is_drawn", "ne
 
 _DRAWN_ROWS = 2**22  # a permutation of more rows of a file is never in memory as a whole
 _ROUNDS = 8
+_AHEAD = 2**14  # rows of an order that are computed together, since a call for few takes as long
 
 
 class Order(Protocol):
@@ -50,7 +51,7 @@ class DrawnOrder:
 
 
 class KeyedOrder:
-    r"""A pseudo-random permutation that is computed where it is asked for, so that it needs no memory.
+    r"""A pseudo-random permutation that is computed where it is asked for, so that it needs little memory.
 
     A Feistel network maps pairs (a, b) of h bits to (b, a XOR F(b)) in several rounds, which is a bijection of the
     :math:`2^{2h}` numbers whatever F is; F mixes b with a key of the round. Numbers from n on are mapped again until
@@ -71,13 +72,21 @@ class KeyedOrder:
         self.count = count
         self._bits = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
         self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
+        self._first, self._known = 0, torch.empty(0, dtype=torch.long)
         self._keys = _mixed(np.arange(1, _ROUNDS + 1, dtype=np.uint64) + _mixed(np.array([key], dtype=np.uint64)))
 
     def __len__(self) -> int:
         return self.count
 
     def rows(self, start: int, stop: int) -> Tensor:
-        found = self._mapped(np.arange(start, min(stop, self.count), dtype=np.uint64))
+        stop = min(stop, self.count)
+        if not self._first <= start <= stop <= self._first + len(self._known):
+            self._known = self._computed(start, min(self.count, max(stop, start + _AHEAD)))
+            self._first = start
+        return self._known[start - self._first : stop - self._first]
+
+    def _computed(self, start: int, stop: int) -> Tensor:
+        found = self._mapped(np.arange(start, stop, dtype=np.uint64))
         while True:
             outside = np.flatnonzero(found >= np.uint64(self.count))
             if not len(outside):

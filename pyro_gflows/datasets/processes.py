@@ -18,8 +18,8 @@ COMMON = "_in_all_processes"
 class Processes(Protocol):
     """The processes that share a task, as one of them sees them; every :class:`Engine` is one.
 
-    With torch alone, ``share`` is ``Share(get_rank(), get_world_size())`` and ``gather`` calls ``all_gather_object``, all
-    three of ``torch.distributed``.
+    With torch alone, ``share`` is ``Share(get_rank(), get_world_size())`` and ``gather`` calls ``all_gather_object``,
+    all three of ``torch.distributed``.
 
     Attributes:
         share: The number of this process, and of all processes.

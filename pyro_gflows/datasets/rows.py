@@ -42,6 +42,10 @@ class Rows(Protocol):
     """
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows and the shape of one event."""
+
+    @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one event."""
 

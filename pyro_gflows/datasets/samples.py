@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.datasets.file_rows import FileRows
-from pyro_gflows.datasets.rows import Rows, in_memory
+from pyro_gflows.datasets.rows import Rows, in_memory, is_stored
 
-__all__ = ["is_sampled", "sampled_rows", "spread"]
+__all__ = ["is_sampled", "rows_fingerprint", "sampled_rows", "spread"]
 
 _LARGEST = 2**24  # entries; files with more are not read as a whole
 _ROWS = 4096
@@ -51,6 +52,27 @@ def sampled_rows(rows: Rows) -> Tensor:
         rows: The rows.
     """
     return spread(rows, _ROWS)
+
+
+def rows_fingerprint(rows: Rows, *, dtype: torch.dtype | None = None) -> str:
+    """Return a text that distinguishes data sets: the shape and hash of stored rows, or the name of a ``Dataset``.
+
+    Of files that are too large to be read as a whole, a sample of evenly spaced rows is hashed.
+
+    Args:
+        rows: The rows.
+        dtype: The dtype in which the rows are used, so that the same values in another dtype count as the same data.
+    """
+    if not is_stored(rows):
+        return f"{type(getattr(rows, 'data', rows)).__qualname__} of {len(rows)} items"
+    digest, kept = hashlib.sha256(), dtype
+    index = sampled_rows(rows) if is_sampled(rows) else None
+    for block in rows.blocks() if index is None else map(rows.take, index.split(1024)):
+        block = block.detach().cpu() if dtype is None else block.detach().cpu().to(dtype)
+        kept = block.dtype
+        digest.update(block.contiguous().view(torch.uint8).numpy().data)
+    of_some = "" if index is None else f" of {len(index)} rows"
+    return f"{rows.shape} {kept} {digest.hexdigest()[:16]}{of_some}"
 
 
 def _even(among: int, count: int) -> Tensor:

@@ -3,6 +3,9 @@
 Likelihood:
     log_probs, nll, symmetrized_nll, gap, group_log_probs, group_bits_per_dim, mean_and_error
 
+Any number of events:
+    score_rows, sample_rows, ScoreReport, StreamSettings
+
 Invariance:
     invariance_error, invariance_errors, invariance_report, InvarianceReport
 
@@ -30,6 +33,8 @@ from pyro_gflows.evaluation.scores import (
     nll,
     symmetrized_nll,
 )
+from pyro_gflows.evaluation.stream_settings import ScoreReport, StreamSettings
+from pyro_gflows.evaluation.streaming import sample_rows, score_rows
 
 __all__ = [
     "EnergyReport",
@@ -37,6 +42,8 @@ __all__ = [
     "ImportanceReport",
     "InvarianceReport",
     "LogDetError",
+    "ScoreReport",
+    "StreamSettings",
     "energy_report",
     "gap",
     "group_bits_per_dim",
@@ -50,5 +57,7 @@ __all__ = [
     "log_probs",
     "mean_and_error",
     "nll",
+    "sample_rows",
+    "score_rows",
     "symmetrized_nll",
 ]

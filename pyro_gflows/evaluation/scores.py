@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_gflows.actions.base import Action
 from pyro_gflows.datasets.checks import as_events
-from pyro_gflows.datasets.rows import as_rows
+from pyro_gflows.datasets.rows import Rows, as_rows
 from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.nn.modes import evaluating
 
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["gap", "group_bits_per_dim", "group_log_probs", "log_probs", "mean_and_error", "nll", "symmetrized_nll"]
 
 
-def log_probs(flow: nn.Module, x: Tensor | np.ndarray, *, batch_size: int = 1024) -> Tensor:
+def log_probs(flow: nn.Module, x: Tensor | np.ndarray | Rows | str | Path, *, batch_size: int = 1024) -> Tensor:
     """Returns the log-densities of events under a flow, in evaluation mode and without gradients.
 
     Args:
         flow: A module whose forward is its log-density.
         x: Events, shape ``(rows,) + event_shape``: a tensor or an array (also a memory-mapped one) of any floating
-            dtype. Each batch is converted to the flow's dtype and device.
+            dtype, or files of them (:func:`~pyro_gflows.datasets.open_rows`). Each batch is converted to the
+            flow's dtype and device.
         batch_size: The number of events that are scored at a time.
 
     Returns:
@@ -47,12 +49,12 @@ def log_probs(flow: nn.Module, x: Tensor | np.ndarray, *, batch_size: int = 1024
     """
     rows = as_rows(x, source="x")
     if len(rows) == 0:
-        raise ValueError(f"x is empty: expected rows of events, got an array of shape {tuple(x.shape)}")
+        raise ValueError(f"x is empty: expected rows of events, got an array of shape {rows.shape}")
     with evaluating(flow):
         return torch.cat([flow(as_events(part, flow)) for part in rows.blocks(batch_size)])
 
 
-def nll(flow: nn.Module, x: Tensor | np.ndarray, *, batch_size: int = 1024) -> float:
+def nll(flow: nn.Module, x: Tensor | np.ndarray | Rows | str | Path, *, batch_size: int = 1024) -> float:
     """Returns the mean negative log-density (NLL) of events under a flow, in nats.
 
     The mean is accumulated in float64. If a layer estimates its log-det, as large residual layers do, the NLL has an

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch import Tensor
-
-__all__ = ["OWN_VALIDATION", "Blocks", "NoEvents", "OwnBatch", "Steps", "ordinary"]
+__all__ = ["OWN_VALIDATION", "Blocks", "NoEvents", "OwnBatch", "Steps"]
 
 
 class OwnBatch:
@@ -77,16 +75,3 @@ class Blocks:
 
 OWN_VALIDATION = Blocks(lambda: [OwnBatch()], 1)
 """Stands for the validation events that an objective has itself; the Trainer warns of a module without any loader."""
-
-
-def ordinary(batch: Any) -> Any:
-    """A batch with copies of the tensors that were made in inference mode, from which none with a gradient can be made.
-
-    Args:
-        batch: A tensor, or a tuple of tensors.
-    """
-    if isinstance(batch, Tensor):
-        return batch.clone() if batch.is_inference() else batch
-    if isinstance(batch, tuple | list):
-        return type(batch)(ordinary(part) for part in batch)
-    return batch

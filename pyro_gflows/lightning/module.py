@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps, ordinary
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps
 from pyro_gflows.lightning.processes import broadcast_tensors, gathered, mean_of_all, share_of
 from pyro_gflows.numerics.random_state import random_state_kept, random_tensors, restore_random, seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
@@ -238,10 +238,7 @@ class FlowModule(LightningModule):
         """
         if isinstance(batch, NoEvents):
             return
-        # a flow remembers what it computed from its weights; what inference mode computes can have no gradient later
-        with torch.inference_mode(False), torch.no_grad():
-            own = isinstance(batch, OwnBatch)
-            found = self.objective.validate() if own else self.objective.tally(ordinary(batch))
+        found = self.objective.validate() if isinstance(batch, OwnBatch) else self.objective.tally(batch)
         self._tallies += [] if found is None else [found]
 
     def on_validation_epoch_end(self) -> None:

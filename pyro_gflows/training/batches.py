@@ -143,13 +143,21 @@ class ShuffledEpochs:
         self._noise.restore(state)
         self._began = state.get("epoch")
         self._used = int(state["used"]) if "used" in state else 0
-        # older runs drew every order as a whole, and the oldest files hold the rest of the order itself
-        self._is_drawn = "computed" not in state
+        self.take_kind_of(state)
+        # the oldest files hold the rest of the order itself
         self._order = DrawnOrder(state.get("order", torch.empty(0, dtype=torch.long)))
         if self._began is not None:
             generator = torch.Generator()
             generator.set_state(self._began)
             self._order = self._new_order(generator)
+
+    def take_kind_of(self, state: dict[str, Tensor]) -> None:
+        """Draw orders as a whole from here on, as older runs did, or compute them, as an earlier run did.
+
+        Args:
+            state: The state of the earlier run.
+        """
+        self._is_drawn = "computed" not in state
 
     def _new_order(self, generator: torch.Generator) -> Order:
         return new_order(self.data, generator, drawn=self._is_drawn)

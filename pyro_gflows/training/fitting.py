@@ -92,12 +92,12 @@ def fit(
             augmented bound on -log p(x), and the validation NLL is estimated by its importance weights.
         data: Events of any floating dtype, shape ``(rows,) + event_shape``, as one of five kinds: a tensor or an array,
             which may be memory-mapped and is never copied as a whole; a file or a folder of files that may be larger
-            than the memory, as :func:`~pyro_gflows.datasets.open_rows` opens them, or their path; a torch ``Dataset`` of events, or of tuples
-            whose first entry is the event; a ``DataLoader``, whose own batches are used (a resumed run has the same
-            order if torch's generators determine it); or a sampler ``(n, generator) -> events`` that is called at every
-            step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler with a state has methods ``state()``
-            and ``restore(state)``, as a :class:`StatefulSampler`. For a flow of rows also a list of sets of different
-            sizes, tensors of shape ``(n_i, F)`` with at most n rows.
+            than the memory, as :func:`~pyro_gflows.datasets.open_rows` opens them, or their path; a torch ``Dataset``
+            of events, or of tuples whose first entry is the event; a ``DataLoader``, whose own batches are used (a
+            resumed run has the same order if torch's generators determine it); or a sampler ``(n, generator) ->
+            events`` that is called at every step, such as an exact :class:`~pyro_gflows.targets.Density`. A sampler
+            with a state has methods ``state()`` and ``restore(state)``, as a :class:`StatefulSampler`. For a flow of
+            rows also a list of sets of different sizes, tensors of shape ``(n_i, F)`` with at most n rows.
         settings: Steps, batch size, seed, optimizer, schedule and more; by default ``FitSettings()``.
         validation: Validation events, for early stopping and the reported NLL, or None; a list of sets where the data
             are one, or have a mask.

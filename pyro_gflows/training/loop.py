@@ -16,7 +16,7 @@ from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.serialization.files import check_writable
 from pyro_gflows.training.callbacks import Callback, ask
 from pyro_gflows.training.checkpoint import CHECKPOINT, read_checkpoint
-from pyro_gflows.training.engines.base import Engine, on_first
+from pyro_gflows.training.engines.base import Engine, on_all, on_first
 from pyro_gflows.training.interrupt import DeferredInterrupt
 from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.settings import FitSettings
@@ -112,7 +112,8 @@ def run(
         raise ValueError("expected a folder to resume from, got resume=True with folder=None")
     place = None if folder is None else on_first(engine, lambda: check_writable(folder))
     known = {} if place is None and engine.share.size == 1 else identity()
-    _check_alike(engine.gather(known))
+    identities = engine.gather(known)
+    on_all(engine, lambda: _check_alike(identities))
     seed = seed_of_rank(settings.seed, engine.share.rank)
     with random_state_kept(device, seed=seed), DeferredInterrupt() as interrupt:
         trainer = make(engine)

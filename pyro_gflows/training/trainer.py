@@ -58,7 +58,7 @@ class Trainer:
         self.module.train()
         on_all(self.engine, self.objective.initialize)
         events = self.engine.gather(self.objective.own_events())
-        check_different([part for part in events if part is not None])
+        on_all(self.engine, lambda: check_different([part for part in events if part is not None]))
         mark_as_set(self.module)
         self._loss = self.engine.set_up(self.objective, self._optimizer)
         self._average = MovingAverage(self.module, self.settings.ema_decay)
@@ -129,6 +129,7 @@ class Trainer:
         Args:
             identity: The properties that a resumed run must share.
         """
+        self.engine.share_buffers(self.module)
         groups: dict[str, dict[str, Tensor]] = {
             "flow": self.module.state_dict(),
             "average": self._average.values,
@@ -230,6 +231,7 @@ class Trainer:
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the validation events of all processes, in nats per event."""
+        self.engine.share_buffers(self.module)
         tally = self.objective.validate()
         if tally is None:
             return None

@@ -1,10 +1,12 @@
 """Files of events are opened without being read, a few rows at a time, and by any process."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets import Share, open_rows
 from pyro_gflows.datasets.rows import as_rows
@@ -41,8 +43,18 @@ def other_byte_order(folder):
 FORMS = {"file": one_file, "shards": shards, "columns first": fortran, "the other byte order": other_byte_order}
 
 
+@pytest.fixture(params=["small", "large", "large, without preadv"])
+def size(request, monkeypatch):
+    """How arrays are read: through the mapping, or as large ones are, from the file or with pages that are released."""
+    if request.param != "small":
+        monkeypatch.setattr("pyro_gflows.datasets.array_rows.KEPT_BYTES", 0)
+        monkeypatch.setattr("pyro_gflows.datasets.file_rows.KEPT_BYTES", 0)
+    if "without" in request.param:
+        monkeypatch.delattr("os.preadv")  # as on Windows
+
+
 @pytest.fixture(params=FORMS)
-def rows(request, tmp_path):
+def rows(request, tmp_path, size):
     return open_rows(FORMS[request.param](tmp_path / "data"))
 
 
@@ -56,10 +68,10 @@ def test_rows_are_those_of_the_array(rows):
         rows.take(torch.tensor([3, 1024]))
 
 
-@pytest.mark.parametrize("size", [1, 7, 300, 5000])
-def test_blocks_are_of_one_size_whatever_the_files_are(rows, size):
-    blocks = list(rows.blocks(size))
-    assert [len(block) for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+@pytest.mark.parametrize("count", [1, 7, 300, 5000])
+def test_blocks_are_of_one_size_whatever_the_files_are(rows, count):
+    blocks = list(rows.blocks(count))
+    assert [len(block) for block in blocks[:-1]] == [count] * (len(blocks) - 1)
     assert np.array_equal(torch.cat(blocks).numpy(), EVENTS)
 
 
@@ -83,13 +95,75 @@ def test_another_process_gets_the_path_and_not_the_contents(rows):
     assert repr(again) == repr(rows)
 
 
-@pytest.mark.parametrize("part", [np.s_[:], np.s_[10:50], np.s_[::-2, 1:]])
+PARTS = {"all": np.s_[:], "some rows": np.s_[10:50], "reversed": np.s_[::-2, 1:], "every third": np.s_[1::3, :, :1]}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("form", ["file", "columns first", "the other byte order"])
+def test_rows_of_a_memory_map_of_the_user_are_those_of_the_array(form, part, tmp_path, size):
+    rows, expected = as_rows(np.load(FORMS[form](tmp_path), mmap_mode="r")[part]), EVENTS[part]
+    for index in (torch.tensor([3, 0, len(expected) - 1, 3]), torch.arange(2, 9), torch.tensor([], dtype=torch.long)):
+        assert np.array_equal(rows.take(index).numpy(), expected[index.numpy()])
+        assert np.array_equal(torch.cat(list(rows.blocks(9))).numpy(), expected)
+
+
+def test_a_memory_map_stays_right_where_its_file_has_lost_its_name(tmp_path, size):
+    array = np.load(one_file(tmp_path), mmap_mode="r")
+    (tmp_path / "events.npy").unlink()
+    without_name = as_rows(array)
+    one_file(tmp_path, 1 + EVENTS)
+    with_the_name_of_another = as_rows(array)
+    one_file(tmp_path / "shorter", EVENTS[:10]).replace(tmp_path / "events.npy")
+    for rows in (without_name, with_the_name_of_another, as_rows(array)):
+        assert np.array_equal(rows.take(torch.tensor([3])).numpy(), EVENTS[[3]])
+
+
+def test_a_large_file_that_was_cut_short_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_gflows.datasets.file_rows.KEPT_BYTES", 0)
+    rows = open_rows(one_file(tmp_path))
+    rows.take(torch.tensor([0]))
+    with (tmp_path / "events.npy").open("r+b") as file:
+        file.truncate(1000)
+    for read in (lambda: rows.take(torch.tensor([1000])), lambda: list(rows.blocks(100))):
+        with pytest.raises(ValueError, match="events.npy has become shorter than it was when it was opened"):
+            read()
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_another_process_gets_the_place_of_a_memory_map_of_the_user(part, tmp_path):
     array = np.load(one_file(tmp_path), mmap_mode="r")[part]
     rows = as_rows(array)
     sent = pickle.dumps(rows)
     assert len(sent) < 2000
     assert np.array_equal(pickle.loads(sent).data, EVENTS[part])
+
+
+def test_rows_can_be_read_from_another_working_directory(tmp_path, monkeypatch):
+    one_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rows = open_rows("events.npy")
+    monkeypatch.chdir("/")
+    assert np.array_equal(rows.take(torch.tensor([7])).numpy(), EVENTS[[7]])
+
+
+def test_a_loader_reads_rows_as_a_dataset(rows):
+    batches = list(DataLoader(rows, batch_size=100))
+    assert np.array_equal(torch.cat(batches).numpy(), EVENTS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
+    for name in ("pyro_gflows.datasets.array_rows.KEPT_BYTES", "pyro_gflows.datasets.file_rows.KEPT_BYTES"):
+        monkeypatch.setattr(name, 0)
+    monkeypatch.setattr("pyro_gflows.datasets.file_rows._MAPPED_FILES", 3)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    rows = open_rows(shards(tmp_path / "data"))
+    for _ in range(3):
+        assert np.array_equal(torch.cat(list(rows.blocks(100))).numpy(), EVENTS)
+        rows.take(torch.arange(0, 1024, 50))
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+    del rows
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_the_repr_says_what_was_opened(tmp_path):

@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from pyro_gflows import EquivariantFlow, FitSettings, GActNorm, InvariantNormal, VectorAction, fit, fit_energy
 from pyro_gflows.nn import LipschitzNetwork
 from pyro_gflows.targets import density
-from pyro_gflows.training import Adam, Devices, FitDiverged, OwnDraws, Validation
+from pyro_gflows.training import Adam, Devices, FitDiverged, Objective, OwnDraws, Validation
+from pyro_gflows.training.engines.devices import launch
+from pyro_gflows.training.trainer import Trainer
 from pyro_gflows.transforms import g_coupling, g_residual
 
 FIELDS, PLANE = VectorAction.regular("C4", copies=2), VectorAction.plane("D4")
@@ -158,7 +160,29 @@ def answers(folder, devices):
     found["loader"] = everyones(error_of(lambda: train(coupling(), devices, data=loader)))
     plain = DataLoader(TensorDataset(events()), batch_size=16, shuffle=True)
     found["plain loader"] = everyones(error_of(lambda: train(coupling(), devices, data=plain)))
+    found["buffers"] = launch(devices, buffers_of_a_running_mean, module=torch.nn.Identity())
     return found
+
+
+class Regression(Objective):
+    """A network of the user with running means, on events that differ between processes."""
+
+    def batch(self, step):
+        return torch.randn(8, 3) + self.share.rank
+
+    def forward(self, batch, step):
+        return self.module(batch).square().mean()
+
+
+def buffers_of_a_running_mean(engine):
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    trainer = Trainer(Regression(network), settings=FitSettings(steps=5), engine=engine)
+    trainer.start()
+    for _ in range(5):
+        trainer.step()
+    before = everyones(weights(network))
+    trainer.finish()
+    return [before, everyones(weights(network))]
 
 
 def stops(folder, devices):

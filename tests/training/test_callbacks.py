@@ -13,6 +13,8 @@ from pyro_gflows.training import FitSettings, ForwardKL, OneCycle, Validation, f
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from tests.small_flows import points, small_flow
 
+pytestmark = pytest.mark.usefixtures("on_both_engines")
+
 ACTION = VectorAction.plane("D4")
 
 

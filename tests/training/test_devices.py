@@ -84,6 +84,9 @@ def test_what_all_processes_decide_together(tmp_path):
     assert "expected the same data in all processes, but process 1 has" in run["other data"][0]
     assert run["diverged"][0] == run["diverged"][1] and run["diverged"][0][0].startswith("FitDiverged")
     assert all("raise batch_size" in message for message in run["few rows"])
+    before, after = run["buffers"]  # of the running means of a network, each of its own events until they are used
+    assert before[0]["0.weight"] == before[1]["0.weight"] and before[0]["1.running_mean"] != before[1]["1.running_mean"]
+    assert after[0] == after[1]
     assert all("processes 0 and 1 see the same rows" in message for message in run["loader"])
     assert all("all 2 processes would see the same rows" in message for message in run["plain loader"])
 

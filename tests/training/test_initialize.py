@@ -28,6 +28,8 @@ from pyro_gflows.training import Adam, Constant, FitSettings, OwnDraws, fit, fit
 from pyro_gflows.transforms import DataDependentTransform, GCoupling, GOrbitNorm
 from tests.small_flows import points, small_flow
 
+pytestmark = pytest.mark.usefixtures("on_both_engines")
+
 STILL = FitSettings(steps=1, batch_size=4096, optimizer=Adam(lr=1e-14), schedule=Constant())
 MOVING = FitSettings(steps=2, batch_size=64, optimizer=Adam(lr=1e-2), schedule=Constant())
 

@@ -14,6 +14,8 @@ from pyro_gflows.training import FitSettings, Validation, fit
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from tests.small_flows import points, small_flow
 
+pytestmark = pytest.mark.usefixtures("on_both_engines")
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = FitSettings(
     steps=30, batch_size=128, seed=3, ema_decay=0.95, validation=Validation(every=8, patience=3), checkpoint_every=5

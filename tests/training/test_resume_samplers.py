@@ -14,6 +14,8 @@ from pyro_gflows.training import AlphaMixing, FitSettings, ForwardKL, OwnDraws, 
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from tests.small_flows import points, small_flow
 
+pytestmark = pytest.mark.usefixtures("on_both_engines")
+
 ACTION = VectorAction.plane("D4")
 SETTINGS = FitSettings(steps=12, batch_size=32, seed=4, checkpoint_every=5)
 

@@ -50,6 +50,10 @@ class Engine(Protocol):
         """Returns the sum of a tensor over the processes, for every process."""
         ...
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the buffers of the first one, before they are used or stored."""
+        ...
+
     def gather(self, value: Any) -> list[Any]:
         """Returns the values of all processes, in the order of their ranks, for every process."""
         ...
@@ -101,6 +105,13 @@ class OneDevice:
             values: A tensor.
         """
         return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Does nothing.
+
+        Args:
+            module: Not used.
+        """
 
     def gather(self, value: Any) -> list[Any]:
         """Returns the value as the only one.

@@ -13,13 +13,13 @@ from torch import nn
 from pyro_gflows.training.engines.base import Engine, OneDevice
 from pyro_gflows.training.processes import require_one_process, started_by_others
 
-__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "Devices", "as_devices", "launch"]
+__all__ = ["ACCELERATORS", "PRECISIONS", "STRATEGIES", "UNUSED", "Devices", "as_devices", "launch"]
 
 _T = TypeVar("_T")
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
-_UNUSED = "_find_unused_parameters_true"
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+UNUSED = "_find_unused_parameters_true"
+PRECISIONS = ("32-true", "64-true")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _INSTALL = "several devices need Lightning, which is not installed: pip install 'pyro-gflows[lightning]'"
 
@@ -43,8 +43,9 @@ class Devices:
         num_nodes: The number of machines.
         strategy: How processes are started and gradients averaged: "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", or
             "auto". With the ending "_find_unused_parameters_true" a step may leave out some weights.
-        precision: "32-true" or "64-true" (the flow is converted), "bf16-mixed" or "16-mixed" (only networks of your own
-            compute in half precision, since flows switch it off); None keeps the dtype of the flow.
+        precision: "64-true" to convert the flow to float64; None or "32-true" keeps its dtype. There is no mixed
+            precision, which would round the events themselves to half of their digits; a network of your own may have
+            ``torch.autocast`` inside its forward.
         accelerator: "cpu", "gpu", "cuda", "mps", or "auto" for GPUs where there are some.
 
     Raises:
@@ -67,7 +68,7 @@ class Devices:
             raise ValueError(f"expected a number of devices, at least 1, or 'auto', got {self.count!r}")
         if not isinstance(self.num_nodes, int) or self.num_nodes < 1:
             raise ValueError(f"expected a number of machines, at least 1, got num_nodes={self.num_nodes!r}")
-        if self.strategy.removesuffix(_UNUSED) not in STRATEGIES:
+        if self.strategy.removesuffix(UNUSED) not in STRATEGIES:
             raise ValueError(
                 f"expected strategy to be one of {', '.join(STRATEGIES)}, got {self.strategy!r}; each device holds "
                 "all weights of a flow, which are few, so strategies that divide them (fsdp, deepspeed) are not used"
@@ -75,7 +76,8 @@ class Devices:
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(
                 f"expected precision to be None or one of {', '.join(PRECISIONS)}, got {self.precision!r}; half "
-                "precision has too few digits for a log-det or an exact symmetry"
+                "precision, mixed or not, has too few digits for events, log-dets and an exact symmetry: put "
+                "torch.autocast into the forward of your own networks instead"
             )
         if self.accelerator not in ACCELERATORS:
             raise ValueError(f"expected accelerator to be one of {', '.join(ACCELERATORS)}, got {self.accelerator!r}")

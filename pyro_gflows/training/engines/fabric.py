@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
+import multiprocessing
 import subprocess
-import tempfile
-import time
+import sys
 import warnings
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from pyro_gflows.datasets.processes import COMMON
 from pyro_gflows.datasets.share import Share
 from pyro_gflows.training.engines.base import Engine
-from pyro_gflows.training.engines.devices import Devices
+from pyro_gflows.training.engines.devices import UNUSED, Devices
 from pyro_gflows.training.interrupt import DeferredInterrupt
 from pyro_gflows.training.objectives.base import FitDiverged, Objective
 
 __all__ = ["FabricEngine", "launch_with_fabric"]
 
 _T = TypeVar("_T")
-
-# what a run raises in all processes alike, so that the first process may report it for all of them
-_OURS = (FitDiverged, ValueError, TypeError, RuntimeWarning, KeyboardInterrupt)
 
 _SECONDS_TO_FAIL = 10.0
 
@@ -52,6 +54,7 @@ class FabricEngine:
             objective: The objective, whose weights and buffers become those of the first process.
             optimizer: The optimizer of its weights.
         """
+        self.share_buffers(objective)
         wrapped: Callable[[Any, int], Tensor] = self._fabric.setup(objective, optimizer, move_to_device=False)[0]
         return wrapped
 
@@ -82,6 +85,16 @@ class FabricEngine:
         """
         return self._fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the buffers of the first one, such as the running means of a network of the user.
+
+        Args:
+            module: The module.
+        """
+        if self.share.size > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer.data, src=0)
+
     def gather(self, value: Any) -> list[Any]:
         """Returns the values of all processes, in the order of their ranks, for every process.
 
@@ -108,30 +121,51 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
         accelerator=devices.accelerator,
         devices=devices.per_node,
         num_nodes=devices.num_nodes,
-        strategy=devices.strategy,
+        strategy=_strategy(devices),
         **options,
     )
     if not _starts_other_processes(fabric):
         try:
             result: _T = fabric.launch(_run_here, run, module)  # type: ignore[arg-type]
-        except _OURS:
-            raise
-        except Exception:  # in this process alone: the others may wait for it forever
-            _end(fabric)
+        except Exception as error:
+            if not _ends_all(error):  # the other processes may wait for this one forever
+                _end(fabric)
             raise
         return result
-    # The results come back in a file: what a process puts into a pipe is read only after it has ended.
-    with tempfile.TemporaryDirectory() as folder, DeferredInterrupt():
-        path = Path(folder) / "outcome"
-        # as a partial, since Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
-        fabric.launch(_run_there, functools.partial(run), module, str(path))  # type: ignore[arg-type]
-        outcome = torch.load(path, map_location="cpu", weights_only=False)
-    if outcome["error"] is not None:
-        raise outcome["error"]
-    module.load_state_dict(outcome["weights"])
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # in a thread, since a process ends only when what it has sent is read
+    with ThreadPoolExecutor(1) as reader, DeferredInterrupt():
+        sent = reader.submit(receiver.recv)
+        try:
+            # as a partial: Lightning looks into the dataclasses that it is given, and cannot do so if they are frozen
+            fabric.launch(_run_there, functools.partial(run), module, sender)  # type: ignore[arg-type]
+        finally:
+            sender.close()
+        found, weights, error = sent.result()
+    if error is not None:
+        raise error
+    module.load_state_dict(safetensors.torch.load(weights))
     module.eval()
-    found: _T = outcome["result"]
-    return found
+    answer: _T = found
+    return answer
+
+
+def _strategy(devices: Devices) -> DDPStrategy | str:
+    """How processes are started and gradients averaged."""
+    if devices.processes == 1:
+        return "auto"
+    name = devices.strategy.removesuffix(UNUSED)
+    if name == "auto":
+        name = "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+    start = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}[name]
+    # Buffers of a flow are constants, such as bases of fields, and may be many times its weights: they are not sent at
+    # every step. What a network of the user keeps in buffers is sent where it is used (FabricEngine.share_buffers).
+    known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    once = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {once: False}
+    if devices.strategy.endswith(UNUSED):
+        options["find_unused_parameters"] = True
+    return DDPStrategy(start_method=start, **options)  # type: ignore[arg-type]
 
 
 def _starts_other_processes(fabric: Fabric) -> bool:
@@ -160,28 +194,23 @@ def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) ->
         return run(engine)
 
 
-def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, path: str) -> None:
-    """Runs in a process that ends with the run, and leaves what came of it in a file."""
-    outcome: dict[str, Any] = {"error": None}
+def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, sender: Connection) -> None:
+    """Runs in a process that ends with the run, and sends what came of it from the first one."""
+    found, error = None, None
     try:
-        outcome["result"] = _run_here(fabric, run, module)
-        outcome["weights"] = module.state_dict()
-    except _OURS as error:
-        if fabric.global_rank > 0:
-            if _appears(Path(path)):  # the first process has stopped too, and tells why
-                return
+        found = _run_here(fabric, run, module)
+    except (Exception, KeyboardInterrupt) as problem:
+        if not _ends_all(problem):
             raise
-        outcome["error"] = error
+        error = problem
     if fabric.global_rank == 0:
-        torch.save(outcome, path)
+        weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+        sender.send((found, safetensors.torch.save(weights), error))
 
 
-def _appears(path: Path) -> bool:
-    """Whether a file is there, or is within a while."""
-    last = time.monotonic() + _SECONDS_TO_FAIL
-    while not path.exists() and time.monotonic() < last:
-        time.sleep(0.1)
-    return path.exists()
+def _ends_all(error: BaseException) -> bool:
+    """Whether all processes have the same error, so that the first one reports it for all of them."""
+    return isinstance(error, FitDiverged | KeyboardInterrupt) or COMMON in vars(error)
 
 
 def _dtype(fabric: Fabric) -> torch.dtype | None:

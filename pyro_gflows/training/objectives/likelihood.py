@@ -209,10 +209,10 @@ class Likelihood(Objective):
         sampler = self._data
         if not len(stored) or (callable(sampler) and isinstance(sampler, StatefulSampler)):
             return  # the draws of a sampler with a state depend on its state
-        first = self._first_rows()
+        first = self._first_rows(state)
         if same_values(stored, first):
             return
-        if not same_values(first, self._first_rows(), exact=True):
+        if not same_values(first, self._first_rows(state), exact=True):
             warnings.warn(
                 "data and augmentation returned different events in two calls from the same random state, so the first "
                 "batch is left out of the comparison with the earlier run; use the generator in their arguments, or "
@@ -226,10 +226,12 @@ class Likelihood(Objective):
             "folder"
         )
 
-    def _first_rows(self) -> Tensor:
-        """The rows of a run's first batch that are compared."""
+    def _first_rows(self, state: dict[str, Tensor]) -> Tensor:
+        """The rows of the first batch that are compared, in the kind of order of the run with this state."""
         self._first = torch.empty(0)
         self._batches = self._new_batches()
+        if isinstance(self._batches, ShuffledEpochs):
+            self._batches.take_kind_of(state)
         torch.manual_seed(seed_of_rank(self._settings.seed, self.share.rank))
         self._next(whole=True)
         return self._first
