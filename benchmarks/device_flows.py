@@ -67,7 +67,9 @@ def _well(x: Tensor) -> Tensor:
 
 
 def _layers(action: LinearAction, make: Callable[[LinearAction], Any], *, blocks: int) -> EquivariantFlow:
-    return EquivariantFlow(InvariantNormal(action), [t for _ in range(blocks) for t in (GActNorm(action), make(action))])
+    return EquivariantFlow(
+        InvariantNormal(action), [t for _ in range(blocks) for t in (GActNorm(action), make(action))]
+    )
 
 
 def _vectors(make: Callable[[LinearAction], Any], *, copies: int = 8, blocks: int = 4) -> Callable[[], EquivariantFlow]:
@@ -88,9 +90,17 @@ FAMILIES: Mapping[str, Family] = {
             "C4 on 32 coordinates, 4 spline couplings of width 16",
             _vectors(functools.partial(g_coupling, transformer=ElementwiseSpline)),
         ),
-        Family("autoregressive", "C4 on 32 coordinates, 4 layers of width 16", _vectors(functools.partial(g_autoregressive, width=16))),
+        Family(
+            "autoregressive",
+            "C4 on 32 coordinates, 4 layers of width 16",
+            _vectors(functools.partial(g_autoregressive, width=16)),
+        ),
         Family("residual", "C4 on 16 coordinates, 4 residual layers", _vectors(g_residual, copies=4)),
-        Family("rows", "16 rows of 2 features, 4 couplings of width 32", lambda: _layers(RowsAction(16, 2), _WIDE, blocks=4)),
+        Family(
+            "rows",
+            "16 rows of 2 features, 4 couplings of width 32",
+            lambda: _layers(RowsAction(16, 2), _WIDE, blocks=4),
+        ),
         Family(
             "image coupling",
             "C4 on 1 x 16 x 16 pixels, 2 scales of 4 blocks",

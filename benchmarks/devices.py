@@ -130,7 +130,9 @@ BENCHMARK = Benchmark(
         Column("flow", lambda found: f"{found['family']} ({found['about']})", left=True),
         Column("parameters", lambda found: f"{found['parameters']:,}"),
         Column("batch", lambda found: f"{found['batch']}"),
-        Column("one process, ms a step, wall (CPU)", lambda found: f"{found['one_ms']:.1f} ({found['one_cpu_ms']:.1f})"),
+        Column(
+            "one process, ms a step, wall (CPU)", lambda found: f"{found['one_ms']:.1f} ({found['one_cpu_ms']:.1f})"
+        ),
         Column("two, ms a step, wall (CPU)", lambda found: f"{found['two_ms']:.1f} ({found['two_cpu_ms']:.1f})"),
         Column("events/s of two over one, wall", ratio("wall")),
         Column("best round", lambda found: f"{found['best_wall']:.2f}"),

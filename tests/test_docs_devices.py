@@ -1,8 +1,8 @@
 """The recipes of the page "More than one device" run as they stand there, each in two processes (gloo) on the CPU.
 
 A recipe is a code block: a file if its first lines name it, else a command. What a machine at hand does not have is
-imitated: SLURM by an ``srun`` that starts two tasks with the variables of SLURM in their environment, two machines by two
-launchers on one, a notebook by an interactive interpreter.
+imitated: SLURM by an ``srun`` that starts two tasks with the variables of SLURM in their environment, two machines by
+two launchers on one, a notebook by an interactive interpreter.
 """
 
 import json
@@ -14,10 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from pyro_gflows import load
+from pyro_gflows import load, save
+from pyro_gflows.evaluation.scores import log_probs
 
 pytest.importorskip("lightning")
 pytestmark = pytest.mark.long
@@ -31,7 +33,8 @@ COMMANDS = [block.strip() for block in BLOCKS if block not in FILES.values()]
 SRUN = """#!/bin/bash
 # starts the tasks of a job, as srun does, on one machine that stands for all
 for rank in $(seq 0 $((SLURM_NTASKS - 1))); do
-    export SLURM_PROCID=$rank SLURM_NODEID=$((rank / SLURM_NTASKS_PER_NODE)) SLURM_LOCALID=$((rank % SLURM_NTASKS_PER_NODE))
+    export SLURM_PROCID=$rank SLURM_LOCALID=$((rank % SLURM_NTASKS_PER_NODE))
+    export SLURM_NODEID=$((rank / SLURM_NTASKS_PER_NODE))
     "$@" &
     tasks="$tasks $!"
 done
@@ -42,7 +45,7 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MAST
 
 @pytest.fixture
 def shell(tmp_path):
-    """A function that runs commands in a folder with the files of the page, all at once, and returns what they print."""
+    """A function that runs commands in a folder with the files of the page, all at once; it returns what they print."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     tools = tmp_path / "bin"
@@ -119,7 +122,7 @@ def same(flow, other):
 
 def test_every_block_is_named_here():
     ours = Path(__file__).read_text(encoding="utf-8").split("def command", 1)[1]
-    assert len(FILES) == 8 and len(COMMANDS) == 7 and COMMANDS[0] == "fit(flow, data, devices=2)"
+    assert len(FILES) == 8 and len(COMMANDS) == 8 and COMMANDS[0] == "fit(flow, data, devices=2)"
     for name in FILES:
         assert re.search(rf"\b{name}\b", ours), name
 
@@ -169,6 +172,19 @@ def test_command_line(shell, tmp_path):
     printed = shell(command("pyro-gflows fit"))
     assert printed.count("written to eight") == 1
     assert json.loads((tmp_path / "eight" / "metrics.json").read_text())["steps"] == 8
+
+
+@pytest.mark.slow
+def test_drawing_and_scoring(shell, tmp_path, monkeypatch):
+    flow = alone("train.py", tmp_path, monkeypatch)
+    save(flow, tmp_path / "eight")
+    shell(command("pyro-gflows sample"))
+    draws, scores = (
+        np.concatenate([np.load(shard) for shard in sorted((tmp_path / name).glob("*.npy"))])
+        for name in ("draws", "scores")
+    )
+    assert draws.shape == (3000, 2) and len(np.unique(draws[:, 0])) > 2990
+    np.testing.assert_allclose(scores, log_probs(flow, draws), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
