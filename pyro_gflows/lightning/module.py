@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, OwnBatch, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps
 from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.resuming import resume_run, stored_run
 from pyro_gflows.lightning.validation import ValidationPass
@@ -93,6 +93,7 @@ class FlowModule(LightningModule):
         self._stored: dict[str, Any] = {}
         self._kept = contextlib.ExitStack()
         self._serves_itself = False
+        self.eval()  # and stays so here where the fit is in processes that end with it
 
     # -- set-up -------------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -107,7 +108,7 @@ class FlowModule(LightningModule):
         check_precision(str(self.trainer.precision))
         self._serves_itself = False
         if stage == "fit":
-            self.objective.train()
+            self.train()
 
     def train_dataloader(self) -> Iterable[Any]:
         """The batches of an objective that has its own data or draws, as many as the settings have steps."""
@@ -244,6 +245,8 @@ class FlowModule(LightningModule):
             batch: The events.
             batch_idx: The number of the block.
         """
+        if isinstance(batch, NoEvents):
+            return
         self._pass.add(self.objective.validate() if isinstance(batch, OwnBatch) else self.objective.tally(batch))
 
     def on_validation_epoch_end(self) -> None:

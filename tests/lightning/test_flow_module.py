@@ -87,6 +87,13 @@ def test_random_log_dets_draw_as_in_fit_and_a_run_resumes_in_the_middle_of_an_ep
 
 
 @pytest.mark.long
+def test_a_run_resumes_at_the_end_of_an_epoch(tmp_path):
+    unbroken, flow = trained(curve=Curve(8, tmp_path / "two_epochs.ckpt"))
+    resumed, other = trained(small_flow(seed=5), checkpoint=tmp_path / "two_epochs.ckpt")
+    assert resumed.rows == unbroken.rows[8:] and resumed.train == unbroken.train[8:] and same_weights(flow, other)
+
+
+@pytest.mark.long
 def test_an_energy_needs_no_data_and_resumes(tmp_path):
     settings = FitSettings(steps=12, batch_size=40)
 
