@@ -175,8 +175,9 @@ def _images(name: str, parts: Splits, symmetry: str | None, scaling: GrayLevels)
 
 def _from_large_file(name: str, rows: FileRows, options: FileOptions, *, seed: int) -> DataSet:
     some = rows.take(sampled_rows(rows)).numpy()
-    form = _format_of(name, some, options)
+    form = event_format(some, options, source=name)
     form.to_events(some, source=f"{name}, a sample", generator=torch.Generator().manual_seed(seed))  # to check it
+    _warn_of_repeats(name, some, form)
     train, validation, test = (SplitStore(rows.store, part, form=form, seed=seed) for part in range(3))
     if min(sum(part.lengths) for part in (train, validation, test)) == 0:
         raise ValueError(f"{name}: expected at least 10 rows in a file to split it, got {len(rows)} in all")
@@ -195,21 +196,20 @@ def _some(rows: FileRows, part: SplitStore, most: int) -> Tensor:
 
 def _from_file(name: str, options: FileOptions, *, seed: int) -> DataSet:
     array = read_array(name, key=options.key)
-    form = _format_of(name, array, options)
+    form = event_format(array, options, source=name)
     x = form.to_events(array, source=name, generator=torch.Generator().manual_seed(seed))
+    _warn_of_repeats(name, array, form)
     parts = random_splits(x, seed=seed)
     return _file_data(name, parts.train, parts.validation, parts.test, form=form)
 
 
-def _format_of(name: str, array: np.ndarray, options: FileOptions) -> EventFormat:
-    form = event_format(array, options, source=name)
+def _warn_of_repeats(name: str, array: np.ndarray, form: EventFormat) -> None:
     if form.gray is None and repeats(array):
         warnings.warn(
             f"{name}: the same few values come again and again, so that the likelihood has no bound and a fit never "
             "ends. Save images as whole gray levels; add uniform noise from [0, 1) to counts",
             stacklevel=4,
         )
-    return form
 
 
 def _file_data(name: str, train: Tensor | FileRows, validation: Tensor, test: Tensor, *, form: EventFormat) -> DataSet:
