@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyro_gflows.datasets.array_rows import starts
 from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.datasets.rows import Rows, as_rows
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, NoEvents, Steps
 from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.stream import Stream
 from pyro_gflows.numerics.random_state import random_state_kept
@@ -73,8 +73,6 @@ class FlowData(LightningDataModule):
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        # a process may have fewer blocks of validation events than another one, or none
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.settings = settings
         self._given = (data, validation, augment)
         self._stream: Objective | None = None
@@ -133,7 +131,8 @@ class FlowData(LightningDataModule):
         if rows is None:
             return OWN_VALIDATION
         share = self.stream.share
-        return Blocks(lambda: rows.blocks(_BLOCK, share), len(starts(len(rows), _BLOCK, share)))
+        count = len(starts(len(rows), _BLOCK, share))
+        return Blocks(lambda: rows.blocks(_BLOCK, share), count) if count else Blocks(lambda: [NoEvents()], 1)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of every process in the data."""

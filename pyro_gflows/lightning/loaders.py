@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["OWN_VALIDATION", "Blocks", "OwnBatch", "Steps"]
+__all__ = ["OWN_VALIDATION", "Blocks", "NoEvents", "OwnBatch", "Steps"]
 
 
 class OwnBatch:
     """Stands for a batch that the objective takes from its own data, or draws itself."""
+
+
+class NoEvents:
+    """Stands for the validation events of a process that has none; the Trainer would leave out its validation.
+
+    The other processes would then wait for it.
+    """
 
 
 class Steps:

@@ -15,7 +15,7 @@ from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
 from pyro_gflows.lightning.ending import EndAtError
-from pyro_gflows.lightning.loaders import OWN_VALIDATION, OwnBatch, Steps
+from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps
 from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.resuming import RunRandom, resume_run, stored_run
 from pyro_gflows.lightning.validation import ValidationPass
@@ -235,6 +235,8 @@ class FlowModule(LightningModule):
             batch: The events.
             batch_idx: The number of the block.
         """
+        if isinstance(batch, NoEvents):
+            return
         self._pass.add(self.objective.validate() if isinstance(batch, OwnBatch) else self.objective.tally(batch))
 
     def on_validation_epoch_end(self) -> None:

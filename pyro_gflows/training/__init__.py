@@ -4,7 +4,7 @@ Training:
     fit, fit_energy, FitResult, FitSettings, Validation, FitDiverged, Callback
 
 Devices:
-    Devices, Engine, OneDevice
+    Devices, Engine, OneDevice, is_first_process
 
 Optimizers and schedules:
     Adam, TorchOptimizer, OptimizerSettings, Constant, OneCycle, Ramp, Schedule
@@ -31,6 +31,7 @@ from pyro_gflows.training.objectives.mixing import AlphaMixing, ForwardKL, Mixin
 from pyro_gflows.training.objectives.path_gradient import reverse_kl_loss
 from pyro_gflows.training.optimizers import OptimizerSettings
 from pyro_gflows.training.own_draws import OwnDraws
+from pyro_gflows.training.processes import is_first_process
 from pyro_gflows.training.settings import (
     Adam,
     Constant,
@@ -71,6 +72,7 @@ __all__ = [
     "Validation",
     "fit",
     "fit_energy",
+    "is_first_process",
     "random_elements",
     "reverse_kl_loss",
 ]

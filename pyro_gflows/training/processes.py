@@ -35,8 +35,15 @@ def started_by_others() -> int | None:
 def is_first_process() -> bool:
     """Whether this is the first of the processes of a run, which alone writes files and reports; also before the run.
 
+    A script that trains on several devices runs in several processes, every line of it. This is the question to ask
+    before it prints a result or saves a flow.
+
     A process knows its number by the process group, and before there is one by the variables of the environment that
     torchrun (``RANK``), SLURM (``SLURM_PROCID``) or Lightning (``NODE_RANK`` and ``LOCAL_RANK``) has set.
+
+    Example:
+        >>> is_first_process()  # one process is the first
+        True
     """
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def test_the_first_process_alone_prints_and_writes_and_one_device_goes_on(option
     assert (out / "model.safetensors").read_bytes() != first
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_under_torchrun_an_error_in_all_processes_is_said_once(options, tmp_path):
     pytest.importorskip("lightning")
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pyro_gflows", "fit", *options]
@@ -63,6 +65,29 @@ def test_under_torchrun_an_error_in_all_processes_is_said_once(options, tmp_path
     assert done.stderr.count("pyro-gflows: error") == 1, done.stderr
     assert "training diverged" in done.stderr and "a lower --lr" in done.stderr
     assert (tmp_path / "out" / "run.json").exists() and not (tmp_path / "out" / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_command_which_says_so(options, tmp_path):
+    pytest.importorskip("lightning")
+    out = tmp_path / "out"
+    command = ["-m", "pyro_gflows", "fit", *options, "--out", str(out), "--steps", "100000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *command, "--devices", "2", "--accelerator", "cpu"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while not (out / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(other), signal.SIGKILL)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert "another process of this command has ended" in error and "--resume" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.lightning.curves import Curve, trained
+from tests.lightning.curves import VALIDATION, Curve, trained
 
 pytestmark = [pytest.mark.long, pytest.mark.all_cases]
 
@@ -57,8 +57,10 @@ def test_a_run_resumes_on_another_number_of_processes(one, two):
     curve, folder = one
     fewer, _ = trained(checkpoint=folder / "two.ckpt")
     assert apart(fewer.train, curve.train[7:]) < 1e-9 and fewer.rows == curve.rows[7:]
-    for found in two:
+    few, _ = trained(checkpoint=folder / "one.ckpt", validation=VALIDATION[:10])
+    for found in two:  # of 10 validation events the second process has none
         assert apart(found["of one"]["train"], curve.train[7:]) < 1e-9
+        assert apart(found["of one"]["validation"], few.validation) < 1e-9
 
 
 def test_a_batch_with_nan_in_one_process_ends_both(two):

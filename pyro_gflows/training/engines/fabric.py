@@ -84,7 +84,11 @@ class FabricEngine:
         Args:
             values: A tensor of the same shape in all processes.
         """
-        return self._fabric.all_reduce(values, reduce_op="sum")  # type: ignore[return-value]
+        if self.share.size == 1:
+            return values
+        total = values.clone()
+        torch.distributed.all_reduce(total)  # that of Fabric waits at a barrier first
+        return total
 
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every process the buffers of the first one, such as the running means of a network of the user.
