@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
+from pyro_gflows.lightning.ending import EndAtError
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps
 from pyro_gflows.lightning.processes import TrainerProcesses
-from pyro_gflows.lightning.resuming import resume_run, stored_run
+from pyro_gflows.lightning.resuming import RunRandom, resume_run, stored_run
 from pyro_gflows.lightning.validation import ValidationPass
-from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
+from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
 from pyro_gflows.training.divergence import check_step, count_step, trained_weights
 from pyro_gflows.training.loader import check_different
-from pyro_gflows.training.objectives.base import FitDiverged, Objective
+from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
@@ -91,7 +91,7 @@ class FlowModule(LightningModule):
         self.progress = Progress()
         self._loss = torch.tensor(math.nan)
         self._stored: dict[str, Any] = {}
-        self._kept = contextlib.ExitStack()
+        self._random = RunRandom()
         self._serves_itself = False
         self.eval()  # and stays so here where the fit is in processes that end with it
 
@@ -133,7 +133,7 @@ class FlowModule(LightningModule):
     def on_train_start(self) -> None:
         """Seeds the random draws, and sets data-dependent layers from the first batch of a new run."""
         processes, share = self._processes, self._processes.share
-        self._kept.enter_context(random_state_kept(self.device))
+        self._random.begin(self.device)
         self.progress = Progress(self.trainer.global_step)
         if self._is_resumed:
             batches = resume_run(self._stored, processes, self.device, progress=self.progress, seed=self.settings.seed)
@@ -214,18 +214,8 @@ class FlowModule(LightningModule):
         mean = self._processes.mean(torch.stack([self._loss, norm.to(self._loss)]))
         value, steepness = mean.tolist()
         self.progress.step = self.trainer.global_step
-        try:
-            check_step(
-                self.objective,
-                self.settings,
-                progress=self.progress,
-                loss=value,
-                norm=steepness,
-                gather=self._processes.gather,
-            )
-        except FitDiverged:
-            self._end()
-            raise
+        gather = self._processes.gather
+        check_step(self.objective, self.settings, progress=self.progress, loss=value, norm=steepness, gather=gather)
         count_step(self.progress, value)
         self.log("train", mean[0], prog_bar=True)
         if gradient_clip_val is not None:
@@ -263,7 +253,7 @@ class FlowModule(LightningModule):
             checkpoint: The checkpoint of the Trainer.
         """
         batches = self.objective.state() if self._serves_itself else {}
-        checkpoint["pyro_gflows"] = stored_run(self._processes, self.device, progress=self.progress, batches=batches)
+        checkpoint["pyro_gflows"] = stored_run(self._processes, self._random, progress=self.progress, batches=batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps them until the run goes on.
@@ -273,13 +263,18 @@ class FlowModule(LightningModule):
         """
         self._stored = checkpoint.get("pyro_gflows", {})
 
-    def on_fit_end(self) -> None:
-        """Puts the module into evaluation mode."""
+    def on_train_end(self) -> None:
+        """Gives all processes the same buffers, and ends the run."""
         self._processes.broadcast(self.objective.buffers())
-        self._end()
+        self.end_run()
 
-    def _end(self) -> None:
-        self._kept.close()
+    def configure_callbacks(self) -> list[Callback]:
+        """A callback that ends the run if it fails."""
+        return [EndAtError()]
+
+    def end_run(self) -> None:
+        """Puts the module into evaluation mode, and torch's generators into the state that they had before the run."""
+        self._random.end()
         self.eval()
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.lightning.processes import TrainerProcesses
-from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
+from pyro_gflows.lightning.resuming import RunRandom
+from pyro_gflows.numerics.random_state import seed_of_rank
 
 __all__ = ["ValidationPass"]
 
@@ -26,8 +26,9 @@ class ValidationPass:
     def __init__(self, processes: TrainerProcesses, device: torch.device, *, seed: int) -> None:
         self._processes = processes
         self._parts: list[tuple[Tensor | float, int]] = []
-        self._kept = contextlib.ExitStack()
-        self._kept.enter_context(random_state_kept(device, seed=seed_of_rank(seed, processes.share.rank)))
+        self._random = RunRandom()
+        self._random.begin(device)
+        torch.manual_seed(seed_of_rank(seed, processes.share.rank))
 
     def add(self, tally: tuple[Tensor | float, int] | None) -> None:
         """Adds the losses of some events.
@@ -40,7 +41,7 @@ class ValidationPass:
 
     def close(self) -> float | None:
         """Ends the pass, and returns the mean loss of the events of all processes; None if there are no events."""
-        self._kept.close()
+        self._random.end()
         own = float(sum(losses for losses, _ in self._parts)), sum(count for _, count in self._parts)
         parts = self._processes.gather(own)  # numbers of Python, in full precision on any device
         count = sum(number for _, number in parts)

@@ -1,5 +1,7 @@
 """A flow under the Trainer of Lightning: the curve, the weights and the errors of fit."""
 
+import dataclasses
+import gc
 import math
 import subprocess
 import sys
@@ -182,6 +184,40 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
     wild = FitSettings(steps=9, batch_size=50, optimizer=Adam(lr=1e9), schedule=Constant())
     with pytest.raises(FitDiverged, match=r"training diverged: .* lower the learning rate \(now lr=1000000000.0\)"):
         trained(settings=wild, validation=None)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_run_that_fails_leaves_the_random_state_and_the_mode_as_they_were(where):
+    class Failing(Likelihood):
+        def forward(self, batch, step=0):
+            if step == 3 and where == "training":
+                raise LookupError("no such shelf")
+            return super().forward(batch, step)
+
+        def tally(self, batch):
+            raise LookupError("no such shelf")
+
+    flow, state = small_flow(log_det=RouletteLogDet()), torch.get_rng_state()
+    given = {"validation": None} if where == "training" else {}
+    with pytest.raises(LookupError):
+        trained(Failing(flow, settings=SETTINGS), num_sanity_val_steps=0, **given)
+    gc.collect()
+    assert torch.equal(torch.get_rng_state(), state) and not flow.training
+
+
+@pytest.mark.long
+def test_a_checkpoint_that_is_written_after_a_run_goes_on_with_its_random_draws(tmp_path):
+    short = dataclasses.replace(SETTINGS, steps=9, schedule=Constant())
+    settings = dataclasses.replace(SETTINGS, schedule=Constant())
+    whole, expected = trained(small_flow(log_det=RouletteLogDet()), settings=settings)
+    module = FlowModule(small_flow(log_det=RouletteLogDet()), settings=short)
+    trainer = lightning.Trainer(**QUIET, enable_checkpointing=False, max_steps=9)
+    trainer.fit(module, FlowData(TRAIN, VALIDATION))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    flow = small_flow(log_det=RouletteLogDet())
+    curve, _ = trained(flow, settings=settings, checkpoint=tmp_path / "end.ckpt")
+    assert curve.train == whole.train[9:] and same_weights(flow, expected)
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ import lightning  # noqa: E402
 from pyro_gflows.lightning import FlowModule  # noqa: E402
 from pyro_gflows.numerics import RouletteLogDet  # noqa: E402
 from pyro_gflows.training import Energy, FitDiverged, FitSettings  # noqa: E402
-from tests.lightning.curves import QUIET, TRAIN, Curve, trained  # noqa: E402
+from tests.lightning.curves import QUIET, TRAIN, VALIDATION, Curve, trained  # noqa: E402
 from tests.small_flows import points, small_flow  # noqa: E402
 
 DDP = {"devices": 2, "strategy": "ddp"}
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     noisy = folder / "noisy.ckpt"
     found["noisy"] = of_run(*trained(small_flow(log_det=RouletteLogDet()), curve=Curve(7, noisy), **DDP))
     found["resumed"] = of_run(*trained(small_flow(log_det=RouletteLogDet(), seed=3), checkpoint=noisy, **DDP))
-    found["of one"] = of_run(*trained(checkpoint=folder / "one.ckpt", **DDP))
+    found["of one"] = of_run(*trained(checkpoint=folder / "one.ckpt", validation=VALIDATION[:10], **DDP))
     try:
         trained(data=nan_in_the_second_process, validation=None, **DDP)
     except FitDiverged as error:

@@ -161,7 +161,8 @@ def _strategy(devices: Devices) -> DDPStrategy | str:
         return "auto"
     name = devices.strategy.removesuffix(UNUSED)
     if name == "auto":
-        name = "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+        is_interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)  # there is no script to start once more
+        name = "ddp_notebook" if is_interactive else "ddp"
     start = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}[name]
     # Buffers of a flow are constants, such as bases of fields, and may be many times its weights: they are not sent at
     # every step. What a network of the user keeps in buffers is sent where it is used (FabricEngine.share_buffers).

@@ -134,8 +134,8 @@ class ELBO(Objective):
         if found or any(id(weight) not in known for weight in self.parameters()):
             raise ValueError(
                 f"model and guide use weights that an optimizer has not seen (by name: {found[:3]}); pass the "
-                "arguments of a first call, ELBO(model, guide, args=(x,)), or call objective.find_weights((x,)) before the "
-                "optimizer is made"
+                "arguments of a first call, ELBO(model, guide, args=(x,)), or call objective.find_weights((x,)) before "
+                "the optimizer is made"
             )
         self._is_checked = True
         return loss
