@@ -1,4 +1,4 @@
-"""The memory that a fit to files needs does not grow with the files."""
+"""The memory that a fit to files needs does not grow with the files (contract 55)."""
 
 import json
 import subprocess

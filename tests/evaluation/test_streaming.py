@@ -1,4 +1,7 @@
-"""Scores and samples in shards: the same as in one piece, in constant memory, and the same after an interruption."""
+"""Scores and samples in shards: the same as in one piece, in constant memory, and the same after an interruption.
+
+Contract 55.
+"""
 
 import json
 import math

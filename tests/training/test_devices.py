@@ -1,6 +1,6 @@
 """Fits in two processes (gloo) against the same fits in one: curves, weights, errors, stops, deaths and resumed runs.
 
-Each test starts a script once (several.py) and looks at what all of its processes have found.
+Each test starts a script once (several.py) and looks at what all of its processes have found (contracts 53 and 54).
 """
 
 import json

@@ -1,7 +1,7 @@
 """A loop of the user's own with DistributedDataParallel: gradients agree across ranks, and are the whole batch's.
 
 A call that goes past the forward of the wrapped module is not synchronized, which is what these gradients can show. One
-start of a second process serves all of these checks, so they are one test.
+start of a second process serves all of these checks, so they are one test (contract 53).
 """
 
 import subprocess

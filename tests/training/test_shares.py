@@ -1,4 +1,7 @@
-"""Batches of several processes: together those of one process, in any number of processes, also after a restart."""
+"""Batches of several processes: together those of one process, in any number of processes, also after a restart.
+
+Contract 54.
+"""
 
 import numpy as np
 import pytest

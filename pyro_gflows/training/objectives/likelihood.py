@@ -14,20 +14,18 @@ from torch.utils.data import DataLoader
 
 from pyro_gflows.datasets.array_rows import event_part
 from pyro_gflows.datasets.checks import check_batch
-from pyro_gflows.datasets.rows import Rows, is_stored, tensor_of
+from pyro_gflows.datasets.rows import Rows, tensor_of
 from pyro_gflows.datasets.share import Share
-from pyro_gflows.datasets.support import spread_rows, warn_off_support
-from pyro_gflows.datasets.symmetry import warn_of_contradictions
+from pyro_gflows.datasets.support import warn_off_support
 from pyro_gflows.evaluation.scores import log_probs
-from pyro_gflows.flows.dequantization import DequantizedFlow
 from pyro_gflows.flows.variational import VariationalFlow
-from pyro_gflows.flows.with_masks import FlowWithMasks
 from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import FreshDraws, Sampler, ShuffledEpochs, StatefulSampler, batches_of
 from pyro_gflows.training.identity import same_values
 from pyro_gflows.training.loader import LoaderBatches
 from pyro_gflows.training.objectives.base import Objective
+from pyro_gflows.training.objectives.data_warnings import has_other_coordinates, is_seen_as_stored, warn_of_data
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import leaving_alone_what_is_set
 
@@ -75,6 +73,8 @@ class Likelihood(Objective):
         initialize: bool = False,
     ) -> None:
         super().__init__(flow, settings)
+        # in a tuple, so that it does not count as a weight of its own; to look for it costs more than a small step
+        self._one_weight = (next(flow.parameters()),)
         self._augment = augment
         self._sets_all = initialize
         self._validation = validation
@@ -82,6 +82,11 @@ class Likelihood(Objective):
         self._batches = None if data is None else self._new_batches()
         self.batch_size = self._settings.batch_size if self._batches is None else self._batches.batch_size
         self._first = self._batch = torch.empty(0)
+
+    @property
+    def _like(self) -> Tensor:
+        """A weight, which tells dtype and device."""
+        return self._one_weight[0]
 
     @property
     def flow(self) -> EquivariantFlow | VariationalFlow:
@@ -100,7 +105,7 @@ class Likelihood(Objective):
 
     def initialize(self) -> None:
         """Checks the data, and sets data-dependent layers from the first batch."""
-        self._warn_of_data()
+        warn_of_data(self.flow, self._data, augment=self._augment, settings=self._settings)
         # also if no layer is to be set, so that the steps use the same batches; and all of a batch of stored rows, so
         # that layers start from the same scales in any number of processes
         self.prepare(self._next(whole=True))
@@ -111,7 +116,7 @@ class Likelihood(Objective):
         Args:
             batch: Events, shape ``(rows,) + event_shape``, or a tuple that begins with them.
         """
-        first = event_part(batch).to(next(self.flow.parameters()))
+        first = event_part(batch).to(self._like)
         with contextlib.nullcontext() if self._sets_all else leaving_alone_what_is_set(self.flow):
             self.flow.initialize(first)
 
@@ -134,7 +139,7 @@ class Likelihood(Objective):
             batch: Events, shape ``(rows,) + event_shape``, or a tuple that begins with them, such as (event, label).
             step: Not used.
         """
-        batch = event_part(batch).to(next(self.flow.parameters()))
+        batch = event_part(batch).to(self._like)
         self._batch = batch
         # The data are already checked, and the trainer reports NaN inside the flow better than a support check.
         with pyro.validation_enabled(False):
@@ -251,34 +256,11 @@ class Likelihood(Objective):
             raise ValueError("expected data to take batches from, got Likelihood(flow) without data; pass a batch")
         return self._batches
 
-    def _warn_of_data(self) -> None:
-        """Warns about problems of stored data before the first step; other data are checked in the first batch."""
-        if self._is_seen_as_stored and is_stored(self._data):
-            like = next(self.flow.parameters())
-            warn_off_support(spread_rows(self._data, self.flow.action).to(like), self.flow.action)
-        if self._settings.check_symmetry and self._may_contradict and is_stored(self._data):
-            warn_of_contradictions(self.flow.action, self._data, seed=self._settings.seed)
-
-    @property
-    def _may_contradict(self) -> bool:
-        """Whether the data are compared with the symmetry: padding that comes last in every event is not symmetric."""
-        return self._augment is None and not isinstance(self.flow, FlowWithMasks)
-
-    @property
-    def _is_seen_as_stored(self) -> bool:
-        """Whether the flow is trained on the stored events themselves, without augmentation or new noise."""
-        return is_stored(self._data) and self._augment is None and not self._has_other_coordinates
-
-    @property
-    def _has_other_coordinates(self) -> bool:
-        """Whether the flow's own coordinates differ from those of the data: by noise, or by a mask beside the rows."""
-        return isinstance(self.flow, DequantizedFlow | FlowWithMasks)
-
     def validate(self) -> tuple[float, int] | None:
         """Returns the summed NLL of the validation data, or its bound, with the same random draws every time."""
         if self._validation is None:
             return None
-        device = next(self.flow.parameters()).device
+        device = self._like.device
         with random_state_kept(device, seed=seed_of_rank(self._settings.seed, self.share.rank)):
             parts = [self.tally(block) for block in self._validation.blocks(1024, self.share)]
         return float(sum(losses for losses, _ in parts)), sum(count for _, count in parts)
@@ -294,7 +276,7 @@ class Likelihood(Objective):
 
     def _next(self, *, whole: bool = False) -> Tensor:
         """The next batch in the dtype of the weights: this process's share, or the whole of a batch of stored rows."""
-        like = next(self.flow.parameters())
+        like = self._like
         first = not len(self._first)
         x: Any = self._source.next(whole=whole)
         if isinstance(x, np.ndarray):
@@ -307,6 +289,6 @@ class Likelihood(Objective):
         if first:
             check_batch(x, event_shape=self.flow.action.event_shape, dtype=like.dtype)
             self._first = x[:_COMPARED_ROWS].detach().clone()
-            if not self._is_seen_as_stored and not self._has_other_coordinates:
+            if not is_seen_as_stored(self.flow, self._data, self._augment) and not has_other_coordinates(self.flow):
                 warn_off_support(x.detach(), self.flow.action)
         return x.to(like)
