@@ -1,4 +1,4 @@
-"""The flows whose training is shared among devices, by devices.py and scaling_out.py: one of each family, of usual size."""
+"""The flows whose training is shared among devices, by devices.py and scaling_out.py: one of each family."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pyro_gflows import (
     g_residual_image_flow,
 )
 from pyro_gflows.actions import LinearAction
-from pyro_gflows.training import Energy, FitSettings, Likelihood, Objective
 from pyro_gflows.datasets.rows import as_rows
+from pyro_gflows.training import Energy, FitSettings, Likelihood, Objective
 from pyro_gflows.transforms import ElementwiseSpline
 
 __all__ = ["FAMILIES", "Family"]

@@ -8,7 +8,8 @@ slows down for a while slows both. A ratio is the median over rounds, with quart
 
 Two figures are given, since two processes need two cores and whatever else runs takes one from them:
 
-- *wall*: the seconds of one over those of two, as the clock on the wall says; at most 2. It is right on an idle machine.
+- *wall*: the seconds of one over those of two, as the clock on the wall says; at most 2. It is right on an idle
+  machine. "Best round" is the largest of the rounds, which other programs disturbed least.
 - *CPU*: the CPU seconds of one over those of the busier of the two. It is the ratio on two free cores if the processes
   never wait for each other, and does not depend on the load.
 """
