@@ -45,16 +45,10 @@ def test_the_slowest_part_decides(figures, seconds):
 def test_the_table_has_all_parts():
     figures = RUN | {"tensors": 4, "step": 1e-2, "event": 8e-5, "fixed": 2e-3, "load": 0.0}
     flow = {**ROWS[0].labels(), **figures}
-    sent = {
-        **ROWS[-1].labels(),
-        "sizes": [1024],
-        "quartiles": [[1e-4] * 3],
-        "latency": 1e-4,
-        "bandwidth": 1e9,
-        "load": 0.0,
-    }
+    times = {"sizes": [1024], "quartiles": [[1e-4] * 3], "latency": 1e-4, "bandwidth": 1e9, "load": 0.0}
+    sent = {**ROWS[-1].labels(), **times}
     text = table(ROWS, [flow, sent])
-    assert text.count("## ") == 4 and "| 8.0 |" not in text.split("## Extrapolated")[0].split("## Predicted")[0]
+    assert text.count("## ") == 4
     predicted = 1e3 * (2e-3 + FAMILIES["coupling"].batches[0] / 2 * 8e-5 + 4000 / 1e9 + 2e-4)
     assert f"| coupling | 512 | {predicted:.1f} |" in text
 
