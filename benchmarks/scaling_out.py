@@ -4,7 +4,7 @@
     python -m benchmarks.scaling_out     # results/scaling_out.md and scaling_out.png, from scaling_out.jsonl; 3 minutes
 
 Counted: parameters, operations, arithmetic and bytes of a training step (``step_costs.py``). Measured: CPU seconds of a
-step with two sizes of batch, which give the time that does not depend on the batch and the time of an event; and
+step with 4 events and with many, which give the time that does not depend on the batch and the time of an event; and
 all-reduces of 1 KB to 64 MB between two processes (gloo), which give a latency and a bandwidth. From these follows the
 time of a step on two processes, beside the measured one.
 
@@ -63,10 +63,10 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
 
 
 def step_costs(name: str, *, quick: bool) -> dict[str, Any]:
-    """Counts at the larger batch, and the time without events and that of an event from both."""
+    """Counts at the larger batch, and the time without events and that of an event, from almost none and many."""
     family, seconds = FAMILIES[name], {}
-    small, large = family.batches
-    for batch in (small, large):
+    few, large = 4, family.batches[-1]
+    for batch in (few, large):
         objective = family.objective(batch, steps=100_000)
         trainer = Trainer(objective, settings=FitSettings(steps=100_000, batch_size=batch, check_symmetry=False))
         trainer.start()
@@ -74,7 +74,7 @@ def step_costs(name: str, *, quick: bool) -> dict[str, Any]:
         seconds[batch] = _least_cpu(trainer.step, budget=0.1 if quick else 4.0)
     costs = costs_of(trainer.step)
     weights = list(objective.parameters())
-    event = (seconds[large] - seconds[small]) / (large - small)
+    event = (seconds[large] - seconds[few]) / (large - few)
     return {
         "parameters": sum(weight.numel() for weight in weights),
         "tensors": len(weights),
@@ -85,7 +85,7 @@ def step_costs(name: str, *, quick: bool) -> dict[str, Any]:
         "bytes": costs.bytes,
         "step": seconds[large],
         "event": event,
-        "fixed": max(0.0, seconds[small] - small * event),
+        "fixed": seconds[few] - few * event,
     }
 
 
@@ -185,23 +185,17 @@ def _two(flows: Sequence[Run], sent: Run) -> str:
     for run in flows:
         for batch in FAMILIES[run["family"]].batches:
             one = run["fixed"] + batch * run["event"]
-            two = (
-                run["fixed"]
-                + batch / 2 * run["event"]
-                + 4 * run["parameters"] / sent["bandwidth"]
-                + 2 * sent["latency"]
-            )
+            sending = 4 * run["parameters"] / sent["bandwidth"] + 2 * sent["latency"]
+            two = run["fixed"] + batch / 2 * run["event"] + sending
             found = measured.get((run["family"], batch))
             real = ["-", "-", "-"]
             if found is not None:
-                real = [
-                    f"{found['two_least_ms']:.1f}",
-                    f"{found['one_least_ms'] / found['two_least_ms']:.2f}",
-                    f"{found['cpu'][1]:.2f}",
-                ]
-            lines.append([run["family"], f"{batch}", f"{1e3 * two:.1f}", real[0], f"{one / two:.2f}", *real[1:]])
-    head = ["flow", "batch", "ms a step of two, predicted", "measured, the least", "one over two, predicted"]
-    return markdown([*head, "measured, the least", "measured, CPU"], lines)
+                real = [f"{found['two_cpu_ms']:.1f}", f"{found['cpu'][1]:.2f}", f"{found['best_wall']:.2f}"]
+            cells = [f"{1e3 * one:.1f}", f"{1e3 * two:.1f}", real[0], f"{1e3 * sending:.2f}", f"{one / two:.2f}"]
+            lines.append([run["family"], f"{batch}", *cells, *real[1:]])
+    head = ["flow", "batch", "ms a step of one", "of two, predicted", "of two, CPU measured", "of this, all-reduce"]
+    head += ["one over two, predicted", "measured, CPU (median)", "measured, wall (best round)"]
+    return markdown(head, lines)
 
 
 def _many(flows: Sequence[Run]) -> str:
@@ -213,9 +207,8 @@ def _many(flows: Sequence[Run]) -> str:
         steps = [GPU.step(run, batch, count) for count in COUNTS[1:]]
         event = GPU.compute(run, 1e9) / 1e9
         cells = [f"{1e3 * step:.2f}, {one / step:.0%}" for step in steps]
-        lines.append(
-            [run["family"], f"{batch}", f"{1e3 * one:.2f}", *cells, f"{run['launches'] * GPU.host / event:,.0f}"]
-        )
+        cells = [f"{batch}", f"{1e3 * one:.2f}", *cells, f"{run['launches'] * GPU.host / event:,.0f}"]
+        lines.append([run["family"], *cells, f"{4e-9 * FAMILIES[run['family']].components / event:.2f}"])
         total = FILLED * batch
         cells = [f"{total:,}"]
         for cluster in (GPU, GRAPHS):
@@ -226,38 +219,41 @@ def _many(flows: Sequence[Run]) -> str:
     titles = [f"{count} GPUs{kind}" for kind in ("", ", CUDA graphs") for count in COUNTS[1:]]
     return "\n\n".join([
         "The events of each GPU are kept, so that more GPUs have a larger batch:",
-        markdown([*head, "events that fill a GPU"], lines),
+        markdown([*head, "events that fill a GPU", "GB/s of data that a full GPU reads"], lines),
         "One batch is shared; how many times as fast as one GPU a step is:",
         markdown(["flow", "events in the batch", *titles], gains),
     ])  # fmt: skip
 
 
 def draw(runs: Sequence[Run], folder: Path) -> None:
-    """Efficiency against the number of GPUs: the events of each GPU kept, and one batch shared."""
+    """Against the number of GPUs: efficiency with the events of each GPU kept, and gain with one batch shared."""
     flows = [run for run in runs if run["family"] in FAMILIES]
     if not flows:
         return
-    counts = 2 ** np.arange(10)
-    figure, panels = new_figure(2, size=4.0)
+    counts = [2**power for power in range(10)]
+    figure, panels = new_figure(3, size=3.6)
+    first, *others = np.ravel(panels)
     for index, run in enumerate(flows):
+        style = {"markersize": 3, "color": f"C{index}", "label": run["family"]}
         one = GPU.step(run, run["batch"], 1)
-        weak = [one / GPU.step(run, run["batch"], int(n)) for n in counts]
+        first.plot(counts, [one / GPU.step(run, run["batch"], n) for n in counts], "o-", **style)
         total = FILLED * run["batch"]
-        strong = [GPU.step(run, total, 1) / GPU.step(run, total / int(n), int(n)) for n in counts]
-        for panel, values in zip(np.ravel(panels), (weak, strong), strict=True):
-            panel.plot(counts, values, "o-", markersize=3, color=f"C{index}", label=f"{run['family']}, {run['batch']}")
-    first, second = np.ravel(panels)
-    first.set_title("events of each GPU kept: efficiency", fontsize=9)
-    second.set_title(f"one batch, {FILLED} times as large: times as fast as one", fontsize=9)
-    second.plot(counts, counts, "k:", linewidth=1)
-    for panel in (first, second):
+        for panel, cluster in zip(others, (GPU, GRAPHS), strict=True):
+            step = cluster.step(run, total, 1)
+            panel.plot(counts, [step / cluster.step(run, total / n, n) for n in counts], "o-", **style)
+    first.set_title("efficiency, each GPU keeps its events", fontsize=9)
+    first.set_ylim(0.8, 1.01)
+    for panel, word in zip(others, ("", ", CUDA graphs"), strict=True):
+        panel.set_title(f"times as fast, one batch shared{word}", fontsize=9)
+        panel.plot(counts, counts, "k:", linewidth=1)
+        panel.set_yscale("log", base=2)
+        panel.set_yticks(counts[::3], [str(count) for count in counts[::3]])
+    for panel in (first, *others):
         panel.set_xscale("log", base=2)
         panel.set_xlabel("GPUs (extrapolated)", fontsize=8)
         panel.set_xticks(counts[::3], [str(count) for count in counts[::3]])
         panel.tick_params(labelsize=7)
-    first.set_ylim(0, 1.05)
-    second.set_yscale("log", base=2)
-    first.legend(fontsize=6)
+    first.legend(fontsize=6, loc="lower left")
     save_figure(figure, folder / "scaling_out.png")
 
 
