@@ -2,7 +2,7 @@
 
     python -m benchmarks.devices     # the table results/devices.md from results/devices.jsonl; 5 minutes
 
-Both take the same steps on the same global batch: those of ``fit`` on ``devices=2`` and on one device. They take turns
+Both take the same steps on the same global batch: those of ``fit`` on ``devices=2`` and on one device. They alternate
 within one run of two processes, in which the second one sleeps while the first one trains alone, so that a machine that
 slows down for a while slows both. A ratio is the median over rounds, with quartiles.
 

@@ -3,7 +3,7 @@
     git worktree add /tmp/earlier TAG
     python -m benchmarks.earlier --tree /tmp/earlier      # prints the table; nothing is kept
 
-Each version runs in an interpreter of its own. Both stay alive and take turns with fits of the same seed, so that a
+Each version runs in an interpreter of its own. Both stay alive and alternate in fits of the same seed, so that a
 machine that slows down for a while slows both. A ratio is the median over rounds of CPU time, with quartiles; "the
 least" is the ratio of the least times of both, which other programs disturb least. The row "twice the same" has this
 version on both sides and tells how far a ratio is from 1 by chance.
