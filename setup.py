@@ -24,12 +24,12 @@ INSTALL = [
 PLOTS = ["matplotlib>=3.7"]
 DATA = ["scikit-learn>=1.3"]
 FILES = ["pyarrow>=16.1", 'zarr>=3; python_version >= "3.11"']  # open_rows: Parquet, Arrow and Zarr
-LIGHTNING = ["lightning>=2.4"]
+LIGHTNING = ["lightning>=2.6"]
 NOTEBOOKS = [*PLOTS, *DATA, "ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.10", "arviz>=0.17,<1"]  # no browser
 TUTORIALS = [*NOTEBOOKS, "jupyterlab>=4"]
 TEST = [*NOTEBOOKS, *FILES, *LIGHTNING, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "pyyaml>=6"]
 DEV = [*TEST, "ruff>=0.9", "mypy>=1.13", "build>=1.2"]
-DOCS = [*PLOTS, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29", "sphinx-design>=0.6", "ziamath>=0.12"]
+DOCS = [*PLOTS, *LIGHTNING, "sphinx>=7.3", "myst-nb>=1.1", "furo>=2024.1.29", "sphinx-design>=0.6", "ziamath>=0.12"]
 # The peers that benchmarks/peers compares with; nothing else imports them.
 BENCH = [*PLOTS, "normflows>=1.7", "zuko>=1.6", "nflows>=0.14", "FrEIA>=0.2", "torchdiffeq>=0.2.5"]
 

@@ -71,7 +71,7 @@ nb_execution_mode = "off"  # the notebooks come with the outputs of a full run
 # A reference to nothing is an error. Names of other packages have no page here.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(abc|types|torch|nn|pyro|numpy|np|matplotlib|collections|typing|pathlib|fractions)\..*"),
+    ("py:.*", r"(abc|types|torch|nn|pyro|lightning|numpy|np|matplotlib|collections|typing|pathlib|fractions)\..*"),
     ("py:.*", "Tensor|DataLoader|Path|Distribution|Fraction"),  # of other packages, as annotations write them
 ]
 

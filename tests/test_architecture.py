@@ -61,6 +61,7 @@ DOORS = {
     "lightning": [
         "lightning/__init__.py",
         "lightning/data.py",
+        "lightning/ending.py",
         "lightning/module.py",
         "training/engines/fabric.py",
     ],

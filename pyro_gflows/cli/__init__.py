@@ -52,7 +52,7 @@ def _add_file_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_key(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--key", help="the name of the array in an .npz file with several arrays")
+    command.add_argument("--key", help="the name of the array in an .npz file or a Zarr group")
 
 
 def _parser() -> argparse.ArgumentParser:

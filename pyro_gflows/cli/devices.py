@@ -15,6 +15,7 @@ from pyro_gflows.training.processes import is_first_process, raised_in_all_proce
 
 __all__ = ["add_devices", "add_strategy", "check_devices", "devices_of", "in_options", "reporting"]
 
+_COMMUNICATION = ("gloo", "NCCL", "DistStoreError", "Connection closed")  # in errors of torch.distributed
 # errors and warnings of the library advise in Python; these are the same words for the command line
 _IN_OPTIONS = {
     "print(check_symmetry(data, flow.action))": "pyro-gflows check-data",
@@ -29,6 +30,7 @@ _IN_OPTIONS = {
     "use devices='auto'": "give --devices auto",
     "raise batch_size, which counts": "raise --batch-size, which counts",
     "got num_nodes=": "got --nodes ",
+    "raise shard_rows (now": "raise --shard-rows (now",
     "take another folder, or go on with them: resume=True": "take another folder, or give --resume to go on with them",
     "expected the output to end": "expected --out to end",
     "no such folder for the output": "no such folder for --out",
@@ -133,9 +135,16 @@ def reporting(devices: Devices, *, quiet: bool) -> Iterator[bool]:
     try:
         if is_first_process():
             yield True
-            return
-        with _unheard():
-            yield False
+        else:
+            with _unheard():
+                yield False
+    except RuntimeError as error:
+        if not any(name in str(error) for name in _COMMUNICATION):
+            raise
+        raise OSError(
+            f"another process of this command has ended or cannot be reached ({str(error).splitlines()[0][:120]}); the "
+            "same command with --resume goes on"
+        ) from error
     finally:
         logging.disable(logging.NOTSET)
 

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.datasets.event_formats import EventFormat
 from pyro_gflows.datasets.file_rows import FileRows
-from pyro_gflows.datasets.files import FILE_ENDINGS, in_dtype, is_file_name, read_array
+from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
 from pyro_gflows.datasets.images import IMAGE_SETS
 from pyro_gflows.datasets.large_files import is_path, opened_rows
 from pyro_gflows.datasets.opening import TABLES
@@ -25,6 +24,7 @@ from pyro_gflows.datasets.samples import sampled_rows, spread
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.datasets.split_store import SplitStore
 from pyro_gflows.datasets.splits import Splits, random_splits
+from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.spaces import Euclidean, Space
 from pyro_gflows.targets import DENSITIES, Density, density
 
@@ -175,38 +175,41 @@ def _images(name: str, parts: Splits, symmetry: str | None, scaling: GrayLevels)
 
 def _from_large_file(name: str, rows: FileRows, options: FileOptions, *, seed: int) -> DataSet:
     some = rows.take(sampled_rows(rows)).numpy()
-    form = _format_of(name, some, options)
+    form = event_format(some, options, source=name)
     form.to_events(some, source=f"{name}, a sample", generator=torch.Generator().manual_seed(seed))  # to check it
-    train, validation, test = (FileRows(SplitStore(rows.store, part, form=form, seed=seed)) for part in range(3))
-    if min(len(train), len(validation), len(test)) == 0:
+    _warn_of_repeats(name, some, form)
+    train, validation, test = (SplitStore(rows.store, part, form=form, seed=seed) for part in range(3))
+    if min(sum(part.lengths) for part in (train, validation, test)) == 0:
         raise ValueError(f"{name}: expected at least 10 rows in a file to split it, got {len(rows)} in all")
-    return _file_data(name, train, _some(validation, _VALIDATION_ROWS), _some(test, _TEST_POINTS), form=form)
+    read = [_some(rows, part, most) for part, most in ((validation, _VALIDATION_ROWS), (test, _TEST_POINTS))]
+    return _file_data(name, FileRows(train), *read, form=form)
 
 
-def _some(rows: FileRows, most: int) -> Tensor:
-    """Return evenly spaced rows, in torch's default dtype."""
+def _some(rows: FileRows, part: SplitStore, most: int) -> Tensor:
+    """Return the events of evenly spaced rows of a part."""
     count = max(1000, min(most, _MOST_ENTRIES // max(1, math.prod(rows.event_shape))))
-    x = check_data(rows.take(spread(rows, count)), source=str(rows.store.path))
-    return in_dtype(x, torch.get_default_dtype(), source=str(rows.store.path))
+    # by their numbers in the whole file, of which no page stays in memory
+    array = rows.take(part.numbers(spread(FileRows(part), count))).numpy()
+    generator = torch.Generator().manual_seed(seed_of_rank(part.seed, part.part))
+    return part.form.to_events(array, source=f"{part.path}, a sample", generator=generator)
 
 
 def _from_file(name: str, options: FileOptions, *, seed: int) -> DataSet:
     array = read_array(name, key=options.key)
-    form = _format_of(name, array, options)
+    form = event_format(array, options, source=name)
     x = form.to_events(array, source=name, generator=torch.Generator().manual_seed(seed))
+    _warn_of_repeats(name, array, form)
     parts = random_splits(x, seed=seed)
     return _file_data(name, parts.train, parts.validation, parts.test, form=form)
 
 
-def _format_of(name: str, array: np.ndarray, options: FileOptions) -> EventFormat:
-    form = event_format(array, options, source=name)
+def _warn_of_repeats(name: str, array: np.ndarray, form: EventFormat) -> None:
     if form.gray is None and repeats(array):
         warnings.warn(
             f"{name}: the same few values come again and again, so that the likelihood has no bound and a fit never "
             "ends. Save images as whole gray levels; add uniform noise from [0, 1) to counts",
             stacklevel=4,
         )
-    return form
 
 
 def _file_data(name: str, train: Tensor | FileRows, validation: Tensor, test: Tensor, *, form: EventFormat) -> DataSet:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_gflows.datasets.event_formats import EventFormat
 from pyro_gflows.datasets.file_rows import Store
@@ -38,21 +38,13 @@ class SplitStore:
         self.part = part
         self.form = form
         self.seed = seed
+        self.path = store.path
+        self.kind = f"{('training', 'validation', 'test')[part]} part, {store.kind}"
         self.event_shape = form.event_shape
         self.is_mapped = store.is_mapped and form.gray is None
         self.dtype = store.dtype if form.gray is None else np.dtype(str(torch.get_default_dtype()).split(".")[1])
         self._stretches = self._cut()
         self.lengths = tuple(stop - start for _, start, stop in self._stretches)
-
-    @property
-    def path(self) -> Path:
-        """The file or folder."""
-        return self.store.path
-
-    @property
-    def kind(self) -> str:
-        """What it is, in words."""
-        return f"{('training', 'validation', 'test')[self.part]} part, {self.store.kind}"
 
     def read(self, part: int) -> np.ndarray:
         """Return the events of this part in one of the stretches, mapped or decoded.
@@ -69,6 +61,19 @@ class SplitStore:
         if form.channels_last:
             array = np.moveaxis(array, -1, 1)
         return array.reshape(len(array), *form.event_shape)
+
+    def numbers(self, rows: Tensor) -> Tensor:
+        """Return the numbers that rows of this part have in the whole store.
+
+        Args:
+            rows: The numbers of the rows in this part.
+        """
+        files, starts, _ = np.array(self._stretches).T
+        ends, lengths = np.cumsum(self.lengths), np.array(self.lengths)
+        stretches = np.searchsorted(ends, rows.numpy(), side="right")
+        before = np.cumsum(self.store.lengths) - np.array(self.store.lengths)
+        shifts = before[files] + starts - (ends - lengths)
+        return rows + torch.from_numpy(shifts[stretches])
 
     def _cut(self) -> list[tuple[int, int, int]]:
         """The file, the first row and the row after the last one, of every stretch."""

@@ -14,7 +14,10 @@ import numpy as np
 
 from pyro_gflows.serialization.files import check_writable, read_json, write_json
 
-__all__ = ["ArrayWriter", "ShardRecord", "Shards", "output_of"]
+__all__ = ["MOST_SHARDS", "ArrayWriter", "ShardRecord", "Shards", "output_of"]
+
+MOST_SHARDS = 10**5
+"""Their numbers have five digits, so that their names are in order."""
 
 _ROWS_OF_TEXT = 4096  # that are written to a .csv file at a time
 

@@ -40,7 +40,8 @@ def score_rows(
     so on, or into one ``.npy`` or ``.csv`` file, which appears when all is done. A run that was stopped goes on with
     ``StreamSettings(resume=True)``.
 
-    Several processes each score some of the shards. The result does not depend on their number, to the last bit.
+    Several processes each score some of the shards. The result does not depend on their number, to the last bit where
+    they compute alike: on devices of one kind, with the same number of threads.
 
     Args:
         flow: A module whose forward is its log-density.
@@ -76,7 +77,7 @@ def score_rows(
 
     def scores(numbers: range, generator: torch.Generator) -> Iterator[np.ndarray]:
         for batch in _batches(numbers, settings.batch_size):
-            yield flow(as_events(read(batch, generator), flow, source=source)).double().cpu().numpy()
+            yield flow(as_events(read(batch, generator), flow, source=source)).cpu().double().numpy()
 
     stream = Stream("score", scores, count, settings=settings, output=None if out is None else output_of(out))
     records, resumed = stream.run(flow, processes or OneProcess(), data=lambda: rows_fingerprint(rows))
@@ -96,7 +97,7 @@ def sample_rows(
 
     They are written as :func:`score_rows` writes log-densities: into a folder of shards, or into one ``.npy`` or
     ``.csv`` file. Each shard has random draws of its own, so the samples do not depend on the number of processes or on
-    an interruption.
+    an interruption; those of a GPU are others than those of the CPU.
 
     Args:
         flow: A flow.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyro_gflows.datasets.processes import Processes, on_all, on_first
-from pyro_gflows.evaluation.shards import ShardRecord, Shards
+from pyro_gflows.evaluation.shards import MOST_SHARDS, ShardRecord, Shards
 from pyro_gflows.evaluation.stream_settings import StreamSettings
 from pyro_gflows.nn.modes import evaluating
 from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
@@ -48,6 +48,11 @@ class Stream:
         self.output = output
         if settings.resume and output is None:
             raise ValueError("expected an output to resume from, got resume=True without out")
+        if output is not None and settings.shards(count) > MOST_SHARDS:
+            raise ValueError(
+                f"expected at most {MOST_SHARDS:,} shards, got {settings.shards(count):,} for {count:,} rows; raise "
+                f"shard_rows (now {settings.shard_rows})"
+            )
 
     def run(
         self, flow: nn.Module, processes: Processes, *, data: Callable[[], str] | None = None

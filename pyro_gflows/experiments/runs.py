@@ -203,7 +203,11 @@ def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
     if not preset.augment:
         return data.augment
     act, add_noise = random_elements(build_action(preset.augment, data.space)), data.augment
-    return act if add_noise is None else lambda x, generator: act(add_noise(x, generator), generator)
+    return act if add_noise is None else functools.partial(_one_after_the_other, add_noise, act)
+
+
+def _one_after_the_other(first: Augmentation, second: Augmentation, x: Tensor, generator: torch.Generator) -> Tensor:
+    return second(first(x, generator), generator)
 
 
 def measure(

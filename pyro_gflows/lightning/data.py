@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,17 +10,19 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_gflows.datasets.array_rows import starts
+from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.datasets.rows import Rows, as_rows
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, NoEvents, Steps
-from pyro_gflows.lightning.processes import gathered, share_of
+from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.stream import Stream
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.batches import Sampler
-from pyro_gflows.training.fitting import rows_of, source_of
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.training.sources import rows_of, source_of
 
 __all__ = ["FlowData"]
 
@@ -38,8 +38,8 @@ class FlowData(LightningDataModule):
     sees. An epoch is as many batches as one pass over the data has; of a sampler, as many as the settings have steps.
 
     Args:
-        data: Events, as :func:`~pyro_gflows.training.fit` takes them: a tensor, an array, a file, a ``Dataset``, a
-            ``DataLoader`` or a sampler.
+        data: Events, as :func:`~pyro_gflows.training.fit` takes them: a tensor, an array, a file or its path, a
+            ``Dataset``, a ``DataLoader`` or a sampler.
         validation: Validation events, or None.
         settings: The batch size, which counts the events of all processes together, and the seed; by default those of
             the FlowModule.
@@ -98,6 +98,11 @@ class FlowData(LightningDataModule):
             stage: What the Trainer is about to do.
         """
         assert self.trainer is not None
+        self._processes = TrainerProcesses(self.trainer)
+        on_all(self._processes, self._prepare)
+
+    def _prepare(self) -> None:
+        assert self.trainer is not None
         module: Any = self.trainer.lightning_module
         settings = self.settings = self.settings or module.settings
         objective = module.objective
@@ -112,9 +117,8 @@ class FlowData(LightningDataModule):
             self._rows = _plain_source(data)
             self._validation = None if validation is None else as_rows(validation, source="validation")
             stream = Stream(objective, self._rows, settings=settings, augment=augment)
-        share = share_of(self.trainer)
-        if share.size > 1:
-            stream.divide(share)
+        if self._processes.share.size > 1:
+            stream.divide(self._processes.share)
         self._stream = stream
 
     def train_dataloader(self) -> Iterable[Any]:
@@ -127,19 +131,12 @@ class FlowData(LightningDataModule):
         if rows is None:
             return OWN_VALIDATION
         share = self.stream.share
-
-        count = len(range(share.rank, math.ceil(len(rows) / _BLOCK), share.size))
-        if count == 0:
-            return Blocks(lambda: [NoEvents()], 1)
-
-        def read() -> Iterator[Tensor]:
-            return itertools.islice(rows.blocks(_BLOCK), share.rank, None, share.size)
-
-        return Blocks(read, count)
+        count = len(starts(len(rows), _BLOCK, share))
+        return Blocks(lambda: rows.blocks(_BLOCK, share), count) if count else Blocks(lambda: [NoEvents()], 1)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of every process in the data."""
-        return {"streams": gathered(self.stream.state())} if self._stream is not None else {}
+        return {"streams": self._processes.gather(self.stream.state())} if self._stream is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the position.
@@ -151,14 +148,18 @@ class FlowData(LightningDataModule):
             ValueError: The earlier run had other data.
         """
         states = state_dict.get("streams", [])
-        if not states:
-            return
+        if states:
+            on_all(self._processes, lambda: self._restore(states))
+
+    def _restore(self, states: list[dict[str, Tensor]]) -> None:
+        """Restores the position that this process had, or if there were another number of them, that of the first."""
         share = self.stream.share
-        is_same_size = len(states) == share.size
-        if is_same_size:
-            with random_state_kept():
-                self.stream.check_same(states[0])
-        self.stream.restore(states[share.rank if is_same_size else 0])
+        if len(states) != share.size:
+            self.stream.restore(states[0])
+            return
+        with random_state_kept():
+            self.stream.check_same(states[share.rank])
+        self.stream.restore(states[share.rank])
 
     def _batches_of_an_epoch(self) -> int:
         rows, size = self._rows, self.stream.batch_size

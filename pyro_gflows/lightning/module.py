@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from pyro_gflows.datasets.share import Share
+from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
+from pyro_gflows.lightning.ending import EndAtError
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps
-from pyro_gflows.lightning.processes import broadcast_tensors, gathered, mean_of_all, share_of
-from pyro_gflows.numerics.random_state import random_state_kept, random_tensors, restore_random, seed_of_rank
+from pyro_gflows.lightning.processes import TrainerProcesses
+from pyro_gflows.lightning.resuming import RunRandom, resume_run, stored_run
+from pyro_gflows.lightning.validation import ValidationPass
+from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
 from pyro_gflows.training.divergence import check_step, count_step, trained_weights
-from pyro_gflows.training.objectives.base import FitDiverged, Objective
+from pyro_gflows.training.loader import check_different
+from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
 from pyro_gflows.transforms.data_dependent import mark_as_set
@@ -86,11 +89,11 @@ class FlowModule(LightningModule):
         self.objective = objective
         self.settings = settings
         self.progress = Progress()
-        self._tallies: list[tuple[Tensor | float, int]] = []
         self._loss = torch.tensor(math.nan)
         self._stored: dict[str, Any] = {}
-        self._kept = contextlib.ExitStack()
+        self._random = RunRandom()
         self._serves_itself = False
+        self.eval()  # and stays so here where the fit is in processes that end with it
 
     # -- set-up -------------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -105,12 +108,12 @@ class FlowModule(LightningModule):
         check_precision(str(self.trainer.precision))
         self._serves_itself = False
         if stage == "fit":
-            self.objective.train()
+            self.train()
 
     def train_dataloader(self) -> Iterable[Any]:
         """The batches of an objective that has its own data or draws, as many as the settings have steps."""
         self._serves_itself = True
-        if (share := share_of(self.trainer)).size > 1:
+        if (share := self._processes.share).size > 1:
             self.objective.divide(share)
         return Steps(OwnBatch, self.settings.steps)
 
@@ -129,22 +132,24 @@ class FlowModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Seeds the random draws, and sets data-dependent layers from the first batch of a new run."""
-        share, device = share_of(self.trainer), self.device
-        self._kept.enter_context(random_state_kept(device))
+        processes, share = self._processes, self._processes.share
+        self._random.begin(self.device)
         self.progress = Progress(self.trainer.global_step)
         if self._is_resumed:
-            self._resume(share)
+            batches = resume_run(self._stored, processes, self.device, progress=self.progress, seed=self.settings.seed)
+            if self._serves_itself and batches:
+                self.objective.restore(batches)
             return
         torch.manual_seed(seed_of_rank(self.settings.seed, share.rank))
         with warnings.catch_warnings():
             if share.rank > 0:  # the first process says it already
                 warnings.simplefilter("ignore")
-            if self._data is not None:
-                self._data.stream.initialize()
-            elif self._serves_itself:
-                self.objective.initialize()
-        if self._data is not None or self._serves_itself:
-            self._set()
+            source = self.objective if self._data is None else self._data.stream
+            if self._data is not None or self._serves_itself:
+                on_all(processes, source.initialize)
+                events = [part for part in processes.gather(source.own_events()) if part is not None]
+                on_all(processes, lambda: check_different(events))
+                self._set()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets data-dependent layers from the first batch of a DataLoader.
@@ -160,7 +165,7 @@ class FlowModule(LightningModule):
 
     def _set(self) -> None:
         mark_as_set(self.objective.module)
-        broadcast_tensors(self.objective)
+        self._processes.broadcast([*self.objective.parameters(), *self.objective.buffers()])
 
     # -- a step -------------------------------------------------------------------------------------------------------
     def forward(self, batch: Any, step: int = 0) -> Tensor:
@@ -206,16 +211,11 @@ class FlowModule(LightningModule):
         clip = self.settings.optimizer.clip_norm if gradient_clip_val is None else None
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(weights, math.inf if clip is None else clip)
-        mean = mean_of_all(torch.stack([self._loss, norm.to(self._loss)]))
+        mean = self._processes.mean(torch.stack([self._loss, norm.to(self._loss)]))
         value, steepness = mean.tolist()
         self.progress.step = self.trainer.global_step
-        try:
-            check_step(
-                self.objective, self.settings, progress=self.progress, loss=value, norm=steepness, gather=gathered
-            )
-        except FitDiverged:
-            self._end()
-            raise
+        gather = self._processes.gather
+        check_step(self.objective, self.settings, progress=self.progress, loss=value, norm=steepness, gather=gather)
         count_step(self.progress, value)
         self.log("train", mean[0], prog_bar=True)
         if gradient_clip_val is not None:
@@ -223,11 +223,10 @@ class FlowModule(LightningModule):
 
     # -- validation ---------------------------------------------------------------------------------------------------
     def on_validation_epoch_start(self) -> None:
-        """Begins a validation with the same random draws every time."""
-        self._tallies = []
-        seed = seed_of_rank(self.settings.seed, share_of(self.trainer).rank)
-        self._validating = contextlib.ExitStack()
-        self._validating.enter_context(random_state_kept(self.device, seed=seed))
+        """Begins a pass over the validation events."""
+        processes = self._processes
+        processes.broadcast(self.objective.buffers())  # such as the running means of a network of the user
+        self._pass = ValidationPass(processes, self.device, seed=self.settings.seed)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Adds up the losses of a block of validation events.
@@ -238,17 +237,12 @@ class FlowModule(LightningModule):
         """
         if isinstance(batch, NoEvents):
             return
-        found = self.objective.validate() if isinstance(batch, OwnBatch) else self.objective.tally(batch)
-        self._tallies += [] if found is None else [found]
+        self._pass.add(self.objective.validate() if isinstance(batch, OwnBatch) else self.objective.tally(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean over the validation events of all processes."""
-        self._validating.close()
-        own = float(sum(losses for losses, _ in self._tallies)), sum(count for _, count in self._tallies)
-        parts = gathered(own)
-        count = sum(number for _, number in parts)
-        if count:
-            value = math.fsum(losses for losses, _ in parts) / count
+        value = self._pass.close()
+        if value is not None:
             self.log("validation_nll", torch.tensor(value, dtype=torch.float64), prog_bar=True, sync_dist=True)
 
     # -- checkpoints and the end --------------------------------------------------------------------------------------
@@ -258,11 +252,8 @@ class FlowModule(LightningModule):
         Args:
             checkpoint: The checkpoint of the Trainer.
         """
-        own = self.objective.state() if self._serves_itself else {}
-        checkpoint["pyro_gflows"] = {
-            "processes": gathered({"random": random_tensors(self.device), "batches": own}),
-            "losses": (self.progress.first_loss, self.progress.smooth_loss),
-        }
+        batches = self.objective.state() if self._serves_itself else {}
+        checkpoint["pyro_gflows"] = stored_run(self._processes, self._random, progress=self.progress, batches=batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps them until the run goes on.
@@ -272,29 +263,24 @@ class FlowModule(LightningModule):
         """
         self._stored = checkpoint.get("pyro_gflows", {})
 
-    def on_fit_end(self) -> None:
-        """Puts the module into evaluation mode."""
-        self._end()
+    def on_train_end(self) -> None:
+        """Gives all processes the same buffers, and ends the run."""
+        self._processes.broadcast(self.objective.buffers())
+        self.end_run()
 
-    def _end(self) -> None:
-        self._kept.close()
+    def configure_callbacks(self) -> list[Callback]:
+        """A callback that ends the run if it fails."""
+        return [EndAtError()]
+
+    def end_run(self) -> None:
+        """Puts the module into evaluation mode, and torch's generators into the state that they had before the run."""
+        self._random.end()
         self.eval()
 
-    def _resume(self, share: Share) -> None:
-        """Goes on from the random states and losses of a checkpoint, also of another number of processes."""
-        stored = self._stored
-        if not stored:
-            return
-        self.progress.first_loss, self.progress.smooth_loss = stored["losses"]
-        processes = stored["processes"]
-        own = processes[share.rank if len(processes) == share.size else 0]
-        if self._serves_itself:
-            self.objective.restore(own["batches"])
-        if len(processes) != share.size:
-            # the position in the data is common to all processes; their random draws have to begin anew
-            torch.manual_seed(seed_of_rank(self.settings.seed, share.rank, share.size, self.progress.step))
-            return
-        restore_random(own["random"], self.device)
+    @property
+    def _processes(self) -> TrainerProcesses:
+        """The processes of the Trainer."""
+        return TrainerProcesses(self.trainer)
 
     @property
     def _data(self) -> FlowData | None:

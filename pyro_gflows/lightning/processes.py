@@ -2,63 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_gflows.datasets.share import Share
 
-__all__ = ["broadcast_tensors", "gathered", "mean_of_all", "share_of"]
+__all__ = ["TrainerProcesses"]
 
 
-def share_of(trainer: Any) -> Share:
-    """The part of each batch that this process of a Trainer takes.
+class TrainerProcesses:
+    """The processes of a Trainer, as one of them sees them.
 
     Args:
         trainer: The Trainer.
     """
-    return Share(trainer.global_rank, trainer.world_size)
 
+    def __init__(self, trainer: Any) -> None:
+        self.share = Share(trainer.global_rank, trainer.world_size)
 
-def gathered(value: Any) -> list[Any]:
-    """The values of all processes, in the order of their ranks, for every process.
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the values of all processes, in the order of their ranks, for every process.
 
-    Args:
-        value: Any value that can be pickled.
-    """
-    if _size() == 1:
-        return [value]
-    values: list[Any] = [None] * _size()
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def mean_of_all(values: Tensor) -> Tensor:
-    """The mean of a tensor over the processes, for every process.
-
-    Args:
-        values: A tensor of the same shape in all processes.
-    """
-    if _size() == 1:
+        Args:
+            value: Any value that can be pickled.
+        """
+        if self.share.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.share.size
+        torch.distributed.all_gather_object(values, value)
         return values
-    total = values.clone()
-    torch.distributed.all_reduce(total)
-    return total / _size()
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Returns the mean of a tensor over the processes, for every process.
 
-def broadcast_tensors(module: nn.Module) -> None:
-    """Gives all processes the weights and buffers of the first one.
+        Args:
+            values: A tensor of the same shape in all processes.
+        """
+        if self.share.size == 1:
+            return values
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total / self.share.size
 
-    Args:
-        module: The module.
-    """
-    if _size() > 1:
-        for tensor in (*module.parameters(), *module.buffers()):
-            torch.distributed.broadcast(tensor.data, src=0)
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Gives every process the tensors of the first one, in place.
 
-
-def _size() -> int:
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        Args:
+            tensors: Weights or buffers.
+        """
+        if self.share.size > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor.data, src=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ def random_elements(action: Action) -> Augmentation:
         >>> images.unique(dim=0).tolist()  # rotations by multiples of 90 degrees, without the signs
         [[0.0, 1.0], [1.0, 0.0]]
     """
+    return partial(_random_images, action)  # which, unlike a function in here, can be sent to another process
 
-    def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-        return action.act_each(action.sample((len(x),), generator=generator), x)
 
-    return augment
+def _random_images(action: Action, x: Tensor, generator: torch.Generator) -> Tensor:
+    return action.act_each(action.sample((len(x),), generator=generator), x)

@@ -22,8 +22,13 @@ def trained_weights(module: nn.Module) -> list[nn.Parameter]:
         module: The module that is trained.
 
     Raises:
-        ValueError: All weights are frozen.
+        ValueError: There are no weights, or all are frozen.
     """
+    if next(module.parameters(), None) is None:
+        raise ValueError(
+            "expected a module with weights to train, got none; an ELBO finds those of lazy guides and of pyro.param "
+            "in a first call, whose arguments are ELBO(model, guide, args=(x,))"
+        )
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -10,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyro
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_gflows.actions import RowsAction
-from pyro_gflows.actions.row_mask import pad_rows
-from pyro_gflows.datasets.checks import check_rows
-from pyro_gflows.datasets.rows import Rows, TensorRows, as_rows
+from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.deprecation import renamed_arguments
 from pyro_gflows.evaluation.estimation_error import log_det_error
 from pyro_gflows.flows.augmented import AugmentedFlow
@@ -27,7 +23,7 @@ from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.flows.with_masks import FlowWithMasks
 from pyro_gflows.numerics.precision import full_precision, refuse_low
 from pyro_gflows.training.augmentation import Augmentation
-from pyro_gflows.training.batches import Sampler, hidden_state
+from pyro_gflows.training.batches import Sampler
 from pyro_gflows.training.callbacks import Callback, callback_list
 from pyro_gflows.training.engines.base import Engine
 from pyro_gflows.training.engines.devices import Devices, as_devices, launch
@@ -37,6 +33,7 @@ from pyro_gflows.training.loop import FitResult, Watch, run
 from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.objectives.likelihood import Likelihood
 from pyro_gflows.training.settings import FitSettings
+from pyro_gflows.training.sources import masked_events, rows_of, sampler_identity, source_of
 from pyro_gflows.training.trainer import Trainer
 
 __all__ = ["FitDiverged", "FitResult", "fit", "rows_of", "source_of"]
@@ -188,7 +185,10 @@ def fit(
                 "expected neither augment nor dequantize for sets of different sizes: neither reads a mask"
             )
         seen = trained = FlowWithMasks(_plain_flow(flow, "rows are missing"))
-        data, validation = _masked(seen, data, mask), None if validation is None else _masked(seen, validation, None)
+        data, validation = (
+            masked_events(seen, data, mask),
+            None if validation is None else masked_events(seen, validation, None),
+        )
     source = source_of(data, seen, like)
     unseen = None if validation is None else rows_of(validation, seen, like, source="validation")
 
@@ -263,65 +263,8 @@ class _Fit:
             self.settings,
             data=fingerprint(self.source, dtype=like.dtype),
             validation=None if validation is None else fingerprint(validation, dtype=like.dtype),
-            **_of_sampler(self.source, self.settings, like.device, resume=self.resume),
+            **sampler_identity(self.source, self.settings, like.device, resume=self.resume),
         )
-
-
-def _masked(flow: FlowWithMasks, data: Any, mask: Tensor | None) -> Tensor:
-    """The events (x, mask) of a list of sets, or of padded events and their mask."""
-    if isinstance(data, list | tuple):
-        if mask is not None:
-            raise ValueError("expected a list of sets, or padded events with mask=, got a list and a mask")
-        return flow.join(*pad_rows(flow.flow.action, data))
-    if mask is None or not isinstance(data, Tensor):
-        raise TypeError(
-            f"expected {'a list of sets' if mask is None else 'padded events as a tensor'} where events have a mask, "
-            f"got {type(data).__name__}"
-        )
-    return flow.join(data, mask)
-
-
-def source_of(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor) -> Rows | DataLoader[Any] | Sampler:
-    """The rows, the loader or the sampler that the batches come from.
-
-    Args:
-        data: The data, as for :func:`fit`.
-        flow: The flow that is to be fitted.
-        like: A tensor of its dtype and device.
-    """
-    if isinstance(data, DataLoader) or (callable(data) and not isinstance(data, Dataset)):
-        return data
-    return rows_of(data, flow, like, source="data")
-
-
-def rows_of(data: Any, flow: EquivariantFlow | VariationalFlow, like: Tensor, *, source: str) -> Rows:
-    """The rows of stored data, after a check of their shape and values.
-
-    Args:
-        data: The events.
-        flow: The flow that is to be fitted.
-        like: A tensor of its dtype and device.
-        source: How the error messages call the events.
-    """
-    rows = check_rows(
-        as_rows(data, source=source), event_shape=flow.action.event_shape, source=source, dtype=like.dtype
-    )
-    if isinstance(rows, TensorRows) and rows.data.device != like.device:
-        return TensorRows(rows.data.to(like))  # another device needs a copy in any case
-    return rows
-
-
-def _of_sampler(sampler: Any, settings: FitSettings, device: torch.device, *, resume: bool) -> dict[str, Any]:
-    """The identity of a sampler, such as the target of ``OwnDraws``, after a check that its run can be resumed."""
-    if isinstance(sampler, DataLoader) or not callable(sampler):
-        return {}
-    problem = hidden_state(sampler, settings.batch_size, device)
-    if problem is not None and resume:
-        raise ValueError(f"cannot resume: {problem}")
-    if problem is not None:
-        warnings.warn(f"this run cannot be resumed: {problem}", stacklevel=5)
-    identity = getattr(sampler, "identity", None)
-    return {"sampler": identity()} if callable(identity) else {}
 
 
 def _plain_flow(flow: EquivariantFlow | AugmentedFlow, where: str) -> EquivariantFlow:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def test_the_first_process_alone_prints_and_writes_and_one_device_goes_on(option
     assert (out / "model.safetensors").read_bytes() != first
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_under_torchrun_an_error_in_all_processes_is_said_once(options, tmp_path):
     pytest.importorskip("lightning")
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pyro_gflows", "fit", *options]
@@ -63,6 +65,40 @@ def test_under_torchrun_an_error_in_all_processes_is_said_once(options, tmp_path
     assert done.stderr.count("pyro-gflows: error") == 1, done.stderr
     assert "training diverged" in done.stderr and "a lower --lr" in done.stderr
     assert (tmp_path / "out" / "run.json").exists() and not (tmp_path / "out" / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_spawned_processes_train_with_augmented_noisy_images(tmp_path):
+    pytest.importorskip("lightning")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 17, size=(60, 4, 4), dtype=np.uint8))
+    command = ["-m", "pyro_gflows", "fit", str(tmp_path / "x.npy"), "--group", "C1", "--augment", "C4", "--quiet"]
+    command += ["--flow", "image-coupling", "--steps", "2", "--batch-size", "8", "--out", str(tmp_path / "out")]
+    done = in_processes(*command, "--devices", "2", "--accelerator", "cpu", "--strategy", "ddp_spawn")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["augment"] == "C4"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_command_which_says_so(options, tmp_path):
+    pytest.importorskip("lightning")
+    out = tmp_path / "out"
+    command = ["-m", "pyro_gflows", "fit", *options, "--out", str(out), "--steps", "100000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *command, "--devices", "2", "--accelerator", "cpu"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while not (out / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(other), signal.SIGKILL)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert "another process of this command has ended" in error and "--resume" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The commands score and sample on files of any size: shards, interruptions, several devices, large files."""
 
+import json
 import os
 import signal
 import subprocess
@@ -84,7 +85,7 @@ def killed(command, folder):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("out", ["out", "out.npy"])
+@pytest.mark.parametrize("out", ["out", pytest.param("out.npy", marks=pytest.mark.slow)])
 def test_a_killed_command_goes_on_to_the_bytes_of_an_unbroken_one(out, model, tmp_path, capsys):
     (tmp_path / "whole").mkdir()
     command = ["sample", model, "-n", "40000", "--shard-rows", "400", "--quiet", "--out"]
@@ -200,3 +201,26 @@ def test_a_wrong_row_of_a_large_file_is_named(model, tmp_path, capsys, monkeypat
     np.save(tmp_path / "bad.npy", x.numpy())
     assert main(["score", model, str(tmp_path / "bad.npy")]) == 2
     assert "bad.npy: row 1100 holds inf" in one_line(capsys)
+
+
+@pytest.mark.long
+def test_a_folder_of_shards_is_fitted_checked_and_scored(tmp_path, capsys):
+    (tmp_path / "events").mkdir()
+    for number in range(3):
+        np.save(tmp_path / "events" / f"{number}.npy", points(400, seed=number).numpy())
+    events, out = str(tmp_path / "events"), str(tmp_path / "out")
+    fit = ["fit", events, "--group", "D4", "--flow", "radial", "--quiet", "--out", out]
+    assert main([*fit, "--steps", "3"]) == 0
+    assert "is read as vectors of 2 coordinates" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["data"] == events and metrics["invariance_error"] < 1e-10
+    assert main([*fit, "--steps", "5", "--resume"]) == 0
+    np.save(tmp_path / "events" / "3.npy", points(400, seed=3).numpy())
+    capsys.readouterr()
+    assert main([*fit, "--steps", "7", "--resume"]) == 2  # other data
+    assert "data" in one_line(capsys)
+    assert main(["check-data", events, "--group", "D4"]) == 0
+    assert main(["score", out, events]) == 0
+    assert "events: 1600" in capsys.readouterr().out
+    assert main(["fit", str(tmp_path / "none.parquet"), "--group", "D4", "--out", out + "2"]) == 2
+    assert "no such file or folder" in one_line(capsys)

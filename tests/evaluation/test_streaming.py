@@ -124,6 +124,7 @@ def test_a_run_that_went_on_has_the_files_of_an_unbroken_one_and_keeps_what_was_
     before = contents(tmp_path / "part")
     (tmp_path / "part" / ".shard-00002.json").unlink()  # written, but not known to be complete
     (tmp_path / "part" / "shard-00003.npy").unlink()
+    (tmp_path / "part" / ".shard-00003.npy.123.tmp").write_bytes(b"half of it")  # by a process that was killed
     kept = (tmp_path / "part" / "shard-00001.npy").stat().st_mtime_ns
     report = score_rows(flow, x, out=tmp_path / "part", settings=resume)
     assert (report.total, report.resumed) == (whole.total, 2)
@@ -165,6 +166,11 @@ def test_shards_of_another_run_are_refused_and_left_alone(change, message, flow,
         (lambda flow, at: score_rows(flow, points(5), out=at / "no" / "s.npy"), ValueError, "no such folder"),
         (lambda flow, at: score_rows(flow, points(5), settings=StreamSettings(resume=True)), ValueError, "out"),
         (lambda flow, at: sample_rows(flow, 0, at / "s.npy"), ValueError, "positive number of samples"),
+        (
+            lambda flow, at: sample_rows(flow, 10**6, at / "s.npy", settings=StreamSettings(shard_rows=9)),
+            ValueError,
+            "at most 100,000 shards, got 111,112",
+        ),
         (lambda flow, at: StreamSettings(shard_rows=0), ValueError, "shard_rows >= 1"),
         (lambda flow, at: StreamSettings(batch_size=0), ValueError, "batch_size >= 1"),
     ],

@@ -2,10 +2,13 @@
 
 import lightning
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_gflows.lightning import FlowData, FlowModule
@@ -105,3 +108,25 @@ def test_svi_with_a_loader_of_rows_and_with_flow_data():
         torch.nn.utils.clip_grad_norm_(reference.parameters(), 10.0)
         optimizer.step()
     assert same_weights(reference.module.guide, runs[0][1], tolerance=1e-9)
+
+
+def test_weights_that_a_lazy_guide_makes_in_the_first_step_are_refused():
+    """An optimizer would not know them, and they would stay as they are without a word."""
+    with pytest.raises(ValueError, match=r"expected a module with weights to train, got none; .* args=\(x,\)"):
+        FlowModule(ELBO(model, AutoNormal(model)))
+
+    class WithScale(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, x):
+            mean = pyro.sample("mean", dist.Normal(0.0 * self.scale, 5.0))
+            with pyro.plate("data", ROWS, subsample_size=len(x)):
+                pyro.sample("x", dist.Normal(mean, self.scale.exp()), obs=x)
+
+    whole = WithScale()
+    module = FlowModule(ELBO(whole, AutoNormal(whole)), settings=FitSettings(steps=2))
+    options = {**QUIET, "enable_checkpointing": False, "max_steps": 2}
+    with pytest.raises(ValueError, match="weights that an optimizer has not seen"):
+        lightning.Trainer(**options).fit(module, DataLoader(TensorDataset(X), batch_size=ROWS))

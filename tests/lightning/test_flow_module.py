@@ -1,5 +1,7 @@
 """A flow under the Trainer of Lightning: the curve, the weights and the errors of fit."""
 
+import dataclasses
+import gc
 import math
 import subprocess
 import sys
@@ -41,23 +43,28 @@ def fresh(n, generator):
     return points(n, seed=int(torch.randint(99, (1,), generator=generator)))
 
 
+def written(folder):
+    np.save(folder / "events.npy", TRAIN.numpy())
+    return folder / "events.npy"
+
+
 DATA = {
-    "tensor": lambda: TRAIN,
-    "array": lambda: TRAIN.numpy(),
-    "dataset": Labeled,
-    "loader": lambda: DataLoader(Labeled(), batch_size=50, shuffle=True),
-    "sampler": lambda: fresh,
+    "tensor": lambda folder: TRAIN,
+    "array": lambda folder: TRAIN.numpy(),
+    "file": written,
+    "dataset": lambda folder: Labeled(),
+    "loader": lambda folder: DataLoader(Labeled(), batch_size=50, shuffle=True),
+    "sampler": lambda folder: fresh,
 }
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("data", DATA)
-def test_the_curve_and_the_weights_are_those_of_fit(data):
-    source = DATA[data]
+def test_the_curve_and_the_weights_are_those_of_fit(data, tmp_path):
     expected = small_flow()
-    result = fit(expected, source(), settings=SETTINGS, validation=VALIDATION, progress=False)
+    result = fit(expected, DATA[data](tmp_path), settings=SETTINGS, validation=VALIDATION, progress=False)
     state = torch.get_rng_state()
-    curve, flow = trained(data=source())
+    curve, flow = trained(data=DATA[data](tmp_path))
     assert curve.train == result.train_curve
     assert curve.validation == result.validation_curve and len(curve.validation) == 2
     assert same_weights(flow, expected) and not flow.training
@@ -79,6 +86,13 @@ def test_random_log_dets_draw_as_in_fit_and_a_run_resumes_in_the_middle_of_an_ep
     assert same_weights(flow, expected) and same_weights(other, expected)
     with pytest.raises(ValueError, match="cannot resume: the first batch of this run differs"):
         trained(data=TRAIN + 1.0, checkpoint=path)
+
+
+@pytest.mark.long
+def test_a_run_resumes_at_the_end_of_an_epoch(tmp_path):
+    unbroken, flow = trained(curve=Curve(8, tmp_path / "two_epochs.ckpt"))
+    resumed, other = trained(small_flow(seed=5), checkpoint=tmp_path / "two_epochs.ckpt")
+    assert resumed.rows == unbroken.rows[8:] and resumed.train == unbroken.train[8:] and same_weights(flow, other)
 
 
 @pytest.mark.long
@@ -170,6 +184,40 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
     wild = FitSettings(steps=9, batch_size=50, optimizer=Adam(lr=1e9), schedule=Constant())
     with pytest.raises(FitDiverged, match=r"training diverged: .* lower the learning rate \(now lr=1000000000.0\)"):
         trained(settings=wild, validation=None)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_run_that_fails_leaves_the_random_state_and_the_mode_as_they_were(where):
+    class Failing(Likelihood):
+        def forward(self, batch, step=0):
+            if step == 3 and where == "training":
+                raise LookupError("no such shelf")
+            return super().forward(batch, step)
+
+        def tally(self, batch):
+            raise LookupError("no such shelf")
+
+    flow, state = small_flow(log_det=RouletteLogDet()), torch.get_rng_state()
+    given = {"validation": None} if where == "training" else {}
+    with pytest.raises(LookupError):
+        trained(Failing(flow, settings=SETTINGS), num_sanity_val_steps=0, **given)
+    gc.collect()
+    assert torch.equal(torch.get_rng_state(), state) and not flow.training
+
+
+@pytest.mark.long
+def test_a_checkpoint_that_is_written_after_a_run_goes_on_with_its_random_draws(tmp_path):
+    short = dataclasses.replace(SETTINGS, steps=9, schedule=Constant())
+    settings = dataclasses.replace(SETTINGS, schedule=Constant())
+    whole, expected = trained(small_flow(log_det=RouletteLogDet()), settings=settings)
+    module = FlowModule(small_flow(log_det=RouletteLogDet()), settings=short)
+    trainer = lightning.Trainer(**QUIET, enable_checkpointing=False, max_steps=9)
+    trainer.fit(module, FlowData(TRAIN, VALIDATION))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    flow = small_flow(log_det=RouletteLogDet())
+    curve, _ = trained(flow, settings=settings, checkpoint=tmp_path / "end.ckpt")
+    assert curve.train == whole.train[9:] and same_weights(flow, expected)
 
 
 @pytest.mark.long

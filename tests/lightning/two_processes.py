@@ -23,7 +23,7 @@ import lightning  # noqa: E402
 from pyro_gflows.lightning import FlowModule  # noqa: E402
 from pyro_gflows.numerics import RouletteLogDet  # noqa: E402
 from pyro_gflows.training import Energy, FitDiverged, FitSettings  # noqa: E402
-from tests.lightning.curves import QUIET, TRAIN, Curve, trained  # noqa: E402
+from tests.lightning.curves import QUIET, TRAIN, VALIDATION, Curve, trained  # noqa: E402
 from tests.small_flows import points, small_flow  # noqa: E402
 
 DDP = {"devices": 2, "strategy": "ddp"}
@@ -39,8 +39,8 @@ def of_run(curve, flow):
 
 def nan_in_the_second_process(n, generator):
     events = points(n, seed=int(torch.randint(999, (1,), generator=generator)))
-    calls.append(n)
-    return events * (float("nan") if len(calls) == 3 and torch.distributed.get_rank() == 1 else 1.0)
+    calls.append(n)  # of the batch that sets the layers, both processes draw both parts
+    return events * (float("nan") if len(calls) == 4 and torch.distributed.get_rank() == 1 else 1.0)
 
 
 def log_density(x):
@@ -54,11 +54,15 @@ if __name__ == "__main__":
     noisy = folder / "noisy.ckpt"
     found["noisy"] = of_run(*trained(small_flow(log_det=RouletteLogDet()), curve=Curve(7, noisy), **DDP))
     found["resumed"] = of_run(*trained(small_flow(log_det=RouletteLogDet(), seed=3), checkpoint=noisy, **DDP))
-    found["of one"] = of_run(*trained(checkpoint=folder / "one.ckpt", **DDP))
+    found["of one"] = of_run(*trained(checkpoint=folder / "one.ckpt", validation=VALIDATION[:10], **DDP))
     try:
         trained(data=nan_in_the_second_process, validation=None, **DDP)
     except FitDiverged as error:
         found["diverged"] = str(error)
+    try:
+        trained(data=DataLoader(TRAIN, batch_size=20, shuffle=True), validation=None, **DDP)
+    except ValueError as error:
+        found["same rows"] = str(error)
     settings = FitSettings(steps=3, batch_size=9)
     found["energy"] = of_run(*trained(Energy(small_flow(), log_density, settings=settings), data=None, **DDP))
     found["draws"] = seen

@@ -1,6 +1,7 @@
 """A loop of the user's own with DistributedDataParallel: gradients agree across ranks, and are the whole batch's.
 
-A call that goes past the forward of the wrapped module is not synchronized, which is what these gradients can show.
+A call that goes past the forward of the wrapped module is not synchronized, which is what these gradients can show. One
+start of a second process serves all of these checks, so they are one test.
 """
 
 import subprocess
@@ -17,52 +18,45 @@ from tests.training.test_elbo import ModuleGuide, X, guide, model
 
 pytestmark = [pytest.mark.long, pytest.mark.all_cases]
 
+SCRIPT = Path(__file__).with_name("own_loop.py")
 
-@pytest.fixture(name="ranks", scope="module")
-def _ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, str(Path(__file__).with_name("own_loop.py")), str(folder)]
-    other = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    first = gradients(folder, 0)
+
+def alike(ranks, name, expected):
+    """Both ranks have the expected gradient, and exactly the same one."""
+    assert torch.equal(ranks[0][name], ranks[1][name])
+    torch.testing.assert_close(ranks[0][name], expected, rtol=1e-10, atol=1e-10)
+
+
+def differ(ranks, name, mean):
+    """The ranks have gradients of their own, of which the mean would be right."""
+    assert not torch.allclose(ranks[0][name], ranks[1][name], rtol=1e-2)
+    torch.testing.assert_close((ranks[0][name] + ranks[1][name]) / 2, mean, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_agree_and_calls_past_forward_do_not(tmp_path):
+    other = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    first = gradients(tmp_path, 0)
     _, errors = other.communicate(timeout=60)
     assert other.returncode == 0, errors[-3000:]
-    return [first, torch.load(folder / "rank1.pt")]
+    ranks = [first, torch.load(tmp_path / "rank1.pt")]
 
+    likelihood = Likelihood(ready_flow())
+    whole = gradient(likelihood, likelihood(DATA))
+    alike(ranks, "likelihood", whole)
+    differ(ranks, "past the module", whole)
+    differ(ranks, "past forward", whole)
+    alike(ranks, "likelihood again", whole)
 
-def whole(objective, *batch):
-    return gradient(objective, objective(*batch))
+    for name, own in (("functions", guide), ("module", ModuleGuide())):
+        elbo = ELBO(model, own, args=(X,))
+        pyro.set_rng_seed(0)
+        whole = gradient(elbo, elbo((X,)))
+        alike(ranks, f"elbo of {name}", whole)
+        differ(ranks, f"past the elbo of {name}", whole)
 
-
-def test_the_likelihood(ranks):
-    expected = whole(Likelihood(ready_flow()), DATA)
-    for name in ("likelihood", "likelihood again"):
-        assert torch.equal(ranks[0][name], ranks[1][name])
-        torch.testing.assert_close(ranks[0][name], expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", ["past the module", "past forward"])
-def test_a_call_past_forward_is_not_synchronized(ranks, name):
-    assert not torch.allclose(ranks[0][name], ranks[1][name], rtol=1e-2)
-    mean = (ranks[0][name] + ranks[1][name]) / 2
-    torch.testing.assert_close(mean, ranks[0]["likelihood"], rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(("name", "own"), [("functions", guide), ("module", ModuleGuide())])
-def test_the_elbo(ranks, name, own):
-    objective = ELBO(model, own, args=(X,))
-    pyro.set_rng_seed(0)
-    expected = whole(objective, (X,))
-    assert torch.equal(ranks[0][f"elbo of {name}"], ranks[1][f"elbo of {name}"])
-    torch.testing.assert_close(ranks[0][f"elbo of {name}"], expected, rtol=1e-10, atol=1e-10)
-    past = [rank[f"past the elbo of {name}"] for rank in ranks]
-    assert not torch.allclose(*past, rtol=1e-2)
-
-
-def test_an_energy_averages_the_draws_of_all_ranks(ranks):
-    assert torch.equal(ranks[0]["energy"], ranks[1]["energy"])
     parts = []
     for rank in range(2):
-        objective = Energy(ready_flow(), square, settings=FitSettings(batch_size=8))
+        energy = Energy(ready_flow(), square, settings=FitSettings(batch_size=8))
         torch.manual_seed(rank)
-        parts.append(whole(objective, None, 0))
-    torch.testing.assert_close(ranks[0]["energy"], (parts[0] + parts[1]) / 2, rtol=1e-10, atol=1e-10)
+        parts.append(gradient(energy, energy(None, 0)))
+    alike(ranks, "energy", (parts[0] + parts[1]) / 2)

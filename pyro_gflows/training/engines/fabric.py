@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-import safetensors.torch
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.strategies.ddp import DDPStrategy
+from safetensors.torch import load as weights_of
+from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.processes import COMMON
@@ -145,10 +146,10 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
             fabric.launch(_run_there, functools.partial(run), module, sender)  # type: ignore[arg-type]
         finally:
             sender.close()
-        found, weights, error = sent.result()
-    if error is not None:
-        raise error
-    module.load_state_dict(safetensors.torch.load(weights))
+        found, weights, problem = sent.result()
+    if problem is not None:
+        raise problem
+    module.load_state_dict(weights_of(weights))
     module.eval()
     answer: _T = found
     return answer
@@ -160,7 +161,8 @@ def _strategy(devices: Devices) -> DDPStrategy | str:
         return "auto"
     name = devices.strategy.removesuffix(UNUSED)
     if name == "auto":
-        name = "ddp_notebook" if hasattr(sys, "ps1") else "ddp"
+        is_interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)  # there is no script to start once more
+        name = "ddp_notebook" if is_interactive else "ddp"
     start = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}[name]
     # Buffers of a flow are constants, such as bases of fields, and may be many times its weights: they are not sent at
     # every step. What a network of the user keeps in buffers is sent where it is used (FabricEngine.share_buffers).
@@ -200,16 +202,17 @@ def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) ->
 
 def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, sender: Connection) -> None:
     """Runs in a process that ends with the run, and sends what came of it from the first one."""
-    found, error = None, None
+    found: Any = None
+    problem: BaseException | None = None
     try:
         found = _run_here(fabric, run, module)
-    except (Exception, KeyboardInterrupt) as problem:
-        if not _ends_all(problem):
+    except (Exception, KeyboardInterrupt) as error:
+        if not _ends_all(error):
             raise
-        error = problem
+        problem = error
     if fabric.global_rank == 0:
         weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
-        sender.send((found, safetensors.torch.save(weights), error))
+        sender.send((found, bytes_of(weights), problem))
 
 
 def _ends_all(error: BaseException) -> bool:

@@ -84,7 +84,7 @@ class ELBO(Objective):
         self._args = None if args is None else tuple(args)
         self._is_checked = False
         if args is not None:
-            self.prepare(args)
+            self.find_weights(args)
 
     def batch(self, step: int) -> tuple[Any, ...]:
         """Returns the arguments that were given at the start.
@@ -102,8 +102,10 @@ class ELBO(Objective):
             )
         return self._args
 
-    def prepare(self, batch: Any) -> None:
-        """Finds the weights by a call of model and guide, which draws from a random state of its own.
+    def find_weights(self, batch: Any) -> None:
+        """Finds the weights by a call of model and guide, which leaves the random state as it was.
+
+        It has to come before an optimizer is made, or the module is wrapped; ``args`` does it at the start.
 
         Args:
             batch: The arguments of the model, or its only one.
@@ -132,8 +134,8 @@ class ELBO(Objective):
         if found or any(id(weight) not in known for weight in self.parameters()):
             raise ValueError(
                 f"model and guide use weights that an optimizer has not seen (by name: {found[:3]}); pass the "
-                "arguments of a first call, ELBO(model, guide, args=(x,)), or call objective.prepare((x,)) before the "
-                "optimizer is made"
+                "arguments of a first call, ELBO(model, guide, args=(x,)), or call objective.find_weights((x,)) before "
+                "the optimizer is made"
             )
         self._is_checked = True
         return loss

@@ -1,0 +1,48 @@
+"""The validation losses of all processes, added up as sums and counts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_gflows.lightning.processes import TrainerProcesses
+from pyro_gflows.lightning.resuming import RunRandom
+from pyro_gflows.numerics.random_state import seed_of_rank
+
+__all__ = ["ValidationPass"]
+
+
+class ValidationPass:
+    """One pass over the validation events of this process, with the same random draws every time.
+
+    Args:
+        processes: The processes that share the events.
+        device: The device of the weights.
+        seed: The seed of the run.
+    """
+
+    def __init__(self, processes: TrainerProcesses, device: torch.device, *, seed: int) -> None:
+        self._processes = processes
+        self._parts: list[tuple[Tensor | float, int]] = []
+        self._random = RunRandom()
+        self._random.begin(device)
+        torch.manual_seed(seed_of_rank(seed, processes.share.rank))
+
+    def add(self, tally: tuple[Tensor | float, int] | None) -> None:
+        """Adds the losses of some events.
+
+        Args:
+            tally: Their sum and their number, or None for no events.
+        """
+        if tally is not None:
+            self._parts.append(tally)
+
+    def close(self) -> float | None:
+        """Ends the pass, and returns the mean loss of the events of all processes; None if there are no events."""
+        self._random.end()
+        own = float(sum(losses for losses, _ in self._parts)), sum(count for _, count in self._parts)
+        parts = self._processes.gather(own)  # numbers of Python, in full precision on any device
+        count = sum(number for _, number in parts)
+        return math.fsum(losses for losses, _ in parts) / count if count else None
