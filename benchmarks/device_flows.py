@@ -1,4 +1,4 @@
-"""The flows whose training is shared among devices, by devices.py and scaling_out.py: one of each family, of usual size."""
+"""The flows whose training is shared among devices, by devices.py and scaling_out.py: one of each family."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Family:
         about: Its action and size in words.
         make: A function that makes it.
         batches: The sizes of batches that are measured.
+        components: The components of an event that are read from a file.
         is_energy: Whether it is fitted to an energy, by draws of its own.
     """
 
@@ -49,6 +50,7 @@ class Family:
     about: str
     make: Callable[[], EquivariantFlow]
     batches: tuple[int, ...] = (512, 4096)
+    components: int = 32
     is_energy: bool = False
 
     def objective(self, batch: int, *, steps: int) -> Objective:
@@ -95,7 +97,7 @@ FAMILIES: Mapping[str, Family] = {
             "C4 on 32 coordinates, 4 layers of width 16",
             _vectors(functools.partial(g_autoregressive, width=16)),
         ),
-        Family("residual", "C4 on 16 coordinates, 4 residual layers", _vectors(g_residual, copies=4)),
+        Family("residual", "C4 on 16 coordinates, 4 residual layers", _vectors(g_residual, copies=4), components=16),
         Family(
             "rows",
             "16 rows of 2 features, 4 couplings of width 32",
@@ -106,17 +108,20 @@ FAMILIES: Mapping[str, Family] = {
             "C4 on 1 x 16 x 16 pixels, 2 scales of 4 blocks",
             _images(g_coupling_image_flow, 1, 16),
             (16, 64),
+            components=256,
         ),
         Family(
             "image residual",
             "C4 on 1 x 16 x 16 pixels, 1 scale of 4 blocks",
             _images(functools.partial(g_residual_image_flow, blocks=4), 1, 16),
             (64, 256),
+            components=256,
         ),
         Family(
             "energy",
             "C4 on 16 coordinates, 4 residual layers, fit_energy",
             _vectors(functools.partial(g_residual, fast="sample"), copies=4),
+            components=0,
             is_energy=True,
         ),
     )
