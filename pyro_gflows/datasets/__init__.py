@@ -9,7 +9,7 @@ The user's own data:
     is_file_name, Rows, FileRows, Store
 
 Several processes:
-    Share, Processes, OneProcess, on_first, on_all
+    Share, Processes, on_first, on_all
 
 Images:
     GrayLevels, GrayScale, rotate_images, point_clouds
@@ -28,7 +28,7 @@ from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE, RawImages, image_se
 from pyro_gflows.datasets.images import IMAGE_SETS, ImageSet, rotate_images
 from pyro_gflows.datasets.opening import open_rows
 from pyro_gflows.datasets.optical_digits import DIGITS_SCALING, digits
-from pyro_gflows.datasets.processes import OneProcess, Processes, on_all, on_first
+from pyro_gflows.datasets.processes import Processes, on_all, on_first
 from pyro_gflows.datasets.recognize import FileOptions, event_format
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.scaling import GrayLevels
@@ -49,7 +49,6 @@ __all__ = [
     "GrayLevels",
     "GrayScale",
     "ImageSet",
-    "OneProcess",
     "Processes",
     "RawImages",
     "Rows",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor
 
 from pyro_gflows.datasets.share import Share
 
-__all__ = ["COMMON", "OneProcess", "Processes", "on_all", "on_first"]
+__all__ = ["COMMON", "Processes", "on_all", "on_first"]
 
 _T = TypeVar("_T")
 
@@ -15,17 +19,25 @@ COMMON = "_in_all_processes"
 """The attribute of an error that all processes raise, so that the first one may report it for all."""
 
 
-class Processes(Protocol):
-    """The processes that share a task, as one of them sees them; every :class:`Engine` is one.
+class Processes:
+    """The processes that share a task, as one of them sees them: a process alone, or those of ``torch.distributed``.
 
-    With torch alone, ``share`` is ``Share(get_rank(), get_world_size())`` and ``gather`` calls ``all_gather_object``,
-    all three of ``torch.distributed``.
+    With torch alone it is ``Processes(Share(get_rank(), get_world_size()))``, both of ``torch.distributed``.
+
+    Args:
+        share: The number of this process, and of all processes; by default this one has its task to itself.
 
     Attributes:
         share: The number of this process, and of all processes.
+
+    Example:
+        >>> alone = Processes()
+        >>> alone.gather("a"), alone.mean(torch.ones(2)).tolist()
+        (['a'], [1.0, 1.0])
     """
 
-    share: Share
+    def __init__(self, share: Share = Share()) -> None:
+        self.share = share
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of their ranks, for every process.
@@ -33,21 +45,33 @@ class Processes(Protocol):
         Args:
             value: Any value that can be pickled.
         """
-        ...
+        if self.share.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.share.size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
-
-class OneProcess:
-    """A process that has its task to itself."""
-
-    share = Share()
-
-    def gather(self, value: Any) -> list[Any]:
-        """Return the value as the only one.
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a tensor over the processes, for every process.
 
         Args:
-            value: Any value.
+            values: A tensor of the same shape in all processes.
         """
-        return [value]
+        if self.share.size == 1:
+            return values
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total / self.share.size
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the tensors of the first one, in place.
+
+        Args:
+            tensors: Weights, or buffers such as the running means of a network of the user.
+        """
+        if self.share.size > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor.data, src=0)
 
 
 def on_first(processes: Processes, make: Callable[[], _T]) -> _T:
@@ -60,7 +84,7 @@ def on_first(processes: Processes, make: Callable[[], _T]) -> _T:
         make: A function without arguments.
 
     Example:
-        >>> on_first(OneProcess(), lambda: 3)
+        >>> on_first(Processes(), lambda: 3)
         3
     """
     if processes.share.size == 1:
@@ -89,7 +113,7 @@ def on_all(processes: Processes, call: Callable[[], _T]) -> _T:
         call: A function without arguments that does not wait for other processes.
 
     Example:
-        >>> on_all(OneProcess(), lambda: 3)
+        >>> on_all(Processes(), lambda: 3)
         3
     """
     if processes.share.size == 1:

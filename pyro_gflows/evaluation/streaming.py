@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_gflows.datasets.checks import as_events, check_rows
-from pyro_gflows.datasets.processes import OneProcess, Processes
+from pyro_gflows.datasets.processes import Processes
 from pyro_gflows.datasets.rows import FileRows, Rows, as_rows
 from pyro_gflows.datasets.samples import rows_fingerprint
 from pyro_gflows.evaluation.shards import output_of
@@ -80,7 +80,7 @@ def score_rows(
             yield flow(as_events(read(batch, generator), flow, source=source)).cpu().double().numpy()
 
     stream = Stream("score", scores, count, settings=settings, output=None if out is None else output_of(out))
-    records, resumed = stream.run(flow, processes or OneProcess(), data=lambda: rows_fingerprint(rows))
+    records, resumed = stream.run(flow, processes or Processes(), data=lambda: rows_fingerprint(rows))
     return ScoreReport(count, math.fsum(record.total for record in records.values()), len(records), resumed)
 
 
@@ -132,7 +132,7 @@ def sample_rows(
             yield drawn.cpu().numpy() if finish is None else finish(drawn)
 
     stream = Stream("sample", draws, n, settings=settings, output=output_of(out))
-    stream.run(flow, processes or OneProcess())
+    stream.run(flow, processes or Processes())
 
 
 class _Reader:

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_gflows.datasets.array_rows import starts
-from pyro_gflows.datasets.processes import on_all
+from pyro_gflows.datasets.processes import Processes, on_all
 from pyro_gflows.datasets.rows import Rows, as_rows
+from pyro_gflows.datasets.share import Share
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, Blocks, NoEvents, Steps
-from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.stream import Stream
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.training.augmentation import Augmentation
@@ -98,7 +98,7 @@ class FlowData(LightningDataModule):
             stage: What the Trainer is about to do.
         """
         assert self.trainer is not None
-        self._processes = TrainerProcesses(self.trainer)
+        self._processes = Processes(Share(self.trainer.global_rank, self.trainer.world_size))
         on_all(self._processes, self._prepare)
 
     def _prepare(self) -> None:

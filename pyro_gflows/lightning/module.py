@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from pyro_gflows.datasets.processes import on_all
+from pyro_gflows.datasets.processes import Processes, on_all
+from pyro_gflows.datasets.share import Share
 from pyro_gflows.lightning.checks import check_precision, check_settings
 from pyro_gflows.lightning.data import FlowData
 from pyro_gflows.lightning.ending import EndAtError
 from pyro_gflows.lightning.loaders import OWN_VALIDATION, NoEvents, OwnBatch, Steps
-from pyro_gflows.lightning.processes import TrainerProcesses
 from pyro_gflows.lightning.resuming import RunRandom, resume_run, stored_run
 from pyro_gflows.lightning.validation import ValidationPass
 from pyro_gflows.numerics.random_state import seed_of_rank
@@ -278,9 +278,9 @@ class FlowModule(LightningModule):
         self.eval()
 
     @property
-    def _processes(self) -> TrainerProcesses:
+    def _processes(self) -> Processes:
         """The processes of the Trainer."""
-        return TrainerProcesses(self.trainer)
+        return Processes(Share(self.trainer.global_rank, self.trainer.world_size))
 
     @property
     def _data(self) -> FlowData | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.lightning.processes import TrainerProcesses
+from pyro_gflows.datasets.processes import Processes
 from pyro_gflows.numerics.random_state import random_tensors, restore_random, seed_of_rank
 from pyro_gflows.training.checkpoint import Progress
 
@@ -47,7 +47,7 @@ class RunRandom:
 
 
 def stored_run(
-    processes: TrainerProcesses, random: RunRandom, *, progress: Progress, batches: dict[str, Tensor]
+    processes: Processes, random: RunRandom, *, progress: Progress, batches: dict[str, Tensor]
 ) -> dict[str, Any]:
     """The random states of all processes, the positions in their data, and the losses, for a checkpoint.
 
@@ -62,7 +62,7 @@ def stored_run(
 
 
 def resume_run(
-    stored: dict[str, Any], processes: TrainerProcesses, device: torch.device, *, progress: Progress, seed: int
+    stored: dict[str, Any], processes: Processes, device: torch.device, *, progress: Progress, seed: int
 ) -> dict[str, Tensor]:
     """Restores the random state and the losses of a run, which may have had another number of processes.
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_gflows.lightning.processes import TrainerProcesses
+from pyro_gflows.datasets.processes import Processes
 from pyro_gflows.lightning.resuming import RunRandom
 from pyro_gflows.numerics.random_state import seed_of_rank
 
@@ -23,7 +23,7 @@ class ValidationPass:
         seed: The seed of the run.
     """
 
-    def __init__(self, processes: TrainerProcesses, device: torch.device, *, seed: int) -> None:
+    def __init__(self, processes: Processes, device: torch.device, *, seed: int) -> None:
         self._processes = processes
         self._parts: list[tuple[Tensor | float, int]] = []
         self._random = RunRandom()

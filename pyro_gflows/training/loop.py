@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from pyro_gflows.datasets.processes import on_all, on_first
 from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.evaluation.estimation_error import LogDetError
 from pyro_gflows.numerics.random_state import random_state_kept, seed_of_rank
 from pyro_gflows.serialization.files import check_writable
 from pyro_gflows.training.callbacks import Callback, ask
 from pyro_gflows.training.checkpoint import CHECKPOINT, read_checkpoint
-from pyro_gflows.training.engines.base import Engine, on_all, on_first
+from pyro_gflows.training.engines.base import Engine
 from pyro_gflows.training.interrupt import DeferredInterrupt
 from pyro_gflows.training.objectives.base import FitDiverged
 from pyro_gflows.training.settings import FitSettings

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.processes import on_all
 from pyro_gflows.numerics.random_state import random_tensors, restore_random, seed_of_rank
 from pyro_gflows.serialization.migrations import migrated_weights
 from pyro_gflows.training.average import MovingAverage, copy_weights, weights
 from pyro_gflows.training.checkpoint import Progress, Snapshot, optimizer_tensors, restore_optimizer
 from pyro_gflows.training.divergence import check_step, count_step, trained_weights
-from pyro_gflows.training.engines.base import Engine, OneDevice, on_all
+from pyro_gflows.training.engines.base import Engine, OneDevice
 from pyro_gflows.training.loader import check_different
 from pyro_gflows.training.objectives.base import Objective
 from pyro_gflows.training.settings import FitSettings
@@ -81,7 +82,7 @@ class Trainer:
         engine.backward(loss)
         norm = engine.clip(self._parameters, math.inf if clip is None else clip)
         # read together, since a GPU is waited for at each reading; every process reads the same means
-        value, steepness = self._mean(torch.stack([loss.detach(), norm.to(loss)])).tolist()
+        value, steepness = engine.mean(torch.stack([loss.detach(), norm.to(loss)])).tolist()
         check_step(self.objective, self.settings, progress=now, loss=value, norm=steepness, gather=self.engine.gather)
         optimizer.step()
         count_step(now, value)
@@ -121,7 +122,7 @@ class Trainer:
         if self.engine.share.size == 1:
             return list(questions)
         answers = torch.tensor(questions, dtype=torch.float32, device=self.device)
-        return [answer > 0 for answer in self.engine.total(answers).tolist()]
+        return [answer > 0 for answer in self.engine.mean(answers).tolist()]
 
     def snapshot(self, identity: dict[str, Any]) -> Snapshot:
         """A copy of the complete state of the run.
@@ -129,7 +130,7 @@ class Trainer:
         Args:
             identity: The properties that a resumed run must share.
         """
-        self.engine.share_buffers(self.module)
+        self.engine.broadcast(self.module.buffers())
         groups: dict[str, dict[str, Tensor]] = {
             "flow": self.module.state_dict(),
             "average": self._average.values,
@@ -231,7 +232,7 @@ class Trainer:
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the validation events of all processes, in nats per event."""
-        self.engine.share_buffers(self.module)
+        self.engine.broadcast(self.module.buffers())
         tally = self.objective.validate()
         if tally is None:
             return None
@@ -239,10 +240,6 @@ class Trainer:
             return tally[0] / tally[1]
         parts = self.engine.gather(tally)  # numbers of Python, in full precision on any device
         return math.fsum(part[0] for part in parts) / sum(part[1] for part in parts)
-
-    def _mean(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over the processes."""
-        return values if self.engine.share.size == 1 else self.engine.total(values) / self.engine.share.size
 
 
 def _named(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import multiprocessing
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 _SECONDS_TO_FAIL = 10.0
 
 
-class FabricEngine:
+class FabricEngine(Engine):
     """The devices of a run under Lightning Fabric, as one of its processes sees them.
 
     Args:
@@ -44,9 +44,8 @@ class FabricEngine:
     """
 
     def __init__(self, fabric: Fabric) -> None:
+        super().__init__(Share(fabric.global_rank, fabric.world_size))
         self._fabric = fabric
-        self.share = Share(fabric.global_rank, fabric.world_size)
-        self.device: torch.device | None = fabric.device
 
     def set_up(self, objective: Objective, optimizer: torch.optim.Optimizer) -> Callable[[Any, int], Tensor]:
         """Returns the wrapped objective, whose gradients are averaged over the processes.
@@ -55,7 +54,7 @@ class FabricEngine:
             objective: The objective, whose weights and buffers become those of the first process.
             optimizer: The optimizer of its weights.
         """
-        self.share_buffers(objective)
+        self.broadcast(objective.buffers())
         wrapped: Callable[[Any, int], Tensor] = self._fabric.setup(objective, optimizer, move_to_device=False)[0]
         return wrapped
 
@@ -66,51 +65,6 @@ class FabricEngine:
             loss: The loss of this process, a scalar.
         """
         self._fabric.backward(loss)
-
-    def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-        """Scales the gradients to a norm of at most ``max_norm``, and returns the norm that they had.
-
-        Every process has the same gradients, and so the same norm.
-
-        Args:
-            parameters: The weights with the gradients.
-            max_norm: The largest norm over all of them together.
-        """
-        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-
-    def total(self, values: Tensor) -> Tensor:
-        """Returns the sum of a tensor over the processes, for every process.
-
-        Args:
-            values: A tensor of the same shape in all processes.
-        """
-        if self.share.size == 1:
-            return values
-        total = values.clone()
-        torch.distributed.all_reduce(total)  # that of Fabric waits at a barrier first
-        return total
-
-    def share_buffers(self, module: nn.Module) -> None:
-        """Gives every process the buffers of the first one, such as the running means of a network of the user.
-
-        Args:
-            module: The module.
-        """
-        if self.share.size > 1:
-            for buffer in module.buffers():
-                torch.distributed.broadcast(buffer.data, src=0)
-
-    def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all processes, in the order of their ranks, for every process.
-
-        Args:
-            value: Any value that can be pickled.
-        """
-        if self.share.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.share.size
-        torch.distributed.all_gather_object(values, value)
-        return values
 
 
 def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module: nn.Module) -> _T:
@@ -165,7 +119,7 @@ def _strategy(devices: Devices) -> DDPStrategy | str:
         name = "ddp_notebook" if is_interactive else "ddp"
     start = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}[name]
     # Buffers of a flow are constants, such as bases of fields, and may be many times its weights: they are not sent at
-    # every step. What a network of the user keeps in buffers is sent where it is used (FabricEngine.share_buffers).
+    # every step. What a network of the user keeps in buffers is sent where it is used (Processes.broadcast).
     known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
     once = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {once: False}
@@ -191,7 +145,7 @@ def _end(fabric: Fabric) -> None:
 def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) -> _T:
     """Runs in this process, which is one of several that go on after the run."""
     engine = FabricEngine(fabric)
-    module.to(engine.device)
+    module.to(fabric.device)
     if (dtype := _dtype(fabric)) is not None:
         module.to(dtype)
     with warnings.catch_warnings():
