@@ -1,12 +1,16 @@
 """Events a second of two processes (gloo) with one thread each, over those of one process with one thread.
 
+    export MALLOC_TRIM_THRESHOLD_=4000000000 MALLOC_MMAP_THRESHOLD_=4000000000
     python -m benchmarks.devices     # the table results/devices.md from results/devices.jsonl; 5 minutes
+
+The two variables keep the C library from giving memory back to the system after every step, which costs two processes
+up to half of their time, and one process little.
 
 Both take the same steps on the same global batch: those of ``fit`` on ``devices=2`` and on one device. They alternate
 within one run of two processes, in which the second one sleeps while the first one trains alone, so that a machine that
 slows down for a while slows both. A ratio is the median over rounds, with quartiles.
 
-Two figures are given, since two processes need two cores and whatever else runs takes one from them:
+Two ratios are given, since two processes need two cores and whatever else runs takes one from them:
 
 - *wall*: the seconds of one over those of two, as the clock on the wall says; at most 2. It is right on an idle
   machine. "Best round" is the largest of the rounds, which other programs disturbed least.
@@ -33,7 +37,7 @@ from pyro_gflows.training import Devices, Engine, FitSettings, Objective
 from pyro_gflows.training.engines.devices import launch
 from pyro_gflows.training.trainer import Trainer
 
-ROUNDS, SECONDS = 9, 1.0  # of one process in a round
+ROUNDS, SECONDS = 7, 0.7  # of one process in a round
 TWO = Devices(2, strategy="ddp_fork", accelerator="cpu")
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.harness import Benchmark, Column, columns, main
 
 ROOT = Path(__file__).parents[1]
+ROUNDS = 120
 TREE: dict[str, Path] = {"earlier": ROOT}  # set by the option
 
 # Run by both versions: reads a number of steps from each line, and answers with the CPU seconds of a fit
@@ -107,7 +108,7 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     now, earlier = Version(ROOT, row), Version(ROOT if row.is_control else TREE["earlier"], row)
     pairs = []
     try:
-        for number in range(4 if quick else 41):
+        for number in range(4 if quick else ROUNDS + 1):
             first, second = (now, earlier) if number % 2 else (earlier, now)
             times = {id(version): version.seconds(2 if quick else row.steps) for version in (first, second)}
             if number:  # the first round warms up
@@ -134,11 +135,11 @@ def more_options(parser: argparse.ArgumentParser) -> None:
 
 
 ROWS = [
-    Row("coupling", 256, 40),
-    Row("coupling", 256, 40, is_control=True),
-    Row("autoregressive", 64, 100),
-    Row("residual", 256, 40),
-    Row("energy", 64, 40),
+    Row("coupling", 256, 15),
+    Row("coupling", 256, 15, is_control=True),
+    Row("autoregressive", 64, 25),
+    Row("residual", 256, 10),
+    Row("energy", 64, 10),
 ]
 
 
