@@ -222,10 +222,6 @@ def killed(folder, devices):
     train(coupling(), devices, folder=folder / "run", augment=dies_at(16, rank=1))
 
 
-def first_killed(folder, devices):
-    train(coupling(), devices, folder=folder / "run", augment=dies_at(16, rank=0))
-
-
 def resumed(folder, devices):
     flow, unbroken = coupling(), coupling()
     again = train(flow, devices, folder=folder / "run", resume=True, augment=dies_at(0, rank=1))
