@@ -64,7 +64,7 @@ class ScoreReport:
 
     Attributes:
         rows: The number of events.
-        total: The sum of their log-densities in nats, added in float64 without loss of digits (:func:`math.fsum`).
+        total: The sum of their log-densities in nats, added in float64 without loss of digits (``math.fsum``).
         shards: The number of shards.
         resumed: The number of shards that an earlier run had done.
 
