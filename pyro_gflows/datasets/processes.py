@@ -57,11 +57,26 @@ class Processes:
         Args:
             values: A tensor of the same shape in all processes.
         """
+        return self.begin_mean(values)()
+
+    def begin_mean(self, values: Tensor) -> Callable[[], Tensor]:
+        """Begin to compute the mean of a tensor over the processes, and return a function that waits for it.
+
+        What is done in the meantime hides the time that messages take.
+
+        Args:
+            values: A tensor of the same shape in all processes.
+        """
         if self.share.size == 1:
-            return values
+            return lambda: values
         total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total / self.share.size
+        sent = torch.distributed.all_reduce(total, async_op=True)
+
+        def mean() -> Tensor:
+            sent.wait()
+            return total / self.share.size
+
+        return mean
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the tensors of the first one, in place.

@@ -79,10 +79,11 @@ class Trainer:
         optimizer.zero_grad()
         engine, clip = self.engine, self.settings.optimizer.clip_norm
         loss = self._loss(self.objective.batch(now.step), now.step)
+        mean = engine.begin_mean(loss.detach())
         engine.backward(loss)
         norm = engine.clip(self._parameters, math.inf if clip is None else clip)
-        # read together, since a GPU is waited for at each reading; every process reads the same means
-        value, steepness = engine.mean(torch.stack([loss.detach(), norm.to(loss)])).tolist()
+        # read together, since a GPU is waited for at each reading; every process reads the same values
+        value, steepness = torch.stack([mean(), norm.to(loss)]).tolist()
         check_step(self.objective, self.settings, progress=now, loss=value, norm=steepness, gather=self.engine.gather)
         optimizer.step()
         count_step(now, value)

@@ -6,10 +6,11 @@ import contextlib
 import functools
 import inspect
 import multiprocessing
+import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -148,10 +149,28 @@ def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) ->
     module.to(fabric.device)
     if (dtype := _dtype(fabric)) is not None:
         module.to(dtype)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _own_cores(fabric):
         if engine.share.rank > 0:  # the first process says it already
             warnings.simplefilter("ignore")
         return run(engine)
+
+
+@contextlib.contextmanager
+def _own_cores(fabric: Fabric) -> Iterator[None]:
+    """A context in which each of several processes on the CPU stays on its own cores, where there are enough of them.
+
+    Otherwise the system may move them to and fro, and all wait for the one that it has moved.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    here = fabric.world_size // getattr(fabric.strategy, "num_nodes", 1)
+    if fabric.device.type != "cpu" or not 1 < here <= len(cores):
+        yield
+        return
+    os.sched_setaffinity(0, cores[Share(fabric.local_rank, here).of(len(cores))])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, sender: Connection) -> None:
