@@ -39,7 +39,7 @@ from pyro_gflows.training.trainer import Trainer
 
 ROUNDS, SECONDS = 7, 0.7  # of one process in a round
 # batches beside which the time without events is small, as it is not in those of the families
-LARGE = {name: (32_768,) for name in ("coupling", "autoregressive", "residual", "energy")}
+LARGE = dict.fromkeys(("coupling", "autoregressive", "residual", "energy"), (32768,))
 TWO = Devices(2, strategy="ddp_fork", accelerator="cpu")
 
 

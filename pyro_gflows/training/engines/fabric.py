@@ -150,6 +150,8 @@ def _run_here(fabric: Fabric, run: Callable[[Engine], _T], module: nn.Module) ->
     if (dtype := _dtype(fabric)) is not None:
         module.to(dtype)
     with warnings.catch_warnings(), _own_cores(fabric):
+        # of the layout in memory of small weights, which costs next to nothing
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         if engine.share.rank > 0:  # the first process says it already
             warnings.simplefilter("ignore")
         return run(engine)
