@@ -4,6 +4,7 @@
 process, or torchrun starts them all. The first process writes ``FOLDER/NAME.json``.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -250,7 +251,12 @@ def returned(folder, devices):
     wild = FitSettings(steps=9, batch_size=16, optimizer=Adam(lr=1e9))
     again = coupling() if devices.strategy == "ddp_fork" else flow  # to spawn takes twice as long
     diverged = "" if again is flow else error_of(lambda: train(again, devices, settings=wild, validation=None))
-    return {"train": result.train_curve, "weights": weights(flow), "diverged": diverged}
+    dtypes = []
+    if devices.strategy == "ddp_fork":
+        single = coupling().float()
+        train(single, dataclasses.replace(devices, precision="64-true"), settings=FitSettings(steps=1))
+        dtypes = [str(weight.dtype) for weight in single.parameters()]
+    return {"train": result.train_curve, "weights": weights(flow), "diverged": diverged, "dtypes": sorted({*dtypes})}
 
 
 def main(name, folder, strategy="ddp"):

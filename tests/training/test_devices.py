@@ -69,6 +69,7 @@ def test_the_fit_alone_in_other_processes_gives_its_weights_back(strategy, tmp_p
     same_curve(run["train"], several.train(flow, None).train_curve)
     same_weights(run["weights"], flow)
     if strategy == "ddp_fork":
+        assert run["dtypes"] == ["torch.float64"]
         assert run["diverged"].startswith("FitDiverged: training diverged: the loss is nan at step 1;")
 
 

@@ -97,6 +97,8 @@ def test_another_number_of_processes_than_were_started(no_launch, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match=r"expected 2 processes for 2 devices on 1 machines, but 4 were started"):
         by_likelihood(2)
+    with pytest.raises(ValueError, match="got 'ddp_fork', which starts further ones in each of them"):
+        by_likelihood(Devices("auto", strategy="ddp_fork"))
     by_likelihood("auto")
     assert len(no_launch) == 1
 

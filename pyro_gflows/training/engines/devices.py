@@ -130,6 +130,11 @@ class Devices:
                 f"{started} were started (WORLD_SIZE or SLURM_NTASKS); give the launcher the same numbers, or use "
                 "devices='auto'"
             )
+        if started is not None and self.strategy.removesuffix(UNUSED) not in ("auto", "ddp"):
+            raise ValueError(
+                f"expected strategy='auto' or 'ddp' where torchrun or SLURM has started the processes, got "
+                f"{self.strategy!r}, which starts further ones in each of them"
+            )
         if batch_size < self.processes:
             raise ValueError(
                 f"expected at least one event of each batch for every process, got batches of {batch_size} for "

@@ -104,6 +104,8 @@ def launch_with_fabric(devices: Devices, run: Callable[[Engine], _T], *, module:
         found, weights, problem = sent.result()
     if problem is not None:
         raise problem
+    if (dtype := _dtype(fabric)) is not None:
+        module.to(dtype)
     module.load_state_dict(weights_of(weights))
     module.eval()
     answer: _T = found
@@ -186,7 +188,7 @@ def _run_there(fabric: Fabric, run: Callable[[Engine], Any], module: nn.Module, 
             raise
         problem = error
     if fabric.global_rank == 0:
-        weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+        weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
         sender.send((found, bytes_of(weights), problem))
 
 
