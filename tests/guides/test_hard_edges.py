@@ -14,8 +14,7 @@ from pyro_gflows.evaluation.energies import energy_report
 from pyro_gflows.flows import OrbitFlow
 from pyro_gflows.guides import AutoGFlow, find_mode, log_joint_invariance
 from pyro_gflows.guides.row_check import alike, finite_rows
-from pyro_gflows.training import FitSettings, OwnDraws, fit, fit_energy
-from pyro_gflows.training.trainer import FitDiverged
+from pyro_gflows.training import FitDiverged, FitSettings, OwnDraws, fit, fit_energy
 from pyro_gflows.transforms import GActNorm
 
 ROWS = VectorAction.rows("S3")
