@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyro_gflows import EquivariantFlow, FitSettings, GActNorm, InvariantNormal, VectorAction, fit, fit_energy
 from pyro_gflows.nn import LipschitzNetwork
+from pyro_gflows.numerics import RouletteLogDet
 from pyro_gflows.targets import density
 from pyro_gflows.training import Adam, Devices, FitDiverged, Objective, OwnDraws, Validation
 from pyro_gflows.training.engines.devices import launch
@@ -37,6 +38,13 @@ def coupling():
 def residual():
     torch.manual_seed(4)
     layers = [GActNorm(FIELDS), g_residual(FIELDS), g_residual(FIELDS, branch=lambda a: LipschitzNetwork(a, width=2))]
+    return EquivariantFlow(InvariantNormal(FIELDS), layers).double()
+
+
+def estimated():
+    """A flow whose log-det is estimated by random draws from torch's global generator."""
+    torch.manual_seed(6)
+    layers = [GActNorm(FIELDS), g_residual(FIELDS, log_det=RouletteLogDet())]
     return EquivariantFlow(InvariantNormal(FIELDS), layers).double()
 
 
@@ -189,14 +197,14 @@ def buffers_of_a_running_mean(engine):
 def stops(folder, devices):
     """A run that Ctrl-C stops in one process and that goes on, beside the same run without a stop."""
     found = {}
-    for name, augment in (("plain", None), ("augmented", noisy)):
-        whole = coupling()
+    for name, make, augment in (("plain", coupling, None), ("random", estimated, noisy)):
+        whole = make()
         result = train(whole, devices, augment=augment)
-        stopped = coupling()
+        stopped = make()
         place = folder / name
         options = {"augment": augment, "folder": place, "callbacks": interrupt_at(13)}
         message = error_of(lambda flow=stopped, options=options: train(flow, devices, **options))
-        resumed = coupling()
+        resumed = make()
         again = train(resumed, devices, augment=augment, folder=place, resume=True)
         found[name] = {
             "message": everyones(message),
