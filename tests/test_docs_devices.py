@@ -77,7 +77,7 @@ def shell(tmp_path):
             for command in commands
         ]
         try:
-            printed = [process.communicate(timeout=120) for process in started]
+            printed = [process.communicate(timeout=300) for process in started]
         except subprocess.TimeoutExpired:
             for process in started:  # and all that they have started
                 os.killpg(process.pid, signal.SIGKILL)

@@ -33,7 +33,7 @@ def options(tmp_path):
 def in_processes(*command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
 
 
@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_ends_the_command_which_says_so(options, tmp_pa
         time.sleep(0.05)
     (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(other), signal.SIGKILL)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=120)[1]
     assert process.returncode == 2
     assert "another process of this command has ended" in error and "--resume" in error and "Traceback" not in error
 

@@ -70,7 +70,7 @@ def the_layers_of_both_processes_are_set_alike_with_a_loader_of_the_user(two):
 
 def test_the_trainer_on_two_processes(tmp_path):
     one, _ = trained(curve=Curve(7, tmp_path / "one.ckpt"))  # step 7 is in the middle of an epoch
-    run = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=180)
+    run = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-4000:]
     two = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     the_curve_is_that_of_one_process(two, one)

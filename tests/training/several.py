@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -214,13 +215,14 @@ def stops(folder, devices):
     return found
 
 
-def dies_at(step, rank):
+def dies_at(step, rank, folder):
     """An augmentation that changes nothing, in whose n-th call one process is killed, as by the system."""
     calls = []
 
     def augment(x, generator):
         calls.append(1)
         if len(calls) == step and torch.distributed.get_rank() == rank:
+            (folder / "end").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
         return x
 
@@ -228,12 +230,12 @@ def dies_at(step, rank):
 
 
 def killed(folder, devices):
-    train(coupling(), devices, folder=folder / "run", augment=dies_at(16, rank=1))
+    train(coupling(), devices, folder=folder / "run", augment=dies_at(16, 1, folder))
 
 
 def resumed(folder, devices):
     flow, unbroken = coupling(), coupling()
-    again = train(flow, devices, folder=folder / "run", resume=True, augment=dies_at(0, rank=1))
+    again = train(flow, devices, folder=folder / "run", resume=True, augment=dies_at(0, 1, folder))
     result = train(unbroken, devices)
     return {
         "curves": [again.train_curve, result.train_curve],
@@ -246,6 +248,7 @@ def failing(folder, devices):
 
     def sampler(n, generator):
         if torch.distributed.get_rank() == 1:
+            (folder / "end").write_text(str(time.time()))
             raise LookupError("no such shelf")
         return torch.randn(n, 8, generator=generator, dtype=torch.float64)
 

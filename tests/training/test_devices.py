@@ -32,13 +32,18 @@ def start(name, folder, *, strategy="ddp"):
     env = {name: value for name, value in os.environ.items() if name not in unset}
     env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [*launcher, str(SCRIPT), name, str(folder), strategy]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=150, cwd=folder)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, cwd=folder)
 
 
 def found(name, folder, *, strategy="ddp"):
     ended = start(name, folder, strategy=strategy)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads((folder / f"{name}.json").read_text())
+
+
+def seconds_since_the_end(folder):
+    """The seconds since a process wrote that it was about to end."""
+    return time.time() - float((folder / "end").read_text())
 
 
 def same_curve(curve, other, tolerance=1e-6):
@@ -100,9 +105,8 @@ def test_interrupted_in_one_process_and_resumed_is_as_unbroken(tmp_path):
 
 
 def test_a_killed_process_ends_the_run_which_resumes_under_torchrun_or_in_one(tmp_path):
-    began = time.monotonic()
     ended = start("killed", tmp_path)
-    assert ended.returncode != 0 and time.monotonic() - began < 60
+    assert ended.returncode != 0 and seconds_since_the_end(tmp_path) < 60
     assert "Connection closed by peer" in ended.stderr or "Connection reset by peer" in ended.stderr
     shutil.copytree(tmp_path / "run", tmp_path / "one")
     run = found("resumed", tmp_path, strategy="torchrun")
@@ -115,7 +119,6 @@ def test_a_killed_process_ends_the_run_which_resumes_under_torchrun_or_in_one(tm
 
 
 def test_a_process_that_fails_says_why_and_ends_the_run(tmp_path):
-    began = time.monotonic()
     ended = start("failing", tmp_path)
-    assert ended.returncode != 0 and time.monotonic() - began < 60
+    assert ended.returncode != 0 and seconds_since_the_end(tmp_path) < 60
     assert "LookupError: no such shelf" in ended.stderr
