@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -77,6 +78,17 @@ class Processes:
             return total / self.share.size
 
         return mean
+
+    def mean_of_all(self, total: float, count: int) -> float | None:
+        """Return the mean of numbers of which each process knows the sum and the count of its own; None of none at all.
+
+        Args:
+            total: The sum of the numbers of this process.
+            count: How many they are, which may differ between processes.
+        """
+        parts = self.gather((total, count))  # numbers of Python, in full precision on any device
+        everyone = sum(number for _, number in parts)
+        return math.fsum(value for value, _ in parts) / everyone if everyone else None
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the tensors of the first one, in place.

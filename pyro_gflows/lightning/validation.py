@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -42,7 +40,5 @@ class ValidationPass:
     def close(self) -> float | None:
         """Ends the pass, and returns the mean loss of the events of all processes; None if there are no events."""
         self._random.end()
-        own = float(sum(losses for losses, _ in self._parts)), sum(count for _, count in self._parts)
-        parts = self._processes.gather(own)  # numbers of Python, in full precision on any device
-        count = sum(number for _, number in parts)
-        return math.fsum(losses for losses, _ in parts) / count if count else None
+        total, count = float(sum(losses for losses, _ in self._parts)), sum(count for _, count in self._parts)
+        return self._processes.mean_of_all(total, count)

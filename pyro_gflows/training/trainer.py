@@ -235,12 +235,7 @@ class Trainer:
         """The mean loss of the validation events of all processes, in nats per event."""
         self.engine.broadcast(self.module.buffers())
         tally = self.objective.validate()
-        if tally is None:
-            return None
-        if self.engine.share.size == 1:
-            return tally[0] / tally[1]
-        parts = self.engine.gather(tally)  # numbers of Python, in full precision on any device
-        return math.fsum(part[0] for part in parts) / sum(part[1] for part in parts)
+        return None if tally is None else self.engine.mean_of_all(*tally)
 
 
 def _named(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
