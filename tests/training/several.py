@@ -60,7 +60,7 @@ def events(rows=400):
 
 
 def train(flow, devices, **options):
-    options = {"settings": SETTINGS, "validation": events(451)[400:], "progress": False, **options}
+    options = {"settings": SETTINGS, "validation": events(1900)[400:], "progress": False, **options}
     data = options.pop("data", None)
     return fit(flow, events() if data is None else data, devices=devices, **options)
 
