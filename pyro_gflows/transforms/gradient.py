@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from pyro_gflows.actions import Action
 from pyro_gflows.nn import Potential, kernels_once
 from pyro_gflows.numerics import DampedNewtonSolver, Solver, implicit_root, log_abs_det
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.spaces import Euclidean, Torus
+from pyro_gflows.spaces import Euclidean, Space, Torus
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
 __all__ = ["GGradient"]
@@ -54,7 +55,7 @@ class GGradient(OneWayTransform):
         True
     """
 
-    spaces = (Euclidean, Torus)
+    spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean, Torus)
 
     def __init__(
         self, action: Action, potential: Potential, *, solver: Solver | None = None, fast: Fast = "score"

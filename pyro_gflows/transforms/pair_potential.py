@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from pyro_gflows.actions import ParticleAction
 from pyro_gflows.nn import PairPotential
 from pyro_gflows.numerics import Solver
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.spaces import Euclidean, MeanFree
+from pyro_gflows.spaces import Euclidean, MeanFree, Space
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.one_way import Fast
 
@@ -67,7 +69,7 @@ class GPairPotential(GGradient):
         True
     """
 
-    spaces = (Euclidean, MeanFree)
+    spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean, MeanFree)
     potential: PairPotential
 
     def __init__(

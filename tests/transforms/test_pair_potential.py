@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -188,10 +189,12 @@ def test_it_is_a_layer(name, fast):
     assert torch.allclose(identity(x), x, atol=1e-12)
 
 
-def trained(action, fast):
-    """A flow after steps of maximum likelihood, on configurations with close pairs among them."""
+@functools.cache
+def trained(name, fast):
+    """The layer of a flow after steps of maximum likelihood, on configurations with close pairs among them."""
+    action = ACTIONS[name]
     flow = EquivariantFlow(InvariantNormal(action), [layer_on(action, scale=1.0, fast=fast)]).double()
-    x = configurations(action, 32, close=0.3)
+    x = configurations(action, 16, close=0.3)
     optimizer = torch.optim.Adam(flow.parameters(), 0.05)
     losses = []
     for _ in range(15):
@@ -204,13 +207,13 @@ def trained(action, fast):
     return flow.transform
 
 
-@pytest.mark.parametrize("close", [None, 1e-3, 1e-9])
+@pytest.mark.parametrize("close", [None, 1e-3])
 @pytest.mark.parametrize("fast", ["score", "sample"])
 @pytest.mark.parametrize("name", ["4 in the plane", "3 in space", "free"])
 @pytest.mark.parametrize("after_training", [False, True])
 def test_dense_jacobians_in_a_tangent_basis(name, fast, close, after_training):
     action = ACTIONS[name]
-    layer = trained(action, fast) if after_training else layer_on(action, fast=fast)
+    layer = trained(name, fast) if after_training else layer_on(action, fast=fast)
     x = configurations(action, 2, close=close)
     basis = (
         action.space.tangent_basis(x[0]) if action.center == "mean-free" else torch.eye(action.n * action.d).double()
