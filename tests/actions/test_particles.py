@@ -159,7 +159,7 @@ def test_a_layer_in_coordinates_fits_its_action():
         InCoordinates(GActNorm(VectorAction.plane("O(2)")), action)
     with pytest.raises(TypeError, match="expected a ParticleAction"):
         InCoordinates(GActNorm(action.coordinates), action.coordinates)
-    with pytest.raises(TypeError, match="InCoordinates"):  # the error of a layer for vectors names the way
+    with pytest.raises(ValueError, match="InCoordinates"):  # the error of a layer for vectors names the way
         GActNorm(action)
 
 
