@@ -1,7 +1,8 @@
 """Actions, which say how a group acts on one event, and splits of an event for coupling layers.
 
 Actions:
-    Action, LinearAction, VectorAction, RowsAction, ImageAction, OffGridAction, SitesAction, TorusAction
+    Action, LinearAction, VectorAction, RowsAction, ParticleAction, ImageAction, OffGridAction, SitesAction,
+    TorusAction
 
 Events as tables of features:
     RowTables, RowsLayout, pad_rows
@@ -18,6 +19,7 @@ from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
 from pyro_gflows.actions.off_grid import OffGridAction
+from pyro_gflows.actions.particles import ParticleAction
 from pyro_gflows.actions.row_layout import RowsLayout, RowTables
 from pyro_gflows.actions.row_mask import pad_rows
 from pyro_gflows.actions.rows import RowsAction
@@ -45,6 +47,7 @@ __all__ = [
     "LinearAction",
     "MaskSplit",
     "OffGridAction",
+    "ParticleAction",
     "RowTables",
     "RowsAction",
     "RowsLayout",

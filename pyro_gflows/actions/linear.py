@@ -83,6 +83,28 @@ class LinearAction(Action):
     def _tables(self) -> dict[Any, Tensor]:
         return {}
 
+    # -- orthonormal coordinates --------------------------------------------------------------------------------------
+    @property
+    def coordinates(self) -> LinearAction:
+        """How the group acts on orthonormal coordinates of an event, which here are its entries: this action."""
+        return self
+
+    def to_coordinates(self, x: Tensor) -> Tensor:
+        """The flattened events.
+
+        Args:
+            x: Events, shape ``batch_shape + event_shape``.
+        """
+        return x.flatten(-self.event_dim)
+
+    def from_coordinates(self, z: Tensor) -> Tensor:
+        """The events of these coordinates, which inverts :meth:`to_coordinates`.
+
+        Args:
+            z: Coordinates, shape ``batch_shape + (numel,)``.
+        """
+        return z.unflatten(-1, self.event_shape)
+
     # -- structure ----------------------------------------------------------------------------------------------------
     @property
     def point_group(self) -> Group:

@@ -7,11 +7,12 @@ from typing import Any
 from pyro_gflows.actions.base import Action
 from pyro_gflows.actions.image import ImageAction
 from pyro_gflows.actions.linear import LinearAction
+from pyro_gflows.actions.particles import ParticleAction
 from pyro_gflows.actions.sites import SitesAction
 from pyro_gflows.actions.torus import TorusAction
 from pyro_gflows.actions.vector import VectorAction
 
-__all__ = ["require_exact", "require_image", "require_linear", "require_splittable", "require_vector"]
+__all__ = ["require_exact", "require_flat", "require_image", "require_linear", "require_splittable", "require_vector"]
 
 
 def require_exact(action: Any) -> None:
@@ -54,6 +55,23 @@ def require_linear(action: Any) -> LinearAction:
     return _of_kind(action, LinearAction, "a LinearAction such as VectorAction.plane('D4')")
 
 
+def require_flat(action: Any) -> LinearAction | ParticleAction:
+    """The action itself if its whole group acts by orthogonal matrices on coordinates of the events, else an error.
+
+    Args:
+        action: Any object.
+
+    Raises:
+        TypeError: The object is neither a LinearAction nor a ParticleAction.
+        ValueError: The action interpolates.
+
+    Example:
+        >>> require_flat(ParticleAction(4, 2)).coordinates
+        RowsAction(S4 x O(2) on R^6: mean-free rows of 2)
+    """
+    return action if isinstance(action, ParticleAction) else require_linear(action)
+
+
 def require_vector(action: Any) -> VectorAction:
     """The action itself if it acts on vectors, else an error.
 
@@ -75,7 +93,7 @@ def _of_kind(action: Any, kind: type, expected: str) -> Any:
     if isinstance(action, kind):
         return action
     instead = "; take its vector_action" if isinstance(action, SitesAction) else ""
-    if isinstance(action, TorusAction):
+    if isinstance(action, TorusAction | ParticleAction):
         instead = f"; {action.space.advice}"
     raise TypeError(f"expected {expected}, got {type(action).__name__}{instead}")
 

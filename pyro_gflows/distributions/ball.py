@@ -30,7 +30,7 @@ class InvariantUniformBall(SphericalBase):
         validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
-        TypeError: ``action`` is not a LinearAction.
+        TypeError: ``action`` is neither a LinearAction nor a ParticleAction.
         ValueError: The covariance is unknown, or ``mean=True`` where every invariant mean is 0.
 
     Example:
@@ -42,16 +42,16 @@ class InvariantUniformBall(SphericalBase):
 
     @property
     def _radius(self) -> float:
-        return math.sqrt(self.action.numel + 2)
+        return math.sqrt(self.size + 2)
 
     def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
-        normal = torch.randn(*shape, self.action.numel, dtype=reference.dtype, device=reference.device)
+        normal = torch.randn(*shape, self.size, dtype=reference.dtype, device=reference.device)
         uniform = torch.rand(*shape, 1, dtype=reference.dtype, device=reference.device)
-        return normal * (self._radius * uniform ** (1 / self.action.numel) / normal.norm(dim=-1, keepdim=True))
+        return normal * (self._radius * uniform ** (1 / self.size) / normal.norm(dim=-1, keepdim=True))
 
     def standard_log_prob(self, z: Tensor) -> Tensor:
         # rounding may take a draw near the border to the outside
-        border = self.action.numel + 2 + 100 * torch.finfo(z.dtype).eps * (self.action.numel + 2)
+        border = self.size + 2 + 100 * torch.finfo(z.dtype).eps * (self.size + 2)
         square = z.square().sum(-1)
         return torch.full_like(square, -self.standard_entropy()).masked_fill(square > border, -math.inf)
 
@@ -59,5 +59,5 @@ class InvariantUniformBall(SphericalBase):
         return 1.0
 
     def standard_entropy(self) -> float:
-        n = self.action.numel
+        n = self.size
         return 0.5 * n * math.log(math.pi) - math.lgamma(0.5 * n + 1) + n * math.log(self._radius)

@@ -37,7 +37,7 @@ class InvariantNormal(SphericalBase):
         validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
-        TypeError: ``action`` is not a LinearAction.
+        TypeError: ``action`` is neither a LinearAction nor a ParticleAction.
         ValueError: The covariance is unknown, or ``mean=True`` where every invariant mean is 0 (the action has no
             trivial component).
 
@@ -51,13 +51,13 @@ class InvariantNormal(SphericalBase):
     """
 
     def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
-        return torch.randn(*shape, self.action.numel, dtype=reference.dtype, device=reference.device)
+        return torch.randn(*shape, self.size, dtype=reference.dtype, device=reference.device)
 
     def standard_log_prob(self, z: Tensor) -> Tensor:
-        return -0.5 * z.square().sum(-1) - 0.5 * self.action.numel * math.log(2 * math.pi)
+        return -0.5 * z.square().sum(-1) - 0.5 * self.size * math.log(2 * math.pi)
 
     def standard_variance(self) -> float:
         return 1.0
 
     def standard_entropy(self) -> float:
-        return 0.5 * self.action.numel * (1 + math.log(2 * math.pi))
+        return 0.5 * self.size * (1 + math.log(2 * math.pi))

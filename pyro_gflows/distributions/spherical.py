@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions import LinearAction, ParticleAction
+from pyro_gflows.actions.requirements import require_flat
 from pyro_gflows.distributions.factors import FACTORS, InvariantMean
 from pyro_gflows.distributions.invariant_base import InvariantBase
 from pyro_gflows.numerics.precision import full_precision, refuse_low
-from pyro_gflows.spaces import Euclidean, require_space
+from pyro_gflows.spaces import Euclidean, MeanFree, require_space
 
 __all__ = ["SphericalBase"]
 
@@ -58,7 +58,7 @@ class SphericalBase(InvariantBase):
         validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
-        TypeError: ``action`` is not a LinearAction.
+        TypeError: ``action`` is neither a LinearAction nor a ParticleAction.
         ValueError: The covariance is unknown, or ``mean=True`` where every invariant mean is 0.
 
     Example:
@@ -70,27 +70,28 @@ class SphericalBase(InvariantBase):
     """
 
     has_rsample = True
+    action: LinearAction | ParticleAction
 
     def __init__(
         self,
-        action: LinearAction,
+        action: LinearAction | ParticleAction,
         *,
         covariance: str = "isotropic",
         mean: bool = False,
         validate_args: bool | None = None,
     ) -> None:
-        require_linear(action)
-        require_space(action.space, (Euclidean,), type(self).__name__)
+        require_flat(action)
+        require_space(action.space, (Euclidean, MeanFree), type(self).__name__)
         if covariance not in FACTORS:
             raise ValueError(f"expected covariance to be one of {sorted(FACTORS)}, got {covariance!r}")
         self.action = action
         self.covariance = covariance
-        self.module = _BaseModule(action, covariance, mean)
+        self.module = _BaseModule(action.coordinates, covariance, mean)
         super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
     def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
-        """Draws of z, shape ``shape + (numel,)``.
+        """Draws of z, shape ``shape + (size,)``.
 
         Args:
             shape: The batch shape of the draws.
@@ -102,7 +103,7 @@ class SphericalBase(InvariantBase):
         """The log-density log p(z), shape ``z.shape[:-1]``.
 
         Args:
-            z: Points, shape ``(..., numel)``.
+            z: Points, shape ``(..., size)``.
         """
         raise NotImplementedError
 
@@ -122,12 +123,12 @@ class SphericalBase(InvariantBase):
         refuse_low(self.module.reference, "a base")
         z = self.standard_draw(batch, self.module.reference)
         x = self.module.factor(z)
-        return (x if self.module.mean is None else x + self.module.location(z)).reshape(shape)
+        return self.action.from_coordinates(x if self.module.mean is None else x + self.module.location(z))
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_value(value)
-        log_prob = self._log_prob_of_vectors(value.flatten(-self.action.event_dim))
+        log_prob = self._log_prob_of_vectors(self.action.to_coordinates(value))
         if not self.batch_shape:
             return log_prob
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
@@ -141,14 +142,19 @@ class SphericalBase(InvariantBase):
         return self.standard_log_prob(factor.solve(x)) - factor.log_det().to(x)
 
     @property
+    def size(self) -> int:
+        """The number of coordinates of z: the dimension of the space of the events."""
+        return self.action.space.dimension
+
+    @property
     @full_precision
     def mean(self) -> Tensor:
-        mean = self.module.location(self.module.reference).expand(self.action.numel)
-        return mean.reshape(self.event_shape).expand(self._extended_shape())
+        mean = self.module.location(self.module.reference).expand(self.size)
+        return self.action.from_coordinates(mean).expand(self._extended_shape())
 
     @property
     def variance(self) -> Tensor:
-        if self.covariance == "isotropic":
+        if self.covariance == "isotropic" and self.size == self.action.numel:
             return torch.full_like(self.mean, self.standard_variance())
         return self.covariance_matrix.diagonal().reshape(self.event_shape).expand(self._extended_shape())
 
@@ -157,8 +163,9 @@ class SphericalBase(InvariantBase):
     def covariance_matrix(self) -> Tensor:
         """The covariance of the flattened event, shape ``(numel, numel)``."""
         reference = self.module.reference
-        factor = self.module.factor(torch.eye(self.action.numel, dtype=reference.dtype, device=reference.device)).T
-        return self.standard_variance() * factor @ factor.T
+        columns = self.module.factor(torch.eye(self.size, dtype=reference.dtype, device=reference.device))
+        columns = self.action.from_coordinates(columns).flatten(1)
+        return self.standard_variance() * columns.T @ columns
 
     @full_precision
     def entropy(self) -> Tensor:

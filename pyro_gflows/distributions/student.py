@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Chi2
 
-from pyro_gflows.actions import LinearAction
+from pyro_gflows.actions import LinearAction, ParticleAction
 from pyro_gflows.distributions.spherical import SphericalBase
 from pyro_gflows.serialization.registry import registered
 
@@ -36,7 +36,7 @@ class InvariantStudentT(SphericalBase):
             :class:`InvariantNormal`.
 
     Raises:
-        TypeError: ``action`` is not a LinearAction.
+        TypeError: ``action`` is neither a LinearAction nor a ParticleAction.
         ValueError: ``df`` is not positive and finite, the covariance is unknown, or ``mean=True`` where every invariant
             mean is 0.
 
@@ -47,32 +47,32 @@ class InvariantStudentT(SphericalBase):
         (InvariantStudentT(VectorAction(D8 on R^2: defining), covariance='isotropic', df=3), torch.Size([5, 2]))
     """
 
-    def __init__(self, action: LinearAction, *, df: float = 4.0, **options: Any) -> None:
+    def __init__(self, action: LinearAction | ParticleAction, *, df: float = 4.0, **options: Any) -> None:
         if not 0 < df < math.inf:
             raise ValueError(f"expected positive, finite degrees of freedom, got {df}")
         self.df = float(df)
         super().__init__(action, **options)
 
     def standard_draw(self, shape: torch.Size, reference: Tensor) -> Tensor:
-        normal = torch.randn(*shape, self.action.numel, dtype=reference.dtype, device=reference.device)
+        normal = torch.randn(*shape, self.size, dtype=reference.dtype, device=reference.device)
         chi2 = Chi2(torch.full_like(reference, self.df)).sample(shape)
         return normal * (self.df / chi2).sqrt()[..., None]
 
     def standard_log_prob(self, z: Tensor) -> Tensor:
-        kernel = 0.5 * (self.df + self.action.numel) * torch.log1p(z.square().sum(-1) / self.df)
+        kernel = 0.5 * (self.df + self.size) * torch.log1p(z.square().sum(-1) / self.df)
         return -self._log_normalizer() - kernel
 
     def _log_normalizer(self) -> float:
-        half, n = 0.5 * self.df, self.action.numel
+        half, n = 0.5 * self.df, self.size
         return math.lgamma(half) - math.lgamma(half + 0.5 * n) + 0.5 * n * math.log(math.pi * self.df)
 
     def standard_variance(self) -> float:
         return self.df / (self.df - 2) if self.df > 2 else math.inf
 
     def standard_entropy(self) -> float:
-        halves = torch.tensor([0.5 * (self.df + self.action.numel), 0.5 * self.df], dtype=torch.float64)
+        halves = torch.tensor([0.5 * (self.df + self.size), 0.5 * self.df], dtype=torch.float64)
         high, low = torch.digamma(halves).tolist()
-        return self._log_normalizer() + 0.5 * (self.df + self.action.numel) * (high - low)
+        return self._log_normalizer() + 0.5 * (self.df + self.size) * (high - low)
 
     def _described(self) -> str:
         return f"{super()._described()}, df={self.df:g}"

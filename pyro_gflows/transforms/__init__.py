@@ -19,6 +19,9 @@ Linear and normalizing layers:
 Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
+Layers on configurations of particles:
+    InCoordinates
+
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
 
@@ -47,6 +50,7 @@ from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
+from pyro_gflows.transforms.in_coordinates import InCoordinates
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.masked import Masked, TakesMask
@@ -104,6 +108,7 @@ __all__ = [
     "GSpectralConv",
     "GSplit",
     "GSqueeze",
+    "InCoordinates",
     "Invert",
     "IrrepScale",
     "Masked",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import Action, TorusAction
-from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions.requirements import require_flat
 from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import randomize_
@@ -62,14 +62,14 @@ def make_flow(name: str, *, dtype: torch.dtype = torch.float64, trained: bool = 
 
 def plain_base_for(action: Action) -> InvariantNormal | InvariantUniform:
     """Return the simplest base of an action: an isotropic normal distribution, or the uniform one of angles."""
-    return InvariantUniform(action) if isinstance(action, TorusAction) else InvariantNormal(require_linear(action))
+    return InvariantUniform(action) if isinstance(action, TorusAction) else InvariantNormal(require_flat(action))
 
 
 def base_for(action: Action) -> InvariantNormal | InvariantUniform:
     """Return the usual base of an action: a learnable normal distribution, or the uniform distribution of angles."""
     if isinstance(action, TorusAction):
         return InvariantUniform(action)
-    return InvariantNormal(require_linear(action), covariance="isotypic")
+    return InvariantNormal(require_flat(action), covariance="isotypic")
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def training_steps(flow: EquivariantFlow, steps: int, *, lr: float = 1e-2) -> No
     """Train a flow by maximum likelihood on fixed data that are not symmetric."""
     flow.train()
     parameter = next(flow.parameters())
-    x = (events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
+    x = _in_space(flow.action, events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
     optimizer = torch.optim.Adam(flow.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -98,4 +98,10 @@ def events(
     """Return random events of the data of a flow, or of the domain of a transform, of a batch shape."""
     action = source.action if isinstance(source, EquivariantFlow) else source.action_in
     generator = torch.Generator().manual_seed(seed)
-    return 1.3 * torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64).to(dtype)
+    x = 1.3 * torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64)
+    return _in_space(action, x).to(dtype)
+
+
+def _in_space(action: Action, x: Tensor) -> Tensor:
+    """Return the events nearest to some tensors; angles stay as they are, so that tests see all real numbers."""
+    return x if isinstance(action, TorusAction) else action.space.project(x)

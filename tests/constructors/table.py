@@ -14,6 +14,7 @@ from tests.constructors import (
     coupling,
     fieldwise,
     gradient,
+    in_coordinates,
     many_signs,
     residual,
     rows,
@@ -36,6 +37,7 @@ _ROWS = (
     *gradient.ROWS,
     *circular.ROWS,
     *rows.ROWS,
+    *in_coordinates.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}

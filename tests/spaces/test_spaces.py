@@ -11,7 +11,7 @@ from pyro_gflows import EquivariantFlow, EquivariantTransform, GActNorm, Invaria
 from pyro_gflows.actions import Action
 from pyro_gflows.groups import parse_group
 from pyro_gflows.serialization.registry import build, describe
-from pyro_gflows.spaces import Euclidean, Space, Torus
+from pyro_gflows.spaces import Euclidean, MeanFree, Space, Torus
 from pyro_gflows.testing import assert_bijective, assert_equivariant, assert_log_det
 
 
@@ -45,6 +45,7 @@ SPACES = {
     "R^3": Euclidean((3,)),
     "images": Euclidean((2, 3, 3)),
     "a circle": Circle(),
+    "particles": MeanFree(4, 2),
     "an angle": Torus((1,)),
     "angles": Torus((2, 3)),
 }
