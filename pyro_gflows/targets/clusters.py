@@ -6,7 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from pyro_gflows.targets.particles import PairTarget, ParticleTarget
+from pyro_gflows.actions import ParticleAction
+from pyro_gflows.targets.pairs import PairTarget
+from pyro_gflows.targets.particles import ParticleTarget, Pool
 from pyro_gflows.targets.sequential_monte_carlo import SequentialMonteCarlo
 
 __all__ = ["CLUSTERS", "DoubleWell", "LennardJones"]
@@ -26,8 +28,7 @@ class DoubleWell(PairTarget):
 
     Args:
         n: The number of particles. log Z and the entropy are known for 4.
-        pool: The number of configurations in the pool from which a call of the target draws.
-        pool_seed: The seed of the pool.
+        pool: How many configurations are kept for fits; by default ``Pool()``.
 
     Raises:
         ValueError: If there are fewer than two particles.
@@ -42,20 +43,20 @@ class DoubleWell(PairTarget):
         tensor(0.)
     """
 
-    name, symmetry = "dw4", "S4 x O(2)"
-    d = 2
-    sampler = SequentialMonteCarlo(steps=600, curve=2.0, final_sweeps=600, scale=2.0)
-    _formula = "sum over i<j of 0.9 (r - 4)^4 - 4 (r - 4)^2"
+    name = "dw4"
 
-    def __init__(self, n: int = 4, *, pool: int = 20_000, pool_seed: int = 0) -> None:
-        self.n, self.symmetry = n, f"S{n} x O(2)"
-        super().__init__(pool=pool, pool_seed=pool_seed)
+    def __init__(self, n: int = 4, *, pool: Pool | None = None) -> None:
+        sampler = SequentialMonteCarlo(steps=600, curve=2.0, final_sweeps=600, scale=2.0)
+        super().__init__(ParticleAction(n, 2), sampler=sampler, pool=pool)
         if n == 4:
             self.log_z, self.log_z_error, self.floor, self.floor_error = 29.664, 0.007, 7.130, 0.004
 
     def pair_energy(self, square: Tensor) -> Tensor:
         well = (square.clamp_min(_TINY).sqrt() - 4).square()
         return well * (0.9 * well - 4)
+
+    def _about(self) -> str:
+        return "sum over i<j of 0.9 (r - 4)^4 - 4 (r - 4)^2"
 
 
 class LennardJones(PairTarget):
@@ -74,8 +75,7 @@ class LennardJones(PairTarget):
     Args:
         n: The number of particles. log Z and the entropy are known for 13 and ordered pairs.
         pairs: Which sum the energy is: ``"ordered"`` for c = 2, ``"unordered"`` for c = 1.
-        pool: The number of configurations in the pool from which a call of the target draws.
-        pool_seed: The seed of the pool.
+        pool: How many configurations are kept for fits; by default ``Pool()``.
 
     Raises:
         ValueError: If there are fewer than two particles, or ``pairs`` is neither of the two words.
@@ -83,16 +83,14 @@ class LennardJones(PairTarget):
     Example:
         >>> target = LennardJones()
         >>> target
-        LennardJones(n=13, d=3, U = 2 sum over i<j of (r^-12 - 2 r^-6) + |x|^2 / 2, log Z 59.85, entropy 16.8)
+        LennardJones(n=13, d=3, U = 2 sum over i<j of (r^-12 - 2 r^-6) + |x|^2 / 2, log Z 59.850, entropy 16.800)
         >>> import torch
         >>> x = torch.tensor([[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]])
         >>> LennardJones(n=2).energy(x), LennardJones(n=2, pairs="unordered").energy(x)
         (tensor(-1.7500), tensor(-0.7500))
     """
 
-    name, symmetry = "lj13", "S13 x O(3)"
-    d = 3
-    sampler = SequentialMonteCarlo(steps=1500, curve=4.0, final_sweeps=600, scale=1.0)
+    name = "lj13"
     core = 0.1
     """The distance below which the energy of a pair is linear in the squared distance."""
 
@@ -101,15 +99,14 @@ class LennardJones(PairTarget):
         n: int = 13,
         *,
         pairs: Literal["ordered", "unordered"] = "ordered",
-        pool: int = 20_000,
-        pool_seed: int = 0,
+        pool: Pool | None = None,
     ) -> None:
         factors = {"ordered": 2.0, "unordered": 1.0}
         if pairs not in factors:
             raise ValueError(f"expected pairs='ordered' (factor 2) or pairs='unordered' (factor 1), got {pairs!r}")
-        self.n, self.pairs, self.symmetry, self._factor = n, pairs, f"S{n} x O(3)", factors[pairs]
-        super().__init__(pool=pool, pool_seed=pool_seed)
-        self._formula = f"{self._factor:g} sum over i<j of (r^-12 - 2 r^-6) + |x|^2 / 2"
+        sampler = SequentialMonteCarlo(steps=1500, curve=4.0, final_sweeps=600, scale=1.0)
+        super().__init__(ParticleAction(n, 3), sampler=sampler, pool=pool)
+        self.pairs, self._factor = pairs, factors[pairs]
         if n == 13 and pairs == "ordered":
             self.log_z, self.log_z_error, self.floor, self.floor_error = 59.85, 0.15, 16.8, 0.2
 
@@ -119,6 +116,9 @@ class LennardJones(PairTarget):
         inside = (6 * (limit**-4 - limit**-7)) * (square - limit).clamp_max(0)
         # with the center of mass at 0, |x|^2 is the sum of the squared distances of pairs over n
         return self._factor * (third * (third - 2) + inside) + square * (0.5 / self.n)
+
+    def _about(self) -> str:
+        return f"{self._factor:g} sum over i<j of (r^-12 - 2 r^-6) + |x|^2 / 2"
 
 
 CLUSTERS: tuple[ParticleTarget, ...] = (DoubleWell(), LennardJones())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def read_draws(path: Path, settings: Mapping[str, Any]) -> ParticleDraws:
     found = description.get("settings")
     if not isinstance(found, dict) or "report" not in description:
         raise ValueError(f"cannot read {path}: expected draws of particles, found {sorted(description)}")
-    others = [key for key in {**found, **settings} if found.get(key) != settings.get(key)]
+    others = [key for key in {**found, **settings} if not _agree(found.get(key), settings.get(key))]
     if others:
         different = ", ".join(f"{key} is {found.get(key)!r}, not {settings.get(key)!r}" for key in others)
         raise ValueError(f"{path} holds draws of another run: {different}; choose another file, or delete this one")
@@ -137,3 +138,11 @@ def read_draws(path: Path, settings: Mapping[str, Any]) -> ParticleDraws:
         content[name] = Estimate(**content[name])
     content["accepted"] = tuple(content["accepted"])
     return ParticleDraws(tensors["x"], SamplingReport(**content))
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two settings are equal, lists of energies up to the rounding of another machine."""
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4) for a, b in pairs)
+    return bool(one == other)
