@@ -20,7 +20,7 @@ Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
 Layers on configurations of particles:
-    GPairPotential, InCoordinates
+    GPairPotential, GLeapfrog, InCoordinates
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -51,6 +51,7 @@ from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.in_coordinates import InCoordinates
+from pyro_gflows.transforms.leapfrog import GLeapfrog
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.masked import Masked, TakesMask
@@ -97,6 +98,7 @@ __all__ = [
     "GCoupling",
     "GGradient",
     "GInverseAutoregressive",
+    "GLeapfrog",
     "GLinear",
     "GLinearPLU",
     "GMonotone",
