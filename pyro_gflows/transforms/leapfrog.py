@@ -17,10 +17,10 @@ __all__ = ["GLeapfrog"]
 class GLeapfrog(EquivariantTransform):
     r"""A volume-preserving layer on particles x with momenta v: leapfrog steps with a learnable invariant energy.
 
-    It is the layer of Hamiltonian flows, with a closed form in both directions, whatever the forces are. The momenta are padding,
-    which :func:`~pyro_gflows.augment` integrates out. An event holds the coordinates of x, then those of v, so that
-    the layer stands in one flow with other layers on ``action_in``, such as :class:`GActNorm`, :func:`g_radial` and
-    :func:`g_coupling`, which change volumes.
+    It is the layer of Hamiltonian flows, with a closed form in both directions, whatever the forces are. The momenta
+    are padding, which :func:`~pyro_gflows.augment` integrates out. An event holds the coordinates of x, then
+    those of v, so that the layer stands in one flow with other layers on ``action_in``, such as :class:`GActNorm`,
+    :func:`g_radial` and :func:`g_coupling`, which change volumes.
 
     .. math:: v \leftarrow v - \tfrac h2 (x + \nabla U(x)), \qquad x \leftarrow x + h\,(v + \nabla K(v)), \qquad
         v \leftarrow v - \tfrac h2 (x + \nabla U(x)), \qquad \log|\det J| = 0
