@@ -64,6 +64,8 @@ def normalized(h: Tensor) -> Tensor:
 class GraphLayer(nn.Module):
     """One round of messages, in which every particle changes its scalars and vectors by what it reads of the others.
 
+    Vectors lie with their coordinates before their index, so that a linear map of them is one matrix product.
+
     Args:
         width: The number of scalars of a particle.
         held: The number of its vectors.
@@ -73,8 +75,8 @@ class GraphLayer(nn.Module):
         super().__init__()
         self.receiver = nn.Linear(width, width)
         self.sender = nn.Linear(width, width, bias=False)
-        self.edge = nn.Linear(_BUMPS + 1, width, bias=False)
-        self.left, self.right = nn.Linear(held, width, bias=False), nn.Linear(held, width, bias=False)
+        self.edge = nn.Linear(_BUMPS + 1 + held, width, bias=False)
+        self.left, self.right = nn.Linear(held, held, bias=False), nn.Linear(held, held, bias=False)
         self.message = nn.Linear(width, width)
         self.along, self.across = nn.Linear(width, held, bias=False), nn.Linear(width, held, bias=False)
         self.norms = nn.Linear(held, held, bias=False)
@@ -86,24 +88,21 @@ class GraphLayer(nn.Module):
 
         Args:
             h: Scalars, shape ``batch_shape + (n, width)``.
-            v: Vectors, shape ``batch_shape + (n, held, d)``.
+            v: Vectors, shape ``batch_shape + (n, d, held)``.
             pairs: Distances and directions.
         """
-        products = self._products(v)
-        seen = normalized(h)
-        ends = self.receiver(seen)[..., :, None, :] + self.sender(seen)[..., None, :, :]
-        message = functional.silu(ends + self.edge(pairs.features) + products)
+        seen, count = normalized(h), h.shape[-2]
+        edge = self.edge(torch.cat([pairs.features, self._products(v)], -1))
+        message = functional.silu(self.receiver(seen)[..., :, None, :] + self.sender(seen)[..., None, :, :] + edge)
         message = functional.silu(self.message(message)) * pairs.others
-        count = h.shape[-2]
-        along = torch.einsum("...ijf,...ijd->...ifd", self.along(message), pairs.directions)
-        across = torch.einsum("...ijf,...jfd->...ifd", self.across(message), v)
+        along = (self.along(message)[..., None, :] * pairs.directions[..., None]).sum(-3)
+        across = (self.across(message)[..., None, :] * v[..., None, :, :, :]).sum(-3)
         v = v + along / math.sqrt(count) + across / count
-        norms = (self.norms.weight @ v).square().sum(-1).log1p()
+        norms = self.norms(v).square().sum(-2).log1p()
         read = torch.cat([seen, message.sum(-2) / math.sqrt(count), norms], -1)
         return h + self.update(functional.silu(self.hidden(read))), v
 
     def _products(self, v: Tensor) -> Tensor:
-        """Features of the inner products of the vectors of two particles, which grow like a logarithm."""
-        left, right = self.left.weight @ v, self.right.weight @ v
-        inner = torch.einsum("...ifd,...jfd->...ijf", left, right)
-        return torch.asinh(inner / math.sqrt(self.left.in_features))
+        """Bounded features of the inner products of the vectors of two particles."""
+        inner = (self.left(v)[..., :, None, :, :] * self.right(v)[..., None, :, :, :]).sum(-2)
+        return inner * (1 + inner.square()).rsqrt()

@@ -40,7 +40,7 @@ class GraphNetwork(nn.Module):
         action_out: How it acts on the output: a field of scalars of each particle, then one of vectors of each particle
             (``transformer.params_action`` of a :class:`~pyro_gflows.RowStretch`).
         particles: How the group acts on configurations.
-        width: The number of scalars of a particle; of its vectors there are half as many.
+        width: The number of scalars of a particle; of its vectors there are a quarter as many, at least two.
         depth: The number of layers.
         start: A factor on the weights of the output before training.
 
@@ -84,15 +84,15 @@ class GraphNetwork(nn.Module):
         kinds = len(particles.species)
         species = torch.eye(kinds)[torch.arange(kinds).repeat_interleave(torch.tensor(particles.species))]
         self.register_buffer("species", species, persistent=False)
-        held = max(1, width // 2)
+        held = max(2, width // 4)
         self.first = nn.Linear(kinds + 1, width)
-        self.first_vectors = nn.Parameter(torch.randn(held, 1))
+        self.first_vectors = nn.Parameter(torch.randn(held))
         self.layers = nn.ModuleList(GraphLayer(width, held) for _ in range(depth))
         self.scalars = nn.Linear(width, self._scalars)
         self.mixing = nn.Linear(held, self._vectors, bias=False)
-        self.gates = nn.Linear(width, self._vectors * held)
+        self.inner_gates, self.gates = nn.Linear(width, held), nn.Linear(width, self._vectors)
         with torch.no_grad():
-            for parameter in (*self.scalars.parameters(), *self.mixing.parameters(), *self.gates.parameters()):
+            for parameter in (*self.scalars.parameters(), *self.mixing.parameters()):
                 parameter *= start
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,14 +105,14 @@ class GraphNetwork(nn.Module):
         size = positions.square().sum(-1, keepdim=True).log1p()
         species = self.species.to(size).expand(*size.shape[:-1], -1)
         h = functional.silu(self.first(torch.cat([species, size], -1)))
-        v = self.first_vectors * positions[..., None, :]
+        v = self.first_vectors * positions[..., None]
         pairs = distances(positions)
         for layer in self.layers:
             h, v = layer(h, v, pairs)
         h = normalized(h)
-        gates = self.gates(h).tanh().unflatten(-1, self.mixing.weight.shape)
-        vectors = (self.mixing.weight + gates) @ v / math.sqrt(v.shape[-2])
-        return torch.cat([self.scalars(h).flatten(-2), vectors.flatten(-3)], -1)
+        gated = v * (1 + self.inner_gates(h).tanh())[..., None, :] / math.sqrt(v.shape[-1])
+        vectors = self.mixing(gated) * (1 + self.gates(h).tanh())[..., None, :]
+        return torch.cat([self.scalars(h).flatten(-2), vectors.mT.flatten(-3)], -1)
 
     def extra_repr(self) -> str:
         return f"{self.particles} -> {self.action_out}, width={self.width}, depth={self.depth}"
