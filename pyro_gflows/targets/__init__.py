@@ -9,28 +9,54 @@ On the plane:
 On the torus of two angles:
     TorusUnimodal, TorusMultimodal, TorusCorrelated, TorusSquare
 
+Of particles:
+    DoubleWell, LennardJones, ParticleEnergy, ParticleTarget, PairTarget
+
+Draws of particles:
+    SequentialMonteCarlo, ParticleDraws, SamplingReport, Estimate, Pool
+
 Types:
-    Density, TorusDensity, LogDensity, on_full_plates
+    Density, TorusDensity, LogDensity, CappedDensity, soft_cap, on_full_plates, log_density_of, known_log_z
 """
 
+from pyro_gflows.targets.capped import CappedDensity, soft_cap
+from pyro_gflows.targets.clusters import DoubleWell, LennardJones
 from pyro_gflows.targets.exact_density import Density
-from pyro_gflows.targets.log_density import LogDensity, on_full_plates
+from pyro_gflows.targets.log_density import LogDensity, known_log_z, log_density_of, on_full_plates
 from pyro_gflows.targets.named import DENSITIES, density
+from pyro_gflows.targets.pairs import PairTarget
+from pyro_gflows.targets.particle_draws import Estimate, ParticleDraws, SamplingReport
+from pyro_gflows.targets.particles import ParticleEnergy, ParticleTarget, Pool
 from pyro_gflows.targets.planar import Checkerboard, EightGaussians, Rings
+from pyro_gflows.targets.sequential_monte_carlo import SequentialMonteCarlo
 from pyro_gflows.targets.torus import TorusCorrelated, TorusDensity, TorusMultimodal, TorusSquare, TorusUnimodal
 
 __all__ = [
     "DENSITIES",
+    "CappedDensity",
     "Checkerboard",
     "Density",
+    "DoubleWell",
     "EightGaussians",
+    "Estimate",
+    "LennardJones",
     "LogDensity",
+    "PairTarget",
+    "ParticleDraws",
+    "ParticleEnergy",
+    "ParticleTarget",
+    "Pool",
     "Rings",
+    "SamplingReport",
+    "SequentialMonteCarlo",
     "TorusCorrelated",
     "TorusDensity",
     "TorusMultimodal",
     "TorusSquare",
     "TorusUnimodal",
     "density",
+    "known_log_z",
+    "log_density_of",
     "on_full_plates",
+    "soft_cap",
 ]

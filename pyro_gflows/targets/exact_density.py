@@ -13,7 +13,7 @@ __all__ = ["Density", "device_of"]
 
 
 class Density(ABC):
-    """A density on the plane, or on a torus, with an exact log-density and an exact sampler.
+    """A density on the plane, on a torus or of particles, with an exact log-density and an exact sampler.
 
     A call of the density draws samples, so that :func:`pyro_gflows.training.fit` takes it as its data and sees new
     points at every step.
@@ -21,9 +21,12 @@ class Density(ABC):
     Attributes:
         name: The name of the density on the command line.
         symmetry: The name of the largest planar group, with a reflection in the first axis, under which the density is
-            invariant.
+            invariant; for particles, of the group of their permutations, rotations and reflections.
         space: Where the points lie; the plane, unless a subclass says otherwise.
-        floor: The entropy in nats, which is the lowest mean NLL that any model can reach.
+        floor: The entropy in nats, which is the lowest mean NLL that any model can reach; None if it is not known.
+        log_z: The log of the integral of exp(log_density): 0 unless a subclass is known by an energy; None if it is
+            not known.
+        test_points: How many samples stand for the density where a model is measured.
         data_sd: On the plane, the root mean square of the coordinates, each of which has the mean zero.
 
     Example:
@@ -39,7 +42,9 @@ class Density(ABC):
 
     name: str
     symmetry: str
-    floor: float
+    floor: float | None
+    log_z: float | None = 0.0
+    test_points: int = 200_000
     data_sd: float
     space: Space = Euclidean((2,))
     event_shape = torch.Size((2,))
@@ -47,6 +52,10 @@ class Density(ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density in nats, shape (...), of points of shape (..., 2)."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return the log-density up to the constant ``log_z``, which is what a fit to an energy is given."""
+        return self.log_prob(x)
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -57,7 +66,8 @@ class Density(ABC):
         return self.sample(n, generator)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(symmetry={self.symmetry!r}, floor={self.floor:.4f})"
+        floor = "unknown" if self.floor is None else f"{self.floor:.4f}"
+        return f"{type(self).__name__}(symmetry={self.symmetry!r}, floor={floor})"
 
 
 def device_of(generator: torch.Generator | None) -> torch.device:
