@@ -152,8 +152,8 @@ def energy_report(
         flow: The fitted density, as for :func:`fit_energy`.
         log_density: The unnormalized target, as for :func:`fit_energy`: a function, or a density with ``log_density``,
             whose exact ``log_z`` then stands beside the estimate. If it has a method ``on_full_plates``, as the
-            log-density of a guide and one with a softened energy do, this method is used instead. If it changes from call
-            to call, the report has no figures and a warning is issued.
+            log-density of a guide and a :class:`SoftenedDensity` do, this method is used instead. If it changes from
+            call to call, the report has no figures and a warning is issued.
         draws: The number of draws from the density.
         samples: Samples of the target, shape ``(n, *event_shape)``, or None.
         seed: The seed of the draws.

@@ -6,13 +6,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, InvariantNormal, OrbitMixture, Symmetrized, VectorAction
+from pyro_gflows import EquivariantFlow, InvariantNormal, OrbitMixture, ParticleAction, Symmetrized, VectorAction
 from pyro_gflows.flows import Canonicalized, OrbitFlow
 from pyro_gflows.flows.learnable import learnable
 from pyro_gflows.nn import LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.training import reverse_kl_loss
 from pyro_gflows.training.objectives.path_gradient import draws_and_scores
-from pyro_gflows.transforms import GActNorm, GResidual, g_autoregressive, g_coupling, g_residual
+from pyro_gflows.transforms import GActNorm, GResidual, InCoordinates, g_autoregressive, g_coupling, g_residual
 
 LINE = VectorAction.from_generators([-torch.eye(1, dtype=torch.float64)])
 PLANE = VectorAction.plane("D4")
@@ -156,6 +156,23 @@ def test_the_score_is_that_of_the_explicit_inverse(action, make):
     expected = q.log_prob(leaf)
     torch.testing.assert_close(log_q, expected.detach(), rtol=0, atol=1e-7)
     torch.testing.assert_close(score, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("fast", ["sample", "score"])
+def test_the_score_of_particles_has_no_part_along_the_center_of_mass(fast):
+    action = ParticleAction(3, 2)
+    torch.manual_seed(0)
+    layers = [InCoordinates(g_residual(action.coordinates, fast=fast), action) for _ in range(2)]
+    flow = EquivariantFlow(InvariantNormal(action), layers).double().eval()
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    q = flow.dist
+    x, log_q, score = draws_and_scores(q, 30)
+    leaf = x.detach().requires_grad_()
+    expected = q.log_prob(leaf)
+    torch.testing.assert_close(log_q, expected.detach(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(score, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-6, atol=1e-6)
+    assert score.sum(-2).abs().max() < 1e-7 and score.abs().max() > 0.1
 
 
 def test_a_flow_that_is_cheap_to_sample_is_not_inverted(monkeypatch):

@@ -96,7 +96,8 @@ def _is_slow_to_invert(distribution: TransformedDistribution) -> bool:
 def _through_the_base(distribution: TransformedDistribution, draws: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same as :func:`draws_and_scores`, by the chain rule instead of the inverse of the layers.
 
-    With J = dx/dz, the gradient of log q in x is J^-T times the gradient of log p(z) - log|det J| in z.
+    With J = dx/dz, the gradient of log q in x is J^-T times the gradient of log p(z) - log|det J| in z. On a space of
+    fewer dimensions than coordinates, as that of particles with center of mass 0, all of these are in tangent bases.
     """
     z = distribution.base_dist.rsample(torch.Size([draws]))
     z = z.view_as(z)  # a new tensor, so that a base that is a flow itself does not use the score that it remembers
@@ -108,9 +109,16 @@ def _through_the_base(distribution: TransformedDistribution, draws: int) -> tupl
         ladj = ladj + part
     log_q = distribution.base_dist.log_prob(z) - ladj
     (score_z,) = torch.autograd.grad(log_q.sum(), z, retain_graph=True)
-    columns = x.flatten(1).unbind(1)
+    before, after = _tangent_bases(distribution, z.detach(), x.detach())
+    columns = (after @ x.flatten(1).unsqueeze(-1)).squeeze(-1).unbind(1)
     rows = [torch.autograd.grad(column.sum(), z, retain_graph=True)[0].flatten(1) for column in columns]
-    jacobian = torch.stack(rows, 1)
+    jacobian = torch.stack(rows, 1) @ before.mT
     # solve_ex marks a singular matrix in its own row, while solve would raise for the whole batch
-    score, _ = torch.linalg.solve_ex(jacobian.mT, score_z.flatten(1).unsqueeze(-1))
-    return x, log_q.detach(), score.reshape(x.shape)
+    score, _ = torch.linalg.solve_ex(jacobian.mT, before @ score_z.flatten(1).unsqueeze(-1))
+    return x, log_q.detach(), (after.mT @ score).reshape(x.shape)
+
+
+def _tangent_bases(distribution: TransformedDistribution, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal bases of the tangent spaces at draws of the base and of the density."""
+    first, last = distribution.transforms[0], distribution.transforms[-1]
+    return first.action_in.space.tangent_basis(z), last.action_out.space.tangent_basis(x)  # type: ignore[attr-defined]
