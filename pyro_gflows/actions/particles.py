@@ -92,6 +92,14 @@ class ParticleAction(Action):
         self.check_event(x)
         return self.rows.act_each(elements, x.flatten(-2)).unflatten(-1, self.event_shape)
 
+    def matrix(self, elements: Tensor) -> Tensor:
+        """The matrices that act on the flattened event, float64, shape ``batch + (n d, n d)``.
+
+        Args:
+            elements: Group elements.
+        """
+        return self.rows.matrix(elements)
+
     def canonical(self, x: Tensor) -> Tensor | None:
         self.check_event(x)
         return self.rows.canonical(x.flatten(-2))

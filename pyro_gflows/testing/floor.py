@@ -34,6 +34,6 @@ def assert_above_floor(
     spread = math.hypot(error, floor_error)
     if not nll >= floor - standard_errors * spread:
         raise AssertionError(
-            f"the NLL {nll:.6g} +- {error:.2g} is below the entropy {floor:.6g} +- {floor_error:.2g} of the data, which no "
-            "density can be: a log-det is too high, a constant is missing, or the samples are not exact"
+            f"the NLL {nll:.6g} +- {error:.2g} is below the entropy {floor:.6g} +- {floor_error:.2g} of the data, which "
+            "no density can be: a log-det is too high, a constant is missing, or the samples are not exact"
         )

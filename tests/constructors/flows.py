@@ -20,6 +20,7 @@ __all__ = [
     "base_for",
     "conditional_flow",
     "events",
+    "in_space",
     "make",
     "make_conditional",
     "make_flow",
@@ -83,7 +84,7 @@ def training_steps(flow: EquivariantFlow, steps: int, *, lr: float = 1e-2) -> No
     """Train a flow by maximum likelihood on fixed data that are not symmetric."""
     flow.train()
     parameter = next(flow.parameters())
-    x = _in_space(flow.action, events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
+    x = in_space(flow.action, events(flow, 32, dtype=parameter.dtype) + 0.3).to(parameter.device)
     optimizer = torch.optim.Adam(flow.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -99,9 +100,9 @@ def events(
     action = source.action if isinstance(source, EquivariantFlow) else source.action_in
     generator = torch.Generator().manual_seed(seed)
     x = 1.3 * torch.randn(*batch, *action.event_shape, generator=generator, dtype=torch.float64)
-    return _in_space(action, x).to(dtype)
+    return in_space(action, x).to(dtype)
 
 
-def _in_space(action: Action, x: Tensor) -> Tensor:
+def in_space(action: Action, x: Tensor) -> Tensor:
     """Return the events nearest to some tensors; angles stay as they are, so that tests see all real numbers."""
     return x if isinstance(action, TorusAction) else action.space.project(x)

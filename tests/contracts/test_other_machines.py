@@ -151,7 +151,7 @@ def test_a_flow_built_by_the_same_code_elsewhere_is_the_same_density(name, other
 
 
 def _without_blocks(node):
-    return {key: value for key, value in node.items() if key != "blocks"} if "blocks" in node else node
+    return {key: value for key, value in node.items() if key != "blocks"} if "parts" in node else node
 
 
 SPLIT_BY_IRREPS = {

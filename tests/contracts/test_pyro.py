@@ -7,6 +7,7 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 
+from pyro_gflows.spaces import MeanFree
 from tests.constructors import CONSTRUCTORS, events, make_flow, names
 
 
@@ -107,7 +108,9 @@ def test_vectorized_particles(flow):
         pyro.module("flow", flow)
         shift = pyro.sample("shift", dist.Normal(torch.zeros((), dtype=torch.float64), 0.1))
         with pyro.plate("data", 4):
-            pyro.sample("x", flow.dist, obs=x + shift.reshape(shift.shape + (1,) * flow.action.event_dim))
+            shifts = shift.reshape(shift.shape + (1,) * flow.action.event_dim)
+            # a shift of all particles would leave the space
+            pyro.sample("x", flow.dist, obs=x * (1 + shifts) if isinstance(flow.action.space, MeanFree) else x + shifts)
 
     def guide():
         pyro.sample("shift", dist.Delta(torch.full((), 0.05, dtype=torch.float64)))

@@ -8,7 +8,6 @@ import torch
 
 import pyro_gflows
 from pyro_gflows.actions import ImageAction, Split, VectorAction
-from pyro_gflows.distributions.supports import is_real
 from pyro_gflows.nn import SortedPairs
 from pyro_gflows.numerics import ConstantMemory, KrylovLogDet, RouletteLogDet
 from pyro_gflows.serialization.registry import registered_classes
@@ -76,7 +75,7 @@ def test_the_traits_of_a_row_are_those_of_its_transform(row):
         row.what,
         row.build,
         image=transform.action_in.event_dim == 3,
-        bounded=not is_real(transform.codomain),
+        bounded=transform.codomain is not transform.action_out.space.constraint,
         estimated=any(map(_estimates, modules)),
         piecewise_linear=any(isinstance(module, SortedPairs) for module in modules),
         splits=any(isinstance(getattr(module, "split", None), Split) for module in modules),
