@@ -31,9 +31,8 @@ def assert_above_floor(
     """
     if not (error >= 0 and floor_error >= 0):
         raise ValueError(f"expected a standard error of 0 or more, got error={error} and floor_error={floor_error}")
-    spread = math.hypot(error, floor_error)
-    if not nll >= floor - standard_errors * spread:
+    if not nll >= floor - standard_errors * math.hypot(error, floor_error):
         raise AssertionError(
-            f"the NLL {nll:.6g} +- {error:.2g} is below the entropy {floor:.6g} +- {floor_error:.2g} of the data, which "
-            "no density can be: a log-det is too high, a constant is missing, or the samples are not exact"
+            f"the NLL {nll:.6g} +- {error:.2g} is below the entropy {floor:.6g} +- {floor_error:.2g}, which no density "
+            "can be: a log-det is too high, a constant is missing, or the samples are not exact"
         )
