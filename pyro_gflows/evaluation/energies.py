@@ -214,7 +214,7 @@ def _at_samples(distribution: Any, full: LogDensity, parts: Sequence[Tensor]) ->
     return log_p, log_q
 
 
-def _forward_figures(log_p: Tensor, log_q: Tensor, log_z: float | None) -> dict[str, float]:
+def _forward_figures(log_p: Tensor, log_q: Tensor, log_z: float | None) -> dict[str, Any]:
     nll, error = mean_and_error(-log_q)
     figures = {"forward_nll": nll, "forward_nll_error": error, "forward_ess": forward_ess(log_p - log_q)}
     if log_z is not None:
