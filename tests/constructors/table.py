@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.constructors import (
+    augmented,
     circular,
     composed,
     conditional,
@@ -38,6 +39,7 @@ _ROWS = (
     *circular.ROWS,
     *rows.ROWS,
     *in_coordinates.ROWS,
+    *augmented.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}
