@@ -1,4 +1,4 @@
-"""The flow of particles with auxiliary vectors: symmetry, bounds and estimates against quadrature, weights, training."""
+"""The flow of particles with auxiliary vectors: symmetry, bounds and estimates against quadrature, training."""
 
 import math
 
@@ -11,7 +11,7 @@ from pyro_gflows import AugmentedFlow, ParticleAction, VectorAction, augment, fi
 from pyro_gflows.evaluation import energy_report
 from pyro_gflows.flows import g_padding
 from pyro_gflows.testing import randomize_
-from pyro_gflows.training import FitSettings, Validation
+from pyro_gflows.training import FitSettings
 
 ACTIONS = {
     "4 in the plane": ParticleAction(4, 2),
@@ -21,7 +21,7 @@ ACTIONS = {
 LINE = ParticleAction(2, 1)  # x has one coordinate, a has two
 
 
-def flow_of(action, *, scale=0.2, **keywords):
+def flow_of(action, *, scale=0.1, **keywords):
     torch.manual_seed(0)
     made = g_augmented_particle_flow(action, **{"layers": 2, "width": 4, "depth": 1, "bins": 3} | keywords).double()
     return randomize_(made, scale=scale, generator=torch.Generator().manual_seed(1)).eval()
@@ -48,7 +48,7 @@ def test_the_joint_density_and_the_encoder_are_exactly_invariant(name):
         assert score(z, a).std() > 0.1
 
 
-def by_quadrature(density, x, *, limit=9.0, count=121):
+def by_quadrature(density, x, *, limit=8.0, count=61):
     """log p(x) for two particles on a line, the logarithm of the integral over two auxiliary components."""
     line = torch.linspace(-limit, limit, count, dtype=torch.float64)
     a = torch.cartesian_prod(line, line)
@@ -61,22 +61,22 @@ def by_quadrature(density, x, *, limit=9.0, count=121):
 @pytest.fixture(scope="module")
 def on_a_line():
     density = flow_of(LINE, draws=4096)
-    z = torch.linspace(-7, 7, 57, dtype=torch.float64)[:, None]
+    z = torch.linspace(-7, 7, 43, dtype=torch.float64)[:, None]
     return density, LINE.from_coordinates(z), by_quadrature(density, LINE.from_coordinates(z))
 
 
 def test_the_density_integrates_to_one_and_is_even(on_a_line):
     _, _, log_p = on_a_line
-    assert abs(log_p.exp().sum() * 14 / 56 - 1) < 1e-3
+    assert abs(log_p.exp().sum() * 14 / 42 - 1) < 1e-3
     torch.testing.assert_close(log_p, log_p.flip(0), rtol=0, atol=1e-6)
-    assert (log_p - log_p[28] + torch.linspace(-7, 7, 57, dtype=torch.float64).square() / 2).abs().max() > 0.1
+    assert (log_p - log_p[21] + torch.linspace(-7, 7, 43, dtype=torch.float64).square() / 2).abs().max() > 0.1
 
 
 def test_estimates_and_bounds_against_quadrature(on_a_line):
     density, x, log_p = on_a_line
-    chosen = slice(16, 42, 4)
+    chosen = slice(18, 25, 2)
     with torch.no_grad():
-        assert (density(x[chosen]) - log_p[chosen]).abs().max() < 0.1
+        assert (density(x[chosen]) - log_p[chosen]).abs().max() < 0.05
     torch.manual_seed(0)
     bounds = [density.importance_bound(x[chosen].repeat(200, 1, 1), draws=k).reshape(200, -1).mean(0) for k in (1, 8)]
     assert (bounds[0] < bounds[1]).all()
@@ -86,11 +86,11 @@ def test_estimates_and_bounds_against_quadrature(on_a_line):
 def test_padded_log_density_has_the_normalizer_of_the_density_of_x(on_a_line):
     density, _, _ = on_a_line
     target = density.padded_log_density(lambda x: -0.5 * x.square().sum((-2, -1)) + 1.0)
-    line = torch.linspace(-9, 9, 73, dtype=torch.float64)
+    line = torch.linspace(-9, 9, 49, dtype=torch.float64)
     with torch.no_grad():
         scores = target(torch.cartesian_prod(line, line, line))
-    log_z = scores.logsumexp(0) + 3 * math.log(18 / 72)
-    assert abs(log_z - (1.0 + 0.5 * math.log(2 * math.pi))) < 2e-3
+    log_z = scores.logsumexp(0) + 3 * math.log(18 / 48)
+    assert abs(log_z - (1.0 + 0.5 * math.log(2 * math.pi))) < 1e-2
     report = energy_report(density.flow, target, draws=4000)
     assert abs(report.log_normalizer - log_z) < 5 * report.importance.standard_error + 1e-3
 
@@ -102,8 +102,8 @@ def test_draws_have_their_center_at_0_and_follow_the_density(on_a_line):
     assert draws.shape == (20_000, 2, 1)
     assert draws.mean(-2).abs().max() < 1e-12
     grid = LINE.to_coordinates(x).flatten()
-    below = (log_p.exp() * (grid.abs() < 0.9)).sum() / log_p.exp().sum()
-    share = (LINE.to_coordinates(draws).abs() < 0.875).double().mean()  # the middle between two points of the grid
+    below = (log_p.exp() * (grid.abs() < 0.7)).sum() / log_p.exp().sum()
+    share = (LINE.to_coordinates(draws).abs() < 5 / 6).double().mean()  # the middle between two points of the grid
     assert abs(share - below) < 0.02
 
 
@@ -112,9 +112,8 @@ def test_it_trains_and_is_saved(tmp_path):
     torch.manual_seed(0)
     density = g_augmented_particle_flow(action, layers=2, width=4, depth=1, bins=3, draws=4)
     x = configurations(action, 256).float() * 3.0
-    settings = FitSettings(steps=20, batch_size=64, validation=Validation(data=x[:32], every=10))
-    result = fit(density, x, settings=settings, progress=False)
-    assert result.steps == 20
+    result = fit(density, x, settings=FitSettings(steps=10, batch_size=64), progress=False)
+    assert result.steps == 10
     density.eval()
     assert -density(x).mean() < 2 * (1.42 + math.log(3)) * 2 + 1.0  # the normal density of these data, and a margin
     save(density, tmp_path / "flow.pt")
