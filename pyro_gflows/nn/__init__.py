@@ -10,8 +10,8 @@ Networks:
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch, PooledBranch,
-    LipschitzRowsNetwork, Shear, CustomContraction, Contraction, Term, BranchGiven, PooledBranchGiven, Half,
-    lipschitz_branch
+    LipschitzRowsNetwork, GraphContraction, Shear, CustomContraction, Contraction, Term, BranchGiven,
+    PooledBranchGiven, Half, lipschitz_branch
 
 Potentials of gradient maps:
     TorusPotential, Potential, poisson_wave
@@ -44,6 +44,7 @@ from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.graph_contraction import GraphContraction
 from pyro_gflows.nn.graph_network import GraphNetwork
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
@@ -96,6 +97,7 @@ __all__ = [
     "EquivariantNetwork",
     "FreeKnots",
     "GatedNorm",
+    "GraphContraction",
     "GraphNetwork",
     "Half",
     "Harmonics",

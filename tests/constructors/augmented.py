@@ -8,16 +8,17 @@ from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
 
-FOUR = ParticleAction(4, 2)
-SPECIES = ParticleAction((2, 1, 2), 3, group="SO(3)")
-
 
 def two_steps(action: ParticleAction, copies: int) -> Compose:
-    steps = [g_augmented_coupling(action, copies=copies, width=4, depth=1) for _ in range(2)]
-    return Compose(steps)
+    return Compose([g_augmented_coupling(action, copies=copies, width=4, depth=1) for _ in range(2)])
 
 
 ROWS = (
-    Row("augmented coupling", "4 in the plane", lambda: two_steps(FOUR, 1), splits=True),
-    Row("augmented coupling", "species, 2 clouds", lambda: two_steps(SPECIES, 2), splits=True),
+    Row("augmented coupling", "4 in the plane", lambda: two_steps(ParticleAction(4, 2), 1), splits=True),
+    Row(
+        "augmented coupling",
+        "species, 2 clouds",
+        lambda: two_steps(ParticleAction((2, 1, 2), 3, group="SO(3)"), 2),
+        splits=True,
+    ),
 )

@@ -15,6 +15,7 @@ from tests.constructors import (
     coupling,
     fieldwise,
     gradient,
+    graph,
     in_coordinates,
     many_signs,
     residual,
@@ -40,6 +41,7 @@ _ROWS = (
     *rows.ROWS,
     *in_coordinates.ROWS,
     *augmented.ROWS,
+    *graph.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}

@@ -60,7 +60,7 @@ def by_quadrature(density, x, *, limit=8.0, count=61):
 
 @pytest.fixture(scope="module")
 def on_a_line():
-    density = flow_of(LINE, draws=4096)
+    density = flow_of(LINE, draws=16384)
     z = torch.linspace(-7, 7, 43, dtype=torch.float64)[:, None]
     return density, LINE.from_coordinates(z), by_quadrature(density, LINE.from_coordinates(z))
 
@@ -76,7 +76,7 @@ def test_estimates_and_bounds_against_quadrature(on_a_line):
     density, x, log_p = on_a_line
     chosen = slice(18, 25, 2)
     with torch.no_grad():
-        assert (density(x[chosen]) - log_p[chosen]).abs().max() < 0.05
+        assert (density(x[chosen]) - log_p[chosen]).abs().max() < 0.1
     torch.manual_seed(0)
     bounds = [density.importance_bound(x[chosen].repeat(200, 1, 1), draws=k).reshape(200, -1).mean(0) for k in (1, 8)]
     assert (bounds[0] < bounds[1]).all()

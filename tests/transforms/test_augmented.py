@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from pyro_gflows import GExchange, ParticleAction, RowsAction, RowStretch, VectorAction, g_augmented_coupling
+from pyro_gflows import (
+    GExchange,
+    GRelative,
+    ParticleAction,
+    RowsAction,
+    RowStretch,
+    VectorAction,
+    g_augmented_coupling,
+)
 from pyro_gflows.nn import BoundedKnots
 from pyro_gflows.testing import assert_layer, dense_log_det, randomize_
 from pyro_gflows.transforms import Compose
@@ -81,6 +89,15 @@ def test_with_one_cloud_the_exchange_is_orthogonal():
     layer = GExchange(ACTIONS["two species in space"])
     matrix = layer(torch.eye(layer.action_in.numel, dtype=torch.float64))
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix), dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_clouds_relative_to_their_particles(action):
+    layer = GRelative(action, copies=2)
+    z = events(layer.action_in, 3)
+    before, after = points_of(action, 2, z), points_of(action, 2, layer(z))
+    torch.testing.assert_close(after[:, 0], before[:, 0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(after[:, 1:], before[:, 1:] - before[:, :1], rtol=0, atol=1e-12)
+    assert_layer(layer, z, tol=1e-11)
 
 
 # -- the map of rows --------------------------------------------------------------------------------------------------
