@@ -18,6 +18,8 @@ from pyro_gflows.training.checkpoint import steps_done
 
 __all__ = ["options_of", "read_data", "recipe", "unsuitable"]
 
+_OF_FILES = ("events", "levels", "center", "key")  # options that say how a file is to be read
+
 
 def read_data(arguments: argparse.Namespace) -> DataSet:
     """Load the data that the command names.
@@ -30,7 +32,7 @@ def read_data(arguments: argparse.Namespace) -> DataSet:
     for option in ("group", "augment"):
         _check_group(getattr(arguments, option), option)
     if is_named(name) or not is_path(name):
-        given = [f"--{option}" for option in ("events", "levels", "key") if getattr(arguments, option) is not None]
+        given = [f"--{option}" for option in _OF_FILES if getattr(arguments, option) is not None]
         try:
             data = load_data(name, seed=arguments.seed)
         except RuntimeError as error:
@@ -40,7 +42,7 @@ def read_data(arguments: argparse.Namespace) -> DataSet:
         return data
     if arguments.group is None:
         raise ValueError("your own data need --group, the symmetry of the flow: for example C4 or D8, or C1 for none")
-    options = FileOptions(arguments.group, arguments.events, arguments.levels, arguments.key)
+    options = FileOptions(arguments.group, arguments.events, arguments.levels, arguments.key, center=arguments.center)
     return load_data(name, seed=arguments.seed, file=options)
 
 
@@ -95,7 +97,7 @@ def options_of(arguments: argparse.Namespace, preset: Preset) -> dict[str, Any]:
     compared with those of the checkpoint.
     """
     named = {} if not is_named(arguments.data) else {"DATA": arguments.data}
-    files = {f"--{name}": getattr(arguments, name) for name in ("events", "levels", "key")}
+    files = {f"--{name}": getattr(arguments, name) for name in _OF_FILES}
     settings = preset.settings
     return {
         **named,

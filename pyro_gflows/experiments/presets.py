@@ -10,9 +10,26 @@ from typing import Any
 from pyro_gflows.actions import default_split
 from pyro_gflows.datasets import EventFormat
 from pyro_gflows.flows.families import build_action
-from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Schedule, Validation
 
-__all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
+__all__ = ["DEMO", "PRESETS", "ByEnergy", "Preset", "own_preset", "preset_for"]
+
+
+@dataclass(frozen=True)
+class ByEnergy:
+    """A training on the energy of a target alone, without draws of it.
+
+    Attributes:
+        annealing: The inverse temperature, from the start of the training to its end.
+        cap: The energy of a pair of particles above which it is capped in training, or None.
+
+    Example:
+        >>> ByEnergy(cap=50.0).annealing(0.0)
+        0.1
+    """
+
+    annealing: Schedule = Ramp(start=0.1, until=0.5)
+    cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Preset:
         logit: The margin of the logit preprocessing (``GSigmoid``) that follows a multi-scale flow of images; None for
             a flow without it.
         variational: Whether the noise of dequantized images is trained too.
+        by_energy: How the flow is trained on the energy of the target; None for a training on its draws, by likelihood.
         shortened: Whether the preset trades quality for time, as in the demo; every report of the run says so.
 
     Example:
@@ -48,6 +66,7 @@ class Preset:
     augment: str = ""
     logit: float | None = None
     variational: bool = False
+    by_energy: ByEnergy | None = None
     shortened: bool = False
 
     def change(self, **changes: Any) -> Preset:
