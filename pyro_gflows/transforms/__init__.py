@@ -20,7 +20,7 @@ Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
 Layers on configurations of particles:
-    InCoordinates
+    GPairPotential, InCoordinates
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -60,6 +60,7 @@ from pyro_gflows.transforms.moser_flow import GMoser, moser
 from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
+from pyro_gflows.transforms.pair_potential import GPairPotential
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
@@ -102,6 +103,7 @@ __all__ = [
     "GMoser",
     "GNormalCdf",
     "GOrbitNorm",
+    "GPairPotential",
     "GRadial",
     "GResidual",
     "GSigmoid",
