@@ -28,8 +28,9 @@ __all__ = ["main"]
 
 _DATA = (
     "8gaussians, rings, checkerboard, torus-unimodal, torus-multimodal, torus-correlated, torus-square, dw4, lj13, "
-    "digits, mnist, rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row; a folder of "
-    ".npy files, a Parquet, Arrow or Zarr file and a .npy file of more than 67 million values are read a part at a time"
+    "digits, mnist, rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row; a folder "
+    "of .npy files, a Parquet, Arrow or Zarr file and a .npy file of more than 67 million values are read a part at a "
+    "time"
 )
 _OUT = "a .npy or .csv file, or a folder of .npy files (shards), for"
 

@@ -153,7 +153,7 @@ def _scored(arguments: argparse.Namespace, flow: EquivariantFlow, form: EventFor
     name, shape = arguments.data, tuple(flow.action.event_shape)
     opened = None if is_named(name) else opened_rows(name, key=arguments.key)
     if opened is None and not is_file_name(name):
-        data = load_data(name, seed=arguments.seed)
+        data = load_data(name, seed=arguments.seed, progress=not arguments.quiet)
         return _Events(check_data(data.test, event_shape=shape, source=name), name, scaling=data.scaling)
     rows: np.ndarray | FileRows = read_array(name, key=arguments.key) if opened is None else opened
     floating = rows.dtype.is_floating_point if isinstance(rows, FileRows) else rows.dtype.kind == "f"

@@ -34,6 +34,8 @@ PICTURES = (
     "configurations.png",
 )
 
+_DRAWS = 2000
+
 
 def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
     """Write ``density.png``, ``samples.png`` and ``loss.png``, and for images also ``latent.png``.
@@ -50,7 +52,7 @@ def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
         ImportError: If matplotlib is not installed.
     """
     folder, flow = Path(folder), outcome.flow
-    samples = draw(flow, 64 if len(data.event_shape) == 3 else 2000)
+    samples = draw(flow, 64 if len(data.event_shape) == 3 else _DRAWS)
     test = data.test[: len(samples)].to(samples)
     circle = (0.0, 2 * math.pi) if isinstance(data.space, Torus) else None
     if tuple(data.event_shape) == (2,):

@@ -203,7 +203,7 @@ def _by_energy(flow: EquivariantFlow, *, how: ByEnergy, data: DataSet, **options
     with random_state_kept(flow, seed=0):  # the scales of the layers are set from draws as wide as the sampler starts
         start = target.sampler.scale * torch.randn(1000, *target.event_shape).to(like)
     flow.initialize(target.space.project(start))
-    density = target if how.cap is None else target.capped(above=how.cap)
+    density = target if how.above is None else target.softened(above=how.above)
     result = fit_energy(flow, density, annealing=how.annealing, **options).run
     assert result is not None
     return result

@@ -33,6 +33,7 @@ from pyro_gflows.transforms import (
     Fast,
     GActNorm,
     GGradient,
+    GPairPotential,
     InCoordinates,
     g_coupling,
     g_radial,
@@ -206,6 +207,20 @@ def _radial(action: Vectors, *, blocks: int = 2, bins: int = 32) -> EquivariantF
     return _over_normal(action, functools.partial(g_radial, bins=bins), blocks=blocks, scales_between=False)
 
 
+def _pair_potential(
+    action: ParticleAction, *, blocks: int = 8, knots: int = 32, limit: float = 8.0, fast: Fast = "score"
+) -> EquivariantFlow:
+    """Layers in which particles attract and repel each other; ``limit`` is in units of the scale of the data."""
+    if not isinstance(action, ParticleAction):
+        raise TypeError(f"pair potentials are for particles, got {action}")
+    scale = functools.partial(GActNorm, action.coordinates)
+    layers: list[EquivariantTransform] = [InCoordinates(scale(), action)]
+    for _ in range(blocks):
+        pairs = GPairPotential(action, knots=knots, limit=limit, fast=fast)
+        layers += [pairs, InCoordinates(scale(), action)]
+    return EquivariantFlow(InvariantNormal(action), layers)
+
+
 def _over_normal(
     action: Vectors,
     layer: Callable[[LinearAction], EquivariantTransform],
@@ -231,6 +246,7 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "image-coupling": g_coupling_image_flow,
     "image-soft": g_soft_coupling_image_flow,
     "image-residual": g_residual_image_flow,
+    "pair-potential": _pair_potential,
     "radial": _radial,
     "residual": _residual,
     "ridges": _ridges,
@@ -242,8 +258,9 @@ def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = 
 
     Args:
         family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; "gradient" (gradient
-            maps) on angles; or a multi-scale flow of images: "image-residual", "image-coupling", or "image-soft", in
-            which only the networks carry the group, so that rotations by other angles than 90 degrees are possible.
+            maps) on angles; "pair-potential" on particles; or a multi-scale flow of images: "image-residual",
+            "image-coupling", or "image-soft", in which only the networks carry the group, so that rotations by other
+            angles than 90 degrees are possible.
         action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 
