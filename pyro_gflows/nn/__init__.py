@@ -4,7 +4,7 @@ Linear maps and convolutions:
     EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once, kernels_together
 
 Networks:
-    EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, RowsChain, RowFeatures, SoftNetwork,
+    EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, GraphNetwork, RowsChain, RowFeatures, SoftNetwork,
     AutoregressiveNetwork, RowsAutoregressiveNetwork, EquivariantNetwork, HiddenFields, Over, Conditioner, conditioner,
     mean_over_rows
 
@@ -45,6 +45,7 @@ from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.expanding_splines import ExpandingSplines
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.graph_network import GraphNetwork
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once, kernels_together
@@ -98,6 +99,7 @@ __all__ = [
     "ExpandingSplines",
     "FreeKnots",
     "GatedNorm",
+    "GraphNetwork",
     "Half",
     "Harmonics",
     "HiddenFields",
