@@ -31,7 +31,7 @@ See benchmarks/particles/__init__.py for all commands of the table, and what is 
 
 FOLDER = Path(__file__).parents[2] / "runs" / "particles"
 QUICK_MINUTES = 0.01
-QUICK_DRAWS = 200
+QUICK_DRAWS = 100
 
 
 @dataclass(frozen=True)

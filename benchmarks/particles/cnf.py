@@ -75,10 +75,10 @@ class RadialField(nn.Module):
 class GraphField(nn.Module):
     r"""A velocity by a graph network of differences and distances (an E(n)-equivariant one, arXiv:2102.09844).
 
-    Every layer sends messages :math:`m_{ij} = \phi(h_i, h_j, r_{ij}^2)` and updates positions by
-    :math:`\sum_j (x_i - x_j) \psi(m_{ij}) / (n (1 + r_{ij}))` and features by :math:`\chi(h_i, \sum_j m_{ij})`; features
-    start from the time. The velocity is the change of the positions, with its mean subtracted. The divergence is exact,
-    by a derivative along each of the (n - 1) d directions.
+    Every layer sends messages :math:`m_{ij} = \phi(h_i, h_j, r_{ij}^2)`, adds :math:`\sum_j (x_i - x_j) \psi(m_{ij})
+    / (n (1 + r_{ij}))` to positions and :math:`\chi(h_i, \sum_j m_{ij})` to features, which start from the time. The
+    velocity is the change of the positions, with its mean subtracted. The divergence is exact, by a derivative along
+    each of the (n - 1) d directions.
 
     Args:
         n: The number of particles.

@@ -21,6 +21,7 @@ __all__ = ["BOUND_DRAWS", "BelowFloor", "Model", "measure"]
 
 BOUND_DRAWS = 64  # of the auxiliary vectors for each test draw, where log p is bounded by importance weights
 ERRORS = 5.0  # standard errors by which a figure may be below its floor
+ROUNDING = 1e-4  # nats, of log-densities in float32
 TIMED_DRAWS = 100
 
 
@@ -164,7 +165,7 @@ def check_floors(figures: dict[str, Any], target: ParticleTarget) -> None:
     if target.floor is not None:
         excess["nll"] = (figures["nll"] - target.floor, figures["nll_error"], target.floor_error)
     for name, (above, error, known) in excess.items():
-        if not above >= -ERRORS * math.hypot(error, known):
+        if not above >= -ERRORS * math.hypot(error, known) - ROUNDING:
             raise BelowFloor(
                 f"expected {name} no better than that of {target}, but it is by {-above:.4g}, with standard errors of "
                 f"{error:.2g} and, of the known figure, {known:.2g}; a log-det, a normalizer or the draws are wrong"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.harness import Run, RowRuns, grouped, markdown
+from benchmarks.harness import RowRuns, Run, grouped, markdown
 from benchmarks.harness.benchmark import is_run_of
 from benchmarks.particles.problems import TARGETS
 

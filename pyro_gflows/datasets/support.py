@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action, ParticleAction
+from pyro_gflows.actions import Action
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.samples import spread
 from pyro_gflows.spaces import Torus
@@ -42,8 +42,6 @@ def warn_off_support(x: Tensor, action: Action) -> None:
         UserWarning: If :func:`off_support` or :func:`full_circles` finds something.
     """
     x = x[x.flatten(1).isfinite().all(1)]  # a large file may hold others, which the batch with them will report
-    if isinstance(action, ParticleAction):  # where the center of mass is 0, coordinates say nothing about it
-        x, action = action.to_coordinates(x), action.coordinates
     found = off_support(x, action)
     if found:
         warnings.warn(
