@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyro_gflows.actions import Action
+from pyro_gflows.actions import Action, ParticleAction
 from pyro_gflows.datasets.rows import Rows
 from pyro_gflows.datasets.samples import spread
 from pyro_gflows.spaces import Torus
@@ -86,7 +86,7 @@ def off_support(x: Tensor, action: Action) -> list[str]:
         >>> off_support(x / x.norm(dim=-1, keepdim=True), VectorAction.space("SO(3)"))
         ['all events have the norm 1: they lie on a sphere']
     """
-    flat = x.detach().flatten(1).cpu()
+    action, flat = _coordinates(action, x.detach().cpu())
     step = torch.finfo(flat.dtype).eps
     flat = flat.double().unique(dim=0)
     rows, size = flat.shape
@@ -128,6 +128,13 @@ def off_support(x: Tensor, action: Action) -> list[str]:
                 "or entries that take two values only)"
             )
     return found
+
+
+def _coordinates(action: Action, x: Tensor) -> tuple[Action, Tensor]:
+    """Return how the group acts on coordinates that events of its space fill, and the coordinates of events."""
+    if isinstance(action, ParticleAction):
+        return action.coordinates, action.to_coordinates(x)
+    return action, x.flatten(1)
 
 
 def _tolerance(step: float, reach: Tensor, scale: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from pyro_gflows.distributions.masked import MaskedNormal
 from pyro_gflows.distributions.supports import interval_of
 from pyro_gflows.flows.distribution import FlowDistribution, drawn_out
 from pyro_gflows.serialization.registry import build, describe, registered
+from pyro_gflows.spaces import require_inside
 from pyro_gflows.transforms.base import EquivariantTransform
 from pyro_gflows.transforms.compose import Compose
 from pyro_gflows.transforms.masked import Masked
@@ -164,13 +165,14 @@ class EquivariantFlow(nn.Module):
 
         Raises:
             ValueError: There are fewer than 2 events, they have another shape, they are not finite, or no draw can
-                equal them, as outside the interval of a GSigmoid.
+                equal them, as outside the interval of a GSigmoid, or where the center of mass of particles is not 0.
         """
         self.action.check_event(x)
         if x.numel() < 2 * self.action.numel:
             raise ValueError(f"expected at least 2 events to measure a scale on, got shape {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("expected finite events, got NaN or inf; remove these rows before initialize")
+        require_inside(self.action.space, x)
         if mask is not None:
             Masked(self.transform, mask, context).initialize_inverse(x)
             return

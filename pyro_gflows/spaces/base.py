@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["Space", "require_space"]
+__all__ = ["Space", "require_inside", "require_space"]
 
 
 class Space(ABC):
@@ -121,3 +121,25 @@ def require_space(space: Space, kinds: tuple[type[Space], ...], what: str) -> No
     if not isinstance(space, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{what} is defined on {names}, got events on {space}; {space.advice}")
+
+
+def require_inside(space: Space, x: Tensor) -> None:
+    """Raise unless all events lie in a space.
+
+    Args:
+        space: The space.
+        x: Events, shape ``batch_shape + event_shape``.
+
+    Raises:
+        ValueError: If an event lies outside, as a configuration whose center of mass is not 0 does.
+
+    Example:
+        >>> from pyro_gflows.spaces.euclidean import Euclidean
+        >>> require_inside(Euclidean((3,)), torch.zeros(5, 3))
+    """
+    inside = space.constraint.check(x)
+    if not bool(inside.all()):
+        raise ValueError(
+            f"expected events in {space} ({space.constraint}), got {int((~inside).sum())} of {inside.numel()} events "
+            "outside of it; action.space.project(x) takes each to the nearest event inside"
+        )

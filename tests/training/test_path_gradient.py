@@ -6,13 +6,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows import EquivariantFlow, InvariantNormal, OrbitMixture, Symmetrized, VectorAction
+from pyro_gflows import EquivariantFlow, InvariantNormal, OrbitMixture, ParticleAction, Symmetrized, VectorAction
 from pyro_gflows.flows import Canonicalized, OrbitFlow
 from pyro_gflows.flows.learnable import learnable
 from pyro_gflows.nn import LipschitzSum, RadialTerm, Ridges
 from pyro_gflows.training import reverse_kl_loss
 from pyro_gflows.training.objectives.path_gradient import draws_and_scores
-from pyro_gflows.transforms import GActNorm, GResidual, g_autoregressive, g_coupling, g_residual
+from pyro_gflows.transforms import GActNorm, GResidual, InCoordinates, g_autoregressive, g_coupling, g_residual
 
 LINE = VectorAction.from_generators([-torch.eye(1, dtype=torch.float64)])
 PLANE = VectorAction.plane("D4")
@@ -151,6 +151,23 @@ def test_without_noise_where_the_fit_is_exact(case):
 )
 def test_the_score_is_that_of_the_explicit_inverse(action, make):
     q = flow(action, make).dist
+    x, log_q, score = draws_and_scores(q, 30)
+    leaf = x.detach().requires_grad_()
+    expected = q.log_prob(leaf)
+    torch.testing.assert_close(log_q, expected.detach(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(score, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_the_score_of_particles_is_along_their_space():
+    """Configurations with center of mass 0 have fewer dimensions than coordinates: the dense Jacobian is singular."""
+
+    def radial(action):
+        return LipschitzSum([RadialTerm(action, knots=4)], bound=0.6)
+
+    action = ParticleAction(3, 2)
+    inner = flow(action.coordinates, lambda action: g_residual(action, branch=radial, fast="sample"))
+    layers = [InCoordinates(layer, action) for layer in inner.transforms]
+    q = EquivariantFlow(InvariantNormal(action), layers).double().eval().dist
     x, log_q, score = draws_and_scores(q, 30)
     leaf = x.detach().requires_grad_()
     expected = q.log_prob(leaf)

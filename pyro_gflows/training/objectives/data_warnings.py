@@ -9,6 +9,7 @@ from pyro_gflows.datasets.support import spread_rows, warn_off_support
 from pyro_gflows.datasets.symmetry import warn_of_contradictions
 from pyro_gflows.flows.dequantization import DequantizedFlow
 from pyro_gflows.flows.with_masks import FlowWithMasks
+from pyro_gflows.spaces import require_inside
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.settings import FitSettings
 
@@ -25,10 +26,15 @@ def warn_of_data(flow: Any, data: Any, *, augment: Augmentation | None, settings
         data: The rows, the loader or the sampler of the events.
         augment: What is applied to every batch, which may make the data symmetric.
         settings: The settings of the run.
+
+    Raises:
+        ValueError: Events lie outside the space of the flow, as particles whose center of mass is not 0 do.
     """
     if is_seen_as_stored(flow, data, augment) and is_stored(data):
         like = next(flow.parameters())
-        warn_off_support(spread_rows(data, flow.action).to(like), flow.action)
+        spread = spread_rows(data, flow.action).to(like)
+        require_inside(flow.action.space, spread)
+        warn_off_support(spread, flow.action)
     if settings.check_symmetry and augment is None and not isinstance(flow, FlowWithMasks) and is_stored(data):
         warn_of_contradictions(flow.action, data, seed=settings.seed)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution
 
+from pyro_gflows.spaces import Space
 from pyro_gflows.targets import LogDensity
 from pyro_gflows.transforms import EquivariantTransform
 from pyro_gflows.transforms.one_way import OneWayTransform
@@ -96,7 +97,8 @@ def _is_slow_to_invert(distribution: TransformedDistribution) -> bool:
 def _through_the_base(distribution: TransformedDistribution, draws: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same as :func:`draws_and_scores`, by the chain rule instead of the inverse of the layers.
 
-    With J = dx/dz, the gradient of log q in x is J^-T times the gradient of log p(z) - log|det J| in z.
+    With J = dx/dz, the gradient of log q in x is J^-T times the gradient of log p(z) - log|det J| in z. Where events
+    have more coordinates than dimensions, as particles with center of mass 0 do, both are in tangent bases.
     """
     z = distribution.base_dist.rsample(torch.Size([draws]))
     z = z.view_as(z)  # a new tensor, so that a base that is a flow itself does not use the score that it remembers
@@ -108,9 +110,25 @@ def _through_the_base(distribution: TransformedDistribution, draws: int) -> tupl
         ladj = ladj + part
     log_q = distribution.base_dist.log_prob(z) - ladj
     (score_z,) = torch.autograd.grad(log_q.sum(), z, retain_graph=True)
-    columns = x.flatten(1).unbind(1)
-    rows = [torch.autograd.grad(column.sum(), z, retain_graph=True)[0].flatten(1) for column in columns]
+    layers: list[Any] = distribution.transforms
+    before, after = _tangents(layers[0].action_in.space, z), _tangents(layers[-1].action_out.space, x)
+    columns = _along(after, x).unbind(1)
+    rows = [_along(before, torch.autograd.grad(column.sum(), z, retain_graph=True)[0]) for column in columns]
     jacobian = torch.stack(rows, 1)
     # solve_ex marks a singular matrix in its own row, while solve would raise for the whole batch
-    score, _ = torch.linalg.solve_ex(jacobian.mT, score_z.flatten(1).unsqueeze(-1))
+    score, _ = torch.linalg.solve_ex(jacobian.mT, _along(before, score_z).unsqueeze(-1))
+    score = score if after is None else after.mT @ score
     return x, log_q.detach(), score.reshape(x.shape)
+
+
+def _tangents(space: Space, x: Tensor) -> Tensor | None:
+    """The tangent bases at events; None where every coordinate is a direction of its own."""
+    if space.dimension == space.event_shape.numel():
+        return None
+    return space.tangent_basis(x.detach())
+
+
+def _along(basis: Tensor | None, vectors: Tensor) -> Tensor:
+    """The components of vectors, flattened, along a basis."""
+    flat = vectors.flatten(1)
+    return flat if basis is None else (basis @ flat.unsqueeze(-1)).squeeze(-1)
