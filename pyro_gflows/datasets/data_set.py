@@ -30,7 +30,7 @@ from pyro_gflows.targets import DENSITIES, Density, density
 
 __all__ = ["DataSet", "is_named", "load_data"]
 
-_TEST_POINTS, _VALIDATION_ROWS = 200_000, 20_000
+_VALIDATION_ROWS, _TEST_ROWS = 20_000, 200_000  # of a large file, at most
 _MOST_ENTRIES = 2**24  # of the validation or the test part of a large file
 # Training draws from the plain seed; torch's CPU generator uses only the low 32 bits, so the offset is in them.
 _TEST_STREAM = 1_000_000_007
@@ -107,8 +107,9 @@ def load_data(
     """Load a data set by its name, or read it from a file.
 
     The names are ``8gaussians``, ``rings`` and ``checkerboard`` on the plane, ``torus-unimodal``, ``torus-multimodal``,
-    ``torus-correlated`` and ``torus-square`` on the torus of two angles, and ``digits``, ``mnist``, ``rotated-mnist``
-    (each image rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees).
+    ``torus-correlated`` and ``torus-square`` on the torus of two angles, ``dw4`` and ``lj13`` of particles (whose test
+    events are drawn in half a minute and in minutes), and ``digits``, ``mnist``, ``rotated-mnist`` (each image rotated
+    by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees).
     A file is a ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for
     validation and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets
     of rows, or images; that they are angles, ``file`` has to say.
@@ -143,7 +144,7 @@ def load_data(
     """
     if name in DENSITIES:
         target = density(name)
-        test = target.sample(_TEST_POINTS, torch.Generator().manual_seed(seed + _TEST_STREAM))
+        test = target.sample(target.test_points, torch.Generator().manual_seed(seed + _TEST_STREAM))
         return DataSet(name, target, None, test, symmetry=target.symmetry, target=target)
     if name == "digits":
         return _images(name, digits(seed=seed), "C4", DIGITS_SCALING)
@@ -181,7 +182,7 @@ def _from_large_file(name: str, rows: FileRows, options: FileOptions, *, seed: i
     train, validation, test = (SplitStore(rows.store, part, form=form, seed=seed) for part in range(3))
     if min(sum(part.lengths) for part in (train, validation, test)) == 0:
         raise ValueError(f"{name}: expected at least 10 rows in a file to split it, got {len(rows)} in all")
-    read = [_some(rows, part, most) for part, most in ((validation, _VALIDATION_ROWS), (test, _TEST_POINTS))]
+    read = [_some(rows, part, most) for part, most in ((validation, _VALIDATION_ROWS), (test, _TEST_ROWS))]
     return _file_data(name, FileRows(train), *read, form=form)
 
 

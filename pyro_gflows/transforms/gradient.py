@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions import Action
-from pyro_gflows.nn import Potential
+from pyro_gflows.nn import Potential, kernels_once
 from pyro_gflows.numerics import DampedNewtonSolver, Solver, implicit_root, log_abs_det
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.spaces import Euclidean, Torus
+from pyro_gflows.spaces import Euclidean, Space, Torus
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
 __all__ = ["GGradient"]
@@ -54,7 +55,7 @@ class GGradient(OneWayTransform):
         True
     """
 
-    spaces = (Euclidean, Torus)
+    spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean, Torus)
 
     def __init__(
         self, action: Action, potential: Potential, *, solver: Solver | None = None, fast: Fast = "score"
@@ -78,7 +79,7 @@ class GGradient(OneWayTransform):
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         event_dim, unbounded = self.action_in.event_dim, math.inf
-        with torch.no_grad():
+        with torch.no_grad(), kernels_once(self.potential):
             root, _ = self.solver(self.potential, y, event_dim, lipschitz=unbounded)
         x = implicit_root(self.potential, y, root, event_dim, lipschitz=unbounded)
         _, hessian = self.potential.call_and_jacobian(x)

@@ -16,6 +16,7 @@ from tests.constructors import (
     gradient,
     in_coordinates,
     many_signs,
+    pair_potential,
     residual,
     rows,
     rows_of_sets,
@@ -38,6 +39,7 @@ _ROWS = (
     *circular.ROWS,
     *rows.ROWS,
     *in_coordinates.ROWS,
+    *pair_potential.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}

@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from pyro_gflows.datasets import load_data
-from pyro_gflows.targets import DENSITIES
+from pyro_gflows.targets import DENSITIES, ParticleTarget, SequentialMonteCarlo
+
+OF_PARTICLES = sorted(name for name, target in DENSITIES.items() if isinstance(target, ParticleTarget))
 
 
-@pytest.mark.parametrize("name", sorted(DENSITIES))
+@pytest.mark.parametrize("name", sorted(set(DENSITIES) - set(OF_PARTICLES)))
 def test_a_density_trains_on_fresh_points_and_reports_on_others(name):
     data = load_data(name, seed=3)
     assert data.train is data.target is DENSITIES[name]
@@ -14,6 +16,18 @@ def test_a_density_trains_on_fresh_points_and_reports_on_others(name):
     fresh = DENSITIES[name].sample(200_000, torch.Generator().manual_seed(3))
     assert not torch.equal(fresh, data.test)
     assert data.validation is None and data.symmetry == DENSITIES[name].symmetry
+
+
+@pytest.mark.parametrize("name", OF_PARTICLES)
+def test_particles_train_on_a_pool_and_report_on_other_draws(name, monkeypatch):
+    target = DENSITIES[name]
+    monkeypatch.setattr(target, "sampler", SequentialMonteCarlo(steps=2, final_sweeps=1))
+    monkeypatch.setattr(target, "_drawn", None)
+    data = load_data(name, seed=3)
+    assert data.train is data.target is target and data.symmetry == str(target.action.group)
+    assert data.test.shape == (20_000, target.n, target.d) and data.space == target.space == target.action.space
+    assert not torch.equal(target(100, torch.Generator().manual_seed(0)), data.test[:100])
+    assert data.validation is None and "events of shape" in repr(data)
 
 
 def test_the_digits_know_their_scaling_and_symmetry():
