@@ -62,7 +62,8 @@ class Row:
     def labels(self) -> Mapping[str, Any]:
         """Name, and what the outcome depends on: sizes, training, time and draws."""
         size = " ".join(f"{key}={value}" for key, value in self.design.size.items())
-        data = f"{TRAINING} training draws, {TEST[self.target]} test draws of stream {TEST_STREAM}"
+        test = min(TEST[self.target], self.design.scored or TEST[self.target])
+        data = f"{TRAINING} training draws, {test} test draws of stream {TEST_STREAM}"
         recipe = f"{self.design.build.__name__} {size}; {self.design.training[self.by]}; {data}"
         return {"name": self.name, "recipe": recipe, "minutes": self.minutes, "draws": self.draws}
 
@@ -89,7 +90,7 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
         weights_of(row, seed).parent.mkdir(parents=True, exist_ok=True)
         torch.save(model.module.state_dict(), weights_of(row, seed))
     draws = QUICK_DRAWS if quick else row.draws
-    figures = measure(model, data.target, data.test, draws=draws, seed=seed + TEST_STREAM)
+    figures = measure(model, data.target, data.test[: row.design.scored], draws=draws, seed=seed + TEST_STREAM)
     return {"steps": steps, **watch.figures(), **figures, "peak_megabytes": peak_megabytes()}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.particles.continuous import graph_cnf, radial_cnf
+from benchmarks.particles.finite import augmented_coupling, many_body, pair_potentials
 from benchmarks.particles.plain import plain_coupling
 from benchmarks.particles.problems import Problem
 from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
@@ -14,7 +15,6 @@ from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
 __all__ = ["DESIGNS", "Design", "Training"]
 
 Training = ByLikelihood | ByEnergy | FlowMatching
-BOTH = ("dw4", "lj13")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Design:
         size: Keywords of ``build``.
         draws: Own draws over which ESS is measured, 100,000 unless drawing is too slow.
         at_once: Events that are drawn or scored at a time.
+        scored: Test draws that are scored, where a score is costly; None for all.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Design:
     size: Mapping[str, Any] = field(default_factory=dict)
     draws: int = 100_000
     at_once: int = 500
+    scored: int | None = None
 
     def make(self, problem: Problem) -> Any:
         """A new density of the problem's target."""
@@ -45,8 +47,40 @@ class Design:
 
 
 DESIGNS: Sequence[Design] = [
+    *(
+        Design(
+            f"{layers} pair potentials",
+            pair_potentials,
+            {"likelihood": ByLikelihood(lr=1e-2)},
+            minutes,
+            {"layers": layers},
+        )
+        for layers, minutes in ((10, {"dw4": 5, "lj13": 15}), (28, {"dw4": 15}))
+    ),
     Design(
-        "plain coupling, augmented data",
+        "4 pair potentials, fast to sample",
+        pair_potentials,
+        {"energy": ByEnergy(lr=1e-2)},
+        {"dw4": 10, "lj13": 15},
+        {"layers": 4, "fast": "sample"},
+    ),
+    Design(
+        "6 residual layers of many bodies",
+        many_body,
+        {"likelihood": ByLikelihood(lr=5e-3)},
+        {"dw4": 15, "lj13": 15},
+        {"layers": 6},
+    ),
+    Design(
+        "augmented coupling",
+        augmented_coupling,
+        {"likelihood": ByLikelihood(lr=3e-3), "energy": ByEnergy(lr=2e-3)},
+        {"dw4": 15, "lj13": 25},
+        {"layers": 8, "width": 32},
+        scored=5000,
+    ),
+    Design(
+        "plain coupling, random images of the data",
         plain_coupling,
         {"likelihood": ByLikelihood(lr=2e-3, augment=True)},
         {"dw4": 15, "lj13": 15},
@@ -68,5 +102,6 @@ DESIGNS: Sequence[Design] = [
         {"width": 44, "layers": 3},
         draws=10_000,
         at_once=100,
+        scored=5000,
     ),
 ]

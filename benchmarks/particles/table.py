@@ -40,7 +40,7 @@ COLUMNS: Sequence[tuple[str, Callable[[RowRuns[Any]], str]]] = [
     ("ESS", lambda found: spread(found, "ess", 3)),
     ("forward ESS", lambda found: spread(found, "forward_ess", 3)),
     ("log Z", lambda found: with_error(found, "log_z", "log_z_error", 3)),
-    ("own draws", lambda found: f"{found['draws']:,}"),
+    ("exact / own draws", lambda found: f"{found['test_draws']:,} / {found['draws']:,}"),
     ("evaluations a draw", lambda found: f"{found.mean('evaluations'):.0f}"),
     ("100 draws, s", lambda found: f"{found.median('seconds_100_draws'):.3g}"),
 ]
