@@ -104,7 +104,7 @@ class LennardJones(PairTarget):
         factors = {"ordered": 2.0, "unordered": 1.0}
         if pairs not in factors:
             raise ValueError(f"expected pairs='ordered' (factor 2) or pairs='unordered' (factor 1), got {pairs!r}")
-        sampler = SequentialMonteCarlo(steps=1500, curve=4.0, final_sweeps=600, scale=1.0)
+        sampler = SequentialMonteCarlo(steps=600, curve=4.0, final_sweeps=300, scale=1.0)
         super().__init__(ParticleAction(n, 3), sampler=sampler, pool=pool)
         self.pairs, self._factor = pairs, factors[pairs]
         if n == 13 and pairs == "ordered":
