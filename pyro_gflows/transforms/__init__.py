@@ -20,7 +20,7 @@ Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
 Layers on configurations of particles:
-    GPairPotential, InCoordinates, GExchange, g_augmented_coupling
+    GPairPotential, GLeapfrog, InCoordinates, GExchange, g_augmented_coupling
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -52,6 +52,7 @@ from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.in_coordinates import InCoordinates
+from pyro_gflows.transforms.leapfrog import GLeapfrog
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.masked import Masked, TakesMask
@@ -100,6 +101,7 @@ __all__ = [
     "GExchange",
     "GGradient",
     "GInverseAutoregressive",
+    "GLeapfrog",
     "GLinear",
     "GLinearPLU",
     "GMonotone",
