@@ -20,7 +20,7 @@ Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
 Layers on configurations of particles:
-    InCoordinates, GExchange, GRelative, g_augmented_coupling, g_graph_residual
+    GPairPotential, GLeapfrog, InCoordinates, GExchange, GRelative, g_augmented_coupling, g_graph_residual
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -53,6 +53,7 @@ from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
 from pyro_gflows.transforms.graph_residual import g_graph_residual
 from pyro_gflows.transforms.in_coordinates import InCoordinates
+from pyro_gflows.transforms.leapfrog import GLeapfrog
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.masked import Masked, TakesMask
@@ -62,6 +63,7 @@ from pyro_gflows.transforms.moser_flow import GMoser, moser
 from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
+from pyro_gflows.transforms.pair_potential import GPairPotential
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
@@ -100,12 +102,14 @@ __all__ = [
     "GExchange",
     "GGradient",
     "GInverseAutoregressive",
+    "GLeapfrog",
     "GLinear",
     "GLinearPLU",
     "GMonotone",
     "GMoser",
     "GNormalCdf",
     "GOrbitNorm",
+    "GPairPotential",
     "GRadial",
     "GRelative",
     "GResidual",

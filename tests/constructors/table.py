@@ -18,6 +18,7 @@ from tests.constructors import (
     graph,
     in_coordinates,
     many_signs,
+    pair_potential,
     residual,
     rows,
     rows_of_sets,
@@ -40,6 +41,7 @@ _ROWS = (
     *circular.ROWS,
     *rows.ROWS,
     *in_coordinates.ROWS,
+    *pair_potential.ROWS,
     *augmented.ROWS,
     *graph.ROWS,
 )
