@@ -101,7 +101,7 @@ class GraphContraction(Contraction):
         return self.particles.to_coordinates(h.squeeze(-1))
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant for the present weights, the product of the norms of the matrices."""
+        """An upper bound of the Lipschitz constant for the present weights: the product of the matrices' norms."""
         matrices = [self.first, *each(self.matrices, LipschitzLinear)]
         return torch.stack([matrix.lipschitz_bound() for matrix in matrices]).prod()
 
