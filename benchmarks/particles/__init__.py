@@ -25,9 +25,9 @@ density of positions and auxiliary vectors.
 The table, in CPU minutes of training (drawing exact samples and measuring come on top: 3 and 10 for DW4, 15 and up to
 40 for LJ13)::
 
-    python -m benchmarks.particles --target dw4 --seeds 5          # 105 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 140 minutes
-    python -m benchmarks.particles.timing --only lj13              # 15 minutes, after the command before
+    python -m benchmarks.particles --target dw4 --seeds 5          # 85 minutes a seed
+    python -m benchmarks.particles --target lj13                   # 130 minutes
+    python -m benchmarks.particles.timing                          # 20 minutes, after the commands before
 
 or some rows, and from runs that ended::
 
