@@ -152,8 +152,8 @@ def energy_report(
         flow: The fitted density, as for :func:`fit_energy`.
         log_density: The unnormalized target, as for :func:`fit_energy`: a function, or a density with ``log_density``,
             whose exact ``log_z`` then stands beside the estimate. If it has a method ``on_full_plates``, as the
-            log-density of a guide and one with a softened energy do, this method is used instead. If it changes from call
-            to call, the report has no figures and a warning is issued.
+            log-density of a guide and a :class:`SoftenedDensity` do, this method is used instead. If it changes from
+            call to call, the report has no figures and a warning is issued.
         draws: The number of draws from the density.
         samples: Samples of the target, shape ``(n, *event_shape)``, or None.
         seed: The seed of the draws.
@@ -214,7 +214,7 @@ def _at_samples(distribution: Any, full: LogDensity, parts: Sequence[Tensor]) ->
     return log_p, log_q
 
 
-def _forward_figures(log_p: Tensor, log_q: Tensor, log_z: float | None) -> dict[str, float]:
+def _forward_figures(log_p: Tensor, log_q: Tensor, log_z: float | None) -> dict[str, Any]:
     nll, error = mean_and_error(-log_q)
     figures = {"forward_nll": nll, "forward_nll_error": error, "forward_ess": forward_ess(log_p - log_q)}
     if log_z is not None:

@@ -306,7 +306,7 @@ class AugmentedFlow(VariationalFlow):
         """
         pyro.module("augmented", self)
         with pyro.plate("data", len(x)):
-            pyro.sample("a", self.encoder.condition(x))
+            pyro.sample("a", self.encoder.condition(self._read(x)))
 
     def __repr__(self) -> str:
         parts = [f"  flow: {self.flow!r}", f"  encoder: {self.encoder!r}"]

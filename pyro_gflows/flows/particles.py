@@ -9,7 +9,7 @@ from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.augmented import AugmentedFlow
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.nn import GraphNetwork
-from pyro_gflows.transforms import GActNorm, GAffine, RowStretch, g_augmented_coupling
+from pyro_gflows.transforms import GActNorm, GAffine, GRelative, RowStretch, g_augmented_coupling
 
 __all__ = ["g_augmented_particle_flow"]
 
@@ -27,7 +27,8 @@ def g_augmented_particle_flow(
     r"""A flow of particles by couplings with auxiliary vectors: one pass in both directions, bounds in place of p(x).
 
     Positions x are padded by k clouds of auxiliary vectors a, one vector of each cloud for each particle, and coupling
-    layers transform a given x and x given a in turn (:func:`g_augmented_coupling`). The density of (x, a) is exact and
+    layers transform a given x and x given a in turn (:func:`g_augmented_coupling`). The last layer writes a relative to
+    x, so that q(a | x) starts near a normal distribution about the particles. The density of (x, a) is exact and
     exactly invariant. That of x is an integral over a: training maximizes a bound, and evaluation takes ``draws``
     importance weights (:class:`AugmentedFlow`), where q(a | x) is one such layer over a normal distribution.
 
@@ -61,12 +62,12 @@ def g_augmented_particle_flow(
         for _ in range(layers)
     ]
     joint = steps[0].action_in
-    flow = EquivariantFlow(InvariantNormal(joint), [*steps, GActNorm(joint)])
+    flow = EquivariantFlow(InvariantNormal(joint), [*steps, GRelative(action, copies=copies), GActNorm(joint)])
     padding, network = action.rows.copies(copies), functools.partial(GraphNetwork, particles=action)
     encoder = GAffine(
         padding,
         context_action=action.coordinates,
         transformer=stretch,
-        network=functools.partial(network, width=width, depth=depth, start=1.0),
+        network=functools.partial(network, width=width, depth=depth),
     )
     return AugmentedFlow(flow, EquivariantFlow(InvariantNormal(padding), [encoder]), draws=draws, particles=action)

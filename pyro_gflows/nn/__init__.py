@@ -10,8 +10,8 @@ Networks:
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch, PooledBranch,
-    LipschitzRowsNetwork, Shear, CustomContraction, Contraction, Term, BranchGiven, PooledBranchGiven, Half,
-    lipschitz_branch
+    LipschitzRowsNetwork, GraphContraction, Shear, CustomContraction, Contraction, Term, BranchGiven,
+    PooledBranchGiven, Half, lipschitz_branch
 
 Potentials of gradient maps:
     PairPotential, TorusPotential, Potential, poisson_wave
@@ -45,6 +45,7 @@ from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
 from pyro_gflows.nn.expanding_splines import ExpandingSplines
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.graph_contraction import GraphContraction
 from pyro_gflows.nn.graph_network import GraphNetwork
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
@@ -99,6 +100,7 @@ __all__ = [
     "ExpandingSplines",
     "FreeKnots",
     "GatedNorm",
+    "GraphContraction",
     "GraphNetwork",
     "Half",
     "Harmonics",

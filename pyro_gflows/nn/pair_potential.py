@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import ParticleAction
 from pyro_gflows.nn.expanding_splines import ExpandingSplines
 from pyro_gflows.nn.potential import Potential
-from pyro_gflows.nn.radial import safe_norm
+from pyro_gflows.nn.radial import safe_root
 from pyro_gflows.serialization.registry import registered
 
 __all__ = ["PairPotential"]
@@ -56,13 +55,13 @@ class PairPotential(Potential):
     Example:
         >>> potential = PairPotential(ParticleAction((2, 3), 3), knots=8)
         >>> gradient, hessian = potential.call_and_jacobian(torch.randn(7, 5, 3))
-        >>> gradient.shape, hessian.shape, len(potential.pairs.theta), potential.curvature_bound().item()
-        (torch.Size([7, 5, 3]), torch.Size([7, 15, 15]), 3, 0.0)
+        >>> gradient.shape, hessian.shape, len(potential.radial.theta), potential.curvature_bound().item()
+        (torch.Size([7, 5, 3]), torch.Size([7, 15, 15]), 6, 0.0)
     """
 
     action: ParticleAction
-    kind: Tensor
-    species: Tensor
+    row: Tensor
+    members: Tensor
     unit_particles: Tensor
     unit_space: Tensor
 
@@ -82,45 +81,51 @@ class PairPotential(Potential):
             raise ValueError(f"expected at least 2 particles, between which there are pairs, got {action}")
         if not 0 < bound < 1:
             raise ValueError(f"expected 0 < bound < 1, got {bound}")
-        self.action, self.bound = action, bound
-        count, kind, species = _kinds(action.species)
-        self.pairs = ExpandingSplines(count, knots=knots, limit=limit)
-        self.particles: ExpandingSplines | None = None
-        self.configuration: ExpandingSplines | None = None
+        self.action, self.bound, self.one_body = action, bound, one_body
+        n, kinds, row = action.n, *_kinds(action.species)
+        apart = 1 - torch.eye(n)  # no particle is paired with itself
+        self.kinds, members = kinds, apart.flatten()[None]
         if one_body:
-            self.particles = ExpandingSplines(len(action.species), knots=knots, limit=limit)
-            self.configuration = ExpandingSplines(1, knots=knots, limit=limit * action.n**0.5)
+            row += [kinds + each for each in _of_particle(action.species)] + [kinds + len(action.species)]
+            members = torch.block_diag(members, torch.ones(1, n), torch.ones(1, 1))
             self.split = nn.Parameter(torch.tensor([1.0, 0.0, 0.0]))
-        self.register_buffer("kind", kind, persistent=False)
-        self.register_buffer("species", species, persistent=False)
-        self.register_buffer("unit_particles", torch.eye(action.n), persistent=False)
+        # all functions are one bank, which takes one look-up
+        self.radial = ExpandingSplines(max(row) + 1, knots=knots, limit=limit)
+        self.register_buffer("row", torch.tensor(row), persistent=False)
+        self.register_buffer("members", members, persistent=False)
+        self.register_buffer("unit_particles", torch.eye(n), persistent=False)
         self.register_buffer("unit_space", torch.eye(action.d), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        difference, across, _, _ = self._pairs(x)
-        value = (across * difference).sum(-2)
-        if self.particles is None:
-            return value
-        centered, (each, _, _), (whole, _, _) = self._one_body(x)
-        return value + _centered((each + whole) * centered)
+        difference, centered = self._vectors(x)
+        across = self._radial(difference, centered)[0]
+        return self._gradient(difference, centered, across)
 
     def call_and_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        difference, across, bend, unit = self._pairs(x)
-        value = (across * difference).sum(-2)
+        difference, centered = self._vectors(x)
+        across, bend, r = self._radial(difference, centered)
+        value = self._gradient(difference, centered, across)
+        across, each, whole = self._apart(across)
+        bend, each_bend, whole_bend = self._apart(bend)
+        r, each_r, whole_r = self._apart(r)
         # the blocks of all pairs, in the order particle, coordinate, particle, coordinate
-        blocks = unit.mT.unsqueeze(-1) * (bend * unit).unsqueeze(-3)
-        blocks = blocks + across.mT.unsqueeze(-1) * self.unit_space.unsqueeze(-2)
+        unit = difference / r.unsqueeze(-1)
+        blocks = unit.mT.unsqueeze(-1) * (bend.unsqueeze(-1) * unit).unsqueeze(-3)
+        blocks = blocks + across[..., None, :, None] * self.unit_space.unsqueeze(-2)
         diagonal = blocks.sum(-2)
-        if self.particles is None:
+        if not self.one_body:
             return value, _flat(self._on_diagonal(diagonal) - blocks)
-        centered, (each, each_bend, each_unit), (whole, whole_bend, whole_unit) = self._one_body(x)
-        value = value + _centered((each + whole) * centered)
-        diagonal = diagonal + (each + whole).unsqueeze(-1) * self.unit_space
-        diagonal = diagonal + (each_bend * each_unit).unsqueeze(-1) * each_unit.unsqueeze(-2)
-        hessian = self._on_diagonal(diagonal) - blocks
-        hessian = hessian + (whole_bend * whole_unit)[..., None, None] * whole_unit[..., None, None, :, :]
-        hessian = hessian - hessian.mean(-2, keepdim=True)  # the terms of one body do not see the center of mass
-        return value, _flat(hessian - hessian.mean(-4, keepdim=True))
+        # the terms of one body do not see the center of mass: each block stands between two projections
+        unit = centered / each_r.unsqueeze(-1)
+        own = (each + whole)[..., None, None] * self.unit_space
+        own = own + (each_bend.unsqueeze(-1) * unit).unsqueeze(-1) * unit.unsqueeze(-2)
+        shared = own / self.action.n
+        blocks = (
+            blocks + shared.transpose(-3, -2).unsqueeze(-4) + (shared - shared.mean(-3, keepdim=True)).unsqueeze(-2)
+        )
+        unit = centered / (whole_r * self.action.n**0.5).unsqueeze(-1)
+        rank_one = (whole_bend.unsqueeze(-1) * unit)[..., None, None] * unit[..., None, None, :, :]
+        return value, _flat(self._on_diagonal(diagonal + own) - blocks + rank_one)
 
     def curvature_bound(self) -> Tensor:
         return self._largest(-1)
@@ -130,74 +135,77 @@ class PairPotential(Potential):
         return torch.maximum(self._largest(-1), self._largest(1))
 
     # -- parts --------------------------------------------------------------------------------------------------------
-    def _weights(self) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
-        """The factors of the functions of a pair, of a particle, and of the configuration."""
-        if self.particles is None:
-            return self.bound / self.action.n, 0.0, 0.0
-        pairs, each, whole = (self.bound * self.split.softmax(0)).unbind()
-        return pairs / self.action.n, each, whole
+    def _weights(self) -> Tensor:
+        """The factors of the functions of a pair, and with terms of one body of a particle and of the configuration."""
+        if not self.one_body:
+            return self.members.new_full((1,), self.bound / self.action.n)
+        pairs, others = (self.bound * self.split.softmax(0)).tensor_split([1])
+        return torch.cat([pairs / self.action.n, others])
 
-    def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The differences of all ordered pairs, and of their radial functions g(r) / r, g'(r) - g(r) / r and z / r."""
-        difference = x.unsqueeze(-2) - x.unsqueeze(-3)
-        across, bend, unit = _radial(difference, self.pairs, self.kind)
-        weight = self._weights()[0] * (1 - self.unit_particles).unsqueeze(-1)  # no particle is paired with itself
-        return difference, weight * across, weight * bend, unit
+    def _vectors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The differences of all ordered pairs, and the positions relative to the center of mass."""
+        return x.unsqueeze(-2) - x.unsqueeze(-3), x - x.mean(-2, keepdim=True)
 
-    def _one_body(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The positions relative to the center of mass, and the radial functions of each and of all of them."""
-        assert self.particles is not None and self.configuration is not None
-        centered = _centered(x)
-        _, weight, whole_weight = self._weights()
-        across, bend, unit = _radial(centered, self.particles, self.species)
-        each = weight * across, weight * bend, unit
-        across, bend, unit = _radial(centered.flatten(-2), self.configuration, 0)
-        across, bend = across.unsqueeze(-1), bend.unsqueeze(-1)
-        return centered, each, (whole_weight * across, whole_weight * bend, unit.unflatten(-1, self.action.event_shape))
+    def _radial(self, difference: Tensor, centered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The s(r) / r, the s'(r) - s(r) / r, which are s'(0) and 0 at r = 0, and r, of all functions side by side.
+
+        The functions are those of pairs, of particles, and of the configuration, which is K(R) = n S(R / sqrt(n)).
+        """
+        squares = difference.square().sum(-1).flatten(-2)
+        if self.one_body:
+            each = centered.square().sum(-1)
+            squares = torch.cat([squares, each, each.mean(-1, keepdim=True)], -1)
+        r = safe_root(squares)
+        value, slope = self.radial(r, self.row)
+        weights = self._weights() @ self.members
+        across = weights * value / r
+        return across, weights * slope - across, r
+
+    def _apart(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values of functions side by side, as those of pairs, of particles, and of the configuration."""
+        n = self.action.n
+        return values[..., : n * n].unflatten(-1, (n, n)), values[..., n * n : -1], values[..., -1:]
+
+    def _gradient(self, difference: Tensor, centered: Tensor, across: Tensor) -> Tensor:
+        pairs, each, whole = self._apart(across)
+        value = (pairs.unsqueeze(-1) * difference).sum(-2)
+        if not self.one_body:
+            return value
+        shift = (each + whole).unsqueeze(-1) * centered
+        return value + (shift - shift.mean(-2, keepdim=True))
 
     def _on_diagonal(self, blocks: Tensor) -> Tensor:
         return blocks.unsqueeze(-2) * self.unit_particles[:, None, :, None]
 
     def _largest(self, sign: int) -> Tensor:
         """An upper bound of the largest eigenvalue of the Hessian times a sign."""
-        pairs, each, whole = self._weights()
-        edges = pairs * _steepest(self.pairs, sign)[self.kind.squeeze(-1)] * (1 - self.unit_particles)
+        steepest = (sign * self.radial.slopes()).amax(1).clamp_min(0)
+        weights = self._weights()
+        edges = self._apart(weights @ self.members * steepest[self.row])[0]
         bound = torch.linalg.eigvalsh(torch.diag(edges.sum(0)) - edges)[-1]
-        if self.particles is not None and self.configuration is not None:
-            bound = bound + each * _steepest(self.particles, sign).amax()
-            bound = bound + whole * _steepest(self.configuration, sign).amax()
+        if self.one_body:
+            bound = bound + weights[1] * steepest[self.kinds : -1].amax() + weights[2] * steepest[-1]
         return bound
 
     def extra_repr(self) -> str:
         return f"{self.action}, curvature above {-self.bound:g}"
 
 
-def _kinds(species: Sequence[int]) -> tuple[int, Tensor, Tensor]:
-    """The number of kinds of pairs, the kind of each ordered pair, and the species of each particle."""
-    of_particle = [index for index, size in enumerate(species) for _ in range(size)]
-    numbers: dict[Any, int] = {}
+def _of_particle(species: Sequence[int]) -> list[int]:
+    """The species of each particle."""
+    return [index for index, size in enumerate(species) for _ in range(size)]
+
+
+def _kinds(species: Sequence[int]) -> tuple[int, list[int]]:
+    """The number of kinds of pairs, and the kind of each ordered pair."""
+    of_particle = list(enumerate(_of_particle(species)))
+    numbers: dict[tuple[int, int], int] = {}
     kind = [
-        [0 if i == j else numbers.setdefault((min(a, b), max(a, b)), len(numbers)) for j, b in enumerate(of_particle)]
-        for i, a in enumerate(of_particle)
+        0 if i == j else numbers.setdefault((min(a, b), max(a, b)), len(numbers))
+        for i, a in of_particle
+        for j, b in of_particle
     ]
-    return len(numbers), torch.tensor(kind).unsqueeze(-1), torch.tensor(of_particle).unsqueeze(-1)
-
-
-def _radial(z: Tensor, splines: ExpandingSplines, row: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-    """For vectors z of norm r the g(r) / r, the g'(r) - g(r) / r, and z / r; they are g'(0), 0 and 0 at the origin."""
-    r = safe_norm(z)
-    value, slope = splines(r, row)
-    across = value / r
-    return across, slope - across, z / r
-
-
-def _steepest(splines: ExpandingSplines, sign: int) -> Tensor:
-    """The largest slope times a sign of each function, at least 0."""
-    return (sign * splines.slopes()).amax(1).clamp_min(0)
-
-
-def _centered(x: Tensor) -> Tensor:
-    return x - x.mean(-2, keepdim=True)
+    return len(numbers), kind
 
 
 def _flat(hessian: Tensor) -> Tensor:

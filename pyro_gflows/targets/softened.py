@@ -31,9 +31,7 @@ def soften(energy: Tensor, above: float, *, width: float = 1.0) -> Tensor:
         tensor([ 3.0000, 10.0000, 23.8155])
     """
     if not (math.isfinite(above) and width > 0):
-        raise ValueError(
-            f"expected a finite energy above which to soften it and a positive width, got {above} and {width}"
-        )
+        raise ValueError(f"expected a finite energy and a positive width, got above={above} and width={width}")
     over = (energy - above).clamp_min(0)
     return torch.where(energy > above, above + width * torch.log1p(over / width), energy)
 

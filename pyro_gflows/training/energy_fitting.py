@@ -65,8 +65,8 @@ def fit_energy(
         log_density: A differentiable function from events, shape ``(n, *event_shape)``, to log p up to a constant,
             shape ``(n,)``, such as :meth:`AutoGFlow.log_density`; or a density with ``log_density``, such as
             ``DoubleWell()``, whose exact log-normalizer then stands in the report. With an energy that is huge where
-            particles overlap, ``target.softened(above=100)`` trains on a softened one (:class:`SoftenedDensity`); the report
-            is always about the exact one.
+            particles overlap, ``target.softened(above=100)`` trains on a :class:`SoftenedDensity`; the report is always
+            about the exact one.
         settings: Steps, batch size (the number of draws per step), seed, optimizer, schedule and more; by default
             ``FitSettings()``.
         annealing: The inverse temperature :math:`\beta` as a schedule, such as ``Ramp(start=0.1)``; it should end at 1.

@@ -20,7 +20,7 @@ Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
 Layers on configurations of particles:
-    GPairPotential, InCoordinates, GExchange, g_augmented_coupling
+    GPairPotential, GLeapfrog, InCoordinates, GExchange, GRelative, g_augmented_coupling, g_graph_residual
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -39,7 +39,7 @@ from pyro_gflows.deprecation import moved_names
 from pyro_gflows.transforms import old_files  # noqa: F401 (its migration)
 from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
-from pyro_gflows.transforms.augmented import GExchange, g_augmented_coupling
+from pyro_gflows.transforms.augmented import GExchange, GRelative, g_augmented_coupling
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
 from pyro_gflows.transforms.circular import CircularSpline
@@ -51,7 +51,9 @@ from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
+from pyro_gflows.transforms.graph_residual import g_graph_residual
 from pyro_gflows.transforms.in_coordinates import InCoordinates
+from pyro_gflows.transforms.leapfrog import GLeapfrog
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.masked import Masked, TakesMask
@@ -100,6 +102,7 @@ __all__ = [
     "GExchange",
     "GGradient",
     "GInverseAutoregressive",
+    "GLeapfrog",
     "GLinear",
     "GLinearPLU",
     "GMonotone",
@@ -108,6 +111,7 @@ __all__ = [
     "GOrbitNorm",
     "GPairPotential",
     "GRadial",
+    "GRelative",
     "GResidual",
     "GSigmoid",
     "GSpectralConv",
@@ -132,6 +136,7 @@ __all__ = [
     "g_augmented_coupling",
     "g_autoregressive",
     "g_coupling",
+    "g_graph_residual",
     "g_radial",
     "g_residual",
     "moser",

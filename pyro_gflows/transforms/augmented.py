@@ -16,11 +16,63 @@ from pyro_gflows.transforms.coupling import GCoupling
 from pyro_gflows.transforms.row_stretch import RowStretch
 from pyro_gflows.transforms.transformers import TransformerFactory
 
-__all__ = ["GExchange", "g_augmented_coupling"]
+__all__ = ["GExchange", "GRelative", "g_augmented_coupling"]
+
+
+class _OfClouds(EquivariantTransform):
+    """A layer of log-det 0 on the coordinates of a configuration and free clouds of vectors, side by side."""
+
+    def __init__(self, action: ParticleAction, *, copies: int = 1) -> None:
+        super().__init__(padded(action, copies))
+        self.action, self.copies = action, copies
+
+    def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions, shape ``(..., n, d)``, and the clouds, shape ``(..., copies, n, d)``."""
+        self.action_in.check_event(x)
+        size = self.action.coordinates.numel
+        clouds = x[..., size:].unflatten(-1, (self.copies, *self.action.event_shape))
+        return self.action.from_coordinates(x[..., :size]), clouds
+
+    def _together(self, positions: Tensor, clouds: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([self.action.to_coordinates(positions), clouds.flatten(-3)], -1)
+        return x, x.new_zeros(x.shape[:-1])
+
+    def extra_repr(self) -> str:
+        return f"{self.action}, copies={self.copies}"
 
 
 @registered
-class GExchange(EquivariantTransform):
+class GRelative(_OfClouds):
+    r"""Auxiliary vectors become relative to their particles, :math:`(x, a) \mapsto (x, a - x)`, with log-det 0.
+
+    It is the last layer of :func:`~pyro_gflows.g_augmented_particle_flow`. A padding a that is drawn around 0, whatever
+    x is, then stands for points around the particles. So all layers before this one see clouds that tell where each
+    particle is, from the first step of training on.
+
+    Args:
+        action: How the group acts on configurations, with center of mass 0.
+        copies: The number of clouds.
+
+    Raises:
+        TypeError: ``action`` is not a ParticleAction.
+        ValueError: Its center is free, or ``copies`` is below 1.
+
+    Example:
+        >>> GRelative(ParticleAction(4, 2))(torch.zeros(5, 14)).shape
+        torch.Size([5, 14])
+    """
+
+    def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        positions, clouds = self._apart(x)
+        return self._together(positions, clouds - positions[..., None, :, :])
+
+    def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        positions, clouds = self._apart(y)
+        return self._together(positions, clouds + positions[..., None, :, :])
+
+
+@registered
+class GExchange(_OfClouds):
     r"""An exchange of the positions of particles with clouds of auxiliary vectors, of log-det 0.
 
     In an augmented coupling an event is a configuration x of n particles with center of mass 0, and k clouds
@@ -51,34 +103,17 @@ class GExchange(EquivariantTransform):
         torch.Size([5, 22])
     """
 
-    def __init__(self, action: ParticleAction, *, copies: int = 1) -> None:
-        super().__init__(padded(action, copies))
-        self.action, self.copies = action, copies
-
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         positions, clouds = self._apart(x)
         center = clouds[..., :1, :, :].mean(-2, keepdim=True)
         points = torch.cat([clouds, positions[..., None, :, :]], -3) - center
-        return self._together(points[..., 0, :, :], points[..., 1:, :, :]), x.new_zeros(x.shape[:-1])
+        return self._together(points[..., 0, :, :], points[..., 1:, :, :])
 
     def inv_call_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, others = self._apart(y)
         center = others[..., -1:, :, :].mean(-2, keepdim=True)
         points = torch.cat([first[..., None, :, :], others], -3) - center
-        return self._together(points[..., -1, :, :], points[..., :-1, :, :]), y.new_zeros(y.shape[:-1])
-
-    def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The positions, shape ``(..., n, d)``, and the clouds, shape ``(..., copies, n, d)``."""
-        self.action_in.check_event(x)
-        size = self.action.coordinates.numel
-        clouds = x[..., size:].unflatten(-1, (self.copies, *self.action.event_shape))
-        return self.action.from_coordinates(x[..., :size]), clouds
-
-    def _together(self, positions: Tensor, clouds: Tensor) -> Tensor:
-        return torch.cat([self.action.to_coordinates(positions), clouds.flatten(-3)], -1)
-
-    def extra_repr(self) -> str:
-        return f"{self.action}, copies={self.copies}"
+        return self._together(points[..., -1, :, :], points[..., :-1, :, :])
 
 
 def padded(action: ParticleAction, copies: int) -> RowsAction:

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from pyro_gflows.actions import Action
 from pyro_gflows.nn import Potential, kernels_once
-from pyro_gflows.numerics import DampedNewtonSolver, Solver, implicit_root, log_abs_det
+from pyro_gflows.numerics import DampedNewtonSolver, Solver, implicit_root, positive_log_det
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.spaces import Euclidean, Space, Torus
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
 __all__ = ["GGradient"]
-
-_CLOSED_FORM = 3
 
 
 @registered
@@ -89,8 +87,4 @@ class GGradient(OneWayTransform):
 def _log_det(hessian: Tensor) -> Tensor:
     """The log-det of I + H, which is positive definite."""
     size = hessian.shape[-1]
-    matrix = hessian + torch.eye(size, dtype=hessian.dtype, device=hessian.device)
-    if size <= _CLOSED_FORM:
-        return log_abs_det(matrix)
-    factor, _ = torch.linalg.cholesky_ex(matrix)  # it reports a failure by NaN, and needs no answer from a GPU
-    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return positive_log_det(hessian + torch.eye(size, dtype=hessian.dtype, device=hessian.device))

@@ -1,9 +1,9 @@
-"""Rows of layers by pair potentials of particles."""
+"""Rows of layers by pair potentials of particles, and of leapfrog steps with such potentials."""
 
 from __future__ import annotations
 
 from pyro_gflows.actions import ParticleAction
-from pyro_gflows.transforms import Fast, GPairPotential
+from pyro_gflows.transforms import Fast, GLeapfrog, GPairPotential
 from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
@@ -26,5 +26,11 @@ ROWS = (
         "pair potential",
         "for sampling, rotations in space",
         lambda: pairs(ParticleAction((1, 2), 3, group="SO(3)"), fast="sample"),
+    ),
+    Row("leapfrog", "4 in the plane", lambda: GLeapfrog(ParticleAction(4, 2), knots=6, limit=4.0)),
+    Row(
+        "leapfrog",
+        "two steps, species, free center",
+        lambda: GLeapfrog(ParticleAction((1, 2), 2, group="D3", center="free"), steps=2, knots=6, limit=4.0),
     ),
 )

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.constructors import (
+    augmented,
     circular,
     composed,
     conditional,
     coupling,
     fieldwise,
     gradient,
+    graph,
     in_coordinates,
     many_signs,
     pair_potential,
@@ -40,6 +42,8 @@ _ROWS = (
     *rows.ROWS,
     *in_coordinates.ROWS,
     *pair_potential.ROWS,
+    *augmented.ROWS,
+    *graph.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}

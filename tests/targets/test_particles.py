@@ -165,7 +165,7 @@ def test_softening_is_smooth_and_changes_nothing_below():
 def test_a_softened_density_is_trained_on_soft_pairs_and_weighted_without_it():
     target = LennardJones(n=5)
     x = configurations(target, 50)
-    apart = target.space.project(torch.arange(15, dtype=torch.float64).reshape(1, 5, 3))
+    apart = target.space.project((torch.arange(15, dtype=torch.float64) / 2).reshape(1, 5, 3))
     plain = SoftenedDensity(lambda x: target.log_density(x), above=20.0)
     for soft in (target.softened(above=20.0), SoftenedDensity(target, above=20.0), plain):
         assert (soft(x) - soft.on_full_plates(x)).abs().max() > 100

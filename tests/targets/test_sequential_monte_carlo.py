@@ -88,6 +88,14 @@ def test_a_gaussian_energy_has_its_closed_form(target):
         assert draws.x.mean(-2).abs().max() < 1e-5
 
 
+def test_resampling_at_every_step_changes_no_mean():
+    target = Springs(ParticleAction(3, 2), temperature=2.0)
+    often = SequentialMonteCarlo(steps=10, curve=2.0, final_sweeps=20, scale=1.0, resample_below=1.0)
+    report = run(target, often, 4000).report
+    assert agrees(report.log_z, 2 * math.log(2 * math.pi / 3), within=0.05)
+    assert agrees(report.energy, 4.0, within=0.1) and report.smallest_ess > 0.8
+
+
 def test_estimate_makes_log_prob_known():
     target = ParticleEnergy(ParticleAction(2, 2), lambda x: x.square().sum((-2, -1)) / 2, sampler=QUICK)
     report = target.estimate(1000, torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
 """Log Z, mean energy and entropy of the particle targets, by two methods that share only the moves.
 
-    python -m benchmarks.particles.constants [--seeds 3] [--only NAME ...]
+    python -m benchmarks.particle_constants [--seeds 3] [--only NAME ...]
 
 Every run is one line of ``results/particle_constants.jsonl``; the table in ``results/particle_constants.md`` is made
 anew after every run.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import CPU_SECONDS, SEEDS, Benchmark, Column, Seeds, Stopwatch, columns, main
-from benchmarks.particles.replicas import Replicas, soft_core, weakened
+from benchmarks.replicas import Replicas, soft_core, weakened
 from pyro_gflows.targets import DoubleWell, LennardJones, SequentialMonteCarlo
 
 __all__ = ["BENCHMARK"]
@@ -23,14 +23,12 @@ __all__ = ["BENCHMARK"]
 _TARGETS = {
     "dw4": DoubleWell(),
     "lj13": LennardJones(),
-    "lj13-unordered": LennardJones(pairs="unordered"),
 }
 _PATHS = {
     "dw4": weakened(_TARGETS["dw4"], 2.0),
     "lj13": soft_core(13, 2.0),
-    "lj13-unordered": soft_core(13, 1.0),
 }
-_SCALES = {"dw4": 2.0, "lj13": 1.0, "lj13-unordered": 1.0}
+_SCALES = {"dw4": 2.0, "lj13": 1.0}
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ ROWS = [
     Row("dw4", Replicas(points=16)),
     Row("lj13", SequentialMonteCarlo(steps=1500, curve=4.0, final_sweeps=600, scale=1.0), 10_000),
     Row("lj13", Replicas(points=24)),
-    Row("lj13-unordered", SequentialMonteCarlo(steps=800, curve=4.0, final_sweeps=600, scale=1.0), 10_000),
 ]
 
 
