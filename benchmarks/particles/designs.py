@@ -29,9 +29,9 @@ class Design:
         training: The trainings by name, ``"likelihood"`` or ``"energy"``.
         minutes: CPU minutes of a training, by target; there is a row for each of these targets.
         size: Keywords of ``build``.
-        draws: Own draws over which ESS is measured, 100,000 unless drawing is too slow.
+        draws: Own draws over which ESS is measured, by target, where 100,000 would take too long.
         at_once: Events that are drawn or scored at a time.
-        scored: Test draws that are scored, where a score is costly; None for all.
+        scored: Test draws that are scored, by target, where all would take too long.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Design:
     training: Mapping[str, Training]
     minutes: Mapping[str, float]
     size: Mapping[str, Any] = field(default_factory=dict)
-    draws: int = 100_000
+    draws: Mapping[str, int] = field(default_factory=dict)
     at_once: int = 500
-    scored: int | None = None
+    scored: Mapping[str, int] = field(default_factory=dict)
 
     def make(self, problem: Problem) -> Any:
         """A new density of the problem's target."""
@@ -79,7 +79,7 @@ DESIGNS: Sequence[Design] = [
         {"likelihood": ByLikelihood(lr=3e-3), "energy": ByEnergy(lr=2e-3)},
         {"dw4": 10, "lj13": 20},
         {"layers": 8, "width": 32},
-        scored=5000,
+        scored={"dw4": 5000, "lj13": 5000},
     ),
     Design(
         "plain coupling, random images of the data",
@@ -94,7 +94,7 @@ DESIGNS: Sequence[Design] = [
         radial_cnf,
         {"likelihood": ByLikelihood(lr=1e-2, batch_size=64)},
         COMPARED,
-        draws=10_000,
+        draws={"dw4": 20_000, "lj13": 20_000},
     ),
     Design(
         "CNF, graph network",
@@ -102,8 +102,8 @@ DESIGNS: Sequence[Design] = [
         {"likelihood": FlowMatching()},
         COMPARED,
         {"width": 44, "layers": 3},
-        draws=10_000,
+        draws={"dw4": 10_000, "lj13": 1000},
         at_once=100,
-        scored=5000,
+        scored={"dw4": 5000, "lj13": 500},
     ),
 ]

@@ -18,6 +18,7 @@ from benchmarks.particles.problems import Problem
 from benchmarks.particles.table import table
 from benchmarks.particles.training import FlowMatching, aligned
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, ParticleAction
+from pyro_gflows.flows import g_augmented_particle_flow
 from pyro_gflows.targets import ParticleEnergy
 from pyro_gflows.transforms import InCoordinates
 
@@ -154,6 +155,16 @@ def test_the_figures_of_a_wider_density_have_closed_forms():
     assert figures["gap"] == pytest.approx(gap, abs=5 * figures["gap_error"])
     assert figures["reverse_kl"] == pytest.approx(reverse, abs=5 * figures["reverse_kl_error"])
     assert figures["ess"] == pytest.approx(ess, abs=0.02) and figures["forward_ess"] == pytest.approx(ess, abs=0.02)
+
+
+def test_figures_with_auxiliary_vectors_are_those_of_the_joint_density():
+    target = harmonic()
+    torch.manual_seed(0)
+    flow = g_augmented_particle_flow(target.action, layers=2, width=4, depth=1)
+    x = configurations(target.action, 300).float()
+    figures = measure(Model(flow), target, x, draws=2000, seed=0)
+    assert figures["bound_draws"] > 0 and figures["gap"] > 0.01 and figures["ess"] < 0.999
+    assert figures["log_z"] == pytest.approx(target.log_z, abs=5 * figures["log_z_error"])
 
 
 def test_a_mode_that_is_missed_shows_in_the_forward_ess():
