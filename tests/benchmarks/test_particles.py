@@ -161,8 +161,8 @@ def test_figures_with_auxiliary_vectors_are_those_of_the_joint_density():
     target = harmonic()
     torch.manual_seed(0)
     flow = g_augmented_particle_flow(target.action, layers=2, width=4, depth=1)
-    x = configurations(target.action, 300).float()
-    figures = measure(Model(flow), target, x, draws=2000, seed=0)
+    x = configurations(target.action, 100).float()
+    figures = measure(Model(flow), target, x, draws=500, seed=0)
     assert figures["bound_draws"] > 0 and figures["gap"] > 0.01 and figures["ess"] < 0.999
     assert figures["log_z"] == pytest.approx(target.log_z, abs=5 * figures["log_z_error"])
 
