@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,22 @@ class DistanceFunction(nn.Module):
         t = (0.5 * entries.log() - math.log(shortest)) / math.log(longest / shortest)
         self.basis = FixedBasis(spline_basis(t, coefficients))
         self.coefficients = nn.Parameter(torch.zeros(coefficients))
-        self.scale, self.longest = scale, longest
+        self.scale, self.shortest, self.longest = scale, shortest, longest
+
+    @torch.no_grad()
+    def start_at(self, function: Callable[[Tensor], Tensor], *, at_least: float = -50.0) -> None:
+        """Set the coefficients so that this function is close to another one.
+
+        Args:
+            function: A function of distances.
+            at_least: Lower values, as at the core of a repulsion, count as this value.
+        """
+        squares = torch.linspace(0.0, self.longest**2, _ENTRIES, dtype=torch.float64)
+        distances = squares.sqrt().clamp_min(self.shortest)
+        wanted = function(distances.to(self.coefficients)).double().cpu().clamp_min(at_least)
+        basis = self.basis.value.cpu()
+        solution = torch.linalg.lstsq(basis, wanted[:, None]).solution[:, 0]
+        self.coefficients.copy_(solution / self.scale)
 
     def forward(self, squares: Tensor) -> Tensor:
         """The values of the function.

@@ -98,10 +98,16 @@ class Placement(nn.Module):
         self.first_units, self.first_weights = FixedBasis(first.units), FixedBasis(first.log_weights)
         self.later_units, self.later_weights = FixedBasis(later.units), FixedBasis(later.log_weights)
         self.refine = FixedBasis(refined(grids.radii, grids.refine))
-        self.along = Coarser(grids.radii, 4)
-        half, circle = (Coarser(grids.angles // 2 + 1, 4), Coarser(grids.angles, 4, periodic=True)) if d == 2 else (None, None)
-        self.around_first, self.around_later = half, circle
-        self.around_ring = Coarser(grids.ring, 4, periodic=True)
+        self.along = Coarser.interval(grids.radii, 4)
+        self.around_ring = Coarser.circle(grids.ring, 4)
+        self.around_first: Coarser | None = None
+        if d == 2:
+            self.around_first = Coarser.interval(grids.angles // 2 + 1, 4)
+            self.around_later = Coarser.circle(grids.angles, 4)
+        else:
+            every = Coarser(torch.arange(grids.cosines), torch.eye(grids.cosines))
+            self.around_later = Coarser.product(every, Coarser.circle(grids.angles // 2, 3))
+            self.on_sphere = Coarser.product(Coarser.interval(grids.polar, 4), Coarser.circle(grids.angles, 4))
 
     # -- the field ----------------------------------------------------------------------------------------------------
     def field(self, placed: Placed, radii: Tensor, units: Tensor, coarser: _Coarse = (None, None)) -> Tensor:
@@ -201,7 +207,8 @@ class Placement(nn.Module):
         spacing = 2 / (count - 1)
         cosines = self._arange(count, radius) * spacing - 1
         units = self._units(self._arange(azimuths, radius) * (2 * math.pi / azimuths), cosines[:, None])
-        field = self.field(placed, radius[:, None], units.flatten(0, 1))[:, 0]
+        coarser = None if first else self.on_sphere
+        field = self.field(placed, radius[:, None], units.flatten(0, 1), (None, coarser))[:, 0]
         density = LogLinear(field.unflatten(-1, (count, azimuths)).logsumexp(-1))
         t = density.icdf(torch.rand_like(radius)) if known is None else ((known + 1) / spacing).clamp(0, count - 1)
         cosine = t * spacing - 1 if known is None else known

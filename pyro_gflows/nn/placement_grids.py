@@ -119,32 +119,60 @@ def refined(count: int, factor: int) -> Tensor:
 
 
 class Coarser(nn.Module):
-    """Evaluation of a smooth function at some points of a grid, and its interpolation at the others.
+    """Evaluation of a smooth function at some points of a grid, and its interpolation at all of them.
 
     Args:
-        count: The number of points of the grid.
-        stride: The function is evaluated at every ``stride``-th point; a divisor of ``count``, of ``count - 1`` on an
-            interval.
-        periodic: Whether the grid is a circle.
+        index: The points at which the function is evaluated.
+        matrix: The interpolation, shape ``(points, len(index))``.
 
     Example:
-        >>> coarser = Coarser(9, 2)
+        >>> coarser = Coarser.interval(9, 2)
         >>> points = torch.linspace(0, 1, 9)
         >>> torch.allclose(coarser(coarser.some(points, 0) ** 3, 0), points**3, atol=1e-6)
         True
     """
 
-    def __init__(self, count: int, stride: int, *, periodic: bool = False) -> None:
+    index: Tensor
+
+    def __init__(self, index: Tensor, matrix: Tensor) -> None:
         super().__init__()
-        self.stride = stride
-        if periodic:
-            few = count // stride
-            values = np.concatenate([np.eye(few), np.eye(few)[:1]])
-            spline = CubicSpline(np.arange(few + 1), values, bc_type="periodic")
-            matrix = torch.from_numpy(spline(np.arange(count) / stride))
-        else:
-            matrix = refined((count - 1) // stride + 1, stride)
+        self.register_buffer("index", index, persistent=False)
         self.matrix = FixedBasis(matrix)
+
+    @staticmethod
+    def interval(count: int, stride: int) -> Coarser:
+        """Every ``stride``-th of equidistant points, with both ends.
+
+        Args:
+            count: The number of points; ``count - 1`` is a multiple of the stride.
+            stride: The stride.
+        """
+        return Coarser(torch.arange(0, count, stride), refined((count - 1) // stride + 1, stride))
+
+    @staticmethod
+    def circle(count: int, stride: int) -> Coarser:
+        """Every ``stride``-th of equidistant points on a circle.
+
+        Args:
+            count: The number of points, a multiple of the stride.
+            stride: The stride.
+        """
+        few = count // stride
+        values = np.concatenate([np.eye(few), np.eye(few)[:1]])
+        spline = CubicSpline(np.arange(few + 1), values, bc_type="periodic")
+        return Coarser(torch.arange(0, count, stride), torch.from_numpy(spline(np.arange(count) / stride)))
+
+    @staticmethod
+    def product(first: Coarser, second: Coarser) -> Coarser:
+        """The product of two grids, of which the second one runs faster.
+
+        Args:
+            first: The points of the slow index.
+            second: The points of the fast index.
+        """
+        count = len(second.matrix.value)
+        index = first.index[:, None] * count + second.index
+        return Coarser(index.flatten(), torch.kron(first.matrix.value, second.matrix.value))
 
     def some(self, values: Tensor, dim: int) -> Tensor:
         """The values at the points at which the function is evaluated.
@@ -153,7 +181,7 @@ class Coarser(nn.Module):
             values: Values on the grid.
             dim: The dimension of the points.
         """
-        return values.movedim(dim, 0)[:: self.stride].movedim(0, dim)
+        return values.index_select(dim, self.index)
 
     def forward(self, values: Tensor, dim: int) -> Tensor:
         """The values at all points of the grid.
