@@ -27,9 +27,10 @@ from pyro_gflows.version import __version__
 __all__ = ["main"]
 
 _DATA = (
-    "8gaussians, rings, checkerboard, torus-unimodal, torus-multimodal, torus-correlated, torus-square, digits, mnist, "
-    "rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row; a folder of .npy files, a "
-    "Parquet, Arrow or Zarr file and a .npy file of more than 67 million values are read a part at a time"
+    "8gaussians, rings, checkerboard, torus-unimodal, torus-multimodal, torus-correlated, torus-square, dw4, lj13, "
+    "digits, mnist, rotated-mnist, cifar10, cifar10-rot, or a .npy, .npz or .csv file with one event a row; a folder "
+    "of .npy files, a Parquet, Arrow or Zarr file and a .npy file of more than 67 million values are read a part at a "
+    "time"
 )
 _OUT = "a .npy or .csv file, or a folder of .npy files (shards), for"
 
@@ -47,6 +48,12 @@ def _add_file_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--levels", type=int, help="the number of gray levels of images in a file (default: by their values)"
+    )
+    command.add_argument(
+        "--center",
+        choices=("mean-free", "free"),
+        help="particles in a file: shift each configuration to the center of mass 0, or take it as it is (default: "
+        "mean-free)",
     )
     _add_key(command)
 
@@ -67,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, metavar="DIR", help="the folder for all files of the run")
     command.add_argument(
         "--group",
-        help="the symmetry: C4, D8, SO(2), O(2), ..., S5 for sets of 5 rows, or C1 for none (default: the symmetry of "
-        "named data; a file needs one)",
+        help="the symmetry: C4, D8, SO(2), O(2), ..., S5 for sets of 5 rows, 'S4 x O(2)' for 4 particles in the plane, "
+        "or C1 for none (default: the symmetry of named data; a file needs one)",
     )
     command.add_argument(
         "--flow", choices=sorted(FAMILIES), help="the family of layers (default: by the preset for the data)"

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from typing import Any
 
-from pyro_gflows.actions import Action, OffGridAction
+from pyro_gflows.actions import Action, OffGridAction, ParticleAction
 from pyro_gflows.datasets import DataSet, FileOptions, is_named, load_data
 from pyro_gflows.datasets.large_files import is_path
 from pyro_gflows.experiments.presets import PRESETS, Preset, own_preset, preset_for
@@ -17,6 +17,8 @@ from pyro_gflows.training import Adam
 from pyro_gflows.training.checkpoint import steps_done
 
 __all__ = ["options_of", "read_data", "recipe", "unsuitable"]
+
+_OF_FILES = ("events", "levels", "center", "key")  # options that say how a file is to be read
 
 
 def read_data(arguments: argparse.Namespace) -> DataSet:
@@ -30,17 +32,16 @@ def read_data(arguments: argparse.Namespace) -> DataSet:
     for option in ("group", "augment"):
         _check_group(getattr(arguments, option), option)
     if is_named(name) or not is_path(name):
-        given = [f"--{option}" for option in ("events", "levels", "key") if getattr(arguments, option) is not None]
+        given = [f"--{option}" for option in _OF_FILES if getattr(arguments, option) is not None]
+        if given and is_named(name):
+            raise ValueError(f"{', '.join(given)} is for your own files, got the named data {name}; leave it out")
         try:
-            data = load_data(name, seed=arguments.seed)
+            return load_data(name, seed=arguments.seed, progress=not getattr(arguments, "quiet", False))
         except RuntimeError as error:
             raise ValueError(str(error)) from error
-        if given:
-            raise ValueError(f"{', '.join(given)} is for your own files, got the named data {name}; leave it out")
-        return data
     if arguments.group is None:
         raise ValueError("your own data need --group, the symmetry of the flow: for example C4 or D8, or C1 for none")
-    options = FileOptions(arguments.group, arguments.events, arguments.levels, arguments.key)
+    options = FileOptions(arguments.group, arguments.events, arguments.levels, arguments.key, center=arguments.center)
     return load_data(name, seed=arguments.seed, file=options)
 
 
@@ -95,7 +96,7 @@ def options_of(arguments: argparse.Namespace, preset: Preset) -> dict[str, Any]:
     compared with those of the checkpoint.
     """
     named = {} if not is_named(arguments.data) else {"DATA": arguments.data}
-    files = {f"--{name}": getattr(arguments, name) for name in ("events", "levels", "key")}
+    files = {f"--{name}": getattr(arguments, name) for name in _OF_FILES}
     settings = preset.settings
     return {
         **named,
@@ -138,6 +139,8 @@ def _reason(error: UnsuitableFamily) -> str:
         return "it is for images"
     if family in ("radial", "ridges") and is_image:
         return "it is for vectors"
+    if family == "pair-potential" and not isinstance(error.action, ParticleAction):
+        return "it is for particles"
     if "cannot be split" in str(error):
         return f"its layers need events that split into parts, each of which {error.action.group} maps to itself"
     return re.sub(r",? got \w+Action\(.*", "", str(error).split(";")[0])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions import ParticleAction
 from pyro_gflows.cli.devices import add_devices, check_devices, devices_of, reporting
 from pyro_gflows.cli.folders import model_of
 from pyro_gflows.datasets import (
@@ -152,7 +153,7 @@ def _scored(arguments: argparse.Namespace, flow: EquivariantFlow, form: EventFor
     name, shape = arguments.data, tuple(flow.action.event_shape)
     opened = None if is_named(name) else opened_rows(name, key=arguments.key)
     if opened is None and not is_file_name(name):
-        data = load_data(name, seed=arguments.seed)
+        data = load_data(name, seed=arguments.seed, progress=not arguments.quiet)
         return _Events(check_data(data.test, event_shape=shape, source=name), name, scaling=data.scaling)
     rows: np.ndarray | FileRows = read_array(name, key=arguments.key) if opened is None else opened
     floating = rows.dtype.is_floating_point if isinstance(rows, FileRows) else rows.dtype.kind == "f"
@@ -161,7 +162,7 @@ def _scored(arguments: argparse.Namespace, flow: EquivariantFlow, form: EventFor
             f"{name}: expected floating-point values, scaled as the command sample writes them, since "
             f"the flow was fitted to named data; got {str(rows.dtype).removeprefix('torch.')}"
         )
-    form = form or EventFormat("images" if len(shape) == 3 else "vectors", shape)
+    form = form or _own_format(flow)
     scaling = None if form.gray is None else form.gray.scaling
     generator = torch.Generator().manual_seed(arguments.seed)
     if isinstance(rows, FileRows):
@@ -170,6 +171,14 @@ def _scored(arguments: argparse.Namespace, flow: EquivariantFlow, form: EventFor
         return events
     x = form.to_events(rows, source=name, generator=generator)
     return _Events(check_data(x, event_shape=shape, source=name), name, scaling=scaling)
+
+
+def _own_format(flow: EquivariantFlow) -> EventFormat:
+    """The format of events as a flow draws them."""
+    if isinstance(flow.action, ParticleAction):
+        return EventFormat("particles", tuple(flow.action.event_shape), center=flow.action.center)
+    shape = tuple(flow.action.event_shape)
+    return EventFormat("images" if len(shape) == 3 else "vectors", shape)
 
 
 def _report(report: ScoreReport, events: _Events, flow: EquivariantFlow) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_gflows.datasets.clusters import particle_draws
 from pyro_gflows.datasets.event_formats import EventFormat
 from pyro_gflows.datasets.file_rows import FileRows
 from pyro_gflows.datasets.files import FILE_ENDINGS, is_file_name, read_array
@@ -26,11 +27,11 @@ from pyro_gflows.datasets.split_store import SplitStore
 from pyro_gflows.datasets.splits import Splits, random_splits
 from pyro_gflows.numerics.random_state import seed_of_rank
 from pyro_gflows.spaces import Euclidean, Space
-from pyro_gflows.targets import DENSITIES, Density, density
+from pyro_gflows.targets import DENSITIES, Density, ParticleTarget, density
 
 __all__ = ["DataSet", "is_named", "load_data"]
 
-_TEST_POINTS, _VALIDATION_ROWS = 200_000, 20_000
+_VALIDATION_ROWS, _TEST_ROWS = 20_000, 200_000  # of a large file, at most
 _MOST_ENTRIES = 2**24  # of the validation or the test part of a large file
 # Training draws from the plain seed; torch's CPU generator uses only the low 32 bits, so the offset is in them.
 _TEST_STREAM = 1_000_000_007
@@ -75,7 +76,7 @@ class DataSet:
 
     @property
     def space(self) -> Space:
-        """Where the events lie: a torus for angles, R^n for all other data."""
+        """Where the events lie: a torus for angles, the configurations of particles, R^n for all other data."""
         known = self.target or self.format
         return Euclidean(self.event_shape) if known is None else known.space
 
@@ -102,13 +103,21 @@ def is_named(name: str) -> bool:
 
 
 def load_data(
-    name: str, *, seed: int = 0, folder: str | Path | None = None, file: FileOptions | None = None
+    name: str,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    file: FileOptions | None = None,
+    progress: bool = True,
 ) -> DataSet:
     """Load a data set by its name, or read it from a file.
 
     The names are ``8gaussians``, ``rings`` and ``checkerboard`` on the plane, ``torus-unimodal``, ``torus-multimodal``,
-    ``torus-correlated`` and ``torus-square`` on the torus of two angles, and ``digits``, ``mnist``, ``rotated-mnist``
-    (each image rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each image rotated by a multiple of 90 degrees).
+    ``torus-correlated`` and ``torus-square`` on the torus of two angles, ``dw4`` and ``lj13`` of particles (whose
+    events are drawn in a minute and in many minutes, and kept in the folder if one is named), and
+    ``digits``, ``mnist``, ``rotated-mnist`` (each image rotated by any angle), ``cifar10`` and ``cifar10-rot`` (each
+    image rotated by a multiple of 90 degrees).
+
     A file is a ``.npy``, ``.npz`` or ``.csv`` file with one event a row; it is split at random, 80 % to train, 10 % for
     validation and 10 % to test. :func:`~pyro_gflows.datasets.event_format` decides whether its events are vectors, sets
     of rows, or images; that they are angles, ``file`` has to say.
@@ -124,8 +133,10 @@ def load_data(
         seed: The seed of the test points of a density, of the rotations and the noise of images, or of the split of a
             file.
         folder: The folder with the files of MNIST and CIFAR-10; by default the folder that the environment variable
-            ``PYRO_GFLOWS_DATA`` names, else scikit-learn's cache, into which they are downloaded.
+            ``PYRO_GFLOWS_DATA`` names, else scikit-learn's cache, into which they are downloaded. Draws of particles
+            are kept in the named folder too.
         file: What is known about a file in addition to its name.
+        progress: Whether to show progress bars while particles are drawn.
 
     Raises:
         ValueError: If the name is unknown, or the file cannot be used; the message says why.
@@ -143,7 +154,10 @@ def load_data(
     """
     if name in DENSITIES:
         target = density(name)
-        test = target.sample(_TEST_POINTS, torch.Generator().manual_seed(seed + _TEST_STREAM))
+        if isinstance(target, ParticleTarget):
+            parts = particle_draws(target, seed=seed + _TEST_STREAM, folder=folder, progress=progress)
+            return DataSet(name, parts.train, parts.validation, parts.test, symmetry=target.symmetry, target=target)
+        test = target.sample(target.test_points, torch.Generator().manual_seed(seed + _TEST_STREAM))
         return DataSet(name, target, None, test, symmetry=target.symmetry, target=target)
     if name == "digits":
         return _images(name, digits(seed=seed), "C4", DIGITS_SCALING)
@@ -181,7 +195,7 @@ def _from_large_file(name: str, rows: FileRows, options: FileOptions, *, seed: i
     train, validation, test = (SplitStore(rows.store, part, form=form, seed=seed) for part in range(3))
     if min(sum(part.lengths) for part in (train, validation, test)) == 0:
         raise ValueError(f"{name}: expected at least 10 rows in a file to split it, got {len(rows)} in all")
-    read = [_some(rows, part, most) for part, most in ((validation, _VALIDATION_ROWS), (test, _TEST_POINTS))]
+    read = [_some(rows, part, most) for part, most in ((validation, _VALIDATION_ROWS), (test, _TEST_ROWS))]
     return _file_data(name, FileRows(train), *read, form=form)
 
 

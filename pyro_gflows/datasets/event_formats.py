@@ -1,4 +1,4 @@
-"""The format of the events in a file: vectors, angles, sets of rows, or images, and how they are read and written."""
+"""The format of the events in a file: vectors, angles, sets, particles or images, and how they are read and written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pyro_gflows.datasets.files import in_dtype
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.deprecation import renamed_arguments, renamed_attributes
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.spaces import Euclidean, Space, Torus
+from pyro_gflows.spaces import Euclidean, MeanFree, Space, Torus
 
 __all__ = ["EventFormat", "EventKind", "GrayScale"]
 
 #: The kinds of events that are read from a file.
-EventKind = Literal["vectors", "angles", "sets", "images"]
+EventKind = Literal["vectors", "angles", "sets", "particles", "images"]
 
 
 @registered
@@ -52,11 +52,14 @@ class EventFormat:
 
     Args:
         kind: The kind of events. A flow takes "vectors" and "sets" as vectors, one row after the other, "angles" as
-            vectors of angles in radians, which are points of a torus, and "images" as tensors (C, H, W).
+            vectors of angles in radians, which are points of a torus, "particles" as tensors (n, d) with the position
+            of a particle in each row, and "images" as tensors (C, H, W).
         shape: The shape of one event in the file.
         dtype: The dtype of the file, as NumPy names it.
         channels_last: Whether an image in the file has the shape (H, W, C).
         gray: How the file writes the gray levels of images; None for continuous values, which are taken as they are.
+        center: For particles, "mean-free" where each configuration is shifted to the center of mass 0, which the flow
+            has no density of, or "free" where configurations are taken as they are.
 
     Example:
         >>> form = EventFormat("sets", (5, 3))
@@ -71,6 +74,7 @@ class EventFormat:
     dtype: str = "float32"
     channels_last: bool = False
     gray: GrayScale | None = None
+    center: str = "mean-free"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # a list where it was read from JSON
@@ -78,6 +82,8 @@ class EventFormat:
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of an event that a flow takes."""
+        if self.kind == "particles":
+            return self.shape
         if self.kind != "images":
             return (int(np.prod(self.shape)),)
         if len(self.shape) == 2:
@@ -86,7 +92,9 @@ class EventFormat:
 
     @property
     def space(self) -> Space:
-        """Where the events lie: a torus for angles, R^n for all other events."""
+        """Where the events lie: a torus for angles, MeanFree for particles without a center, R^n for all others."""
+        if self.kind == "particles" and self.center == "mean-free":
+            return MeanFree(*self.shape)
         return Torus(self.event_shape) if self.kind == "angles" else Euclidean(self.event_shape)
 
     def to_events(self, array: np.ndarray, *, source: str, generator: torch.Generator | None = None) -> Tensor:
@@ -105,7 +113,7 @@ class EventFormat:
         array = self._shaped(array, source)
         if self.gray is None:
             x = self._arrange(check_data(_floating(array, source), source=source))
-            return in_dtype(x, torch.get_default_dtype(), source=source)
+            return self.space.project(in_dtype(x, torch.get_default_dtype(), source=source))
         levels = self.levels(array, source=source)
         return self.gray.scaling.dequantize(self._arrange(levels), generator)
 
@@ -165,6 +173,9 @@ class EventFormat:
         if self.kind == "sets":
             features = self.shape[1]
             return f"sets of {self.shape[0]} rows with {features} feature{'s' * (features != 1)}"
+        if self.kind == "particles":
+            center = ", shifted to the center of mass 0" if self.center == "mean-free" else ""
+            return f"configurations of {self.shape[0]} particles in R^{self.shape[1]}{center}"
         channels, height, width = self.event_shape
         values = "continuous values" if self.gray is None else f"{self.gray.scaling.levels} gray levels"
         return f"images of {height} x {width} pixels with {channels} channel{'s' * (channels > 1)} of {values}"

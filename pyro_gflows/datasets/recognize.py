@@ -11,6 +11,7 @@ from pyro_gflows.datasets.event_formats import EventFormat, EventKind, GrayScale
 from pyro_gflows.datasets.scaling import GrayLevels
 from pyro_gflows.groups import ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import EnumerableGroup
+from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
 
 __all__ = ["FileOptions", "event_format", "repeats"]
@@ -25,6 +26,7 @@ _LAYOUTS: dict[EventKind, tuple[tuple[int, ...], str]] = {
     "vectors": ((1, 2), "(N, d) or (N, n, d)"),
     "angles": ((1,), "(N, d)"),
     "sets": ((2,), "(N, n, d)"),
+    "particles": ((2,), "(N, n, d)"),
     "images": ((2, 3), "(N, H, W), (N, C, H, W) or (N, H, W, C)"),
 }
 
@@ -35,17 +37,20 @@ class FileOptions:
 
     An array of the shape (N, n, d) may hold several kinds of events; the group decides among them. Under "Sn" its
     events are sets of n rows. Under a group of rotations and reflections of d-dimensional space, they are n vectors on
-    which the group acts together. Otherwise they are images.
+    which the group acts together. Under "Sn" and such a group, as in "S4 x O(2)", they are configurations of n
+    particles. Otherwise they are images.
 
     Args:
         group: The name of the group that is to act on the events.
-        kind: "vectors", "angles" (in radians), "sets" or "images"; by default the array and the group decide, which
-            take angles for vectors.
+        kind: "vectors", "angles" (in radians), "sets", "particles" or "images"; by default the array and the group
+            decide, which take angles for vectors.
         levels: The number of gray levels of images; by default the values decide.
         key: The name of the array in an ``.npz`` file; needed when the file holds more than one.
+        center: For particles, "mean-free" (the default), which shifts each configuration to the center of mass 0, or
+            "free", which takes them as they are.
 
     Raises:
-        ValueError: If ``kind`` is none of these, or if ``levels`` is not between 2 and 65,536.
+        ValueError: If ``kind`` or ``center`` is none of these, or if ``levels`` is not between 2 and 65,536.
 
     Example:
         >>> array = np.random.default_rng(0).normal(size=(9, 4, 2))
@@ -59,8 +64,11 @@ class FileOptions:
     kind: EventKind | None = None
     levels: int | None = None
     key: str | None = None
+    center: str | None = None
 
     def __post_init__(self) -> None:
+        if self.center not in (None, "mean-free", "free"):
+            raise ValueError(f"expected center='mean-free' or center='free', got {self.center!r}")
         if self.kind is not None and self.kind not in get_args(EventKind):
             raise ValueError(f"expected one of the kinds {get_args(EventKind)}, got {self.kind!r}")
         if self.levels is not None and not 2 <= self.levels <= _MOST_LEVELS:
@@ -103,10 +111,12 @@ def event_format(array: np.ndarray, options: FileOptions, *, source: str) -> Eve
     shape = array.shape[1:]
     kind = options.kind or _kind(shape, options.group)
     _check_kind(kind, shape, options.group, source)
+    if options.center is not None and kind != "particles":
+        raise ValueError(f"{source}: expected particles where a center is named, got {kind} of shape {shape}")
     if kind != "images":
         if options.levels is not None:
             raise ValueError(f"{source}: expected images where gray levels are given, got {kind} of shape {shape}")
-        return EventFormat(kind, shape, array.dtype.name)
+        return EventFormat(kind, shape, array.dtype.name, center=options.center or "mean-free")
     return EventFormat(kind, shape, array.dtype.name, _channels_last(shape), _gray_scale(array, options.levels, source))
 
 
@@ -118,6 +128,8 @@ def _kind(shape: tuple[int, ...], group: str) -> EventKind:
     parsed = parse_group(group)
     if isinstance(parsed, SymmetricGroup):
         return "sets"
+    if isinstance(parsed, ProductGroup) and isinstance(parsed.factors[0], SymmetricGroup):
+        return "particles"
     if isinstance(parsed, ContinuousGroup) and parsed.dimension == 3:
         return "vectors" if shape[1] == 3 else "images"
     no_symmetry = isinstance(parsed, EnumerableGroup) and parsed.order == 1
@@ -129,6 +141,8 @@ def _check_kind(kind: EventKind, shape: tuple[int, ...], group: str, source: str
     if len(shape) not in ranks:
         raise ValueError(f"{source}: expected {kind} as an array {written}, got events of shape {shape}")
     parsed = None if group == "translations" else parse_group(group)
+    if kind == "particles" and shape[0] < 2:
+        raise ValueError(f"{source}: expected particles as an array {written} with n >= 2, got n = {shape[0]}")
     if kind == "sets" and isinstance(parsed, SymmetricGroup) and shape[0] != parsed.n:
         swap = "; the rows are the first axis of an event: exchange its axes" if shape[1] == parsed.n else ""
         raise ValueError(

@@ -10,14 +10,14 @@ Invariance:
     invariance_error, invariance_errors, invariance_report, InvarianceReport
 
 Reports:
-    energy_report, EnergyReport, image_report, ImageReport, importance_report, ImportanceReport, log_det_error,
-    LogDetError
+    energy_report, EnergyReport, image_report, ImageReport, importance_report, ImportanceReport, forward_ess,
+    log_det_error, LogDetError
 """
 
 from pyro_gflows.evaluation.energies import EnergyReport, energy_report
 from pyro_gflows.evaluation.estimation_error import LogDetError, log_det_error
 from pyro_gflows.evaluation.images import ImageReport, image_report
-from pyro_gflows.evaluation.importance import ImportanceReport, importance_report
+from pyro_gflows.evaluation.importance import ImportanceReport, forward_ess, importance_report
 from pyro_gflows.evaluation.invariance import (
     InvarianceReport,
     invariance_error,
@@ -45,6 +45,7 @@ __all__ = [
     "ScoreReport",
     "StreamSettings",
     "energy_report",
+    "forward_ess",
     "gap",
     "group_bits_per_dim",
     "group_log_probs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,12 @@ from torch import Tensor
 from pyro_gflows.datasets.checks import check_data
 from pyro_gflows.deprecation import renamed_attributes
 from pyro_gflows.evaluation.estimation_error import LogDetError, error_of_score
-from pyro_gflows.evaluation.importance import ImportanceReport, importance_report, rounding_step
+from pyro_gflows.evaluation.importance import ImportanceReport, forward_ess, importance_report, rounding_step
 from pyro_gflows.evaluation.scores import mean_and_error
 from pyro_gflows.flows.learnable import learnable
 from pyro_gflows.nn.modes import evaluating
 from pyro_gflows.numerics.random_state import random_state_kept
-from pyro_gflows.targets import LogDensity, on_full_plates
+from pyro_gflows.targets import Density, LogDensity, known_log_z, log_density_of, on_full_plates
 
 if TYPE_CHECKING:
     from pyro_gflows.training import FitResult
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EnergyReport", "energy_report"]
 
 
+_ROUNDING = 1e-4  # nats, which the rounding of log-densities in float32 may add to a mean
 _COMPARED = 16  # draws at which two calls of a log-density are compared
 
 
@@ -51,6 +53,11 @@ class EnergyReport:
             0, the importance report, the losses and the NLLs are NaN, since they would measure this noise.
         log_det_error: The error of log q if layers estimate their log-det; an error of d nats in log q changes
             ``reverse_loss`` by d, and the log-normalizer and the NLLs by -d.
+        forward_ess: The effective sample size as a fraction, estimated from samples of the target
+            (:func:`forward_ess`), or None without samples. It is far below ``ess`` if q has lost modes.
+        gap: :math:`E_p[\log p - \log q]` over samples of the target, with p normalized by its known normalizer: the
+            divergence KL(p, q), without the spread of an NLL. None without samples or without a known normalizer.
+        gap_error: The standard error of ``gap``, or None.
 
     Example:
         >>> importance = importance_report(torch.zeros(1000))
@@ -68,6 +75,9 @@ class EnergyReport:
     run: FitResult | None = None
     noise: float = 0.0
     log_det_error: LogDetError = field(default_factory=LogDetError)
+    forward_ess: float | None = None
+    gap: float | None = None
+    gap_error: float | None = None
 
     @property
     def ess(self) -> float:
@@ -85,6 +95,19 @@ class EnergyReport:
         return self.importance.log_mean_weight
 
     @property
+    def known_log_normalizer(self) -> float | None:
+        """The exact log of that integral, or None if it is not known."""
+        return self.importance.known
+
+    @property
+    def is_below_floor(self) -> bool:
+        """Whether the gap is below 0 by more than five standard errors, which no density can reach.
+
+        Then a log-det or a constant is wrong, or the samples are not those of the target.
+        """
+        return self.gap is not None and self.gap_error is not None and self.gap < -5 * self.gap_error - _ROUNDING
+
+    @property
     def reverse_kl(self) -> float:
         """The divergence KL(q | p) with the estimated normalizer."""
         return self.reverse_loss + self.log_normalizer
@@ -99,6 +122,12 @@ class EnergyReport:
         forward = "unknown (no samples of the target)"
         if self.forward_nll is not None:
             forward = f"{self.forward_nll:.4f} +- {self.forward_nll_error:.4f}"
+        if self.forward_ess is not None:
+            forward += f", forward ESS {self.forward_ess:.4f}"
+        if self.gap is not None:
+            forward += f"\ngap {self.gap:.4f} +- {self.gap_error:.4f} nats to the exact density"
+        if self.is_below_floor:
+            forward += " (WARNING: below 0, which no density can be: a log-det, log Z or the samples are wrong)"
         estimated = "" if self.log_det_error.is_exact else f"\n{self.log_det_error}"
         return (
             f"{self.importance}\n"
@@ -110,7 +139,7 @@ class EnergyReport:
 
 def energy_report(
     flow: Any,
-    log_density: LogDensity,
+    log_density: LogDensity | Density,
     *,
     draws: int = 10_000,
     samples: Tensor | None = None,
@@ -121,9 +150,10 @@ def energy_report(
 
     Args:
         flow: The fitted density, as for :func:`fit_energy`.
-        log_density: The unnormalized target, as for :func:`fit_energy`. If it has a method ``on_full_plates``, as the
-            log-density of a guide does, this method is used instead. If it changes from call to call, the report has no
-            figures and a warning is issued.
+        log_density: The unnormalized target, as for :func:`fit_energy`: a function, or a density with ``log_density``,
+            whose exact ``log_z`` then stands beside the estimate. If it has a method ``on_full_plates``, as the
+            log-density of a guide and a :class:`SoftenedDensity` do, this method is used instead. If it changes from
+            call to call, the report has no figures and a warning is issued.
         draws: The number of draws from the density.
         samples: Samples of the target, shape ``(n, *event_shape)``, or None.
         seed: The seed of the draws.
@@ -147,7 +177,7 @@ def energy_report(
     if samples is not None:
         samples = check_data(samples, event_shape=distribution.event_shape, source="samples").to(reference)
     with evaluating(target.module), random_state_kept(reference.device, seed=seed):
-        full, log_p, log_q = on_full_plates(log_density), [], []
+        full, log_p, log_q = on_full_plates(log_density_of(log_density)), [], []
         noise = _noise(full, distribution.sample(torch.Size([_COMPARED])))
         if noise:
             report = _no_report(draws, noise)
@@ -160,22 +190,36 @@ def energy_report(
             log_p.append(full(x))
         few = x[:256]
         error_of_log_det = error_of_score(target.module, lambda: distribution.log_prob(few.clone()))
-        forward = None if samples is None else [-distribution.log_prob(part) for part in samples.split(batch_size)]
+        forward = None if samples is None else _at_samples(distribution, full, samples.split(batch_size))
     target_log, own_log = torch.cat(log_p), torch.cat(log_q)
     resolution = max(rounding_step(target_log), rounding_step(own_log))
     target_log, own_log = target_log.double(), own_log.double()
-    importance = importance_report(target_log - own_log, resolution=resolution)
+    log_z = known_log_z(log_density)
+    importance = importance_report(target_log - own_log, resolution=resolution, known=log_z)
     loss, error = mean_and_error(own_log - target_log)
-    mean, spread = (None, None) if forward is None else mean_and_error(torch.cat(forward).double())
     return EnergyReport(
         importance=importance,
         reverse_loss=loss,
         reverse_loss_error=error,
         reverse_nll=importance.log_mean_weight - float(target_log.mean()),
-        forward_nll=mean,
-        forward_nll_error=spread,
         log_det_error=error_of_log_det,
+        **({} if forward is None else _forward_figures(*forward, log_z)),
     )
+
+
+def _at_samples(distribution: Any, full: LogDensity, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The log-densities of the target and of the fit at samples of the target."""
+    values = [(full(part), distribution.log_prob(part)) for part in parts]
+    log_p, log_q = (torch.cat(logs).double() for logs in zip(*values, strict=True))
+    return log_p, log_q
+
+
+def _forward_figures(log_p: Tensor, log_q: Tensor, log_z: float | None) -> dict[str, Any]:
+    nll, error = mean_and_error(-log_q)
+    figures = {"forward_nll": nll, "forward_nll_error": error, "forward_ess": forward_ess(log_p - log_q)}
+    if log_z is not None:
+        figures["gap"], figures["gap_error"] = mean_and_error(log_p - log_z - log_q)
+    return figures
 
 
 def _noise(log_density: LogDensity, x: Tensor) -> float:

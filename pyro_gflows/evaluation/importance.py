@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.numerics import pareto_shape
 
-__all__ = ["ImportanceReport", "importance_report", "rounding_step"]
+__all__ = ["ImportanceReport", "forward_ess", "importance_report", "rounding_step"]
 
 _UNRELIABLE = 0.7  # above this k the mean of the weights converges too slowly to be trusted
 _SMALLEST_TAIL = 10
@@ -39,6 +39,7 @@ class ImportanceReport:
             it estimates the log-normalizer of the target.
         standard_error: The standard error of ``log_mean_weight``; meaningless if ``is_reliable`` is False.
         resolution: The step, in nats, to which the log-weights are rounded.
+        known: The exact log of the mean weight, where it is known, such as the log-normalizer of a named target.
 
     Example:
         >>> report = ImportanceReport(
@@ -55,6 +56,7 @@ class ImportanceReport:
     log_mean_weight: float
     standard_error: float
     resolution: float = 0.0
+    known: float | None = None
 
     @property
     def is_reliable(self) -> bool:
@@ -83,13 +85,16 @@ class ImportanceReport:
         doubts = self._doubts()
         if doubts:
             known += f" (WARNING: {'; '.join(doubts)}: these figures are not reliable)"
+        exact = "" if self.known is None else f" (exactly {self.known:.4f})"
         return (
             f"ESS {self.ess:.4f} (trimmed {self.trimmed_ess:.4f}) of {self.draws} draws, Pareto k {known}; "
-            f"log mean weight {self.log_mean_weight:.4f} +- {self.standard_error:.4f}"
+            f"log mean weight {self.log_mean_weight:.4f} +- {self.standard_error:.4f}{exact}"
         )
 
 
-def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: float | None = None) -> ImportanceReport:
+def importance_report(
+    log_weights: Tensor, *, trim: float = 0.999, resolution: float | None = None, known: float | None = None
+) -> ImportanceReport:
     r"""Summarizes importance weights by their effective sample size (ESS) and the Pareto shape of their upper tail.
 
     Importance weights w = p(x) / q(x) of draws x from a density q show how well q represents a target p. If q equals p,
@@ -106,6 +111,8 @@ def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: f
         trim: The quantile to which larger weights are clipped in ``trimmed_ess``.
         resolution: The step, in nats, to which the log-weights are known. The default is the rounding step of their
             dtype at the largest of them; pass it if the log-weights are differences of larger values in float32.
+        known: The exact log of the mean weight, such as the ``log_z`` of a target whose energy gave the weights; it
+            stands beside the estimate in the report.
 
     Raises:
         TypeError: The log-weights are not a floating-point tensor.
@@ -158,7 +165,26 @@ def importance_report(log_weights: Tensor, *, trim: float = 0.999, resolution: f
         log_mean_weight=largest + math.log(mean),
         standard_error=spread / math.sqrt(count),
         resolution=resolution,
+        known=known,
     )
+
+
+def forward_ess(log_weights: Tensor) -> float:
+    r"""The effective sample size of a proposal q for a target p, from samples of the target.
+
+    With w = p/q up to a constant, it is :math:`1 / (E_p[w]\, E_p[1/w])`, the limit of the effective sample size of
+    draws of q. In contrast to one that is estimated from draws of q, it falls to 0 if q has lost a mode of p.
+
+    Args:
+        log_weights: log w at samples of the target, shape ``(n,)``.
+
+    Example:
+        >>> import torch
+        >>> forward_ess(torch.tensor([5.0, 5.0])), round(forward_ess(torch.tensor([0.0, 20.0])), 6)
+        (1.0, 0.0)
+    """
+    logs = log_weights.detach().double()
+    return math.exp(2 * math.log(len(logs)) - float(logs.logsumexp(0)) - float((-logs).logsumexp(0)))
 
 
 def rounding_step(values: Tensor) -> float:

@@ -120,5 +120,9 @@ def invariance_report(
         >>> invariance_report(flow, torch.randn(5, 2), action).worst < 1e-12
         True
     """
-    errors = invariance_errors(copy.deepcopy(flow).double(), x[:rows], action, generator=generator)
+    exact = copy.deepcopy(flow).double()
+    events = as_events(x[:rows], exact)
+    if events.shape[1:] == action.event_shape:  # events of float32 miss a curved or mean-free space by their rounding
+        events = action.space.project(events)
+    errors = invariance_errors(exact, events, action, generator=generator)
     return InvarianceReport(float(errors.max()), float(errors.mean()))

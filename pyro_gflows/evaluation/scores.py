@@ -75,7 +75,7 @@ def nll(flow: nn.Module, x: Tensor | np.ndarray | Rows | str | Path, *, batch_si
     return -float(log_probs(flow, x, batch_size=batch_size).double().mean())
 
 
-def gap(flow: nn.Module, target: Density, *, n: int = 200_000, generator: torch.Generator) -> tuple[float, float]:
+def gap(flow: nn.Module, target: Density, *, n: int | None = None, generator: torch.Generator) -> tuple[float, float]:
     r"""Returns the divergence of a flow from an exact density, and its standard error, both in nats.
 
     It is the Kullback-Leibler divergence :math:`E_p[\log p(x) - \log q(x)]` of the flow q from the target p, estimated
@@ -85,7 +85,7 @@ def gap(flow: nn.Module, target: Density, *, n: int = 200_000, generator: torch.
     Args:
         flow: A module whose forward is its log-density.
         target: A density that can be scored and sampled exactly.
-        n: The number of samples.
+        n: The number of samples; by default ``target.test_points``.
         generator: The random generator of the samples.
 
     Example:
@@ -98,7 +98,7 @@ def gap(flow: nn.Module, target: Density, *, n: int = 200_000, generator: torch.
         True
     """
     like = next(flow.parameters())
-    x = target.sample(n, generator).to(like)
+    x = target.sample(target.test_points if n is None else n, generator).to(like)
     return mean_and_error(target.log_prob(x.double()) - log_probs(flow, x).double())
 
 

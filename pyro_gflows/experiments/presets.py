@@ -10,9 +10,26 @@ from typing import Any
 from pyro_gflows.actions import default_split
 from pyro_gflows.datasets import EventFormat
 from pyro_gflows.flows.families import build_action
-from pyro_gflows.training import Adam, FitSettings, OneCycle, Validation
+from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Schedule, Validation
 
-__all__ = ["DEMO", "PRESETS", "Preset", "own_preset", "preset_for"]
+__all__ = ["DEMO", "PRESETS", "ByEnergy", "Preset", "own_preset", "preset_for"]
+
+
+@dataclass(frozen=True)
+class ByEnergy:
+    """A training on the energy of a target alone, without draws of it.
+
+    Attributes:
+        annealing: The inverse temperature, from the start of the training to its end.
+        above: The energy of a pair of particles above which it is softened in training, or None.
+
+    Example:
+        >>> ByEnergy(above=50.0).annealing(0.0)
+        0.1
+    """
+
+    annealing: Schedule = field(default_factory=lambda: Ramp(start=0.1))
+    above: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Preset:
         logit: The margin of the logit preprocessing (``GSigmoid``) that follows a multi-scale flow of images; None for
             a flow without it.
         variational: Whether the noise of dequantized images is trained too.
+        by_energy: How the flow is trained on the energy of the target; None for a training on its draws, by likelihood.
         shortened: Whether the preset trades quality for time, as in the demo; every report of the run says so.
 
     Example:
@@ -48,6 +66,7 @@ class Preset:
     augment: str = ""
     logit: float | None = None
     variational: bool = False
+    by_energy: ByEnergy | None = None
     shortened: bool = False
 
     def change(self, **changes: Any) -> Preset:
@@ -88,6 +107,19 @@ def _digits(flow: str, size: Mapping[str, Any], settings: FitSettings, *, logit:
     return Preset(f"digits-{flow}", "digits", "C4", flow, size, settings, logit=logit)
 
 
+def _clusters(
+    name: str, group: str, flow: str, size: Mapping[str, Any], *, steps: int, above: float | None = None
+) -> tuple[Preset, Preset]:
+    """The presets of a cluster: by likelihood on exact draws, and by energy alone."""
+    draws = FitSettings(steps, optimizer=Adam(lr=1e-2), schedule=OneCycle(warmup=0.1), validation=Validation(100, 10))
+    energy = dataclasses.replace(draws, validation=Validation(patience=None))
+    by_energy = ByEnergy(above=above)
+    return (
+        Preset(name, name, group, flow, size, draws),
+        Preset(f"{name}-energy", name, group, flow, {**size, "fast": "sample"}, energy, by_energy=by_energy),
+    )
+
+
 _OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), validation=Validation(100, 10))
 
 # on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
@@ -125,6 +157,8 @@ _ALL = [
         Preset(name, name, group, "image-coupling", _MULTI_SCALE, _LARGE_IMAGES, logit=0.01)
         for name, group in (("rotated-mnist", "C4"), ("mnist", "C1"), ("cifar10-rot", "C4"), ("cifar10", "C1"))
     ),
+    *_clusters("dw4", "S4 x O(2)", "pair-potential", {"blocks": 8}, steps=1500),
+    *_clusters("lj13", "S13 x O(3)", "pair-potential", {"blocks": 6}, steps=1500, above=100.0),
     Preset("own", "", "C1", "residual", {"blocks": 8}, FitSettings(steps=3000, validation=Validation(100, 10))),
 ]
 
@@ -178,8 +212,8 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     Images get a multi-scale flow. The number of scales is at most 3, and such that the coarsest grid has at least 4
     pixels a side. Images of gray levels get logit preprocessing. The learning rate is low and falls with the number of
     pixels, since the log-scales of all couplings add up, so that images of any kind are fitted without a search for the
-    rate. Sets get couplings that split their features, if there are several, and angles if the group does not exchange
-    them. All other events get residual layers.
+    rate. Particles get pair potentials. Sets get couplings that split their features, if there are several, and angles
+    if the group does not exchange them. All other events get residual layers.
 
     Args:
         form: The format of the events in the file.
@@ -196,6 +230,8 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
         own = _own_images(form, group)
     elif form.kind == "angles":
         own = _own_angles(form, own)
+    elif form.kind == "particles":
+        own = own.change(name="own-particles", flow="pair-potential", size={})
     elif form.kind == "sets" and form.shape[1] > 1:
         own = own.change(name="own-sets", flow="coupling", settings=_OWN_COUPLINGS)
     if flow is not None and flow.startswith("image-") and own.flow.startswith("image-"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows import plots
 from pyro_gflows.actions import Action, ImageAction
 from pyro_gflows.datasets import DataSet
-from pyro_gflows.evaluation import image_report, invariance_report, log_det_error, log_probs, mean_and_error
-from pyro_gflows.experiments.presets import Preset
+from pyro_gflows.experiments.measuring import draw, measure
+from pyro_gflows.experiments.pictures import PICTURES, write_pictures
+from pyro_gflows.experiments.presets import ByEnergy, Preset
 from pyro_gflows.flows import VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import build_action, build_flow
@@ -25,8 +24,8 @@ from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.serialization import save
 from pyro_gflows.serialization.files import check_writable, read_json, write_json
 from pyro_gflows.serialization.saving import STRUCTURE, WEIGHTS
-from pyro_gflows.spaces import Torus
-from pyro_gflows.training import Devices, FitResult, fit, random_elements
+from pyro_gflows.targets import ParticleTarget
+from pyro_gflows.training import Devices, FitResult, fit, fit_energy, random_elements
 from pyro_gflows.training.augmentation import Augmentation
 from pyro_gflows.training.checkpoint import CHECKPOINT
 from pyro_gflows.training.engines.devices import as_devices
@@ -36,7 +35,6 @@ from pyro_gflows.transforms import GSigmoid
 __all__ = ["METRICS", "Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
 METRICS, _NOISE = "metrics.json", "noise"
-_PICTURES = ("density.png", "samples.png", "loss.png", "latent.png")
 
 
 @dataclass(frozen=True)
@@ -97,24 +95,13 @@ def run(
     with random_state_kept(seed=seed):
         flow = build_flow(preset.flow, action, size=_size(preset, data)).to(device)
         dequantizer = _dequantizer(flow.action, data).to(device) if preset.variational else None
-    augment = _augmentation(preset, data)
+    train = _training(preset, data, dequantizer)
     # The other processes wait for the first one where the training starts, and so nobody reads what is removed here.
     if is_first and not resume:
         _clear(folder)
     if is_first and started is not None:
         started()
-    result = fit(
-        flow,
-        data.train,
-        settings=preset.settings,
-        validation=data.validation,
-        augment=augment,
-        dequantize=dequantizer,
-        folder=folder,
-        resume=resume,
-        devices=devices,
-        progress=progress,
-    )
+    result = train(flow, settings=preset.settings, folder=folder, resume=resume, devices=devices, progress=progress)
     if not is_first:
         return Outcome(flow, result, {})
     save(flow, folder)
@@ -126,6 +113,7 @@ def run(
         "flow": preset.flow,
         "preset": preset.name,
         "shortened": preset.shortened,
+        "by": "likelihood" if preset.by_energy is None else "energy",
         "augment": preset.augment,
         "dequantization": None if data.scaling is None else "variational" if preset.variational else "uniform",
         "seed": seed,
@@ -146,7 +134,7 @@ def run(
 
 def _clear(folder: Path) -> None:
     """Remove the files that a run writes."""
-    places = [folder / name for name in (CHECKPOINT, METRICS, STRUCTURE, WEIGHTS, *_PICTURES)]
+    places = [folder / name for name in (CHECKPOINT, METRICS, STRUCTURE, WEIGHTS, *PICTURES)]
     for path in [*places, *(folder / _NOISE / name for name in (STRUCTURE, WEIGHTS))]:
         path.unlink(missing_ok=True)
 
@@ -199,6 +187,28 @@ def _dequantizer(action: Action, data: DataSet) -> VariationalDequantizer:
     return g_dequantizer(action, data.scaling)
 
 
+def _training(preset: Preset, data: DataSet, dequantizer: VariationalDequantizer | None) -> Callable[..., FitResult]:
+    """The training of a preset on data, but for the flow and where it runs."""
+    if preset.by_energy is not None:
+        return functools.partial(_by_energy, how=preset.by_energy, data=data)
+    augment = _augmentation(preset, data)
+    return functools.partial(fit, data=data.train, validation=data.validation, augment=augment, dequantize=dequantizer)
+
+
+def _by_energy(flow: EquivariantFlow, *, how: ByEnergy, data: DataSet, **options: Any) -> FitResult:
+    target = data.target
+    if not isinstance(target, ParticleTarget):
+        raise ValueError(f"expected particles with a known energy for a training by energy, got {data.name}")
+    like = next(flow.parameters())
+    with random_state_kept(flow, seed=0):  # the scales of the layers are set from draws as wide as the sampler starts
+        start = target.sampler.scale * torch.randn(1000, *target.event_shape).to(like)
+    flow.initialize(target.space.project(start))
+    density = target if how.above is None else target.softened(above=how.above)
+    result = fit_energy(flow, density, annealing=how.annealing, **options).run
+    assert result is not None
+    return result
+
+
 def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
     if not preset.augment:
         return data.augment
@@ -208,90 +218,3 @@ def _augmentation(preset: Preset, data: DataSet) -> Augmentation | None:
 
 def _one_after_the_other(first: Augmentation, second: Augmentation, x: Tensor, generator: torch.Generator) -> Tensor:
     return second(first(x, generator), generator)
-
-
-def measure(
-    flow: EquivariantFlow,
-    data: DataSet,
-    *,
-    group: str,
-    seed: int = 0,
-    dequantizer: VariationalDequantizer | None = None,
-    result: FitResult | None = None,
-) -> Mapping[str, Any]:
-    """Return figures of a flow on the test events; for images, those of :func:`pyro_gflows.evaluation.image_report`.
-
-    The invariance error is measured on a copy in float64, so that it shows errors of the layers and not of rounding.
-    The NLL of dequantized images is that of the test images with the noise that was drawn when they were loaded.
-
-    Args:
-        flow: The trained flow.
-        data: The data set with the test events.
-        group: The name of the group for the invariance error and for averages over a group; "C1" stands for the known
-            symmetry of the data.
-        seed: The seed of all random draws.
-        dequantizer: The trained dequantization noise, or None.
-        result: The report of the training, or None.
-    """
-    test = data.test.to(next(flow.parameters()))
-    scores = log_probs(flow, test).double()
-    figures: dict[str, Any] = {"nll": -float(scores.mean())}
-    if data.target is not None:
-        figures["floor"] = data.target.floor
-        difference = data.target.log_prob(test.double()) - scores
-        figures["gap"], figures["gap_standard_error"] = mean_and_error(difference)
-    action = _measured_action(flow, data, group)
-    if data.scaling is not None:
-        about = image_report(flow, test, data.scaling, action=action, dequantizer=dequantizer, result=result, seed=seed)
-        return {**figures, **about.known()}
-    if not (estimated := log_det_error(flow, test)).is_exact:
-        figures["log_det_standard_error"] = estimated.standard_error
-        figures["log_det_truncation"] = estimated.truncation
-    errors = invariance_report(flow, test, action, generator=torch.Generator().manual_seed(seed))
-    figures["invariance_error"], figures["mean_invariance_error"] = errors.worst, errors.mean
-    return {**figures, "invariance_group": str(action.group)}
-
-
-def _measured_action(flow: EquivariantFlow, data: DataSet, group: str) -> Action:
-    if group == str(flow.action.group) and (group != "C1" or data.symmetry is None):
-        return flow.action
-    return build_action(data.symmetry if group == "C1" and data.symmetry else group, data.space)
-
-
-def draw(flow: EquivariantFlow, n: int, *, seed: int = 0) -> Tensor:
-    """Draw samples of a flow, shape (n,) + event_shape; the caller's random state is left as it was.
-
-    Args:
-        flow: A flow.
-        n: The number of samples.
-        seed: The seed of the draw.
-    """
-    with random_state_kept(flow, seed=seed), torch.no_grad():
-        return flow.dist.sample((n,))
-
-
-def write_pictures(outcome: Outcome, data: DataSet, folder: str | Path) -> None:
-    """Write ``density.png``, ``samples.png`` and ``loss.png``, and for images also ``latent.png``.
-
-    Args:
-        outcome: The result of a run.
-        data: The data set of the run.
-        folder: The folder of the pictures.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    folder, flow = Path(folder), outcome.flow
-    samples = draw(flow, 2000 if len(data.event_shape) == 1 else 64)
-    test = data.test[: len(samples)].to(samples)
-    circle = (0.0, 2 * math.pi) if isinstance(data.space, Torus) else None
-    if tuple(data.event_shape) == (2,):
-        reach = circle or 1.2 * float(test.abs().max())
-        plots.plot_density(flow, folder / "density.png", reach=reach, target=data.target)
-    else:
-        plots.plot_log_probs(log_probs(flow, samples), log_probs(flow, test), folder / "density.png")
-    plots.plot_samples(samples, test, folder / "samples.png", scaling=data.scaling, reach=circle)
-    if len(data.event_shape) == 3:
-        plots.plot_latent_rotations(flow, folder / "latent.png", scaling=data.scaling)
-    floor = None if data.target is None else data.target.floor
-    plots.plot_loss(outcome.result.train_curve, outcome.result.validation_curve, folder / "loss.png", floor=floor)

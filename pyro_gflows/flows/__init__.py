@@ -4,7 +4,7 @@ Flows:
     EquivariantFlow, FlowDistribution, OrbitFlow, Canonicalized, Learnable
 
 Flows on a padded space:
-    augment, AugmentedFlow, g_padding, VariationalFlow
+    augment, AugmentedFlow, g_augmented_particle_flow, g_padding, VariationalFlow
 
 Flows of images:
     g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
@@ -25,6 +25,7 @@ from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.flows.image_scales import ChannelMixing, Memory, Preprocess
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
+from pyro_gflows.flows.particles import g_augmented_particle_flow
 from pyro_gflows.flows.variational import VariationalFlow
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "VariationalDequantizer",
     "VariationalFlow",
     "augment",
+    "g_augmented_particle_flow",
     "g_coupling_image_flow",
     "g_dequantizer",
     "g_padding",

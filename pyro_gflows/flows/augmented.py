@@ -13,7 +13,7 @@ from pyro.distributions import ImproperUniform, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_gflows.actions import Action, LinearAction
+from pyro_gflows.actions import Action, LinearAction, ParticleAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.distributions import InvariantNormal
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
@@ -21,13 +21,19 @@ from pyro_gflows.flows.padding_noise import PaddingNoise
 from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.nn import conditioner
 from pyro_gflows.serialization.registry import registered
+from pyro_gflows.targets import LogDensity
 from pyro_gflows.transforms import EquivariantTransform, GAffine, g_residual
 
 __all__ = ["AugmentedFlow", "augment", "g_padding"]
 
 
 def augment(
-    flow: EquivariantFlow, *, padding: LinearAction | EquivariantFlow, draws: int = 64, seed: int = 0
+    flow: EquivariantFlow,
+    *,
+    padding: LinearAction | EquivariantFlow,
+    draws: int = 64,
+    seed: int = 0,
+    particles: ParticleAction | None = None,
 ) -> AugmentedFlow:
     r"""The density of x that a flow of padded events (x, a) gives when the padding a is integrated out.
 
@@ -41,6 +47,8 @@ def augment(
             :func:`g_padding`; or a conditional flow q(a | x), whose context is x.
         draws: The number of draws of a for each x, from which log p(x) is estimated in evaluation.
         seed: The seed of these draws.
+        particles: How the group acts on x if events are configurations of particles, of which the flow reads the
+            ``coordinates``; None where x itself lies beside a.
 
     Raises:
         TypeError: ``flow`` is not an EquivariantFlow, or ``padding`` is neither an action nor a flow.
@@ -60,7 +68,7 @@ def augment(
     if not isinstance(flow, EquivariantFlow):
         raise TypeError(f"expected the flow of the padded events, an EquivariantFlow, got {type(flow).__name__}")
     if isinstance(padding, EquivariantFlow):
-        return AugmentedFlow(flow, padding, draws=draws, seed=seed)
+        return AugmentedFlow(flow, padding, draws=draws, seed=seed, particles=particles)
     if not isinstance(padding, LinearAction):
         raise TypeError(
             f"expected padding to be a LinearAction on the padding a, or a conditional flow q(a | x), got "
@@ -75,7 +83,8 @@ def augment(
         )
     like = next(flow.parameters(), None)
     encoder = g_padding(action.with_fields(kept), padding)
-    return AugmentedFlow(flow, encoder if like is None else encoder.to(like), draws=draws, seed=seed)
+    encoder = encoder if like is None else encoder.to(like)
+    return AugmentedFlow(flow, encoder, draws=draws, seed=seed, particles=particles)
 
 
 def g_padding(
@@ -133,14 +142,24 @@ class AugmentedFlow(VariationalFlow):
     is exactly invariant under a finite group. Under a continuous group the noise stays as it is, and the estimate is
     invariant within its error only.
 
+    **Particles.** With ``particles``, x is a configuration, and the flow and the encoder read its orthonormal
+    coordinates; densities are those on the space of the configurations.
+
+    **Importance weights.** A reweighting of draws by a target pi(x) is done on the padded space, since p(x) itself is
+    only estimated: :meth:`padded_log_density` is :math:`\log \pi(x) + \log q(a \mid x)`, which has the same
+    normalizer as pi, so ``energy_report(density.flow, density.padded_log_density(log_pi))`` has the effective sample
+    size of draws of (x, a), and log Z.
+
     Args:
         flow: The flow of (x, a), side by side along dimension ``-event_dim``.
         encoder: The conditional flow q(a | x), whose context is x.
         draws: The number of draws of a for each x in evaluation, images of draws included.
         seed: The seed of these draws.
+        particles: How the group acts on x if events are configurations of particles, of whose ``coordinates`` the flow
+            and the encoder are.
 
     Raises:
-        TypeError: ``flow`` or ``encoder`` is not an EquivariantFlow.
+        TypeError: ``flow`` or ``encoder`` is not an EquivariantFlow, or ``particles`` is not a ParticleAction.
         ValueError: The encoder does not fit the flow, the flow takes a context, or ``draws`` is below 1.
 
     Source: Augmented Normalizing Flows, arXiv:2002.07101; Importance Weighted Autoencoders, arXiv:1509.00519.
@@ -153,7 +172,15 @@ class AugmentedFlow(VariationalFlow):
         AugmentedFlow: VectorAction(D4 on R^2: defining), log p(x) in evaluation from 16 draws (2 and their 8 images)
     """
 
-    def __init__(self, flow: EquivariantFlow, encoder: EquivariantFlow, *, draws: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self,
+        flow: EquivariantFlow,
+        encoder: EquivariantFlow,
+        *,
+        draws: int = 64,
+        seed: int = 0,
+        particles: ParticleAction | None = None,
+    ) -> None:
         super().__init__()
         for what, part in (("flow of the padded events", flow), ("conditional flow q(a | x)", encoder)):
             if not isinstance(part, EquivariantFlow):
@@ -170,13 +197,25 @@ class AugmentedFlow(VariationalFlow):
                 f"expected a flow of the padded events of {padded}, as the encoder of {self._padding} for contexts of "
                 f"{self._x} needs it, got one of {flow.action}"
             )
-        self.flow, self.encoder = flow, encoder
+        if particles is not None and not isinstance(particles, ParticleAction):
+            raise TypeError(f"expected particles to be a ParticleAction or None, got {type(particles).__name__}")
+        if particles is not None and particles.coordinates != self._x:
+            raise ValueError(
+                f"expected an encoder whose context is the coordinates of the particles, {particles.coordinates}, got "
+                f"the context {self._x}"
+            )
+        self.flow, self.encoder, self.particles = flow, encoder, particles
         self._noise = PaddingNoise(self._x, self._padding, draws=draws, seed=seed)
 
     @property
     def action(self) -> Action:
         """How the group acts on x."""
-        return self._x
+        return self._x if self.particles is None else self.particles
+
+    def _read(self, x: Tensor) -> Tensor:
+        """What the flow and the encoder read of x."""
+        self.action.check_event(x)
+        return x if self.particles is None else self.particles.to_coordinates(x)
 
     @property
     def draws(self) -> int:
@@ -188,12 +227,12 @@ class AugmentedFlow(VariationalFlow):
         return super().forward(x) if self.training else self._estimate(x)
 
     def log_weights(self, x: Tensor, draws: int) -> Tensor:
-        self._x.check_event(x)
+        x = self._read(x)
         batch = x.shape[: x.ndim - self._x.event_dim]
         return self._weights_of_noise(x, self.encoder.base.rsample((draws, *batch)))
 
     def _estimate(self, x: Tensor) -> Tensor:
-        self._x.check_event(x)
+        x = self._read(x)
         weights = [self._weights_of_noise(x, noise) for noise in self._noise.blocks(self.encoder.base, x)]
         return torch.logsumexp(torch.cat(weights), 0) - math.log(self.draws)
 
@@ -212,7 +251,7 @@ class AugmentedFlow(VariationalFlow):
 
     def initialize(self, x: Tensor) -> None:
         """Set the flow's data-dependent parameters from events x, with one draw of a for each."""
-        self._x.check_event(x)
+        x = self._read(x)
         self.flow.initialize(self._joined(x, self.encoder.condition(x).sample()))
 
     @torch.no_grad()
@@ -222,9 +261,30 @@ class AugmentedFlow(VariationalFlow):
         Args:
             sample_shape: The batch shape of the draw.
         """
-        event_dim = self._x.event_dim
-        padded: Tensor = self.flow.dist.sample(torch.Size(sample_shape))
-        return padded.narrow(-event_dim, 0, self._x.event_shape[0])
+        return self._apart(self.flow.dist.sample(torch.Size(sample_shape)))[0]
+
+    def padded_log_density(self, log_density: LogDensity) -> LogDensity:
+        r"""The log-density :math:`\log \pi(x) + \log q(a \mid x)` of padded events, for a log-density of x.
+
+        It is the target on the padded space: its normalizer is that of :math:`\pi`, and x has the density :math:`\pi`
+        under it. So ``fit_energy`` and ``energy_report`` take it with :attr:`flow`. The first does not train q.
+
+        Args:
+            log_density: The log of a density of x, up to a constant.
+        """
+
+        def of_padded(y: Tensor) -> Tensor:
+            x, a = self._apart(y)
+            log_q: Tensor = self.encoder.condition(self._read(x)).log_prob(a)
+            return log_density(x) + log_q
+
+        return of_padded
+
+    def _apart(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Events x and their padding, from padded events."""
+        sizes = [self._x.event_shape[0], self._padding.event_shape[0]]
+        x, a = y.split(sizes, -self._x.event_dim)
+        return x if self.particles is None else self.particles.from_coordinates(x), a
 
     def model(self, x: Tensor) -> None:
         """The Pyro model p(x, a) with x observed and a latent; draw from :meth:`sample`, not from this model.
@@ -246,11 +306,11 @@ class AugmentedFlow(VariationalFlow):
         """
         pyro.module("augmented", self)
         with pyro.plate("data", len(x)):
-            pyro.sample("a", self.encoder.condition(x))
+            pyro.sample("a", self.encoder.condition(self._read(x)))
 
     def __repr__(self) -> str:
         parts = [f"  flow: {self.flow!r}", f"  encoder: {self.encoder!r}"]
-        head = f"AugmentedFlow: {self._x}, log p(x) in evaluation from {self._noise.in_words()}"
+        head = f"AugmentedFlow: {self.action}, log p(x) in evaluation from {self._noise.in_words()}"
         return "\n".join([head, *(part.replace("\n", "\n  ") for part in parts)])
 
 
@@ -261,12 +321,13 @@ class _Joint(TorchDistribution):
 
     def __init__(self, augmented: AugmentedFlow, a: Tensor) -> None:
         self._augmented, self._a = augmented, a
-        action = augmented.action
-        super().__init__(a.shape[: a.ndim - action.event_dim], action.event_shape, validate_args=False)
+        batch = a.shape[: a.ndim - augmented.encoder.action.event_dim]
+        super().__init__(batch, augmented.action.event_shape, validate_args=False)
 
     @property
     def support(self) -> Any:
-        return self._augmented.flow.dist.support
+        particles = self._augmented.particles
+        return self._augmented.flow.dist.support if particles is None else particles.space.constraint
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _Joint:
         augmented = self._augmented
@@ -274,4 +335,4 @@ class _Joint(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         augmented = self._augmented
-        return augmented.flow(augmented._joined(value, self._a))
+        return augmented.flow(augmented._joined(augmented._read(value), self._a))

@@ -8,19 +8,41 @@ from typing import Any
 
 import torch
 
-from pyro_gflows.actions import Action, ImageAction, LinearAction, OffGridAction, RowsAction, TorusAction, VectorAction
+from pyro_gflows.actions import (
+    Action,
+    ImageAction,
+    LinearAction,
+    OffGridAction,
+    ParticleAction,
+    RowsAction,
+    TorusAction,
+    VectorAction,
+)
 from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.groups import SO2, ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, EnumerableGroup
+from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, PeriodicNetwork, Ridges, TorusPotential
 from pyro_gflows.spaces import Space, Torus
-from pyro_gflows.transforms import EquivariantTransform, Fast, GActNorm, GGradient, g_coupling, g_radial, g_residual
+from pyro_gflows.transforms import (
+    EquivariantTransform,
+    Fast,
+    GActNorm,
+    GGradient,
+    GPairPotential,
+    InCoordinates,
+    g_coupling,
+    g_radial,
+    g_residual,
+)
 
 __all__ = ["FAMILIES", "UnsuitableFamily", "build_action", "build_flow"]
+
+Vectors = LinearAction | ParticleAction
 
 
 class UnsuitableFamily(ValueError):
@@ -45,17 +67,22 @@ def build_action(group: str, event_shape: Sequence[int] | Space) -> Action:
         event_shape: (d,) for vectors, which are copies of the plane (C_n, D_n, SO(2), O(2)) or of space (SO(3), O(3)),
             or the n rows of a set, one after the other, which S_n permutes; (channels, n, n) for images. A group of
             which the grid carries only a part acts on images by an OffGridAction. A Torus is that of angles, on two of
-            which C_n and D_n act by exchanges and sign flips; S_n permutes n angles.
+            which C_n and D_n act by exchanges and sign flips; S_n permutes n angles. A space of events of shape (n, d)
+            is that of n particles: "S4 x O(2)" permutes 4 of them and rotates all, and "S2 x S3 x O(3)" has species of
+            2 and 3; without such factors all particles are different.
 
     Raises:
         ValueError: The group does not act on such events.
 
     Example:
-        >>> build_action("D8", (2,))
-        VectorAction(D8 on R^2: defining)
+        >>> from pyro_gflows.spaces import MeanFree
+        >>> build_action("D8", (2,)), build_action("S4 x O(2)", MeanFree(4, 2))
+        (VectorAction(D8 on R^2: defining), ParticleAction(S4 x O(2) on 4 particles in R^2, mean-free))
     """
     if isinstance(event_shape, Torus):
         return _torus_action(group, event_shape)
+    if isinstance(event_shape, Space) and len(event_shape.event_shape) == 2:
+        return _particle_action(group, event_shape)
     shape = tuple(event_shape.event_shape if isinstance(event_shape, Space) else event_shape)
     if len(shape) == 3:
         return _image_action(group, shape)
@@ -107,6 +134,28 @@ def _torus_action(group: str, space: Torus) -> TorusAction:
     )
 
 
+def _particle_action(group: str, space: Space) -> ParticleAction:
+    n, d = space.event_shape
+    if group == "translations":
+        raise ValueError("translations shift the pixels of images, got particles; choose another --group")
+    parsed = parse_group(group)
+    factors = list(parsed.factors) if isinstance(parsed, ProductGroup) else [parsed]
+    species = tuple(factor.n for factor in factors if isinstance(factor, SymmetricGroup))
+    others = [factor for factor in factors if not isinstance(factor, SymmetricGroup)]
+    if len(others) > 1 or sum(species) not in (0, n):
+        raise ValueError(
+            f"expected the group of {n} particles to be that of a space of {d} dimensions, such as O({d}), after the "
+            f"permutations of each species, such as S{n} x O({d}) or S1 x S{n - 1} x O({d}), got {group}; choose "
+            "another --group"
+        )
+    acts = others[0] if others and others[0].order != 1 else "C1"
+    center = "free" if space.dimension == n * d else "mean-free"
+    try:
+        return ParticleAction(species or (1,) * n, d, group=acts, center=center)
+    except ValueError as error:
+        raise ValueError(f"{group} does not act on particles of {d} coordinates; choose another --group") from error
+
+
 def _image_action(group: str, shape: tuple[int, ...]) -> Action:
     if group == "translations":
         return ImageAction.translations(shape[0], size=shape[1:])
@@ -121,16 +170,13 @@ def _image_action(group: str, shape: tuple[int, ...]) -> Action:
         return OffGridAction(parsed, shape[0], size=shape[1:])
 
 
-def _residual(action: LinearAction | TorusAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
+def _residual(action: Vectors | TorusAction, *, blocks: int = 10, width: int | None = None) -> EquivariantFlow:
     """Residual layers; ``width`` is that of the networks in branches, None takes the default branch of the action."""
     if isinstance(action, TorusAction):
         network = functools.partial(PeriodicNetwork, width=8 if width is None else width)
         return EquivariantFlow(InvariantUniform(action), [g_residual(action, branch=network) for _ in range(blocks)])
-    layers: list[EquivariantTransform] = []
-    for _ in range(blocks):
-        branch = None if width is None else functools.partial(LipschitzNetwork, width=width)
-        layers += [GActNorm(action), g_residual(action, branch=branch)]
-    return _over_normal(action, layers)
+    branch = None if width is None else functools.partial(LipschitzNetwork, width=width)
+    return _over_normal(action, functools.partial(g_residual, branch=branch), blocks=blocks)
 
 
 def _gradient(
@@ -142,34 +188,55 @@ def _gradient(
     return EquivariantFlow(InvariantUniform(action), layers)
 
 
-def _coupling(action: LinearAction | TorusAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
+def _coupling(action: Vectors | TorusAction, *, blocks: int = 8, width: int = 16) -> EquivariantFlow:
     if isinstance(action, TorusAction):
         return EquivariantFlow(InvariantUniform(action), [g_coupling(action, width=width) for _ in range(blocks)])
-    layers: list[EquivariantTransform] = []
-    for _ in range(blocks):
-        layers += [GActNorm(action), g_coupling(action, width=width)]
-    return _over_normal(action, layers)
+    return _over_normal(action, functools.partial(g_coupling, width=width), blocks=blocks)
 
 
 def _ridges(
-    action: LinearAction, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
+    action: Vectors, *, blocks: int = 10, terms: int = 4, knots: int = 16, limit: float = 4.0
 ) -> EquivariantFlow:
-    layers: list[EquivariantTransform] = []
-
     def branch(action: LinearAction) -> LipschitzSum:
         return LipschitzSum([Ridges(action, terms, knots=knots, limit=limit)])
 
+    return _over_normal(action, functools.partial(g_residual, branch=branch), blocks=blocks)
+
+
+def _radial(action: Vectors, *, blocks: int = 2, bins: int = 32) -> EquivariantFlow:
+    return _over_normal(action, functools.partial(g_radial, bins=bins), blocks=blocks, scales_between=False)
+
+
+def _pair_potential(
+    action: ParticleAction, *, blocks: int = 8, knots: int = 32, limit: float = 8.0, fast: Fast = "score"
+) -> EquivariantFlow:
+    """Layers in which particles attract and repel each other; ``limit`` is in units of the scale of the data."""
+    if not isinstance(action, ParticleAction):
+        raise TypeError(f"pair potentials are for particles, got {action}")
+    scale = functools.partial(GActNorm, action.coordinates)
+    layers: list[EquivariantTransform] = [InCoordinates(scale(), action)]
     for _ in range(blocks):
-        layers += [GActNorm(action), g_residual(action, branch=branch)]
-    return _over_normal(action, layers)
+        pairs = GPairPotential(action, knots=knots, limit=limit, fast=fast)
+        layers += [pairs, InCoordinates(scale(), action)]
+    return EquivariantFlow(InvariantNormal(action), layers)
 
 
-def _radial(action: LinearAction, *, blocks: int = 2, bins: int = 32) -> EquivariantFlow:
-    return _over_normal(action, [g_radial(action, bins=bins) for _ in range(blocks)])
-
-
-def _over_normal(action: LinearAction, layers: Sequence[EquivariantTransform]) -> EquivariantFlow:
-    return EquivariantFlow(InvariantNormal(action), [*layers, GActNorm(action)])
+def _over_normal(
+    action: Vectors,
+    layer: Callable[[LinearAction], EquivariantTransform],
+    *,
+    blocks: int,
+    scales_between: bool = True,
+) -> EquivariantFlow:
+    """Layers over the normal base, each after a scale, and a scale at the end; on particles in their coordinates."""
+    own = action.coordinates if isinstance(action, ParticleAction) else action
+    layers: list[EquivariantTransform] = []
+    for _ in range(blocks):
+        layers += [*([GActNorm(own)] if scales_between else []), layer(own)]
+    layers += [GActNorm(own)]
+    if isinstance(action, ParticleAction):
+        layers = [InCoordinates(one, action) for one in layers]
+    return EquivariantFlow(InvariantNormal(action), layers)
 
 
 #: The families of flows that the command line offers, by name; each makes a flow from an action and its size.
@@ -179,6 +246,7 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "image-coupling": g_coupling_image_flow,
     "image-soft": g_soft_coupling_image_flow,
     "image-residual": g_residual_image_flow,
+    "pair-potential": _pair_potential,
     "radial": _radial,
     "residual": _residual,
     "ridges": _ridges,
@@ -190,8 +258,9 @@ def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = 
 
     Args:
         family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; "gradient" (gradient
-            maps) on angles; or a multi-scale flow of images: "image-residual", "image-coupling", or "image-soft", in
-            which only the networks carry the group, so that rotations by other angles than 90 degrees are possible.
+            maps) on angles; "pair-potential" on particles; or a multi-scale flow of images: "image-residual",
+            "image-coupling", or "image-soft", in which only the networks carry the group, so that rotations by other
+            angles than 90 degrees are possible.
         action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 

@@ -4,17 +4,17 @@ Linear maps and convolutions:
     EquivariantLinear, RowsLinear, EquivariantConv, SteerableConv, KernelLayer, kernels_once, kernels_together
 
 Networks:
-    EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, RowsChain, RowFeatures, SoftNetwork,
+    EquivariantMLP, EquivariantCNN, RowsNetwork, RowsAttention, GraphNetwork, RowsChain, RowFeatures, SoftNetwork,
     AutoregressiveNetwork, RowsAutoregressiveNetwork, EquivariantNetwork, HiddenFields, Over, Conditioner, conditioner,
     mean_over_rows
 
 Residual branches (contractions):
     LipschitzSum, Ridges, RadialTerm, LipschitzNetwork, LipschitzDenseNetwork, ConditionalBranch, PooledBranch,
-    LipschitzRowsNetwork, Shear, CustomContraction, Contraction, Term, BranchGiven, PooledBranchGiven, Half,
-    lipschitz_branch
+    LipschitzRowsNetwork, GraphContraction, Shear, CustomContraction, Contraction, Term, BranchGiven,
+    PooledBranchGiven, Half, lipschitz_branch
 
 Potentials of gradient maps:
-    TorusPotential, Potential, poisson_wave
+    PairPotential, TorusPotential, Potential, poisson_wave
 
 Angles:
     Harmonics, shortest_frequencies, PeriodicNetwork
@@ -24,7 +24,7 @@ Lipschitz layers:
 
 Activations:
     LipSwish, Swish, ConcatenatedLipSwish, Splines, Curves, SortedPairs, GatedNorm, SoftThresholdNorm, Rescaled,
-    SlopeSplines, Activation
+    SlopeSplines, ExpandingSplines, Activation
 
 Knots of splines:
     Knots, BoundedKnots, FreeKnots, knots_of_file
@@ -43,7 +43,10 @@ from pyro_gflows.nn.conditioners import Conditioner, conditioner
 from pyro_gflows.nn.contraction import Contraction, CustomContraction
 from pyro_gflows.nn.conv import EquivariantConv
 from pyro_gflows.nn.dense_network import LipschitzDenseNetwork
+from pyro_gflows.nn.expanding_splines import ExpandingSplines
 from pyro_gflows.nn.factories import Made, MadeInTurn, takes_factories
+from pyro_gflows.nn.graph_contraction import GraphContraction
+from pyro_gflows.nn.graph_network import GraphNetwork
 from pyro_gflows.nn.harmonics import Harmonics, shortest_frequencies
 from pyro_gflows.nn.hidden_fields import HiddenFields
 from pyro_gflows.nn.kernel import KernelLayer, kernels_once, kernels_together
@@ -55,6 +58,7 @@ from pyro_gflows.nn.lipschitz_network import LipschitzNetwork, lipschitz_branch
 from pyro_gflows.nn.networks import EquivariantCNN, EquivariantMLP, EquivariantNetwork
 from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
+from pyro_gflows.nn.pair_potential import PairPotential
 from pyro_gflows.nn.periodic_network import PeriodicNetwork
 from pyro_gflows.nn.pooled_branch import PooledBranch, PooledBranchGiven
 from pyro_gflows.nn.potential import Potential
@@ -93,8 +97,11 @@ __all__ = [
     "EquivariantLinear",
     "EquivariantMLP",
     "EquivariantNetwork",
+    "ExpandingSplines",
     "FreeKnots",
     "GatedNorm",
+    "GraphContraction",
+    "GraphNetwork",
     "Half",
     "Harmonics",
     "HiddenFields",
@@ -111,6 +118,7 @@ __all__ = [
     "Made",
     "MadeInTurn",
     "Over",
+    "PairPotential",
     "PeriodicNetwork",
     "PolarConv",
     "PooledBranch",

@@ -14,14 +14,19 @@ from pyro_gflows.numerics import Product
 from pyro_gflows.numerics.transforms_active import graph_if
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["RadialTerm", "safe_norm"]
+__all__ = ["RadialTerm", "safe_norm", "safe_root"]
 
 _LEAST_SQUARE = 1e-24
 
 
 def safe_norm(x: Tensor) -> Tensor:
     """The norm of x over the last dimension (kept), at least 1e-12, with gradient 0 at the origin instead of NaN."""
-    return x.square().sum(-1, keepdim=True).clamp_min(_LEAST_SQUARE).sqrt()
+    return safe_root(x.square().sum(-1, keepdim=True))
+
+
+def safe_root(square: Tensor) -> Tensor:
+    """The root of squared norms, at least 1e-12, with gradient 0 at 0 instead of NaN."""
+    return square.clamp_min(_LEAST_SQUARE).sqrt()
 
 
 @registered

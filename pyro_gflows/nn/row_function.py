@@ -78,7 +78,7 @@ class RowFunction(nn.Module):
         self.register_buffer("gated", torch.arange(len(fields)).repeat_interleave(fields), persistent=False)
         self._has_odd = has_odd
         # a map of norm 1 from few features to many makes each of the many small: by the root of the ratio
-        count = size_of(read) + size_of(signature.odd)
+        count = max(1, size_of(read) + size_of(signature.odd))  # a block of one mean-free row has no features
         self._scale = min(1.0, (count / hidden.numel) ** 0.5)
 
     def lipschitz_bound(self) -> Tensor:

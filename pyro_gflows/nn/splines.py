@@ -116,6 +116,15 @@ class SlopeSplines(KernelLayer):
     def _make_kernel(self) -> Tensor:
         return self._make_kernels([self])[0]
 
+    def slopes(self) -> Tensor:
+        """The slopes at the knots, between which the slope is linear; shape ``(count, knots)`` for odd functions."""
+        return self._slopes(self.theta)
+
+    @staticmethod
+    def _slopes(theta: Tensor) -> Tensor:
+        """The slopes at the knots, of parameters of any shape; a subclass may choose other bounds."""
+        return torch.tanh(theta)
+
     def _alike(self) -> Hashable:
         theta = self.theta
         return (theta.shape, self.knots, self.spacing, self.odd, theta.dtype, theta.device)
@@ -123,7 +132,7 @@ class SlopeSplines(KernelLayer):
     @classmethod
     def _make_kernels(cls, layers: Sequence[Any]) -> Sequence[Tensor]:
         """The pieces of all functions of each layer, shape ``(3, count, 2 * knots)``."""
-        slopes = torch.tanh(torch.stack([layer.theta for layer in layers]))
+        slopes = cls._slopes(torch.stack([layer.theta for layer in layers]))
         pieces = slopes @ layers[0].integrals.to(slopes)
         return _in_units(pieces.unflatten(2, (3, -1)), layers[0].spacing).unbind()
 

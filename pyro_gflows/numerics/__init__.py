@@ -13,8 +13,8 @@ Derivatives of branches:
     PooledBlock, ShearBranch, Product, as_branch, dense_jacobian, jacobian_by_autograd, pullback, pullbacks
 
 Matrices:
-    matrix_exp, expm_apply, limit_norm, low_rank_matrix, low_rank_expm_apply, log_abs_det, spectral_norm,
-    conv_norm_bound, largest_eigenvalue_bound
+    matrix_exp, expm_apply, limit_norm, low_rank_matrix, low_rank_expm_apply, log_abs_det, positive_log_det,
+    spectral_norm, conv_norm_bound, largest_eigenvalue_bound
 
 Functions on tori and differential equations:
     periodic_grid, fourier_coefficients, solve_poisson, trigonometric_derivatives, runge_kutta,
@@ -56,6 +56,7 @@ from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.pooled import BranchWithPooledJacobian, PooledBlock, PooledJacobian
 from pyro_gflows.numerics.pooled_log_det import PooledLogDet, PooledNewtonSolver
+from pyro_gflows.numerics.positive_log_det import positive_log_det
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
 from pyro_gflows.numerics.rational_quadratics import monotone_spline, rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed
@@ -128,6 +129,7 @@ __all__ = [
     "monotone_spline",
     "pareto_shape",
     "periodic_grid",
+    "positive_log_det",
     "pullback",
     "pullbacks",
     "rational_quadratic",

@@ -16,10 +16,9 @@ Draws of particles:
     SequentialMonteCarlo, ParticleDraws, SamplingReport, Estimate, Pool
 
 Types:
-    Density, TorusDensity, LogDensity, CappedDensity, soft_cap, on_full_plates, log_density_of, known_log_z
+    Density, TorusDensity, LogDensity, SoftenedDensity, soften, on_full_plates, log_density_of, known_log_z
 """
 
-from pyro_gflows.targets.capped import CappedDensity, soft_cap
 from pyro_gflows.targets.clusters import DoubleWell, LennardJones
 from pyro_gflows.targets.exact_density import Density
 from pyro_gflows.targets.log_density import LogDensity, known_log_z, log_density_of, on_full_plates
@@ -29,11 +28,11 @@ from pyro_gflows.targets.particle_draws import Estimate, ParticleDraws, Sampling
 from pyro_gflows.targets.particles import ParticleEnergy, ParticleTarget, Pool
 from pyro_gflows.targets.planar import Checkerboard, EightGaussians, Rings
 from pyro_gflows.targets.sequential_monte_carlo import SequentialMonteCarlo
+from pyro_gflows.targets.softened import SoftenedDensity, soften
 from pyro_gflows.targets.torus import TorusCorrelated, TorusDensity, TorusMultimodal, TorusSquare, TorusUnimodal
 
 __all__ = [
     "DENSITIES",
-    "CappedDensity",
     "Checkerboard",
     "Density",
     "DoubleWell",
@@ -49,6 +48,7 @@ __all__ = [
     "Rings",
     "SamplingReport",
     "SequentialMonteCarlo",
+    "SoftenedDensity",
     "TorusCorrelated",
     "TorusDensity",
     "TorusMultimodal",
@@ -58,5 +58,5 @@ __all__ = [
     "known_log_z",
     "log_density_of",
     "on_full_plates",
-    "soft_cap",
+    "soften",
 ]

@@ -24,7 +24,7 @@ class DoubleWell(PairTarget):
     reflections and permutations. At distance 0 the energy of a pair is 166.4 and its gradient, which has no direction
     there, is taken as 0.
 
-    log Z and the entropy of four particles are from runs of ``benchmarks/particles/constants.py``.
+    log Z and the entropy of four particles are from runs of ``benchmarks/particle_constants.py``.
 
     Args:
         n: The number of particles. log Z and the entropy are known for 4.

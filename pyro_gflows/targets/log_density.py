@@ -19,7 +19,7 @@ def on_full_plates(log_density: LogDensity) -> LogDensity:
 
     The posterior of a Pyro model with a subsampled plate has a log-density that is random; figures that are reported
     need the exact one. A function that knows its exact version has it as an attribute ``on_full_plates``, as
-    :meth:`AutoGFlow.log_density` and the log-density of a :class:`CappedDensity` have. Any other function is returned
+    :meth:`AutoGFlow.log_density` and the log-density of a :class:`SoftenedDensity` have. Any other function is returned
     as it is.
 
     Args:
@@ -53,7 +53,7 @@ def known_log_z(target: LogDensity | Density) -> float | None:
     """Return the log of the integral of a density that is known up to a constant, or None if it is not known.
 
     It is known for a :class:`Density` with ``log_z``, for its methods ``log_density`` and ``log_prob``, and for any
-    other function with an attribute ``log_z``, such as a :class:`CappedDensity`.
+    other function with an attribute ``log_z``, such as a :class:`SoftenedDensity`.
 
     Args:
         target: A density, or a function from events to log p up to a constant.
@@ -63,8 +63,8 @@ def known_log_z(target: LogDensity | Density) -> float | None:
         >>> known_log_z(DoubleWell()), known_log_z(DoubleWell().log_prob), known_log_z(lambda x: -x)
         (29.664, 0.0, None)
     """
-    owner = getattr(target, "__self__", target)
-    if isinstance(owner, Density) and getattr(target, "__name__", "") == "log_prob":
-        return 0.0
-    found: float | None = getattr(owner, "log_z", None)
+    if isinstance(owner := getattr(target, "__self__", None), Density):
+        constants = {"log_density": owner.log_z, "log_prob": 0.0}
+        return constants.get(getattr(target, "__name__", ""))
+    found: float | None = getattr(target, "log_z", None)
     return found

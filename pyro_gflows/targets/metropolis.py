@@ -43,7 +43,8 @@ class Chains:
     Args:
         target: The target.
         scale: The standard deviation s of the Gaussian.
-        count: The number of chains; they start at draws of the Gaussian.
+        groups: The number of groups of chains, each of which has step sizes of its own.
+        size: The number of chains in a group; they start at draws of the Gaussian.
         generator: The random generator.
 
     Attributes:
@@ -52,14 +53,18 @@ class Chains:
         square: |x|^2 of the chains.
     """
 
-    def __init__(self, target: ParticleSystem, scale: float, *, count: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, target: ParticleSystem, scale: float, *, groups: int, size: int, generator: torch.Generator
+    ) -> None:
         self.target, self.scale, self._generator = target, scale, generator
-        self.x = scale * self._noise(target.n, target.d, count)
-        self.energy = self.square = self.x.new_zeros(count)
+        self._groups, self._size = groups, size
+        self.x = scale * self._noise(target.n, target.d, groups * size)
+        self.energy = self.square = torch.zeros_like(self.x[0, 0])
         # a move of one particle by v adds v / n to the center of mass, which is put back to 0 at the next sweep
         self._center = torch.zeros_like(self.x[0])
         self._own = 1 - 1 / target.n if target.is_mean_free else 1.0
-        self._steps = self.x.new_tensor([scale / 4, scale])  # of moves of all particles, and of one
+        # the step sizes of moves of all particles, and of one particle, for each group
+        self._steps = self.x.new_tensor([scale / 4, scale]).unsqueeze(-1).expand(2, groups)
         self.refresh()
 
     def _noise(self, *shape: int) -> Tensor:
@@ -81,19 +86,24 @@ class Chains:
         self.x, self.energy, self.square = self.x[..., rows], self.energy[rows], self.square[rows]
 
     def sweep(self, power: float, *, tune: float = 0.0, acceptance: float = 0.4) -> Tensor:
-        """Try a move of all particles and one of each particle, and return the fractions of both that were accepted.
+        """Try a move of all particles and one of each particle.
 
         Args:
             power: The inverse temperature b.
             tune: By how much the logarithms of the step sizes follow the accepted fraction; 0 leaves the steps.
             acceptance: The fraction to which the steps are tuned.
+
+        Returns:
+            The fractions that were accepted of the moves of all particles and of those of one, shape ``(2, groups)``.
         """
         n, d, count = self.x.shape
-        noise = self._noise(n + n, d, count)
+        noise = self._noise(2 * n, d, count)
         levels = torch.rand(n + 1, count, generator=self._generator, device=self.x.device).log_()
-        together = self._move_all(self._steps[0] * noise[:n], levels[n], power)
-        singly = [self._move_one(i, self._steps[1] * noise[n + i], levels[i], power) for i in range(n)]
-        fractions = torch.stack([together, torch.stack(singly).mean()])
+        large, small = self._steps.repeat_interleave(self._size, -1)
+        together = self._move_all(large * noise[:n], levels[n], power)
+        singly = torch.stack([self._move_one(i, small * noise[n + i], levels[i], power) for i in range(n)])
+        fractions = torch.stack([together.to(large.dtype), singly.to(large.dtype).mean(0)])
+        fractions = fractions.unflatten(-1, (self._groups, self._size)).mean(-1)
         if tune:
             self._steps = self._steps * (tune * (fractions - acceptance)).exp()
         return fractions
@@ -110,7 +120,7 @@ class Chains:
         self.x = torch.where(accepted, moved, self.x)
         self.energy = torch.where(accepted, energy, self.energy)
         self.square = torch.where(accepted, square, self.square)
-        return accepted.double().mean()
+        return accepted
 
     def _move_one(self, i: int, shift: Tensor, level: Tensor, power: float) -> Tensor:
         change = self.target.chain_changes(self.x, i, shift) / self.target.temperature
@@ -121,7 +131,7 @@ class Chains:
         self._center += (1 - self._own) * shift
         self.energy = torch.where(accepted, self.energy + change, self.energy)
         self.square = torch.where(accepted, self.square + longer, self.square)
-        return accepted.double().mean()
+        return accepted
 
     def _put_center_back(self) -> None:
         if self.target.is_mean_free:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 
+from pyro_gflows.targets.clusters import CLUSTERS
 from pyro_gflows.targets.exact_density import Density
 from pyro_gflows.targets.planar import PLANAR
 from pyro_gflows.targets.torus import ON_TORUS
 
 __all__ = ["DENSITIES", "density"]
 
-#: The exact densities on the plane and on the torus, by name.
-DENSITIES: dict[str, Density] = {d.name: d for d in (*PLANAR, *ON_TORUS)}
+#: The exact densities on the plane, on the torus and of particles, by name.
+DENSITIES: dict[str, Density] = {d.name: d for d in (*PLANAR, *ON_TORUS, *CLUSTERS)}
 
 
 def density(name: str) -> Density:

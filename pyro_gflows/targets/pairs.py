@@ -7,8 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from pyro_gflows.targets.capped import CappedDensity, soft_cap
 from pyro_gflows.targets.particles import ParticleTarget
+from pyro_gflows.targets.softened import SoftenedDensity, soften
 
 __all__ = ["PairTarget"]
 
@@ -40,21 +40,21 @@ class PairTarget(ParticleTarget):
     def energy(self, x: Tensor) -> Tensor:
         return self.pair_energy(self._squares(x)).sum(-1)
 
-    def capped(self, *, above: float, width: float = 1.0) -> CappedDensity:
-        """Return the log-density for training on the energy, in which the energy of each pair is capped by itself.
+    def softened(self, *, above: float, width: float = 1.0) -> SoftenedDensity:
+        """Return the log-density for training on the energy, in which the energy of each pair is softened by itself.
 
         A pair that overlaps then changes nothing in the gradient of the others.
 
         Args:
-            above: The value of v / T above which a pair is capped.
-            width: The width of the transition, as in :func:`soft_cap`.
+            above: The value of v / T above which the energy of a pair grows logarithmically.
+            width: The width of the transition, as in :func:`soften`.
         """
 
         def pairs(x: Tensor) -> Tensor:
             energies = self.pair_energy(self._squares(x)) / self.temperature
-            return -soft_cap(energies, above, width=width).sum(-1)
+            return -soften(energies, above, width=width).sum(-1)
 
-        return CappedDensity(self, above=above, width=width, capped=pairs)
+        return SoftenedDensity(self, above=above, width=width, soft=pairs)
 
     def _squares(self, x: Tensor) -> Tensor:
         """The squared distances of all pairs, in the last dimension."""

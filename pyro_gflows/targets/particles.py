@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pyro_gflows.actions import ParticleAction
-from pyro_gflows.targets.capped import CappedDensity
 from pyro_gflows.targets.exact_density import Density, device_of
 from pyro_gflows.targets.particle_draws import ParticleDraws, SamplingReport
 from pyro_gflows.targets.sequential_monte_carlo import SequentialMonteCarlo
+from pyro_gflows.targets.softened import SoftenedDensity
 
 __all__ = ["ParticleEnergy", "ParticleTarget", "Pool"]
 
@@ -139,14 +139,14 @@ class ParticleTarget(Density):
             )
         return self.log_density(x) - self.log_z
 
-    def capped(self, *, above: float, width: float = 1.0) -> CappedDensity:
+    def softened(self, *, above: float, width: float = 1.0) -> SoftenedDensity:
         """Return the log-density for training on the energy, which grows slowly where particles overlap.
 
         Args:
-            above: The value of U / T above which it is capped.
-            width: The width of the transition, as in :func:`soft_cap`.
+            above: The value of U / T above which it grows logarithmically.
+            width: The width of the transition, as in :func:`soften`.
         """
-        return CappedDensity(self, above=above, width=width)
+        return SoftenedDensity(self, above=above, width=width)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n new configurations by the sampler, in the default dtype and on the device of the generator."""

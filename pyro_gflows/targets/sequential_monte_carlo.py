@@ -24,6 +24,7 @@ __all__ = ["SequentialMonteCarlo"]
 
 _GROUPS = 10  # independent populations, whose spread gives the standard errors
 _FEWEST = 1000  # chains, however few draws are asked for: the estimate of log Z and with it the weights need them
+_REFRESHED = 50  # sweeps, after which energies are computed anew, and virials
 _BATCH = 10_000  # draws of which the virial is computed at a time
 
 
@@ -122,29 +123,23 @@ class SequentialMonteCarlo:
     def _run(self, target: ParticleTarget, n: int, generator: torch.Generator, *, progress: bool) -> ParticleDraws:
         began = time.perf_counter()
         size = -(-max(n, _FEWEST) // _GROUPS)
-        chains = Chains(target, self.scale, count=_GROUPS * size, generator=generator)
+        chains = Chains(target, self.scale, groups=_GROUPS, size=size, generator=generator)
         with tqdm(total=self.steps + self.final_sweeps, disable=not progress, desc="draws", unit="step") as bar:
             logs, log_z, smallest = self._anneal(chains, generator, bar)
             total = (logs + log_z.unsqueeze(-1)).flatten()
             chains.choose(_systematic(total.unsqueeze(0), generator)[0])
-            accepted = torch.zeros(2, device=chains.x.device, dtype=torch.float64)
-            for _ in range(self.final_sweeps):
-                accepted += chains.sweep(1.0) / self.final_sweeps
-                bar.update()
-            chains.refresh()
+            energies, virials, accepted = self._go_on(chains, bar)
         x = chains.x.permute(2, 0, 1).contiguous()
-        energies = torch.cat([target.energy(part.double()) for part in x.split(_BATCH)])
         log_zs = log_z + logs.logsumexp(-1) - math.log(size)
-        virials = torch.cat([_virial(target, part.double()) for part in x.split(_BATCH)])
         constant = target.space.dimension * math.log(self.scale * math.sqrt(2 * math.pi))
         estimated = float(log_zs.logsumexp(0)) - math.log(_GROUPS) + constant
-        by_group = energies.reshape(_GROUPS, -1).mean(-1) / target.temperature + log_zs
+        by_group = energies.reshape(_GROUPS, -1).mean(-1) + log_zs
         report = SamplingReport(
             target=repr(target),
             draws=n,
             log_z=Estimate(estimated, _error(log_zs)),
-            energy=_grouped(energies),
-            entropy=Estimate(estimated + float(energies.mean()) / target.temperature, _error(by_group)),
+            energy=_grouped(target.temperature * energies),
+            entropy=Estimate(estimated + float(energies.mean()), _error(by_group)),
             virial=_grouped(virials),
             dimension=target.space.dimension,
             smallest_ess=smallest,
@@ -182,6 +177,20 @@ class SequentialMonteCarlo:
             bar.update()
         return logs, log_z, float(smallest)
 
+    def _go_on(self, chains: Chains, bar: tqdm[None]) -> tuple[Tensor, Tensor, Tensor]:
+        """The sweeps at the end; returns means over them of energies and virials, and the accepted fractions."""
+        virials = [_virials(chains)]
+        accepted = torch.zeros(2, device=chains.x.device)
+        total = chains.energy.double()
+        for k in range(1, self.final_sweeps + 1):
+            accepted += chains.sweep(1.0).mean(-1) / self.final_sweeps
+            if k % _REFRESHED == 0 or k == self.final_sweeps:
+                chains.refresh()
+                virials.append(_virials(chains))
+            total = total + chains.energy
+            bar.update()
+        return total / (self.final_sweeps + 1), torch.stack(virials).mean(0), accepted
+
 
 def _energies_at_fixed_points(target: ParticleTarget, device: torch.device) -> list[float]:
     """Energies that tell two functions of one name apart."""
@@ -199,12 +208,15 @@ def _systematic(logs: Tensor, generator: torch.Generator) -> Tensor:
     return rows + size * torch.arange(groups, device=logs.device).unsqueeze(-1)
 
 
-def _virial(target: ParticleTarget, x: Tensor) -> Tensor:
-    """x . grad energy / temperature."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(target.energy(x).sum(), x)
-    return (x * slope).sum((-2, -1)).detach() / target.temperature
+def _virials(chains: Chains) -> Tensor:
+    """x . grad energy / temperature of the chains."""
+    parts = []
+    for part in chains.x.split(_BATCH, -1):
+        with torch.enable_grad():
+            x = part.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(chains.target.chain_energies(x).sum(), x)
+        parts.append((x * slope).sum((0, 1)).detach().double() / chains.target.temperature)
+    return torch.cat(parts)
 
 
 def _error(by_group: Tensor) -> float:

@@ -19,7 +19,7 @@ from pyro_gflows.flows.learnable import Learnable, learnable
 from pyro_gflows.flows.with_masks import FlowOfMask
 from pyro_gflows.numerics.precision import full_precision
 from pyro_gflows.numerics.random_state import random_state_kept
-from pyro_gflows.targets import LogDensity
+from pyro_gflows.targets import Density, LogDensity, log_density_of
 from pyro_gflows.training.callbacks import Callback, callback_list
 from pyro_gflows.training.engines.base import Engine
 from pyro_gflows.training.engines.devices import Devices, as_devices, launch
@@ -36,7 +36,7 @@ __all__ = ["fit_energy"]
 @full_precision
 def fit_energy(
     flow: Any,
-    log_density: LogDensity,
+    log_density: LogDensity | Density,
     *,
     settings: FitSettings | None = None,
     annealing: Schedule | None = None,
@@ -63,7 +63,10 @@ def fit_energy(
             residual and autoregressive layers of a flow with ``fast="sample"``, so that the fit never inverts them.
             Build those of a Symmetrized flow with ``fast="score"``, since it is scored at all images of each draw.
         log_density: A differentiable function from events, shape ``(n, *event_shape)``, to log p up to a constant,
-            shape ``(n,)``, such as :meth:`AutoGFlow.log_density`.
+            shape ``(n,)``, such as :meth:`AutoGFlow.log_density`; or a density with ``log_density``, such as
+            ``DoubleWell()``, whose exact log-normalizer then stands in the report. With an energy that is huge where
+            particles overlap, ``target.softened(above=100)`` trains on a :class:`SoftenedDensity`; the report is always
+            about the exact one.
         settings: Steps, batch size (the number of draws per step), seed, optimizer, schedule and more; by default
             ``FitSettings()``.
         annealing: The inverse temperature :math:`\beta` as a schedule, such as ``Ramp(start=0.1)``; it should end at 1.
@@ -117,7 +120,7 @@ def fit_energy(
         mixing = dataclasses.replace(mixing, samples=checked.to(target.reference))
     chosen = as_devices(devices)
     chosen.check(batch_size=settings.batch_size)
-    _check_log_density(log_density, target)
+    _check_log_density(log_density_of(log_density), target)
 
     job = _FitEnergy(
         fitted,
@@ -138,7 +141,7 @@ class _FitEnergy:
     """A fit to an energy whose arguments are checked, as every process of the run carries it out."""
 
     fitted: Any
-    log_density: LogDensity
+    log_density: LogDensity | Density
     _: KW_ONLY
     settings: FitSettings
     annealing: Schedule | None
@@ -164,14 +167,19 @@ class _FitEnergy:
 
     def _trainer(self, engine: Engine) -> Trainer:
         objective = Energy(
-            self.fitted, self.log_density, settings=self.settings, annealing=self.annealing, mixing=self.mixing
+            self.fitted,
+            log_density_of(self.log_density),
+            settings=self.settings,
+            annealing=self.annealing,
+            mixing=self.mixing,
         )
         return Trainer(objective, settings=self.settings, engine=engine)
 
     def _identity(self) -> dict[str, Any]:
         target, mixing = learnable(self.fitted), self.mixing
         shape, like = target.distribution.event_shape, target.reference
-        values = values_at(self.log_density, shape, like, name="the log-density")
+        function = log_density_of(self.log_density)
+        values = values_at(function, shape, like, name="the log-density")
         about = {} if values is None else {"log_density_values": values}
         if mixing is not None:
             about["mixing_weight"] = schedule_identity(mixing.weight)
@@ -180,7 +188,7 @@ class _FitEnergy:
         return run_identity(
             target.module,
             self.settings,
-            log_density=name_of(self.log_density),
+            log_density=name_of(function),
             annealing=schedule_identity(self.annealing),
             mixing=name_of(mixing),
             **about,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_gflows.flows.learnable import learnable
 from pyro_gflows.nn.modes import evaluating
-from pyro_gflows.targets import LogDensity, on_full_plates
+from pyro_gflows.targets import Density, LogDensity, log_density_of, on_full_plates
 from pyro_gflows.training.identity import name_of, values_at
 
 __all__ = ["OwnDraws", "bearable_power"]
@@ -37,7 +37,7 @@ class OwnDraws:
     Args:
         flow: The flow that is fitted, as for :func:`fit_energy`.
         log_density: A function from events, shape ``(n, *event_shape)``, to log p up to a constant, shape ``(n,)``;
-            -inf stands for density 0.
+            -inf stands for density 0; or a density with ``log_density``.
         pool: The number of draws in a pool.
         batches: The number of batches from each pool.
         ess: The smallest effective sample size of the weights, as a fraction of the pool.
@@ -62,12 +62,12 @@ class OwnDraws:
     """
 
     def __init__(
-        self, flow: Any, log_density: LogDensity, *, pool: int = 10_000, batches: int = 50, ess: float = 0.3
+        self, flow: Any, log_density: LogDensity | Density, *, pool: int = 10_000, batches: int = 50, ess: float = 0.3
     ) -> None:
         if pool < 2 or batches < 1 or not 0 < ess < 1:
             raise ValueError(f"expected pool >= 2, batches >= 1 and ess in (0, 1), got {pool}, {batches} and {ess}")
         # with a new minibatch for each call, the weights would compare minibatches and not draws
-        self._target, self._log_density = learnable(flow), on_full_plates(log_density)
+        self._target, self._log_density = learnable(flow), on_full_plates(log_density_of(log_density))
         self.pool, self.batches, self.ess = pool, batches, ess
         self.power = 0.0
         """The power beta of the last pool; 0 before the first one."""

@@ -7,7 +7,7 @@ Coupling and autoregressive layers:
     GCoupling, GAutoregressive, GInverseAutoregressive, GSplit, GAffine, g_coupling, g_autoregressive
 
 Maps of one part, for coupling layers:
-    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, MatrixScale,
+    ElementwiseAffine, ElementwiseSpline, ElementwiseCircularSpline, IrrepScale, RowScale, RowStretch, MatrixScale,
     FieldwiseTransformer, by_field, Transformer, TransformerFactory
 
 Splines of angles:
@@ -20,7 +20,7 @@ Layers on tori:
     GGradient, GMoser, MoserReport, moser
 
 Layers on configurations of particles:
-    InCoordinates
+    GPairPotential, GLeapfrog, InCoordinates, GExchange, GRelative, g_augmented_coupling, g_graph_residual
 
 Layers between intervals and the line:
     GSigmoid, GNormalCdf, Squash
@@ -39,6 +39,7 @@ from pyro_gflows.deprecation import moved_names
 from pyro_gflows.transforms import old_files  # noqa: F401 (its migration)
 from pyro_gflows.transforms.actnorm import GActNorm
 from pyro_gflows.transforms.affine import GAffine
+from pyro_gflows.transforms.augmented import GExchange, GRelative, g_augmented_coupling
 from pyro_gflows.transforms.autoregressive import GAutoregressive, GInverseAutoregressive, g_autoregressive
 from pyro_gflows.transforms.base import Conditioned, EquivariantTransform, Invert
 from pyro_gflows.transforms.circular import CircularSpline
@@ -50,7 +51,9 @@ from pyro_gflows.transforms.coupling import GCoupling, g_coupling
 from pyro_gflows.transforms.data_dependent import DataDependentTransform
 from pyro_gflows.transforms.fieldwise import FieldwiseTransformer, by_field
 from pyro_gflows.transforms.gradient import GGradient
+from pyro_gflows.transforms.graph_residual import g_graph_residual
 from pyro_gflows.transforms.in_coordinates import InCoordinates
+from pyro_gflows.transforms.leapfrog import GLeapfrog
 from pyro_gflows.transforms.linear import GLinear
 from pyro_gflows.transforms.linear_plu import GLinearPLU
 from pyro_gflows.transforms.masked import Masked, TakesMask
@@ -60,11 +63,13 @@ from pyro_gflows.transforms.moser_flow import GMoser, moser
 from pyro_gflows.transforms.moser_report import MoserReport
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 from pyro_gflows.transforms.orbit_norm import GOrbitNorm
+from pyro_gflows.transforms.pair_potential import GPairPotential
 from pyro_gflows.transforms.radial import GRadial, g_radial
 from pyro_gflows.transforms.realization import ResidualRealization, residual_realization
 from pyro_gflows.transforms.recompute import Recompute
 from pyro_gflows.transforms.residual import GResidual, g_residual
 from pyro_gflows.transforms.row_scale import RowScale
+from pyro_gflows.transforms.row_stretch import RowStretch
 from pyro_gflows.transforms.spectral_conv import GSpectralConv
 from pyro_gflows.transforms.spline import ElementwiseSpline
 from pyro_gflows.transforms.split import GSplit
@@ -94,15 +99,19 @@ __all__ = [
     "GAutoregressive",
     "GConvExponential",
     "GCoupling",
+    "GExchange",
     "GGradient",
     "GInverseAutoregressive",
+    "GLeapfrog",
     "GLinear",
     "GLinearPLU",
     "GMonotone",
     "GMoser",
     "GNormalCdf",
     "GOrbitNorm",
+    "GPairPotential",
     "GRadial",
+    "GRelative",
     "GResidual",
     "GSigmoid",
     "GSpectralConv",
@@ -118,13 +127,16 @@ __all__ = [
     "Recompute",
     "ResidualRealization",
     "RowScale",
+    "RowStretch",
     "Squash",
     "TakesMask",
     "Transformer",
     "TransformerFactory",
     "by_field",
+    "g_augmented_coupling",
     "g_autoregressive",
     "g_coupling",
+    "g_graph_residual",
     "g_radial",
     "g_residual",
     "moser",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pyro_gflows.actions import Action
-from pyro_gflows.nn import Potential
-from pyro_gflows.numerics import DampedNewtonSolver, Solver, implicit_root, log_abs_det
+from pyro_gflows.nn import Potential, kernels_once
+from pyro_gflows.numerics import DampedNewtonSolver, Solver, implicit_root, positive_log_det
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.spaces import Euclidean, Torus
+from pyro_gflows.spaces import Euclidean, Space, Torus
 from pyro_gflows.transforms.one_way import Fast, OneWayTransform
 
 __all__ = ["GGradient"]
-
-_CLOSED_FORM = 3
 
 
 @registered
@@ -54,7 +53,7 @@ class GGradient(OneWayTransform):
         True
     """
 
-    spaces = (Euclidean, Torus)
+    spaces: ClassVar[tuple[type[Space], ...]] = (Euclidean, Torus)
 
     def __init__(
         self, action: Action, potential: Potential, *, solver: Solver | None = None, fast: Fast = "score"
@@ -78,7 +77,7 @@ class GGradient(OneWayTransform):
 
     def many_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         event_dim, unbounded = self.action_in.event_dim, math.inf
-        with torch.no_grad():
+        with torch.no_grad(), kernels_once(self.potential):
             root, _ = self.solver(self.potential, y, event_dim, lipschitz=unbounded)
         x = implicit_root(self.potential, y, root, event_dim, lipschitz=unbounded)
         _, hessian = self.potential.call_and_jacobian(x)
@@ -88,8 +87,4 @@ class GGradient(OneWayTransform):
 def _log_det(hessian: Tensor) -> Tensor:
     """The log-det of I + H, which is positive definite."""
     size = hessian.shape[-1]
-    matrix = hessian + torch.eye(size, dtype=hessian.dtype, device=hessian.device)
-    if size <= _CLOSED_FORM:
-        return log_abs_det(matrix)
-    factor, _ = torch.linalg.cholesky_ex(matrix)  # it reports a failure by NaN, and needs no answer from a GPU
-    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return positive_log_det(hessian + torch.eye(size, dtype=hessian.dtype, device=hessian.device))

@@ -7,14 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pyro_gflows.actions import LinearAction
 from pyro_gflows.actions.requirements import require_linear
 from pyro_gflows.nn import BoundedKnots, FreeKnots, Knots, conditioner, knots_of_file
 from pyro_gflows.nn.isotypic import IsotypicParts
-from pyro_gflows.nn.radial import safe_norm
-from pyro_gflows.numerics import rational_quadratic
+from pyro_gflows.nn.radius_splines import radius_knots, stretched
 from pyro_gflows.serialization.registry import registered
 from pyro_gflows.transforms.conditional import ConditionalTransform
 
@@ -100,28 +98,17 @@ class GRadial(ConditionalTransform):
         raw = torch.cat([self.widths, self.heights, self.slopes, self.log_height[:, None]], -1)
         if self.network is not None:
             raw = raw + self.network(self.inputs([], context)).unflatten(-1, raw.shape)
-        widths, heights, slopes, log_height = raw.split([self.bins, self.bins, self.bins + 1, 1], -1)
-        width_shares = self.knots.widths(widths)
-        height_shares = self.knots.heights(heights, width_shares)
-        width, height = self.limit * torch.ones_like(log_height), self.limit * self.knots.log_height(log_height).exp()
-        grids = []
-        for shares, end in ((width_shares, width), (height_shares, height)):
-            inner = functional.pad(shares.cumsum(-1)[..., :-1], (1, 0))
-            grids.append(torch.cat([inner * end, end], -1))  # the last knot exactly at the end
-        secants = (height_shares * height) / (width_shares * width)
-        return grids[0], grids[1], self.knots.slopes(slopes, secants)
+        return radius_knots(raw, self.knots, self.limit)
 
     def _through(self, x: Tensor, context: Tensor | None, *, inverse: bool) -> tuple[Tensor, Tensor]:
         parts = self.parts.split(x)
         knots = self._knots(context)
         images, total = [], torch.zeros(x.shape[:-1], dtype=x.dtype, device=x.device)
         for index, part in enumerate(parts):
-            radius = safe_norm(part)
-            position, value, slope = (each[..., index, :] for each in knots)
-            image, log_slope = _spline(radius, position, value, slope, inverse=inverse)
-            images.append(part * (image / radius))
-            across = (part.shape[-1] - 1) * (image.log() - radius.log())
-            total = total + (log_slope + across).squeeze(-1)
+            at_knots = tuple(each[..., index, :] for each in knots)
+            image, ladj = stretched(part, at_knots, inverse=inverse)
+            images.append(image)
+            total = total + ladj
         return self.parts.merge(images), total
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -141,19 +128,6 @@ class GRadial(ConditionalTransform):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.bins} bins on [0, {self.limit:g}]"
-
-
-def _spline(r: Tensor, position: Tensor, value: Tensor, slope: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-    """The spline (or its inverse) at r >= 0, and the log of its slope there."""
-    grid = value if inverse else position
-    bins = grid.shape[-1] - 1
-    knots = grid.detach().contiguous()
-    index = (torch.searchsorted(knots, r.detach().contiguous(), right=True) - 1).clamp(0, bins - 1)
-    starts = [position[..., :-1], value[..., :-1], position.diff(), value.diff(), slope[..., :-1], slope[..., 1:]]
-    table = torch.stack(starts, -1)
-    chosen = table[index] if table.ndim == 2 else torch.take_along_dim(table, index[..., None], -2)
-    left, bottom, width, height, start, end = chosen.unbind(-1)
-    return rational_quadratic(r, (left, bottom), (width, height), (start, end), inverse=inverse)
 
 
 def g_radial(

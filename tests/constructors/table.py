@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from tests.constructors import (
+    augmented,
     circular,
     composed,
     conditional,
     coupling,
     fieldwise,
     gradient,
+    graph,
     in_coordinates,
     many_signs,
+    pair_potential,
     residual,
     rows,
     rows_of_sets,
@@ -38,6 +41,9 @@ _ROWS = (
     *circular.ROWS,
     *rows.ROWS,
     *in_coordinates.ROWS,
+    *pair_potential.ROWS,
+    *augmented.ROWS,
+    *graph.ROWS,
 )
 
 TABLE: dict[str, Row] = {row.name: row for row in _ROWS}

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from pyro_gflows.actions import RowsAction, VectorAction
+from pyro_gflows.actions import ParticleAction, RowsAction, VectorAction
 from pyro_gflows.nn import CustomContraction, PooledBranch, Splines, lipschitz_branch
 from pyro_gflows.nn.pooled_map import PooledMap
 from pyro_gflows.numerics import BanachSolver, ExactLogDet, PooledLogDet, PooledNewtonSolver
@@ -262,3 +262,16 @@ def test_a_layer_from_its_description_has_the_same_values():
     other.load_state_dict(layer.state_dict())
     x = events(action)
     torch.testing.assert_close(other.inv_call_and_ladj(x), layer.inv_call_and_ladj(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sizes", [(1, 3), (1, 1)])
+def test_a_row_without_features_of_its_own_adds_nothing_to_the_sums(sizes):
+    """A species of one particle has no coordinates relative to its own center."""
+    action = ParticleAction(sizes, 2).coordinates
+    branch, x = branch_of(action), events(action, 3)
+    jacobian = dense(branch, x)
+    assert branch(x).isfinite().all() and torch.linalg.matrix_norm(jacobian, 2).max() <= branch.lipschitz_bound()
+    layer = GResidual(action, branch, fast="sample", log_det=PooledLogDet())
+    y, log_det = layer.call_and_ladj(x)
+    torch.testing.assert_close(log_det, dense_log_det(branch, x), rtol=0, atol=1e-9)
+    torch.testing.assert_close(layer.inv(y), x, rtol=0, atol=1e-9)

@@ -1,0 +1,136 @@
+"""The benchmark of particles: its rows, how one is run, and its options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Benchmark, Seeds, Stopwatch
+from benchmarks.particles.clock import Clock
+from benchmarks.particles.designs import DESIGNS, Design
+from benchmarks.particles.measure import Model, measure
+from benchmarks.particles.memory import peak_megabytes
+from benchmarks.particles.problems import TARGETS, TEST, TEST_STREAM, TRAINING, problem
+from benchmarks.particles.table import table
+
+__all__ = ["BENCHMARK", "FOLDER", "ROWS", "Row", "model_of", "run", "weights_of"]
+
+ABOUT = """Densities of clusters of particles: finite flows, a continuous flow and a plain one, by exact draws.
+
+    python -m benchmarks.particles --target dw4 --seeds 5
+    python -m benchmarks.particles --target lj13 --design "pair" --by energy --seed 0
+    python -m benchmarks.particles --table
+
+See benchmarks/particles/__init__.py for all commands of the table, and what is measured.
+"""
+
+FOLDER = Path(__file__).parents[2] / "runs" / "particles"
+QUICK_MINUTES = 0.01
+QUICK_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One design, trained in one way for one target.
+
+    Attributes:
+        target: Its name.
+        design: The design.
+        by: The name of the training.
+        minutes: CPU minutes of the training.
+        draws: Own draws over which ESS is measured.
+        folder: Where exact draws and weights are kept.
+    """
+
+    target: str
+    design: Design
+    by: str
+    minutes: float
+    draws: int
+    folder: Path = FOLDER
+
+    @property
+    def name(self) -> str:
+        """Target, design and training."""
+        return f"{self.target}, {self.design.name}, by {self.by}"
+
+    def labels(self) -> Mapping[str, Any]:
+        """Name, and what the outcome depends on: sizes, training, time and draws."""
+        size = " ".join(f"{key}={value}" for key, value in self.design.size.items())
+        test = min(TEST[self.target], self.design.scored or TEST[self.target])
+        data = f"{TRAINING} training draws, {test} test draws of stream {TEST_STREAM}"
+        recipe = f"{self.design.build.__name__} {size}; {self.design.training[self.by]}; {data}"
+        return {"name": self.name, "recipe": recipe, "minutes": self.minutes, "draws": self.draws}
+
+
+ROWS: Sequence[Row] = [
+    Row(target, design, by, design.minutes[target], design.draws)
+    for target in TARGETS
+    for design in DESIGNS
+    if target in design.minutes
+    for by in design.training
+]
+
+
+def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
+    """Train a design and measure it; its weights are kept for the timing."""
+    data = problem(row.target, seed=seed, folder=row.folder, quick=quick)
+    model = model_of(row, data, seed=seed)
+    training = row.design.training[row.by]
+    with torch.random.fork_rng(), Stopwatch() as watch:
+        torch.manual_seed(seed)
+        clock = Clock(QUICK_MINUTES if quick else row.minutes)
+        steps = training(model.fitted, data, clock, seed)
+    if not quick:
+        weights_of(row, seed).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.module.state_dict(), weights_of(row, seed))
+    draws = QUICK_DRAWS if quick else row.draws
+    figures = measure(model, data.target, data.test[: row.design.scored], draws=draws, seed=seed + TEST_STREAM)
+    return {"steps": steps, **watch.figures(), **figures, "peak_megabytes": peak_megabytes()}
+
+
+def model_of(row: Row, data: Any, *, seed: int) -> Model:
+    """The untrained density of a row."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Model(row.design.make(data), at_once=row.design.at_once)
+
+
+def weights_of(row: Row, seed: int) -> Path:
+    """Where the trained weights of a run are."""
+    name = "-".join(part for part in "".join(c if c.isalnum() else " " for c in row.name).split())
+    return row.folder / f"{name}-{seed}.pt"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which rows, and what they are given."""
+    parser.add_argument("--target", choices=list(TARGETS), help="the rows of this target alone")
+    parser.add_argument("--design", metavar="NAME", help="the rows whose design contains this")
+    parser.add_argument("--by", choices=["likelihood", "energy"], help="the rows of this training alone")
+    parser.add_argument("--minutes", type=float, metavar="M", help="CPU minutes of a training, in place of the row's")
+    parser.add_argument("--draws", type=int, metavar="N", help="own draws, in place of the row's")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="for exact draws and weights (runs/particles)")
+
+
+def chosen(asked: argparse.Namespace) -> list[Row]:
+    """The rows that the options ask for."""
+    return [
+        replace(
+            row,
+            minutes=row.minutes if asked.minutes is None else asked.minutes,
+            draws=row.draws if asked.draws is None else asked.draws,
+            folder=asked.folder,
+        )
+        for row in ROWS
+        if asked.target in (None, row.target)
+        and asked.by in (None, row.by)
+        and (asked.design is None or asked.design in row.design.name)
+    ]
+
+
+BENCHMARK = Benchmark("particles", ABOUT, ROWS, run, table, seeds=Seeds(), more_options=options, choose=chosen)

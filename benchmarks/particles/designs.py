@@ -1,0 +1,107 @@
+"""The designs of the table: how each density is built for a target, how it is trained and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.particles.continuous import graph_cnf, radial_cnf
+from benchmarks.particles.finite import augmented_coupling, many_body, pair_potentials
+from benchmarks.particles.plain import plain_coupling
+from benchmarks.particles.problems import Problem
+from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
+
+__all__ = ["DESIGNS", "Design", "Training"]
+
+Training = ByLikelihood | ByEnergy | FlowMatching
+
+
+@dataclass(frozen=True)
+class Design:
+    """One density of particles, and its trainings.
+
+    Attributes:
+        name: What the command and the table call it.
+        build: From a problem and ``size`` to a flow, or a distribution with a module.
+        training: The trainings by name, ``"likelihood"`` or ``"energy"``.
+        minutes: CPU minutes of a training, by target; there is a row for each of these targets.
+        size: Keywords of ``build``.
+        draws: Own draws over which ESS is measured, 100,000 unless drawing is too slow.
+        at_once: Events that are drawn or scored at a time.
+        scored: Test draws that are scored, where a score is costly; None for all.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    training: Mapping[str, Training]
+    minutes: Mapping[str, float]
+    size: Mapping[str, Any] = field(default_factory=dict)
+    draws: int = 100_000
+    at_once: int = 500
+    scored: int | None = None
+
+    def make(self, problem: Problem) -> Any:
+        """A new density of the problem's target."""
+        return self.build(problem, **self.size)
+
+
+DESIGNS: Sequence[Design] = [
+    *(
+        Design(
+            f"{layers} pair potentials",
+            pair_potentials,
+            {"likelihood": ByLikelihood(lr=1e-2)},
+            minutes,
+            {"layers": layers},
+        )
+        for layers, minutes in ((10, {"dw4": 5, "lj13": 15}), (28, {"dw4": 15}))
+    ),
+    Design(
+        "4 pair potentials, fast to sample",
+        pair_potentials,
+        {"energy": ByEnergy(lr=1e-2)},
+        {"dw4": 10, "lj13": 15},
+        {"layers": 4, "fast": "sample"},
+    ),
+    Design(
+        "6 residual layers of many bodies",
+        many_body,
+        {"likelihood": ByLikelihood(lr=5e-3)},
+        {"dw4": 15, "lj13": 15},
+        {"layers": 6},
+    ),
+    Design(
+        "augmented coupling",
+        augmented_coupling,
+        {"likelihood": ByLikelihood(lr=3e-3), "energy": ByEnergy(lr=2e-3)},
+        {"dw4": 15, "lj13": 25},
+        {"layers": 8, "width": 32},
+        scored=5000,
+    ),
+    Design(
+        "plain coupling, random images of the data",
+        plain_coupling,
+        {"likelihood": ByLikelihood(lr=2e-3, augment=True)},
+        {"dw4": 15, "lj13": 15},
+        {"blocks": 6, "width": 64},
+        at_once=2000,
+    ),
+    Design(
+        "CNF, radial kernel",
+        radial_cnf,
+        {"likelihood": ByLikelihood(lr=1e-2, batch_size=64)},
+        {"dw4": 15, "lj13": 15},
+        draws=10_000,
+    ),
+    Design(
+        "CNF, graph network",
+        graph_cnf,
+        {"likelihood": FlowMatching()},
+        {"dw4": 15, "lj13": 15},
+        {"width": 44, "layers": 3},
+        draws=10_000,
+        at_once=100,
+        scored=5000,
+    ),
+]
