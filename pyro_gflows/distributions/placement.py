@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,6 +105,7 @@ class SequentialPlacement(InvariantBase):
         if not 0 < shortest < longest < math.inf:
             raise ValueError(f"expected 0 < shortest < longest, got {shortest} and {longest}")
         self.action = action
+        self._symmetry = ParticleAction(action.species, d)  # all rotations and reflections act on draws
         self.module = Placement(
             action.n,
             action.d,
@@ -121,15 +123,32 @@ class SequentialPlacement(InvariantBase):
         shape = self._extended_shape(torch.Size(sample_shape))[: -2]
         reference = self.module.pair.coefficients
         refuse_low(reference, "a base")
-        placed = self._nobody(shape.numel(), reference)
-        for _ in range(1, self.action.n):
-            radius, _ = self.module.radius(placed)
-            unit, _ = self._direction(placed, radius)
+        uniforms = torch.rand(
+            shape.numel(), self.action.n - 1, self.action.d, dtype=reference.dtype, device=reference.device
+        )
+        x = self.in_frame(uniforms).unflatten(0, shape)
+        return self._symmetry.act_each(self._symmetry.sample(shape), x)
+
+    def in_frame(self, uniforms: Tensor) -> Tensor:
+        """Configurations in the frame of the first particles around the center, as a function of uniform variables.
+
+        The center is the first particle, and the others follow by distance from it. A random permutation, rotation and
+        reflection then make it a draw.
+
+        Args:
+            uniforms: Shape ``(batch, n - 1, d)``, between 0 and 1; not all of them count.
+
+        Returns:
+            Shape ``(batch, n, d)``.
+        """
+        placed = self._nobody(len(uniforms), uniforms)
+        for uniform in uniforms.unbind(1):
+            radius, _ = self.module.radius(placed, None, uniform[:, 0])
+            unit, _ = self._direction(placed, radius, None, uniform[:, 1:])
             placed = placed.with_one_more(radius, unit)
         others = placed.radii[..., None] * placed.units
         x = torch.cat([torch.zeros_like(others[:, :1]), others], 1)
-        x = (x - x.mean(1, keepdim=True)).unflatten(0, shape)
-        return self.action.act_each(self.action.sample(shape), x)
+        return x - x.mean(1, keepdim=True)
 
     @property
     def around_first(self) -> SequentialPlacement:
@@ -141,7 +160,12 @@ class SequentialPlacement(InvariantBase):
         """
         new = self.expand(self.batch_shape)
         new.action = ParticleAction((1, self.action.n - 1), self.action.d, group=self.action.position)
+        new._symmetry = ParticleAction((1, self.action.n - 1), self.action.d)
         return new
+
+    def computed_arguments(self) -> dict[str, Any]:
+        """The action, which :attr:`around_first` changes."""
+        return {"action": self.action}
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
@@ -166,12 +190,14 @@ class SequentialPlacement(InvariantBase):
             placed = placed.with_one_more(known, unit)
         return log_q
 
-    def _direction(self, placed: Placed, radius: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _direction(
+        self, placed: Placed, radius: Tensor, known: Tensor | None, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if placed.radii.shape[1] == 0:  # the frame is that of the first direction
             unit = torch.zeros(len(radius), self.action.d, dtype=radius.dtype, device=radius.device)
             unit[:, -1 if self.action.d == 3 else 0] = 1.0
             return unit, torch.zeros_like(radius)
-        return self.module.direction(placed, radius, known)
+        return self.module.direction(placed, radius, known, uniforms)
 
     def _nobody(self, count: int, like: Tensor) -> Placed:
         return Placed(like.new_zeros(count, 0), like.new_zeros(count, 0, self.action.d), like.new_zeros(count, 0))
