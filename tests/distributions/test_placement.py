@@ -133,7 +133,9 @@ def test_paths_of_draws_have_the_gradient_of_finite_differences():
     density = placement(4, 3)
     u = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     weights = list(density.module.parameters())
-    directions = [torch.randn(w.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64) for w in weights]
+    directions = [
+        torch.randn(w.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64) for w in weights
+    ]
     gradients = torch.autograd.grad(density.in_frame(u).square()[..., 1].sum(), weights, allow_unused=True)
     slope = sum((g * v).sum() for g, v in zip(gradients, directions, strict=True) if g is not None)
 
