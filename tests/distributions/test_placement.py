@@ -213,3 +213,20 @@ def test_what_it_refuses(action, distances, message):
         SequentialPlacement(action.rows, shortest=0.1, longest=1.0)
     with pytest.raises(ValueError, match="multiple of 4"):
         PlacementGrids(ring=30)
+
+
+@pytest.mark.parametrize(("n", "d"), [(4, 2), (5, 3)])
+def test_the_sum_over_central_particles_is_a_bound(n, d):
+    density, x = placement(n, d), configurations(n, d)
+    whole = density.log_prob(x)
+    bounds = torch.stack([density.most_central(count).log_prob(x) for count in range(1, n + 1)])
+    assert (bounds.diff(dim=0) > 0).all()  # every particle has a term
+    torch.testing.assert_close(bounds[-1], whole, rtol=0, atol=1e-12)
+    nearest = x.norm(dim=-1).argmin(1)
+    first = torch.stack(
+        [row[[c, *(k for k in range(n) if k != c)]] for row, c in zip(x, nearest.tolist(), strict=True)]
+    )
+    one = density.around_first.log_prob(first) - math.log(n)
+    torch.testing.assert_close(bounds[0], one, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="positive number of centers"):
+        density.most_central(0)
