@@ -1,0 +1,56 @@
+"""The order and the frame of a configuration of particles around one of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["around_center", "in_frame"]
+
+_LEAST = 1e-24
+
+
+def around_center(x: Tensor, center: Tensor) -> Tensor:
+    """The positions of the other particles relative to one, by increasing distance from it.
+
+    Args:
+        x: Configurations, shape ``(batch, n, d)``.
+        center: The index of the particle in each, shape ``(batch,)``.
+
+    Returns:
+        Shape ``(batch, n - 1, d)``.
+
+    Example:
+        >>> x = torch.tensor([[[3.0, 0.0], [1.0, 0.0], [1.5, 0.0]]])
+        >>> around_center(x, torch.tensor([1]))
+        tensor([[[0.5000, 0.0000],
+                 [2.0000, 0.0000]]])
+    """
+    differences = x - x.gather(1, center[:, None, None].expand(-1, 1, x.shape[2]))
+    squares = differences.detach().square().sum(-1).scatter(1, center[:, None], -1.0)
+    order = squares.argsort(1)[:, 1:]
+    return differences.gather(1, order[..., None].expand(-1, -1, x.shape[2]))
+
+
+def in_frame(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths of vectors, and their directions in the frame of the first ones.
+
+    In the plane the first vector points along the first axis. In space it points along the last axis, and the second
+    vector lies in the half plane of that axis and the first one.
+
+    Args:
+        y: Vectors, shape ``(batch, vectors, d)``, with d = 2 or 3.
+
+    Returns:
+        The lengths, shape ``(batch, vectors)``, and unit vectors, shape ``(batch, vectors, d)``.
+    """
+    lengths = y.square().sum(-1).clamp_min(_LEAST).sqrt()
+    units = y / lengths[..., None]
+    first = units[:, 0]
+    if y.shape[2] == 2:
+        axes = torch.stack([first, torch.stack([-first[:, 1], first[:, 0]], -1)], -1)
+    else:
+        second = units[:, 1] - (units[:, 1] * first).sum(-1, keepdim=True) * first
+        second = second / second.square().sum(-1, keepdim=True).clamp_min(_LEAST).sqrt()
+        axes = torch.stack([second, torch.cross(first, second, dim=-1), first], -1)
+    return lengths, units @ axes
