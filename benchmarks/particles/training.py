@@ -15,6 +15,7 @@ from benchmarks.particles.cnf import ContinuousTransform
 from benchmarks.particles.problems import Problem
 from pyro_gflows.flows import AugmentedFlow
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Validation, fit, fit_energy, random_elements
+from pyro_gflows.training.average import MovingAverage, copy_weights
 
 __all__ = ["ByEnergy", "ByLikelihood", "FlowMatching"]
 
@@ -129,7 +130,7 @@ class FlowMatching:
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.lr)
         rate = clock.schedule(OneCycle(warmup=0.1))
-        average, steps = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=_average(self.ema_decay)), 0
+        average, steps = MovingAverage(model, self.ema_decay), 0
         model.train()
         while not steps or not clock.stop():
             for group in optimizer.param_groups:
@@ -139,9 +140,9 @@ class FlowMatching:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
-            average.update_parameters(model)
             steps += 1
-        model.load_state_dict(average.module.state_dict())
+            average.update(steps)
+        copy_weights(average.values, model)
         model.eval()
         return steps
 
@@ -163,7 +164,3 @@ def aligned(x: Tensor, y: Tensor) -> Tensor:
     x = x.gather(1, order.unsqueeze(-1).expand_as(x))
     u, _, vh = torch.linalg.svd(x.mT @ y)
     return x @ (u @ vh)
-
-
-def _average(decay: float) -> Any:
-    return torch.optim.swa_utils.get_ema_multi_avg_fn(decay)

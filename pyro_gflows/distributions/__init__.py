@@ -3,6 +3,7 @@
 from pyro_gflows.distributions.ball import InvariantUniformBall
 from pyro_gflows.distributions.normal import InvariantNormal
 from pyro_gflows.distributions.orbit_mixture import OrbitMixture
+from pyro_gflows.distributions.placement import SequentialPlacement
 from pyro_gflows.distributions.spherical import SphericalBase
 from pyro_gflows.distributions.student import InvariantStudentT
 from pyro_gflows.distributions.symmetrized import Symmetrized
@@ -16,6 +17,7 @@ __all__ = [
     "InvariantUniformBall",
     "InvariantVonMises",
     "OrbitMixture",
+    "SequentialPlacement",
     "SphericalBase",
     "Symmetrized",
 ]

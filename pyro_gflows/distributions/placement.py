@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,10 +48,12 @@ class SequentialPlacement(InvariantBase):
     where :math:`n^{d/2}` is the change of volume from orthonormal coordinates to differences. So p is exactly invariant
     under the group of the action, and under all rotations and reflections also where that group is smaller.
 
-    Train :attr:`around_first`, the density with the first particle as the center: a score takes one evaluation in place
-    of n, and its divergence from an invariant target bounds that of p from above. Then use p, whose effective sample
-    size is higher. The density p is not continuous: it may jump where two particles are at the same distance from a
-    third, as their order changes. So all that is trained belongs inside, and no trainable layer comes after it.
+    A score takes n evaluations; training takes fewer. By likelihood, train the lower bound :meth:`most_central`, whose
+    sum leaves out particles at the surface. By an energy, train :attr:`around_first`, the density with the first
+    particle as the center, whose divergence from an invariant target bounds that of p from above. Then use p, whose
+    effective sample size is higher. The density p is not continuous: it may jump where two
+    particles are at the same distance from a third, as their order changes. So all that is trained belongs inside, and
+    no trainable layer comes after it.
 
     Attributes:
         may_jump: That the density may jump, for flows that are to have layers after it.
@@ -82,6 +85,7 @@ class SequentialPlacement(InvariantBase):
     action: ParticleAction
     has_rsample = True
     may_jump = True
+    _scored: int | None = None
 
     def __init__(
         self,
@@ -104,6 +108,7 @@ class SequentialPlacement(InvariantBase):
         if not 0 < shortest < longest < math.inf:
             raise ValueError(f"expected 0 < shortest < longest, got {shortest} and {longest}")
         self.action = action
+        self._symmetry = ParticleAction(action.species, d)  # all rotations and reflections act on draws
         self.module = Placement(
             action.n,
             action.d,
@@ -113,23 +118,42 @@ class SequentialPlacement(InvariantBase):
             width=width,
         )
         # the chart of differences from the center, the order of the others, and the rotations
-        self._log_constant = 0.5 * d * math.log(n) - math.lgamma(n) - math.log(2 * math.pi if d == 2 else 8 * math.pi**2)
+        self._log_constant = (
+            0.5 * d * math.log(n) - math.lgamma(n) - math.log(2 * math.pi if d == 2 else 8 * math.pi**2)
+        )
         super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
 
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))[: -2]
+        shape = self._extended_shape(torch.Size(sample_shape))[:-2]
         reference = self.module.pair.coefficients
         refuse_low(reference, "a base")
-        placed = self._nobody(shape.numel(), reference)
-        for _ in range(1, self.action.n):
-            radius, _ = self.module.radius(placed)
-            unit, _ = self._direction(placed, radius)
+        uniforms = torch.rand(
+            shape.numel(), self.action.n - 1, self.action.d, dtype=reference.dtype, device=reference.device
+        )
+        x = self.in_frame(uniforms).unflatten(0, shape)
+        return self._symmetry.act_each(self._symmetry.sample(shape), x)
+
+    def in_frame(self, uniforms: Tensor) -> Tensor:
+        """Configurations in the frame of the first particles around the center, as a function of uniform variables.
+
+        The center is the first particle, and the others follow by distance from it. A random permutation, rotation and
+        reflection then make it a draw.
+
+        Args:
+            uniforms: Shape ``(batch, n - 1, d)``, between 0 and 1; not all of them count.
+
+        Returns:
+            Shape ``(batch, n, d)``.
+        """
+        placed = self._nobody(len(uniforms), uniforms)
+        for uniform in uniforms.unbind(1):
+            radius, _ = self.module.radius(placed, None, uniform[:, 0])
+            unit, _ = self._direction(placed, radius, None, uniform[:, 1:])
             placed = placed.with_one_more(radius, unit)
         others = placed.radii[..., None] * placed.units
         x = torch.cat([torch.zeros_like(others[:, :1]), others], 1)
-        x = (x - x.mean(1, keepdim=True)).unflatten(0, shape)
-        return self.action.act_each(self.action.sample(shape), x)
+        return x - x.mean(1, keepdim=True)
 
     @property
     def around_first(self) -> SequentialPlacement:
@@ -141,19 +165,49 @@ class SequentialPlacement(InvariantBase):
         """
         new = self.expand(self.batch_shape)
         new.action = ParticleAction((1, self.action.n - 1), self.action.d, group=self.action.position)
+        new._symmetry = ParticleAction((1, self.action.n - 1), self.action.d)
         return new
+
+    def most_central(self, count: int) -> SequentialPlacement:
+        """The same distribution with a lower bound of its score, for training: the sum over fewer centers.
+
+        The bound sums over the particles that are closest to the center of mass, and leaves out the others, whose terms
+        are positive. It is invariant as p is, costs ``count`` evaluations in place of n, and shares the module. By
+        likelihood it trains better than one center, as the weights need not serve all particles alike.
+
+        Args:
+            count: The number of particles over which the score sums.
+
+        Raises:
+            ValueError: The count is not positive.
+        """
+        if count < 1:
+            raise ValueError(f"expected a positive number of centers, got {count}")
+        new = self.expand(self.batch_shape)
+        new._scored = count
+        return new
+
+    def computed_arguments(self) -> dict[str, Any]:
+        """The action, which :attr:`around_first` changes."""
+        return {"action": self.action}
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         self._check_value(value)
         batch_shape = torch.broadcast_shapes(value.shape[:-2], self.batch_shape)
         x = value.expand(batch_shape + self.event_shape).reshape(-1, *self.event_shape)
-        count = self.action.species[0]  # the particles that may be the center
-        rows = x.repeat_interleave(count, 0)
-        centers = torch.arange(count, device=x.device).repeat(len(x))
-        pieces = zip(rows.split(_ROWS_AT_ONCE), centers.split(_ROWS_AT_ONCE), strict=True)
-        log_q = torch.cat([self._around(*piece) for piece in pieces]).unflatten(0, (-1, count))
-        return (log_q.logsumexp(1) - math.log(count)).reshape(batch_shape)
+        centers = self._centers(x)
+        rows = x.repeat_interleave(centers.shape[1], 0)
+        pieces = zip(rows.split(_ROWS_AT_ONCE), centers.flatten().split(_ROWS_AT_ONCE), strict=True)
+        log_q = torch.cat([self._around(*piece) for piece in pieces]).reshape(centers.shape)
+        return (log_q.logsumexp(1) - math.log(self.action.species[0])).reshape(batch_shape)
+
+    def _centers(self, x: Tensor) -> Tensor:
+        """The particles over which a score sums, shape ``(batch, particles)``."""
+        possible = self.action.species[0]
+        if self._scored is None or self._scored >= possible:
+            return torch.arange(possible, device=x.device).expand(len(x), -1)
+        return x.detach().square().sum(-1)[:, :possible].topk(self._scored, largest=False).indices
 
     def _around(self, x: Tensor, center: Tensor) -> Tensor:
         """The log-density with this particle as the center."""
@@ -166,16 +220,19 @@ class SequentialPlacement(InvariantBase):
             placed = placed.with_one_more(known, unit)
         return log_q
 
-    def _direction(self, placed: Placed, radius: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _direction(
+        self, placed: Placed, radius: Tensor, known: Tensor | None, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if placed.radii.shape[1] == 0:  # the frame is that of the first direction
             unit = torch.zeros(len(radius), self.action.d, dtype=radius.dtype, device=radius.device)
             unit[:, -1 if self.action.d == 3 else 0] = 1.0
             return unit, torch.zeros_like(radius)
-        return self.module.direction(placed, radius, known)
+        return self.module.direction(placed, radius, known, uniforms)
 
     def _nobody(self, count: int, like: Tensor) -> Placed:
         return Placed(like.new_zeros(count, 0), like.new_zeros(count, 0, self.action.d), like.new_zeros(count, 0))
 
     def __repr__(self) -> str:
         count = self.action.species[0]
-        return f"SequentialPlacement({self.action}, {count} center{'s' if count > 1 else ''})"
+        scored = "" if self._scored is None else f", scored by the {self._scored} most central"
+        return f"SequentialPlacement({self.action}, {count} center{'s' if count > 1 else ''}{scored})"

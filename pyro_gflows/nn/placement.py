@@ -136,12 +136,13 @@ class Placement(nn.Module):
         return value
 
     # -- the conditionals ---------------------------------------------------------------------------------------------
-    def radius(self, placed: Placed, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def radius(self, placed: Placed, known: Tensor | None, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The distance of the next particle from the center, known or drawn, and its log-density.
 
         Args:
             placed: The particles that are placed, possibly none.
             known: The distance, shape ``(batch,)``; None to draw it.
+            uniform: What it is drawn from, uniform in [0, 1), shape ``(batch,)``.
         """
         step = placed.radii.shape[1]
         last = placed.radii[:, -1] if step else placed.radii.new_zeros(len(placed.radii))
@@ -157,7 +158,7 @@ class Placement(nn.Module):
         if step:
             logits = logits + self._averaged(placed, radii[:, :: self.grids.refine])
         density = LogLinear(logits, tail=torch.full_like(last, _TAIL / spacings))
-        t = density.icdf(torch.rand_like(last)) if known is None else _unwarped((known - last) / width) * spacings
+        t = _position(density, uniform) if known is None else _unwarped((known - last) / width) * spacings
         slope = width.log() + _log_warp_slope(t / spacings) - math.log(spacings)
         radius = last + width * _warped(t / spacings) if known is None else known
         return radius, density.log_prob(t) - slope
@@ -171,7 +172,9 @@ class Placement(nn.Module):
         averaged: Tensor = field.logsumexp(-1) @ self.refine(radii).mT
         return averaged
 
-    def direction(self, placed: Placed, radius: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def direction(
+        self, placed: Placed, radius: Tensor, known: Tensor | None, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The direction of the next particle, known or drawn, and its log-density on the circle or the sphere.
 
         In the plane the first direction is at angle 0. In space it is the polar axis, and the azimuth of the second
@@ -181,10 +184,12 @@ class Placement(nn.Module):
             placed: The particles that are placed, at least one.
             radius: The distance of the next particle from the center, shape ``(batch,)``.
             known: The direction, shape ``(batch, d)``; None to draw it.
+            uniforms: What it is drawn from, uniform in [0, 1), shape ``(batch, d - 1)``.
         """
+        angle_from, cosine_from = (None, None) if uniforms is None else (uniforms[:, -1], uniforms[:, 0])
         cosine = log_q = torch.zeros_like(radius)
         if self.d == 3:
-            cosine, log_q = self._cosine(placed, radius, None if known is None else known[:, 2])
+            cosine, log_q = self._cosine(placed, radius, None if known is None else known[:, 2], cosine_from)
             if placed.radii.shape[1] == 1:
                 zero = torch.zeros_like(cosine)
                 return (self._units(zero, cosine) if known is None else known), log_q
@@ -194,13 +199,15 @@ class Placement(nn.Module):
         logits = self.field(placed, radius[:, None], units, (None, self.around_ring))[:, 0]
         density = LogLinear(torch.cat([logits, logits[:, :1]], 1))
         if known is None:
-            t = density.icdf(torch.rand_like(radius))
+            t = _position(density, angle_from)
             unit = self._units(t * spacing - math.pi, cosine)
         else:
             unit, t = known, ((torch.atan2(known[:, 1], known[:, 0]) + math.pi) / spacing).clamp(0, self.grids.ring)
         return unit, log_q + density.log_prob(t) - math.log(spacing)
 
-    def _cosine(self, placed: Placed, radius: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _cosine(
+        self, placed: Placed, radius: Tensor, known: Tensor | None, uniform: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The cosine of the polar angle, of which the density is the field averaged over azimuths."""
         first = placed.radii.shape[1] == 1
         count, azimuths = (3 * self.grids.polar, 1) if first else (self.grids.polar, self.grids.angles)
@@ -210,7 +217,7 @@ class Placement(nn.Module):
         coarser = None if first else self.on_sphere
         field = self.field(placed, radius[:, None], units.flatten(0, 1), (None, coarser))[:, 0]
         density = LogLinear(field.unflatten(-1, (count, azimuths)).logsumexp(-1))
-        t = density.icdf(torch.rand_like(radius)) if known is None else ((known + 1) / spacing).clamp(0, count - 1)
+        t = _position(density, uniform) if known is None else ((known + 1) / spacing).clamp(0, count - 1)
         cosine = t * spacing - 1 if known is None else known
         return cosine, density.log_prob(t) - math.log(spacing)
 
@@ -226,6 +233,12 @@ class Placement(nn.Module):
     @staticmethod
     def _arange(count: int, like: Tensor) -> Tensor:
         return torch.arange(count, dtype=like.dtype, device=like.device)
+
+
+def _position(density: LogLinear, uniform: Tensor | None) -> Tensor:
+    if uniform is None:
+        raise ValueError("expected what is known of the particle, or uniform variables to draw it from, got neither")
+    return density.icdf(uniform)
 
 
 def _warped(t: Tensor) -> Tensor:

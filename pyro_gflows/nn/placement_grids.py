@@ -11,10 +11,12 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from pyro_gflows.nn.basis import FixedBasis
+from pyro_gflows.serialization.registry import registered
 
 __all__ = ["Coarser", "DirectionGrid", "PlacementGrids", "direction_grids", "refined"]
 
 
+@registered
 @dataclass(frozen=True)
 class PlacementGrids:
     """How finely the conditionals of a sequential placement are resolved; every choice gives an exact density.
@@ -50,13 +52,14 @@ class PlacementGrids:
         return PlacementGrids() if d == 2 else PlacementGrids(radii=9, angles=24, ring=96)
 
     def __post_init__(self) -> None:
-        if min(self.radii, self.angles, self.cosines, self.polar, self.ring) < 4 or self.refine < 1:
-            raise ValueError(f"expected at least 4 of each, and refine of at least 1, got {self}")
-        if self.angles % 2 or self.ring % 4:
+        fits = (self.radii % 4 == 1, self.polar % 4 == 1, self.angles % 24 == 0, self.ring % 4 == 0)
+        if not all(fits) or min(self.radii, self.polar, self.ring) < 8 or min(self.angles, self.refine) < 1:
             raise ValueError(
-                f"expected an even number of angles and a ring that is a multiple of 4, so that reflections take "
-                f"grids to themselves, got angles={self.angles} and ring={self.ring}"
+                "expected radii and polar of 9, 13, 17, ..., angles a multiple of 24, ring a multiple of 4 from 8 on, "
+                f"and refine of at least 1, so that coarser grids lie in these and reflections keep them, got {self}"
             )
+        if self.cosines < 2:
+            raise ValueError(f"expected at least 2 cosines, got {self.cosines}")
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,9 @@ def direction_grids(d: int, grids: PlacementGrids) -> tuple[DirectionGrid, Direc
         return _grid(_plane(half), weights), _grid(_plane(full), torch.ones_like(full))
     few, few_weights = _gauss(4 * grids.cosines)
     many, many_weights = _gauss(grids.cosines)
-    azimuths = (torch.arange(angles, dtype=torch.float64) + 0.5) * (2 * math.pi / angles)
+    azimuths = torch.arange(angles // 2, dtype=torch.float64) * (4 * math.pi / angles)  # half as many for the radius
     meridian = torch.stack([(1 - few.square()).sqrt(), torch.zeros_like(few), few], -1)
-    circle = _plane(azimuths[::2])  # half as many serve for the radius
+    circle = _plane(azimuths)
     rings = torch.cat(
         [
             (1 - many.square()).sqrt()[:, None, None] * circle[None],

@@ -83,10 +83,10 @@ class LogLinear:
         """
         with torch.no_grad():
             t = self._solve(u)
-        if not (torch.is_grad_enabled() and self.logits.requires_grad):
+        if not (torch.is_grad_enabled() and (self.logits.requires_grad or u.requires_grad)):
             return t
-        reached = self.cdf(t)
-        return t - (reached - reached.detach()) / self.log_prob(t).detach().exp()
+        missing = u - self.cdf(t)
+        return t + (missing - missing.detach()) / self.log_prob(t).detach().exp()
 
     def _piece(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The piece of each position, the logit at its start, how much it rises, and the position inside."""
