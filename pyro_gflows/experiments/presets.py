@@ -120,6 +120,7 @@ def _clusters(
         optimizer=Adam(lr=1e-2, clip_norm=5.0),
         schedule=OneCycle(warmup=0.15),
         validation=Validation(100, 10),
+        check_symmetry=False,  # of the target it is known; chains of the sampler rotate slowly
     )
     energy = dataclasses.replace(draws, validation=Validation(patience=None))
     by_energy = ByEnergy(Ramp(start=0.25, until=0.3), above=above)
