@@ -42,10 +42,13 @@ def cloud(folder, *, n=3, d=2, count=60, shift=0.0):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the data are not symmetric")  # draws that are too quick to be independent
-@pytest.mark.parametrize(("name", "preset"), [("dw4", ""), ("dw4", "-energy"), ("lj13", "")])
-def test_a_cluster_is_fitted_sampled_scored_and_checked(name, preset, quick, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "preset", "more"),
+    [("dw4", "", []), ("dw4", "-energy", []), ("lj13", "", ["--flow", "radial"])],
+)
+def test_a_cluster_is_fitted_sampled_scored_and_checked(name, preset, more, quick, tmp_path, capsys):
     target, out, draws = DENSITIES[name], tmp_path / "out", tmp_path / "draws.npy"
-    options = ["--preset", name + preset, "--steps", "2", "--batch-size", "8", "--quiet"]
+    options = ["--preset", name + preset, "--steps", "2", "--batch-size", "8", "--quiet", *more]
     assert main(["fit", name, "--out", str(out), *options]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics.keys() >= FIGURES and metrics["by"] == ("energy" if preset else "likelihood")
