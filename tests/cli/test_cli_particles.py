@@ -133,8 +133,11 @@ def test_the_symmetry_of_particles_is_tested(tmp_path, capsys):
         (["--group", "S3 x O(2)", "--flow", "image-coupling"], "it is for images"),
         (["--group", "S3 x O(2)", "--levels", "4"], "expected images where gray levels are given"),
         (["--group", "O(2)", "--flow", "pair-potential"], "it is for particles"),
-        (["--group", "O(2)", "--events", "particles", "--flow", "placement"], "expected a ParticleAction on n >= 3"),
-        (["--group", "C1", "--preset", "dw4-energy", "--events", "particles"], "with a known energy"),
+        (
+            ["--group", "O(2)", "--events", "particles", "--flow", "placement"],
+            "it takes distances from data of like particles",
+        ),
+        (["--group", "S3 x O(2)", "--preset", "dw4-energy"], "with a known energy"),
     ],
 )
 def test_what_particles_cannot_carry_is_said_in_the_words_of_the_command_line(options, message, tmp_path, capsys):
