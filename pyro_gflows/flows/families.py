@@ -233,9 +233,7 @@ def _placement(
 ) -> EquivariantFlow:
     """Particles placed one after another; ``grids`` are keywords of PlacementGrids."""
     if shortest is None or longest is None:
-        raise ValueError(
-            "it takes distances from data of like particles under all rotations and reflections (S4 x O(2))"
-        )
+        raise ValueError("it takes distances from data of like particles under all of O(2) or O(3)")
     chosen = None if grids is None else PlacementGrids(**grids)
     return g_placement_flow(action, shortest=shortest, longest=longest, width=width, grids=chosen)
 

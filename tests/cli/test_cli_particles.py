@@ -135,7 +135,7 @@ def test_the_symmetry_of_particles_is_tested(tmp_path, capsys):
         (["--group", "O(2)", "--flow", "pair-potential"], "it is for particles"),
         (
             ["--group", "O(2)", "--events", "particles", "--flow", "placement"],
-            "it takes distances from data of like particles",
+            "it takes distances from data",
         ),
         (["--group", "S3 x O(2)", "--preset", "dw4-energy"], "with a known energy"),
     ],
