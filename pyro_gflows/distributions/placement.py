@@ -115,12 +115,14 @@ class SequentialPlacement(InvariantBase):
             width=width,
         )
         # the chart of differences from the center, the order of the others, and the rotations
-        self._log_constant = 0.5 * d * math.log(n) - math.lgamma(n) - math.log(2 * math.pi if d == 2 else 8 * math.pi**2)
+        self._log_constant = (
+            0.5 * d * math.log(n) - math.lgamma(n) - math.log(2 * math.pi if d == 2 else 8 * math.pi**2)
+        )
         super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
 
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        shape = self._extended_shape(torch.Size(sample_shape))[: -2]
+        shape = self._extended_shape(torch.Size(sample_shape))[:-2]
         reference = self.module.pair.coefficients
         refuse_low(reference, "a base")
         uniforms = torch.rand(
