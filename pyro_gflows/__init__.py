@@ -47,6 +47,7 @@ from pyro_gflows.distributions import (
     InvariantUniformBall,
     InvariantVonMises,
     OrbitMixture,
+    SequentialPlacement,
     Symmetrized,
 )
 from pyro_gflows.flows import (
@@ -193,6 +194,7 @@ __all__ = [
     "RowScale",
     "RowStretch",
     "RowsAction",
+    "SequentialPlacement",
     "SignGroup",
     "SignedPermutationGroup",
     "SitesAction",

@@ -102,18 +102,20 @@ def test_it_is_the_mean_over_the_centers():
 
 
 def test_it_integrates_to_one():
-    """In the plane, three particles have two distances from the center and an angle."""
+    """In the plane, three particles have two distances from the center and an angle; the density jumps at r1 = r2."""
     density = placement(3, 2).around_first
-    count = 40
-    edges = torch.linspace(0, 1, count + 1, dtype=torch.float64)
-    r = 8.0 * (edges[1:] + edges[:-1]) / 2
-    angle = 2 * math.pi * (torch.arange(12, dtype=torch.float64) + 0.5) / 12
-    r1, r2, a = torch.meshgrid(r, r, angle, indexing="ij")
+    s = (torch.arange(24, dtype=torch.float64) + 0.5) / 24
+    angle = 2 * math.pi * (torch.arange(36, dtype=torch.float64) + 0.5) / 36
+    s1, s2, a = torch.meshgrid(s, s, angle, indexing="ij")
+    r1 = 3 * s1 / (1 - s1)
+    r2 = r1 + 3 * s2 / (1 - s2)
     others = torch.stack([torch.stack([r1, 0 * a], -1), torch.stack([r2 * a.cos(), r2 * a.sin()], -1)], -2)
     x = torch.cat([torch.zeros_like(others[..., :1, :]), others], -2).flatten(0, 2)
-    scores = density.log_prob(x - x.mean(1, keepdim=True)).detach()
-    volume = (r1 * r2).flatten() * 2 * math.pi * (8.0 / count) ** 2 * (2 * math.pi / 12) / 3  # orthonormal coordinates
-    assert float((scores.exp() * volume).sum()) == pytest.approx(1.0, abs=0.02)
+    with torch.no_grad():
+        scores = density.log_prob(x - x.mean(1, keepdim=True)).view_as(a)
+    slopes = 9 / (1 - s1).square() / (1 - s2).square() / 24**2
+    volume = 2 * math.pi * r1 * r2 * slopes * (2 * math.pi / 36) / 3  # orthonormal coordinates
+    assert float((2 * scores.exp() * volume).sum()) == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 2), (4, 3)])
