@@ -9,6 +9,9 @@ Densities of a few particles:
 Flows on a padded space:
     augment, AugmentedFlow, g_augmented_particle_flow, g_padding, VariationalFlow
 
+Flows of particles:
+    g_placement_flow, to_train
+
 Flows of images:
     g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
     VariationalDequantizer, g_dequantizer
@@ -30,6 +33,7 @@ from pyro_gflows.flows.internal_coordinates import InternalCoordinates, symmetri
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.flows.particles import g_augmented_particle_flow
+from pyro_gflows.flows.placement import g_placement_flow, to_train
 from pyro_gflows.flows.variational import VariationalFlow
 
 __all__ = [
@@ -53,7 +57,9 @@ __all__ = [
     "g_coupling_image_flow",
     "g_dequantizer",
     "g_padding",
+    "g_placement_flow",
     "g_residual_image_flow",
     "g_soft_coupling_image_flow",
     "symmetrized_internal_coordinates",
+    "to_train",
 ]

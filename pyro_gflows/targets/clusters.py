@@ -95,6 +95,7 @@ class LennardJones(PairTarget):
     """
 
     name = "lj13"
+    test_points = 5000
     core = 0.1
     """The distance below which the energy of a pair is linear in the squared distance."""
 
