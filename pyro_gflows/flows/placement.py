@@ -22,9 +22,9 @@ def g_placement_flow(
 ) -> EquivariantFlow:
     """A flow of particles that are placed one after another around one of them: the design for small clusters.
 
-    It is a :class:`~pyro_gflows.distributions.SequentialPlacement`, whose density is exact and exactly invariant in both
+    It is a :class:`~pyro_gflows.distributions.SequentialPlacement`, which is exact and exactly invariant in both
     directions, and nothing else: all that is trained is inside the base. Train ``to_train(flow)``, which has the same
-    weights and costs a fraction of the time.
+    weights and takes a fraction of the time.
 
     Args:
         action: How the group acts on the particles, which are of one species.
@@ -48,23 +48,30 @@ def g_placement_flow(
     return _alone(SequentialPlacement(action, shortest=shortest, longest=longest, grids=grids, width=width))
 
 
-def to_train(flow: EquivariantFlow) -> EquivariantFlow:
+def to_train(flow: EquivariantFlow, *, centers: int | None = None) -> EquivariantFlow:
     """The flow to train in place of a flow, with the same weights; it is the flow itself for all other designs.
 
-    The density of :func:`g_placement_flow` is a mean over the particles that may be the center. The one to train has
-    the first particle as the center, so that it takes one evaluation in place of n. Its divergence from an
-    invariant target is an upper bound of that of the mean.
+    The density of :func:`g_placement_flow` is a mean over the n particles that may be the center, and each takes an
+    evaluation. Training takes fewer. By likelihood it needs a lower bound only, the sum over the most central particles
+    (:meth:`~pyro_gflows.distributions.SequentialPlacement.most_central`). By an energy it needs a density, that with
+    the first particle as the center (:attr:`~pyro_gflows.distributions.SequentialPlacement.around_first`).
 
     Args:
         flow: A flow.
+        centers: By likelihood, how many of the most central particles are summed over; None by an energy.
 
     Example:
         >>> from pyro_gflows import ParticleAction
         >>> flow = g_placement_flow(ParticleAction(4, 2), shortest=1.0, longest=9.0)
+        >>> x = flow.dist.sample((5,))
+        >>> bool((to_train(flow, centers=2)(x) <= flow(x)).all())
+        True
         >>> to_train(flow).action
         ParticleAction(S1 x S3 x O(2) on 4 particles in R^2, mean-free)
     """
-    return _alone(flow.base.around_first) if isinstance(flow.base, SequentialPlacement) else flow
+    if not isinstance(flow.base, SequentialPlacement):
+        return flow
+    return _alone(flow.base.around_first if centers is None else flow.base.most_central(centers))
 
 
 def _alone(base: SequentialPlacement) -> EquivariantFlow:
