@@ -58,10 +58,10 @@ DESIGNS: Sequence[Design] = [
     Design(
         "sequential placement, started at the energy of pairs",
         placement,
-        {"likelihood": ByLikelihood(lr=4e-3, batch_size=32), "energy": ByEnergy(lr=4e-3, batch_size=64)},
-        {"lj13": 15},
+        {"likelihood": ByLikelihood(lr=5e-3, batch_size=24), "energy": ByEnergy(lr=4e-3, batch_size=64)},
+        {"lj13": 25},
         {"informed": True},
-        scored=2000,
+        scored={"lj13": 2000},
     ),
     Design(
         "internal coordinates, sum over 48 images",
