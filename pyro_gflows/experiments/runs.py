@@ -36,6 +36,7 @@ from pyro_gflows.transforms import GSigmoid
 __all__ = ["METRICS", "Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
 METRICS, _NOISE = "metrics.json", "noise"
+_CENTERS = 2  # over which the bound of a placement flow sums in training
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def run(
         _clear(folder)
     if is_first and started is not None:
         started()
-    trained = to_train(flow)
+    trained = to_train(flow, centers=_CENTERS if preset.by_energy is None else None)
     result = train(trained, settings=preset.settings, folder=folder, resume=resume, devices=devices, progress=progress)
     if not is_first:
         return Outcome(flow, result, {})

@@ -274,9 +274,9 @@ def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = 
 
     Args:
         family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; "gradient" (gradient
-            maps) on angles; "pair-potential" or "placement" on particles; or a multi-scale flow of images: "image-residual",
-            "image-coupling", or "image-soft", in which only the networks carry the group, so that rotations by other
-            angles than 90 degrees are possible.
+            maps) on angles; "pair-potential" or "placement" on particles; or a multi-scale flow of images:
+            "image-residual", "image-coupling", or "image-soft", in which only the networks carry the group, so that
+            rotations by other angles than 90 degrees are possible.
         action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 
