@@ -11,6 +11,7 @@ from pyro_gflows.distributions import SequentialPlacement
 from pyro_gflows.distributions.particle_order import in_frame
 from pyro_gflows.nn.placement_grids import Coarser, PlacementGrids
 from pyro_gflows.serialization.registry import build, describe
+from pyro_gflows.targets import DoubleWell
 from pyro_gflows.testing import randomize_
 
 SMALL = PlacementGrids(radii=9, angles=24, ring=16, polar=9, cosines=4)
@@ -180,6 +181,20 @@ def test_it_is_rebuilt_from_its_description():
         assert torch.equal(twin.log_prob(x), each.log_prob(x)) and repr(twin) == repr(each)
     assert density.around_first.module is density.module
     assert density.expand((3,)).sample((2,)).shape == (2, 3, 4, 2)
+
+
+def test_it_starts_at_an_energy_of_pairs():
+    """The last of three particles then has its exact density, up to the grid: a ratio of scores at fixed r1."""
+    density = SequentialPlacement(ParticleAction(3, 2), shortest=1.0, longest=9.0)
+    density.module.double()
+    target = DoubleWell(3)
+    density.start_at(target.pair_energy)
+    first = torch.tensor([2.6, 0.0], dtype=torch.float64)
+    last = torch.tensor([[5.0, 1.0], [-2.6, 0.8], [2.0, 5.2], [-1.0, 5.0]], dtype=torch.float64)
+    x = torch.stack([torch.zeros_like(last), first.expand_as(last), last], 1)
+    x = x - x.mean(1, keepdim=True)
+    difference = density.around_first.log_prob(x).detach() + target.energy(x)
+    assert target.energy(x).std() > 1 and difference.std() < 0.05
 
 
 def test_a_coarser_grid_is_exact_for_cubic_functions():
