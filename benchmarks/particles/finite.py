@@ -14,7 +14,7 @@ from pyro_gflows.flows import (
     g_placement_flow,
     symmetrized_internal_coordinates,
 )
-from pyro_gflows.transforms import EquivariantTransform, GActNorm, GPairPotential, InCoordinates, g_residual
+from pyro_gflows.transforms import EquivariantTransform, GActNorm, GPairPotential, InCoordinates, g_graph_residual
 from pyro_gflows.transforms.one_way import Fast
 
 __all__ = ["augmented_coupling", "internal_coordinates", "many_body", "pair_potentials", "placement"]
@@ -35,11 +35,11 @@ def pair_potentials(
 
 
 def many_body(problem: Problem, *, layers: int, fast: Fast = "score") -> EquivariantFlow:
-    """Residual layers of the orthonormal coordinates whose branches read all particles, with a scale after each."""
+    """Residual layers with messages along the differences of particles, which are no gradients; a scale after each."""
     action = problem.action
     parts: list[EquivariantTransform] = []
     for _ in range(layers):
-        parts += [InCoordinates(g_residual(action.coordinates, fast=fast), action), scale(action)]
+        parts += [g_graph_residual(action, fast=fast), scale(action)]
     return EquivariantFlow(InvariantNormal(action), parts)
 
 
