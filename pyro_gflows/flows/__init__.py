@@ -4,7 +4,7 @@ Flows:
     EquivariantFlow, FlowDistribution, OrbitFlow, Canonicalized, Learnable
 
 Densities of a few particles:
-    InternalCoordinates, symmetrized_internal_coordinates
+    InternalCoordinates, placement_flow, symmetrized_internal_coordinates
 
 Flows on a padded space:
     augment, AugmentedFlow, g_augmented_particle_flow, g_padding, VariationalFlow
@@ -30,6 +30,7 @@ from pyro_gflows.flows.internal_coordinates import InternalCoordinates, symmetri
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.flows.particles import g_augmented_particle_flow
+from pyro_gflows.flows.placement import placement_flow
 from pyro_gflows.flows.variational import VariationalFlow
 
 __all__ = [
@@ -55,5 +56,6 @@ __all__ = [
     "g_padding",
     "g_residual_image_flow",
     "g_soft_coupling_image_flow",
+    "placement_flow",
     "symmetrized_internal_coordinates",
 ]
