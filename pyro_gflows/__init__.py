@@ -62,7 +62,6 @@ from pyro_gflows.flows import (
     g_coupling_image_flow,
     g_residual_image_flow,
     g_soft_coupling_image_flow,
-    placement_flow,
     symmetrized_internal_coordinates,
 )
 from pyro_gflows.groups import (
@@ -229,7 +228,6 @@ __all__ = [
     "isotypic_split",
     "load",
     "moser",
-    "placement_flow",
     "plain_checkerboard_split",
     "registered",
     "residual_realization",

@@ -7,7 +7,8 @@ temperatures follow. "likelihood" is trained on 10,000 exact draws, new ones for
 alone; the continuous flow of a graph network by flow matching on the same draws.
 
 All figures of the table are over fresh exact draws (of another run of the sampler, 100,000 for DW4 and 20,000 for LJ13)
-and over 100,000 own draws (10,000 of a continuous flow), untrimmed:
+and over 100,000 own draws, untrimmed; over fewer where the table says so, as each draw of a continuous flow with its
+log-density takes up to a second:
 
 - gap: the mean of true log p - model log p over exact draws, with the constants of the target;
 - test NLL, at least the entropy of the target;
@@ -22,12 +23,12 @@ A figure that is better than that of the exact density, by more than five standa
 Of an augmented flow the NLL and the gap are bounds by 32 importance weights for each draw, and ESS is that of the joint
 density of positions and auxiliary vectors.
 
-The table, in CPU minutes of training (drawing exact samples and measuring come on top: 3 and 10 for DW4, 15 and up to
-40 for LJ13)::
+The table, in CPU minutes of training (exact draws come on top, once 3 minutes for DW4 and 12 for LJ13 and then 0.5 and
+6 for each seed, and measuring, 5 to 20 minutes a row)::
 
-    python -m benchmarks.particles --target dw4 --seeds 5          # 105 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 140 minutes
-    python -m benchmarks.particles.timing --only lj13              # 15 minutes, after the command before
+    python -m benchmarks.particles --target dw4 --seeds 5          # 85 minutes a seed
+    python -m benchmarks.particles --target lj13                   # 130 minutes
+    python -m benchmarks.particles.timing                          # 30 minutes, after the commands before
 
 or some rows, and from runs that ended::
 

@@ -30,6 +30,7 @@ See benchmarks/particles/__init__.py for all commands of the table, and what is 
 """
 
 FOLDER = Path(__file__).parents[2] / "runs" / "particles"
+DRAWS = 100_000
 QUICK_MINUTES = 0.01
 QUICK_DRAWS = 100
 
@@ -59,17 +60,21 @@ class Row:
         """Target, design and training."""
         return f"{self.target}, {self.design.name}, by {self.by}"
 
+    @property
+    def scored(self) -> int:
+        """Test draws that are scored."""
+        return self.design.scored.get(self.target, TEST[self.target])
+
     def labels(self) -> Mapping[str, Any]:
         """Name, and what the outcome depends on: sizes, training, time and draws."""
         size = " ".join(f"{key}={value}" for key, value in self.design.size.items())
-        test = min(TEST[self.target], self.design.scored or TEST[self.target])
-        data = f"{TRAINING} training draws, {test} test draws of stream {TEST_STREAM}"
+        data = f"{TRAINING} training draws, {self.scored} test draws of stream {TEST_STREAM}"
         recipe = f"{self.design.build.__name__} {size}; {self.design.training[self.by]}; {data}"
         return {"name": self.name, "recipe": recipe, "minutes": self.minutes, "draws": self.draws}
 
 
 ROWS: Sequence[Row] = [
-    Row(target, design, by, design.minutes[target], design.draws)
+    Row(target, design, by, design.minutes[target], design.draws.get(target, DRAWS))
     for target in TARGETS
     for design in DESIGNS
     if target in design.minutes
@@ -90,7 +95,7 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
         weights_of(row, seed).parent.mkdir(parents=True, exist_ok=True)
         torch.save(model.module.state_dict(), weights_of(row, seed))
     draws = QUICK_DRAWS if quick else row.draws
-    figures = measure(model, data.target, data.test[: row.design.scored], draws=draws, seed=seed + TEST_STREAM)
+    figures = measure(model, data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM)
     return {"steps": steps, **watch.figures(), **figures, "peak_megabytes": peak_megabytes()}
 
 

@@ -41,7 +41,7 @@ class RadialField(nn.Module):
         times: The number of Gaussians of the time.
     """
 
-    def __init__(self, n: int, d: int, *, reach: float, centers: int = 48, times: int = 10) -> None:
+    def __init__(self, n: int, d: int, *, reach: float, centers: int = 24, times: int = 10) -> None:
         super().__init__()
         self.n, self.d = n, d
         self.weights = nn.Parameter(torch.zeros(centers + 1, times))  # the last row is that of a(t)
@@ -143,13 +143,14 @@ class ContinuousTransform(EquivariantTransform):
 
     .. math:: \dot x = v(x, t), \qquad \log|\det| = \int_0^1 \operatorname{div} v\,dt + (n - 1) d \log s
 
-    Solved by dopri5, forwards to draw and from 1 to 0 to score; gradients are those of the steps of the solver.
+    Solved by dopri5, from 0 to 1 to draw and from 1 to 0 to score; gradients are those of the steps of the solver.
 
     Args:
         field: A RadialField or a GraphField.
         action: How the group acts on the particles.
         scale: The scale s.
-        tolerance: Of the solver, relative and absolute.
+        tolerance: Of the solver, relative and absolute, in evaluation mode.
+        training_tolerance: In training mode.
 
     Attributes:
         evaluations: How often the field was evaluated so far.
@@ -157,9 +158,18 @@ class ContinuousTransform(EquivariantTransform):
 
     spaces = (MeanFree,)
 
-    def __init__(self, field: Any, action: ParticleAction, *, scale: float, tolerance: float = 1e-5) -> None:
+    def __init__(
+        self,
+        field: Any,
+        action: ParticleAction,
+        *,
+        scale: float,
+        tolerance: float = 1e-5,
+        training_tolerance: float = 1e-4,
+    ) -> None:
         super().__init__(action)
-        self.field, self.scale, self.tolerance = field, scale, tolerance
+        self.field, self.scale = field, scale
+        self.tolerance, self.training_tolerance = tolerance, training_tolerance
         self.evaluations = 0
         self._log_scale = action.space.dimension * math.log(scale)
 
@@ -172,13 +182,14 @@ class ContinuousTransform(EquivariantTransform):
         from torchdiffeq import odeint
 
         rows = x.reshape(-1, *x.shape[-2:])
+        tolerance = self.training_tolerance if self.training else self.tolerance
         times = torch.tensor([start, end], dtype=x.dtype, device=x.device)
         y, ladj = odeint(
             self._dynamics,
             (rows, rows.new_zeros(len(rows))),
             times,
-            rtol=self.tolerance,
-            atol=self.tolerance,
+            rtol=tolerance,
+            atol=tolerance,
             method="dopri5",
         )
         return y[-1].reshape(x.shape), ladj[-1].reshape(x.shape[:-2])

@@ -12,7 +12,7 @@ __all__ = ["graph_cnf", "radial_cnf"]
 REACH = 4.0  # the largest distance that the kernel resolves, in units of the scale of the data
 
 
-def radial_cnf(problem: Problem, *, centers: int = 48, times: int = 10, tolerance: float = 1e-5) -> EquivariantFlow:
+def radial_cnf(problem: Problem, *, centers: int = 24, times: int = 10, tolerance: float = 1e-5) -> EquivariantFlow:
     """A flow along a sum over pairs, with the divergence in closed form."""
     field = RadialField(problem.target.n, problem.target.d, reach=REACH, centers=centers, times=times)
     return _flow(field, problem, tolerance)

@@ -97,10 +97,9 @@ def measure(model: Model, target: ParticleTarget, test: Tensor, *, draws: int, s
         torch.manual_seed(seed)
         scores = [model.score(part) for part in test.split(model.at_once)]
         weights = torch.cat([model.draw(count, target) for count in model.parts(draws)])
-        model.draw(TIMED_DRAWS, target)
         before = model.evaluations()
-        seconds = cpu_seconds(lambda: model.draw(TIMED_DRAWS, target), calls=1, rounds=3)
-        evaluations = (model.evaluations() - before) / 3
+        seconds = cpu_seconds(lambda: model.draw(TIMED_DRAWS, target), calls=1)
+        evaluations = model.evaluations() - before or 1
     own = torch.cat([score for score, _ in scores])
     exact = target.log_density(test.double())
     figures = {
@@ -109,7 +108,7 @@ def measure(model: Model, target: ParticleTarget, test: Tensor, *, draws: int, s
         **data_figures(own, exact, target),
         "forward_ess": forward_ess(exact - torch.cat([single for _, single in scores])),
         **draw_figures(weights, target),
-        "evaluations": round(evaluations) or 1,
+        "evaluations": evaluations,
         "seconds_100_draws": seconds,
     }
     check_floors(figures, target)

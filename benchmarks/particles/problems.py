@@ -22,6 +22,8 @@ AT_ONCE = 10_000  # draws of one run of the sampler
 ERRORS = 7.0  # standard errors, from ten groups of chains, by which a virial may differ from the dimension
 TRAINING_STREAM = 1000  # plus the seed of a run
 TEST_STREAM = 1_000_000_007  # of the test draws, which training never sees
+# sweeps of the sampler for exact draws of a benchmark, more than by default
+SWEEPS: Mapping[str, Mapping[str, int]] = {"dw4": {}, "lj13": {"steps": 1500, "final_sweeps": 600}}
 QUICK = {"steps": 40, "final_sweeps": 20}  # of the sampler, where nothing is measured
 QUICK_DRAWS = 200
 
@@ -61,11 +63,11 @@ def exact_draws(target: ParticleTarget, count: int, *, stream: int, folder: Path
     if quick:
         sampler = dataclasses.replace(target.sampler, **QUICK)
         return sampler(target, min(count, QUICK_DRAWS), torch.Generator().manual_seed(stream)).x.float()
-    runs = []
+    sampler, runs = dataclasses.replace(target.sampler, **SWEEPS[target.name]), []
     for number in range(-(-count // AT_ONCE)):
         size, cache = min(AT_ONCE, count - number * AT_ONCE), folder / f"{target.name}-{stream}-{number}.safetensors"
         generator = torch.Generator().manual_seed(stream + number)
-        found = target.sampler(target, size, generator, cache=cache, progress=True)
+        found = sampler(target, size, generator, cache=cache, progress=True)
         if not abs(found.report.virial_deviation) < ERRORS:
             raise RuntimeError(f"expected exact draws, but their virial is {found.report.virial}: {found.report}")
         runs.append(found.x.float())

@@ -13,8 +13,9 @@ from torch import Tensor
 from benchmarks.particles.clock import MANY_STEPS, Clock
 from benchmarks.particles.cnf import ContinuousTransform
 from benchmarks.particles.problems import Problem
-from pyro_gflows.flows import AugmentedFlow
+from pyro_gflows.flows import AugmentedFlow, to_train
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Validation, fit, fit_energy, random_elements
+from pyro_gflows.training.average import MovingAverage, copy_weights
 
 __all__ = ["ByEnergy", "ByLikelihood", "FlowMatching"]
 
@@ -27,18 +28,20 @@ class ByLikelihood:
         lr: Peak of the learning rate.
         batch_size: Draws a step.
         augment: Whether a random element of the group acts on every draw of a batch, for a flow without the symmetry.
+        centers: Of a flow that places particles around a center: over how many central ones a score sums.
         ema_decay: Of the average of the weights.
     """
 
     lr: float = 5e-3
     batch_size: int = 256
     augment: bool = False
+    centers: int = 4
     ema_decay: float | None = 0.999
 
     def __call__(self, model: Any, problem: Problem, clock: Clock, seed: int) -> int:
         """Train until the clock has run, and return the number of steps."""
         result = fit(
-            model,
+            to_train(model, centers=self.centers),
             problem.training,
             settings=settings(self, clock, seed),
             augment=random_elements(problem.action) if self.augment else None,
@@ -74,6 +77,8 @@ class ByEnergy:
         target: Any = problem.target.softened(above=self.above)
         if isinstance(model, AugmentedFlow):  # on the joint space, where q(a | x) stays what it is
             target, model = model.padded_log_density(target), model.flow
+        else:
+            model = to_train(model)
         report = fit_energy(
             model,
             target,
@@ -129,7 +134,7 @@ class FlowMatching:
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.lr)
         rate = clock.schedule(OneCycle(warmup=0.1))
-        average, steps = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=_average(self.ema_decay)), 0
+        average, steps = MovingAverage(model, self.ema_decay), 0
         model.train()
         while not steps or not clock.stop():
             for group in optimizer.param_groups:
@@ -139,9 +144,9 @@ class FlowMatching:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
-            average.update_parameters(model)
             steps += 1
-        model.load_state_dict(average.module.state_dict())
+            average.update(steps)
+        copy_weights(average.values, model)
         model.eval()
         return steps
 
@@ -163,7 +168,3 @@ def aligned(x: Tensor, y: Tensor) -> Tensor:
     x = x.gather(1, order.unsqueeze(-1).expand_as(x))
     u, _, vh = torch.linalg.svd(x.mT @ y)
     return x @ (u @ vh)
-
-
-def _average(decay: float) -> Any:
-    return torch.optim.swa_utils.get_ema_multi_avg_fn(decay)

@@ -54,7 +54,8 @@ def recipe(arguments: argparse.Namespace, data: DataSet) -> Preset:
     if data.format is None:
         own = preset_for(data.name, flow=None if arguments.preset else arguments.flow)
     else:
-        own = own_preset(data.format, group=arguments.group, flow=None if arguments.preset else arguments.flow)
+        flow = None if arguments.preset else arguments.flow
+        own = own_preset(data.format, group=arguments.group, flow=flow, events=data.validation)
     preset = PRESETS[arguments.preset] if arguments.preset else own
     if preset.data != own.data:
         preset = preset.change(data=own.data, group=own.group, augment="")
@@ -139,7 +140,7 @@ def _reason(error: UnsuitableFamily) -> str:
         return "it is for images"
     if family in ("radial", "ridges") and is_image:
         return "it is for vectors"
-    if family == "pair-potential" and not isinstance(error.action, ParticleAction):
+    if family in ("pair-potential", "placement") and not isinstance(error.action, ParticleAction):
         return "it is for particles"
     if "cannot be split" in str(error):
         return f"its layers need events that split into parts, each of which {error.action.group} maps to itself"

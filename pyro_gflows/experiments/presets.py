@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyro_gflows.actions import default_split
+import torch
+from torch import Tensor
+
+from pyro_gflows.actions import ParticleAction, default_split
 from pyro_gflows.datasets import EventFormat
 from pyro_gflows.flows.families import build_action
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Schedule, Validation
@@ -108,18 +111,25 @@ def _digits(flow: str, size: Mapping[str, Any], settings: FitSettings, *, logit:
 
 
 def _clusters(
-    name: str, group: str, flow: str, size: Mapping[str, Any], *, steps: int, above: float | None = None
+    name: str, group: str, size: Mapping[str, Any], *, batch_size: int, above: float | None = None
 ) -> tuple[Preset, Preset]:
     """The presets of a cluster: by likelihood on exact draws, and by energy alone."""
-    draws = FitSettings(steps, optimizer=Adam(lr=1e-2), schedule=OneCycle(warmup=0.1), validation=Validation(100, 10))
+    draws = FitSettings(
+        1000,
+        batch_size=batch_size,
+        optimizer=Adam(lr=1e-2, clip_norm=5.0),
+        schedule=OneCycle(warmup=0.15),
+        validation=Validation(100, 10),
+    )
     energy = dataclasses.replace(draws, validation=Validation(patience=None))
-    by_energy = ByEnergy(above=above)
+    by_energy = ByEnergy(Ramp(start=0.25, until=0.3), above=above)
     return (
-        Preset(name, name, group, flow, size, draws),
-        Preset(f"{name}-energy", name, group, flow, {**size, "fast": "sample"}, energy, by_energy=by_energy),
+        Preset(name, name, group, "placement", size, draws),
+        Preset(f"{name}-energy", name, group, "placement", size, energy, by_energy=by_energy),
     )
 
 
+_MOST_PLACED = 20  # particles that are placed one after another, each around all that are placed
 _OWN_COUPLINGS = FitSettings(steps=3000, optimizer=Adam(lr=2e-3), validation=Validation(100, 10))
 
 # on large grids 2e-3 can explode in the first steps, as the log-scales of all layers add up
@@ -157,8 +167,8 @@ _ALL = [
         Preset(name, name, group, "image-coupling", _MULTI_SCALE, _LARGE_IMAGES, logit=0.01)
         for name, group in (("rotated-mnist", "C4"), ("mnist", "C1"), ("cifar10-rot", "C4"), ("cifar10", "C1"))
     ),
-    *_clusters("dw4", "S4 x O(2)", "pair-potential", {"blocks": 8}, steps=1500),
-    *_clusters("lj13", "S13 x O(3)", "pair-potential", {"blocks": 6}, steps=1500, above=100.0),
+    *_clusters("dw4", "S4 x O(2)", {"shortest": 1.0, "longest": 9.0}, batch_size=256),
+    *_clusters("lj13", "S13 x O(3)", {"shortest": 0.65, "longest": 4.0}, batch_size=64, above=100.0),
     Preset("own", "", "C1", "residual", {"blocks": 8}, FitSettings(steps=3000, validation=Validation(100, 10))),
 ]
 
@@ -206,19 +216,21 @@ def preset_for(data: str, *, flow: str | None = None) -> Preset:
     return _of_flow(fitting, flow)
 
 
-def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Preset:
+def own_preset(form: EventFormat, *, group: str, flow: str | None = None, events: Tensor | None = None) -> Preset:
     """Return the default preset for the events of the user's own file.
 
     Images get a multi-scale flow. The number of scales is at most 3, and such that the coarsest grid has at least 4
     pixels a side. Images of gray levels get logit preprocessing. The learning rate is low and falls with the number of
     pixels, since the log-scales of all couplings add up, so that images of any kind are fitted without a search for the
-    rate. Particles get pair potentials. Sets get couplings that split their features, if there are several, and angles
+    rate. Up to 20 like particles in the plane or in space are placed one after another, other particles get pair
+    potentials. Sets get couplings that split their features, if there are several, and angles
     if the group does not exchange them. All other events get residual layers.
 
     Args:
         form: The format of the events in the file.
         group: The name of the group under which the flow is invariant.
         flow: The name of another family of layers, at its default size.
+        events: Some of the events, from which the shortest and the longest distances of particles are taken.
 
     Example:
         >>> preset = own_preset(EventFormat("images", (28, 28)), group="C4")
@@ -231,7 +243,7 @@ def own_preset(form: EventFormat, *, group: str, flow: str | None = None) -> Pre
     elif form.kind == "angles":
         own = _own_angles(form, own)
     elif form.kind == "particles":
-        own = own.change(name="own-particles", flow="pair-potential", size={})
+        own = _own_particles(form, own, events)
     elif form.kind == "sets" and form.shape[1] > 1:
         own = own.change(name="own-sets", flow="coupling", settings=_OWN_COUPLINGS)
     if flow is not None and flow.startswith("image-") and own.flow.startswith("image-"):
@@ -245,6 +257,18 @@ def _own_angles(form: EventFormat, own: Preset) -> Preset:
     except ValueError:  # no split is invariant
         return own.change(name="own-angles", size={"blocks": 6, "width": 8})
     return own.change(name="own-angles", flow="coupling", size={"blocks": 2, "width": 8}, settings=_OWN_COUPLINGS)
+
+
+def _own_particles(form: EventFormat, own: Preset, events: Tensor | None) -> Preset:
+    own = own.change(name="own-particles", flow="pair-potential", size={}, settings=_OWN_COUPLINGS)
+    action = build_action(own.group, form.space)
+    if events is None or action != ParticleAction(*form.shape) or action.d > 3 or not 3 <= action.n <= _MOST_PLACED:
+        return own
+    settings = dataclasses.replace(_OWN_COUPLINGS, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=5.0))
+    i, j = torch.triu_indices(action.n, action.n, 1)
+    distances = (events[:, i] - events[:, j]).norm(dim=-1)
+    ends = {"shortest": 0.7 * float(distances.min()), "longest": 1.3 * float(distances.max())}
+    return own.change(flow="placement", size=ends, settings=settings)
 
 
 def _own_images(form: EventFormat, group: str) -> Preset:

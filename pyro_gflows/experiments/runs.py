@@ -20,6 +20,7 @@ from pyro_gflows.experiments.presets import ByEnergy, Preset
 from pyro_gflows.flows import VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.families import build_action, build_flow
+from pyro_gflows.flows.placement import to_train
 from pyro_gflows.numerics.random_state import random_state_kept
 from pyro_gflows.serialization import save
 from pyro_gflows.serialization.files import check_writable, read_json, write_json
@@ -35,6 +36,7 @@ from pyro_gflows.transforms import GSigmoid
 __all__ = ["METRICS", "Outcome", "draw", "finish", "measure", "run", "write_pictures"]
 
 METRICS, _NOISE = "metrics.json", "noise"
+_CENTERS = 2  # over which the bound of a placement flow sums in training
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def run(
         _clear(folder)
     if is_first and started is not None:
         started()
-    result = train(flow, settings=preset.settings, folder=folder, resume=resume, devices=devices, progress=progress)
+    trained = to_train(flow, centers=_CENTERS if preset.by_energy is None else None)
+    result = train(trained, settings=preset.settings, folder=folder, resume=resume, devices=devices, progress=progress)
     if not is_first:
         return Outcome(flow, result, {})
     save(flow, folder)

@@ -4,10 +4,13 @@ Flows:
     EquivariantFlow, FlowDistribution, OrbitFlow, Canonicalized, Learnable
 
 Densities of a few particles:
-    InternalCoordinates, placement_flow, symmetrized_internal_coordinates
+    InternalCoordinates, symmetrized_internal_coordinates
 
 Flows on a padded space:
     augment, AugmentedFlow, g_augmented_particle_flow, g_padding, VariationalFlow
+
+Flows of particles:
+    g_placement_flow, to_train
 
 Flows of images:
     g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
@@ -30,7 +33,7 @@ from pyro_gflows.flows.internal_coordinates import InternalCoordinates, symmetri
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.flows.particles import g_augmented_particle_flow
-from pyro_gflows.flows.placement import placement_flow
+from pyro_gflows.flows.placement import g_placement_flow, to_train
 from pyro_gflows.flows.variational import VariationalFlow
 
 __all__ = [
@@ -54,8 +57,9 @@ __all__ = [
     "g_coupling_image_flow",
     "g_dequantizer",
     "g_padding",
+    "g_placement_flow",
     "g_residual_image_flow",
     "g_soft_coupling_image_flow",
-    "placement_flow",
     "symmetrized_internal_coordinates",
+    "to_train",
 ]

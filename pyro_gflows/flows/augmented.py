@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pyro
@@ -21,7 +21,6 @@ from pyro_gflows.flows.padding_noise import PaddingNoise
 from pyro_gflows.flows.variational import VariationalFlow
 from pyro_gflows.nn import conditioner
 from pyro_gflows.serialization.registry import registered
-from pyro_gflows.targets import LogDensity
 from pyro_gflows.transforms import EquivariantTransform, GAffine, g_residual
 
 __all__ = ["AugmentedFlow", "augment", "g_padding"]
@@ -263,7 +262,7 @@ class AugmentedFlow(VariationalFlow):
         """
         return self._apart(self.flow.dist.sample(torch.Size(sample_shape)))[0]
 
-    def padded_log_density(self, log_density: LogDensity) -> LogDensity:
+    def padded_log_density(self, log_density: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         r"""The log-density :math:`\log \pi(x) + \log q(a \mid x)` of padded events, for a log-density of x.
 
         It is the target on the padded space: its normalizer is that of :math:`\pi`, and x has the density :math:`\pi`

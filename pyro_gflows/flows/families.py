@@ -22,11 +22,13 @@ from pyro_gflows.distributions import InvariantNormal, InvariantUniform
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.flows.image_coupling import g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
+from pyro_gflows.flows.placement import g_placement_flow
 from pyro_gflows.groups import SO2, ContinuousGroup, parse_group
 from pyro_gflows.groups.finite import CyclicGroup, DihedralGroup, EnumerableGroup
 from pyro_gflows.groups.products import ProductGroup
 from pyro_gflows.groups.symmetric import SymmetricGroup
 from pyro_gflows.nn import LipschitzNetwork, LipschitzSum, PeriodicNetwork, Ridges, TorusPotential
+from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.spaces import Space, Torus
 from pyro_gflows.transforms import (
     EquivariantTransform,
@@ -221,6 +223,19 @@ def _pair_potential(
     return EquivariantFlow(InvariantNormal(action), layers)
 
 
+def _placement(
+    action: ParticleAction,
+    *,
+    shortest: float,
+    longest: float,
+    width: int = 24,
+    grids: Mapping[str, int] | None = None,
+) -> EquivariantFlow:
+    """Particles placed one after another; ``grids`` are keywords of PlacementGrids."""
+    chosen = None if grids is None else PlacementGrids(**grids)
+    return g_placement_flow(action, shortest=shortest, longest=longest, width=width, grids=chosen)
+
+
 def _over_normal(
     action: Vectors,
     layer: Callable[[LinearAction], EquivariantTransform],
@@ -247,6 +262,7 @@ FAMILIES: Mapping[str, Callable[..., EquivariantFlow]] = {
     "image-soft": g_soft_coupling_image_flow,
     "image-residual": g_residual_image_flow,
     "pair-potential": _pair_potential,
+    "placement": _placement,
     "radial": _radial,
     "residual": _residual,
     "ridges": _ridges,
@@ -258,9 +274,9 @@ def build_flow(family: str, action: Action, *, size: Mapping[str, Any] | None = 
 
     Args:
         family: "residual", "ridges" (residual layers of ridge terms only), "coupling" or "radial"; "gradient" (gradient
-            maps) on angles; "pair-potential" on particles; or a multi-scale flow of images: "image-residual",
-            "image-coupling", or "image-soft", in which only the networks carry the group, so that rotations by other
-            angles than 90 degrees are possible.
+            maps) on angles; "pair-potential" or "placement" on particles; or a multi-scale flow of images:
+            "image-residual", "image-coupling", or "image-soft", in which only the networks carry the group, so that
+            rotations by other angles than 90 degrees are possible.
         action: How the group acts on events.
         size: Keywords of the family, such as ``blocks`` and ``width``.
 

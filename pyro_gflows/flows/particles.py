@@ -10,6 +10,7 @@ from pyro_gflows.flows.augmented import AugmentedFlow
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.nn import GraphNetwork
 from pyro_gflows.transforms import GActNorm, GAffine, GRelative, RowStretch, g_augmented_coupling
+from pyro_gflows.transforms.augmented import padded
 
 __all__ = ["g_augmented_particle_flow"]
 
@@ -20,7 +21,7 @@ def g_augmented_particle_flow(
     copies: int = 1,
     layers: int = 8,
     width: int = 32,
-    depth: int = 2,
+    depth: int = 1,
     bins: int = 8,
     draws: int = 64,
 ) -> AugmentedFlow:
@@ -61,7 +62,7 @@ def g_augmented_particle_flow(
         g_augmented_coupling(action, copies=copies, width=width, depth=depth, transformer=stretch)
         for _ in range(layers)
     ]
-    joint = steps[0].action_in
+    joint = padded(action, copies)
     flow = EquivariantFlow(InvariantNormal(joint), [*steps, GRelative(action, copies=copies), GActNorm(joint)])
     padding, network = action.rows.copies(copies), functools.partial(GraphNetwork, particles=action)
     encoder = GAffine(

@@ -1,36 +1,82 @@
-"""The flow by which a sequential placement is trained."""
+"""Flows of particles that are placed one after another, and what is trained in place of them."""
 
 from __future__ import annotations
 
+from pyro_gflows.actions import ParticleAction
 from pyro_gflows.distributions import SequentialPlacement
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
-from pyro_gflows.transforms import GActNorm, InCoordinates
+from pyro_gflows.nn.placement_grids import PlacementGrids
+from pyro_gflows.transforms import EquivariantTransform, GActNorm, InCoordinates
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
-__all__ = ["placement_flow"]
+__all__ = ["g_placement_flow", "to_train"]
 
 
-def placement_flow(density: SequentialPlacement) -> EquivariantFlow:
-    """The flow to give to ``fit`` or ``fit_energy`` to train a sequential placement, whose weights it shares.
+def g_placement_flow(
+    action: ParticleAction,
+    *,
+    shortest: float,
+    longest: float,
+    grids: PlacementGrids | None = None,
+    width: int = 24,
+) -> EquivariantFlow:
+    """A flow of particles that are placed one after another around one of them: the design for small clusters.
 
-    Its density is that around the first particle, ``density.around_first``, followed by a scale of 1 that is not
-    trained. One evaluation scores an event, in place of one for each center, and the divergence of this density bounds
-    that of ``density``, the mean over centers, which is what to use after training. With data, let a random permutation
-    act on every batch, so that each particle is the first one at times: ``augment=random_elements(density.action)``.
+    It is a :class:`~pyro_gflows.distributions.SequentialPlacement`, which is exact and exactly invariant in both
+    directions, and nothing else: all that is trained is inside the base. Train ``to_train(flow)``, which has the same
+    weights and takes a fraction of the time.
 
     Args:
-        density: The density with the weights.
+        action: How the group acts on the particles, which are of one species.
+        shortest: A distance below which particles hardly ever are.
+        longest: A distance above which particles hardly ever are.
+        grids: The resolution of the conditionals, or None for a usual one.
+        width: The hidden features of the networks.
+
+    Raises:
+        TypeError: ``action`` is not a ParticleAction.
+        ValueError: The particles are of several species, fewer than 3, not in the plane or in space, or free to leave
+            the center of mass; or the two distances are not positive and in order.
 
     Example:
-        >>> from pyro_gflows.targets import DoubleWell
-        >>> from pyro_gflows.training import FitSettings, fit_energy
-        >>> target = DoubleWell(3)
-        >>> density = SequentialPlacement(target.action, shortest=1.0, longest=9.0)
-        >>> density.start_at(target.pair_energy)
-        >>> settings = FitSettings(steps=2, batch_size=50)
-        >>> _ = fit_energy(placement_flow(density), target.softened(above=50.0), settings=settings, progress=False)
-        >>> density.log_prob(density.sample((5,))).shape
-        torch.Size([5])
+        >>> from pyro_gflows import ParticleAction
+        >>> flow = g_placement_flow(ParticleAction(4, 2), shortest=1.0, longest=9.0)
+        >>> x = flow.dist.sample((5,))
+        >>> x.shape, flow(x).shape
+        (torch.Size([5, 4, 2]), torch.Size([5]))
     """
-    first = density.around_first
-    unit = InCoordinates(GActNorm(first.action.coordinates), first.action)
-    return EquivariantFlow(first, [unit.requires_grad_(False)])
+    return _alone(SequentialPlacement(action, shortest=shortest, longest=longest, grids=grids, width=width))
+
+
+def to_train(flow: EquivariantFlow, *, centers: int | None = None) -> EquivariantFlow:
+    """The flow to train in place of a flow, with the same weights; it is the flow itself for all other designs.
+
+    The density of :func:`g_placement_flow` is a mean over the n particles that may be the center, and each takes an
+    evaluation. Training takes fewer. By likelihood it needs a lower bound only, the sum over the most central particles
+    (:meth:`~pyro_gflows.distributions.SequentialPlacement.most_central`). By an energy it needs a density, that with
+    the first particle as the center (:attr:`~pyro_gflows.distributions.SequentialPlacement.around_first`).
+
+    Args:
+        flow: A flow.
+        centers: By likelihood, how many of the most central particles are summed over; None by an energy.
+
+    Example:
+        >>> from pyro_gflows import ParticleAction
+        >>> flow = g_placement_flow(ParticleAction(4, 2), shortest=1.0, longest=9.0)
+        >>> x = flow.dist.sample((5,))
+        >>> bool((to_train(flow, centers=2)(x) <= flow(x)).all())
+        True
+        >>> to_train(flow).action
+        ParticleAction(S1 x S3 x O(2) on 4 particles in R^2, mean-free)
+    """
+    if not isinstance(flow.base, SequentialPlacement):
+        return flow
+    return _alone(flow.base.around_first if centers is None else flow.base.most_central(centers))
+
+
+def _alone(base: SequentialPlacement) -> EquivariantFlow:
+    """A flow of a base and a layer that stays the identity, as a flow needs a transform."""
+    identity = GActNorm(base.action.coordinates, trainable=False)
+    mark_as_set(identity)
+    layers: list[EquivariantTransform] = [InCoordinates(identity, base.action)]
+    return EquivariantFlow(base, layers)

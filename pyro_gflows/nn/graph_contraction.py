@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_gflows.actions import LinearAction, ParticleAction, VectorAction
 from pyro_gflows.nn.contraction import Contraction
 from pyro_gflows.nn.lipschitz_linear import LipschitzLinear
+from pyro_gflows.nn.module_lists import each
 from pyro_gflows.nn.pair_means import PairMeans
 from pyro_gflows.serialization.registry import registered
 
@@ -29,8 +30,8 @@ class GraphContraction(Contraction):
     .. math:: h \mapsto A\,(\cos\theta_c\,h_c,\ \sin\theta_c\,P_c(h_c))_c, \qquad
         P_c(h)_i = \frac1n \sum_j s_c(|h_i - h_j|)\,\frac{h_i - h_j}{|h_i - h_j|}
 
-    Each P_c is 1-Lipschitz, so each pair of cosine and sine is, and the matrices A, which mix the vectors of a particle,
-    have norm at most 1. The last one, from ``width`` vectors to the force, has norm at most the bound. So
+    Each P_c is 1-Lipschitz, so each pair of cosine and sine is, and the matrices A, which mix the vectors of a
+    particle, have norm at most 1. The last one, from ``width`` vectors to the force, has norm at most the bound. So
     :math:`|f(x) - f(y)| \le c\,|x - y|` for all weights. The center of mass of f(x) is 0 if that of x is.
 
     Args:
@@ -100,11 +101,9 @@ class GraphContraction(Contraction):
         return self.particles.to_coordinates(h.squeeze(-1))
 
     def lipschitz_bound(self) -> Tensor:
-        """An upper bound of the Lipschitz constant for the present weights: the product of the norms of the matrices."""
-        matrices = [self.first, *self.matrices]
-        return torch.stack(
-            [matrix.lipschitz_bound() for matrix in matrices if isinstance(matrix, LipschitzLinear)]
-        ).prod()
+        """An upper bound of the Lipschitz constant for the present weights: the product of the matrices' norms."""
+        matrices = [self.first, *each(self.matrices, LipschitzLinear)]
+        return torch.stack([matrix.lipschitz_bound() for matrix in matrices]).prod()
 
     def extra_repr(self) -> str:
         return f"{self.particles}, width={self.width}, depth={self.depth}, Lipschitz bound {self.bound:g}"

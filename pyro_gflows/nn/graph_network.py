@@ -93,7 +93,7 @@ class GraphNetwork(nn.Module):
         self.inner_gates, self.gates = nn.Linear(width, held), nn.Linear(width, self._vectors)
         with torch.no_grad():
             for parameter in (*self.scalars.parameters(), *self.mixing.parameters()):
-                parameter *= start
+                parameter.mul_(start)
 
     def forward(self, x: Tensor) -> Tensor:
         """The parameters, shape ``batch_shape + action_out.event_shape``.

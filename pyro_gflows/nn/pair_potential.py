@@ -83,8 +83,7 @@ class PairPotential(Potential):
             raise ValueError(f"expected 0 < bound < 1, got {bound}")
         self.action, self.bound, self.one_body = action, bound, one_body
         n, kinds, row = action.n, *_kinds(action.species)
-        apart = 1 - torch.eye(n)  # no particle is paired with itself
-        self.kinds, members = kinds, apart.flatten()[None]
+        self.kinds, members = kinds, torch.ones(1, n * n)  # a particle paired with itself cancels
         if one_body:
             row += [kinds + each for each in _of_particle(action.species)] + [kinds + len(action.species)]
             members = torch.block_diag(members, torch.ones(1, n), torch.ones(1, 1))

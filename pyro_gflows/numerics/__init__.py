@@ -35,6 +35,7 @@ from pyro_gflows.numerics.branch import (
     jacobian_by_autograd,
     pullbacks,
 )
+from pyro_gflows.numerics.cholesky_log_det import positive_log_det
 from pyro_gflows.numerics.circular_splines import circular_spline
 from pyro_gflows.numerics.constant_memory import ConstantMemory
 from pyro_gflows.numerics.damped_newton import DampedNewtonSolver
@@ -56,7 +57,6 @@ from pyro_gflows.numerics.newton import NewtonSolver
 from pyro_gflows.numerics.pareto import pareto_shape
 from pyro_gflows.numerics.pooled import BranchWithPooledJacobian, PooledBlock, PooledJacobian
 from pyro_gflows.numerics.pooled_log_det import PooledLogDet, PooledNewtonSolver
-from pyro_gflows.numerics.positive_log_det import positive_log_det
 from pyro_gflows.numerics.probe_images import CarriedProbes, Orbit, OrbitAverage, ProbeImages
 from pyro_gflows.numerics.rational_quadratics import monotone_spline, rational_quadratic
 from pyro_gflows.numerics.replay import replayable, replayed

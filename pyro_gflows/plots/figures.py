@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ends_of", "new_figure", "save_figure"]
+from torch import Tensor
+
+__all__ = ["draw_disks", "ends_of", "new_figure", "save_figure"]
 
 
 def new_figure(columns: int, *, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
@@ -48,6 +50,39 @@ def save_figure(figure: Any, path: str | Path) -> None:
         ...     save_figure(figure, Path(folder) / "empty.png")
     """
     figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def draw_disks(axes: Any, centers: Tensor, *, radius: float, colors: Tensor) -> None:
+    """Draw disks in existing axes, later ones in front of earlier ones.
+
+    Args:
+        axes: Matplotlib axes.
+        centers: Their centers, shape (n, 2).
+        radius: The radius of all disks, in the units of the axes.
+        colors: Red, green and blue of each, in [0, 1], shape (n, 3).
+
+    Example:
+        >>> import torch
+        >>> figure, axes = new_figure(1)
+        >>> draw_disks(axes[0, 0], torch.rand(5, 2), radius=0.1, colors=torch.rand(5, 3))
+        >>> len(axes[0, 0].collections[0].get_offsets())
+        5
+    """
+    from matplotlib.collections import EllipseCollection  # an optional dependency: the extra "plots"
+
+    diameters = [2 * radius] * len(centers)
+    disks = EllipseCollection(
+        diameters,
+        diameters,
+        [0.0] * len(centers),
+        units="xy",
+        offsets=centers.detach().cpu().numpy(),
+        offset_transform=axes.transData,
+        facecolors=colors.detach().cpu().numpy(),
+        edgecolors="0.3",
+        linewidths=0.4,
+    )
+    axes.add_collection(disks)
 
 
 def ends_of(reach: float | tuple[float, float]) -> tuple[float, float]:

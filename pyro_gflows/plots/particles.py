@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_gflows.plots.figures import new_figure, save_figure
+from pyro_gflows.plots.figures import draw_disks, new_figure, save_figure
 
 __all__ = [
     "draw_configurations",
@@ -22,7 +22,8 @@ __all__ = [
 ]
 
 _BINS = 80
-_COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")  # of the species
+# of the species: blue, orange, green, red, purple
+_COLORS = ((0.12, 0.47, 0.71), (1.0, 0.5, 0.05), (0.17, 0.63, 0.17), (0.84, 0.15, 0.16), (0.58, 0.4, 0.74))
 _FARTHEST = 0.75  # the share of white in the color of the particle that is farthest from the viewer
 
 
@@ -206,21 +207,7 @@ def draw_configurations(
     depth = aligned[..., 2] if d == 3 else torch.zeros_like(aligned[..., 0])
     colors = _shaded(depth, species)
     order = depth.flatten().argsort()
-    from matplotlib.collections import EllipseCollection  # an optional dependency: the extra "plots"
-
-    size = [2 * radius] * (count * n)
-    disks = EllipseCollection(
-        size,
-        size,
-        [0.0] * (count * n),
-        units="xy",
-        offsets=places.flatten(0, 1)[order].numpy(),
-        offset_transform=axes.transData,
-        facecolors=colors.flatten(0, 1)[order].numpy(),
-        edgecolors="0.3",
-        linewidths=0.4,
-    )
-    axes.add_collection(disks)
+    draw_disks(axes, places.flatten(0, 1)[order], radius=radius, colors=colors.flatten(0, 1)[order])
     rows = -(-count // columns)
     for lines, line in ((columns, axes.axvline), (rows, axes.axhline)):
         for place in range(lines + 1):
@@ -289,10 +276,8 @@ def _aligned(x: Tensor) -> Tensor:
 
 def _shaded(depth: Tensor, species: Sequence[int]) -> Tensor:
     """Colors by species, paler for particles that are farther away, shape ``(count, n, 3)``."""
-    from matplotlib.colors import to_rgb  # an optional dependency: the extra "plots"
-
     names = [_COLORS[k % len(_COLORS)] for k, size in enumerate(species) for _ in range(size)]
-    pure = torch.tensor([to_rgb(name) for name in names], dtype=depth.dtype)
+    pure = torch.tensor(names, dtype=depth.dtype)
     nearest, farthest = depth.amax(1, keepdim=True), depth.amin(1, keepdim=True)
     white = _FARTHEST * (nearest - depth) / (nearest - farthest).clamp_min(1e-12)
     return pure + (1 - pure) * white.unsqueeze(-1)

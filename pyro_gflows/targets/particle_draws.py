@@ -85,11 +85,11 @@ class SamplingReport:
 
 @dataclass(frozen=True)
 class ParticleDraws:
-    """Draws of a target, and the report of the run that made them.
+    """Draws of a target, and the report of the run that made them, which is what printing them shows.
 
     Attributes:
         x: Configurations, shape ``(count, n, d)``.
-        report: The estimates; print it.
+        report: The estimates.
 
     Example:
         >>> import torch
@@ -101,6 +101,9 @@ class ParticleDraws:
 
     x: Tensor
     report: SamplingReport
+
+    def __str__(self) -> str:
+        return str(self.report)
 
 
 def write_draws(path: Path, draws: ParticleDraws, settings: Mapping[str, Any]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pyro_gflows.actions import ParticleAction
-from pyro_gflows.transforms import Compose, g_augmented_coupling
+from pyro_gflows.transforms import Compose, GRelative, g_augmented_coupling
 from tests.constructors.row import Row
 
 __all__ = ["ROWS"]
 
 
 def two_steps(action: ParticleAction, copies: int) -> Compose:
-    return Compose([g_augmented_coupling(action, copies=copies, width=4, depth=1) for _ in range(2)])
+    steps = [g_augmented_coupling(action, copies=copies, width=4, depth=1) for _ in range(2)]
+    return Compose([*steps, GRelative(action, copies=copies)])
 
 
 ROWS = (

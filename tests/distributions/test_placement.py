@@ -10,7 +10,6 @@ from pyro_gflows.actions import ParticleAction
 from pyro_gflows.distributions import SequentialPlacement
 from pyro_gflows.distributions.particle_order import in_frame
 from pyro_gflows.evaluation import energy_report
-from pyro_gflows.flows import placement_flow
 from pyro_gflows.nn.placement_grids import Coarser, PlacementGrids
 from pyro_gflows.serialization.registry import build, describe
 from pyro_gflows.targets import DoubleWell
@@ -235,6 +234,23 @@ def test_what_it_refuses(action, distances, message):
         PlacementGrids(ring=30)
 
 
+@pytest.mark.parametrize(("n", "d"), [(4, 2), (5, 3)])
+def test_the_sum_over_central_particles_is_a_bound(n, d):
+    density, x = placement(n, d), configurations(n, d)
+    whole = density.log_prob(x)
+    bounds = torch.stack([density.most_central(count).log_prob(x) for count in range(1, n + 1)])
+    assert (bounds.diff(dim=0) > 0).all()  # every particle has a term
+    torch.testing.assert_close(bounds[-1], whole, rtol=0, atol=1e-12)
+    nearest = x.norm(dim=-1).argmin(1)
+    first = torch.stack(
+        [row[[c, *(k for k in range(n) if k != c)]] for row, c in zip(x, nearest.tolist(), strict=True)]
+    )
+    one = density.around_first.log_prob(first) - math.log(n)
+    torch.testing.assert_close(bounds[0], one, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="positive number of centers"):
+        density.most_central(0)
+
+
 def test_training_by_energy_raises_the_sample_size_and_stays_above_the_floor():
     """Of three particles, by the public tools; the mean log-weight never exceeds the log of the mean weight."""
     target, grids = DoubleWell(3), PlacementGrids(radii=17, angles=24, ring=64)
@@ -243,7 +259,7 @@ def test_training_by_energy_raises_the_sample_size_and_stays_above_the_floor():
     before = energy_report(density, target.log_density, draws=500)
     density.start_at(target.pair_energy)
     fit_energy(
-        placement_flow(density),
+        density.around_first,
         target.softened(above=50.0),
         settings=FitSettings(steps=60, batch_size=48, seed=0, optimizer=Adam(lr=2e-2)),
         progress=False,

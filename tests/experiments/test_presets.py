@@ -1,11 +1,16 @@
+import re
+
 import pytest
 import torch
 
-from pyro_gflows.actions import OffGridAction, TorusAction
+from pyro_gflows.actions import OffGridAction, ParticleAction, TorusAction
 from pyro_gflows.datasets import EventFormat, load_data
 from pyro_gflows.experiments.presets import DEMO, PRESETS, own_preset, preset_for
 from pyro_gflows.flows.families import FAMILIES, build_action, build_flow
-from pyro_gflows.spaces import Torus
+from pyro_gflows.spaces import Euclidean, MeanFree, Torus
+from pyro_gflows.targets import DENSITIES
+
+CLUSTERS = {"dw4": MeanFree(4, 2), "lj13": MeanFree(13, 3)}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +79,59 @@ def test_every_preset_scores_and_samples(name):
     preset = PRESETS[name]
     shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "rotated-mnist": (1, 28, 28)}.get(preset.data, (2,))
     shape = (3, 32, 32) if preset.data.startswith("cifar") else shape
-    flow = build_flow(preset.flow, build_action(preset.group, shape), size=preset.size)
-    assert flow(torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))).shape == (3,)
+    space = CLUSTERS.get(preset.data, Euclidean(shape))
+    flow = build_flow(preset.flow, build_action(preset.group, space), size=preset.size)
+    x = torch.randn(3, *space.event_shape, generator=torch.Generator().manual_seed(0))
+    assert flow(space.project(x)).shape == (3,)
+
+
+@pytest.mark.parametrize("name", ["dw4", "lj13"])
+def test_clusters_have_a_preset_by_draws_and_one_by_energy(name):
+    target = DENSITIES[name]
+    by_draws, by_energy = PRESETS[name], PRESETS[f"{name}-energy"]
+    assert preset_for(name) == by_draws and by_draws.by_energy is None and by_energy.by_energy is not None
+    assert {preset.group for preset in (by_draws, by_energy)} == {str(target.action.group)}
+    assert by_energy.settings.validation.patience is None and by_energy.by_energy.annealing(1.0) == 1.0
+    assert build_action(by_draws.group, CLUSTERS[name]) == target.action
+
+
+@pytest.mark.parametrize(
+    ("group", "n", "d", "species", "position"),
+    [
+        ("S4 x O(2)", 4, 2, (4,), "O(2)"),
+        ("s1 x S3 x so(3)", 4, 3, (1, 3), "SO(3)"),
+        ("S2 x S2 x C6", 4, 2, (2, 2), "C6"),
+        ("O(3)", 3, 3, (1, 1, 1), "O(3)"),
+        ("S3", 3, 5, (3,), "C1"),
+        ("C1", 3, 2, (1, 1, 1), "C1"),
+    ],
+)
+@pytest.mark.parametrize("center", ["mean-free", "free"])
+def test_actions_on_particles(group, n, d, species, position, center):
+    space = MeanFree(n, d) if center == "mean-free" else Euclidean((n, d))
+    expected = ParticleAction(species, d, group=position, center=center)
+    assert build_action(group, space) == expected and expected.space == space
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("S3 x O(2)", "S4 x O(2) or S1 x S3 x O(2), got S3 x O(2)"),
+        ("S4 x O(3)", "does not act on particles of 2 coordinates"),
+        ("S4 x C2 x C3", "got S4 x C2 x C3"),
+        ("translations", "got particles"),
+    ],
+)
+def test_a_group_that_particles_cannot_carry_is_refused(group, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_action(group, MeanFree(4, 2))
+
+
+def test_own_particles_get_layers_for_particles():
+    form = EventFormat("particles", (5, 3))
+    preset = own_preset(form, group="S2 x S3 x O(3)")
+    flow = build_flow(preset.flow, build_action(preset.group, form.space), size=preset.size)
+    assert flow.dist.sample((2,)).shape == (2, 5, 3)
 
 
 def test_the_densities_presets_stay_within_their_budget():

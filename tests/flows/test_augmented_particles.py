@@ -7,11 +7,21 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 
-from pyro_gflows import AugmentedFlow, ParticleAction, VectorAction, augment, fit, g_augmented_particle_flow, load, save
+from pyro_gflows import (
+    AugmentedFlow,
+    ParticleAction,
+    VectorAction,
+    augment,
+    fit,
+    fit_energy,
+    g_augmented_particle_flow,
+    load,
+    save,
+)
 from pyro_gflows.evaluation import energy_report
 from pyro_gflows.flows import g_padding
 from pyro_gflows.testing import randomize_
-from pyro_gflows.training import FitSettings
+from pyro_gflows.training import Adam, FitSettings
 
 ACTIONS = {
     "4 in the plane": ParticleAction(4, 2),
@@ -122,6 +132,17 @@ def test_it_trains_and_is_saved(tmp_path):
     assert again.action == action
     assert torch.equal(again(x[:8]), density(x[:8]))
     assert "ParticleAction(S3 x O(2) on 3 particles" in repr(again).splitlines()[0]
+
+
+def test_an_energy_trains_the_padded_flow():
+    action = ParticleAction(3, 2)
+    torch.manual_seed(0)
+    density = g_augmented_particle_flow(action, layers=2, width=4, bins=2)
+    target = density.padded_log_density(lambda x: -0.5 * x.square().sum((-2, -1)) / 9.0)
+    before = energy_report(density.flow, target, draws=500).reverse_loss
+    settings = FitSettings(steps=25, batch_size=64, optimizer=Adam(lr=2e-2))
+    report = fit_energy(density.flow, target, settings=settings, progress=False)
+    assert report.reverse_loss < before - 0.5
 
 
 def test_pyro_trains_it():

@@ -116,7 +116,7 @@ def test_four_particles_have_the_known_constants():
 @pytest.mark.slow
 def test_thirteen_particles_have_the_known_constants():
     target = LennardJones()
-    report = run(target, dataclasses.replace(target.sampler, steps=300, final_sweeps=200), 2000).report
+    report = run(target, dataclasses.replace(target.sampler, steps=300), 2000).report
     assert abs(report.log_z.value - target.log_z) < 5 * math.hypot(report.log_z.error, target.log_z_error)
     assert abs(report.entropy.value - target.floor) < 5 * math.hypot(report.entropy.error, target.floor_error)
     assert abs(report.virial_deviation) < 5 and report.log_z.error < 0.1
@@ -142,7 +142,7 @@ def test_draws_have_the_default_dtype():
 
 
 def test_the_report_prints_its_checks():
-    text = str(run(DoubleWell(n=2), QUICK).report)
+    text = str(run(DoubleWell(n=2), QUICK))
     for part in ("log Z", "entropy", "virial", "exactly 2", "standard errors", "2000 draws of DoubleWell(n=2"):
         assert part in text
 
