@@ -55,12 +55,14 @@ from pyro_gflows.flows import (
     Canonicalized,
     EquivariantFlow,
     FlowDistribution,
+    InternalCoordinates,
     OrbitFlow,
     augment,
     g_augmented_particle_flow,
     g_coupling_image_flow,
     g_residual_image_flow,
     g_soft_coupling_image_flow,
+    symmetrized_internal_coordinates,
 )
 from pyro_gflows.groups import (
     O2,
@@ -174,6 +176,7 @@ __all__ = [
     "GSqueeze",
     "ImageAction",
     "InCoordinates",
+    "InternalCoordinates",
     "InvariantNormal",
     "InvariantStudentT",
     "InvariantUniform",
@@ -229,6 +232,7 @@ __all__ = [
     "registered",
     "residual_realization",
     "save",
+    "symmetrized_internal_coordinates",
 ]
 
 __getattr__ = moved_names(
