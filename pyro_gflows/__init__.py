@@ -47,6 +47,7 @@ from pyro_gflows.distributions import (
     InvariantUniformBall,
     InvariantVonMises,
     OrbitMixture,
+    SequentialPlacement,
     Symmetrized,
 )
 from pyro_gflows.flows import (
@@ -54,12 +55,14 @@ from pyro_gflows.flows import (
     Canonicalized,
     EquivariantFlow,
     FlowDistribution,
+    InternalCoordinates,
     OrbitFlow,
     augment,
     g_augmented_particle_flow,
     g_coupling_image_flow,
     g_residual_image_flow,
     g_soft_coupling_image_flow,
+    symmetrized_internal_coordinates,
 )
 from pyro_gflows.groups import (
     O2,
@@ -173,6 +176,7 @@ __all__ = [
     "GSqueeze",
     "ImageAction",
     "InCoordinates",
+    "InternalCoordinates",
     "InvariantNormal",
     "InvariantStudentT",
     "InvariantUniform",
@@ -193,6 +197,7 @@ __all__ = [
     "RowScale",
     "RowStretch",
     "RowsAction",
+    "SequentialPlacement",
     "SignGroup",
     "SignedPermutationGroup",
     "SitesAction",
@@ -227,6 +232,7 @@ __all__ = [
     "registered",
     "residual_realization",
     "save",
+    "symmetrized_internal_coordinates",
 ]
 
 __getattr__ = moved_names(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.particles.continuous import graph_cnf, radial_cnf
-from benchmarks.particles.finite import augmented_coupling, many_body, pair_potentials
+from benchmarks.particles.finite import augmented_coupling, internal_coordinates, many_body, pair_potentials, placement
 from benchmarks.particles.plain import plain_coupling
 from benchmarks.particles.problems import Problem
 from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
@@ -49,6 +49,27 @@ class Design:
 
 
 DESIGNS: Sequence[Design] = [
+    Design(
+        "sequential placement",
+        placement,
+        {"likelihood": ByLikelihood(lr=1e-2, batch_size=128), "energy": ByEnergy(lr=1e-2, batch_size=128)},
+        {"dw4": 3},
+    ),
+    Design(
+        "sequential placement, started at the energy of pairs",
+        placement,
+        {"likelihood": ByLikelihood(lr=5e-3, batch_size=24), "energy": ByEnergy(lr=4e-3, batch_size=64)},
+        {"lj13": 25},
+        {"informed": True},
+        scored={"lj13": 2000},
+    ),
+    Design(
+        "internal coordinates, sum over 48 images",
+        internal_coordinates,
+        {"likelihood": ByLikelihood(lr=3e-3, batch_size=128)},
+        {"dw4": 5},
+        {"layers": 3, "width": 32, "bins": 10},
+    ),
     *(
         Design(
             f"{layers} pair potentials",

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.particles.clock import MANY_STEPS, Clock
 from benchmarks.particles.cnf import ContinuousTransform
 from benchmarks.particles.problems import Problem
-from pyro_gflows.flows import AugmentedFlow
+from pyro_gflows.flows import AugmentedFlow, to_train
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Validation, fit, fit_energy, random_elements
 from pyro_gflows.training.average import MovingAverage, copy_weights
 
@@ -28,18 +28,20 @@ class ByLikelihood:
         lr: Peak of the learning rate.
         batch_size: Draws a step.
         augment: Whether a random element of the group acts on every draw of a batch, for a flow without the symmetry.
+        centers: Of a flow that places particles around a center: over how many central ones a score sums.
         ema_decay: Of the average of the weights.
     """
 
     lr: float = 5e-3
     batch_size: int = 256
     augment: bool = False
+    centers: int = 4
     ema_decay: float | None = 0.999
 
     def __call__(self, model: Any, problem: Problem, clock: Clock, seed: int) -> int:
         """Train until the clock has run, and return the number of steps."""
         result = fit(
-            model,
+            to_train(model, centers=self.centers),
             problem.training,
             settings=settings(self, clock, seed),
             augment=random_elements(problem.action) if self.augment else None,
@@ -75,6 +77,8 @@ class ByEnergy:
         target: Any = problem.target.softened(above=self.above)
         if isinstance(model, AugmentedFlow):  # on the joint space, where q(a | x) stays what it is
             target, model = model.padded_log_density(target), model.flow
+        else:
+            model = to_train(model)
         report = fit_energy(
             model,
             target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -122,6 +122,17 @@ class SequentialPlacement(InvariantBase):
             0.5 * d * math.log(n) - math.lgamma(n) - math.log(2 * math.pi if d == 2 else 8 * math.pi**2)
         )
         super().__init__(torch.Size(), action.event_shape, validate_args=validate_args)
+
+    def start_at(self, pair_energy: Callable[[Tensor], Tensor]) -> None:
+        """Start the function of distances at minus an energy of pairs, where it is known; call it before training.
+
+        With it the last particle has its exact conditional density, and a fit to the energy starts close to its end.
+
+        Args:
+            pair_energy: The energy of a pair over the temperature, as a function of squared distances, such as
+                ``DoubleWell().pair_energy``.
+        """
+        self.module.pair.start_at(lambda squares: -pair_energy(squares))
 
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:

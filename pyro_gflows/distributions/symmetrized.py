@@ -12,8 +12,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
-from pyro_gflows.actions import LinearAction
-from pyro_gflows.actions.requirements import require_linear
+from pyro_gflows.actions import LinearAction, ParticleAction
+from pyro_gflows.actions.requirements import require_flat
 from pyro_gflows.distributions.supports import ValidatesEvents, is_real
 from pyro_gflows.groups.base import require_enumerable
 from pyro_gflows.numerics.precision import full_precision
@@ -29,7 +29,7 @@ _NEGLIGIBLE = 50.0  # a term that is this many nats below the largest one is rou
 class _OrbitOf(constraints.Constraint):
     """The events with at least one image under the group that satisfies a constraint."""
 
-    def __init__(self, constraint: constraints.Constraint, action: LinearAction) -> None:
+    def __init__(self, constraint: constraints.Constraint, action: LinearAction | ParticleAction) -> None:
         self.constraint, self.action = constraint, action
         self.event_dim = action.event_dim
         self.is_discrete = constraint.is_discrete
@@ -54,7 +54,7 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
         validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
-        TypeError: ``base`` is not a distribution, or ``action`` is not a LinearAction.
+        TypeError: ``base`` is not a distribution, or ``action`` is neither a LinearAction nor a ParticleAction.
         ValueError: The group is infinite, or the event shape of the base is not that of the action.
 
     Example:
@@ -68,10 +68,12 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it as an instance attribute)
 
-    def __init__(self, base: Distribution, action: LinearAction, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, base: Distribution, action: LinearAction | ParticleAction, *, validate_args: bool | None = None
+    ) -> None:
         if not isinstance(base, Distribution):
             raise TypeError(f"expected a distribution, got {type(base).__name__}; for a flow, give flow.dist")
-        require_linear(action)
+        require_flat(action)
         if base.event_shape != action.event_shape:
             raise ValueError(
                 f"expected a base of event shape {tuple(action.event_shape)} for {action}, "
@@ -162,6 +164,8 @@ class Symmetrized(ValidatesEvents, TorchDistribution):
 
     def _variance_of_images(self) -> Tensor:
         """The variances of the images of x under all elements, shape ``(|G|, *batch_shape, *event_shape)``."""
+        if isinstance(self.action, ParticleAction):
+            raise NotImplementedError(f"the variance under {self.action} is not known; estimate it from draws")
         if self.action.is_signed_permutation:
             return self.action.absolute().act_all(self.base.variance)
         matrices = self.action.matrix(self.action.elements()).to(self.base.mean)

@@ -3,6 +3,9 @@
 Flows:
     EquivariantFlow, FlowDistribution, OrbitFlow, Canonicalized, Learnable
 
+Densities of a few particles:
+    InternalCoordinates, symmetrized_internal_coordinates
+
 Flows on a padded space:
     augment, AugmentedFlow, g_augmented_particle_flow, g_padding, VariationalFlow
 
@@ -26,6 +29,7 @@ from pyro_gflows.flows.families import FAMILIES
 from pyro_gflows.flows.image_coupling import SplitKind, g_coupling_image_flow, g_soft_coupling_image_flow
 from pyro_gflows.flows.image_residual import g_residual_image_flow
 from pyro_gflows.flows.image_scales import ChannelMixing, Memory, Preprocess
+from pyro_gflows.flows.internal_coordinates import InternalCoordinates, symmetrized_internal_coordinates
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.flows.particles import g_augmented_particle_flow
@@ -40,6 +44,7 @@ __all__ = [
     "DequantizedFlow",
     "EquivariantFlow",
     "FlowDistribution",
+    "InternalCoordinates",
     "Learnable",
     "Memory",
     "OrbitFlow",
@@ -55,5 +60,6 @@ __all__ = [
     "g_placement_flow",
     "g_residual_image_flow",
     "g_soft_coupling_image_flow",
+    "symmetrized_internal_coordinates",
     "to_train",
 ]

@@ -38,7 +38,7 @@ def g_augmented_particle_flow(
         copies: The number k of clouds.
         layers: The number of coupling steps. Multiples of k + 1 transform all clouds equally often.
         width: The width of the networks.
-        depth: Their number of layers. In equal time more steps of one layer train to a better fit than fewer of two.
+        depth: Their number of layers.
         bins: The number of pieces of the radial splines.
         draws: The number of draws of a for each x in evaluation.
 

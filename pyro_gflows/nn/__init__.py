@@ -29,6 +29,9 @@ Activations:
 Knots of splines:
     Knots, BoundedKnots, FreeKnots, knots_of_file
 
+Placing particles:
+    PlacementGrids
+
 Factories:
     Made, MadeInTurn, takes_factories
 """
@@ -60,6 +63,7 @@ from pyro_gflows.nn.norm_activations import GatedNorm, SoftThresholdNorm
 from pyro_gflows.nn.orthogonal_conv import AlmostOrthogonalConv, PolarConv
 from pyro_gflows.nn.pair_potential import PairPotential
 from pyro_gflows.nn.periodic_network import PeriodicNetwork
+from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.nn.pooled_branch import PooledBranch, PooledBranchGiven
 from pyro_gflows.nn.potential import Potential
 from pyro_gflows.nn.radial import RadialTerm
@@ -120,6 +124,7 @@ __all__ = [
     "Over",
     "PairPotential",
     "PeriodicNetwork",
+    "PlacementGrids",
     "PolarConv",
     "PooledBranch",
     "PooledBranchGiven",

@@ -13,6 +13,7 @@ from pyro_gflows.nn.basis import FixedBasis
 __all__ = ["DistanceFunction", "spline_basis"]
 
 _ENTRIES = 1024
+_FORGIVING = 8.0  # nats below the maximum over which a start is less and less exact
 
 
 def spline_basis(t: Tensor, count: int) -> Tensor:
@@ -65,18 +66,18 @@ class DistanceFunction(nn.Module):
         self.scale, self.shortest, self.longest = scale, shortest, longest
 
     @torch.no_grad()
-    def start_at(self, function: Callable[[Tensor], Tensor], *, at_least: float = -50.0) -> None:
-        """Set the coefficients so that this function is close to another one.
+    def start_at(self, function: Callable[[Tensor], Tensor], *, at_least: float = -200.0) -> None:
+        """Set the coefficients so that this function is close to another one, above all where that one is large.
 
         Args:
-            function: A function of distances.
+            function: A function of squared distances.
             at_least: Lower values, as at the core of a repulsion, count as this value.
         """
-        squares = torch.linspace(0.0, self.longest**2, _ENTRIES, dtype=torch.float64)
-        distances = squares.sqrt().clamp_min(self.shortest)
-        wanted = function(distances.to(self.coefficients)).double().cpu().clamp_min(at_least)
+        squares = torch.linspace(0.0, self.longest**2, _ENTRIES, dtype=torch.float64).clamp_min(self.shortest**2)
+        wanted = function(squares.to(self.coefficients)).double().cpu().clamp_min(at_least)
+        weights = ((wanted - wanted.max()) / _FORGIVING).exp()[:, None] + 1e-3
         basis = self.basis.value.cpu()
-        solution = torch.linalg.lstsq(basis, wanted[:, None]).solution[:, 0]
+        solution = torch.linalg.lstsq(weights * basis, weights * wanted[:, None]).solution[:, 0]
         self.coefficients.copy_(solution / self.scale)
 
     def forward(self, squares: Tensor) -> Tensor:

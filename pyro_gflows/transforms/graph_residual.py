@@ -27,9 +27,9 @@ def g_graph_residual(
     r"""A residual layer on particles with many-body forces that are no gradients.
 
     The layer is :math:`y = x + f(x)` with a :class:`~pyro_gflows.nn.GraphContraction` f, in the orthonormal coordinates
-    of the configurations. Layers of pair potentials have symmetric Jacobians and know pairs only; a composition of such
-    layers reaches less than one with this branch. The price is the bound of its Lipschitz constant, which
-    :class:`GPairPotential`, a gradient map, does not need.
+    of the configurations. A layer of pair potentials has a symmetric Jacobian and knows pairs only; this one has
+    neither limit. The price is the bound of its Lipschitz constant, which :class:`GPairPotential`, a gradient map,
+    does not need.
 
     Args:
         action: How the group acts on configurations.
