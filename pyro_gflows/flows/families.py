@@ -226,12 +226,14 @@ def _pair_potential(
 def _placement(
     action: ParticleAction,
     *,
-    shortest: float,
-    longest: float,
+    shortest: float | None = None,
+    longest: float | None = None,
     width: int = 24,
     grids: Mapping[str, int] | None = None,
 ) -> EquivariantFlow:
     """Particles placed one after another; ``grids`` are keywords of PlacementGrids."""
+    if shortest is None or longest is None:
+        raise ValueError("it takes distances from data of like particles under all of O(2) or O(3)")
     chosen = None if grids is None else PlacementGrids(**grids)
     return g_placement_flow(action, shortest=shortest, longest=longest, width=width, grids=chosen)
 

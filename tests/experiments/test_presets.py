@@ -127,11 +127,21 @@ def test_a_group_that_particles_cannot_carry_is_refused(group, message):
         build_action(group, MeanFree(4, 2))
 
 
-def test_own_particles_get_layers_for_particles():
-    form = EventFormat("particles", (5, 3))
-    preset = own_preset(form, group="S2 x S3 x O(3)")
-    flow = build_flow(preset.flow, build_action(preset.group, form.space), size=preset.size)
-    assert flow.dist.sample((2,)).shape == (2, 5, 3)
+@pytest.mark.parametrize(
+    ("group", "n", "flow"),
+    [("S5 x O(3)", 5, "placement"), ("S2 x S3 x O(3)", 5, "pair-potential"), ("S5 x SO(3)", 5, "pair-potential"),
+     ("S2 x O(3)", 2, "pair-potential"), ("S25 x O(3)", 25, "pair-potential")],
+)  # fmt: skip
+def test_own_particles_get_layers_for_particles(group, n, flow):
+    form = EventFormat("particles", (n, 3))
+    events = form.space.project(torch.randn(50, n, 3, generator=torch.Generator().manual_seed(0)))
+    preset = own_preset(form, group=group, events=events)
+    assert preset.flow == flow and own_preset(form, group=group).flow == "pair-potential"
+    if flow == "placement":
+        distances = torch.stack([torch.pdist(x) for x in events])
+        assert preset.size["shortest"] < distances.min() and preset.size["longest"] > distances.max()
+    made = build_flow(preset.flow, build_action(preset.group, form.space), size=preset.size)
+    assert made.dist.sample((2,)).shape == (2, n, 3)
 
 
 def test_the_densities_presets_stay_within_their_budget():
