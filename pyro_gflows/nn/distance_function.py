@@ -90,6 +90,7 @@ class DistanceFunction(nn.Module):
         position = squares * ((_ENTRIES - 1) / self.longest**2)
         index = position.detach().clamp(0, _ENTRIES - 1.5).long()
         flat = index.reshape(-1)
-        start = table.index_select(0, flat).view_as(squares)
-        rise = table.diff().index_select(0, flat).view_as(squares)
-        return start + rise * (position - index)
+        slopes = table.diff()
+        # each piece is a straight line, of which the value at position 0 is looked up
+        values = table[:-1] - slopes * torch.arange(_ENTRIES - 1, dtype=table.dtype, device=table.device)
+        return values.index_select(0, flat).view_as(squares) + slopes.index_select(0, flat).view_as(squares) * position

@@ -27,7 +27,7 @@ class LookAhead(nn.Module):
 
     Example:
         >>> network = LookAhead(1.0, 8.0, steps=3)
-        >>> network(0, torch.rand(5, 7), torch.rand(5, 7, 11, 2), torch.rand(5, 3)).shape
+        >>> network(0, torch.rand(5, 7), torch.rand(5, 2, 7, 11), torch.rand(5, 3)).shape
         torch.Size([5, 7, 11])
     """
 
@@ -51,13 +51,13 @@ class LookAhead(nn.Module):
         Args:
             step: The step of placement, from 0.
             radii: Distances of the positions from the center, shape ``(batch, radii)``.
-            distances: Those from the other placed particles, shape ``(batch, radii, directions, particles)``.
+            distances: Those from the other placed particles, shape ``(batch, particles, radii, directions)``.
             placed: Those between placed particles, shape ``(batch, pairs)``.
 
         Returns:
             Shape ``(batch, radii, directions)``.
         """
-        others = torch.stack([self._bump(distances, center).sum(-1) for center in self.centers], -1)
+        others = torch.stack([self._bump(distances, center).sum(1) for center in self.centers], -1)
         context = self.placed(self._bumps(placed).sum(-2)) + self.bias[step]
         hidden = self.others(others) + self.own(self._bumps(radii))[:, :, None] + context[:, None, None]
         value: Tensor = self.out(functional.silu(self.hidden(functional.silu(hidden))))

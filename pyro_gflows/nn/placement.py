@@ -46,13 +46,13 @@ class Placed:
             units: Directions, shape ``(directions, d)`` or ``(batch, directions, d)``.
 
         Returns:
-            Shape ``(batch, radii, directions, particles)``.
+            Shape ``(batch, particles, radii, directions)``; particles come first, as sums over them are then fast.
         """
-        cosines = units @ self.units.mT
-        along = (radii[:, :, None] - self.radii[:, None]).square()
-        across = 2 * radii[:, :, None] * self.radii[:, None]
+        cosines = self.units @ units.mT
+        along = (radii[:, None] - self.radii[:, :, None]).square()
+        across = 2 * radii[:, None] * self.radii[:, :, None]
         # never negative: rounding would show where two particles meet
-        return along[:, :, None] + across[:, :, None] * (1 - cosines).clamp_min(0)[:, None]
+        return along[..., None] + across[..., None] * (1 - cosines).clamp_min(0)[:, :, None]
 
     def with_one_more(self, radius: Tensor, unit: Tensor) -> Placed:
         """These particles and another one.
@@ -61,7 +61,7 @@ class Placed:
             radius: Shape ``(batch,)``.
             unit: Shape ``(batch, d)``.
         """
-        new = (self.squares(radius[:, None], unit[:, None])[:, 0, 0] + _SAFE).sqrt()
+        new = (self.squares(radius[:, None], unit[:, None])[:, :, 0, 0] + _SAFE).sqrt()
         return Placed(
             torch.cat([self.radii, radius[:, None]], 1),
             torch.cat([self.units, unit[:, None]], 1),
@@ -123,11 +123,11 @@ class Placement(nn.Module):
             Shape ``(batch, radii, directions)``.
         """
         squares = placed.squares(radii, units)
-        value: Tensor = self.pair(squares).sum(-1)
+        value: Tensor = self.pair(squares).sum(1)
         step = placed.radii.shape[1] - 1
         if step < self.n - 3:  # nobody comes after the last particle
             for dim, along in enumerate(coarser, 1):
-                squares = squares if along is None else along.some(squares, dim)
+                squares = squares if along is None else along.some(squares, dim + 1)
             radii = radii if coarser[0] is None else coarser[0].some(radii, 1)
             ahead = self.ahead(step, radii, (squares + _SAFE).sqrt(), placed.pairs)
             for dim, along in enumerate(coarser, 1):
