@@ -14,8 +14,8 @@ from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
 
 __all__ = ["DESIGNS", "Design", "Training"]
 
-#: The minutes of the comparators: those of the best finite designs.
-COMPARED: Mapping[str, float] = {"dw4": 15, "lj13": 20}
+#: CPU minutes of designs that are compared at equal training time.
+COMPARED: Mapping[str, float] = {"dw4": 3, "lj13": 5}
 Training = ByLikelihood | ByEnergy | FlowMatching
 
 
@@ -52,16 +52,27 @@ DESIGNS: Sequence[Design] = [
     Design(
         "sequential placement",
         placement,
-        {"likelihood": ByLikelihood(lr=1e-2, batch_size=128), "energy": ByEnergy(lr=1e-2, batch_size=128)},
+        {"likelihood": ByLikelihood(lr=1e-2, batch_size=128)},
         {"dw4": 3},
     ),
     Design(
         "sequential placement, started at the energy of pairs",
         placement,
-        {"likelihood": ByLikelihood(lr=5e-3, batch_size=24), "energy": ByEnergy(lr=4e-3, batch_size=64)},
-        {"lj13": 25},
+        {"energy": ByEnergy(lr=1e-2, batch_size=128, hot=0.25, until=0.3)},
+        {"dw4": 4},
         {"informed": True},
-        scored={"lj13": 2000},
+    ),
+    *(
+        Design(
+            f"sequential placement, started at the energy of pairs{length}",
+            placement,
+            {"likelihood": ByLikelihood(lr=5e-3, batch_size=24)},
+            {"lj13": minutes},
+            {"informed": True},
+            draws=draws,
+            scored={"lj13": 2000},
+        )
+        for length, minutes, draws in (("", COMPARED["lj13"], {"lj13": 5000}), (", trained for longer", 25, {}))
     ),
     Design(
         "internal coordinates, sum over 48 images",
@@ -69,38 +80,34 @@ DESIGNS: Sequence[Design] = [
         {"likelihood": ByLikelihood(lr=3e-3, batch_size=128)},
         {"dw4": 5},
         {"layers": 3, "width": 32, "bins": 10},
-    ),
-    *(
-        Design(
-            f"{layers} pair potentials",
-            pair_potentials,
-            {"likelihood": ByLikelihood(lr=1e-2)},
-            minutes,
-            {"layers": layers},
-        )
-        for layers, minutes in ((10, {"dw4": 5, "lj13": 10}), (28, {"dw4": 5}))
+        draws={"dw4": 20_000},
+        scored={"dw4": 20_000},
     ),
     Design(
-        "4 pair potentials, fast to sample",
+        "10 pair potentials",
         pair_potentials,
-        {"energy": ByEnergy(lr=1e-2)},
-        {"dw4": 5, "lj13": 10},
-        {"layers": 4, "fast": "sample"},
+        {"likelihood": ByLikelihood(lr=1e-2)},
+        COMPARED,
+        {"layers": 10},
+        draws={"dw4": 20_000, "lj13": 20_000},
     ),
     Design(
         "6 residual layers of many bodies",
         many_body,
         {"likelihood": ByLikelihood(lr=5e-3)},
-        {"dw4": 5, "lj13": 10},
+        {"dw4": COMPARED["dw4"]},
         {"layers": 6},
+        draws={"dw4": 10_000},
+        scored={"dw4": 20_000},
     ),
     Design(
         "augmented coupling",
         augmented_coupling,
-        {"likelihood": ByLikelihood(lr=3e-3), "energy": ByEnergy(lr=2e-3)},
-        {"dw4": 10, "lj13": 20},
-        {"layers": 8, "width": 32},
-        scored={"dw4": 5000, "lj13": 5000},
+        {"likelihood": ByLikelihood(lr=3e-3)},
+        COMPARED,
+        {"layers": 8, "width": 24, "depth": 1},
+        draws={"dw4": 20_000, "lj13": 20_000},
+        scored={"dw4": 5000, "lj13": 2000},
     ),
     Design(
         "plain coupling, random images of the data",
@@ -114,8 +121,9 @@ DESIGNS: Sequence[Design] = [
         "CNF, radial kernel",
         radial_cnf,
         {"likelihood": ByLikelihood(lr=1e-2, batch_size=64)},
-        COMPARED,
-        draws={"dw4": 20_000, "lj13": 20_000},
+        {"dw4": COMPARED["dw4"]},
+        draws={"dw4": 5000},
+        scored={"dw4": 5000},
     ),
     Design(
         "CNF, graph network",
@@ -123,8 +131,8 @@ DESIGNS: Sequence[Design] = [
         {"likelihood": FlowMatching()},
         COMPARED,
         {"width": 44, "layers": 3},
-        draws={"dw4": 10_000, "lj13": 1000},
+        draws={"dw4": 5000, "lj13": 500},
         at_once=100,
-        scored={"dw4": 5000, "lj13": 500},
+        scored={"dw4": 2000, "lj13": 200},
     ),
 ]
