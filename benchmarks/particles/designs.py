@@ -64,7 +64,7 @@ DESIGNS: Sequence[Design] = [
     ),
     *(
         Design(
-            f"sequential placement, started at the energy of pairs{length}",
+            f"sequential placement, {how}",
             placement,
             {"likelihood": ByLikelihood(lr=5e-3, batch_size=24)},
             {"lj13": minutes},
@@ -72,7 +72,10 @@ DESIGNS: Sequence[Design] = [
             draws=draws,
             scored={"lj13": 2000},
         )
-        for length, minutes, draws in (("", COMPARED["lj13"], {"lj13": 5000}), (", trained for longer", 25, {}))
+        for how, minutes, draws in (
+            ("started at the energy of pairs", COMPARED["lj13"], {"lj13": 5000}),
+            ("the same, trained for longer", 25, {}),
+        )
     ),
     Design(
         "internal coordinates, sum over 48 images",
