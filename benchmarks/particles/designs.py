@@ -58,9 +58,9 @@ DESIGNS: Sequence[Design] = [
     Design(
         "sequential placement, started at the energy of pairs",
         placement,
-        {"energy": ByEnergy(lr=1e-2, batch_size=128, hot=0.25, until=0.3)},
-        {"dw4": 4},
-        {"informed": True},
+        {"energy": ByEnergy(lr=1e-2, batch_size=128, hot=0.5, until=0.2)},
+        {"dw4": 6},
+        {"informed": True, "width": 48},
     ),
     *(
         Design(
