@@ -20,7 +20,7 @@ Families and types:
     FAMILIES, ChannelMixing, Memory, Preprocess, SplitKind
 """
 
-from pyro_gflows.flows.augmented import AugmentedFlow, augment, g_padding
+from pyro_gflows.flows.augmented import AugmentedFlow, augment
 from pyro_gflows.flows.canonicalized import Canonicalized
 from pyro_gflows.flows.dequantization import DequantizedFlow, VariationalDequantizer, g_dequantizer
 from pyro_gflows.flows.distribution import FlowDistribution
@@ -32,6 +32,7 @@ from pyro_gflows.flows.image_scales import ChannelMixing, Memory, Preprocess
 from pyro_gflows.flows.internal_coordinates import InternalCoordinates, symmetrized_internal_coordinates
 from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
+from pyro_gflows.flows.padding_encoder import g_padding
 from pyro_gflows.flows.particles import g_augmented_particle_flow
 from pyro_gflows.flows.placement import g_placement_flow, to_train
 from pyro_gflows.flows.variational import VariationalFlow
