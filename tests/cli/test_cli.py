@@ -10,10 +10,11 @@ import torch
 
 from pyro_gflows import GSigmoid
 from pyro_gflows.cli import main
-from pyro_gflows.datasets import data_set, load_data
+from pyro_gflows.datasets import load_data
 from pyro_gflows.experiments import runs as experiments
 from pyro_gflows.experiments.presets import preset_for
 from pyro_gflows.serialization import load
+from pyro_gflows.targets import Density
 from pyro_gflows.training import FitSettings
 from tests.small_flows import points
 
@@ -81,7 +82,7 @@ def test_without_matplotlib_the_model_is_kept(cloud, tmp_path, capsys, monkeypat
 
 @pytest.mark.long
 def test_a_density_has_a_floor_and_a_gap(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_set, "_TEST_POINTS", 500)
+    monkeypatch.setattr(Density, "test_points", 500)
     assert main(["fit", "rings", "--out", str(tmp_path), "--steps", "2", "--flow", "radial", "--quiet"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["group"] == "O(2)" and metrics["flow"] == "radial"
@@ -90,7 +91,7 @@ def test_a_density_has_a_floor_and_a_gap(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_a_flow_without_symmetry_is_measured_against_the_datas(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_set, "_TEST_POINTS", 200)
+    monkeypatch.setattr(Density, "test_points", 200)
     assert main(["fit", "8gaussians", "--group", "C1", "--out", str(tmp_path), "--steps", "2", "--quiet"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["invariance_group"] == "D8" and metrics["invariance_error"] > 1e-6

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from pyro_gflows.cli import main
-from pyro_gflows.datasets import data_set
+from pyro_gflows.targets import Density
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "group"), [("torus-square", "D4"), ("torus-unimodal", "C1")])
 def test_fit_sample_score_and_check(name, group, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data_set, "_TEST_POINTS", 300)
+    monkeypatch.setattr(Density, "test_points", 300)
     model, draws = tmp_path / "model", tmp_path / "draws.npy"
     assert main(["fit", name, "--out", str(model), "--steps", "3", "--quiet"]) == 0
     assert "seem to be angles" not in capsys.readouterr().err
@@ -28,13 +28,13 @@ def test_fit_sample_score_and_check(name, group, tmp_path, monkeypatch, capsys):
 
 
 def test_a_group_that_two_angles_cannot_carry_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data_set, "_TEST_POINTS", 300)
+    monkeypatch.setattr(Density, "test_points", 300)
     assert main(["fit", "torus-square", "--group", "D8", "--out", str(tmp_path), "--quiet"]) == 2
     assert "C1, C2, C4, D1, D2 and D4 act" in capsys.readouterr().err
 
 
 def test_the_symmetry_of_angles_is_tested_as_points_of_circles(monkeypatch, capsys):
-    monkeypatch.setattr(data_set, "_TEST_POINTS", 2000)
+    monkeypatch.setattr(Density, "test_points", 2000)
     assert main(["check-data", "torus-square"]) == 0
     assert "do not contradict" in capsys.readouterr().out
     assert main(["check-data", "torus-unimodal", "--group", "C4"]) == 1
