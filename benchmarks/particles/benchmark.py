@@ -94,6 +94,8 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     if not quick:
         weights_of(row, seed).parent.mkdir(parents=True, exist_ok=True)
         torch.save(model.module.state_dict(), weights_of(row, seed))
+    if row.design.measured is not None:
+        model = replace(model, fitted=row.design.measured(model.fitted))
     draws = QUICK_DRAWS if quick else row.draws
     figures = measure(model, data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM)
     return {"steps": steps, **watch.figures(), **figures, "peak_megabytes": peak_megabytes()}

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.particles.continuous import graph_cnf, radial_cnf
-from benchmarks.particles.finite import augmented_coupling, internal_coordinates, many_body, pair_potentials, placement
+from benchmarks.particles.finite import (
+    augmented_coupling,
+    internal_coordinates,
+    many_body,
+    on_finer_grids,
+    pair_potentials,
+    placement,
+)
 from benchmarks.particles.plain import plain_coupling
 from benchmarks.particles.problems import Problem
 from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
@@ -32,6 +39,7 @@ class Design:
         draws: Own draws over which ESS is measured, by target, where 100,000 would take too long.
         at_once: Events that are drawn or scored at a time.
         scored: Test draws that are scored, by target, where all would take too long.
+        measured: From the trained flow to the one that is measured, which has the same weights; None for itself.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Design:
     draws: Mapping[str, int] = field(default_factory=dict)
     at_once: int = 500
     scored: Mapping[str, int] = field(default_factory=dict)
+    measured: Callable[[Any], Any] | None = None
 
     def make(self, problem: Problem) -> Any:
         """A new density of the problem's target."""
@@ -71,10 +80,11 @@ DESIGNS: Sequence[Design] = [
             {"informed": True},
             draws=draws,
             scored={"lj13": 2000},
+            measured=on_finer_grids,
         )
         for how, minutes, draws in (
             ("started at the energy of pairs", COMPARED["lj13"], {"lj13": 5000}),
-            ("the same, trained for longer", 25, {}),
+            ("the same, trained for longer", 25, {"lj13": 10_000}),
         )
     ),
     Design(

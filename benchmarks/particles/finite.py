@@ -12,12 +12,14 @@ from pyro_gflows.flows import (
     EquivariantFlow,
     g_augmented_particle_flow,
     g_placement_flow,
+    placement_on_grids,
     symmetrized_internal_coordinates,
 )
+from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GPairPotential, InCoordinates, g_graph_residual
 from pyro_gflows.transforms.one_way import Fast
 
-__all__ = ["augmented_coupling", "internal_coordinates", "many_body", "pair_potentials", "placement"]
+__all__ = ["augmented_coupling", "internal_coordinates", "many_body", "on_finer_grids", "pair_potentials", "placement"]
 
 # distances between which nearly all pairs are
 DISTANCES = {"dw4": (1.0, 9.0), "lj13": (0.65, 4.0)}
@@ -65,8 +67,13 @@ def placement(problem: Problem, *, width: int = 24, informed: bool = False) -> E
     shortest, longest = DISTANCES[target.name]
     flow = g_placement_flow(problem.action, shortest=shortest, longest=longest, width=width)
     if informed:
-        flow.base.module.pair.start_at(lambda distance: -target.pair_energy(distance.square()))
+        flow.base.start_at(target.pair_energy)
     return flow
+
+
+def on_finer_grids(flow: EquivariantFlow) -> EquivariantFlow:
+    """The placement flow with four times as many knots of the polar angle, which the core of a repulsion needs."""
+    return placement_on_grids(flow, PlacementGrids(radii=9, angles=24, polar=81, ring=96))
 
 
 def scale(action: ParticleAction) -> InCoordinates:

@@ -134,6 +134,29 @@ class SequentialPlacement(InvariantBase):
         """
         self.module.pair.start_at(lambda squares: -pair_energy(squares))
 
+    @torch.no_grad()
+    def on_grids(self, grids: PlacementGrids) -> SequentialPlacement:
+        """A density with copies of the same weights and conditionals of another resolution.
+
+        The weights are those of functions, not of grids. So a density may be trained on coarse grids, where a step is
+        quick, and used on finer ones, where the interpolated conditionals are closer to the functions.
+
+        Args:
+            grids: The resolution of the conditionals.
+        """
+        module = self.module
+        new = SequentialPlacement(
+            ParticleAction(self.action.n, self.action.d, group=self.action.position),
+            shortest=module.pair.shortest,
+            longest=module.pair.longest,
+            grids=grids,
+            width=module.ahead.hidden.out_features,
+        )
+        new.module.to(module.pair.coefficients)
+        for weight, trained in zip(new.module.parameters(), module.parameters(), strict=True):
+            weight.copy_(trained)
+        return new
+
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))[:-2]

@@ -10,7 +10,7 @@ Flows on a padded space:
     augment, AugmentedFlow, g_augmented_particle_flow, g_padding, VariationalFlow
 
 Flows of particles:
-    g_placement_flow, to_train
+    g_placement_flow, placement_on_grids, to_train
 
 Flows of images:
     g_coupling_image_flow, g_residual_image_flow, g_soft_coupling_image_flow, DequantizedFlow,
@@ -34,7 +34,7 @@ from pyro_gflows.flows.learnable import Learnable
 from pyro_gflows.flows.orbit_flow import OrbitFlow
 from pyro_gflows.flows.padding_encoder import g_padding
 from pyro_gflows.flows.particles import g_augmented_particle_flow
-from pyro_gflows.flows.placement import g_placement_flow, to_train
+from pyro_gflows.flows.placement import g_placement_flow, placement_on_grids, to_train
 from pyro_gflows.flows.variational import VariationalFlow
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "g_placement_flow",
     "g_residual_image_flow",
     "g_soft_coupling_image_flow",
+    "placement_on_grids",
     "symmetrized_internal_coordinates",
     "to_train",
 ]

@@ -9,7 +9,7 @@ from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, InCoordinates
 from pyro_gflows.transforms.data_dependent import mark_as_set
 
-__all__ = ["g_placement_flow", "to_train"]
+__all__ = ["g_placement_flow", "placement_on_grids", "to_train"]
 
 
 def g_placement_flow(
@@ -46,6 +46,31 @@ def g_placement_flow(
         (torch.Size([5, 4, 2]), torch.Size([5]))
     """
     return _alone(SequentialPlacement(action, shortest=shortest, longest=longest, grids=grids, width=width))
+
+
+def placement_on_grids(flow: EquivariantFlow, grids: PlacementGrids) -> EquivariantFlow:
+    """A placement flow with copies of the same weights, whose conditionals have another resolution.
+
+    Train on coarse grids, where a step is quick, and draw and score on finer ones.
+
+    Args:
+        flow: A flow of :func:`g_placement_flow`.
+        grids: The resolution of the conditionals.
+
+    Raises:
+        TypeError: The flow does not place particles.
+
+    Example:
+        >>> from pyro_gflows import ParticleAction
+        >>> from pyro_gflows.nn.placement_grids import PlacementGrids
+        >>> flow = g_placement_flow(ParticleAction(4, 2), shortest=1.0, longest=9.0)
+        >>> finer = placement_on_grids(flow, PlacementGrids(ring=256))
+        >>> sum(p.numel() for p in finer.parameters()) == sum(p.numel() for p in flow.parameters())
+        True
+    """
+    if not isinstance(flow.base, SequentialPlacement):
+        raise TypeError(f"expected a flow of g_placement_flow, got one on the base {flow.base}")
+    return _alone(flow.base.on_grids(grids)).train(flow.training)
 
 
 def to_train(flow: EquivariantFlow, *, centers: int | None = None) -> EquivariantFlow:

@@ -266,3 +266,16 @@ def test_training_by_energy_raises_the_sample_size_and_stays_above_the_floor():
     )
     after = energy_report(density, target.log_density, draws=500)
     assert before.ess < 0.1 and after.ess > 0.8 and after.reverse_kl > -1e-3
+
+
+def test_the_same_weights_on_other_grids():
+    """Weights are copies; on the same grids the density is the same, and finer grids change it little but do."""
+    density, x = placement(4, 3), configurations(4, 3)
+    same = density.on_grids(SMALL)
+    torch.testing.assert_close(same.log_prob(x), density.log_prob(x), rtol=0, atol=1e-12)
+    finer = density.on_grids(PlacementGrids(radii=33, angles=48, ring=64, polar=81, cosines=8))
+    difference = (finer.log_prob(x) - density.log_prob(x)).abs()
+    assert (difference > 1e-6).any() and difference.max() < 0.5
+    with torch.no_grad():
+        next(same.module.parameters()).add_(1.0)
+    assert not torch.allclose(same.log_prob(x), density.log_prob(x))
