@@ -54,7 +54,7 @@ def augment(
     Source: Augmented Normalizing Flows, arXiv:2002.07101; VFlow, arXiv:2002.09741.
 
     Example:
-        >>> from pyro_gflows import GActNorm, VectorAction, g_coupling
+        >>> from pyro_gflows import GActNorm, InvariantNormal, VectorAction, g_coupling
         >>> plane, padded = VectorAction.plane("D4"), VectorAction.plane("D4", copies=2)
         >>> flow = EquivariantFlow(InvariantNormal(padded), [GActNorm(padded), g_coupling(padded), g_coupling(padded)])
         >>> density = augment(flow, padding=plane).eval()
@@ -128,7 +128,7 @@ class AugmentedFlow(VariationalFlow):
     Source: Augmented Normalizing Flows, arXiv:2002.07101; Importance Weighted Autoencoders, arXiv:1509.00519.
 
     Example:
-        >>> from pyro_gflows import GActNorm, VectorAction
+        >>> from pyro_gflows import GActNorm, InvariantNormal, VectorAction
         >>> plane, padded = VectorAction.plane("D4"), VectorAction.plane("D4", copies=2)
         >>> flow = EquivariantFlow(InvariantNormal(padded), [GActNorm(padded)])
         >>> print(repr(AugmentedFlow(flow, g_padding(plane, plane), draws=16)).splitlines()[0])

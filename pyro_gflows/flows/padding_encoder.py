@@ -31,6 +31,7 @@ def g_padding(
         ValueError: ``layers`` is below 0.
 
     Example:
+        >>> import torch
         >>> from pyro_gflows import VectorAction
         >>> plane = VectorAction.plane("D4")
         >>> g_padding(plane, plane).condition(torch.zeros(5, 2)).sample().shape

@@ -37,7 +37,7 @@ class ExpandingSplines(SlopeSplines):
         >>> splines = ExpandingSplines(2)
         >>> _ = torch.nn.init.constant_(splines.theta, 10.0)
         >>> value, slope = splines(torch.tensor([100.0, 200.0]), 1)
-        >>> [round(float(each), 1) for each in (*value, *slope)]
+        >>> [round(each.item(), 1) for each in (*value, *slope)]
         [1342.7, 2685.4, 13.4, 13.4]
     """
 
