@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness import Benchmark, Seeds, Stopwatch
 from benchmarks.particles.clock import Clock
-from benchmarks.particles.designs import DESIGNS, Design
+from benchmarks.particles.designs import BY_NAME, DESIGNS, Design
 from benchmarks.particles.measure import Model, measure
 from benchmarks.particles.memory import peak_megabytes
 from benchmarks.particles.problems import TARGETS, TEST, TEST_STREAM, TRAINING, problem
@@ -73,13 +73,19 @@ class Row:
         return {"name": self.name, "recipe": recipe, "minutes": self.minutes, "draws": self.draws}
 
 
-ROWS: Sequence[Row] = [
-    Row(target, design, by, design.minutes[target], design.draws.get(target, DRAWS))
-    for target in TARGETS
-    for design in DESIGNS
-    if target in design.minutes
-    for by in design.training
-]
+def rows_of(designs: Sequence[Design]) -> list[Row]:
+    """The rows of some designs."""
+    return [
+        Row(target, design, by, design.minutes[target], design.draws.get(target, DRAWS))
+        for target in TARGETS
+        for design in designs
+        if target in design.minutes
+        for by in design.training
+    ]
+
+
+ROWS: Sequence[Row] = rows_of(DESIGNS)
+MORE_ROWS: Sequence[Row] = rows_of(BY_NAME)
 
 
 def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def chosen(asked: argparse.Namespace) -> list[Row]:
             draws=row.draws if asked.draws is None else asked.draws,
             folder=asked.folder,
         )
-        for row in ROWS
+        for row in (ROWS if asked.design is None else (*ROWS, *MORE_ROWS))
         if asked.target in (None, row.target)
         and asked.by in (None, row.by)
         and (asked.design is None or asked.design in row.design.name)
