@@ -230,7 +230,7 @@ class AugmentedFlow(VariationalFlow):
         r"""The log-density :math:`\log \pi(x) + \log q(a \mid x)` of padded events, for a log-density of x.
 
         It is the target on the padded space: its normalizer is that of :math:`\pi`, and x has the density :math:`\pi`
-        under it. So ``fit_energy`` and ``energy_report`` take it with :attr:`flow`. The first does not train q.
+        under it. So ``fit_energy`` and ``energy_report`` take it with ``density.flow``. The first does not train q.
 
         Args:
             log_density: The log of a density of x, up to a constant.

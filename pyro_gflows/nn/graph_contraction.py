@@ -25,7 +25,7 @@ class GraphContraction(Contraction):
     a product of different matrices, which is not symmetric.
 
     Every particle holds ``width`` vectors h, which start as multiples of its position. Each of ``depth`` rounds takes
-    means over pairs (:class:`PairMeans`), with the angle :math:`\theta_c` between what a vector was and what it reads:
+    means over pairs (``PairMeans``), with the angle :math:`\theta_c` between what a vector was and what it reads:
 
     .. math:: h \mapsto A\,(\cos\theta_c\,h_c,\ \sin\theta_c\,P_c(h_c))_c, \qquad
         P_c(h)_i = \frac1n \sum_j s_c(|h_i - h_j|)\,\frac{h_i - h_j}{|h_i - h_j|}

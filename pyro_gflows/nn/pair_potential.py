@@ -38,7 +38,7 @@ class PairPotential(Potential):
     Laplacian of the complete graph with the weights :math:`b_{s_i s_j}` on its edges. Its largest eigenvalue is n b for
     equal weights b = c_1 / n, and at most n times the largest weight. The other two terms read :math:`x - \bar x`, an
     orthogonal projection of x, so they contribute at least :math:`-c_2` and :math:`-c_3`. Together no eigenvalue of the
-    Hessian is below -c, for all weights. :meth:`curvature_bound` evaluates the same sum at the present slopes.
+    Hessian is below -c, for all weights. ``curvature_bound()`` evaluates the same sum at the present slopes.
 
     Args:
         action: How the group acts on the particles, with a center of mass at 0 or a free one.
