@@ -39,3 +39,7 @@ or some rows, and from runs that ended::
 Exact draws and trained weights are kept in ``runs/particles`` (another place with ``--folder``); every run that ends is
 a line of ``results/particles.jsonl``, and is not run again. Needs ``pip install '.[bench]'``.
 """
+
+from benchmarks.particles.benchmark import BENCHMARK
+
+__all__ = ["BENCHMARK"]

@@ -146,4 +146,6 @@ def chosen(asked: argparse.Namespace) -> list[Row]:
     ]
 
 
-BENCHMARK = Benchmark("particles", ABOUT, ROWS, run, table, seeds=Seeds(), more_options=options, choose=chosen)
+BENCHMARK = Benchmark(
+    "particles", ABOUT, (*ROWS, *MORE_ROWS), run, table, seeds=Seeds(), more_options=options, choose=chosen
+)
