@@ -23,17 +23,23 @@ A figure that is better than that of the exact density, by more than five standa
 Of an augmented flow the NLL and the gap are bounds by 32 importance weights for each draw, and ESS is that of the joint
 density of positions and auxiliary vectors.
 
-The table, in CPU minutes of training (exact draws come on top, once 3 minutes for DW4 and 12 for LJ13 and then 0.5 and
-6 for each seed, and measuring, 5 to 20 minutes a row)::
+The table, in CPU minutes of training (drawing exact samples and measuring come on top: 3 and 2 to 10 a row for DW4, 15
+and 10 to 60 a row for LJ13)::
 
-    python -m benchmarks.particles --target dw4 --seeds 5          # 85 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 130 minutes
-    python -m benchmarks.particles.timing                          # 30 minutes, after the commands before
+    python -m benchmarks.particles --target dw4 --seeds 5          # 15 minutes a seed
+    python -m benchmarks.particles --target lj13                   # 25 minutes
 
-or some rows, and from runs that ended::
+Designs that take longer to measure run only by their name (``designs.BY_NAME``), 3 minutes each for DW4 and 5 for LJ13,
+and so do the timings of 100 draws, after the runs whose weights they take::
 
-    python -m benchmarks.particles --target lj13 --design "pair" --seed 1
+    python -m benchmarks.particles --design "CNF, graph network"
+    python -m benchmarks.particles --target lj13 --design "10 pair potentials"
+    python -m benchmarks.particles.timing --only lj13
+
+or some rows with other settings, and the table from runs that ended::
+
     python -m benchmarks.particles --target dw4 --by energy --minutes 2 --results /tmp/mine
+    python -m benchmarks.particles --target lj13 --draws 100000    # 60 minutes of measuring
     python -m benchmarks.particles --table
 
 Exact draws and trained weights are kept in ``runs/particles`` (another place with ``--folder``); every run that ends is
