@@ -26,13 +26,12 @@ density of positions and auxiliary vectors.
 The table, in CPU minutes of training (drawing exact samples and measuring come on top: 3 and 2 to 10 a row for DW4, 15
 and 10 to 60 a row for LJ13)::
 
-    python -m benchmarks.particles --target dw4 --seeds 5          # 15 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 25 minutes
+    python -m benchmarks.particles --target dw4 --seeds 5          # 18 minutes a seed
+    python -m benchmarks.particles --target lj13                   # 30 minutes
 
 Designs that take longer to measure run only by their name (``designs.BY_NAME``), 3 minutes each for DW4 and 5 for LJ13,
 and so do the timings of 100 draws, after the runs whose weights they take::
 
-    python -m benchmarks.particles --design "CNF, graph network"
     python -m benchmarks.particles --target lj13 --design "10 pair potentials"
     python -m benchmarks.particles.timing --only lj13
 

@@ -97,6 +97,16 @@ DESIGNS: Sequence[Design] = [
         {"blocks": 6, "width": 64},
         at_once=2000,
     ),
+    Design(
+        "CNF, graph network",
+        graph_cnf,
+        {"likelihood": FlowMatching()},
+        COMPARED,
+        {"width": 44, "layers": 3},
+        draws={"dw4": 5000, "lj13": 500},
+        at_once=100,
+        scored={"dw4": 2000, "lj13": 200},
+    ),
 ]
 
 #: Designs that run only where ``--design`` names them.
@@ -151,15 +161,5 @@ BY_NAME: Sequence[Design] = [
         {"lj13": COMPARED["lj13"]},
         {"blocks": 6, "width": 64},
         at_once=2000,
-    ),
-    Design(
-        "CNF, graph network",
-        graph_cnf,
-        {"likelihood": FlowMatching()},
-        COMPARED,
-        {"width": 44, "layers": 3},
-        draws={"dw4": 5000, "lj13": 500},
-        at_once=100,
-        scored={"dw4": 2000, "lj13": 200},
     ),
 ]
