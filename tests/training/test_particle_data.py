@@ -40,3 +40,11 @@ def test_data_outside_of_the_space_are_refused(source):
     data = configurations() if source == "rows" else (lambda n, generator=None: torch.randn(n, 4, 2) + 1)
     with pytest.raises(ValueError, match=r"expected events in MeanFree\(4 x 2\).*space.project"):
         fit(flow(), data, settings=FitSettings(steps=5), progress=False)
+
+
+def test_a_few_rows_outside_of_the_space_are_found_before_the_first_step():
+    """The first batch may miss them; all rows of a small set are looked at."""
+    data = ACTION.space.project(configurations())
+    data[390:394] += 1.0
+    with pytest.raises(ValueError, match="got 4 of 400 events outside"):
+        fit(flow(), data, settings=FitSettings(steps=5, batch_size=2), progress=False)
