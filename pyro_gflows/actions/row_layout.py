@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,12 +92,12 @@ class RowsLayout:
         even: list[list[Tensor]] = [[] for _ in blocks]
         odd: list[list[Tensor]] = [[] for _ in blocks]
         rest = []
-        for field, part in zip(self._fields, x.split([field.size for field in self._fields], -1), strict=True):
+        for field, part in zip(self._fields, _parts(x, [field.size for field in self._fields], -1), strict=True):
             if isinstance(field, InnerField):
                 rest.append(part)
             elif isinstance(field, RowField):
                 table = field.unflatten(part)
-                for block, rows in zip(field.blocks, table.split(field.block_sizes, -2), strict=True):
+                for block, rows in zip(field.blocks, _parts(table, field.block_sizes, -2), strict=True):
                     if not any(field.odd):
                         even[block].append(rows)
                     else:
@@ -171,3 +172,9 @@ class _Reader:
     def take(self, count: int) -> Tensor:
         start, self.start = self.start, self.start + count
         return self.values[..., start : self.start]
+
+
+def _parts(x: Tensor, sizes: Sequence[int], dim: int) -> list[Tensor]:
+    """The parts of a tensor along a dimension; unlike those of ``split``, a user may change them in place."""
+    ends = itertools.accumulate(sizes)
+    return [x.narrow(dim, end - size, size) for end, size in zip(ends, sizes, strict=True)]

@@ -15,6 +15,7 @@ __all__ = ["GraphLayer", "Pairs", "distances", "normalized"]
 
 _BUMPS = 12  # features of a distance
 _REACH = 6.0  # the distance that the last of them sees
+_LEAST_VARIANCE = 1e-5  # of scalars that are divided by their standard deviation
 _SOFT = 1e-2  # below this a distance is rounded off, so that it is smooth where particles coincide
 
 
@@ -58,7 +59,9 @@ def normalized(h: Tensor) -> Tensor:
     Args:
         h: Scalars, shape ``(..., width)``.
     """
-    return functional.layer_norm(h, h.shape[-1:])
+    # not functional.layer_norm, whose second derivatives are wrong where the inner one is taken in forward mode
+    centered = h - h.mean(-1, keepdim=True)
+    return centered * (centered.square().mean(-1, keepdim=True) + _LEAST_VARIANCE).rsqrt()
 
 
 class GraphLayer(nn.Module):

@@ -95,7 +95,9 @@ def assert_unchanged(flow, x, context=None):
             transform = flow.transform if context is None else flow.transform.condition(context.to(dtype))
             z = transform.inv(x.to(dtype))
             assert z.dtype == torch.float32
-            back = flow.action.space.difference(transform(z.clone()), x.to(dtype).float())
+            # rounding moves the center of mass of particles, which the transform leaves out
+            space = flow.action.space
+            back = space.difference(transform(z.clone()), space.project(x.to(dtype).float()))
             assert (back.abs() <= 1e-3 + 1e-3 * x.abs()).all()
     torch.manual_seed(0)
     draws = density().rsample(torch.Size([5]))
