@@ -135,7 +135,7 @@ def scalar(outputs):
 )
 def test_hessians_by_forward_over_reverse_mode(name, direction):
     function, weights, x = setting(name, direction)
-    x, step = x[:1], 1e-5
+    x, step = x[:1], 2e-6  # short, as third derivatives are large
 
     def gradient(x):
         x = x.clone().requires_grad_()
