@@ -27,7 +27,7 @@ The table, in CPU minutes of training (drawing exact samples and measuring come 
 and 10 to 60 a row for LJ13)::
 
     python -m benchmarks.particles --target dw4 --seeds 5          # 18 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 30 minutes
+    python -m benchmarks.particles --target lj13                   # 35 minutes
 
 Designs that take longer to measure run only by their name (``designs.BY_NAME``), 3 minutes each for DW4 and 5 for LJ13,
 and so do the timings of 100 draws, after the runs whose weights they take::

@@ -69,7 +69,7 @@ PLAIN_COUPLING = Design(
     "plain coupling, random images of the data",
     plain_coupling,
     {"likelihood": ByLikelihood(lr=2e-3, augment=True)},
-    {"dw4": COMPARED["dw4"]},
+    COMPARED,
     {"blocks": 6, "width": 64},
     at_once=2000,
 )
@@ -150,5 +150,4 @@ BY_NAME: Sequence[Design] = [
         scored={"dw4": 5000},
     ),
     replace(PAIR_POTENTIALS, minutes={"lj13": COMPARED["lj13"]}),
-    replace(PLAIN_COUPLING, minutes={"lj13": COMPARED["lj13"]}),
 ]
