@@ -27,12 +27,12 @@ The table, in CPU minutes of training (drawing exact samples and measuring come 
 and 10 to 60 a row for LJ13)::
 
     python -m benchmarks.particles --target dw4 --seeds 5          # 18 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 35 minutes
+    python -m benchmarks.particles --target lj13                   # 40 minutes
 
 Designs that take longer to measure run only by their name (``designs.BY_NAME``), 3 minutes each for DW4 and 5 for LJ13,
 and so do the timings of 100 draws, after the runs whose weights they take::
 
-    python -m benchmarks.particles --target lj13 --design "10 pair potentials"
+    python -m benchmarks.particles --target lj13 --design "augmented coupling"
     python -m benchmarks.particles.timing --only lj13
 
 or some rows with other settings, and the table from runs that ended::

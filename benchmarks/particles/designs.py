@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.particles.continuous import graph_cnf, radial_cnf
@@ -61,7 +61,7 @@ PAIR_POTENTIALS = Design(
     "10 pair potentials",
     pair_potentials,
     {"likelihood": ByLikelihood(lr=1e-2)},
-    {"dw4": COMPARED["dw4"]},
+    COMPARED,
     {"layers": 10},
     draws={"dw4": 20_000, "lj13": 20_000},
 )
@@ -149,5 +149,4 @@ BY_NAME: Sequence[Design] = [
         draws={"dw4": 5000},
         scored={"dw4": 5000},
     ),
-    replace(PAIR_POTENTIALS, minutes={"lj13": COMPARED["lj13"]}),
 ]
