@@ -19,7 +19,7 @@ from pyro_gflows.serialization.registry import registered
 
 __all__ = ["SequentialPlacement"]
 
-_ROWS_AT_ONCE = 256  # the tables of so many fit into a processor's cache
+_ROWS_AT_ONCE = 96  # the tables of so many fit into a processor's cache
 
 
 @registered

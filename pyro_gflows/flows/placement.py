@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
+from torch import nn
+
 from pyro_gflows.actions import ParticleAction
 from pyro_gflows.distributions import SequentialPlacement
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
@@ -10,6 +14,8 @@ from pyro_gflows.transforms import EquivariantTransform, GActNorm, InCoordinates
 from pyro_gflows.transforms.data_dependent import mark_as_set
 
 __all__ = ["g_placement_flow", "placement_on_grids", "to_train"]
+
+_FlowT = TypeVar("_FlowT", bound=nn.Module)
 
 
 def g_placement_flow(
@@ -73,7 +79,7 @@ def placement_on_grids(flow: EquivariantFlow, grids: PlacementGrids) -> Equivari
     return _alone(flow.base.on_grids(grids)).train(flow.training)
 
 
-def to_train(flow: EquivariantFlow, *, centers: int | None = None) -> EquivariantFlow:
+def to_train(flow: _FlowT, *, centers: int | None = None) -> _FlowT:
     """The flow to train in place of a flow, with the same weights; it is the flow itself for all other designs.
 
     The density of :func:`g_placement_flow` is a mean over the n particles that may be the center, and each takes an
@@ -82,7 +88,7 @@ def to_train(flow: EquivariantFlow, *, centers: int | None = None) -> Equivarian
     the first particle as the center (:attr:`~pyro_gflows.distributions.SequentialPlacement.around_first`).
 
     Args:
-        flow: A flow.
+        flow: A flow, also one whose score is a bound, such as an AugmentedFlow.
         centers: By likelihood, how many of the most central particles are summed over; None by an energy.
 
     Example:
@@ -94,9 +100,9 @@ def to_train(flow: EquivariantFlow, *, centers: int | None = None) -> Equivarian
         >>> to_train(flow).action
         ParticleAction(S1 x S3 x O(2) on 4 particles in R^2, mean-free)
     """
-    if not isinstance(flow.base, SequentialPlacement):
+    if not (isinstance(flow, EquivariantFlow) and isinstance(flow.base, SequentialPlacement)):
         return flow
-    return _alone(flow.base.around_first if centers is None else flow.base.most_central(centers))
+    return cast(_FlowT, _alone(flow.base.around_first if centers is None else flow.base.most_central(centers)))
 
 
 def _alone(base: SequentialPlacement) -> EquivariantFlow:

@@ -52,7 +52,7 @@ class Placed:
         along = (radii[:, None] - self.radii[:, :, None]).square()
         across = 2 * radii[:, None] * self.radii[:, :, None]
         # never negative: rounding would show where two particles meet
-        return along[..., None] + across[..., None] * (1 - cosines).clamp_min(0)[:, :, None]
+        return torch.addcmul(along[..., None], across[..., None], (1 - cosines).clamp_min(0)[:, :, None])
 
     def with_one_more(self, radius: Tensor, unit: Tensor) -> Placed:
         """These particles and another one.

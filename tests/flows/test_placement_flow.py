@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, ParticleAction, load, save
-from pyro_gflows.flows import g_placement_flow, to_train
+from pyro_gflows.flows import g_augmented_particle_flow, g_placement_flow, to_train
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.training import Adam, FitSettings, fit
 from pyro_gflows.transforms import InCoordinates
@@ -60,3 +60,5 @@ def test_other_designs_are_trained_as_they_are():
     action = ParticleAction(4, 2)
     other = EquivariantFlow(InvariantNormal(action), [InCoordinates(GActNorm(action.coordinates), action)])
     assert to_train(other) is other and to_train(other, centers=2) is other
+    augmented = g_augmented_particle_flow(action, layers=1, width=4, depth=1)
+    assert to_train(augmented) is augmented and to_train(augmented, centers=2) is augmented

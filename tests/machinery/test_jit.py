@@ -28,7 +28,7 @@ from pyro_gflows.testing import randomize_
 from pyro_gflows.transforms import GActNorm, MatrixScale, g_autoregressive, g_coupling, g_radial, g_residual
 from tests.machinery.models import CASES, DATA, labeled_mixture, loss_and_gradient, mixture, nudge
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 
 PAIRS = {
     "Trace": (JitTrace_ELBO, Trace_ELBO, mixture),

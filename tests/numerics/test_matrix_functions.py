@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_expm_apply, low_rank_matrix
+from pyro_gflows.numerics import expm_apply, limit_norm, low_rank_expm_apply, low_rank_matrix, matrix_exp
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -20,6 +20,27 @@ def test_low_rank_matrix_is_the_sum_of_outer_products():
     left, coefficients, right = normal(5, 4, 3), normal(5, 3, seed=1), normal(5, 4, 3, seed=2)
     expected = sum(coefficients[:, i, None, None] * left[:, :, i, None] * right[:, None, :, i] for i in range(3))
     torch.testing.assert_close(low_rank_matrix(left, coefficients, right), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (1, 1), (2,)], ids=str)
+@pytest.mark.parametrize("norm", [1e-9, 1e-5, 1e-3, 0.01, 0.03, 0.0498, 0.06, 0.3, 1.0])
+def test_exponentials_of_single_matrices_are_as_exact_as_those_of_many(norm, batch):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    for scaled in (norm * torch.eye(3, dtype=torch.float64), norm * matrix / torch.linalg.matrix_norm(matrix, 1)):
+        expected = torch.from_numpy(scipy.linalg.expm(scaled.numpy()))
+        # torch's own result for a single one of them is wrong by up to 3e-10
+        torch.testing.assert_close(
+            matrix_exp(scaled.expand(*batch, 3, 3)), expected.expand(*batch, 3, 3), rtol=0, atol=1e-14
+        )
+        slope = torch.func.jvp(matrix_exp, (scaled,), (matrix,))[1]
+        torch.testing.assert_close(
+            slope, torch.from_numpy(scipy.linalg.expm_frechet(scaled.numpy(), matrix.numpy())[1]), rtol=0, atol=1e-13
+        )
+
+
+def test_the_exponential_of_no_matrices_is_empty():
+    assert matrix_exp(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
 
 
 @pytest.mark.parametrize("norm", [0.0, 0.1, 1.0, 5.9])
