@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks.particles.clock import Clock
 from benchmarks.particles.designs import BY_NAME, DESIGNS, Design
 from benchmarks.particles.measure import Model, measure
 from benchmarks.particles.memory import peak_megabytes
-from benchmarks.particles.problems import TARGETS, TEST, TEST_STREAM, TRAINING, problem
+from benchmarks.particles.problems import TARGETS, TEST, TEST_STREAM, TRAINING, Problem, problem
 from benchmarks.particles.table import table
 
 __all__ = ["BENCHMARK", "FOLDER", "ROWS", "Row", "model_of", "run", "weights_of"]
@@ -46,6 +47,7 @@ class Row:
         minutes: CPU minutes of the training.
         draws: Own draws over which ESS is measured.
         folder: Where exact draws and weights are kept.
+        resume: Whether kept weights of the same recipe and time are measured, if there are any, in place of a training.
     """
 
     target: str
@@ -54,6 +56,7 @@ class Row:
     minutes: float
     draws: int
     folder: Path = FOLDER
+    resume: bool = False
 
     @property
     def name(self) -> str:
@@ -92,19 +95,36 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     """Train a design and measure it; its weights are kept for the timing."""
     data = problem(row.target, seed=seed, folder=row.folder, quick=quick)
     model = model_of(row, data, seed=seed)
-    training = row.design.training[row.by]
-    with torch.random.fork_rng(), Stopwatch() as watch:
-        torch.manual_seed(seed)
-        clock = Clock(QUICK_MINUTES if quick else row.minutes)
-        steps = training(model.fitted, data, clock, seed)
-    if not quick:
-        weights_of(row, seed).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.module.state_dict(), weights_of(row, seed))
+    about = _timed_training(row, model, data, Clock(QUICK_MINUTES), seed) if quick else _trained(row, model, data, seed)
     if row.design.measured is not None:
         model = replace(model, fitted=row.design.measured(model.fitted))
     draws = QUICK_DRAWS if quick else row.draws
     figures = measure(model, data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM)
-    return {"steps": steps, **watch.figures(), **figures, "peak_megabytes": peak_megabytes()}
+    return {**about, **figures, "peak_megabytes": peak_megabytes()}
+
+
+def _trained(row: Row, model: Model, data: Problem, seed: int) -> dict[str, Any]:
+    """Train a density, or read the weights of a finished training, and return the figures of the training."""
+    weights = weights_of(row, seed)
+    record, asked = weights.with_suffix(".json"), {**row.labels(), "draws": None}
+    if row.resume and record.exists():
+        about: dict[str, Any] = json.loads(record.read_text())
+        if about.pop("asked") == asked:
+            model.module.load_state_dict(torch.load(weights))
+            return about
+    about = _timed_training(row, model, data, Clock(row.minutes), seed)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)  # an interruption leaves no record of other weights
+    torch.save(model.module.state_dict(), weights)
+    record.write_text(json.dumps({"asked": asked, **about}))
+    return about
+
+
+def _timed_training(row: Row, model: Model, data: Problem, clock: Clock, seed: int) -> dict[str, Any]:
+    with torch.random.fork_rng(), Stopwatch() as watch:
+        torch.manual_seed(seed)
+        steps = row.design.training[row.by](model.fitted, data, clock, seed)
+    return {"steps": steps, **watch.figures()}
 
 
 def model_of(row: Row, data: Any, *, seed: int) -> Model:
@@ -128,6 +148,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, metavar="M", help="CPU minutes of a training, in place of the row's")
     parser.add_argument("--draws", type=int, metavar="N", help="own draws, in place of the row's")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for exact draws and weights (runs/particles)")
+    parser.add_argument(
+        "--resume", action="store_true", help="measure kept weights of the same recipe, if there are any"
+    )
 
 
 def chosen(asked: argparse.Namespace) -> list[Row]:
@@ -138,6 +161,7 @@ def chosen(asked: argparse.Namespace) -> list[Row]:
             minutes=row.minutes if asked.minutes is None else asked.minutes,
             draws=row.draws if asked.draws is None else asked.draws,
             folder=asked.folder,
+            resume=asked.resume,
         )
         for row in (ROWS if asked.design is None else (*ROWS, *MORE_ROWS))
         if asked.target in (None, row.target)

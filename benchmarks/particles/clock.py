@@ -35,6 +35,10 @@ class Clock:
         self.seconds, self._now = 60 * minutes, now
         self._began = now()
 
+    def part(self, fraction: float) -> Clock:
+        """A clock that starts now and has this fraction of the whole budget."""
+        return Clock(fraction * self.seconds / 60, now=self._now)
+
     @property
     def used(self) -> float:
         """Seconds since the clock was made."""

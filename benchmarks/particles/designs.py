@@ -17,13 +17,14 @@ from benchmarks.particles.finite import (
 )
 from benchmarks.particles.plain import plain_coupling
 from benchmarks.particles.problems import Problem
-from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching
+from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching, OnFinerGrids
+from pyro_gflows.nn.placement_grids import PlacementGrids
 
 __all__ = ["BY_NAME", "DESIGNS", "Design", "Training"]
 
 #: CPU minutes of designs that are compared at equal training time.
 COMPARED: Mapping[str, float] = {"dw4": 3, "lj13": 5}
-Training = ByLikelihood | ByEnergy | FlowMatching
+Training = ByLikelihood | ByEnergy | FlowMatching | OnFinerGrids
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,16 @@ DESIGNS: Sequence[Design] = [
     Design(
         "sequential placement, started at the energy of pairs",
         placement,
-        {"likelihood": ByLikelihood(lr=5e-3, batch_size=24)},
-        {"lj13": 25},
-        {"informed": True},
-        draws={"lj13": 10_000},
+        {
+            "likelihood": OnFinerGrids(
+                ByLikelihood(lr=5e-3, batch_size=24),
+                ByLikelihood(lr=3e-3, batch_size=24),
+                PlacementGrids(radii=13, angles=24, cosines=8, polar=41, ring=96),
+                share=0.4,
+            )
+        },
+        {"lj13": 30},
+        {"informed": True, "width": 48},
         scored={"lj13": 2000},
         measured=on_finer_grids,
     ),

@@ -72,8 +72,8 @@ def placement(problem: Problem, *, width: int = 24, informed: bool = False) -> E
 
 
 def on_finer_grids(flow: EquivariantFlow) -> EquivariantFlow:
-    """The placement flow with four times as many knots of the polar angle, which the core of a repulsion needs."""
-    return placement_on_grids(flow, PlacementGrids(radii=9, angles=24, polar=81, ring=96))
+    """The placement flow with more radii, directions and knots of the polar angle, which a repulsive core needs."""
+    return placement_on_grids(flow, PlacementGrids(radii=13, angles=24, cosines=8, polar=61, ring=96))
 
 
 def scale(action: ParticleAction) -> InCoordinates:

@@ -13,11 +13,12 @@ from torch import Tensor
 from benchmarks.particles.clock import MANY_STEPS, Clock
 from benchmarks.particles.cnf import ContinuousTransform
 from benchmarks.particles.problems import Problem
-from pyro_gflows.flows import AugmentedFlow, to_train
+from pyro_gflows.flows import AugmentedFlow, placement_on_grids, to_train
+from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.training import Adam, FitSettings, OneCycle, Ramp, Validation, fit, fit_energy, random_elements
 from pyro_gflows.training.average import MovingAverage, copy_weights
 
-__all__ = ["ByEnergy", "ByLikelihood", "FlowMatching"]
+__all__ = ["ByEnergy", "ByLikelihood", "FlowMatching", "OnFinerGrids"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,31 @@ class ByLikelihood:
             progress=False,
         )
         return result.steps
+
+
+@dataclass(frozen=True)
+class OnFinerGrids:
+    """A placement flow trained on its own grids, where a step is quick, then on finer ones, where it is accurate.
+
+    Attributes:
+        first: The training on its own grids.
+        then: The training on the finer ones.
+        grids: The finer grids.
+        share: The part of the time that the first training takes.
+    """
+
+    first: ByLikelihood
+    then: ByLikelihood
+    grids: PlacementGrids
+    share: float
+
+    def __call__(self, model: Any, problem: Problem, clock: Clock, seed: int) -> int:
+        """Train until the clock has run, and return the number of steps."""
+        steps = self.first(model, problem, clock.part(self.share), seed)
+        finer = placement_on_grids(model, self.grids)
+        steps += self.then(finer, problem, clock.part(1 - self.share), seed)
+        copy_weights(dict(finer.named_parameters()), model)
+        return steps
 
 
 @dataclass(frozen=True)

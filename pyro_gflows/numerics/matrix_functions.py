@@ -67,9 +67,9 @@ def matrix_exp(matrix: Tensor) -> Tensor:
     """The matrix exponential exp(S), computed in at least single precision; of the dtype of S.
 
     It is ``torch.linalg.matrix_exp`` where that is right. Its results on the CPU for bfloat16 and float16 are wrong by
-    orders of magnitude. In float64 that of a single matrix whose norm is below 0.05 is wrong by up to 3e-10, as it takes
-    the degree of single precision for it; that of two matrices is not, so a single one is given to it twice. Inside
-    ``torch.autocast`` the result is of float32.
+    orders of magnitude. In float64 that of a single matrix whose norm is below 0.05 is wrong by up to 3e-10, as torch
+    takes the degree of single precision for it; that of two matrices is not, so a single one is given to it twice.
+    Inside ``torch.autocast`` the result is of float32.
 
     Args:
         matrix: S, of shape ``(..., d, d)``.
