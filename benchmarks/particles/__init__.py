@@ -24,21 +24,16 @@ Of an augmented flow the NLL and the gap are bounds by 32 importance weights for
 density of positions and auxiliary vectors.
 
 The table, in CPU minutes of training (drawing exact samples and measuring come on top: 3 and 2 to 10 a row for DW4, 15
-and 10 to 60 a row for LJ13)::
+and 10 to 80 a row for LJ13), and then the timings of 100 draws by the weights of these runs::
 
-    python -m benchmarks.particles --target dw4 --seeds 5          # 18 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 40 minutes
-
-Designs that take longer to measure run only by their name (``designs.BY_NAME``), 3 minutes each for DW4 and 5 for LJ13,
-and so do the timings of 100 draws, after the runs whose weights they take::
-
-    python -m benchmarks.particles --target lj13 --design "augmented coupling"
+    python -m benchmarks.particles --target dw4 --seeds 5          # 32 minutes a seed
+    python -m benchmarks.particles --target lj13                   # 75 minutes
     python -m benchmarks.particles.timing --only lj13
 
-or some rows with other settings, and the table from runs that ended::
+or some rows with other settings, a row that was interrupted after its training, and the table from runs that ended::
 
     python -m benchmarks.particles --target dw4 --by energy --minutes 2 --results /tmp/mine
-    python -m benchmarks.particles --target lj13 --draws 100000    # 60 minutes of measuring
+    python -m benchmarks.particles --target lj13 --design "sequential placement" --resume
     python -m benchmarks.particles --table
 
 Exact draws and trained weights are kept in ``runs/particles`` (another place with ``--folder``); every run that ends is

@@ -13,13 +13,13 @@ import torch
 
 from benchmarks.harness import Benchmark, Seeds, Stopwatch
 from benchmarks.particles.clock import Clock
-from benchmarks.particles.designs import BY_NAME, DESIGNS, Design
+from benchmarks.particles.designs import DESIGNS, Design
 from benchmarks.particles.measure import Model, measure
 from benchmarks.particles.memory import peak_megabytes
 from benchmarks.particles.problems import TARGETS, TEST, TEST_STREAM, TRAINING, Problem, problem
 from benchmarks.particles.table import table
 
-__all__ = ["BENCHMARK", "FOLDER", "ROWS", "Row", "model_of", "run", "weights_of"]
+__all__ = ["BENCHMARK", "FOLDER", "ROWS", "Row", "measured", "model_of", "run", "weights_of"]
 
 ABOUT = """Densities of clusters of particles: finite flows, a continuous flow and a plain one, by exact draws.
 
@@ -88,7 +88,6 @@ def rows_of(designs: Sequence[Design]) -> list[Row]:
 
 
 ROWS: Sequence[Row] = rows_of(DESIGNS)
-MORE_ROWS: Sequence[Row] = rows_of(BY_NAME)
 
 
 def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
@@ -96,10 +95,8 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     data = problem(row.target, seed=seed, folder=row.folder, quick=quick)
     model = model_of(row, data, seed=seed)
     about = _timed_training(row, model, data, Clock(QUICK_MINUTES), seed) if quick else _trained(row, model, data, seed)
-    if row.design.measured is not None:
-        model = replace(model, fitted=row.design.measured(model.fitted))
     draws = QUICK_DRAWS if quick else row.draws
-    figures = measure(model, data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM)
+    figures = measure(measured(row, model), data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM)
     return {**about, **figures, "peak_megabytes": peak_megabytes()}
 
 
@@ -134,6 +131,11 @@ def model_of(row: Row, data: Any, *, seed: int) -> Model:
         return Model(row.design.make(data), at_once=row.design.at_once)
 
 
+def measured(row: Row, model: Model) -> Model:
+    """The density that is measured in place of the one that is trained."""
+    return model if row.design.measured is None else replace(model, fitted=row.design.measured(model.fitted))
+
+
 def weights_of(row: Row, seed: int) -> Path:
     """Where the trained weights of a run are."""
     name = "-".join(part for part in "".join(c if c.isalnum() else " " for c in row.name).split())
@@ -163,13 +165,11 @@ def chosen(asked: argparse.Namespace) -> list[Row]:
             folder=asked.folder,
             resume=asked.resume,
         )
-        for row in (ROWS if asked.design is None else (*ROWS, *MORE_ROWS))
+        for row in ROWS
         if asked.target in (None, row.target)
         and asked.by in (None, row.by)
         and (asked.design is None or asked.design in row.design.name)
     ]
 
 
-BENCHMARK = Benchmark(
-    "particles", ABOUT, (*ROWS, *MORE_ROWS), run, table, seeds=Seeds(), more_options=options, choose=chosen
-)
+BENCHMARK = Benchmark("particles", ABOUT, ROWS, run, table, seeds=Seeds(), more_options=options, choose=chosen)

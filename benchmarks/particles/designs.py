@@ -20,7 +20,7 @@ from benchmarks.particles.problems import Problem
 from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching, OnFinerGrids
 from pyro_gflows.nn.placement_grids import PlacementGrids
 
-__all__ = ["BY_NAME", "DESIGNS", "Design", "Training"]
+__all__ = ["DESIGNS", "Design", "Training"]
 
 #: CPU minutes of designs that are compared at equal training time.
 COMPARED: Mapping[str, float] = {"dw4": 3, "lj13": 5}
@@ -117,10 +117,6 @@ DESIGNS: Sequence[Design] = [
         at_once=100,
         scored={"dw4": 2000, "lj13": 200},
     ),
-]
-
-#: Designs that run only where ``--design`` names them.
-BY_NAME: Sequence[Design] = [
     Design(
         "internal coordinates, sum over 48 images",
         internal_coordinates,

@@ -64,6 +64,7 @@ def models(row: Row, data: Problem, *, seed: int, untrained: bool) -> dict[str, 
         model = benchmark.model_of(trained, data, seed=seed)
         if not untrained:
             model.module.load_state_dict(torch.load(path, weights_only=True))
+        model = benchmark.measured(trained, model)
         model.module.eval()
         found[trained.name.removeprefix(f"{row.name}, ")] = model
     return found

@@ -2,13 +2,15 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import pytest
 import torch
 
 pytest.importorskip("scipy", reason="pip install 'pyro-gflows[bench]'")
-from benchmarks.harness import Store, main
+from benchmarks.harness import Store
+from benchmarks.particles import benchmark
 from benchmarks.particles.benchmark import BENCHMARK, ROWS, run
 from benchmarks.particles.clock import Clock
 from benchmarks.particles.cnf import ContinuousTransform, GraphField, RadialField
@@ -16,10 +18,11 @@ from benchmarks.particles.continuous import graph_cnf, radial_cnf
 from benchmarks.particles.measure import BelowFloor, Model, check_floors, forward_ess, measure
 from benchmarks.particles.problems import Problem
 from benchmarks.particles.table import table
-from benchmarks.particles.training import FlowMatching, aligned
+from benchmarks.particles.training import ByLikelihood, FlowMatching, OnFinerGrids, aligned
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, ParticleAction
-from pyro_gflows.flows import g_augmented_particle_flow
-from pyro_gflows.targets import ParticleEnergy
+from pyro_gflows.flows import g_augmented_particle_flow, g_placement_flow
+from pyro_gflows.nn.placement_grids import PlacementGrids
+from pyro_gflows.targets import DoubleWell, ParticleEnergy
 from pyro_gflows.transforms import InCoordinates
 
 
@@ -217,10 +220,37 @@ def test_a_run_is_stored_and_in_the_table_whatever_its_minutes(tmp_path):
     assert f"{figures['gap']:.3f} ± 0.000" in text
 
 
-def test_a_continuous_flow_is_trained_by_likelihood_and_measured(capsys):
-    pytest.importorskip("torchdiffeq")
-    main(BENCHMARK, ["--quick", "--target", "dw4", "--design", "radial"])
-    assert "| CNF, radial kernel | likelihood | 250 |" in capsys.readouterr().out
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_is_trained_and_measured(row):
+    if "CNF" in row.name:
+        pytest.importorskip("torchdiffeq")
+    figures = run(row, seed=0, quick=True)
+    assert figures["steps"] >= 1 and figures["evaluations"] >= 1 and math.isfinite(figures["gap"])
+
+
+def test_kept_weights_are_measured_again_in_place_of_a_training(tmp_path, monkeypatch):
+    (row,) = (row for row in ROWS if row.name == "dw4, sequential placement, by likelihood")
+    data = benchmark.problem("dw4", seed=0, folder=tmp_path, quick=True)
+    monkeypatch.setattr(benchmark, "problem", lambda *_, **__: data)
+    row = dataclasses.replace(row, folder=tmp_path, minutes=0.001, draws=100)
+    first, resumed = (run(dataclasses.replace(row, resume=again), seed=0, quick=False) for again in (False, True))
+    assert resumed["gap"] == first["gap"] and resumed["cpu_seconds"] == first["cpu_seconds"]
+    run(dataclasses.replace(row, resume=True, minutes=0.002), seed=0, quick=False)  # another time is trained anew
+    record = benchmark.weights_of(row, 0).with_suffix(".json")
+    assert json.loads(record.read_text())["asked"]["minutes"] == 0.002
+
+
+def test_a_training_on_finer_grids_changes_the_weights_of_the_flow():
+    target = DoubleWell()
+    x = configurations(target.action, 64).float()
+    flow = g_placement_flow(target.action, shortest=0.5, longest=8.0, width=4)
+    grids = PlacementGrids(radii=37, angles=24, ring=64)
+    training = OnFinerGrids(ByLikelihood(batch_size=32), ByLikelihood(batch_size=32), grids, share=0.5)
+    clock = Clock(1.0, now=itertools.count(0.0, 2.0).__next__)
+    before = flow(x).mean()
+    steps = training(flow, Problem(target, x, x), clock, 0)
+    assert steps > 4 and flow(x).mean() > before and flow.base.module.grids != grids
 
 
 def test_flow_matching_lowers_its_loss():
