@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks.particles.continuous import graph_cnf, radial_cnf
@@ -11,13 +12,13 @@ from benchmarks.particles.finite import (
     augmented_coupling,
     internal_coordinates,
     many_body,
-    on_finer_grids,
     pair_potentials,
     placement,
 )
 from benchmarks.particles.plain import plain_coupling
 from benchmarks.particles.problems import Problem
 from benchmarks.particles.training import ByEnergy, ByLikelihood, FlowMatching, OnFinerGrids
+from pyro_gflows.flows import placement_on_grids
 from pyro_gflows.nn.placement_grids import PlacementGrids
 
 __all__ = ["DESIGNS", "Design", "Training"]
@@ -92,6 +93,17 @@ DESIGNS: Sequence[Design] = [
     Design(
         "sequential placement, started at the energy of pairs",
         placement,
+        {"likelihood": ByLikelihood(lr=5e-3, batch_size=24)},
+        {"lj13": 25},
+        {"informed": True},
+        draws={"lj13": 10_000},
+        scored={"lj13": 2000},
+        # the core of a repulsion needs more knots of the polar angle
+        measured=partial(placement_on_grids, grids=PlacementGrids(radii=9, angles=24, polar=81, ring=96)),
+    ),
+    Design(
+        "sequential placement, later on finer grids",
+        placement,
         {
             "likelihood": OnFinerGrids(
                 ByLikelihood(lr=5e-3, batch_size=24),
@@ -103,7 +115,7 @@ DESIGNS: Sequence[Design] = [
         {"lj13": 30},
         {"informed": True, "width": 48},
         scored={"lj13": 2000},
-        measured=on_finer_grids,
+        measured=partial(placement_on_grids, grids=PlacementGrids(radii=13, angles=24, cosines=8, polar=61, ring=96)),
     ),
     PAIR_POTENTIALS,
     PLAIN_COUPLING,

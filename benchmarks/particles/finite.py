@@ -12,14 +12,12 @@ from pyro_gflows.flows import (
     EquivariantFlow,
     g_augmented_particle_flow,
     g_placement_flow,
-    placement_on_grids,
     symmetrized_internal_coordinates,
 )
-from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.transforms import EquivariantTransform, GActNorm, GPairPotential, InCoordinates, g_graph_residual
 from pyro_gflows.transforms.one_way import Fast
 
-__all__ = ["augmented_coupling", "internal_coordinates", "many_body", "on_finer_grids", "pair_potentials", "placement"]
+__all__ = ["augmented_coupling", "internal_coordinates", "many_body", "pair_potentials", "placement"]
 
 # distances between which nearly all pairs are
 DISTANCES = {"dw4": (1.0, 9.0), "lj13": (0.65, 4.0)}
@@ -69,11 +67,6 @@ def placement(problem: Problem, *, width: int = 24, informed: bool = False) -> E
     if informed:
         flow.base.start_at(target.pair_energy)
     return flow
-
-
-def on_finer_grids(flow: EquivariantFlow) -> EquivariantFlow:
-    """The placement flow with more radii, directions and knots of the polar angle, which a repulsive core needs."""
-    return placement_on_grids(flow, PlacementGrids(radii=13, angles=24, cosines=8, polar=61, ring=96))
 
 
 def scale(action: ParticleAction) -> InCoordinates:
