@@ -114,6 +114,7 @@ DESIGNS: Sequence[Design] = [
         },
         {"lj13": 30},
         {"informed": True, "width": 48},
+        draws={"lj13": 10_000},
         scored={"lj13": 2000},
         measured=partial(placement_on_grids, grids=PlacementGrids(radii=13, angles=24, cosines=8, polar=61, ring=96)),
     ),
