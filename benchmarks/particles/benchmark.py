@@ -47,7 +47,8 @@ class Row:
         minutes: CPU minutes of the training.
         draws: Own draws over which ESS is measured.
         folder: Where exact draws and weights are kept.
-        resume: Whether kept weights of the same recipe and time are measured, if there are any, in place of a training.
+        resume: Whether kept weights of the same recipe and time are measured, if there are any, in place of a training;
+            own draws that were weighted before count.
     """
 
     target: str
@@ -96,7 +97,10 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     model = model_of(row, data, seed=seed)
     about = _timed_training(row, model, data, Clock(QUICK_MINUTES), seed) if quick else _trained(row, model, data, seed)
     draws = QUICK_DRAWS if quick else row.draws
-    figures = measure(measured(row, model), data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM)
+    kept = None if quick else own_draws_of(row, seed)
+    figures = measure(
+        measured(row, model), data.target, data.test[: row.scored], draws=draws, seed=seed + TEST_STREAM, kept=kept
+    )
     return {**about, **figures, "peak_megabytes": peak_megabytes()}
 
 
@@ -140,6 +144,11 @@ def weights_of(row: Row, seed: int) -> Path:
     """Where the trained weights of a run are."""
     name = "-".join(part for part in "".join(c if c.isalnum() else " " for c in row.name).split())
     return row.folder / f"{name}-{seed}.pt"
+
+
+def own_draws_of(row: Row, seed: int) -> Path:
+    """Where the importance weights of the own draws of a run are."""
+    return weights_of(row, seed).with_suffix(".draws")
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.harness import cpu_seconds
 from benchmarks.particles.cnf import ContinuousTransform
@@ -17,7 +19,7 @@ from pyro_gflows.flows import AugmentedFlow
 from pyro_gflows.flows.learnable import learnable
 from pyro_gflows.targets import ParticleTarget
 
-__all__ = ["BOUND_DRAWS", "BelowFloor", "Model", "measure"]
+__all__ = ["BOUND_DRAWS", "BelowFloor", "Model", "measure", "own_weights"]
 
 BOUND_DRAWS = 32  # of the auxiliary vectors for each test draw, where log p is bounded by importance weights
 ERRORS = 5.0  # standard errors by which a figure may be below its floor
@@ -79,7 +81,9 @@ class Model:
 
 
 @torch.no_grad()
-def measure(model: Model, target: ParticleTarget, test: Tensor, *, draws: int, seed: int) -> dict[str, Any]:
+def measure(
+    model: Model, target: ParticleTarget, test: Tensor, *, draws: int, seed: int, kept: Path | None = None
+) -> dict[str, Any]:
     """All figures of a fitted density.
 
     Args:
@@ -88,6 +92,7 @@ def measure(model: Model, target: ParticleTarget, test: Tensor, *, draws: int, s
         test: Exact draws that the fit has not seen, shape ``(rows, n, d)``.
         draws: The number of own draws.
         seed: Of the own draws.
+        kept: A file that keeps their weights, from which an interrupted measuring, or one of fewer draws, goes on.
 
     Raises:
         BelowFloor: If a figure is below what the exact density has, by more than five standard errors.
@@ -96,11 +101,11 @@ def measure(model: Model, target: ParticleTarget, test: Tensor, *, draws: int, s
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scores = [model.score(part) for part in test.split(model.at_once)]
-        weights = torch.cat([model.draw(count, target) for count in model.parts(draws)])
+        own = torch.cat([score for score, _ in scores])
+        weights = own_weights(model, target, draws, kept, own)
         before = model.evaluations()
         seconds = cpu_seconds(lambda: model.draw(TIMED_DRAWS, target), calls=1)
         evaluations = model.evaluations() - before or 1
-    own = torch.cat([score for score, _ in scores])
     exact = target.log_density(test.double())
     figures = {
         "parameters": sum(weight.numel() for weight in model.module.parameters()),
@@ -113,6 +118,31 @@ def measure(model: Model, target: ParticleTarget, test: Tensor, *, draws: int, s
     }
     check_floors(figures, target)
     return figures
+
+
+def own_weights(model: Model, target: ParticleTarget, draws: int, kept: Path | None, scores: Tensor) -> Tensor:
+    """Log-weights of own draws, the same whether or not the work was interrupted.
+
+    Args:
+        model: The density.
+        target: The exact one.
+        draws: The number of draws.
+        kept: A file that keeps them, or None.
+        scores: Log-densities of some events, by which a file of another density is known and not used.
+    """
+    weights = torch.zeros(0, dtype=torch.float64)
+    if kept is not None and kept.exists():
+        found = torch.load(kept, weights_only=True)
+        if torch.equal(found["scores"], scores):
+            weights = found["weights"][:draws]
+            torch.set_rng_state(found["generator"])
+    for count in tqdm(list(model.parts(draws - len(weights))), desc="own draws", disable=None, leave=False):
+        weights = torch.cat([weights, model.draw(count, target)])
+        if kept is not None:
+            unfinished = kept.with_suffix(".unfinished")
+            torch.save({"weights": weights, "generator": torch.get_rng_state(), "scores": scores}, unfinished)
+            unfinished.replace(kept)
+    return weights
 
 
 def data_figures(own: Tensor, exact: Tensor, target: ParticleTarget) -> dict[str, float]:

@@ -15,7 +15,7 @@ from benchmarks.particles.benchmark import BENCHMARK, ROWS, run
 from benchmarks.particles.clock import Clock
 from benchmarks.particles.cnf import ContinuousTransform, GraphField, RadialField
 from benchmarks.particles.continuous import graph_cnf, radial_cnf
-from benchmarks.particles.measure import BelowFloor, Model, check_floors, forward_ess, measure
+from benchmarks.particles.measure import BelowFloor, Model, check_floors, forward_ess, measure, own_weights
 from benchmarks.particles.problems import Problem
 from benchmarks.particles.table import table
 from benchmarks.particles.training import ByLikelihood, FlowMatching, OnFinerGrids, aligned
@@ -239,6 +239,25 @@ def test_kept_weights_are_measured_again_in_place_of_a_training(tmp_path, monkey
     run(dataclasses.replace(row, resume=True, minutes=0.002), seed=0, quick=False)  # another time is trained anew
     record = benchmark.weights_of(row, 0).with_suffix(".json")
     assert json.loads(record.read_text())["asked"]["minutes"] == 0.002
+
+
+def test_interrupted_draws_go_on_as_if_they_had_not_been(tmp_path):
+    target = harmonic()
+    scale = InCoordinates(GActNorm(target.action.coordinates), target.action)
+    model = Model(EquivariantFlow(InvariantNormal(target.action), [scale]), at_once=4)
+
+    def weights(draws, kept, score=1.0):
+        torch.manual_seed(0)
+        return own_weights(model, target, draws, kept, torch.tensor([score]))
+
+    kept = tmp_path / "kept.draws"
+    first, whole = weights(8, kept), weights(20, None)
+    assert torch.equal(weights(20, kept), whole) and torch.equal(first, whole[:8])
+    assert torch.equal(weights(12, kept), whole[:12])  # more are kept than asked for
+    torch.save({**torch.load(kept), "weights": torch.zeros(20, dtype=torch.float64)}, kept)
+    assert torch.equal(weights(20, kept), torch.zeros(20, dtype=torch.float64))  # they are read
+    assert torch.equal(weights(20, kept, score=2.0), whole)  # those of another density are not
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.draws"]
 
 
 def test_a_training_on_finer_grids_changes_the_weights_of_the_flow():
