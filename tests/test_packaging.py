@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import setuptools
 import yaml
+from packaging.version import Version
 
 import pyro_gflows
 from pyro_gflows import cli
@@ -101,11 +102,13 @@ def test_the_tools_check_for_the_oldest_python(pythons):
     assert f'target-version = "py{pythons[0].replace(".", "")}"' in settings
 
 
-def test_the_torches_that_are_tested_are_the_oldest_and_the_newest(package):
+def test_the_torches_that_are_tested_are_the_oldest_the_pinned_and_newer_ones(package):
     matrix = jobs()["tests", "tests"]["strategy"]["matrix"]
     assert matrix["torch"] == [TESTED["torch"]]
     (oldest,) = [line.removeprefix("torch>=") for line in package["install_requires"] if line.startswith("torch>")]
-    assert [row["torch"].rpartition(".")[0] for row in matrix["include"]] == [oldest]
+    first, *newer = [row["torch"] for row in matrix["include"]]
+    assert first.rpartition(".")[0] == oldest
+    assert newer and all(Version(version) > Version(TESTED["torch"]) for version in newer)
     for path in WORKFLOWS:
         for version in re.findall(r"torch==([\d.]+)", path.read_text(encoding="utf-8")):
             assert version == TESTED["torch"], path
