@@ -53,8 +53,8 @@ class DistanceFunction(nn.Module):
 
     Example:
         >>> function = DistanceFunction(0.5, 9.0)
-        >>> function(torch.tensor([1.0, 4.0]))
-        tensor([0., 0.], grad_fn=<AddBackward0>)
+        >>> function(torch.tensor([1.0, 4.0])).detach()
+        tensor([0., 0.])
     """
 
     def __init__(self, shortest: float, longest: float, *, coefficients: int = 28, scale: float = 10.0) -> None:
