@@ -47,8 +47,7 @@ class Row:
         minutes: CPU minutes of the training.
         draws: Own draws over which ESS is measured.
         folder: Where exact draws and weights are kept.
-        resume: Whether kept weights of the same recipe and time are measured, if there are any, in place of a training;
-            own draws that were weighted before count.
+        resume: Whether kept weights of the same recipe and time are measured, if there are any, in place of a training.
     """
 
     target: str

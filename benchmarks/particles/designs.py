@@ -59,23 +59,6 @@ class Design:
         return self.build(problem, **self.size)
 
 
-PAIR_POTENTIALS = Design(
-    "10 pair potentials",
-    pair_potentials,
-    {"likelihood": ByLikelihood(lr=1e-2)},
-    COMPARED,
-    {"layers": 10},
-    draws={"dw4": 20_000, "lj13": 20_000},
-)
-PLAIN_COUPLING = Design(
-    "plain coupling, random images of the data",
-    plain_coupling,
-    {"likelihood": ByLikelihood(lr=2e-3, augment=True)},
-    COMPARED,
-    {"blocks": 6, "width": 64},
-    at_once=2000,
-)
-
 DESIGNS: Sequence[Design] = [
     Design(
         "sequential placement",
@@ -118,8 +101,22 @@ DESIGNS: Sequence[Design] = [
         scored={"lj13": 2000},
         measured=partial(placement_on_grids, grids=PlacementGrids(radii=13, angles=24, cosines=8, polar=61, ring=96)),
     ),
-    PAIR_POTENTIALS,
-    PLAIN_COUPLING,
+    Design(
+        "10 pair potentials",
+        pair_potentials,
+        {"likelihood": ByLikelihood(lr=1e-2)},
+        COMPARED,
+        {"layers": 10},
+        draws={"dw4": 20_000, "lj13": 20_000},
+    ),
+    Design(
+        "plain coupling, random images of the data",
+        plain_coupling,
+        {"likelihood": ByLikelihood(lr=2e-3, augment=True)},
+        COMPARED,
+        {"blocks": 6, "width": 64},
+        at_once=2000,
+    ),
     Design(
         "CNF, graph network",
         graph_cnf,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("scipy", reason="pip install 'pyro-gflows[bench]'")
-from benchmarks.harness import Store
+from benchmarks.harness import Store, main
 from benchmarks.particles import benchmark
 from benchmarks.particles.benchmark import BENCHMARK, ROWS, run
 from benchmarks.particles.clock import Clock
@@ -218,6 +218,12 @@ def test_a_run_is_stored_and_in_the_table_whatever_its_minutes(tmp_path):
     text = table(ROWS, again.runs)
     assert text == table(ROWS, store.runs) and text.count(f"| {row.design.name} | likelihood |") == 2
     assert f"{figures['gap']:.3f} ± 0.000" in text
+
+
+def test_a_continuous_flow_is_trained_by_likelihood_and_measured(capsys):
+    pytest.importorskip("torchdiffeq")
+    main(BENCHMARK, ["--quick", "--target", "dw4", "--design", "radial"])
+    assert "| CNF, radial kernel | likelihood | 250 |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
