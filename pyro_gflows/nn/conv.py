@@ -14,7 +14,7 @@ from pyro_gflows.nn.kernel import KernelLayer
 from pyro_gflows.nn.tying import channel_images, coordinate_images, kernel_entries, signed_orbits, spread, tied_to
 from pyro_gflows.serialization.registry import registered
 
-__all__ = ["EquivariantConv", "convolve"]
+__all__ = ["EquivariantConv", "convolve", "wrapped"]
 
 
 @registered
@@ -158,9 +158,28 @@ def convolve(x: Tensor, kernel: Tensor, *, padding: str, bias: Tensor | None = N
         [9.0, 9.0, 9.0, 9.0]
     """
     reach = kernel.shape[-1] // 2
-    if padding == "circular" and reach:
-        x, reach = functional.pad(x, (reach,) * 4, mode="circular"), 0
+    if padding == "circular":
+        x, reach = wrapped(x, reach), 0
     return functional.conv2d(x, kernel, bias, padding=reach)
+
+
+def wrapped(x: Tensor, reach: int) -> Tensor:
+    """Images on a periodic grid, with so many more pixels on each side.
+
+    It is the circular padding of torch, which writes into an empty tensor: torch.func.linearize loses such writes.
+
+    Args:
+        x: Images, shape ``(..., H, W)``.
+        reach: The number of pixels, at most H and W.
+
+    Example:
+        >>> wrapped(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 1)[0].tolist()
+        [4.0, 3.0, 4.0, 3.0]
+    """
+    for dim in (-1, -2) if reach else ():
+        size = x.shape[dim]
+        x = torch.cat([x.narrow(dim, size - reach, reach), x, x.narrow(dim, 0, reach)], dim)
+    return x
 
 
 def _check(action_in: ImageAction, action_out: ImageAction, kernel_size: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyro_gflows.nn.conv import wrapped
 from pyro_gflows.numerics.constants import as_constants
 
 __all__ = ["dense_sandwich", "sandwich_jacobian", "transposed_convolution", "transposed_map"]
@@ -95,7 +96,7 @@ def transposed_convolution(kernel: Tensor, x: Tensor, *, periodic: bool = False)
 
 
 def _padded(x: Tensor, reach: int, periodic: bool) -> Tensor:
-    return functional.pad(x, (reach,) * 4, mode="circular" if periodic else "constant")
+    return wrapped(x, reach) if periodic else functional.pad(x, (reach,) * 4)
 
 
 def _by_shifts(kernel: Tensor, x: Tensor, periodic: bool) -> Tensor:

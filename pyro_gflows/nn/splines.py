@@ -60,7 +60,8 @@ def _look_up(t: Tensor, pieces: Tensor, row: Tensor | int, spacing: float) -> tu
     n = pieces.shape[-1] // 2
     # rows of contiguous values from one look-up: its backward pass is the only scatter
     table = pieces.flatten(1)
-    knot = (t.detach() / spacing).floor_().clamp(-n, n - 1).nan_to_num()  # the offset alone passes NaN on
+    # not in place, which torch.func.linearize refuses; the offset alone passes NaN on
+    knot = (t.detach() / spacing).floor().clamp(-n, n - 1).nan_to_num()
     offset = t - spacing * knot  # not torch.sub with alpha, which crashes inside torch.func.linearize
     place = (knot + (n + 2 * n * torch.as_tensor(row, device=t.device))).to(torch.int64)
     area, start, bend = table.index_select(1, place.flatten()).reshape(3, *place.shape).unbind(0)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -373,9 +374,33 @@ def test_random_and_fixed_probes_under_vmap(estimator):
         assert len(same.unique()) > 1
 
 
+LINEARIZED = slow_unless([*QUICKER, "coupling, channels, shifts with D4"], CONSTRUCTORS)
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's own, of linearize
-def test_linearize_is_right_or_refused():
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("name", LINEARIZED)
+def test_linearize_is_right_or_refused(name, direction):
+    """By us where steps depend on the data, by torch where it works in place or reads a number; never wrong."""
+    layer = make(name)
+    x = events(layer, 3)
+    if direction == "inv_call_and_ladj":
+        x = layer.call_and_ladj(x)[0].detach()
+    call = getattr(layer, direction)
+    try:
+        _, push = linearize(call, x)
+        found = push(x.cos())
+    except RuntimeError as refusal:
+        assert re.search("would keep the number of one call|in-place operation|value out of a tracing", str(refusal))
+    else:
+        for mine, other in zip(found, jvp(call, (x,), (x.cos(),))[1], strict=True):
+            torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
+def test_linearize_is_right_where_nothing_is_solved_for():
     layer = make("residual, ridges, plane D8")
     x = events(layer, 3)
     _, push = linearize(layer.inv_call_and_ladj, x)
