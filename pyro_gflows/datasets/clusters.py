@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from pyro_gflows.datasets.image_sets import FOLDER_VARIABLE
 from pyro_gflows.datasets.splits import Splits
 from pyro_gflows.targets import ParticleTarget
+from pyro_gflows.targets.sequential_monte_carlo import identity
 
 __all__ = ["particle_draws"]
 
@@ -18,7 +20,7 @@ _VALIDATION = 0.1  # of the pool
 
 
 def particle_draws(
-    target: ParticleTarget, *, seed: int = 0, folder: str | Path | None = None, progress: bool = True
+    target: ParticleTarget, *, seed: int = 1, folder: str | Path | None = None, progress: bool = True
 ) -> Splits:
     """Draw configurations of a target to train on, for validation and to test.
 
@@ -27,13 +29,13 @@ def particle_draws(
 
     Args:
         target: The target.
-        seed: The seed of the test events.
+        seed: The seed of the test events; another one than that of the pool.
         folder: The folder in which the draws are kept, and from which they are read the next time; by default the one
             that the environment variable ``PYRO_GFLOWS_DATA`` names, else they are drawn anew.
         progress: Whether to show progress bars.
 
     Raises:
-        ValueError: If a file in the folder holds other draws.
+        ValueError: If the seed is that of the pool, or a file in the folder holds other draws.
 
     Example:
         >>> from pyro_gflows.actions import ParticleAction
@@ -45,6 +47,11 @@ def particle_draws(
         >>> len(parts.train), len(parts.validation), len(parts.test)
         (1800, 200, 1000)
     """
+    if seed == target.pool.seed:
+        raise ValueError(
+            f"expected a seed of the test events that is not that of the pool, {seed}: they could be the events that "
+            "are trained on"
+        )
     named = folder or os.environ.get(FOLDER_VARIABLE)
     at = None if not named else Path(named)
     pool = target.pooled().x if at is None else _drawn(target, target.pool.size, target.pool.seed, at, progress)
@@ -54,6 +61,14 @@ def particle_draws(
 
 
 def _drawn(target: ParticleTarget, count: int, seed: int, folder: Path | None, progress: bool) -> Tensor:
-    cache = None if folder is None else folder / f"{target.name}-{count}-{seed}.safetensors"
     generator = torch.Generator().manual_seed(seed)
+    cache = None if folder is None else folder / f"{_file_name(target)}-{count}-{seed}.safetensors"
     return target.sampler(target, count, generator, cache=cache, progress=progress).x
+
+
+def _file_name(target: ParticleTarget) -> str:
+    """A name that targets of other sizes, conventions or energies do not have."""
+    about = identity(target, torch.device("cpu"))
+    about["energies"] = [f"{energy:.3g}" for energy in about["energies"]]
+    name = "".join(c if c.isalnum() or c in "-_" else "" for c in target.name)
+    return f"{name}-{hashlib.sha256(str(about).encode()).hexdigest()[:8]}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["around_center", "in_frame"]
 
 _LEAST = 1e-24
+_ON_LINE = 16.0  # times the squared rounding error: what is left of a unit vector, where it is along the other
 
 
 def around_center(x: Tensor, center: Tensor) -> Tensor:
@@ -50,7 +52,17 @@ def in_frame(y: Tensor) -> tuple[Tensor, Tensor]:
     if y.shape[2] == 2:
         axes = torch.stack([first, torch.stack([-first[:, 1], first[:, 0]], -1)], -1)
     else:
-        second = units[:, 1] - (units[:, 1] * first).sum(-1, keepdim=True) * first
-        second = second / second.square().sum(-1, keepdim=True).clamp_min(_LEAST).sqrt()
+        second = _across(first, units[:, 1])
         axes = torch.stack([second, torch.cross(first, second, dim=-1), first], -1)
     return lengths, units @ axes
+
+
+def _across(first: Tensor, other: Tensor) -> Tensor:
+    """The unit vector across the first one, in the plane of both; any across it, where they are on one line."""
+    coordinate = functional.one_hot(first.detach().abs().argmin(-1), first.shape[-1]).to(first)
+    for _ in range(2):  # rounding leaves a part along the first one, which grows as the rest is small
+        other = other - (other * first).sum(-1, keepdim=True) * first
+        size = other.square().sum(-1, keepdim=True)
+        on_line = size.detach() < _ON_LINE * torch.finfo(first.dtype).eps ** 2
+        other = torch.where(on_line, coordinate, other / size.clamp_min(_LEAST).sqrt())
+    return other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,12 +51,15 @@ class SequentialPlacement(InvariantBase):
     A score takes n evaluations; training takes fewer. By likelihood, train the lower bound :meth:`most_central`, whose
     sum leaves out particles at the surface. By an energy, train :attr:`around_first`, the density with the first
     particle as the center, whose divergence from an invariant target bounds that of p from above. Then use p, whose
-    effective sample size is higher. The density p is not continuous: it may jump where two
-    particles are at the same distance from a third, as their order changes. So all that is trained belongs inside, and
-    no trainable layer comes after it.
+    effective sample size is higher.
+
+    The density p is not continuous: it may jump where two particles are at the same distance from a third, as their
+    order changes. So all that is trained belongs inside, and no trainable layer comes after it. And p is for particles
+    that repel each other: where two of them meet it grows like :math:`1/r^{d-1}`, which is integrable, but not bounded.
 
     Attributes:
         may_jump: That the density may jump, for flows that are to have layers after it.
+        centers: Over how many of the most central particles a score sums, or None for all.
 
     Args:
         action: A ParticleAction on n >= 3 particles of one species in the plane or in space. With species (1, n - 1)
@@ -65,12 +68,13 @@ class SequentialPlacement(InvariantBase):
         longest: A distance above which particles hardly ever are.
         grids: The resolution of the conditionals; by default ``PlacementGrids.default(d)``.
         width: The hidden features of the network.
+        centers: Over how many of the most central particles a score sums, a lower bound; by default over all, exactly.
         validate_args: Whether arguments and values are checked, as for every torch distribution.
 
     Raises:
         TypeError: ``action`` is not a ParticleAction.
         ValueError: The particles are of other species, fewer than 3, in another dimension or free to leave the center
-            of mass; or the two distances are not positive and in order.
+            of mass; the two distances are not positive and in order; or the number of centers is not positive.
 
     Example:
         >>> density = SequentialPlacement(ParticleAction(4, 2), shortest=1.0, longest=9.0)
@@ -85,7 +89,7 @@ class SequentialPlacement(InvariantBase):
     action: ParticleAction
     has_rsample = True
     may_jump = True
-    _scored: int | None = None
+    described_before: ClassVar[dict[str, Any]] = {"centers": lambda: None}
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class SequentialPlacement(InvariantBase):
         longest: float,
         grids: PlacementGrids | None = None,
         width: int = 24,
+        centers: int | None = None,
         validate_args: bool | None = None,
     ) -> None:
         if not isinstance(action, ParticleAction):
@@ -107,7 +112,9 @@ class SequentialPlacement(InvariantBase):
             )
         if not 0 < shortest < longest < math.inf:
             raise ValueError(f"expected 0 < shortest < longest, got {shortest} and {longest}")
-        self.action = action
+        if centers is not None and centers < 1:
+            raise ValueError(f"expected a positive number of centers, got {centers}")
+        self.action, self.centers = action, centers
         self._symmetry = ParticleAction(action.species, d)  # all rotations and reflections act on draws
         self.module = Placement(
             action.n,
@@ -146,16 +153,19 @@ class SequentialPlacement(InvariantBase):
         """
         module = self.module
         new = SequentialPlacement(
-            ParticleAction(self.action.n, self.action.d, group=self.action.position),
+            self.action,
             shortest=module.pair.shortest,
             longest=module.pair.longest,
             grids=grids,
             width=module.ahead.hidden.out_features,
+            centers=self.centers,
+            validate_args=self._validate_args,
         )
-        new.module.to(module.pair.coefficients)
+        new.module.to(module.pair.coefficients).train(module.training)
         for weight, trained in zip(new.module.parameters(), module.parameters(), strict=True):
             weight.copy_(trained)
-        return new
+            weight.requires_grad_(trained.requires_grad)
+        return new.expand(self.batch_shape)
 
     @full_precision
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
@@ -165,7 +175,7 @@ class SequentialPlacement(InvariantBase):
         uniforms = torch.rand(
             shape.numel(), self.action.n - 1, self.action.d, dtype=reference.dtype, device=reference.device
         )
-        x = self.in_frame(uniforms).unflatten(0, shape)
+        x = self.in_frame(uniforms).reshape(shape + self.event_shape)
         return self._symmetry.act_each(self._symmetry.sample(shape), x)
 
     def in_frame(self, uniforms: Tensor) -> Tensor:
@@ -218,12 +228,12 @@ class SequentialPlacement(InvariantBase):
         if count < 1:
             raise ValueError(f"expected a positive number of centers, got {count}")
         new = self.expand(self.batch_shape)
-        new._scored = count
+        new.centers = count
         return new
 
     def computed_arguments(self) -> dict[str, Any]:
-        """The action, which :attr:`around_first` changes."""
-        return {"action": self.action}
+        """The action and the centers, which :attr:`around_first` and :meth:`most_central` change."""
+        return {"action": self.action, "centers": self.centers}
 
     @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
@@ -239,9 +249,9 @@ class SequentialPlacement(InvariantBase):
     def _centers(self, x: Tensor) -> Tensor:
         """The particles over which a score sums, shape ``(batch, particles)``."""
         possible = self.action.species[0]
-        if self._scored is None or self._scored >= possible:
+        if self.centers is None or self.centers >= possible:
             return torch.arange(possible, device=x.device).expand(len(x), -1)
-        return x.detach().square().sum(-1)[:, :possible].topk(self._scored, largest=False).indices
+        return x.detach().square().sum(-1)[:, :possible].topk(self.centers, largest=False).indices
 
     def _around(self, x: Tensor, center: Tensor) -> Tensor:
         """The log-density with this particle as the center."""
@@ -268,5 +278,5 @@ class SequentialPlacement(InvariantBase):
 
     def __repr__(self) -> str:
         count = self.action.species[0]
-        scored = "" if self._scored is None else f", scored by the {self._scored} most central"
+        scored = "" if self.centers is None else f", scored by the {self.centers} most central"
         return f"SequentialPlacement({self.action}, {count} center{'s' if count > 1 else ''}{scored})"

@@ -269,7 +269,9 @@ def _own_particles(form: EventFormat, own: Preset, events: Tensor | None) -> Pre
     settings = dataclasses.replace(_OWN_COUPLINGS, batch_size=64, optimizer=Adam(lr=1e-2, clip_norm=5.0))
     i, j = torch.triu_indices(n, n, 1)
     distances = (events[:, i] - events[:, j]).norm(dim=-1)
-    ends = {"shortest": 0.7 * float(distances.min()), "longest": 1.3 * float(distances.max())}
+    longest = 1.3 * float(distances.max())
+    # particles that touch: functions of distances do not resolve what is much shorter than the longest one
+    ends = {"shortest": max(0.7 * float(distances.min()), longest / 30), "longest": longest}
     return own.change(flow="placement", size=ends, settings=settings)
 
 

@@ -120,7 +120,7 @@ class InternalCoordinates(InvariantBase):
     def _coordinates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The internal coordinates, and how much volume of configurations there is for one of coordinates."""
         refuse_low(x, "values")
-        lengths, units = in_frame(contrasts(x, -2).flatten(0, -3))
+        lengths, units = in_frame(contrasts(x, -2).reshape(-1, self.action.n - 1, self.action.d))
         vectors = lengths[..., None] * units
         log_first = lengths[:, 0].log()
         if self.action.d == 2:
@@ -131,7 +131,7 @@ class InternalCoordinates(InvariantBase):
             known = torch.stack([log_first, log_distance, vectors[:, 1, 2]], 1)
             u = torch.cat([known, vectors[:, 2:].flatten(1)], 1)
             log_volume = 3 * log_first + 2 * log_distance + math.log(8 * math.pi**2)
-        return u.unflatten(0, x.shape[:-2]), log_volume.unflatten(0, x.shape[:-2])
+        return u.reshape(*x.shape[:-2], u.shape[-1]), log_volume.reshape(x.shape[:-2])
 
     def __repr__(self) -> str:
         return f"InternalCoordinates({self.action})"

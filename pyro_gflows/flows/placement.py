@@ -76,7 +76,7 @@ def placement_on_grids(flow: EquivariantFlow, grids: PlacementGrids) -> Equivari
     """
     if not isinstance(flow.base, SequentialPlacement):
         raise TypeError(f"expected a flow of g_placement_flow, got one on the base {flow.base}")
-    return _alone(flow.base.on_grids(grids)).train(flow.training)
+    return _on_base(flow.base.on_grids(grids), flow)
 
 
 def to_train(flow: _FlowT, *, centers: int | None = None) -> _FlowT:
@@ -91,6 +91,9 @@ def to_train(flow: _FlowT, *, centers: int | None = None) -> _FlowT:
         flow: A flow, also one whose score is a bound, such as an AugmentedFlow.
         centers: By likelihood, how many of the most central particles are summed over; None by an energy.
 
+    Raises:
+        ValueError: The flow has layers after its placement, and the first particle is to be the center.
+
     Example:
         >>> from pyro_gflows import ParticleAction
         >>> flow = g_placement_flow(ParticleAction(4, 2), shortest=1.0, longest=9.0)
@@ -102,7 +105,8 @@ def to_train(flow: _FlowT, *, centers: int | None = None) -> _FlowT:
     """
     if not (isinstance(flow, EquivariantFlow) and isinstance(flow.base, SequentialPlacement)):
         return flow
-    return cast(_FlowT, _alone(flow.base.around_first if centers is None else flow.base.most_central(centers)))
+    base = flow.base.around_first if centers is None else flow.base.most_central(centers)
+    return cast(_FlowT, _on_base(base, flow))
 
 
 def _alone(base: SequentialPlacement) -> EquivariantFlow:
@@ -111,3 +115,22 @@ def _alone(base: SequentialPlacement) -> EquivariantFlow:
     mark_as_set(identity)
     layers: list[EquivariantTransform] = [InCoordinates(identity, base.action)]
     return EquivariantFlow(base, layers)
+
+
+def _on_base(base: SequentialPlacement, flow: EquivariantFlow) -> EquivariantFlow:
+    """The same flow on another placement."""
+    if base.action == flow.action:
+        return EquivariantFlow(base, flow.transforms).train(flow.training)
+    if not _is_placement_alone(flow):
+        raise ValueError(
+            "expected a flow of g_placement_flow without further layers, as with the first particle as the center the "
+            f"density has another symmetry, {base.action}; train the flow itself, or by likelihood with centers="
+        )
+    return _alone(base).to(base.module.pair.coefficients).train(flow.training)
+
+
+def _is_placement_alone(flow: EquivariantFlow) -> bool:
+    """Whether a flow has no layer but the identity that :func:`g_placement_flow` gives it."""
+    (first, *others) = flow.transforms
+    layer = first.transform if isinstance(first, InCoordinates) and not others else None
+    return isinstance(layer, GActNorm) and not list(layer.parameters()) and not bool(layer.log_scale.any())

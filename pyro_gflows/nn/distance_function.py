@@ -42,10 +42,10 @@ class DistanceFunction(nn.Module):
     The function is a cubic spline in the logarithm of the distance r, with equidistant knots between ``shortest`` and
     ``longest``. It is constant below ``shortest``. For speed it is tabulated in :math:`r^2`, interpolated linearly
     between the entries of the table, and continued linearly beyond ``longest``; no square root is taken. It starts
-    at 0.
+    at 0. The entries are equidistant, so that nothing below about longest/30 is resolved.
 
     Args:
-        shortest: The distance below which the function is constant.
+        shortest: The distance below which the function is constant, or nearly so where it is below longest/30.
         longest: The distance above which it is linear in the squared distance.
         coefficients: The number of splines.
         scale: A factor of the coefficients. Energies of a pair range over tens of units of the temperature, while an
@@ -77,7 +77,9 @@ class DistanceFunction(nn.Module):
         wanted = function(squares.to(self.coefficients)).double().cpu().clamp_min(at_least)
         weights = ((wanted - wanted.max()) / _FORGIVING).exp()[:, None] + 1e-3
         basis = self.basis.value.cpu()
-        solution = torch.linalg.lstsq(weights * basis, weights * wanted[:, None]).solution[:, 0]
+        # gelsd: with entries far apart some splines have none, and the default driver takes that for rank 1
+        system, values = weights * basis, weights * wanted[:, None]
+        solution = torch.linalg.lstsq(system, values, driver="gelsd").solution[:, 0]
         self.coefficients.copy_(solution / self.scale)
 
     def forward(self, squares: Tensor) -> Tensor:
@@ -88,7 +90,8 @@ class DistanceFunction(nn.Module):
         """
         per_square = (_ENTRIES - 1) / self.longest**2  # entries of the table
         # 32 bits and one addcmul: at millions of distances it is memory that takes time
-        index = (squares.detach() * per_square).clamp(0, _ENTRIES - 1.5).int().reshape(-1)
+        index = (squares.detach() * per_square).clamp_max(_ENTRIES - 1.5).int().clamp(0, _ENTRIES - 2)  # NaN is any
+        index = index.reshape(-1)
         table = self.basis(self.coefficients) @ self.coefficients * self.scale
         slopes = table.diff()
         # each piece is a straight line, of which the value at 0 is looked up

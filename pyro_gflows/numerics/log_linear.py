@@ -90,7 +90,7 @@ class LogLinear:
 
     def _piece(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The piece of each position, the logit at its start, how much it rises, and the position inside."""
-        index = t.detach().floor().clamp(0, self.pieces - 1).long()[..., None]
+        index = t.detach().floor().clamp(0, self.pieces - 1).nan_to_num().long()[..., None]  # the offset passes NaN on
         start = self.logits.gather(-1, index)[..., 0]
         rise = self.logits.gather(-1, index + 1)[..., 0] - start
         return index, start, rise, t - index[..., 0].to(t.dtype)

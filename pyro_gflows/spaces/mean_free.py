@@ -26,8 +26,8 @@ class _CenterAtOrigin(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         center = value.mean(-2).abs().amax(-1)
-        scale = value.abs().amax((-2, -1)).clamp_min(1.0)
-        return center <= math.sqrt(torch.finfo(value.dtype).eps) * scale  # false where an entry is NaN
+        # the size of the configuration, in whatever unit; false where an entry is NaN
+        return center <= math.sqrt(torch.finfo(value.dtype).eps) * value.abs().amax((-2, -1))
 
     def __repr__(self) -> str:
         return f"{self.n} particles in R^{self.d} with center of mass 0"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_gflows.actions import ParticleAction
 from pyro_gflows.targets.particles import ParticleTarget
 from pyro_gflows.targets.softened import SoftenedDensity, soften
 
@@ -17,7 +19,12 @@ class PairTarget(ParticleTarget):
     r"""A density of particles whose energy is a sum over pairs, :math:`U(x) = \sum_{i<j} v(|x_i - x_j|^2)`.
 
     A move of one particle changes n - 1 of the terms, so that it is quick to sample. A subclass writes ``pair_energy``
-    and sets ``name``; the arguments are those of :class:`ParticleTarget`.
+    and sets ``name``; the arguments are those of :class:`ParticleTarget`. An energy with other terms is a
+    ``ParticleTarget``.
+
+    Raises:
+        ValueError: The action leaves the center of mass free, where such an energy has no normalizable density.
+        TypeError: A subclass writes ``energy``, of which draws would know nothing.
 
     Example:
         >>> from pyro_gflows.actions import ParticleAction
@@ -28,6 +35,22 @@ class PairTarget(ParticleTarget):
         >>> Springs(ParticleAction(2, 2)).energy(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         tensor(2.)
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "energy" in cls.__dict__:
+            raise TypeError(
+                f"expected {cls.__name__} to write pair_energy alone, as draws of a PairTarget know only that, got "
+                "energy too: make it a ParticleTarget, whose energy is any function of configurations"
+            )
+
+    def __init__(self, action: ParticleAction, **options: Any) -> None:
+        super().__init__(action, **options)
+        if not self.is_mean_free:
+            raise ValueError(
+                "expected an action with center='mean-free', as an energy of differences of positions has no "
+                f"normalizable density where the center of mass is anywhere, got {action}"
+            )
 
     @abstractmethod
     def pair_energy(self, square: Tensor) -> Tensor:

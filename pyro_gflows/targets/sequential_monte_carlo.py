@@ -8,7 +8,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from pyro_gflows.targets.particle_draws import Estimate, ParticleDraws, Sampling
 if TYPE_CHECKING:
     from pyro_gflows.targets.particles import ParticleTarget
 
-__all__ = ["SequentialMonteCarlo"]
+__all__ = ["SequentialMonteCarlo", "identity"]
 
 _GROUPS = 10  # independent populations, whose spread gives the standard errors
 _FEWEST = 1000  # chains, however few draws are asked for: the estimate of log Z and with it the weights need them
@@ -37,7 +37,9 @@ class SequentialMonteCarlo:
     of two successive densities, resampled where the effective sample size of the weights falls below a limit, and
     carried on by Metropolis sweeps. The mean weights multiply to an estimate of Z, and the chains at the end are draws
     of the target, which further sweeps make independent of one another. Ten groups of chains are weighted and resampled
-    each by itself, and their spread gives all standard errors.
+    each by itself until b is 1, and then once all together. The spread of the ten estimates of log Z is its standard
+    error. Those of the energy and the virial are the spread of ten parts of the chains at the end, and leave out what
+    one group with most of the weight would have in common: look at the error of log Z first.
 
     Draws are right if their virial agrees with the dimension, and estimates from other seeds with this one's; many more
     ``steps`` make a stricter check. A run takes time in proportion to the draws, from about 1,000 draws on.
@@ -105,8 +107,7 @@ class SequentialMonteCarlo:
         if cache is None:
             return self._run(target, n, generator, progress=progress)
         settings = {
-            "target": f"{target.action}, {target._about()}, temperature {target.temperature:g}",
-            "energies": _energies_at_fixed_points(target, generator.device),
+            **identity(target, generator.device),
             "sampler": dataclasses.asdict(self),
             "draws": n,
             "dtype": str(torch.get_default_dtype()),
@@ -192,10 +193,19 @@ class SequentialMonteCarlo:
         return total / (self.final_sweeps + 1), torch.stack(virials).mean(0), accepted
 
 
-def _energies_at_fixed_points(target: ParticleTarget, device: torch.device) -> list[float]:
-    """Energies that tell two functions of one name apart."""
+def identity(target: ParticleTarget, device: torch.device) -> dict[str, Any]:
+    """What tells a target from others: its description, and energies, as two functions may have one name.
+
+    Args:
+        target: The target.
+        device: Where the energies are computed.
+    """
     points = torch.arange(4 * target.n * target.d, device=device).sin().reshape(4, target.n, target.d)
-    return [float(energy) for energy in target.energy(target.space.project(3 * points))]
+    energies = target.energy(target.space.project(3 * points))
+    return {
+        "target": f"{target.action}, {target._about()}, temperature {target.temperature:g}",
+        "energies": [float(energy) for energy in energies],
+    }
 
 
 def _systematic(logs: Tensor, generator: torch.Generator) -> Tensor:

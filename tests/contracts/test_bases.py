@@ -7,16 +7,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_gflows.actions import TorusAction, VectorAction
+from pyro_gflows.actions import ParticleAction, TorusAction, VectorAction
 from pyro_gflows.distributions import (
     InvariantNormal,
     InvariantStudentT,
     InvariantUniform,
     InvariantVonMises,
     OrbitMixture,
+    SequentialPlacement,
     Symmetrized,
 )
-from pyro_gflows.flows import Canonicalized
+from pyro_gflows.flows import Canonicalized, InternalCoordinates, symmetrized_internal_coordinates
 from pyro_gflows.flows.equivariant_flow import EquivariantFlow
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.transforms import g_coupling
@@ -38,6 +39,25 @@ BASES = {
     "canonicalized": lambda: Canonicalized(KEYS_AND_SCALARS, steps=2, width=2),
     "symmetrized": lambda: Symmetrized(InvariantNormal(PLAIN, covariance="full", mean=True), ACTION),
 }
+#: Densities with all that is trained inside, which have no layers after them.
+ALONE = {
+    "placement in the plane": lambda: SequentialPlacement(ParticleAction(3, 2), shortest=0.5, longest=4.0, width=2),
+    "placement in space": lambda: SequentialPlacement(ParticleAction(3, 3), shortest=0.5, longest=4.0, width=2),
+    "internal coordinates in the plane": lambda: InternalCoordinates(3, 2, layers=1, width=4),
+    "internal coordinates in space": lambda: InternalCoordinates(3, 3, layers=1, width=4),
+    "internal coordinates, symmetrized": lambda: symmetrized_internal_coordinates(3, 2, layers=1, width=4),
+}
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3), (0,), (2, 0)], ids=str)
+@pytest.mark.parametrize("name", [*BASES, *ALONE])
+def test_draws_and_scores_of_any_batch_shape(name, batch):
+    density = (BASES | ALONE)[name]()
+    with torch.no_grad():
+        x = density.sample(batch)
+        assert x.shape == batch + density.event_shape and density.log_prob(x).shape == batch
+        wide = density.expand(torch.Size(batch))
+        assert wide.sample().shape == x.shape and wide.log_prob(x).shape == batch
 
 
 @pytest.fixture(params=BASES)

@@ -177,7 +177,7 @@ def test_particles_on_a_line_have_finite_scores():
 def test_it_is_rebuilt_from_its_description():
     density = placement(4, 2)
     x = configurations(4, 2)
-    for each in (density, density.around_first):
+    for each in (density, density.around_first, density.most_central(2), density.around_first.most_central(1)):
         twin = build(describe(each))
         twin.module.double().load_state_dict(each.module.state_dict())
         assert torch.equal(twin.log_prob(x), each.log_prob(x)) and repr(twin) == repr(each)
@@ -232,6 +232,8 @@ def test_what_it_refuses(action, distances, message):
         SequentialPlacement(action.rows, shortest=0.1, longest=1.0)
     with pytest.raises(ValueError, match="multiple of 4"):
         PlacementGrids(ring=30)
+    with pytest.raises(ValueError, match="positive number of centers"):
+        SequentialPlacement(ParticleAction(3, 2), shortest=0.1, longest=1.0, centers=0)
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 2), (5, 3)])
@@ -279,3 +281,43 @@ def test_the_same_weights_on_other_grids():
     with torch.no_grad():
         next(same.module.parameters())[:3] += 1.0
     assert not torch.allclose(same.log_prob(x), density.log_prob(x))
+
+
+def test_other_grids_keep_all_else():
+    density, x = placement(4, 3), configurations(4, 3)
+    density.module.eval().pair.requires_grad_(False)
+    for each in (density.around_first, density.most_central(2)):
+        same = each.on_grids(SMALL)
+        torch.testing.assert_close(same.log_prob(x), each.log_prob(x), rtol=0, atol=1e-12)
+        assert repr(same) == repr(each) and not same.module.training
+        assert not same.module.pair.coefficients.requires_grad and same.module.ahead.out.weight.requires_grad
+    assert density.expand((2,)).on_grids(SMALL).batch_shape == (2,)
+
+
+@pytest.mark.parametrize("angle", [1e-3, 1e-6, 1e-7, 3e-8, 0.0])
+def test_neighbors_almost_on_a_line_have_the_same_score_in_all_rotations(angle):
+    """In single precision, where rounding is as large as the angle: a frame is orthonormal all the same."""
+    torch.manual_seed(0)
+    y = torch.tensor([[0.0, 0.0, 1.0], [math.sin(angle), 0.0, 1.2 * math.cos(angle)], [0.3, 1.5, -0.4]])
+    rotations = torch.linalg.qr(torch.randn(50, 3, 3, dtype=torch.float64)).Q
+    images = (y.double() @ rotations.mT).float()
+    lengths, units = in_frame(images)
+    found = (lengths[..., None] * units).double()
+    torch.testing.assert_close(found @ found.mT, (y @ y.mT).double().expand(50, -1, -1), rtol=0, atol=2e-6)
+    density = placement(4, 3)
+    density.module.float()
+    x = torch.cat([torch.zeros(50, 1, 3), images], 1)
+    scores = density.log_prob(x - x.mean(1, keepdim=True))
+    assert scores.max() - scores.min() < 0.02  # of the grid of azimuths, where the frame has no second axis
+
+
+def test_what_is_no_number_stays_none():
+    """Scores of NaN, and draws of weights that are NaN, as after a step that was too long: no index error."""
+    density, x = placement(4, 3), configurations(4, 3)
+    x[1] = math.nan
+    density._validate_args = False
+    scores = density.log_prob(x)
+    assert scores[1].isnan() and scores[[0, 2, 3]].isfinite().all()
+    with torch.no_grad():
+        density.module.pair.coefficients.fill_(math.nan)
+    assert density.sample((5,)).isnan().any() and density.log_prob(configurations(4, 3)).isnan().all()

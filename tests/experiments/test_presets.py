@@ -144,6 +144,16 @@ def test_own_particles_get_layers_for_particles(group, n, flow):
     assert made.dist.sample((2,)).shape == (2, n, 3)
 
 
+def test_own_particles_may_touch():
+    form = EventFormat("particles", (4, 2))
+    events = form.space.project(torch.randn(50, 4, 2, generator=torch.Generator().manual_seed(0)))
+    events[0, 1] = events[0, 0]
+    events = form.space.project(events)
+    preset = own_preset(form, group="S4 x O(2)", events=events)
+    assert 0 < preset.size["shortest"] < preset.size["longest"]
+    assert build_flow(preset.flow, build_action(preset.group, form.space), size=preset.size)(events).isfinite().all()
+
+
 def test_the_densities_presets_stay_within_their_budget():
     for name in ("8gaussians", "rings", "rings-radial"):
         preset = PRESETS[name]

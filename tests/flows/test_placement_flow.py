@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from pyro_gflows import EquivariantFlow, GActNorm, InvariantNormal, ParticleAction, load, save
-from pyro_gflows.flows import g_augmented_particle_flow, g_placement_flow, to_train
+from pyro_gflows.flows import g_augmented_particle_flow, g_placement_flow, placement_on_grids, to_train
+from pyro_gflows.nn.placement_grids import PlacementGrids
 from pyro_gflows.testing import assert_invariant, randomize_
 from pyro_gflows.training import Adam, FitSettings, fit
 from pyro_gflows.transforms import InCoordinates
+from pyro_gflows.transforms.data_dependent import mark_as_set
 
 
 def flow_of(n=4, d=2):
@@ -62,3 +64,31 @@ def test_other_designs_are_trained_as_they_are():
     assert to_train(other) is other and to_train(other, centers=2) is other
     augmented = g_augmented_particle_flow(action, layers=1, width=4, depth=1)
     assert to_train(augmented) is augmented and to_train(augmented, centers=2) is augmented
+
+
+def test_layers_after_the_placement_are_kept_or_refused():
+    flow = flow_of()
+    layer = GActNorm(flow.action.coordinates, trainable=False)
+    mark_as_set(layer)
+    layer.log_scale.fill_(1.0)
+    scaled = EquivariantFlow(flow.base, [InCoordinates(layer, flow.action)]).double()
+    x = configurations(scaled)
+    torch.testing.assert_close(to_train(scaled, centers=4)(x), scaled(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(placement_on_grids(scaled, flow.base.module.grids)(x), scaled(x), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"without further layers.*S1 x S3 x O\(2\)"):
+        to_train(scaled)
+
+
+def test_what_is_made_of_a_flow_has_its_dtype_everywhere():
+    """And so its device, as both change together."""
+    flow = flow_of()
+    for made in (to_train(flow), to_train(flow, centers=2), placement_on_grids(flow, PlacementGrids(ring=64))):
+        tensors = [*made.parameters(), *made.buffers()]
+        assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float64}
+
+
+def test_a_bound_is_a_bound_after_it_was_saved(tmp_path):
+    flow = to_train(flow_of().float(), centers=2)
+    x = configurations(flow).float()
+    save(flow, tmp_path)
+    torch.testing.assert_close(load(tmp_path)(x), flow(x), rtol=0, atol=0)

@@ -225,3 +225,10 @@ def test_a_space_and_an_action_of_ones_own_are_named_in_errors():
     with pytest.raises(ValueError, match=r"GActNorm is defined on Euclidean, got events on Circle\(2\)"):
         GActNorm(Turned("C4"))
     assert repr(Turned("C4")) == "Turned(C4 on 2)"
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_the_center_of_mass_is_checked_in_any_unit(unit):
+    x = unit * torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    constraint = MeanFree(3, 2).constraint
+    assert not constraint.check(x) and constraint.check(x - x.mean(0)) and constraint.check(torch.zeros(3, 2))

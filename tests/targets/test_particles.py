@@ -10,6 +10,7 @@ from pyro_gflows.spaces import Euclidean, MeanFree
 from pyro_gflows.targets import (
     DoubleWell,
     LennardJones,
+    PairTarget,
     ParticleEnergy,
     Pool,
     SequentialMonteCarlo,
@@ -178,6 +179,13 @@ def test_a_softened_density_is_trained_on_soft_pairs_and_weighted_without_it():
     assert "LennardJones" in repr(soft) and "above=20" in repr(soft)
 
 
+class FreeSprings(PairTarget):
+    name = "springs"
+
+    def pair_energy(self, square):
+        return square
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -190,6 +198,8 @@ def test_a_softened_density_is_trained_on_soft_pairs_and_weighted_without_it():
             ValueError,
             "not over the batch",
         ),
+        (lambda: type("Both", (PairTarget,), {"energy": None}), TypeError, "Both to write pair_energy alone"),
+        (lambda: FreeSprings(ParticleAction(3, 2, center="free")), ValueError, "center='mean-free', as an energy of"),
         (lambda: Pool(size=0), ValueError, "at least one"),
         (lambda: soften(torch.zeros(2), math.inf), ValueError, "finite energy"),
         (lambda: SoftenedDensity(DoubleWell(), above=1.0, width=0.0), ValueError, "positive width"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyro_gflows.actions import ParticleAction
+from pyro_gflows.datasets.clusters import particle_draws
 from pyro_gflows.targets import DoubleWell, LennardJones, PairTarget, ParticleEnergy, Pool, SequentialMonteCarlo
 
 QUICK = SequentialMonteCarlo(steps=40, curve=2.0, final_sweeps=40, scale=2.0)
@@ -157,6 +158,25 @@ def test_a_call_draws_from_the_pool_and_sample_draws_anew():
     assert inside.all() and len(target.pooled().x) == 300
     fresh = target.sample(64, torch.Generator().manual_seed(0))
     assert not (fresh[:, None] == target.pooled().x).all((-2, -1)).any()
+
+
+def test_targets_of_one_name_are_kept_in_files_of_their_own(tmp_path):
+    """Two functions without a name, and a well of another number of particles."""
+    quick, pool = SequentialMonteCarlo(steps=2, final_sweeps=1), Pool(1000, progress=False)
+    action = ParticleAction(3, 2)
+    soft, hard = (
+        ParticleEnergy(action, lambda x, k=k: k * x.square().sum((-2, -1)), sampler=quick, pool=pool) for k in (1, 2)
+    )
+    wells = [DoubleWell(n, pool=pool) for n in (3, 4)]
+    for target in (soft, hard, *wells):
+        target.sampler, target.test_points = quick, 1000
+        first, again = (particle_draws(target, folder=tmp_path, progress=False) for _ in range(2))
+        assert torch.equal(first.test, again.test) and torch.equal(first.train, again.train)
+        assert not torch.equal(first.test[-900:], first.train)
+    with pytest.raises(ValueError, match="not that of the pool, 0"):
+        particle_draws(soft, seed=0, folder=tmp_path, progress=False)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 8 and not set("".join(names)) & set("<>:./").difference(".")
 
 
 def test_draws_are_kept_in_a_file_and_other_settings_are_refused(tmp_path):
