@@ -24,11 +24,13 @@ Of an augmented flow the NLL and the gap are bounds by 32 importance weights for
 density of positions and auxiliary vectors.
 
 The table, in CPU minutes of training (drawing exact samples and measuring come on top: 3 and 2 to 10 a row for DW4, 15
-and 10 to 80 a row for LJ13), and then the timings of 100 draws by the weights of these runs::
+and 10 to 120 a row for LJ13), and then the timings of 100 draws by the weights of these runs, and one of the densities
+on several grids::
 
     python -m benchmarks.particles --target dw4 --seeds 5          # 32 minutes a seed
-    python -m benchmarks.particles --target lj13                   # 75 minutes
+    python -m benchmarks.particles --target lj13                   # 95 minutes
     python -m benchmarks.particles.timing --only lj13
+    python -m benchmarks.particles.grids
 
 or some rows with other settings, a row that was interrupted after its training, and the table from runs that ended::
 

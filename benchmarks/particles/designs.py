@@ -95,9 +95,8 @@ DESIGNS: Sequence[Design] = [
                 share=0.4,
             )
         },
-        {"lj13": 30},
+        {"lj13": 50},
         {"informed": True, "width": 48},
-        draws={"lj13": 10_000},
         scored={"lj13": 2000},
         measured=partial(placement_on_grids, grids=PlacementGrids(radii=13, angles=24, cosines=8, polar=61, ring=96)),
     ),

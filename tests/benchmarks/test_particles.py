@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("scipy", reason="pip install 'pyro-gflows[bench]'")
 from benchmarks.harness import Store, main
-from benchmarks.particles import benchmark, timing
+from benchmarks.particles import benchmark, grids, timing
 from benchmarks.particles.benchmark import BENCHMARK, ROWS, run
 from benchmarks.particles.clock import Clock
 from benchmarks.particles.cnf import ContinuousTransform, GraphField, RadialField
@@ -289,6 +289,17 @@ def test_the_timing_is_of_the_density_that_is_measured(tmp_path):
         if row.target == "lj13" and row.design.measured is not None
     }
     assert len(wanted) == 2 and grids == wanted
+
+
+@pytest.mark.long
+def test_the_same_draws_are_scored_on_every_grid(tmp_path):
+    coarse, finer = grids.Row(folder=tmp_path), grids.Row({"ring": 192}, tmp_path)
+    runs = [{**row.labels(), "seed": 0, **grids.run(row, seed=0, quick=True)} for row in (coarse, finer)]
+    changes = [mine - other for other, mine in zip(*(run["missing"] for run in runs), strict=True)]
+    assert any(changes) and abs(sum(changes) / len(changes) - (runs[1]["gap"] - runs[0]["gap"])) < 1e-3
+    first, second = grids.table([coarse, finer], runs).splitlines()[2:]
+    assert first.startswith("| as in the table of designs |") and second.startswith("| ring 192 |")
+    assert f"{sum(changes) / len(changes):+.3f} ±" in second and coarse.grids == grids.DESIGN.measured.keywords["grids"]
 
 
 def test_flow_matching_lowers_its_loss():
