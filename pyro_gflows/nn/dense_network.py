@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pyro_gflows.actions import ImageAction, LinearAction
 from pyro_gflows.actions.requirements import require_linear
@@ -115,9 +116,8 @@ class LipschitzDenseNetwork(Contraction):
         value, inner, slope, outer = activation.sandwich(first(x) / scale, kernel, wide[:, channels:])
         hidden = torch.cat([passed * x, (scale * made) * value], -3)
         # the features that are passed on went through a kernel that is 1 at its center
-        identity = torch.zeros_like(kernel[:1]).expand(channels, -1, -1, -1).clone()
         center = torch.eye(channels, dtype=kernel.dtype, device=kernel.device)
-        identity[:, :, kernel.shape[-2] // 2, kernel.shape[-1] // 2] = center
+        identity = functional.pad(center[:, :, None, None], (kernel.shape[-1] // 2,) * 4)
         slopes = torch.cat([passed.expand_as(x), made * slope], -3)
         wide, narrow = torch.cat([wide[:, :channels], outer], 1), torch.cat([identity, inner])
         jacobian = sandwich_jacobian(wide, slopes, narrow, periodic=periodic)

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
+from pyro_gflows.numerics.tracing import records_graph
 from pyro_gflows.numerics.transforms_active import transforming
 
 __all__ = ["fixed_probes", "random_probes"]
@@ -23,7 +25,7 @@ def random_probes(x: Tensor) -> Tensor:
         >>> random_probes(torch.zeros(3, 2)).abs().unique()
         tensor([1.])
     """
-    return torch.randint(0, 2, x.shape, dtype=x.dtype, device=x.device).mul_(2).sub_(1)
+    return torch.randint(0, 2, x.shape, dtype=x.dtype, device=x.device) * 2 - 1
 
 
 def fixed_probes(count: int, event_shape: Sequence[int], *, seed: int, like: Tensor) -> Tensor:
@@ -45,6 +47,13 @@ def fixed_probes(count: int, event_shape: Sequence[int], *, seed: int, like: Ten
 
 
 def _fixed_signs(shape: tuple[int, ...], seed: int) -> Tensor:
+    if torch.compiler.is_compiling() or not records_graph():
+        return _drawn_signs(shape, seed)
+    with _disable_current_modes():  # else what is recorded would draw on from where the generator stopped
+        return _drawn_signs(shape, seed)
+
+
+def _drawn_signs(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 

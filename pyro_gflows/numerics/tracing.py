@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["is_tracing", "refuse_tracing", "uncompiled"]
+__all__ = ["is_tracing", "records_graph", "refuse_tracing", "uncompiled"]
 
 _T = TypeVar("_T")
 
@@ -69,14 +69,15 @@ def refuse_tracing(what: str) -> None:
             f"{steps} torch.jit.trace would keep the number of one call; give fast='sample' to the layers that the "
             "traced code samples from, or leave out the JIT (Trace_ELBO for JitTrace_ELBO, jit_compile=False)"
         )
-    if _records_graph():
+    if records_graph():
         raise RuntimeError(
             f"{steps} make_fx or torch.func.linearize would keep the number of one call; use torch.func.jvp for "
             "derivatives in a direction, or a layer with the other value of fast ('sample' or 'score')"
         )
 
 
-def _records_graph() -> bool:
+def records_graph() -> bool:
+    """Whether make_fx or torch.func.linearize is recording."""
     # code that records has imported the module already; it is slow to import
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
     if proxies is None:
