@@ -19,7 +19,18 @@ from benchmarks.particles.memory import peak_megabytes
 from benchmarks.particles.problems import TARGETS, TEST, TEST_STREAM, TRAINING, Problem, problem
 from benchmarks.particles.table import table
 
-__all__ = ["BENCHMARK", "FOLDER", "ROWS", "Row", "measured", "model_of", "run", "weights_of"]
+__all__ = [
+    "BENCHMARK",
+    "FOLDER",
+    "ROWS",
+    "Row",
+    "folder_option",
+    "kept_model",
+    "measured",
+    "model_of",
+    "run",
+    "weights_of",
+]
 
 ABOUT = """Densities of clusters of particles: finite flows, a continuous flow and a plain one, by exact draws.
 
@@ -139,6 +150,21 @@ def measured(row: Row, model: Model) -> Model:
     return model if row.design.measured is None else replace(model, fitted=row.design.measured(model.fitted))
 
 
+def kept_model(row: Row, data: Any, *, seed: int, untrained: bool = False) -> Model:
+    """The density of a row as it is measured, with the weights of its training or, ``untrained``, its first ones."""
+    model = model_of(row, data, seed=seed)
+    if not untrained:
+        model.module.load_state_dict(torch.load(weights_of(row, seed), weights_only=True))
+    model = measured(row, model)
+    model.module.eval()
+    return model
+
+
+def folder_option(parser: argparse.ArgumentParser) -> None:
+    """The folder with exact draws and trained weights."""
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of draws and weights (runs/particles)")
+
+
 def weights_of(row: Row, seed: int) -> Path:
     """Where the trained weights of a run are."""
     name = "-".join(part for part in "".join(c if c.isalnum() else " " for c in row.name).split())
@@ -157,7 +183,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=["likelihood", "energy"], help="the rows of this training alone")
     parser.add_argument("--minutes", type=float, metavar="M", help="CPU minutes of a training, in place of the row's")
     parser.add_argument("--draws", type=int, metavar="N", help="own draws, in place of the row's")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="for exact draws and weights (runs/particles)")
+    folder_option(parser)
     parser.add_argument(
         "--resume", action="store_true", help="measure kept weights of the same recipe, if there are any"
     )

@@ -9,7 +9,6 @@ same draws of the training data, so that a choice among them uses no test data, 
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -72,11 +71,7 @@ def run(row: Row, *, seed: int, quick: bool) -> dict[str, Any]:
     data = problem(TARGET, seed=seed, folder=row.folder, quick=quick)
     design = replace(DESIGN, measured=partial(placement_on_grids, grids=row.grids))
     trained = benchmark.Row(TARGET, design, "likelihood", design.minutes[TARGET], DRAWS, row.folder)
-    model = benchmark.model_of(trained, data, seed=seed)
-    if not quick:
-        model.module.load_state_dict(torch.load(benchmark.weights_of(trained, seed), weights_only=True))
-    model = benchmark.measured(trained, model)
-    model.module.eval()
+    model = benchmark.kept_model(trained, data, seed=seed, untrained=quick)
     x = data.training[: QUICK if quick else SCORED]
     exact, scores = data.target.log_density(x.double()), []
     seconds = cpu_seconds(lambda: scores.append(model.score(x)[0]), calls=1)
@@ -117,11 +112,6 @@ def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     return markdown([*head, "100 scores, s"], lines)
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """The folder with weights."""
-    parser.add_argument("--folder", type=Path, default=benchmark.FOLDER, help="of draws and weights (runs/particles)")
-
-
 ROWS: Sequence[Row] = [
     Row(),
     Row({"polar": 81}),
@@ -136,7 +126,7 @@ BENCHMARK = Benchmark(
     run,
     table,
     seeds=Seeds(),
-    more_options=options,
+    more_options=benchmark.folder_option,
     choose=lambda asked: [replace(row, folder=asked.folder) for row in ROWS],
 )
 

@@ -11,7 +11,6 @@ weights is left out with a word.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,11 +60,7 @@ def models(row: Row, data: Problem, *, seed: int, untrained: bool) -> dict[str, 
         if not untrained and not path.exists():
             tqdm.write(f"left out: {trained.name}, without weights in {path}")
             continue
-        model = benchmark.model_of(trained, data, seed=seed)
-        if not untrained:
-            model.module.load_state_dict(torch.load(path, weights_only=True))
-        model = benchmark.measured(trained, model)
-        model.module.eval()
+        model = benchmark.kept_model(trained, data, seed=seed, untrained=untrained)
         found[trained.name.removeprefix(f"{row.name}, ")] = model
     return found
 
@@ -145,11 +140,6 @@ def in_words(quartile: Sequence[float]) -> str:
     return f"{middle:.3g} ({low:.3g} to {high:.3g})"
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """The folder with weights."""
-    parser.add_argument("--folder", type=Path, default=benchmark.FOLDER, help="of draws and weights (runs/particles)")
-
-
 ROWS: Sequence[Row] = [Row(name) for name in reversed(TARGETS)]
 
 BENCHMARK = Benchmark(
@@ -159,7 +149,7 @@ BENCHMARK = Benchmark(
     run,
     table,
     seeds=Seeds(),
-    more_options=options,
+    more_options=benchmark.folder_option,
     choose=lambda asked: [replace(row, folder=asked.folder) for row in ROWS],
 )
 

@@ -112,9 +112,7 @@ class SequentialPlacement(InvariantBase):
             )
         if not 0 < shortest < longest < math.inf:
             raise ValueError(f"expected 0 < shortest < longest, got {shortest} and {longest}")
-        if centers is not None and centers < 1:
-            raise ValueError(f"expected a positive number of centers, got {centers}")
-        self.action, self.centers = action, centers
+        self.action, self.centers = action, None if centers is None else _positive(centers)
         self._symmetry = ParticleAction(action.species, d)  # all rotations and reflections act on draws
         self.module = Placement(
             action.n,
@@ -225,10 +223,8 @@ class SequentialPlacement(InvariantBase):
         Raises:
             ValueError: The count is not positive.
         """
-        if count < 1:
-            raise ValueError(f"expected a positive number of centers, got {count}")
         new = self.expand(self.batch_shape)
-        new.centers = count
+        new.centers = _positive(count)
         return new
 
     def computed_arguments(self) -> dict[str, Any]:
@@ -280,3 +276,9 @@ class SequentialPlacement(InvariantBase):
         count = self.action.species[0]
         scored = "" if self.centers is None else f", scored by the {self.centers} most central"
         return f"SequentialPlacement({self.action}, {count} center{'s' if count > 1 else ''}{scored})"
+
+
+def _positive(centers: int) -> int:
+    if centers < 1:
+        raise ValueError(f"expected a positive number of centers, got {centers}")
+    return centers
